@@ -1,0 +1,101 @@
+"""Where the files of one daemon are: everything follows from its data directory.
+
+The socket does not live in the data directory, because a Unix socket's path must stay under 100 bytes. The connection
+file lives in Jupyter's runtime directory, like those of kernels and servers.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+APP = "tundra-nb"
+MAX_SOCKET_PATH_BYTES = 100
+"""`sun_path` holds 108 bytes on Linux and 104 on macOS, with the closing NUL."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Paths:
+    """The files of the daemon that owns `data_dir`."""
+
+    data_dir: Path
+    socket: Path
+    connection_file: Path
+    """JSON, 0600: pid, socket, host, api, version, data_dir, started_by."""
+
+    @property
+    def lock(self) -> Path:
+        return self.data_dir / "daemon.lock"
+
+    @property
+    def spool(self) -> Path:
+        return self.data_dir / "spool"
+
+    @property
+    def store(self) -> Path:
+        return self.data_dir / "history.db"
+
+    @property
+    def logs(self) -> Path:
+        return self.data_dir / "logs"
+
+    @property
+    def log(self) -> Path:
+        return self.logs / "daemon.log"
+
+    @property
+    def ptys(self) -> Path:
+        return self.data_dir / "ptys"
+
+    @property
+    def backups(self) -> Path:
+        return self.data_dir / "backups"
+
+
+def find(data_dir: str | os.PathLike[str] | None = None, environ: Mapping[str, str] | None = None) -> Paths:
+    """Work out the paths; nothing is created.
+
+    `data_dir` defaults to `TUNDRA_DATA_DIR`, else to the platform's data directory of the user.
+    """
+    env = os.environ if environ is None else environ
+    chosen = data_dir or env.get("TUNDRA_DATA_DIR") or _user_data_dir()
+    folder = Path(os.path.realpath(Path(chosen).expanduser()))
+    name = hashlib.sha256(os.fsencode(folder)).hexdigest()[:12]
+    return Paths(
+        data_dir=folder,
+        socket=_socket_folder(env) / f"{name}.sock",
+        connection_file=_jupyter_runtime_dir() / f"tundra-{name}.json",
+    )
+
+
+def config_file(environ: Mapping[str, str] | None = None) -> Path:
+    """The settings file: `TUNDRA_CONFIG`, else `tundra.toml` in the user's configuration directory."""
+    env = os.environ if environ is None else environ
+    if chosen := env.get("TUNDRA_CONFIG"):
+        return Path(chosen).expanduser()
+    import platformdirs  # noqa: PLC0415 - 10 ms that only the default needs
+
+    return Path(platformdirs.user_config_dir(APP)) / "tundra.toml"
+
+
+def _user_data_dir() -> str:
+    import platformdirs  # noqa: PLC0415 - 10 ms that only the default needs
+
+    return platformdirs.user_data_dir(APP)
+
+
+def _socket_folder(env: Mapping[str, str]) -> Path:
+    base = env.get("XDG_RUNTIME_DIR")
+    if base and os.path.isdir(base) and os.access(base, os.W_OK):
+        return Path(base) / APP
+    return Path(tempfile.gettempdir()) / f"{APP}-{os.getuid()}"
+
+
+def _jupyter_runtime_dir() -> Path:
+    from jupyter_core.paths import jupyter_runtime_dir  # noqa: PLC0415 - 30 ms unless Jupyter has it loaded already
+
+    return Path(jupyter_runtime_dir())

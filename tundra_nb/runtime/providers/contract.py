@@ -1,0 +1,146 @@
+"""What a provider adapter is, and the values that cross between adapter, transport and operation.
+
+A **wire format** is pure: it builds request bodies and reads answers, events and errors; it does no I/O. There is one
+module per format (`openai.py`, `anthropic.py`); OpenRouter and local servers use the OpenAI form with their own
+differences. A **provider** (`provider.py`) joins one profile, its key, a wire format and the transport.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Protocol
+
+import msgspec
+
+from tundra_nb.errors import TundraError
+from tundra_nb.types import Ask, ToolCall, Usage
+
+
+class Target(msgspec.Struct, frozen=True, kw_only=True):
+    """Whom a request goes to: what a wire format must know of the profile."""
+
+    profile: str
+    kind: str
+    base_url: str
+    """Normalised: no trailing slash, with `/v1` for the OpenAI form and without it for Anthropic's."""
+    key: str = msgspec.field(default="")
+    """The key itself; never logged. `repr` of this struct is masked."""
+    key_variable: str = ""
+
+    def __repr__(self) -> str:
+        return f"Target({self.profile}, {self.kind}, {self.base_url})"
+
+
+class WireRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """One HTTP request, ready to send: full URL, headers (with the key), JSON body."""
+
+    url: str
+    headers: tuple[tuple[str, str], ...]
+    body: bytes
+    method: str = "POST"
+
+    def __repr__(self) -> str:
+        return f"WireRequest({self.method} {self.url}, {len(self.body)} bytes)"
+
+
+class BucketSeen(msgspec.Struct, frozen=True, kw_only=True):
+    """A provider's own rate-limit bucket, as told by its headers. `reset_after` in seconds from when it was told."""
+
+    resource: str
+    """requests, tokens, input_tokens, output_tokens, unified."""
+    limit: float | None = None
+    remaining: float | None = None
+    reset_after: float | None = None
+
+
+class Seen(msgspec.Struct, kw_only=True):
+    """What an attempt saw on the wire; filled while it runs, also when it then fails."""
+
+    status: int | None = None
+    request_id: str | None = None
+    headers: dict[str, str] = {}
+    """Rate-limit and retry headers, as sent."""
+    buckets: tuple[BucketSeen, ...] = ()
+    retry_after: float | None = None
+    should_retry: bool | None = None
+    """`x-should-retry`, when the provider sent it."""
+    sent_at: float | None = None
+    first_byte_at: float | None = None
+    """Monotonic seconds."""
+    request_body: bytes = b""
+    response_body: bytes = b""
+    """Kept only when recording is on."""
+
+
+class Answer(msgspec.Struct, frozen=True, kw_only=True):
+    """A complete answer of a provider."""
+
+    text: str
+    model: str
+    """The model that answered, by its own word; the requested one when it did not say."""
+    usage: Usage
+    stop_reason: str | None = None
+    tool_calls: tuple[ToolCall, ...] = ()
+    request_id: str | None = None
+    cost_usd: float | None = None
+    """Only when the provider itself names the cost (OpenRouter)."""
+
+
+class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """One model that a profile can reach, as its provider lists it."""
+
+    model: str
+    context_tokens: int | None = None
+    input_usd: float | None = None
+    output_usd: float | None = None
+    """USD per million tokens."""
+    created_at: float | None = None
+    vision: bool | None = None
+    tools: bool | None = None
+
+
+class StreamReader(Protocol):
+    """Reads the events of one streamed answer."""
+
+    def feed(self, event: str, data: str) -> Sequence[str]:
+        """Take one server-sent event; return the pieces of text it adds.
+
+        Raises:
+            TundraError: the event is an error, classified as a status would be; or it cannot be parsed.
+        """
+        ...
+
+    def finish(self) -> Answer:
+        """The whole answer, once the stream has ended.
+
+        Raises:
+            ParseError: the stream ended before its own end mark.
+        """
+        ...
+
+
+class WireFormat(Protocol):
+    """Pure translation between `Ask` and one vendor's HTTP form."""
+
+    def request(self, target: Target, ask: Ask, model: str) -> WireRequest:
+        """Build the request. `ask.stream` decides whether the answer is to be streamed."""
+        ...
+
+    def answer(self, target: Target, model: str, body: bytes, headers: Mapping[str, str]) -> Answer:
+        """Read a whole (unstreamed) 200 answer.
+
+        Raises:
+            ParseError: it is not what this format promises.
+            TundraError: the body is an error in spite of the status 200.
+        """
+        ...
+
+    def reader(self, target: Target, model: str) -> StreamReader: ...
+
+    def error(self, target: Target, model: str, status: int, headers: Mapping[str, str], body: bytes) -> TundraError:
+        """Classify an error answer by the outcome table (status, headers, body)."""
+        ...
+
+    def models_request(self, target: Target) -> WireRequest: ...
+
+    def models(self, target: Target, body: bytes) -> Iterator[ModelInfo]: ...
