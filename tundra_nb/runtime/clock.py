@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from typing import Protocol
 
 NODE_BITS = 10
 SEQUENCE_BITS = 12
 MAX_NODE = (1 << NODE_BITS) - 1
+
+
+class Timer(Protocol):
+    """A callback that is still to come."""
+
+    def cancel(self) -> None: ...
 
 
 class Clock(Protocol):
@@ -26,6 +33,10 @@ class Clock(Protocol):
         """Wait `delay` seconds of this clock."""
         ...
 
+    def call_later(self, delay: float, callback: Callable[[], None]) -> Timer:
+        """Call `callback` in the running loop `delay` seconds from now, unless cancelled before."""
+        ...
+
 
 class SystemClock:
     """The machine's own clock."""
@@ -38,6 +49,9 @@ class SystemClock:
 
     async def sleep(self, delay: float) -> None:
         await asyncio.sleep(delay)
+
+    def call_later(self, delay: float, callback: Callable[[], None]) -> Timer:
+        return asyncio.get_running_loop().call_later(delay, callback)
 
 
 class Ids:
