@@ -11,6 +11,7 @@
     │       ├── RequestRejected    400, 409, 413, 422: the request is wrong
     │       ├── KeyRejected        401, 403
     │       ├── QuotaSpent         402, insufficient_quota, spend limit
+    │       ├── Redirected         3xx: the address has moved; never followed
     │       └── Moderated          content policy
     ├── LimitExceeded          our own limiter refused
     ├── BreakerOpen            our own breaker refused
@@ -359,6 +360,24 @@ class QuotaSpent(ApiError):
 
 
 @dataclasses.dataclass(eq=False, kw_only=True)
+class Redirected(ApiError):
+    """3xx: the address has moved. Not followed, because a key goes only to the host of its profile."""
+
+    location: str = ""
+    retryable: ClassVar[bool] = False
+    _what: ClassVar[str] = "the address redirects"
+
+    @property
+    def message(self) -> str:
+        where = f" to {self.location}" if self.location else ""
+        return f"{self.profile}: the address redirects{where} ({self.status}), which is not followed"
+
+    @property
+    def hint(self) -> str:
+        return "Correct base_url of the profile; the key is sent nowhere else."
+
+
+@dataclasses.dataclass(eq=False, kw_only=True)
 class Moderated(ApiError):
     """The provider's content policy refused the prompt."""
 
@@ -699,7 +718,7 @@ class TransportError(TundraError):
 
 @dataclasses.dataclass(eq=False, kw_only=True)
 class IpcError(TundraError):
-    """Client or bridge ↔ daemon. `kind`: absent, refused, version, died, host, stopped."""
+    """Client or bridge ↔ daemon. `kind`: absent, refused, version, died, host, stopped, busy."""
 
     kind: str
     problem: str

@@ -2,17 +2,18 @@
 
 A **wire format** is pure: it builds request bodies and reads answers, events and errors; it does no I/O. There is one
 module per format (`openai.py`, `anthropic.py`); OpenRouter and local servers use the OpenAI form with their own
-differences. A **provider** (`provider.py`) joins one profile, its key, a wire format and the transport.
+differences. A wire format is made for one target, so that its URLs and headers are built once and not per call. A
+**provider** (`provider.py`) joins one profile, its key, a wire format and the transport.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Protocol
 
 import msgspec
 
-from tundra_nb.errors import TundraError
+from tundra_nb.errors import ProviderError
 from tundra_nb.types import Ask, ToolCall, Usage
 
 
@@ -29,18 +30,6 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
 
     def __repr__(self) -> str:
         return f"Target({self.profile}, {self.kind}, {self.base_url})"
-
-
-class WireRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """One HTTP request, ready to send: full URL, headers (with the key), JSON body."""
-
-    url: str
-    headers: tuple[tuple[str, str], ...]
-    body: bytes
-    method: str = "POST"
-
-    def __repr__(self) -> str:
-        return f"WireRequest({self.method} {self.url}, {len(self.body)} bytes)"
 
 
 class BucketSeen(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,7 +52,7 @@ class Seen(msgspec.Struct, kw_only=True):
     buckets: tuple[BucketSeen, ...] = ()
     retry_after: float | None = None
     should_retry: bool | None = None
-    """`x-should-retry`, when the provider sent it."""
+    """`x-should-retry`, when the provider sent it. It outranks `TundraError.retryable`."""
     sent_at: float | None = None
     first_byte_at: float | None = None
     """Monotonic seconds."""
@@ -80,6 +69,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     """The model that answered, by its own word; the requested one when it did not say."""
     usage: Usage
     stop_reason: str | None = None
+    """In the OpenAI form's words, whoever answered: stop, length, tool_calls, content_filter; else the provider's own."""
     tool_calls: tuple[ToolCall, ...] = ()
     request_id: str | None = None
     cost_usd: float | None = None
@@ -97,12 +87,19 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     created_at: float | None = None
     vision: bool | None = None
     tools: bool | None = None
+    """None: the listing does not say."""
+    deprecated: bool = False
 
 
 class StreamReader(Protocol):
     """Reads the events of one streamed answer."""
 
-    def feed(self, event: str, data: str) -> Sequence[str]:
+    @property
+    def done(self) -> bool:
+        """The stream's own end mark has been read."""
+        ...
+
+    def feed(self, event: str, data: bytes) -> Sequence[str]:
         """Take one server-sent event; return the pieces of text it adds.
 
         Raises:
@@ -120,13 +117,38 @@ class StreamReader(Protocol):
 
 
 class WireFormat(Protocol):
-    """Pure translation between `Ask` and one vendor's HTTP form."""
+    """Pure translation between `Ask` and one vendor's HTTP form, for one target."""
 
-    def request(self, target: Target, ask: Ask, model: str) -> WireRequest:
-        """Build the request. `ask.stream` decides whether the answer is to be streamed."""
+    @property
+    def url(self) -> str:
+        """Where asks are posted to."""
         ...
 
-    def answer(self, target: Target, model: str, body: bytes, headers: Mapping[str, str]) -> Answer:
+    @property
+    def models_url(self) -> str:
+        """Where the model list is read from."""
+        ...
+
+    @property
+    def check_url(self) -> str:
+        """What can be read only with a valid key, free of charge."""
+        ...
+
+    @property
+    def headers(self) -> tuple[tuple[str, str], ...]:
+        """Headers of every request, with the key."""
+        ...
+
+    def body(self, ask: Ask, model: str) -> bytes:
+        """Build the request body. `ask.stream` decides whether the answer is to be streamed.
+
+        Raises:
+            Unsupported: this form has no way to say what is asked.
+            UsageError: a value that this form cannot carry.
+        """
+        ...
+
+    def answer(self, model: str, body: bytes) -> Answer:
         """Read a whole (unstreamed) 200 answer.
 
         Raises:
@@ -135,12 +157,14 @@ class WireFormat(Protocol):
         """
         ...
 
-    def reader(self, target: Target, model: str) -> StreamReader: ...
-
-    def error(self, target: Target, model: str, status: int, headers: Mapping[str, str], body: bytes) -> TundraError:
-        """Classify an error answer by the outcome table (status, headers, body)."""
+    def reader(self, model: str) -> StreamReader:
+        """A reader for one streamed answer."""
         ...
 
-    def models_request(self, target: Target) -> WireRequest: ...
+    def error(self, model: str, status: int, retry_after: float | None, body: bytes) -> ProviderError:
+        """Classify an error answer by the outcome table. `retry_after` is what its headers said, in seconds."""
+        ...
 
-    def models(self, target: Target, body: bytes) -> Iterator[ModelInfo]: ...
+    def models(self, body: bytes) -> list[ModelInfo]:
+        """Read the answer of `models_url`."""
+        ...
