@@ -13,6 +13,8 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
+from tundra_nb.errors import ConfigError
+
 APP = "tundra-nb"
 MAX_SOCKET_PATH_BYTES = 100
 """`sun_path` holds 108 bytes on Linux and 104 on macOS, with the closing NUL."""
@@ -30,6 +32,16 @@ class Paths:
     @property
     def lock(self) -> Path:
         return self.data_dir / "daemon.lock"
+
+    @property
+    def held(self) -> Path:
+        """Exists after `tundra daemon stop`: until somebody starts it explicitly, nothing starts the daemon."""
+        return self.data_dir / "daemon.held"
+
+    @property
+    def salt(self) -> Path:
+        """16 random bytes, 0600, that make the fingerprints of keys comparable over restarts."""
+        return self.data_dir / "redact.salt"
 
     @property
     def spool(self) -> Path:
@@ -80,6 +92,27 @@ def config_file(environ: Mapping[str, str] | None = None) -> Path:
     import platformdirs  # noqa: PLC0415 - 10 ms that only the default needs
 
     return Path(platformdirs.user_config_dir(APP)) / "tundra.toml"
+
+
+def make_private(folder: Path) -> None:
+    """Create a folder that only its owner may enter, and prove that files can be made in it.
+
+    A folder that was there keeps its mode.
+
+    Raises:
+        ConfigError: it cannot be created or written; nothing is left behind.
+    """
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        handle, probe = tempfile.mkstemp(prefix=".probe-", dir=folder)
+        os.close(handle)
+        os.unlink(probe)
+    except OSError as exc:
+        raise ConfigError(
+            where=str(folder),
+            problem=f"this directory cannot be written: {exc.strerror or exc}",
+            remedy="Correct its owner and mode, or choose another one with TUNDRA_DATA_DIR.",
+        ) from exc
 
 
 def _user_data_dir() -> str:
