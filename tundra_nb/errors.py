@@ -7,6 +7,7 @@
     │   ├── ParseError           the answer could not be read
     │   ├── RateLimited          429
     │   ├── Unsupported          the model cannot do this, or does not exist
+    │   ├── Parked               taken out by hand
     │   └── ApiError             any other error status
     │       ├── RequestRejected    400, 409, 413, 422: the request is wrong
     │       ├── KeyRejected        401, 403
@@ -393,6 +394,25 @@ class Moderated(ApiError):
         return "Change the prompt; other providers are not asked."
 
 
+@dataclasses.dataclass(eq=False, kw_only=True)
+class Parked(ProviderError):
+    """A person took the profile out with `providers park`."""
+
+    cause: str = ""
+    code: ClassVar[str] = "Parked"
+    severity: ClassVar[Severity] = "info"
+    http_status: ClassVar[int] = 503
+    parks: ClassVar[bool] = True
+
+    @property
+    def message(self) -> str:
+        return f"{self.profile}: parked by hand" + (f" ({self.cause})" if self.cause else "")
+
+    @property
+    def hint(self) -> str:
+        return f"`%tundra providers recheck {self.profile}` takes it back in."
+
+
 # --- our own refusals -----------------------------------------------------------------------------------------------------
 
 
@@ -723,6 +743,8 @@ class IpcError(TundraError):
     kind: str
     problem: str
     remedy: str = ""
+    retry_after: float | None = None
+    """Seconds until the daemon is started again, where that is known."""
     code: ClassVar[str] = "IpcError"
     severity: ClassVar[Severity] = "high"
     http_status: ClassVar[int] = 503

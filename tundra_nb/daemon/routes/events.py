@@ -1,0 +1,47 @@
+"""`GET /api/events`: the live feed. Holding it open is what being attached means."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import BaseRoute, Route
+
+from tundra_nb._version import API, __version__
+from tundra_nb.daemon.answers import json_rows, sse
+from tundra_nb.daemon.routes.operations import HEARTBEAT_SECONDS
+from tundra_nb.runtime.telemetry.bus import Missed
+
+if TYPE_CHECKING:
+    from tundra_nb.daemon.app import Daemon
+
+
+def routes(daemon: Daemon) -> list[BaseRoute]:
+    async def feed(request: Request) -> Response:
+        who = request.query_params.get("attach", "")
+        kinds = [kind for kind in request.query_params.get("kinds", "").split(",") if kind]
+
+        async def body() -> AsyncIterator[bytes]:
+            with daemon.life.attached(who):
+                async with daemon.runtime.bus.subscribe(kinds) as subscription:
+                    yield sse("hello", {"version": __version__, "api": API, "pid": daemon.life.info.pid})
+                    while True:
+                        try:
+                            event = await asyncio.wait_for(subscription.next(), HEARTBEAT_SECONDS)
+                        except TimeoutError:
+                            yield b": alive\n\n"
+                            continue
+                        if event is None:
+                            return
+                        if isinstance(event, Missed):
+                            yield sse("missed", {"missed": event.count})
+                        else:
+                            yield sse(event.kind, json_rows([msgspec.structs.asdict(event.value)])[0])
+
+        return StreamingResponse(body(), media_type="text/event-stream", headers={"Cache-Control": "no-store"})
+
+    return [Route("/api/events", feed, methods=["GET"])]

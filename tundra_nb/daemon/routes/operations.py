@@ -1,0 +1,181 @@
+"""`POST /api/operations` asks; `GET /api/operations/{id}` tells why it went as it did."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+from starlette.types import Receive, Scope, Send
+
+from tundra_nb import errors
+from tundra_nb.daemon.answers import error_response, json_response, json_rows, read_body, sse
+from tundra_nb.runtime.history.query import FrameQuery
+from tundra_nb.runtime.operations import Notice
+from tundra_nb.types import Ask
+
+if TYPE_CHECKING:
+    from tundra_nb.daemon.app import Daemon
+
+HEARTBEAT_SECONDS = 15.0
+"""A comment line in a silent stream, so that proxies between do not take it for dead."""
+
+
+def routes(daemon: Daemon) -> list[BaseRoute]:
+    async def why(request: Request) -> Response:
+        return json_response(await explain(daemon, request.path_params["id"]))
+
+    return [
+        Route("/api/operations", AskEndpoint(daemon), methods=["POST"]),
+        Route("/api/operations/{id}", why, methods=["GET"]),
+    ]
+
+
+class AskEndpoint:
+    """ASGI endpoint of `POST /api/operations`. When the client closes the connection, the operation is cancelled."""
+
+    def __init__(self, daemon: Daemon) -> None:
+        self._daemon = daemon
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope, receive)
+        redactor = self._daemon.runtime.redactor
+        try:
+            ask = await read_body(request, Ask)
+        except ClientDisconnect:
+            return
+        except errors.TundraError as error:
+            await error_response(error, redactor)(scope, receive, send)
+            return
+        user = self._daemon.user(request)
+        main = asyncio.current_task()
+        assert main is not None
+        stream = _Stream(send) if ask.stream else None
+        gone = False
+
+        async def watch() -> None:
+            nonlocal gone
+            while True:
+                try:
+                    message = await asyncio.wait_for(receive(), HEARTBEAT_SECONDS if stream else None)
+                except TimeoutError:
+                    if stream is not None:
+                        await stream.heartbeat()
+                    continue
+                if message["type"] == "http.disconnect":
+                    gone = True
+                    main.cancel()
+                    return
+
+        watcher = asyncio.create_task(watch())
+        try:
+            if stream is not None:
+                await self._streamed(ask, user, stream)
+            else:
+                reply = await self._daemon.runtime.operations.ask(ask, user=user)
+                await json_response(reply)(scope, receive, send)
+        except errors.TundraError as error:
+            await error_response(error, redactor)(scope, receive, send)
+        except asyncio.CancelledError:
+            if not gone:
+                raise
+            main.uncancel()
+        finally:
+            watcher.cancel()
+
+    async def _streamed(self, ask: Ask, user: str, stream: _Stream) -> None:
+        redactor = self._daemon.runtime.redactor
+        await stream.start()
+        try:
+            reply = await self._daemon.runtime.operations.ask(
+                ask, user=user, on_text=stream.text, on_notice=stream.notice
+            )
+        except errors.TundraError as error:
+            await stream.end_with(redactor.text(sse("error", error.to_wire()).decode()).encode())
+        except Exception as exc:
+            defect = errors.InternalError(problem=f"unexpected {type(exc).__name__} in the daemon")
+            await stream.end_with(sse("error", defect.to_wire()))
+            raise
+        else:
+            await stream.end_with(sse("reply", reply))
+
+
+class _Stream:
+    """One server-sent-event answer, written straight to the ASGI server: its back-pressure is the provider's."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+
+    async def start(self) -> None:
+        headers = [(b"content-type", b"text/event-stream"), (b"cache-control", b"no-store"), (b"x-accel-buffering", b"no")]
+        await self._send({"type": "http.response.start", "status": 200, "headers": headers})
+
+    async def text(self, piece: str) -> None:
+        await self._write(sse("text", {"text": piece}))
+
+    async def notice(self, notice: Notice) -> None:
+        await self._write(sse("notice", notice))
+
+    async def heartbeat(self) -> None:
+        await self._write(b": waiting\n\n")
+
+    async def end_with(self, frame: bytes) -> None:
+        await self._write(frame, more=False)
+
+    async def _write(self, frame: bytes, *, more: bool = True) -> None:
+        await self._send({"type": "http.response.body", "body": frame, "more_body": more})
+
+
+async def explain(daemon: Daemon, wanted: str) -> dict[str, Any]:
+    """The causal chain of one operation, as JSON rows.
+
+    Args:
+        daemon: where to look.
+        wanted: the whole id, its last digits, `last`, or `-2` for the one before the last.
+    """
+    history = daemon.runtime.history
+    operation = await _find(daemon, wanted)
+    key = operation["operation_id"]
+    related = {}
+    for name, table in (
+        ("attempts", "attempt"),
+        ("limit_events", "limit_event"),
+        ("breaker_events", "breaker_event"),
+        ("errors", "error_event"),
+    ):
+        query = FrameQuery(table=table, since_us=operation["at"] - 1_000_000, where=[("operation_id", "eq", key)])
+        related[name] = json_rows(await history.rows(query))
+    return {"operation": json_rows([operation])[0], **related}
+
+
+async def _find(daemon: Daemon, wanted: str) -> dict[str, Any]:
+    history = daemon.runtime.history
+    if wanted == "last" or (wanted.startswith("-") and wanted[1:].isdigit()):
+        back = 1 if wanted == "last" else int(wanted[1:])
+        rows = await history.rows(FrameQuery(table="operation", newest_first=True, limit=max(back, 1)))
+        if len(rows) >= back >= 1:
+            return rows[back - 1]
+        raise errors.UsageError(
+            problem=f"there are only {len(rows)} calls in the history" if rows else "there is no call in the history yet",
+            field="id",
+            remedy="`%tundra calls --since all` lists them.",
+        )
+    if not wanted.isdigit():
+        raise errors.UsageError(
+            problem=f"{wanted!r} is not an operation", field="id", remedy="Give an id, its last digits, `last` or `-2`."
+        )
+    if len(wanted) >= 15:
+        rows = await history.rows(FrameQuery(table="operation", where=[("operation_id", "eq", int(wanted))], limit=1))
+        if rows:
+            return rows[0]
+    recent = await history.rows(FrameQuery(table="operation", newest_first=True, limit=10_000))
+    found = [row for row in recent if str(row["operation_id"]).endswith(wanted)]
+    if not found:
+        raise errors.UsageError(
+            problem=f"no call with an id ending in {wanted}", field="id", remedy="`%tundra calls` lists them."
+        )
+    return found[0]
+
+

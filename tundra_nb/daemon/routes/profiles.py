@@ -1,0 +1,178 @@
+"""Profiles and what protects them: providers, models, limits, breakers, settings, keys."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+
+from tundra_nb import errors, settings, settings_file
+from tundra_nb.daemon.answers import json_response, read_body
+from tundra_nb.settings import nearest
+
+if TYPE_CHECKING:
+    from tundra_nb.daemon.app import Daemon
+    from tundra_nb.runtime.operations import ProfileSlot
+
+
+class ParkBody(msgspec.Struct, forbid_unknown_fields=True):
+    """Body of `POST /api/providers/{name}/park`."""
+
+    reason: str = ""
+
+
+class SettingBody(msgspec.Struct, forbid_unknown_fields=True):
+    """Body of `POST /api/settings`."""
+
+    path: str
+    value: Any
+    reason: str = ""
+
+
+def routes(daemon: Daemon) -> list[BaseRoute]:
+    runtime = daemon.runtime
+
+    async def providers(request: Request) -> Response:
+        return json_response({"rows": [profile_card(daemon, slot) for slot in runtime.slots.values()]})
+
+    async def add(request: Request) -> Response:
+        body = await read_body(request, dict[str, Any])
+        runtime.apply(settings_file.add_profile(runtime.loaded.file, body, runtime.environ))
+        return json_response(profile_card(daemon, runtime.slots[body["name"]]), status=201)
+
+    async def recheck(request: Request) -> Response:
+        return json_response(await runtime.recheck(_slot(daemon, request).profile.name))
+
+    async def park(request: Request) -> Response:
+        slot = _slot(daemon, request)
+        body = await read_body(request, ParkBody)
+        runtime.operations.park(slot.profile.name, errors.Parked(profile=slot.profile.name, cause=body.reason))
+        return json_response(profile_card(daemon, slot))
+
+    async def models(request: Request) -> Response:
+        wanted = request.query_params.get("profile")
+        slots = [_named(daemon, wanted)] if wanted else list(runtime.slots.values())
+        return json_response({"rows": await runtime.models([slot.profile.name for slot in slots])})
+
+    async def limits(request: Request) -> Response:
+        return json_response({"rows": runtime.limit_rows()})
+
+    async def breakers(request: Request) -> Response:
+        return json_response({"rows": [breaker_card(slot) for slot in runtime.slots.values()]})
+
+    async def reset(request: Request) -> Response:
+        slot = _slot(daemon, request)
+        slot.breaker.reset()
+        return json_response(breaker_card(slot))
+
+    async def all_settings(request: Request) -> Response:
+        rows = [msgspec.structs.asdict(line) for line in settings.lines(runtime.loaded)]
+        return json_response({"rows": rows, "file": str(runtime.loaded.file)})
+
+    async def set_setting(request: Request) -> Response:
+        body = await read_body(request, SettingBody)
+        user = daemon.user(request)
+        return json_response(await runtime.set_setting(body.path, body.value, author=user, reason=body.reason))
+
+    async def keys(request: Request) -> Response:
+        return json_response({"salt": runtime.redactor.salt, "rows": key_cards(daemon)})
+
+    async def offer(request: Request) -> Response:
+        body = await read_body(request, dict[str, str])
+        wanted = {slot.profile.api_key_env for slot in runtime.slots.values()} - {""}
+        for variable in body:
+            if variable not in wanted:
+                raise errors.UsageError(
+                    problem=f"no profile names the variable {variable}", field=variable, nearest=nearest(variable, wanted)
+                )
+        for variable, value in body.items():
+            if runtime.keys.offer(variable, value):
+                for slot in runtime.slots.values():
+                    if slot.profile.api_key_env == variable:
+                        runtime.operations.unpark(slot.profile.name, "key offered")
+        return json_response({"rows": key_cards(daemon)})
+
+    return [
+        Route("/api/providers", providers, methods=["GET"]),
+        Route("/api/providers", add, methods=["POST"]),
+        Route("/api/providers/{name}/recheck", recheck, methods=["POST"]),
+        Route("/api/providers/{name}/park", park, methods=["POST"]),
+        Route("/api/models", models, methods=["GET"]),
+        Route("/api/limits", limits, methods=["GET"]),
+        Route("/api/breakers", breakers, methods=["GET"]),
+        Route("/api/breakers/{name}/reset", reset, methods=["POST"]),
+        Route("/api/settings", all_settings, methods=["GET"]),
+        Route("/api/settings", set_setting, methods=["POST"]),
+        Route("/api/keys", keys, methods=["GET"]),
+        Route("/api/keys", offer, methods=["POST"]),
+    ]
+
+
+def profile_card(daemon: Daemon, slot: ProfileSlot) -> dict[str, Any]:
+    """A profile with its live state. `state`: ready, cooling, parked, breaker_open, disabled."""
+    runtime, profile = daemon.runtime, slot.profile
+    unavailable = runtime.unavailable(profile.name)
+    key_present = not profile.api_key_env or runtime.keys.get(profile.api_key_env) is not None
+    state = "ready"
+    if not profile.enabled:
+        state = "disabled"
+    elif isinstance(unavailable, errors.RateLimited):
+        state = "cooling"
+    elif unavailable is not None:
+        state = "parked"
+    elif slot.breaker.state == "open":
+        state = "breaker_open"
+    return {
+        "profile": profile.name,
+        "kind": profile.kind,
+        "base_url": profile.base_url,
+        "model": profile.model or slot.provider.chosen_model,
+        "priority": profile.priority,
+        "enabled": profile.enabled,
+        "state": state,
+        "reason": str(unavailable) if unavailable else "",
+        "hint": unavailable.hint if unavailable else "",
+        "cooling_s": getattr(unavailable, "retry_after", None),
+        "key_variable": profile.api_key_env,
+        "key_present": key_present,
+        "rpm": profile.rpm,
+        "tpm": profile.tpm,
+    }
+
+
+def breaker_card(slot: ProfileSlot) -> dict[str, Any]:
+    return {
+        "profile": slot.profile.name,
+        "state": slot.breaker.state,
+        "open_for_s": slot.breaker.open_for,
+        "failures": slot.breaker.failures,
+    }
+
+
+def key_cards(daemon: Daemon) -> list[dict[str, Any]]:
+    """The key variables that profiles name, with a salted fingerprint of each value that is there."""
+    keys = daemon.runtime.keys
+    users: dict[str, list[str]] = {}
+    for slot in daemon.runtime.slots.values():
+        if slot.profile.api_key_env:
+            users.setdefault(slot.profile.api_key_env, []).append(slot.profile.name)
+    return [
+        {"variable": variable, "profiles": names, "present": keys.get(variable) is not None, "fingerprint": keys.fingerprint(variable)}
+        for variable, names in users.items()
+    ]
+
+
+def _slot(daemon: Daemon, request: Request) -> ProfileSlot:
+    return _named(daemon, request.path_params["name"])
+
+
+def _named(daemon: Daemon, name: str) -> ProfileSlot:
+    slots = daemon.runtime.slots
+    if name not in slots:
+        raise errors.UsageError(
+            problem=f"no profile {name!r}", field="profile", nearest=nearest(name, slots), remedy="`%tundra providers` lists them."
+        )
+    return slots[name]

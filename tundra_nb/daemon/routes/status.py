@@ -1,0 +1,90 @@
+"""`GET /api/status`: one card that tells how everything is, and what to do next."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+
+from tundra_nb import errors
+from tundra_nb._version import API, __version__
+from tundra_nb.daemon.answers import json_response, json_rows
+from tundra_nb.daemon.routes.profiles import breaker_card, profile_card
+from tundra_nb.runtime.history.query import FrameQuery
+from tundra_nb.runtime.operations import FIRST_PROFILE
+
+if TYPE_CHECKING:
+    from tundra_nb.daemon.app import Daemon
+
+LAST_ERRORS = 5
+
+
+def routes(daemon: Daemon) -> list[BaseRoute]:
+    async def status(request: Request) -> Response:
+        return json_response(await card(daemon, brief=request.query_params.get("brief") == "1"))
+
+    return [Route("/api/status", status, methods=["GET"])]
+
+
+async def card(daemon: Daemon, *, brief: bool = False) -> dict[str, Any]:
+    """Everything `%tundra status` shows. `brief` leaves out what must be asked of the store."""
+    runtime, life = daemon.runtime, daemon.life
+    profiles = [profile_card(daemon, slot) for slot in runtime.slots.values()]
+    told: dict[str, Any] = {
+        "version": __version__,
+        "api": API,
+        "pid": life.info.pid,
+        "uptime_s": time.time() - life.info.started_at,
+        "started_by": life.info.started_by,
+        "data_dir": str(runtime.paths.data_dir),
+        "config_file": str(runtime.loaded.file),
+        "engine": runtime.loaded.settings.store.engine,
+        "attached": life.attached_count,
+        "running": runtime.operations.running,
+        "store": msgspec.to_builtins(runtime.history.stats()),
+        "profiles": profiles,
+        "breakers": [breaker_card(slot) for slot in runtime.slots.values()],
+        "limits": runtime.limit_rows(),
+        "ptys": runtime.pty_counts(),
+    }
+    if brief:
+        return told
+    told["last_errors"] = await _last_errors(daemon, told)
+    told["suggested"] = await runtime.suggestions() if not profiles else []
+    told["next_step"] = _next_step(told)
+    return told
+
+
+async def _last_errors(daemon: Daemon, told: dict[str, Any]) -> list[dict[str, Any]]:
+    try:
+        rows = await daemon.runtime.history.rows(FrameQuery(table="error_event", newest_first=True, limit=LAST_ERRORS))
+    except errors.TundraError as error:
+        told["store"]["error"] = {"code": error.code, "message": str(error), "hint": error.hint}
+        return []
+    return json_rows(rows)
+
+
+def _next_step(told: dict[str, Any]) -> str:
+    if not told["profiles"]:
+        if told["suggested"]:
+            found = told["suggested"][0]
+            return (
+                f"{found['what']} answers at {found['base_url']}. To use it:\n"
+                f"    %tundra providers add local --kind local --base-url {found['base_url']}\n"
+                "    %tundra status\n"
+                "    %tundra ask Say hi"
+            )
+        return FIRST_PROFILE
+    if error := told["store"].get("error"):
+        return str(error["hint"])
+    for profile in told["profiles"]:
+        if profile["state"] == "parked":
+            return str(profile["hint"])
+    for breaker in told["breakers"]:
+        if breaker["state"] == "open":
+            return f"{breaker['profile']} is probed again in {breaker['open_for_s']:.0f} s; `%tundra why last` tells what failed."
+    return ""

@@ -1,0 +1,308 @@
+"""The composition root: the only place where the parts of the runtime are put together."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import random
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+from typing import Any
+
+from tundra_nb import errors
+from tundra_nb.paths import Paths
+from tundra_nb.runtime.clock import Clock, Ids, SystemClock
+from tundra_nb.runtime.history.query import FrameQuery
+from tundra_nb.runtime.history.service import History
+from tundra_nb.runtime.keys import KeyRing
+from tundra_nb.runtime.operations import Operations, Parts, ProfileSlot
+from tundra_nb.runtime.providers.provider import Provider
+from tundra_nb.runtime.providers.transport import Transport
+from tundra_nb.runtime.resilience.breaker import Breaker
+from tundra_nb.runtime.resilience.limiter import Limiter
+from tundra_nb.runtime.resilience.retry import Backoff
+from tundra_nb.runtime.resilience.router import Router
+from tundra_nb.runtime.telemetry.bus import EventBus
+from tundra_nb.runtime.telemetry.redact import Redactor
+from tundra_nb.settings import DeadlineSettings, Loaded, ProfileSettings
+from tundra_nb.types import TABLE_OF, AttemptOpened, ErrorEvent, Event, OperationOpened
+
+RESTORE_SECONDS = 2.0
+"""How long the start waits for the breakers' last states; a store that is down must not keep the daemon from starting."""
+
+LOCAL_SERVERS = {8000: "vLLM", 8080: "llama.cpp", 11434: "Ollama"}
+"""What usually listens on these ports of 127.0.0.1."""
+PROBE_DEADLINES = DeadlineSettings(connect_seconds=0.3, idle_seconds=0.5, total_seconds=0.5)
+
+_log = logging.getLogger("tundra.router")
+_KINDS: dict[type[Any], str] = {
+    **TABLE_OF,
+    OperationOpened: "operation_opened",
+    AttemptOpened: "attempt_opened",
+}
+
+
+class Runtime:
+    """Provider calls and history of one daemon. Use it as an async context manager; nothing starts before.
+
+    Args:
+        loaded: the settings in force.
+        paths: where files are.
+        environ: the environment to look keys and proxies up in; read, never changed.
+        redactor: masks secrets in everything that leaves.
+    """
+
+    def __init__(
+        self,
+        loaded: Loaded,
+        paths: Paths,
+        environ: Mapping[str, str],
+        *,
+        redactor: Redactor,
+        clock: Clock | None = None,
+    ) -> None:
+        self.loaded = loaded
+        self.paths = paths
+        self.environ = environ
+        self.redactor = redactor
+        self.clock = clock or SystemClock()
+        self.ids = Ids(self.clock)
+        self.bus = EventBus()
+        self.keys = KeyRing(environ, redactor)
+        self.limiter = Limiter(self.clock, on_notice=self._on_limit_notice)
+        self.history = History(paths, loaded.settings.store, ids=self.ids, clock=self.clock)
+        self.slots: dict[str, ProfileSlot] = {}
+        self._exits = AsyncExitStack()
+
+    async def __aenter__(self) -> Runtime:
+        await self._exits.__aenter__()
+        try:
+            self._exits.callback(self.bus.close)
+            await self.history.open()
+            self._exits.push_async_callback(self.history.aclose)
+            self.transport = Transport(ca_file=self.environ.get("SSL_CERT_FILE"), environ=self.environ)
+            self._exits.push_async_callback(self.transport.aclose)
+            self._build(self.loaded)
+            await self._restore()
+        except BaseException:
+            await self._exits.aclose()
+            raise
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self._exits.aclose()
+
+    def record(self, *events: Event) -> None:
+        """Write events to the spool, before anybody is answered, and tell the bus."""
+        self.history.append(*events)
+        for event in events:
+            self.bus.publish(_KINDS[type(event)], event)
+
+    def record_error(self, source: str, error: errors.TundraError, **facts: Any) -> None:
+        """Write down an error that a background part met, or that reached a caller outside an operation."""
+        self.record(
+            ErrorEvent(
+                error_id=self.ids.next(),
+                at=self.clock.now_us(),
+                source=source,
+                code=error.code,
+                severity=error.severity,
+                retryable=error.retryable,
+                message=self.redactor.text(str(error)),
+                reason=error.reason,
+                **facts,
+            )
+        )
+
+    def apply(self, loaded: Loaded) -> None:
+        """Put changed settings in force. Calls under way keep the ones they began with; breakers keep their state.
+
+        `store`, `log` and `daemon` need a restart; everything else is live.
+        """
+        self.loaded = loaded
+        self._build(loaded)
+
+    def _build(self, loaded: Loaded) -> None:
+        settings = loaded.settings
+        self.keys.expect(profile.api_key_env for profile in settings.profile if profile.api_key_env)
+        slots: dict[str, ProfileSlot] = {}
+        old_router = getattr(self, "router", None)
+        for profile in settings.profile:
+            known = self.slots.get(profile.name)
+            breaker = known.breaker if known else self._breaker(profile)
+            breaker.configure(settings.breaker)
+            slots[profile.name] = ProfileSlot(profile, self._provider(profile), breaker)
+        self.router = Router(settings.profile, settings.router, self.clock.monotonic, Backoff(settings.router, random.random))
+        if old_router is not None:
+            self.router.inherit(old_router, {n for n, s in slots.items() if self._is_same(n, s.profile)})
+        self.slots = slots
+        self.operations = Operations(
+            Parts(
+                settings=settings,
+                slots=slots,
+                router=self.router,
+                limiter=self.limiter,
+                keys=self.keys,
+                redactor=self.redactor,
+                record=self.record,
+                ids=self.ids,
+                clock=self.clock,
+            )
+        )
+
+    def _is_same(self, name: str, profile: ProfileSettings) -> bool:
+        known = self.slots.get(name)
+        return known is not None and known.profile == profile
+
+    def _breaker(self, profile: ProfileSettings) -> Breaker:
+        return Breaker(
+            profile.name,
+            self.loaded.settings.breaker,
+            self.clock.monotonic,
+            on_change=lambda change: self.operations.on_breaker_change(change),
+        )
+
+    def _provider(self, profile: ProfileSettings) -> Provider:
+        variable = profile.api_key_env
+        return Provider(
+            profile,
+            self.transport,
+            key=lambda: self.keys.get(variable) if variable else None,
+            monotonic=self.clock.monotonic,
+            deadlines=self.loaded.settings.deadlines,
+        )
+
+    def _on_limit_notice(self, notice: Any) -> None:
+        self.operations.on_limit_notice(notice)
+
+    def unavailable(self, name: str) -> errors.TundraError | None:
+        """Why a profile would be passed over now: its key is missing, it is parked, or it cools."""
+        variable = self.slots[name].profile.api_key_env
+        if variable and self.keys.get(variable) is None:
+            return errors.KeyMissing(profile=name, variable=variable)
+        return self.router.unavailable(name)
+
+    async def recheck(self, name: str) -> dict[str, Any]:
+        """Ask a profile's provider for its models, and take the profile back in when it answers.
+
+        Raises:
+            TundraError: what is still wrong; the profile stays, or becomes, parked when that is what the error means.
+        """
+        slot = self.slots[name]
+        if slot.profile.api_key_env and self.keys.get(slot.profile.api_key_env) is None:
+            raise errors.KeyMissing(profile=name, variable=slot.profile.api_key_env)
+        try:
+            models = await slot.provider.models(refresh=True)
+        except errors.TundraError as error:
+            if error.parks:
+                self.operations.park(name, error)
+            raise
+        self.operations.unpark(name, "rechecked")
+        return {"profile": name, "available": True, "models": len(models)}
+
+    async def models(self, names: list[str]) -> list[dict[str, Any]]:
+        """The models of these profiles, asked of all providers at once; a profile that fails has one row that says so."""
+        listed = await asyncio.gather(*(self._models_of(name) for name in names))
+        return [row for rows in listed for row in rows]
+
+    async def _models_of(self, name: str) -> list[dict[str, Any]]:
+        slot = self.slots[name]
+        checked_at = self.clock.now_us()
+        try:
+            if (missing := self.unavailable(name)) is not None and isinstance(missing, errors.KeyMissing):
+                raise missing
+            found = await slot.provider.models()
+        except errors.TundraError as error:
+            return [{"profile": name, "model": None, "available": False, "checked_at": checked_at, "problem": str(error)}]
+        return [
+            {
+                "profile": name,
+                "model": model.model,
+                "available": True,
+                "context_tokens": model.context_tokens,
+                "input_usd_per_mtok": model.input_usd,
+                "output_usd_per_mtok": model.output_usd,
+                "checked_at": checked_at,
+                "problem": None,
+            }
+            for model in found
+        ]
+
+    def limit_rows(self) -> list[dict[str, Any]]:
+        """Our buckets, and beside them what each provider last told of its own."""
+        rows: list[dict[str, Any]] = [
+            {
+                "owner": "tundra",
+                "tier": level.tier,
+                "limit_key": level.key,
+                "resource": level.resource,
+                "limit": level.burst,
+                "remaining": level.level,
+                "per_second": level.rate,
+                "waiting": level.waiting,
+                "closed_for_s": level.closed_for,
+            }
+            for level in self.limiter.levels()
+        ]
+        now = self.clock.monotonic()
+        for name, slot in self.slots.items():
+            for bucket in slot.seen.buckets if slot.seen else ():
+                age = now - slot.seen_at
+                rows.append(
+                    {
+                        "owner": "provider",
+                        "tier": "profile",
+                        "limit_key": name,
+                        "resource": bucket.resource,
+                        "limit": bucket.limit,
+                        "remaining": bucket.remaining,
+                        "reset_after_s": None if bucket.reset_after is None else max(0.0, bucket.reset_after - age),
+                        "told_s_ago": age,
+                    }
+                )
+        return rows
+
+    async def suggestions(self) -> list[dict[str, str]]:
+        """Local model servers that answer on their usual ports. They are suggested, never used unasked."""
+        known = {slot.profile.base_url for slot in self.slots.values()}
+        found = await asyncio.gather(*(self._local_server(port, what) for port, what in LOCAL_SERVERS.items()))
+        return [server for server in found if server is not None and server["base_url"] not in known]
+
+    async def _local_server(self, port: int, what: str) -> dict[str, str] | None:
+        base_url = f"http://127.0.0.1:{port}/v1"
+        profile = ProfileSettings(name="probe", kind="local", base_url=base_url)
+        probe = Provider(
+            profile, self.transport, key=lambda: None, monotonic=self.clock.monotonic, deadlines=PROBE_DEADLINES
+        )
+        try:
+            await probe.models()
+        except errors.TundraError:
+            return None
+        return {"what": what, "base_url": base_url}
+
+    async def _restore(self) -> None:
+        """Read back open deadlines and parked profiles from the history of before."""
+        try:
+            async with asyncio.timeout(RESTORE_SECONDS):
+                rows = await self.history.rows(FrameQuery(table="breaker_event", newest_first=True, limit=1000))
+        except (errors.TundraError, TimeoutError) as exc:
+            _log.warning("breakers start closed, their last states cannot be read: %s", exc)
+            return
+        now = self.clock.now_us()
+        moved: set[str] = set()
+        parked: set[str] = set()
+        for row in rows:  # newest first: the first word on each matter counts
+            slot = self.slots.get(row["profile"])
+            if slot is None:
+                continue
+            name = slot.profile.name
+            if row["old_state"] == row["new_state"]:
+                if name not in parked and row["parked"] and row["message"]:
+                    self.router.park(name, errors.from_wire(json.loads(row["message"])))
+                parked.add(name)
+            elif name not in moved:
+                moved.add(name)
+                until = row["open_until"]
+                if row["new_state"] == "open" and until is not None and until > now:
+                    slot.breaker.restore((until - now) / 1e6, row["failures"])
