@@ -5,8 +5,8 @@
 - `serve`, `life`: its life from start to stop, and who keeps it alive.
 - `app`, `routes`: what it answers.
 
-It is a process of its own because the runtime must neither block a notebook nor share one's interpreter (doltlite has to
-come before sqlite3), and because several Jupyter servers of one user need one writer. May import everything below
+It is a process of its own because the runtime must neither block a notebook nor share one's interpreter (doltlite has
+to come before sqlite3), and because several Jupyter servers of one user need one writer. May import everything below
 (`runtime`, `settings`, `paths`, `types`, `errors`); never `client`, `server`, `commands`, `kernel`. The file locks and
 signals of the project live here. Modules that run before the lock is held import the standard library only, so that
 the loser of a race is gone in a moment.

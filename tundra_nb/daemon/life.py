@@ -1,8 +1,8 @@
 """Who uses the daemon, and when it may end.
 
-Attached = an open `/api/events` stream: kernels and notebooks hold one, the bridge holds none. The daemon ends by itself
-when nobody has been attached, and nothing but watching has been asked of it, for `daemon.idle_exit_seconds`, and no PTY
-lives. It is told to stop in two ways: by a person (`hold`), who is obeyed and after whom only an explicit start brings
+Attached = an open `/api/events` stream: kernels and notebooks hold one, the bridge holds none. The daemon ends by
+itself when nobody has been attached, and nothing but watching has been asked of it, for `daemon.idle_exit_seconds`, and
+no PTY lives. It is told to stop in two ways: by a person (`hold`), who is obeyed and after whom only an explicit start brings
 it back; and by a program that no longer needs it, as a Jupyter server that ends, which is refused while others do.
 """
 

@@ -12,6 +12,7 @@ import os
 import time
 from pathlib import Path
 from types import TracebackType
+from typing import Self
 
 from tundra_nb.daemon.connection import Record, read
 from tundra_nb.errors import ConfigError, IpcError
@@ -34,7 +35,7 @@ class Lock:
     def __repr__(self) -> str:
         return f"<Lock {self._file} {'held' if self._fd >= 0 else 'free'}>"
 
-    def __enter__(self) -> Lock:
+    def __enter__(self) -> Self:
         """Take the lock.
 
         Raises:

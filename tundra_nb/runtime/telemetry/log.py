@@ -1,0 +1,268 @@
+"""Log lines: which are kept, how they look, where they go.
+
+Every room logs through the standard library (`logging.getLogger("tundra.ptys")`), with `extra={…}` for fields. Plain
+`logging` with two small formatters rather than structlog: no room needs a bound logger, and importing structlog (with
+rich, which it pulls in) costs the daemon 50 to 70 ms of its start and 6 MB for good.
+
+The redactor runs over each finished line, so that a secret in a message, a field or a traceback is masked alike.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import json
+import logging
+import logging.handlers
+import os
+import re
+import sys
+import time
+from pathlib import Path
+from typing import Any, Self, TextIO
+
+import msgspec
+
+from tundra_nb.errors import ConfigError
+from tundra_nb.runtime.telemetry.redact import Redactor
+from tundra_nb.settings import LogSettings, nearest
+
+ROOT = "tundra"
+ROOMS = ("daemon", "server", "router", "limiter", "breaker", "providers", "ptys", "history", "kernel")
+LIBRARIES = ("uvicorn", "asyncio", "aiohttp", "httpx", "websockets")
+"""Loggers of others that a filter may name; unless it does, only their warnings are kept."""
+LEVELS: dict[str, int] = {
+    "debug": logging.DEBUG,
+    "info": logging.INFO,
+    "warning": logging.WARNING,
+    "error": logging.ERROR,
+    "critical": logging.CRITICAL,
+    "off": logging.CRITICAL + 1,
+}
+SYNONYMS = {"trace": "debug", "warn": "warning"}
+"""Words of other systems' filters, understood because people bring them along."""
+ROTATE_BYTES = 10 * 2**20
+KEEP_FILES = 5
+"""Rotated files beside the current one: 60 MB of log at most."""
+KEEP_DAYS = 30.0
+"""Rotated files older than this are deleted at start and at each rotation."""
+
+_PLAIN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "color_message"}
+
+
+class Filter(msgspec.Struct, frozen=True):
+    """A parsed `log.filter`: the level of our loggers, and exceptions by logger name."""
+
+    level: int
+    loggers: dict[str, int]
+
+
+def parse_filter(text: str, where: str = "log.filter") -> Filter:
+    """Read a filter such as `info,tundra.daemon=debug`: a level, and `logger=level` for exceptions, in any order.
+
+    A logger is one of ours (`tundra.ptys`, also below: `tundra.ptys.pool`), `tundra` for all of them, or a library's.
+
+    Raises:
+        ConfigError: an unknown logger or level (names the nearest), or two levels without a logger.
+    """
+    default: int | None = None
+    loggers: dict[str, int] = {}
+    for part in (piece.strip() for piece in text.split(",")):
+        if not part:
+            continue
+        name, equals, level = (piece.strip() for piece in part.rpartition("="))
+        if equals:
+            loggers[_logger(name, where)] = _level(level, where)
+        elif default is not None:
+            raise ConfigError(
+                where=where,
+                problem=f"{part!r} is a second level without a logger",
+                remedy="Write one level, then exceptions: info,tundra.daemon=debug",
+            )
+        else:
+            default = _level(part, where)
+    return Filter(logging.INFO if default is None else default, loggers)
+
+
+class TextFormatter(logging.Formatter):
+    """`2026-11-24T16:00:25.123456Z info    tundra.daemon  message  field=value`; tracebacks follow, indented."""
+
+    def __init__(self, redactor: Redactor) -> None:
+        super().__init__()
+        self._redactor = redactor
+
+    def format(self, record: logging.LogRecord) -> str:
+        line = f"{_time(record)} {record.levelname.lower():<8} {record.name}  {_one_line(record.getMessage())}"
+        for name, value in _fields(record).items():
+            line += f"  {name}={_quoted(value)}"
+        if trace := _trace(self, record):
+            line += "\n    " + trace.replace("\n", "\n    ")
+        return self._redactor.text(line)
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object per line: `at`, `level`, `logger`, `message`, fields, `traceback`."""
+
+    def __init__(self, redactor: Redactor) -> None:
+        super().__init__()
+        self._redactor = redactor
+
+    def format(self, record: logging.LogRecord) -> str:
+        told = {
+            "at": _time(record),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+            **_fields(record),
+        }
+        if trace := _trace(self, record):
+            told["traceback"] = trace
+        return json.dumps(self._redactor.data(told), default=lambda value: self._redactor.text(repr(value)))
+
+
+class PrivateFile(logging.handlers.RotatingFileHandler):
+    """A log file of mode 0600, rotated by size.
+
+    Where the process's own stderr is that file (a daemon started in the background), rotation takes stderr along, so
+    that a fatal signal's trace and what libraries print land in the current file.
+    """
+
+    def __init__(self, file: Path, rotate_bytes: int = ROTATE_BYTES, keep: int = KEEP_FILES) -> None:
+        super().__init__(file, maxBytes=rotate_bytes, backupCount=keep, encoding="utf-8", errors="backslashreplace")
+        self.takes_stderr = os.path.samestat(os.fstat(2), os.stat(file)) if _is_open(2) else False
+        self._drop_old()
+
+    def _open(self) -> TextIO:  # type: ignore[override]
+        fd = os.open(self.baseFilename, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        return os.fdopen(fd, "a", encoding=self.encoding, errors=self.errors)
+
+    def doRollover(self) -> None:  # noqa: N802 - the name in `logging`
+        super().doRollover()
+        if self.takes_stderr and self.stream is not None:
+            os.dup2(self.stream.fileno(), 2)
+            os.dup2(self.stream.fileno(), 1)
+        self._drop_old()
+
+    def _drop_old(self) -> None:
+        file = Path(self.baseFilename)
+        for old in file.parent.glob(f"{file.name}.*"):
+            with contextlib.suppress(OSError):
+                if old.stat().st_mtime < time.time() - KEEP_DAYS * 86400:
+                    old.unlink()
+
+
+class Logs:
+    """The process's logging, set up. `close` puts back what was there before."""
+
+    def __init__(self, settings: LogSettings, file: Path, redactor: Redactor) -> None:
+        self._file = file
+        self._redactor = redactor
+        self._settings = settings
+        self._handlers: list[logging.Handler] = []
+        self._levels: dict[str, int] = {}
+
+    def __enter__(self) -> Self:
+        """Open the file and install handlers.
+
+        Raises:
+            ConfigError: the filter is not understood, or the file cannot be opened. Nothing is installed then.
+        """
+        chosen = parse_filter(self._settings.filter)
+        formatter = (JsonFormatter if self._settings.format == "json" else TextFormatter)(self._redactor)
+        try:
+            to_file = PrivateFile(self._file)
+        except OSError as exc:
+            raise ConfigError(where=str(self._file), problem=f"the log cannot be opened: {exc.strerror}") from exc
+        self._handlers = [to_file]
+        if not to_file.takes_stderr:
+            self._handlers.append(logging.StreamHandler(sys.stderr))
+        for handler in self._handlers:
+            handler.setFormatter(formatter)
+            logging.getLogger().addHandler(handler)
+        self._set("", logging.WARNING)
+        self._set(ROOT, chosen.level)
+        for name, level in chosen.loggers.items():
+            self._set(name, level)
+        logging.captureWarnings(capture=True)
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Remove the handlers and close the file; again does nothing."""
+        logging.captureWarnings(capture=False)
+        while self._levels:
+            name, level = self._levels.popitem()
+            logging.getLogger(name).setLevel(level)
+        while self._handlers:
+            handler = self._handlers.pop()
+            logging.getLogger().removeHandler(handler)
+            handler.close()
+
+    def _set(self, name: str, level: int) -> None:
+        logger = logging.getLogger(name)
+        self._levels.setdefault(name, logger.level)
+        logger.setLevel(level)
+
+
+def _level(word: str, where: str) -> int:
+    known = SYNONYMS.get(word.lower(), word.lower())
+    if known not in LEVELS:
+        close = nearest(word.lower(), [*LEVELS, *SYNONYMS])
+        raise ConfigError(
+            where=where,
+            problem=f"unknown level {word!r}",
+            remedy=f"Did you mean {close!r}?" if close else f"Levels: {', '.join(LEVELS)}.",
+        )
+    return LEVELS[known]
+
+
+def _logger(name: str, where: str) -> str:
+    ours = [ROOT, *(f"{ROOT}.{room}" for room in ROOMS)]
+    if any(name == known or (known != ROOT and name.startswith(known + ".")) for known in (*ours, *LIBRARIES)):
+        return name
+    close = nearest(name, [*ours, *LIBRARIES]) or (f"{ROOT}.{name}" if name in ROOMS else None)
+    raise ConfigError(
+        where=where,
+        problem=f"unknown logger {name!r}",
+        remedy=f"Did you mean {close!r}?" if close else f"Loggers: {', '.join(ours)}.",
+    )
+
+
+def _time(record: logging.LogRecord) -> str:
+    at = dt.datetime.fromtimestamp(record.created, dt.UTC)
+    return at.isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def _fields(record: logging.LogRecord) -> dict[str, Any]:
+    return {name: value for name, value in vars(record).items() if name not in _PLAIN}
+
+
+def _trace(formatter: logging.Formatter, record: logging.LogRecord) -> str:
+    parts = []
+    if record.exc_info and record.exc_info[0] is not None:
+        parts.append(formatter.formatException(record.exc_info))
+    if record.stack_info:
+        parts.append(formatter.formatStack(record.stack_info))
+    return "\n".join(parts)
+
+
+def _one_line(text: str) -> str:
+    """Text from outside must not be able to forge a line or steer a terminal."""
+    return re.sub(
+        r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029]", lambda m: m.group().encode("unicode_escape").decode(), text
+    )
+
+
+def _quoted(value: Any) -> str:
+    text = value if isinstance(value, str) else repr(value)
+    return text if re.fullmatch(r"[\w.:/+@%-]+", text) else json.dumps(text, ensure_ascii=False)
+
+
+def _is_open(fd: int) -> bool:
+    try:
+        os.fstat(fd)
+    except OSError:
+        return False
+    return True
