@@ -2,8 +2,9 @@
 
 Attached = an open `/api/events` stream: kernels and notebooks hold one, the bridge holds none. The daemon ends by
 itself when nobody has been attached, and nothing but watching has been asked of it, for `daemon.idle_exit_seconds`, and
-no PTY lives. It is told to stop in two ways: by a person (`hold`), who is obeyed and after whom only an explicit start brings
-it back; and by a program that no longer needs it, as a Jupyter server that ends, which is refused while others do.
+no PTY lives. It is told to stop in two ways: by a person (`hold`), who is obeyed and after whom only an explicit start
+brings it back; and by a program that no longer needs it, as a Jupyter server that ends, which is refused while others
+do.
 """
 
 from __future__ import annotations
@@ -44,13 +45,13 @@ class Stopping:
 class Life:
     """The daemon's life as its routes see it.
 
-    `info` says who the daemon is; `stopping` is set once it is to end, `forced` when in a hurry.
+    `info` says who the daemon is; `stopping` is set once it is to end, `hurry` when calls in flight are not waited for.
     """
 
     def __init__(self, info: Record, paths: Paths, monotonic: Callable[[], float]) -> None:
         self.info = info
         self.stopping = asyncio.Event()
-        self.forced = False
+        self.hurry = asyncio.Event()
         self.reason = ""
         self.living_ptys: Callable[[], int] = lambda: 0
         """Set by the one who opens the runtime, as is the next."""
@@ -108,7 +109,8 @@ class Life:
 
     def stop(self, reason: str, *, force: bool = False) -> None:
         """Begin to stop, whoever is there; again with `force`, hurry. Returns at once."""
-        self.forced |= force
+        if force:
+            self.hurry.set()
         if not self.stopping.is_set():
             self.reason = reason
             self.stopping.set()

@@ -1,0 +1,318 @@
+"""The daemon's life: what is opened in which order, and closed in the other.
+
+    lock → settings → log → socket → runtime → server → connection file
+                                                        (stop: file gone, streams ended, calls drained, …)
+
+Whoever fails on the way reports one typed error; what was opened before is closed again, and no file of a daemon that
+does not run is left behind. Each step of the stop has a time limit, and a limit for the whole ends the process even if
+its loop no longer turns.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import dataclasses
+import faulthandler
+import json
+import logging
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import TYPE_CHECKING
+
+from tundra_nb import paths as places
+from tundra_nb._version import API, __version__
+from tundra_nb.daemon import connection, guard
+from tundra_nb.daemon.connection import Record
+from tundra_nb.daemon.lock import Lock
+from tundra_nb.errors import IpcError, TundraError
+from tundra_nb.paths import Paths
+
+if TYPE_CHECKING:  # loaded only once the lock is held
+    from tundra_nb.daemon.life import ASGIApp, Life
+    from tundra_nb.runtime.telemetry.redact import Redactor
+    from tundra_nb.settings import Loaded
+
+START_ERROR = "TUNDRA-START-ERROR "
+"""Begins the line by which a daemon in the background tells its starter why it cannot start: wire form, as JSON."""
+DRAIN_SECONDS = 3
+"""For answers under way; then their tasks are cancelled."""
+CANCEL_SECONDS = 1.0
+"""For cancelled tasks to write their last row."""
+CLOSE_SECONDS = 5.0
+"""For the runtime: PTYs ended, the spool's rest handed over."""
+HARD_SECONDS = DRAIN_SECONDS + CANCEL_SECONDS + CLOSE_SECONDS + 0.5
+"""For the whole stop; below the 10 s after which supervisors kill."""
+KEEP_ALIVE_SECONDS = 60
+"""For idle connections: longer than the pause between two cells, so that a client's connection is rarely stale."""
+
+_log = logging.getLogger("tundra.daemon")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Start:
+    """What the application is made from."""
+
+    paths: Paths
+    loaded: Loaded
+    environ: Mapping[str, str]
+    redactor: Redactor
+    life: Life
+    guard: guard.Guarded | None
+    """Adopts orphans instead of the daemon, where there is one."""
+
+
+AppOpener = Callable[[Start], AbstractAsyncContextManager["ASGIApp"]]
+
+
+@contextlib.asynccontextmanager
+async def open_runtime(start: Start) -> AsyncIterator[ASGIApp]:
+    """The shipped application: the runtime and its routes."""
+    from tundra_nb.daemon.app import create_app
+    from tundra_nb.runtime.runtime import Runtime
+
+    async with Runtime(start.loaded, start.paths, start.environ, redactor=start.redactor) as runtime:
+        start.life.end_streams = runtime.bus.close
+        yield create_app(runtime, start.life)
+
+
+def main(argv: Sequence[str], open_app: AppOpener = open_runtime) -> int:
+    """Run a daemon until it is told to stop; the exit code is 0 after a clean end."""
+    options = _options(argv)
+    guarded = guard.find(os.environ)
+    environ = dict(os.environ)
+    paths = places.find(options.data_dir, environ)
+    info = Record(
+        pid=os.getpid(),
+        socket=str(paths.socket),
+        host=socket.gethostname(),
+        api=API,
+        version=__version__,
+        data_dir=str(paths.data_dir),
+        started_by=options.started_by,
+        started_at=time.time(),
+    )
+    try:
+        places.make_private(paths.data_dir)
+        with Lock(paths.lock) as lock:
+            _respect_hold(paths, automatic=options.automatic)
+            lock.write(info)
+            _run(paths, info, lock, environ=environ, guarded=guarded, open_app=open_app)
+    except TundraError as error:
+        _report(error, background=options.background)
+        return 1
+    return 0
+
+
+def _options(argv: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m tundra_nb.daemon run", description="Run the daemon of a data directory in the foreground."
+    )
+    parser.add_argument("--data-dir", help="default: TUNDRA_DATA_DIR, else the user's data directory")
+    parser.add_argument("--started-by", default="cli", help="who starts it: kernel, cli, server, …")
+    parser.add_argument("--automatic", action="store_true", help="do nothing after `tundra daemon stop`")
+    parser.add_argument("--background", action="store_true", help="report a failed start in a form for programs")
+    return parser.parse_args(argv)
+
+
+def _respect_hold(paths: Paths, *, automatic: bool) -> None:
+    if automatic and paths.held.exists():
+        raise IpcError(
+            kind="stopped",
+            problem="the daemon was stopped with `tundra daemon stop`, and is not started by itself",
+            remedy="`tundra daemon start` brings it back.",
+        )
+    paths.held.unlink(missing_ok=True)
+
+
+def _run(
+    paths: Paths,
+    info: Record,
+    lock: Lock,
+    *,
+    environ: Mapping[str, str],
+    guarded: guard.Guarded | None,
+    open_app: AppOpener,
+) -> None:
+    import uvloop
+
+    from tundra_nb import settings
+    from tundra_nb.daemon import listen
+    from tundra_nb.daemon.life import Life
+    from tundra_nb.runtime.telemetry.log import Logs
+    from tundra_nb.runtime.telemetry.redact import Redactor
+
+    loaded = settings.load(places.config_file(environ), environ)
+    listen.check_length(paths.socket)
+    places.make_private(paths.logs)
+    redactor = Redactor(_salt(paths))
+    redactor.register_environ(environ)
+    for variable in _key_variables(loaded):
+        redactor.register(variable, environ.get(variable, ""))
+    with Logs(loaded.settings.log, paths.log, redactor), _tracebacks_of_crashes():
+        _log.info("starting %s for %s", __version__, paths.data_dir, extra={"pid": info.pid, "by": info.started_by})
+        try:
+            with (
+                listen.bound(paths.socket) as listener,
+                asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
+            ):
+                life = Life(info, paths, time.monotonic)
+                start = Start(paths=paths, loaded=loaded, environ=environ, redactor=redactor, life=life, guard=guarded)
+                runner.run(_live(start, listener, lock, open_app))
+        except TundraError as error:
+            _log.critical("cannot go on: %s: %s", error.code, error)
+            raise
+        except Exception:
+            _log.critical("died of a defect", exc_info=True)
+            raise
+        _log.info("stopped")
+
+
+async def _live(start: Start, listener: socket.socket, lock: Lock, open_app: AppOpener) -> None:
+    from tundra_nb.daemon.life import counting_use
+
+    life, paths = start.life, start.paths
+    _stop_on_signals(life)
+    if start.guard is not None:
+        _stop_without(start.guard, life)
+    async with contextlib.AsyncExitStack() as stack:
+        app = await _entered(stack, open_app(start))
+        ready = life.info.in_state("ready")
+
+        def announce() -> None:
+            connection.write(paths.connection_file, ready)
+            lock.write(ready)
+            _log.info("ready in %.0f ms at %s", life.uptime * 1000, paths.socket)
+
+        def withdraw() -> None:
+            connection.remove(paths.connection_file, life.info.pid)
+            with contextlib.suppress(OSError):  # a full disk must not keep it from stopping
+                lock.write(life.info.in_state("stopping"))
+
+        try:
+            await _answer(counting_use(app, life), start, listener, announce, withdraw)
+        finally:
+            withdraw()
+
+
+async def _answer(
+    app: ASGIApp, start: Start, listener: socket.socket, announce: Callable[[], None], withdraw: Callable[[], None]
+) -> None:
+    from tundra_nb.daemon.http import Server, configured
+
+    life = start.life
+    server = Server(configured(app, start.loaded.settings, drain=DRAIN_SECONDS, keep_alive=KEEP_ALIVE_SECONDS))
+    server.on_ready = announce
+
+    async def end() -> None:
+        idle = asyncio.ensure_future(life.idle(start.loaded.settings.daemon.idle_exit_seconds, asyncio.sleep))
+        told = asyncio.ensure_future(life.stopping.wait())
+        try:
+            await asyncio.wait((idle, told), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            idle.cancel()
+            told.cancel()
+        life.stop("nobody used it")
+        faulthandler.dump_traceback_later(HARD_SECONDS, exit=True)
+        _log.info("stopping: %s", life.reason)
+        withdraw()
+        server.should_exit = True
+        await life.hurry.wait()
+        server.force_exit = True
+
+    ending = asyncio.create_task(end())
+    try:
+        await server.serve(sockets=[listener])
+    finally:
+        ending.cancel()
+        await asyncio.wait((ending,))
+        await server.end_tasks(CANCEL_SECONDS)
+    if not ending.cancelled() and (failure := ending.exception()) is not None:
+        raise failure
+
+
+async def _entered(stack: contextlib.AsyncExitStack, context: AbstractAsyncContextManager[ASGIApp]) -> ASGIApp:
+    """Enter a context whose end is limited in time and whose failure at the end does not hide another."""
+    app = await context.__aenter__()
+
+    async def leave() -> None:
+        try:
+            async with asyncio.timeout(CLOSE_SECONDS):
+                await context.__aexit__(None, None, None)
+        except TimeoutError:
+            _log.error("the runtime did not close within %g s", CLOSE_SECONDS)
+        except Exception:  # noqa: BLE001 - the last word of a handler at the top: what follows must be closed too
+            _log.exception("the runtime did not close cleanly")
+
+    stack.push_async_callback(leave)
+    return app
+
+
+def _stop_on_signals(life: Life) -> None:
+    def on_signal(number: signal.Signals) -> None:
+        life.stop(f"{number.name} received", force=life.stopping.is_set())  # a second one is in a hurry
+
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        asyncio.get_running_loop().add_signal_handler(number, on_signal, number)
+
+
+def _stop_without(guarded: guard.Guarded, life: Life) -> None:
+    """A daemon whose guard was killed stops in order: nobody would end its children after it."""
+    loop = asyncio.get_running_loop()
+
+    def on_end_of_file() -> None:
+        loop.remove_reader(guarded.pipe)
+        life.stop("the guard has died")
+
+    loop.add_reader(guarded.pipe, on_end_of_file)
+
+
+@contextlib.contextmanager
+def _tracebacks_of_crashes() -> Iterator[None]:
+    """A fatal signal, or a stop that hangs, leaves a trace of all threads on stderr, in the background the log."""
+    faulthandler.enable()
+    try:
+        yield
+    finally:
+        faulthandler.cancel_dump_traceback_later()
+
+
+def _key_variables(loaded: Loaded) -> Iterator[str]:
+    for profile in loaded.settings.profile:
+        if profile.api_key_env:
+            yield profile.api_key_env
+    if loaded.settings.store.password_env:
+        yield loaded.settings.store.password_env
+
+
+def _salt(paths: Paths) -> bytes:
+    """The data directory's salt for fingerprints, made at first use."""
+    from tundra_nb.runtime.telemetry.redact import SALT_BYTES
+
+    with contextlib.suppress(FileNotFoundError):
+        salt = paths.salt.read_bytes()
+        if len(salt) == SALT_BYTES:
+            return salt
+        paths.salt.unlink()  # half-written by a crash
+    salt = os.urandom(SALT_BYTES)
+    with open(os.open(paths.salt, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as file:
+        file.write(salt)
+    return salt
+
+
+def _report(error: TundraError, *, background: bool) -> None:
+    from tundra_nb.runtime.telemetry.redact import Redactor
+
+    redactor = Redactor()
+    redactor.register_environ(os.environ)
+    if background:
+        sys.stderr.write(f"{START_ERROR}{json.dumps(redactor.data(error.to_wire()))}\n")
+    else:
+        sys.stderr.write(redactor.text(f"{error.code}: {error.message}\n  → {error.hint}\n"))
+    sys.stderr.flush()
