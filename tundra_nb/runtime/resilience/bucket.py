@@ -1,0 +1,212 @@
+"""One token bucket, and the places booked in it.
+
+The whole state of a bucket is one number: `full_at`, the moment at which it will be full again if nothing more is
+taken (the generic cell rate algorithm). All amounts in here are **seconds of refill**: a cost of 3 at 2 per second is
+1.5 s. A cost fits when, after it, the bucket is full again within `span` = burst / rate. Hence in any window of length T
+no more than rate × T + burst is ever taken, without a tick and without rounding.
+
+**Giving back** is exact: the bucket becomes what it would be had the amount never been taken. That is less than the
+amount when the bucket has come close to full since, because refill that a full bucket wastes cannot be had twice. What
+may be given back for a reservation is the smallest backlog that any later one found (`_marks`, a stack of suffix
+minima).
+
+**Bookings** are the waiters' future places, in order of time. A newcomer may use whatever no booked place needs:
+`earliest` finds the first moment at which a cost fits without moving any of them.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left, bisect_right
+
+from tundra_nb.types import Resource, Tier
+
+EPSILON = 1e-9
+"""Seconds. Rounding of float sums; three orders below what a timer can tell apart."""
+SLOWEST_RATE = 1e-9
+"""Per second. Stands for a rate of zero: the burst, and then nothing for 30 years."""
+
+
+class Bucket:
+    """A token bucket. Times are monotonic seconds, amounts seconds of refill, unless a name says otherwise."""
+
+    __slots__ = (
+        "_fresh_since",
+        "_fulls",
+        "_marks",
+        "_widest",
+        "blocked_until",
+        "burst",
+        "fits_within",
+        "full_at",
+        "is_live",
+        "key",
+        "line",
+        "rate",
+        "resource",
+        "seconds_per_unit",
+        "span",
+        "tier",
+    )
+
+    def __init__(self, tier: Tier, key: str, resource: Resource, *, rate: float, burst: float, now: float) -> None:
+        self.tier = tier
+        self.key = key
+        self.resource = resource
+        self.full_at = now
+        self.blocked_until = -math.inf
+        self.is_live = True
+        """False once evicted."""
+        self.line: list[tuple[float, int, float]] = []
+        """Booked places: when, whose (sequence number), how much."""
+        self._fulls: list[float] = []
+        """`full_at` as it will be after each booked place."""
+        self._fresh_since = 0
+        """The last reservation that found the bucket full."""
+        self._marks: list[tuple[int, float]] = []
+        """(reservation, backlog it found), both increasing: the smallest backlog found since any reservation."""
+        self._widest = 0.0
+        """The largest amount that could be given back; a larger backlog need not be marked."""
+        self._set_shape(rate, burst)
+
+    def __repr__(self) -> str:
+        name = f"{self.tier}/{self.key}/{self.resource}"
+        return f"<Bucket {name} {self.rate:g}/s burst {self.burst:g}, {len(self.line)} booked>"
+
+    def _set_shape(self, rate: float, burst: float) -> None:
+        self.rate = rate
+        self.burst = burst
+        self.seconds_per_unit = 1.0 / max(rate, SLOWEST_RATE)
+        self.span = burst * self.seconds_per_unit
+        self.fits_within = self.span + EPSILON
+
+    def reshape(self, rate: float, burst: float, now: float) -> None:
+        """Change rate and burst. What has been used stays used, at most the new burst; a debt stays a debt."""
+        used = max(0.0, self.full_at - now) / self.seconds_per_unit
+        debt = max(0.0, used - self.burst)
+        stretch = self.seconds_per_unit
+        self._set_shape(rate, burst)
+        stretch = self.seconds_per_unit / stretch
+        self.full_at = now + (min(used, burst) + debt) * self.seconds_per_unit
+        self._marks = [(mark, backlog * stretch) for mark, backlog in self._marks]
+        self._widest *= stretch
+
+    def level(self, now: float) -> float:
+        """Units left; negative in debt."""
+        return self.burst - max(0.0, self.full_at - now) / self.seconds_per_unit
+
+    def admits(self, cost: float) -> bool:
+        """Whether a cost can ever fit."""
+        return cost <= self.span * (1 + EPSILON)
+
+    def ready_at(self, cost: float, now: float) -> float:
+        """When a cost fits, whatever is booked."""
+        return max(now, self.blocked_until, self.full_at + cost - self.span)
+
+    def take(self, who: int, cost: float, now: float) -> None:
+        """Take `cost`, into debt if need be."""
+        self.take_until(who, max(self.full_at, now) + cost, now)
+        if self.line:
+            self._reflow(0)
+
+    def take_until(self, who: int, full_at: float, now: float) -> None:
+        """Take what makes it full at `full_at`. For callers that know that nothing is booked."""
+        backlog = self.full_at - now
+        if backlog <= 0:
+            self._fresh_since = who
+            self._widest = full_at - now
+            if self._marks:
+                self._marks.clear()
+        else:
+            if backlog < self._widest:
+                self._mark(who, backlog)
+            cost = full_at - self.full_at
+            if cost > self._widest:  # noqa: PLR1730 - max() costs three times that
+                self._widest = cost
+        self.full_at = full_at
+
+    def _mark(self, who: int, backlog: float) -> None:
+        marks = self._marks
+        while marks and marks[-1][1] >= backlog:
+            marks.pop()
+        marks.append((who, backlog))
+
+    def give_back(self, who: int, amount: float) -> None:
+        """Undo that reservation `who` took `amount`, as far as the bucket has not been full since."""
+        if who < self._fresh_since:
+            return
+        marks = self._marks
+        first = bisect_right(marks, (who, math.inf))
+        if first < len(marks):
+            amount = min(amount, marks[first][1])
+            # Each later one would have found that much less; earlier marks that are no longer the smaller ones go.
+            later = [(mark, backlog - amount) for mark, backlog in marks[first:]]
+            del marks[first:]
+            while marks and marks[-1][1] >= later[0][1]:
+                marks.pop()
+            marks += later
+        self.full_at -= amount
+        if self.line:
+            self._reflow(0)
+
+    # --- bookings
+
+    def earliest(self, cost: float, start: float) -> float:
+        """The first moment from `start` on at which `cost` fits and delays no booked place."""
+        at = max(start, self.blocked_until)
+        line, fulls, span = self.line, self._fulls, self.span
+        place = bisect_right(line, (at, math.inf, 0.0))
+        while True:
+            full = fulls[place - 1] if place else self.full_at
+            if full + cost - span > at:
+                at = full + cost - span
+                if place < len(line) and line[place][0] <= at:
+                    place = bisect_right(line, (at, math.inf, 0.0), place)
+                    continue
+            full = max(full, at) + cost
+            for later in range(place, len(line)):
+                booked_at, _, booked = line[later]
+                full = max(full, booked_at) + booked
+                if full <= fulls[later] + EPSILON:
+                    return at  # the bucket is full in between: nobody after this notices
+                if full - booked_at > span + EPSILON:
+                    at = max(at, booked_at)
+                    place = later + 1
+                    break
+            else:
+                return at
+
+    def book(self, at: float, who: int, cost: float) -> None:
+        place = bisect_left(self.line, (at, who))
+        self.line.insert(place, (at, who, cost))
+        self._fulls.insert(place, math.nan)
+        self._reflow(place)
+
+    def unbook(self, at: float, who: int) -> None:
+        place = self._drop(at, who)
+        self._reflow(place)
+
+    def redeem(self, at: float, who: int, now: float) -> None:
+        """Turn the booked place into a taking."""
+        cost = self.line[bisect_left(self.line, (at, who))][2]
+        place = self._drop(at, who)
+        self.take(who, cost, now)
+        self._reflow(place)
+
+    def clear_bookings(self) -> None:
+        self.line.clear()
+        self._fulls.clear()
+
+    def _drop(self, at: float, who: int) -> int:
+        place = bisect_left(self.line, (at, who))
+        del self.line[place], self._fulls[place]
+        return place
+
+    def _reflow(self, start: int) -> None:
+        full = self._fulls[start - 1] if start else self.full_at
+        for place in range(start, len(self.line)):
+            at, _, cost = self.line[place]
+            full = max(full, at) + cost
+            if abs(full - self._fulls[place]) <= EPSILON / 10:
+                return
+            self._fulls[place] = full
