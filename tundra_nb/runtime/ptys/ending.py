@@ -1,0 +1,59 @@
+"""End every process of a session: HUP and CONT, a grace, then KILL in rounds until nobody is left."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+
+from . import processes
+from .pty import Pty
+from .reap import Orphans
+
+GRACE_SECONDS = 2.0
+"""Between HUP and KILL."""
+GIVE_UP_SECONDS = 10.0
+"""After the first KILL: uninterruptible sleep, or another user's process."""
+LOOKS = 3
+"""So many empty looks in a row are proof; one is not, a process may be between two parents."""
+FIRST_PAUSE_SECONDS = 0.002
+LONGEST_PAUSE_SECONDS = 0.05
+
+
+class Ended:
+    """What was found on the way."""
+
+    def __init__(self) -> None:
+        self.seen: set[tuple[int, int]] = set()
+        """(pid, start) of each process that lived when the ending began, or was born later."""
+        self.survivors: list[int] = []
+        """Those that could not be ended."""
+
+
+async def end_session(pty: Pty, orphans: Orphans, leaders: Callable[[], set[int]], grace: float) -> Ended:
+    """Return when everyone is dead and the leader's exit was reported; the leader itself is reaped by the caller."""
+    ended = Ended()
+    started = time.monotonic()
+    empty, pause = 0, FIRST_PAUSE_SECONDS
+    while True:
+        # In every round: with thousands of zombies unswept, each look would have to read them all.
+        orphans.sweep(leaders())
+        alive = await orphans.members(pty.pid, pty.mark)
+        waited = time.monotonic() - started
+        if alive:
+            empty = 0
+            if waited >= grace:
+                processes.kill(alive.values())
+            else:
+                processes.hang_up(p for p in alive.values() if (p.pid, p.start) not in ended.seen)
+            ended.seen.update((p.pid, p.start) for p in alive.values())
+            pause = min(pause * 1.5, LONGEST_PAUSE_SECONDS)
+        else:
+            empty += 1
+            pause = FIRST_PAUSE_SECONDS
+        if empty >= LOOKS and pty.exited.is_set():
+            return ended
+        if waited > grace + GIVE_UP_SECONDS:
+            ended.survivors = sorted(alive)
+            return ended
+        await asyncio.sleep(pause)

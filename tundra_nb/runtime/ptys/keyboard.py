@@ -1,0 +1,121 @@
+"""Input of a session: a bounded queue in front of a terminal that takes a few kilobytes at a time."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections import deque
+
+if sys.platform != "win32":
+    import termios
+
+QUEUE_BYTES = 1 << 18
+"""More than this waits at the caller's side."""
+WRITE_BYTES = 4096
+"""Larger single writes fill the kernel's buffer and are cut anyway."""
+MAX_CANONICAL_BYTES = 4095
+"""Linux, N_TTY_BUF_SIZE - 1: the rest of a longer line is dropped silently while the terminal is in line mode."""
+
+
+class Keyboard:
+    """Writes to the master side, in order, as fast as the child reads."""
+
+    def __init__(self, master: int) -> None:
+        self._master = master
+        self._queue: deque[memoryview] = deque()
+        self._queued = 0
+        self._line_bytes = 0
+        self._is_waiting = False
+        self._is_closed = False
+        self._drained: set[asyncio.Future[None]] = set()
+
+    async def write(self, data: bytes) -> str:
+        """Queue `data`; return when all of it fits into the bounded queue.
+
+        Returns:
+            A warning, empty when there is none.
+
+        Raises:
+            BrokenPipeError: the session has ended.
+        """
+        warning = self._check_lines(data)
+        rest = memoryview(data)
+        while rest:
+            if self._is_closed:
+                raise BrokenPipeError
+            part = rest[: max(QUEUE_BYTES - self._queued, 0)]
+            if len(part):
+                self._queue.append(part)
+                self._queued += len(part)
+                rest = rest[len(part) :]
+                if not self._is_waiting:
+                    self._pump()
+            if len(rest):
+                await self._room()
+        if self._is_closed:
+            raise BrokenPipeError
+        return warning
+
+    def close(self) -> None:
+        """Drop what is queued and wake whoever waits."""
+        self._is_closed = True
+        self._stop_waiting()
+        self._queue.clear()
+        self._queued = 0
+        self._wake()
+
+    def _check_lines(self, data: bytes) -> str:
+        lines = data.replace(b"\r", b"\n").split(b"\n")
+        longest = max(self._line_bytes + len(lines[0]), *map(len, lines[1:]), 0)
+        self._line_bytes = len(lines[-1]) + (self._line_bytes if len(lines) == 1 else 0)
+        if longest <= MAX_CANONICAL_BYTES or not sys.platform.startswith("linux"):
+            return ""
+        try:
+            modes = termios.tcgetattr(self._master)
+        except termios.error:
+            return ""
+        if not modes[3] & termios.ICANON:
+            return ""
+        return f"a line of {longest:,} bytes: the terminal is in line mode and drops what is beyond {MAX_CANONICAL_BYTES:,}"
+
+    async def _room(self) -> None:
+        future = asyncio.get_running_loop().create_future()
+        self._drained.add(future)
+        try:
+            await future
+        finally:
+            self._drained.discard(future)
+
+    def _pump(self) -> None:
+        while self._queue:
+            view = self._queue[0]
+            try:
+                count = os.write(self._master, view[:WRITE_BYTES])
+            except BlockingIOError:
+                if not self._is_waiting:
+                    self._is_waiting = True
+                    asyncio.get_running_loop().add_writer(self._master, self._pump)
+                self._wake()
+                return
+            except OSError:
+                self.close()
+                return
+            self._queued -= count
+            if count == len(view):
+                self._queue.popleft()
+            else:
+                self._queue[0] = view[count:]
+        self._stop_waiting()
+        self._wake()
+
+    def _stop_waiting(self) -> None:
+        if self._is_waiting:
+            self._is_waiting = False
+            asyncio.get_running_loop().remove_writer(self._master)
+
+    def _wake(self) -> None:
+        if self._queued < QUEUE_BYTES:
+            for future in self._drained:
+                if not future.done():
+                    future.set_result(None)

@@ -1,0 +1,118 @@
+"""What the pool tells others: an event for each step of a session's life, and the record of the open ones on disk."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from tundra_nb.errors import PtyError
+from tundra_nb.runtime.clock import Clock, Ids
+from tundra_nb.types import PtyState, SessionEvent
+
+from . import record
+from .pty import Pty
+
+ROUNDS = 5
+"""What is being ended may start something new meanwhile."""
+
+_log = logging.getLogger("tundra.ptys")
+
+
+class Ledger:
+    """Events and record of one pool."""
+
+    def __init__(
+        self, path: Path, instance: str, ids: Ids, clock: Clock, on_event: Callable[[SessionEvent], None]
+    ) -> None:
+        self._path = path
+        self._instance = instance
+        self._ids = ids
+        self._clock = clock
+        self._on_event = on_event
+
+    def write(self, live: Iterable[Pty]) -> None:
+        """Replace the record: these sessions are open."""
+        sessions = {
+            pty.id: record.RecordedSession(
+                pid=pty.pid,
+                start=pty.leader.start,
+                command=pty.command,
+                at_us=pty.at_us,
+                cwd=pty.cwd,
+                user=pty.user or "",
+            )
+            for pty in live
+        }
+        record.write(self._path, record.describe(self._instance, sessions))
+
+    async def end_strays(self) -> None:
+        """End what the record of an earlier daemon names, and give each of its sessions an end event."""
+        left = record.read(self._path)
+        if left is None:
+            return
+        had: set[str] = set()
+        for _ in range(ROUNDS):
+            found = await asyncio.to_thread(record.strays, left)
+            if not found:
+                break
+            had |= {stray.pty_id for stray in found}
+            await asyncio.to_thread(record.end, found)
+        for pty_id, session in left.sessions.items():
+            if pty_id in had:
+                event, message = "orphan_ended", "left by a daemon that died; ended at the next start"
+            else:
+                event, message = "lost", "ended with the daemon that died"
+            _log.warning("PTY %s (%s): %s", pty_id, session.command, message)
+            self._emit_plain(
+                pty_id,
+                session.command,
+                state="lost",
+                event=event,
+                message=message,
+                cwd=session.cwd,
+                user=session.user,
+            )
+
+    def emit(self, pty: Pty, event: str, message: str = "") -> None:
+        """A step in the life of a session, with what is known of it now."""
+        self._on_event(
+            SessionEvent(
+                pty_id=pty.id,
+                at=self._clock.now_us(),
+                command=pty.command,
+                state=pty.state,
+                pid=pty.pid,
+                exit_code=pty.exit_code,
+                exit_signal=pty.exit_signal,
+                bytes_out=pty.end,
+                seconds=round(pty.seconds, 6),
+                event_id=self._ids.next(),
+                event=event,
+                message=message or None,
+                cwd=pty.cwd,
+                user_name=pty.user,
+            )
+        )
+
+    def emit_refused(self, pty_id: str, command: str, cwd: str, user: str | None, error: PtyError) -> None:
+        """A session that did not come to be."""
+        self._emit_plain(pty_id, command, state="refused", event="refused", message=error.message, cwd=cwd, user=user)
+
+    def _emit_plain(
+        self, pty_id: str, command: str, *, state: PtyState, event: str, message: str, cwd: str, user: str | None
+    ) -> None:
+        self._on_event(
+            SessionEvent(
+                pty_id=pty_id,
+                at=self._clock.now_us(),
+                command=command,
+                state=state,
+                event_id=self._ids.next(),
+                event=event,
+                message=message,
+                cwd=cwd or None,
+                user_name=user or None,
+            )
+        )

@@ -1,0 +1,121 @@
+"""Mask known secrets in a stream of bytes, also where a chunk ends in the middle of one.
+
+The mask has the length of the secret, so that offsets, columns and tables stay where they are; the variable's name
+stands in it when it fits. A chunk that ends in what may be the beginning of a secret is held back until more comes.
+After a pause (`idle`) a short beginning is shown, because it is most likely the echo of a key press; a longer one is
+shown masked. Either way the next bytes are still compared with it in mind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+MIN_SECRET_BYTES = 6
+"""Shorter values ("1", "true", "admin") would mask ordinary words."""
+SHORT_BYTES = 6
+"""A beginning shorter than this is no secret yet: `sk-an`."""
+
+
+class Masker:
+    """Masks every occurrence of the given secrets, overlapping ones too, whatever the chunks.
+
+    Args:
+        secrets: values by variable name; too short ones are left out.
+    """
+
+    def __init__(self, secrets: Mapping[str, str]) -> None:
+        self._masks: dict[bytes, bytes] = {}
+        for name, value in secrets.items():
+            raw = value.encode(errors="surrogateescape")
+            # The terminal turns the line ends of a multi-line key into CR LF.
+            for form in {raw, raw.strip(), raw.replace(b"\n", b"\r\n")}:
+                if len(form) >= MIN_SECRET_BYTES:
+                    self._masks.setdefault(form, _mask(name, len(form)))
+        self._firsts = {form[:1] for form in self._masks}
+        self._longest = max(map(len, self._masks), default=0)
+        self._raw = b""
+        """Longest end of the stream that begins a secret …"""
+        self._shown = bytearray()
+        """… as it is shown, …"""
+        self._released = 0
+        """… and how much of it is out already."""
+
+    def __bool__(self) -> bool:
+        return bool(self._masks)
+
+    @property
+    def is_holding(self) -> bool:
+        """Something waits for `feed`, `idle` or `finish`."""
+        return len(self._raw) > self._released
+
+    def feed(self, data: bytes) -> bytes:
+        """Take the next chunk, return what may be shown by now. The same object when there was nothing to do."""
+        raw = self._raw + data if self._raw else data
+        shown: bytearray | None = None
+        for form, mask in self._masks.items():
+            at = raw.find(form)
+            while at >= 0:
+                if shown is None:
+                    shown = self._shown + data
+                _cover(shown, raw, at, form, mask)
+                at = raw.find(form, at + 1)
+        hold = self._hold_from(raw)
+        if hold == len(raw) and shown is None and not self._raw:
+            return data
+        if shown is None:
+            shown = self._shown + data
+        out = bytes(shown[self._released : hold])
+        self._released = max(self._released - hold, 0)
+        self._raw = raw[hold:]
+        self._shown = shown[hold:]
+        return out
+
+    def idle(self) -> bytes:
+        """What may be shown when nothing more comes for the moment."""
+        if len(self._raw) >= SHORT_BYTES:
+            self._shown[self._released :] = b"*" * (len(self._raw) - self._released)
+        out = bytes(self._shown[self._released :])
+        self._released = len(self._raw)
+        return out
+
+    def finish(self) -> bytes:
+        """The rest, at the end of the stream."""
+        out = self.idle()
+        self._raw, self._shown, self._released = b"", bytearray(), 0
+        return out
+
+    def text(self, text: str) -> str:
+        """Mask a complete text, apart from the stream."""
+        raw = text.encode(errors="surrogateescape")
+        shown = bytearray(raw)
+        for form, mask in self._masks.items():
+            at = raw.find(form)
+            while at >= 0:
+                _cover(shown, raw, at, form, mask)
+                at = raw.find(form, at + 1)
+        return shown.decode(errors="surrogateescape")
+
+    def _hold_from(self, raw: bytes) -> int:
+        """Where the longest end of `raw` begins that is a true beginning of some secret; its length if none is."""
+        first_possible = max(len(raw) - self._longest + 1, 0)
+        best = len(raw)
+        for first in self._firsts:
+            at = raw.find(first, first_possible, best)
+            while 0 <= at < best:
+                end = raw[at:]
+                if any(len(form) > len(end) and form.startswith(end) for form in self._masks):
+                    best = at
+                    break
+                at = raw.find(first, at + 1, best)
+        return best
+
+
+def _cover(shown: bytearray, raw: bytes, at: int, form: bytes, mask: bytes) -> None:
+    # Where another secret overlaps, two names would be cut to pieces: stars there.
+    untouched = shown[at : at + len(form)] == raw[at : at + len(form)]
+    shown[at : at + len(form)] = mask if untouched else b"*" * len(form)
+
+
+def _mask(name: str, length: int) -> bytes:
+    label = f"[{name}]".encode()
+    return label.center(length, b"*") if len(label) <= length else b"*" * length

@@ -1,0 +1,433 @@
+"""The pool: a bounded number of sessions, each of which ends with everything that it started.
+
+    spawn ──▶ running ──leader ends──▶ exited ─┐
+                 └──────release──────▶ killed ─┴─▶ HUP, CONT ─ 2 s ─ KILL … three empty looks ─▶ reaped, slot free
+
+The slot is taken before the process exists and given back after its last process is gone. Everything happens in one
+event loop, so no step between check and take can be interrupted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import difflib
+import logging
+import os
+import shutil
+import time
+from collections import deque
+from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Self
+
+from tundra_nb.errors import AtCapacity, HandleNotFound, PtyError, SpawnFailed, UsageError
+from tundra_nb.runtime.clock import Clock, Ids
+from tundra_nb.settings import PtySettings
+from tundra_nb.types import SessionEvent
+
+from . import environment, processes, transcript
+from .ending import GRACE_SECONDS, end_session
+from .ledger import Ledger
+from .mask import Masker
+from .output import Output
+from .pty import Kind, Pty
+from .reader import Reader
+from .reap import Leader, Orphans
+from .spawn import Size, spawn
+
+STOPPED = "the daemon stops"
+TICK_SECONDS = 0.05
+SWEEP_SECONDS = 1.0
+WORK_SWEEPS = 5
+"""CPU time of the sessions is looked at in every fifth sweep."""
+RETENTION_SECONDS = 3600.0
+NEARLY_FULL = 0.8
+REMEMBERED = 200
+"""Sessions that have ended and can still be read by id."""
+
+_log = logging.getLogger("tundra.ptys")
+
+
+class PtyPool:
+    """All sessions of one daemon. `async with`, or `open` and `aclose`.
+
+    Args:
+        settings: capacity and retention.
+        folder: for transcripts and the record.
+        ids: makes event ids.
+        clock: gives the time of events.
+        on_event: told of each start, refusal, resize and end, at once and in order.
+        secrets: values that must not appear in output, by variable name; asked at each start.
+        key_variables: names that profiles take their keys from.
+        environ: what sessions inherit, keys taken out.
+        adopter: pid of the subreaper above the sessions (the guard), or of this process if it is one itself.
+        grace: seconds between HUP and KILL.
+    """
+
+    def __init__(
+        self,
+        settings: PtySettings,
+        folder: Path,
+        *,
+        ids: Ids,
+        clock: Clock,
+        on_event: Callable[[SessionEvent], None],
+        secrets: Callable[[], Mapping[str, str]],
+        key_variables: Callable[[], Collection[str]],
+        environ: Mapping[str, str],
+        adopter: int | None,
+        grace: float = GRACE_SECONDS,
+    ) -> None:
+        self.ended: deque[Pty] = deque(maxlen=REMEMBERED)
+        """Newest last; their output is read from the transcripts."""
+        self._settings = settings
+        self._folder = folder
+        self._clock = clock
+        self._secrets = secrets
+        self._key_variables = key_variables
+        self._environ = environ
+        self._grace = grace
+        self._live: dict[str, Pty] = {}
+        self._reader = Reader()
+        self._orphans = Orphans(adopter)
+        self._instance = f"{os.getpid():x}.{clock.now_us():x}"
+        self._ledger = Ledger(folder / "record.json", self._instance, ids, clock, on_event)
+        self._last_number = 0
+        self._endings: dict[str, asyncio.Task[None]] = {}
+        self._dirty: set[Output] = set()
+        self._ticker: asyncio.TimerHandle | None = None
+        self._sweeper: asyncio.Task[None] | None = None
+        self._is_warned = False
+        self._is_closing = False
+
+    def __repr__(self) -> str:
+        return f"<PtyPool {len(self._live)} of {self._settings.capacity}>"
+
+    async def __aenter__(self) -> Self:
+        await self.open()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    @property
+    def transcripts(self) -> Path:
+        """Folder of the transcripts, of this and earlier runs."""
+        return self._folder / "transcripts"
+
+    async def open(self) -> None:
+        """End what an earlier daemon left, delete old transcripts, begin to serve."""
+        self.transcripts.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._folder.chmod(0o700)
+        await self._ledger.end_strays()
+        await asyncio.to_thread(transcript.delete_old, self.transcripts, self._settings.transcript_days)
+        self._reader.open()
+        self._ledger.write(self._live.values())
+        self._sweeper = asyncio.create_task(self._sweep_on(), name="ptys.sweep")
+
+    async def aclose(self) -> None:
+        """End all sessions and everything in them. Twice is once."""
+        self._is_closing = True
+        if self._sweeper is None:
+            return
+        await asyncio.gather(*(self._endings.get(pty.id) or self._begin_ending(pty, STOPPED) for pty in self.list()))
+        self._sweeper.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._sweeper
+        self._sweeper = None
+        if self._ticker:
+            self._ticker.cancel()
+            self._ticker = None
+        self._reader.close()
+        self._orphans.sweep(())
+        self._ledger.write(self._live.values())
+
+    async def spawn(
+        self,
+        command: str | Sequence[str],
+        *,
+        cwd: str | None = None,
+        env: Mapping[str, str] | None = None,
+        size: Size = Size(),  # noqa: B008 - a named tuple
+        kind: Kind = "command",
+        user: str | None = None,
+        with_keys: Collection[str] = (),
+        handed: Mapping[int, int] | None = None,
+    ) -> Pty:
+        """Start a session.
+
+        Args:
+            command: a shell command line, or a program with its arguments.
+            cwd: working directory; left out: the home directory.
+            env: variables on top of the inherited ones.
+            size: of the window.
+            kind: what rules its life follows.
+            user: on whose behalf.
+            with_keys: variables to let through although they hold keys.
+            handed: descriptors for the child, number there → ours; they stay ours to close.
+
+        Raises:
+            AtCapacity: every slot is taken; says by whom.
+            SpawnFailed: with the operating system's reason.
+            UsageError: bad size, NUL, unknown name in `with_keys`.
+        """
+        size.check()
+        argv = [_shell(self._environ), "-c", command] if isinstance(command, str) else list(command)
+        shown = command if isinstance(command, str) else " ".join(command)
+        folder = os.path.expanduser(cwd or self._environ.get("HOME") or "/")  # noqa: ASYNC240 - no I/O for a path or "~"
+        pty_id = self._next_id()
+        mark = f"{self._instance}/{pty_id}"
+        secrets = dict(self._secrets())
+        child = environment.build(
+            self._environ,
+            env or {},
+            mark=mark,
+            key_variables=self._key_variables(),
+            with_keys=with_keys,
+            offered=secrets,
+        )
+        masker = Masker({**child.secrets, **secrets})
+        shown = masker.text(shown)
+        try:
+            self._check_room()
+            pty = self._start(
+                pty_id=pty_id,
+                mark=mark,
+                argv=argv,
+                shown=shown,
+                cwd=folder,
+                child=child,
+                masker=masker,
+                size=size,
+                kind=kind,
+                user=user,
+                handed=handed,
+            )
+        except PtyError as exc:
+            if isinstance(exc, SpawnFailed):
+                exc.command = masker.text(exc.command)
+            self._ledger.emit_refused(pty_id, shown, folder, user, exc)
+            raise
+        self._live[pty_id] = pty
+        self._reader.add(pty.master, pty.output)
+        self._ledger.write(self._live.values())
+        self._ledger.emit(pty, "started")
+        self._warn_when_nearly_full()
+        return pty
+
+    def get(self, pty_id: str) -> Pty:
+        """The open session with this id.
+
+        Raises:
+            HandleNotFound: none; says how it ended, or which id is nearest.
+        """
+        pty = self.find(pty_id)
+        if pty.id not in self._live:
+            raise HandleNotFound(pty_id=pty_id, ended=str(pty.exit or pty.state))
+        return pty
+
+    def find(self, pty_id: str) -> Pty:
+        """The session with this id, open or ended not long ago. Raises `HandleNotFound`."""
+        if pty_id in self._live:
+            return self._live[pty_id]
+        for pty in reversed(self.ended):
+            if pty.id == pty_id:
+                return pty
+        known = [*self._live, *(pty.id for pty in self.ended)]
+        raise HandleNotFound(pty_id=pty_id, nearest=next(iter(difflib.get_close_matches(pty_id, known, 1)), None))
+
+    def list(self) -> list[Pty]:
+        """Open sessions, oldest first."""
+        return list(self._live.values())
+
+    def resize(self, pty_id: str, size: Size) -> None:
+        """Change a session's window and record it."""
+        pty = self.get(pty_id)
+        if size != pty.size:
+            pty.resize(size)
+            self._ledger.emit(pty, "resized", f"{size.columns} × {size.rows}")
+
+    def refresh_secrets(self) -> None:
+        """Mask the current secrets in the open sessions too, after a key was offered or settings changed."""
+        secrets = self._secrets()
+        for pty in self._live.values():
+            pty.mask(secrets)
+
+    async def release(self, pty_id: str, reason: str = "") -> None:
+        """End every process of a session and free its slot. Cancelling the wait does not stop it.
+
+        Raises:
+            HandleNotFound: no such session is open.
+        """
+        pty = self.get(pty_id)
+        task = self._endings.get(pty_id) or self._begin_ending(pty, reason)
+        await asyncio.shield(task)
+
+    # --- start -------------------------------------------------------------------------------------------------------
+
+    def _start(
+        self,
+        *,
+        pty_id: str,
+        mark: str,
+        argv: Sequence[str],
+        shown: str,
+        cwd: str,
+        child: environment.ChildEnvironment,
+        masker: Masker,
+        size: Size,
+        kind: Kind,
+        user: str | None,
+        handed: Mapping[int, int] | None,
+    ) -> Pty:
+        at_us = self._clock.now_us()
+        try:
+            written = transcript.Transcript(
+                self.transcripts, transcript.Head(pty_id, shown, cwd, size.columns, size.rows, at_us)
+            )
+        except OSError as exc:
+            raise SpawnFailed(command=shown, kind="other", cause=f"no transcript: {exc.strerror}") from exc
+        try:
+            started = spawn(argv, cwd=cwd, env=child.variables, size=size, handed=handed)
+        except BaseException:
+            written.close()
+            written.path.unlink(missing_ok=True)
+            written.index_path.unlink(missing_ok=True)
+            raise
+        output = Output(started.master, masker, written, lambda: self._note_dirty(output))
+        return Pty(
+            pty_id=pty_id,
+            mark=mark,
+            command=shown,
+            cwd=cwd,
+            size=size,
+            kind=kind,
+            user=user,
+            withheld=child.withheld,
+            at_us=at_us,
+            master=started.master,
+            leader=Leader(started.pid, lambda: self._on_exit(pty_id)),
+            output=output,
+            paths=(written.path, written.index_path),
+            secrets=child.secrets,
+        )
+
+    def _check_room(self) -> None:
+        if self._is_closing or self._sweeper is None:
+            raise UsageError(problem="the pool of PTYs is closed", remedy="Start the daemon again.")
+        if len(self._live) >= self._settings.capacity:
+            holders = [
+                f"{pty.id} {pty.command[:60]!r} for {pty.seconds:.0f} s"
+                + (f", idle for {pty.idle_seconds:.0f} s" if pty.idle_seconds >= 1 else "")
+                + ("" if pty.state == "running" else f" ({pty.state})")
+                for pty in self._live.values()
+            ]
+            raise AtCapacity(capacity=self._settings.capacity, holders=holders)
+
+    def _warn_when_nearly_full(self) -> None:
+        used, capacity = len(self._live), self._settings.capacity
+        is_nearly_full = used >= NEARLY_FULL * capacity
+        if is_nearly_full and not self._is_warned:
+            _log.warning("%d of %d PTYs are in use; `pty.capacity` raises the limit", used, capacity)
+        self._is_warned = is_nearly_full
+
+    def _next_id(self) -> str:
+        """Seconds since the epoch in base 36: short, increasing, and never one of an earlier run."""
+        number = max(self._last_number + 1, self._clock.now_us() // 1_000_000)
+        while (self.transcripts / f"{_base36(number)}.out").exists():
+            number += 1
+        self._last_number = number
+        return _base36(number)
+
+    # --- end ---------------------------------------------------------------------------------------------------------
+
+    def _on_exit(self, pty_id: str) -> None:
+        pty = self._live[pty_id]
+        is_wanted = pty_id in self._endings
+        pty.mark_exited("killed" if is_wanted else "exited")
+        self._ledger.emit(pty, pty.state, self._endings[pty_id].get_name() if is_wanted else "")
+        if not is_wanted:
+            self._begin_ending(pty, "")
+
+    def _begin_ending(self, pty: Pty, reason: str) -> asyncio.Task[None]:
+        task = asyncio.create_task(self._end(pty), name=reason)
+        self._endings[pty.id] = task
+        return task
+
+    async def _end(self, pty: Pty) -> None:
+        had_exited = pty.exited.is_set()
+        ended = await end_session(pty, self._orphans, self._leaders, self._grace)
+        self._reader.remove(pty.master)
+        if not pty.exited.is_set():
+            pty.mark_exited("lost")
+            self._ledger.emit(pty, "lost", f"process {pty.pid} cannot be ended")
+        pty.mark_released()
+        self._dirty.discard(pty.output)
+        del self._live[pty.id]
+        del self._endings[pty.id]
+        self.ended.append(pty)
+        self._ledger.write(self._live.values())
+        if had_exited and ended.seen:
+            self._ledger.emit(pty, "orphan_ended", f"{len(ended.seen)} processes that outlived the command were ended")
+        if ended.survivors:
+            _log.error("%s: processes %s cannot be ended", pty.id, ", ".join(map(str, ended.survivors)))
+
+    async def _sweep_on(self) -> None:
+        sweeps = 0
+        cleaned = time.monotonic()
+        while True:
+            await asyncio.sleep(SWEEP_SECONDS)
+            sweeps += 1
+            try:
+                self._sweep(sweeps % WORK_SWEEPS == 0)
+                if time.monotonic() - cleaned > RETENTION_SECONDS:
+                    cleaned = time.monotonic()
+                    days, live = self._settings.transcript_days, frozenset(self._live)
+                    await asyncio.to_thread(transcript.delete_old, self.transcripts, days, live)
+            except Exception:  # noqa: BLE001 - top of a task; logged, and the next sweep is in a second
+                _log.exception("the sweep over PTYs failed; it goes on in a second")
+
+    def _sweep(self, is_work_looked_at: bool) -> None:
+        self._orphans.sweep(self._leaders())
+        for pty in self.list():
+            # A leader that had closed its terminal may have opened it again.
+            if not pty.exited.is_set() and not self._reader.has(pty.master):
+                self._reader.add(pty.master, pty.output)
+            if is_work_looked_at and not pty.exited.is_set():
+                pty.note_work(processes.descendants([pty.pid]))
+        for pid in self._orphans.adopted():
+            instance, _, pty_id = processes.marker(pid).partition("/")
+            if instance == self._instance and pty_id not in self._live:
+                _log.warning("process %d of the released PTY %s is ended", pid, pty_id)
+                processes.kill(processes.descendants([pid]).values())
+
+    def _leaders(self) -> set[int]:
+        return {pty.pid for pty in self._live.values()}
+
+    # --- ticks -------------------------------------------------------------------------------------------------------
+
+    def _note_dirty(self, output: Output) -> None:
+        self._dirty.add(output)
+        if self._ticker is None and not self._is_closing:
+            self._ticker = asyncio.get_running_loop().call_later(TICK_SECONDS, self._tick)
+
+    def _tick(self) -> None:
+        self._ticker = None
+        dirty, self._dirty = self._dirty, set()
+        for output in dirty:
+            if output.tick():
+                self._note_dirty(output)
+
+
+def _shell(environ: Mapping[str, str]) -> str:
+    path = environ.get("PATH", os.defpath)
+    return shutil.which("bash", path=path) or shutil.which("sh", path=path) or "/bin/sh"
+
+
+def _base36(number: int) -> str:
+    digits = ""
+    while number:
+        number, rest = divmod(number, 36)
+        digits = "0123456789abcdefghijklmnopqrstuvwxyz"[rest] + digits
+    return digits

@@ -1,0 +1,109 @@
+"""Notice the end of a session's leader, and reap it last.
+
+Linux: a pidfd in the event loop (uvloop refuses handlers for SIGCHLD, and asyncio's own child watcher keeps working
+beside it). The status is taken with WNOWAIT: the leader stays a zombie, which pins its number as pid, group and session
+id until everyone else of the session is dead. Elsewhere: a thread that waits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import threading
+from collections.abc import Callable, Collection
+from typing import NamedTuple
+
+from . import processes
+
+
+class Exit(NamedTuple):
+    """How a process ended: one of the two is None."""
+
+    code: int | None
+    signal: str | None
+
+    def __str__(self) -> str:
+        return f"exit code {self.code}" if self.signal is None else f"ended by {self.signal}"
+
+
+class Leader:
+    """The first process of a session, from its start until `reap`."""
+
+    def __init__(self, pid: int, on_exit: Callable[[], None]) -> None:
+        self.pid = pid
+        self.exit: Exit | None = None
+        process = processes.look(pid)
+        self.start = process.start if process else 0
+        """Start time, ticks since boot: with the pid it names this process and no other."""
+        self._on_exit = on_exit
+        self._loop = asyncio.get_running_loop()
+        self._handle = -1
+        if processes.LINUX:
+            self._handle = os.pidfd_open(pid)
+            self._loop.add_reader(self._handle, self._notice)
+        else:
+            threading.Thread(target=self._wait, name=f"pty-{pid}", daemon=True).start()
+
+    def reap(self) -> None:
+        """Free the number. The leader must have exited."""
+        if self._handle >= 0:
+            self._loop.remove_reader(self._handle)
+            os.close(self._handle)
+            self._handle = -1
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(self.pid, os.WNOHANG)
+
+    def _notice(self) -> None:
+        self._loop.remove_reader(self._handle)
+        self._report(os.waitid(os.P_PIDFD, self._handle, os.WEXITED | os.WNOWAIT))
+
+    def _wait(self) -> None:
+        result = os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
+        with contextlib.suppress(RuntimeError):  # the loop is closed
+            self._loop.call_soon_threadsafe(self._report, result)
+
+    def _report(self, result: os.waitid_result | None) -> None:
+        if result is None:
+            return
+        if result.si_code == os.CLD_EXITED:
+            self.exit = Exit(result.si_status, None)
+        else:
+            self.exit = Exit(None, signal.Signals(result.si_status).name)
+        self._on_exit()
+
+
+class Orphans:
+    """Processes that lost their parent: children of whoever adopts them.
+
+    Args:
+        adopter: pid of the subreaper above the sessions: the guard, or this process itself; None when there is none,
+            then every process of the system is a candidate (and nobody but init reaps).
+    """
+
+    def __init__(self, adopter: int | None) -> None:
+        self._adopter = adopter
+        self._own_session = os.getsid(0)
+
+    def adopted(self) -> list[int]:
+        """Pids of the adopter's children, sessions' leaders and the daemon itself included; empty without adopter."""
+        return [] if self._adopter is None else processes.children(self._adopter)
+
+    async def members(self, leader: int, mark: str) -> dict[int, processes.Process]:
+        """The living processes of a session."""
+        if self._adopter is None:
+            return await asyncio.to_thread(lambda: processes.members(leader, mark, processes.all_pids()))
+        return processes.members(leader, mark, processes.children(self._adopter))
+
+    def sweep(self, leaders: Collection[int]) -> None:
+        """Reap adopted zombies, where adopting falls to this process. Its own children share its session: not these."""
+        if self._adopter != os.getpid():
+            return
+        for pid in processes.children(self._adopter):
+            if pid in leaders:
+                continue
+            process = processes.look(pid)
+            if process is not None and not process.is_alive and process.session != self._own_session:
+                with contextlib.suppress(ChildProcessError):
+                    os.waitpid(pid, os.WNOHANG)
