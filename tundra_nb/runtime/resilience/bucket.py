@@ -2,12 +2,12 @@
 
 The whole state of a bucket is one number: `full_at`, the moment at which it will be full again if nothing more is
 taken (the generic cell rate algorithm). All amounts in here are **seconds of refill**: a cost of 3 at 2 per second is
-1.5 s. A cost fits when, after it, the bucket is full again within `span` = burst / rate. Hence in any window of length T
-no more than rate × T + burst is ever taken, without a tick and without rounding.
+1.5 s. A cost fits when, after it, the bucket is full again within `span` = burst / rate. Hence in any window of length
+T no more than rate × T + burst is ever taken, without a tick and without rounding.
 
 **Giving back** is exact: the bucket becomes what it would be had the amount never been taken. That is less than the
 amount when the bucket has come close to full since, because refill that a full bucket wastes cannot be had twice. What
-may be given back for a reservation is the smallest backlog that any later one found (`_marks`, a stack of suffix
+may be given back for a reservation is the smallest backlog that any later one found (`marks`, a stack of suffix
 minima).
 
 **Bookings** are the waiters' future places, in order of time. A newcomer may use whatever no booked place needs:
@@ -31,22 +31,22 @@ class Bucket:
     """A token bucket. Times are monotonic seconds, amounts seconds of refill, unless a name says otherwise."""
 
     __slots__ = (
-        "_fresh_since",
         "_fulls",
-        "_marks",
-        "_widest",
         "blocked_until",
         "burst",
         "fits_within",
+        "fresh_since",
         "full_at",
         "is_live",
         "key",
         "line",
+        "marks",
         "rate",
         "resource",
         "seconds_per_unit",
         "span",
         "tier",
+        "widest",
     )
 
     def __init__(self, tier: Tier, key: str, resource: Resource, *, rate: float, burst: float, now: float) -> None:
@@ -61,11 +61,11 @@ class Bucket:
         """Booked places: when, whose (sequence number), how much."""
         self._fulls: list[float] = []
         """`full_at` as it will be after each booked place."""
-        self._fresh_since = 0
+        self.fresh_since = 0
         """The last reservation that found the bucket full."""
-        self._marks: list[tuple[int, float]] = []
+        self.marks: list[tuple[int, float]] = []
         """(reservation, backlog it found), both increasing: the smallest backlog found since any reservation."""
-        self._widest = 0.0
+        self.widest = 0.0
         """The largest amount that could be given back; a larger backlog need not be marked."""
         self._set_shape(rate, burst)
 
@@ -88,8 +88,8 @@ class Bucket:
         self._set_shape(rate, burst)
         stretch = self.seconds_per_unit / stretch
         self.full_at = now + (min(used, burst) + debt) * self.seconds_per_unit
-        self._marks = [(mark, backlog * stretch) for mark, backlog in self._marks]
-        self._widest *= stretch
+        self.marks = [(mark, backlog * stretch) for mark, backlog in self.marks]
+        self.widest *= stretch
 
     def level(self, now: float) -> float:
         """Units left; negative in debt."""
@@ -113,29 +113,29 @@ class Bucket:
         """Take what makes it full at `full_at`. For callers that know that nothing is booked."""
         backlog = self.full_at - now
         if backlog <= 0:
-            self._fresh_since = who
-            self._widest = full_at - now
-            if self._marks:
-                self._marks.clear()
+            self.fresh_since = who
+            self.widest = full_at - now
+            if self.marks:
+                self.marks.clear()
         else:
-            if backlog < self._widest:
+            if backlog < self.widest:
                 self._mark(who, backlog)
             cost = full_at - self.full_at
-            if cost > self._widest:  # noqa: PLR1730 - max() costs three times that
-                self._widest = cost
+            if cost > self.widest:  # noqa: PLR1730 - max() costs three times that
+                self.widest = cost
         self.full_at = full_at
 
     def _mark(self, who: int, backlog: float) -> None:
-        marks = self._marks
+        marks = self.marks
         while marks and marks[-1][1] >= backlog:
             marks.pop()
         marks.append((who, backlog))
 
     def give_back(self, who: int, amount: float) -> None:
         """Undo that reservation `who` took `amount`, as far as the bucket has not been full since."""
-        if who < self._fresh_since:
+        if who < self.fresh_since:
             return
-        marks = self._marks
+        marks = self.marks
         first = bisect_right(marks, (who, math.inf))
         if first < len(marks):
             amount = min(amount, marks[first][1])

@@ -272,7 +272,7 @@ class Limiter:
         return path
 
     def configure(self, limits: Iterable[Limit]) -> None:
-        """Give buckets new rates and bursts, live. What has been used stays used; other buckets come with their path."""
+        """Give buckets new rates and bursts, live. What has been used stays used; new buckets come with their path."""
         now = self._monotonic()
         changed = False
         for limit in limits:
@@ -375,7 +375,14 @@ class Limiter:
             fulls.append(full)
         number = self._number = self._number + 1
         for bucket, full in zip(path.buckets, fulls):  # noqa: B905 - strict costs, and both were built together
-            bucket.take_until(number, full, now)
+            if bucket.full_at > now:
+                bucket.take_until(number, full, now)
+            else:  # the same without the call, for the usual case of a bucket that is full
+                bucket.fresh_since = number
+                bucket.widest = full - now
+                bucket.full_at = full
+                if bucket.marks:
+                    bucket.marks.clear()
         return Reservation(self, path.buckets, len(path.requests), tokens, fulls, number, now, 0.0, operation_id)
 
     def _place(

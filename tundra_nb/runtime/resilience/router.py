@@ -1,7 +1,7 @@
 """The router: which profiles are asked, in which order, and what follows an error.
 
-It knows two reasons to pass a profile by: it is **parked** (its key is wrong or its quota spent: until settings change or
-it is rechecked), or it **cools** (the provider said when to come back). Limiter and breaker say the rest themselves.
+It knows two reasons to pass a profile by: it is **parked** (its key is wrong or its quota spent: until settings change
+or it is rechecked), or it **cools** (the provider said when to come back). Limiter and breaker say the rest themselves.
 
 `decide` is the outcome table as code. What an error means is written on its class (`retryable`, `fails_over`, `parks`);
 here stand only the rules that join them: how often, how long, and where another profile cannot help.
@@ -9,6 +9,7 @@ here stand only the rules that join them: how often, how long, and where another
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Iterable, Sequence
 from urllib.parse import urlsplit
 
@@ -16,7 +17,6 @@ import msgspec
 
 from tundra_nb.errors import (
     AllProvidersExhausted,
-    BreakerOpen,
     LimitExceeded,
     ProviderError,
     RateLimited,
@@ -56,7 +56,7 @@ class Router:
         profiles: all profiles, in the order of the settings.
         settings: retries, waits, failover rule.
         monotonic: the clock, in seconds.
-        random: a number from 0 to 1, for the jitter of pauses.
+        jitter: a number from 0 to 1, for the jitter of pauses.
     """
 
     def __init__(
@@ -64,10 +64,10 @@ class Router:
         profiles: Sequence[ProfileSettings],
         settings: RouterSettings,
         monotonic: Callable[[], float],
-        random: Callable[[], float],
+        jitter: Callable[[], float] = random.random,
     ) -> None:
         self._monotonic = monotonic
-        self._random = random
+        self._jitter = jitter
         self._parked: dict[str, TundraError] = {}
         self._cooling: dict[str, float] = {}
         self._profiles: dict[str, ProfileSettings] = {}
@@ -86,14 +86,14 @@ class Router:
         self._profiles = new
         self._in_order = sorted((p for p in profiles if p.enabled), key=lambda p: p.priority)
         self._settings = settings
-        self._backoff = Backoff(settings, self._random)
+        self._backoff = Backoff(settings, self._jitter)
 
     # --- who
 
     def candidates(self, profile: str | None = None, *, failover: bool = True) -> list[ProfileSettings]:
         """Whom to ask, in order: the named profile first, then by priority; only the first without `failover`.
 
-        Parked and cooling profiles are among them: `unavailable` gives the cause, which belongs to the answer when all fail.
+        Parked and cooling profiles are among them: `unavailable` gives the cause, to be told when all fail.
 
         Raises:
             UsageError: no such profile (names the nearest), or it is disabled.
@@ -231,12 +231,11 @@ def remaining(
 def exhausted(causes: Iterable[TundraError]) -> AllProvidersExhausted:
     """The error for when every candidate failed: one cause per profile, and the earliest moment that may help."""
     causes = list(causes)
-    waits = [
-        cause.retry_after
-        for cause in causes
-        if isinstance(cause, RateLimited | BreakerOpen | LimitExceeded) and cause.retry_after is not None
-    ]
-    return AllProvidersExhausted(causes=[cause.to_wire() for cause in causes], retry_after=min(waits, default=None))
+    waits = [getattr(cause, "retry_after", None) for cause in causes if not cause.parks]
+    return AllProvidersExhausted(
+        causes=[cause.to_wire() for cause in causes],
+        retry_after=min((wait for wait in waits if wait is not None), default=None),
+    )
 
 
 def vendor(profile: ProfileSettings) -> str:
