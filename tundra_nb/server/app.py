@@ -1,0 +1,56 @@
+"""The server extension: what Jupyter loads, starts and stops."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from jupyter_server.extension.application import ExtensionApp
+from traitlets import Bool
+
+from tundra_nb import paths
+
+from .proxy import MOUNT, DaemonProxy
+from .supervisor import Found, Supervisor
+
+
+class TundraExtension(ExtensionApp):
+    """Hosts the tundra daemon for a Jupyter server and serves it under `/tundra/`.
+
+    Configured in `jupyter_tundra_nb_config.py`, `jupyter_server_config.py` or on the command line; the files of
+    `jupyter_server_config.d` set only which extensions are on.
+    """
+
+    name = "tundra_nb"
+    load_other_extensions = True
+
+    start_daemon = Bool(
+        True,
+        help="""Start the daemon in the background when the Jupyter server starts.
+        If False, the first request under `/tundra/`, or the first `%tundra` in a notebook, starts it.""",
+    ).tag(config=True)
+    stop_daemon = Bool(
+        True,
+        help="""End a daemon that this server has started when the server stops.
+        Even then it goes on while somebody else is attached or a PTY lives. If False, it ends by itself when it has
+        been idle for ten minutes.""",
+    ).tag(config=True)
+
+    supervisor: Supervisor | None = None
+
+    def initialize_handlers(self) -> None:
+        self.supervisor = Supervisor(paths.find(), _ensure, self.log)
+        self.handlers.append((rf"{MOUNT}(/.*)", DaemonProxy, {"supervisor": self.supervisor}))
+
+    async def _start_jupyter_server_extension(self, serverapp: Any) -> None:  # noqa: ARG002 - Jupyter's hook
+        if self.supervisor is not None:
+            self.supervisor.start(now=self.start_daemon)
+
+    async def stop_extension(self) -> None:
+        if self.supervisor is not None:
+            await self.supervisor.stop(end=self.stop_daemon)
+
+
+def _ensure(where: paths.Paths, start: bool, started_by: str) -> Found:
+    from tundra_nb.client import launch  # in the executor: nothing of it is needed before
+
+    return launch.ensure(where, start=start, started_by=started_by)
