@@ -1,0 +1,140 @@
+"""Frames: columns, dtypes, provenance."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+
+from tundra_nb.client import frames, summary
+from tundra_nb.errors import UsageError
+from tundra_nb.types import TABLES, columns
+
+from .conftest import arrow_stream
+
+OPERATIONS: list[dict[str, Any]] = [
+    {
+        "operation_id": 2**62 + n,
+        "at": 1_760_000_000_000_000 + n * 1_800_000_000,
+        "kind": "chat",
+        "profile": "a" if n % 2 else None,
+        "outcome": "ok" if n else "error",
+        "attempts": n,
+        "latency_ms": float(n),
+        "input_tokens": n or None,
+        "output_tokens": 1,
+        "cost_usd": 0.5,
+        "streamed": True,
+    }
+    for n in range(4)
+]
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_an_empty_frame_has_the_columns_and_dtypes_of_a_full_one(table: str) -> None:
+    empty = frames.from_arrow(arrow_stream(table, []), table=table)
+    row: dict[str, Any] = {}
+    for column in columns(table):
+        values: dict[str, Any] = {"category": (column.values or ("x",))[0], "text": "x", "long_text": "x", "bool": True}
+        row[column.name] = values.get(column.type, 1)
+    full = frames.from_arrow(arrow_stream(table, [row]), table=table)
+    assert list(empty.columns) == list(full.columns) == [column.name for column in columns(table)]
+    for name in empty.columns:
+        if isinstance(empty[name].dtype, pd.CategoricalDtype):
+            assert isinstance(full[name].dtype, pd.CategoricalDtype)
+        else:
+            assert empty[name].dtype == full[name].dtype, name
+
+
+def test_dtypes_are_those_that_the_docs_promise() -> None:
+    frame = frames.from_arrow(arrow_stream("operation", OPERATIONS), table="operation")
+    assert frame["operation_id"].dtype == "int64"
+    assert frame["operation_id"].iloc[3] == 2**62 + 3
+    assert frame["at"].dtype == pd.DatetimeTZDtype("us", "UTC")
+    assert frame["input_tokens"].dtype == pd.Int64Dtype()
+    assert frame["input_tokens"].isna().tolist() == [True, False, False, False]
+    assert frame["latency_ms"].dtype == np.float64
+    assert frame["streamed"].dtype == bool
+    assert list(frame["outcome"].cat.categories) == ["ok", "error", "refused", "cancelled", "interrupted"]
+    assert (
+        frame["profile"].tolist() == [np.nan, "a", np.nan, "a"] or frame["profile"].isna().tolist() == [True, False] * 2
+    )
+    assert frame["profile"].cat.categories.tolist() == ["a"]
+
+
+def test_a_category_that_is_not_declared_is_kept() -> None:
+    frame = frames.from_arrow(arrow_stream("operation", [OPERATIONS[1] | {"outcome": "novel"}]), table="operation")
+    assert frame["outcome"].tolist() == ["novel"]
+    assert frame["outcome"].cat.categories[-1] == "novel"
+
+
+def test_dictionaries_that_differ_between_batches_are_one_category() -> None:
+    kind = pa.dictionary(pa.int32(), pa.string())
+    schema = pa.schema([pa.field("profile", kind)])
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, schema) as writer:
+        for values in (["b", None], ["a", "b"], []):
+            writer.write_batch(
+                pa.record_batch([pa.array(values, pa.string()).dictionary_encode().cast(kind)], schema=schema)
+            )
+    frame = frames.from_arrow(bytes(sink.getvalue()))
+    assert frame["profile"].astype(object).where(frame["profile"].notna(), None).tolist() == ["b", None, "a", "b"]
+    assert frame["profile"].cat.categories.tolist() == ["a", "b"]
+
+
+def test_a_column_that_an_older_store_lacks_is_there_and_empty() -> None:
+    schema = pa.schema([pa.field("operation_id", pa.int64()), pa.field("later_column", pa.string())])
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, schema) as writer:
+        writer.write_table(pa.table({"operation_id": [1], "later_column": ["x"]}, schema=schema))
+    frame = frames.from_arrow(bytes(sink.getvalue()), table="operation")
+    assert list(frame.columns)[-1] == "later_column"
+    assert frame["profile"].isna().all()
+    assert frame["latency_ms"].dtype == np.float64
+
+
+@pytest.mark.parametrize("name", frames.LIVE)
+def test_a_live_frame_without_rows_has_its_columns_and_dtypes(name: str) -> None:
+    frame = frames.from_rows([], frames.LIVE[name], meta={"query": name})
+    assert list(frame.columns) == [column.name for column in frames.LIVE[name]]
+    assert frame.attrs == {"query": name}
+
+
+def test_live_rows_keep_what_a_newer_daemon_sends_beyond_the_declared_columns() -> None:
+    rows = [{"profile": "p", "state": "open", "open_for_s": 3, "failures": 5, "mood": "bad"}]
+    frame = frames.from_rows(rows, frames.LIVE["breakers"])
+    assert list(frame.columns)[-1] == "mood"
+    assert frame["state"].cat.categories.tolist() == ["closed", "open", "half_open"]
+
+
+def test_values_of_settings_are_text_whatever_their_type() -> None:
+    rows = [{"path": "a", "value": True, "default": None, "source": "default"}, {"path": "b", "value": 1.5}]
+    frame = frames.from_rows(rows, frames.LIVE["settings"])
+    assert frame["value"].tolist() == ["true", "1.5"]
+
+
+def test_calls_are_counted_by_profile_and_hour() -> None:
+    frame = frames.from_arrow(arrow_stream("operation", OPERATIONS), table="operation", meta={"store": "s"})
+    by = summary.summarise(frame, summary.groups("profile, hour"))
+    assert list(by.columns[:5]) == ["profile", "hour", "count", "errors", "error_rate"]
+    assert by["count"].sum() == 4
+    assert by["errors"].sum() == 1
+    assert by.attrs == {"store": "s"}
+    whole = summary.summarise(frame, ("kind",)).iloc[0]
+    assert (whole["p50_ms"], whole["cost_usd"], whole["input_tokens"]) == (1.5, 2.0, 6)
+
+
+def test_grouping_nothing_gives_an_empty_frame_with_columns() -> None:
+    frame = frames.from_arrow(arrow_stream("operation", []), table="operation")
+    by = summary.summarise(frame, ("profile", "hour"))
+    assert len(by) == 0
+    assert "p95_ms" in by.columns
+
+
+def test_an_unknown_group_names_the_nearest() -> None:
+    with pytest.raises(UsageError) as caught:
+        summary.groups("profil")
+    assert caught.value.nearest == "profile"

@@ -1,0 +1,287 @@
+"""`AsyncClient`: the same methods, awaited, over aiohttp. One event loop at a time."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Generator, Mapping, Sequence
+from typing import Any, Literal, Self, TypeVar, Unpack, overload
+
+import aiohttp
+
+from tundra_nb.errors import IpcError, TundraError
+from tundra_nb.types import Reply
+
+from . import api, explain
+from .answer import AnswerReader, died, not_yet
+from .call import Answer, Call, Step, read, refusal
+from .endpoints import awaited
+from .link import Link, Place
+from .ptys import AsyncPtys, Run
+from .sse import Event, Parser
+from .versions import AsyncVersions
+
+T = TypeVar("T")
+MAX_CONNECTIONS = 256
+"""At once, to the daemon; more callers wait for a free one."""
+
+_GONE = (aiohttp.ClientError, OSError, TimeoutError)
+
+
+class AsyncClient:
+    """A connection to the tundra daemon whose methods are awaited; the twin of `Client`.
+
+    Constructing it does no I/O. `async with`, `await`, or the first call connects. A cancelled call closes its
+    connection, which cancels it upstream.
+    """
+
+    def __init__(
+        self,
+        data_dir: str | os.PathLike[str] | None = None,
+        *,
+        start: bool = True,
+        link: Link | None = None,
+        caller: str | None = None,
+    ) -> None:
+        self._link = link or Link(data_dir, start=start)
+        self._session: aiohttp.ClientSession | None = None
+        self._session_place: Place | None = None
+        self._finding: asyncio.Lock | None = None
+        self.caller = caller or api.caller_name()
+        self.versions = AsyncVersions(self)
+        self.ptys = AsyncPtys(self)
+
+    def __repr__(self) -> str:
+        return f"<tundra_nb.AsyncClient of {self._link.key}>"
+
+    async def __aenter__(self) -> Self:
+        await self.open()
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.aclose()
+
+    def __await__(self) -> Generator[Any, None, Self]:
+        return self.__aenter__().__await__()
+
+    async def open(self) -> None:
+        """Find or start the daemon now.
+
+        Raises:
+            IpcError: absent, cannot be started, or of another API version.
+        """
+        await self._find()
+
+    async def aclose(self) -> None:
+        """Close all connections; the daemon goes on."""
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+
+    # the table:
+
+    status = awaited(api.status)
+    providers = awaited(api.providers)
+    models = awaited(api.models)
+    limits = awaited(api.limits)
+    breakers = awaited(api.breakers)
+    settings = awaited(api.settings)
+    keys = awaited(api.keys)
+    offer_keys = awaited(api.offer_keys)
+    reset_breaker = awaited(api.reset_breaker)
+    add_provider = awaited(api.add_provider)
+    recheck_provider = awaited(api.recheck_provider)
+    park_provider = awaited(api.park_provider)
+    stop_daemon = awaited(api.stop_daemon)
+    why = awaited(api.why)
+    last = awaited(api.last)
+    calls = awaited(api.calls)
+    attempts = awaited(api.attempts)
+    errors = awaited(api.errors)
+    limit_history = awaited(api.limit_history)
+    breaker_history = awaited(api.breaker_history)
+    history = awaited(api.history)
+    sql = awaited(api.sql)
+    explain = awaited(explain.explain)
+
+    @overload
+    def ask(
+        self, prompt: api.Prompt, *, stream: Literal[False] = False, **options: Unpack[api.AskOptions]
+    ) -> Coroutine[Any, Any, Reply]: ...
+    @overload
+    def ask(
+        self, prompt: api.Prompt, *, stream: Literal[True], **options: Unpack[api.AskOptions]
+    ) -> AsyncReplyStream: ...
+    def ask(
+        self, prompt: api.Prompt, *, stream: bool = False, **options: Unpack[api.AskOptions]
+    ) -> Coroutine[Any, Any, Reply] | AsyncReplyStream:
+        """Ask a model: `await` it, or with `stream=True` iterate over it with `async for`; see `Client.ask`."""
+        question = api.by(api.question(prompt, **options), self.caller)
+        if stream:
+            return AsyncReplyStream(self._events(api.ask_stream(question)))
+        return self._do(api.ask(question))
+
+    async def run(
+        self,
+        command: str,
+        *,
+        timeout: float | None = None,  # noqa: ASYNC109 - the daemon ends the command, not this coroutine
+        cwd: str | os.PathLike[str] | None = None,
+        env: Mapping[str, str] | None = None,
+        on_output: Callable[[str], None] | None = None,
+    ) -> Run:
+        """Run a shell command line in a PTY and wait for its end; see `Client.run`."""
+        return await self.ptys.run(command, timeout=timeout, cwd=cwd, env=env, on_output=on_output)
+
+    # carrying calls:
+
+    async def _do(self, step: Step[T]) -> T:
+        if isinstance(step, Call):
+            return await self._send(step)
+        try:
+            call = next(step)
+            while True:
+                try:
+                    found = await self._send(call)
+                except TundraError as error:
+                    call = step.throw(error)
+                else:
+                    call = step.send(found)
+        except StopIteration as done:
+            result: T = done.value
+            return result
+
+    async def _send(self, call: Call[T]) -> T:
+        async with self._request(call) as (place, response):
+            try:
+                answer = Answer(response.status, _lower(response), await response.read())
+            except _GONE as exc:
+                raise self._broken(place, exc) from exc
+        return read(call, answer, bridged=place.is_bridged)
+
+    async def _events(self, call: Call[Any]) -> AsyncGenerator[Event, None]:
+        """The events of a stream; closing the generator closes the connection at once."""
+        async with self._request(call) as (place, response):
+            try:
+                if response.status >= 400:
+                    answer = Answer(response.status, _lower(response), await response.read())
+                    raise refusal(answer, bridged=place.is_bridged)
+                parser = Parser()
+                async for chunk in response.content.iter_any():
+                    for event in parser.feed(chunk):
+                        yield event
+            except _GONE as exc:
+                raise self._broken(place, exc) from exc
+            finally:
+                response.close()
+
+    @contextlib.asynccontextmanager
+    async def _request(self, call: Call[Any]) -> AsyncIterator[tuple[Place, aiohttp.ClientResponse]]:
+        response, place = await self._exchange(call)
+        async with response:
+            yield place, response
+
+    async def _exchange(self, call: Call[Any]) -> tuple[aiohttp.ClientResponse, Place]:
+        place = self._link.place or await self._find()
+        for attempt in range(2):
+            session = await self._session_for(place)
+            url = f"{'https' if place.is_https else 'http'}://{place.host}{f':{place.port}' if place.port else ''}"
+            try:
+                response = await session.request(
+                    call.method,
+                    url + place.prefix + call.target,
+                    data=call.payload,
+                    headers=call.headers | place.headers,
+                    timeout=aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=call.timeout),
+                )
+            except aiohttp.ClientConnectorError as exc:
+                if attempt or not self._link.can_find_again:
+                    raise self._link.lost(exc) from exc
+                place = await self._find()
+            except _GONE as exc:
+                raise self._broken(place, exc) from exc
+            else:
+                return response, place
+        raise AssertionError("the loop returns or raises")
+
+    async def _find(self) -> Place:
+        """Find or start the daemon, once for all callers that miss it at the same time."""
+        if self._finding is None:
+            self._finding = asyncio.Lock()
+        async with self._finding:
+            return await asyncio.to_thread(self._link.find)
+
+    async def _session_for(self, place: Place) -> aiohttp.ClientSession:
+        if self._session is None or self._session.closed or self._session_place != place:
+            if self._session is not None:
+                await self._session.close()
+            connector: aiohttp.BaseConnector = (
+                aiohttp.TCPConnector(limit=MAX_CONNECTIONS)
+                if place.socket is None
+                else aiohttp.UnixConnector(path=place.socket, limit=MAX_CONNECTIONS)
+            )
+            self._session = aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
+            self._session_place = place
+        return self._session
+
+    def _broken(self, place: Place, exc: Exception) -> TundraError:
+        if place.is_bridged:
+            return self._link.lost(exc)
+        if isinstance(exc, TimeoutError):
+            return IpcError(kind="silent", problem="the daemon accepted the call but did not answer in time")
+        return died()
+
+
+class AsyncReplyStream:
+    """The pieces of an answer as they come; `.reply` is there at the end. The twin of `ReplyStream`."""
+
+    def __init__(self, events: AsyncGenerator[Event, None]) -> None:
+        self._events = events
+        self._reader = AnswerReader()
+        self.on_notice: Callable[[Mapping[str, Any]], None] | None = None
+
+    @property
+    def reply(self) -> Reply:
+        if self._reader.reply is None:
+            not_yet("reply")
+        return self._reader.reply
+
+    @property
+    def notices(self) -> Sequence[Mapping[str, Any]]:
+        return self._reader.notices
+
+    def __aiter__(self) -> AsyncIterator[str]:
+        return self
+
+    async def __anext__(self) -> str:
+        try:
+            async for event in self._events:
+                told = len(self._reader.notices)
+                piece = self._reader.take(event)
+                if self.on_notice is not None and len(self._reader.notices) > told:
+                    self.on_notice(self._reader.notices[-1])
+                if piece:
+                    return piece
+                if self._reader.is_done:
+                    break
+            self._reader.ended()
+        except BaseException:
+            await self.aclose()
+            raise
+        await self.aclose()
+        raise StopAsyncIteration
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close the connection; before the end of the answer this cancels the call."""
+        await self._events.aclose()
+
+
+def _lower(response: aiohttp.ClientResponse) -> dict[str, str]:
+    return {name.lower(): value for name, value in response.headers.items()}

@@ -1,0 +1,81 @@
+"""Reads the event stream of an answer; the two reply streams share it. No I/O."""
+
+from __future__ import annotations
+
+from typing import Any, NoReturn
+
+import msgspec
+
+from tundra_nb.errors import IpcError, TundraError, from_wire
+from tundra_nb.types import Reply
+
+from .sse import Event
+
+
+class AnswerReader:
+    """Takes events, gives pieces of text; afterwards it holds the reply.
+
+    `notices` are the daemon's words on waits, retries and failovers, in order: mappings with `kind` and `message`.
+    """
+
+    def __init__(self) -> None:
+        self.reply: Reply | None = None
+        self.notices: list[dict[str, Any]] = []
+
+    @property
+    def is_done(self) -> bool:
+        return self.reply is not None
+
+    def take(self, event: Event) -> str | None:
+        """Take one event; return the text it adds.
+
+        Raises:
+            TundraError: the operation failed; the same class as in the daemon.
+        """
+        match event.name:
+            case "text":
+                return str(self._json(event)["text"])
+            case "notice":
+                self.notices.append(self._json(event))
+            case "reply":
+                try:
+                    self.reply = msgspec.json.decode(event.data, type=Reply)
+                except msgspec.DecodeError as exc:
+                    raise self._malformed(exc) from exc
+            case "error":
+                raise from_wire(self._json(event))
+        return None  # other events are of a newer daemon
+
+    def ended(self) -> None:
+        """The stream is over.
+
+        Raises:
+            IpcError: before its reply: the daemon died.
+        """
+        if not self.is_done:
+            raise died()
+
+    def _json(self, event: Event) -> dict[str, Any]:
+        try:
+            found = msgspec.json.decode(event.data, type=dict[str, Any])
+        except msgspec.DecodeError as exc:
+            raise self._malformed(exc) from exc
+        return found
+
+    @staticmethod
+    def _malformed(exc: Exception) -> TundraError:
+        return IpcError(kind="malformed", problem=f"the daemon's event stream cannot be read: {exc}")
+
+
+def died() -> IpcError:
+    """The connection broke before the answer was whole."""
+    return IpcError(
+        kind="died",
+        problem="the daemon went away in the middle of the call",
+        remedy="The call is recorded as interrupted: `%tundra why last`. The next call starts the daemon again.",
+    )
+
+
+def not_yet(what: str) -> NoReturn:
+    """Refuse a look at a result before its stream has ended."""
+    raise AttributeError(f"the {what} is there once the stream has been read to its end")

@@ -1,0 +1,493 @@
+"""The table of API calls: what each method of a client asks and what it makes of the answer. No I/O.
+
+Both clients take their methods, help texts and types from here (`endpoints`); `versions` and `ptys` hold the functions
+of those two namespaces.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+import math
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypedDict
+
+import msgspec
+
+from tundra_nb.errors import UsageError
+from tundra_nb.types import FRAMES, TABLES, Ask, Reply
+
+from . import frames, summary, times
+from .call import ARROW, EVENTS, STREAM_TIMEOUT, Answer, Call, query, quoted
+from .results import Document, Last, Status, Why
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Prompt = str | Sequence[Mapping[str, Any]]
+Window = tuple[times.When, times.When]
+
+ASK_TIMEOUT = 3600.0
+"""Seconds of silence on an unstreamed question; the daemon's own `router.deadline_seconds` ends it before."""
+STORE_TIMEOUT = 120.0
+"""Seconds of silence on a question to the history; the store's own deadline is 30 s."""
+
+
+# the present:
+
+
+def status() -> Call[Status]:
+    """The daemon's state: itself, store, profiles, breakers, limits, PTYs, last errors, next step."""
+    return Call(method="GET", path="/api/status", decode=lambda answer: Status(answer.json()))
+
+
+def providers() -> Call[pd.DataFrame]:
+    """The profiles in order of priority, with their state: ready, cooling or parked, and why."""
+    return _live("providers")
+
+
+def models() -> Call[pd.DataFrame]:
+    """The models that each profile can reach, by its provider's own list."""
+    return _live("models")
+
+
+def limits() -> Call[pd.DataFrame]:
+    """The limiter's buckets and their levels, and the providers' own as far as they told."""
+    return _live("limits")
+
+
+def breakers() -> Call[pd.DataFrame]:
+    """The breaker of each profile; `open_for_s` counts down to the next probe."""
+    return _live("breakers")
+
+
+def settings(changed: bool = False) -> Call[pd.DataFrame]:
+    """Every setting in force with its default and where its value came from; `changed` leaves the defaults out."""
+    call = _live("settings")
+    if not changed:
+        return call
+    return _with(call, lambda answer: _changed(_live_frame("settings", answer)))
+
+
+def keys() -> Call[pd.DataFrame]:
+    """The key variables that profiles name, and whether the daemon has them: salted fingerprints, never a value."""
+    return _live("keys")
+
+
+def offer_keys(values: Mapping[str, str]) -> Call[Document]:
+    """Hand keys to the daemon by the name of their variable; it holds them in memory only."""
+    return Call(method="POST", path="/api/keys", body=dict(values), decode=document)
+
+
+def reset_breaker(profile: str) -> Call[Document]:
+    """Close the breaker of a profile now."""
+    return Call(method="POST", path=f"/api/breakers/{quoted(profile)}/reset", body={}, decode=document)
+
+
+def add_provider(
+    name: str,
+    kind: str,
+    *,
+    base_url: str | None = None,
+    model: str | None = None,
+    api_key_env: str | None = None,
+    priority: int | None = None,
+) -> Call[Document]:
+    """Write a profile into the settings file and use it from now on.
+
+    Args:
+        name: how it is called from now on.
+        kind: anthropic, openai, openrouter or local.
+        base_url: left out: the vendor's own host.
+        model: left out: chosen from the provider's own model list.
+        api_key_env: name of the variable that holds the key; left out: the vendor's usual one.
+        priority: lower is asked first.
+    """
+    given = {
+        "name": name,
+        "kind": kind,
+        "base_url": base_url,
+        "model": model,
+        "api_key_env": api_key_env,
+        "priority": priority,
+    }
+    body = {field: value for field, value in given.items() if value is not None}
+    return Call(method="POST", path="/api/providers", body=body, decode=document)
+
+
+def recheck_provider(name: str) -> Call[Document]:
+    """Look again whether a parked profile can be used."""
+    return Call(method="POST", path=f"/api/providers/{quoted(name)}/recheck", body={}, decode=document)
+
+
+def park_provider(name: str) -> Call[Document]:
+    """Take a profile out of use until it is rechecked."""
+    return Call(method="POST", path=f"/api/providers/{quoted(name)}/park", body={}, decode=document)
+
+
+def stop_daemon(force: bool = False, hold: bool = True) -> Call[Document]:
+    """Stop the daemon.
+
+    Args:
+        force: also while others are attached or PTYs live.
+        hold: only an explicit start brings it back.
+    """
+    return Call(method="POST", path="/api/daemon/stop", body={"force": force, "hold": hold}, decode=document)
+
+
+# asking:
+
+
+class AskOptions(TypedDict, total=False):
+    """Keyword arguments of `ask`; see `Client.ask`."""
+
+    profile: str | None
+    model: str | None
+    system: str | None
+    max_tokens: int | None
+    temperature: float | None
+    failover: bool
+    tools: Sequence[Mapping[str, Any]] | None
+    tool_choice: Any
+    json_mode: bool
+    stop: Sequence[str] | None
+    extra: Mapping[str, Any] | None
+
+
+def question(
+    prompt: Prompt,
+    *,
+    profile: str | None = None,
+    model: str | None = None,
+    system: str | None = None,
+    max_tokens: int | None = None,
+    temperature: float | None = None,
+    failover: bool = True,
+    tools: Sequence[Mapping[str, Any]] | None = None,
+    tool_choice: Any = None,
+    json_mode: bool = False,
+    stop: Sequence[str] | None = None,
+    extra: Mapping[str, Any] | None = None,
+) -> Ask:
+    """Make the question of what a caller gave.
+
+    Raises:
+        UsageError: the prompt is empty or no text or messages, or the temperature is no number; nothing is sent.
+    """
+    if isinstance(prompt, str):
+        if not prompt.strip():
+            raise UsageError(problem="the prompt is empty", field="prompt", remedy="Say what to ask.")
+        messages: list[dict[str, Any]] = [{"role": "user", "content": prompt}]
+    else:
+        messages = _messages(prompt)
+    if system:
+        messages.insert(0, {"role": "system", "content": system})
+    if temperature is not None and not math.isfinite(temperature):
+        # JSON has no NaN: it would arrive as "not given"
+        raise UsageError(problem=f"temperature {temperature} is not a number", field="temperature")
+    return Ask(
+        messages=messages,
+        profile=profile,
+        model=model,
+        max_tokens=max_tokens,
+        temperature=temperature,
+        failover=failover,
+        tools=None if tools is None else [dict(tool) for tool in tools],
+        tool_choice=tool_choice,
+        json_mode=json_mode,
+        stop=None if stop is None else list(stop),
+        extra=None if extra is None else dict(extra),
+    )
+
+
+def ask(question: Ask) -> Call[Reply]:
+    """Ask and wait for the whole answer."""
+    return Call(
+        method="POST",
+        path="/api/operations",
+        body=question,
+        decode=lambda answer: msgspec.json.decode(answer.body, type=Reply),
+        timeout=ASK_TIMEOUT,
+    )
+
+
+def ask_stream(question: Ask) -> Call[None]:
+    """Ask; the answer comes as events (`answer.AnswerReader`)."""
+    return Call(
+        method="POST",
+        path="/api/operations",
+        body=msgspec.structs.replace(question, stream=True),
+        decode=lambda _: None,
+        accept=EVENTS,
+        timeout=STREAM_TIMEOUT,
+    )
+
+
+def why(operation: str | int = "last") -> Call[Why]:
+    """The causal chain of one operation: waits, refusals, attempts, breaker moves, failover, cost.
+
+    Args:
+        operation: its id, the last digits of it, `last`, or `-2` for the one before.
+    """
+    return Call(method="GET", path=f"/api/operations/{quoted(operation)}", decode=lambda answer: Why(answer.json()))
+
+
+def last() -> Call[Last]:
+    """What happened in the latest operation, and the next step."""
+    return Call(method="GET", path="/api/operations/last", decode=lambda answer: Last(answer.json()))
+
+
+# the past:
+
+
+def calls(
+    since: times.When | None = None,
+    *,
+    between: Window | None = None,
+    code: str | None = None,
+    profile: str | None = None,
+    at: str | None = None,
+    limit: int | None = None,
+    by: str | Sequence[str] | None = None,
+    outcome: str | None = None,
+) -> Call[pd.DataFrame]:
+    """The operations, one row each.
+
+    Args:
+        since: from when on: `1h`, `yesterday`, `14:00`, ISO, a datetime, `all`. The last 24 h by default.
+        between: two of these instead.
+        code: only those that ended with this error code.
+        profile: only those that this profile answered.
+        at: the history as of a commit, branch, tag or time.
+        limit: at most so many rows, the newest; `df.attrs["truncated"]` says whether more were there.
+        by: group by these (`profile`, `model`, `outcome`, `code`, `kind`, `day`, `hour`, `minute`): counts, p50/p95,
+            errors, tokens and cost.
+        outcome: ok, error, refused, cancelled or interrupted.
+    """
+    return _grouped(
+        history("calls", since, between=between, at=at, limit=limit, code=code, profile=profile, outcome=outcome), by
+    )
+
+
+def attempts(
+    since: times.When | None = None,
+    *,
+    between: Window | None = None,
+    code: str | None = None,
+    profile: str | None = None,
+    at: str | None = None,
+    limit: int | None = None,
+    by: str | Sequence[str] | None = None,
+    outcome: str | None = None,
+) -> Call[pd.DataFrame]:
+    """Every try at a profile, one row each, also those that limiter or breaker refused; see `calls` for the filters."""
+    return _grouped(
+        history("attempts", since, between=between, at=at, limit=limit, code=code, profile=profile, outcome=outcome), by
+    )
+
+
+def errors(
+    since: times.When | None = None,
+    *,
+    between: Window | None = None,
+    code: str | None = None,
+    profile: str | None = None,
+    at: str | None = None,
+    limit: int | None = None,
+    severity: str | None = None,
+) -> Call[pd.DataFrame]:
+    """Errors that reached a caller or that a background part met; see `calls` for the filters."""
+    return history("errors", since, between=between, at=at, limit=limit, code=code, profile=profile, severity=severity)
+
+
+def limit_history(
+    since: times.When | None = None,
+    *,
+    between: Window | None = None,
+    at: str | None = None,
+    limit: int | None = None,
+    tier: str | None = None,
+    decision: str | None = None,
+) -> Call[pd.DataFrame]:
+    """Waits, refusals, penalties and corrections of the limiter; see `calls` for the filters."""
+    return history("limit-history", since, between=between, at=at, limit=limit, tier=tier, decision=decision)
+
+
+def breaker_history(
+    since: times.When | None = None,
+    *,
+    between: Window | None = None,
+    profile: str | None = None,
+    at: str | None = None,
+    limit: int | None = None,
+) -> Call[pd.DataFrame]:
+    """Transitions of the breakers; see `calls` for the filters."""
+    return history("breaker-history", since, between=between, at=at, limit=limit, profile=profile)
+
+
+def history(
+    frame: str,
+    since: times.When | None = None,
+    *,
+    between: Window | None = None,
+    at: str | None = None,
+    limit: int | None = None,
+    **equals: object,
+) -> Call[pd.DataFrame]:
+    """Rows of a history frame or table; `equals` are columns and the values they must have."""
+    begin, end = _window(since, between)
+    table = FRAMES.get(frame, frame)
+    more = _one_more(limit)
+    given = query(since=begin, until=end, at=ref(at), limit=more, newest=True if more else None)
+    given += tuple((f"{column}.eq", value) for column, value in query(**equals))
+    return Call(
+        method="GET",
+        path=f"/api/history/{quoted(frame)}",
+        query=given,
+        decode=lambda answer: _history_frame(table, answer, query=_told(frame, given), limit=limit),
+        accept=ARROW,
+        timeout=STORE_TIMEOUT,
+    )
+
+
+def sql(text: str, at: str | None = None, limit: int | None = None) -> Call[pd.DataFrame]:
+    """Run one read-only statement over the history's tables.
+
+    Args:
+        text: a SELECT, WITH or EXPLAIN.
+        at: the history as of a commit, branch, tag or time.
+        limit: at most so many rows.
+
+    Raises:
+        QueryRefused: it writes, reaches files, or does not parse.
+    """
+    if not text.strip():
+        raise UsageError(
+            problem="the statement is empty", field="sql", remedy="For example: select * from operation limit 5"
+        )
+    more = _one_more(limit)
+    body = {"sql": text, "at": ref(at), "limit": more}
+    return Call(
+        method="POST",
+        path="/api/sql",
+        body={name: value for name, value in body.items() if value is not None},
+        decode=lambda answer: _history_frame(None, answer, query=text, limit=limit),
+        accept=ARROW,
+        timeout=STORE_TIMEOUT,
+    )
+
+
+# shared:
+
+
+def ref(at: str | None) -> str | None:
+    """A ref as the daemon takes it: time words become ISO times here, because only the client knows the local zone."""
+    if at is None:
+        return None
+    when = times.from_word(at, now=dt.datetime.now(dt.UTC))
+    return when.isoformat() if when else at
+
+
+def frame_of(name: str, answer: Answer) -> pd.DataFrame:
+    """A frame of an answer that is an Arrow stream or JSON rows, as the daemon likes."""
+    if answer.headers.get("content-type", "").startswith(ARROW):
+        return _history_frame(None, answer, query=name, limit=None)
+    return _live_frame(name, answer)
+
+
+def document(answer: Answer) -> Document:
+    found = answer.json() if answer.body else {}
+    return Document(found if isinstance(found, dict) else {"result": found})
+
+
+def _with(call: Call[pd.DataFrame], decode: Callable[[Answer], pd.DataFrame]) -> Call[pd.DataFrame]:
+    return dataclasses.replace(call, decode=decode)
+
+
+def _live(name: str) -> Call[pd.DataFrame]:
+    return Call(method="GET", path=f"/api/{name}", decode=lambda answer: _live_frame(name, answer))
+
+
+def _live_frame(name: str, answer: Answer) -> pd.DataFrame:
+    body = answer.json()
+    rows = body["rows"] if isinstance(body, dict) else body
+    return frames.from_rows(rows, frames.LIVE.get(name, ()), meta={"query": name})
+
+
+def _changed(frame: pd.DataFrame) -> pd.DataFrame:
+    attrs = frame.attrs
+    kept = frame[frame["source"] != "default"].reset_index(drop=True)
+    kept.attrs.update(attrs)
+    return kept
+
+
+def _grouped(call: Call[pd.DataFrame], by: str | Sequence[str] | None) -> Call[pd.DataFrame]:
+    if by is None:
+        return call
+    groups = summary.groups(by)
+    return _with(call, lambda answer: summary.summarise(call.decode(answer), groups))
+
+
+def _history_frame(table: str | None, answer: Answer, *, query: str, limit: int | None) -> pd.DataFrame:
+    header = answer.headers.get("x-tundra-meta")
+    told = msgspec.json.decode(header) if header else {}
+    meta = {"store": told.get("store"), "commit": told.get("commit"), "query": query, "truncated": False}
+    frame = frames.from_arrow(answer.body, table=table if table in TABLES else None, meta=meta | told)
+    if limit is not None and len(frame) > limit:
+        frame = frame.iloc[:limit]
+        frame.attrs["truncated"] = True
+    if table is not None and limit is not None:
+        frame = frame.iloc[::-1]  # asked newest first, so that the newest are kept; every frame is oldest first
+    return frame.reset_index(drop=True)
+
+
+def _told(frame: str, given: tuple[tuple[str, str], ...]) -> str:
+    """The query in words, for provenance."""
+    return " ".join([frame, *(f"{name}={value}" for name, value in given if name != "newest")])
+
+
+def _window(since: times.When | None, between: Window | None) -> tuple[int | str | None, int | str | None]:
+    if between is None:
+        return (None if since is None else times.to_us(since)), None
+    if since is not None:
+        raise UsageError(problem="`since` and `between` exclude each other", field="between")
+    begin, end = (times.to_us(when, field="between") for when in between)
+    if end == "all" or (begin != "all" and begin > end):
+        raise UsageError(problem=f"{between[1]!r} is not after {between[0]!r}", field="between")
+    return begin, end
+
+
+def _one_more(limit: int | None) -> int | None:
+    """How many rows to ask for: one more than wanted tells whether the frame is cut."""
+    if limit is None:
+        return None
+    if limit < 1:
+        raise UsageError(problem=f"limit {limit} is not a positive number", field="limit")
+    return limit + 1
+
+
+def _messages(prompt: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    if not isinstance(prompt, list | tuple):
+        raise UsageError(problem=f"a prompt is text or a list of messages, not {type(prompt).__name__}", field="prompt")
+    if not prompt:
+        raise UsageError(problem="the prompt is empty", field="prompt", remedy="Say what to ask.")
+    for index, message in enumerate(prompt):
+        if not isinstance(message, Mapping) or "role" not in message:
+            raise UsageError(
+                problem=f"message {index} is not a mapping with a role",
+                field="messages",
+                remedy='A message is {"role": "user", "content": "…"}.',
+            )
+    return [dict(message) for message in prompt]
+
+
+def caller_name() -> str:
+    """What asks: `kernel` inside IPython, else `python`."""
+    ipython = sys.modules.get("IPython")
+    return "kernel" if ipython is not None and ipython.get_ipython() is not None else "python"
+
+
+def by(question: Ask, caller: str) -> Ask:
+    """The same question, with who asks."""
+    return msgspec.structs.replace(question, caller=caller)

@@ -1,0 +1,138 @@
+"""What one API call is: a frozen description and a decoder, with no I/O.
+
+The two clients differ only in how they carry a `Call` to the daemon. A call that needs several requests is a *flow*: a
+generator that yields calls, receives their results and returns its own; the same generator serves both clients.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import urllib.parse
+from collections.abc import Callable, Generator, Mapping
+from typing import Any, Generic, TypeVar
+
+import msgspec
+
+from tundra_nb.errors import IpcError, TransportError, TundraError, from_wire
+
+T = TypeVar("T")
+
+JSON = "application/json"
+ARROW = "application/vnd.apache.arrow.stream"
+EVENTS = "text/event-stream"
+
+CALL_TIMEOUT = 60.0
+"""Seconds of silence of the daemon after which an ordinary call gives up; its own store deadline is 30 s."""
+STREAM_TIMEOUT = 60.0
+"""The same for an event stream, which carries a heartbeat every 15 s."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Answer:
+    """One HTTP answer; header names are lower case."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    def json(self) -> Any:
+        return msgspec.json.decode(self.body)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Call(Generic[T]):
+    """One request to the daemon and how its answer is read. `path` begins with `/api`."""
+
+    method: str
+    path: str
+    decode: Callable[[Answer], T]
+    query: tuple[tuple[str, str], ...] = ()
+    body: Any = None
+    """Sent as JSON; None sends no body."""
+    accept: str = JSON
+    timeout: float | None = CALL_TIMEOUT
+
+    @property
+    def target(self) -> str:
+        return f"{self.path}?{urllib.parse.urlencode(self.query)}" if self.query else self.path
+
+    @property
+    def payload(self) -> bytes | None:
+        return None if self.body is None else msgspec.json.encode(self.body)
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"Accept": self.accept} if self.body is None else {"Accept": self.accept, "Content-Type": JSON}
+
+    @property
+    def is_safe(self) -> bool:
+        """May be sent again when the connection broke before the answer."""
+        return self.method == "GET"
+
+
+Flow = Generator[Call[Any], Any, T]
+Step = Call[T] | Flow[T]
+"""What a function of the API table returns."""
+
+
+def quoted(part: object) -> str:
+    """One path segment, safe for any text."""
+    return urllib.parse.quote(str(part), safe="~")
+
+
+def query(**given: object) -> tuple[tuple[str, str], ...]:
+    """Query parameters, without those that are None; a trailing `_` of a name is dropped."""
+    return tuple((name.rstrip("_"), _text(value)) for name, value in given.items() if value is not None)
+
+
+def _text(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def read(call: Call[T], answer: Answer, *, bridged: bool) -> T:
+    """Decode an answer.
+
+    Args:
+        call: what was asked.
+        answer: what came back.
+        bridged: it came through a Jupyter server, so that what is not ours is that server's.
+
+    Raises:
+        TundraError: the same class as in the daemon.
+        TransportError: the Jupyter server answered for itself, or with something unreadable.
+        IpcError: the daemon's answer cannot be read.
+    """
+    if answer.status >= 400:
+        raise refusal(answer, bridged=bridged)
+    try:
+        return call.decode(answer)
+    except (msgspec.DecodeError, KeyError, TypeError) as exc:
+        problem = f"the answer to {call.method} {call.path} cannot be read: {exc}"
+        raise _foreign(problem, bridged=bridged) from exc
+
+
+def refusal(answer: Answer, *, bridged: bool) -> TundraError:
+    """The error that an answer with an error status stands for."""
+    try:
+        body = answer.json()
+    except msgspec.DecodeError:
+        body = None
+    if isinstance(body, dict) and "code" in body:
+        return from_wire(body)
+    told = body.get("message") if isinstance(body, dict) else None
+    if bridged:
+        remedy = ""
+        if answer.status in (401, 403):
+            remedy = "TUNDRA_TOKEN must be the Jupyter server's token, and may have expired."
+        elif answer.status == 404:
+            remedy = "Is tundra_nb installed where that Jupyter server runs? `jupyter server extension list` tells."
+        return TransportError(
+            problem=f"the Jupyter server answered {answer.status}" + (f": {told}" if told else ""), remedy=remedy
+        )
+    return _foreign(f"the daemon answered {answer.status}" + (f": {told}" if told else ""), bridged=False)
+
+
+def _foreign(problem: str, *, bridged: bool) -> TundraError:
+    if bridged:
+        return TransportError(problem=problem)
+    return IpcError(kind="malformed", problem=problem, remedy="`tundra daemon restart` replaces it by this version.")

@@ -1,0 +1,297 @@
+"""Arrow and JSON rows → pandas, with fixed columns and dtypes, also when there are no rows.
+
+| column type | dtype |
+|---|---|
+| id, int | int64, or Int64 where a value may be missing |
+| float | float64 |
+| time | datetime64[us, UTC] |
+| category | categorical: the declared set where it is closed, else the values that occur, sorted |
+| text | pandas' own text dtype |
+| bool | bool, or boolean where a value may be missing |
+
+Where a frame came from stands in `df.attrs`: `store`, `commit`, `query`, `truncated`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from tundra_nb.types import BreakerState, Column, ProviderKind, columns
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
+
+
+def _open(name: str, *, nullable: bool = True) -> Column:
+    return Column(name, "category", nullable)
+
+
+def _text(name: str, *, nullable: bool = True) -> Column:
+    return Column(name, "text", nullable)
+
+
+def _float(name: str) -> Column:
+    return Column(name, "float", nullable=True)
+
+
+def _bool(name: str) -> Column:
+    return Column(name, "bool", nullable=False)
+
+
+_BREAKER_STATES: tuple[str, ...] = BreakerState.__args__  # type: ignore[attr-defined]
+_KINDS: tuple[str, ...] = ProviderKind.__args__  # type: ignore[attr-defined]
+
+_STATES = ("ready", "cooling", "parked", "breaker_open", "disabled")
+
+LIVE: dict[str, tuple[Column, ...]] = {
+    "providers": (
+        _text("profile", nullable=False),
+        Column("kind", "category", nullable=False, values=_KINDS),
+        _text("base_url"),
+        _text("model"),
+        Column("priority", "int", nullable=False),
+        _bool("enabled"),
+        Column("state", "category", nullable=False, values=_STATES),
+        _text("reason"),
+        _text("hint"),
+        _float("cooling_s"),
+        _text("key_variable"),
+        Column("key_present", "bool", nullable=True),
+        _float("rpm"),
+        _float("tpm"),
+    ),
+    "models": (
+        _open("profile"),
+        _text("model"),
+        Column("available", "bool", nullable=True),
+        Column("context_tokens", "int", nullable=True),
+        _float("input_usd_per_mtok"),
+        _float("output_usd_per_mtok"),
+        Column("checked_at", "time", nullable=True),
+        _text("problem"),
+    ),
+    "limits": (
+        _open("owner"),
+        _open("tier"),
+        _open("limit_key"),
+        _open("resource"),
+        _float("limit"),
+        _float("remaining"),
+        _float("per_second"),
+        Column("waiting", "int", nullable=True),
+        _float("closed_for_s"),
+        _float("reset_after_s"),
+        _float("told_s_ago"),
+    ),
+    "breakers": (
+        _text("profile", nullable=False),
+        Column("state", "category", nullable=False, values=_BREAKER_STATES),
+        _float("open_for_s"),
+        Column("failures", "int", nullable=True),
+    ),
+    "settings": (_text("path", nullable=False), _text("value"), _text("default"), _text("source")),
+    "keys": (_text("variable", nullable=False), _text("profiles"), _bool("present"), _text("fingerprint")),
+    "ptys": (
+        _text("pty_id", nullable=False),
+        Column("at", "time", nullable=True),
+        _text("command"),
+        _open("state"),
+        Column("pid", "int", nullable=True),
+        Column("exit_code", "int", nullable=True),
+        _open("exit_signal"),
+        Column("bytes_out", "int", nullable=True),
+        _float("seconds"),
+    ),
+    "commits": (
+        _text("commit", nullable=False),
+        Column("at", "time", nullable=True),
+        _text("author"),
+        _text("message"),
+        Column("rows", "int", nullable=True),
+    ),
+    "branches": (_text("name", nullable=False), _text("commit")),
+    "tags": (_text("name", nullable=False), _text("commit")),
+    "diff": (_open("table"), _open("diff_type"), _text("from_commit"), _text("to_commit")),
+    "stat": (_open("table"),),
+}
+"""Columns of the frames that are not history tables; what the daemon sends beyond them follows."""
+
+
+def from_arrow(body: bytes, *, table: str | None = None, meta: Mapping[str, Any] | None = None) -> pd.DataFrame:
+    """Make a frame of an Arrow stream.
+
+    Args:
+        body: the stream.
+        table: the history table whose columns it must have; None takes the columns as they come.
+        meta: provenance, for `df.attrs`.
+    """
+    import pyarrow as pa
+
+    with pa.ipc.open_stream(pa.py_buffer(body)) as reader:
+        arrow = reader.read_all()
+    declared = columns(table) if table else ()
+    known = {column.name for column in declared}
+    series: dict[str, Any] = {}
+    for column in declared:
+        if column.name in arrow.column_names:
+            series[column.name] = _from_chunks(arrow.column(column.name), column)
+        else:
+            series[column.name] = _from_values([None] * arrow.num_rows, column)
+    for name in arrow.column_names:
+        if name not in known:
+            series[name] = _from_chunks(arrow.column(name), _column_of(name, arrow.column(name)))
+    return _frame(series, arrow.num_rows, meta)
+
+
+def from_rows(
+    rows: Sequence[Mapping[str, Any]], declared: Iterable[Column], *, meta: Mapping[str, Any] | None = None
+) -> pd.DataFrame:
+    """Make a frame of JSON rows; fields that are not declared follow, as pandas reads them."""
+    import pandas as pd
+
+    series: dict[str, Any] = {}
+    for column in declared:
+        values = [row.get(column.name) for row in rows]
+        series[column.name] = _from_values(values, column)
+    more = dict.fromkeys(name for row in rows for name in row if name not in series)
+    for name in more:
+        series[name] = pd.Series([row.get(name) for row in rows])
+    return _frame(series, len(rows), meta)
+
+
+def dtype(column: Column) -> Any:
+    """The pandas dtype of a column; an open category has none before its values are known."""
+    import pandas as pd
+
+    match column.type:
+        case "id" | "int":
+            return pd.Int64Dtype() if column.nullable else "int64"
+        case "float":
+            return "float64"
+        case "time":
+            return pd.DatetimeTZDtype(unit="us", tz="UTC")
+        case "bool":
+            return pd.BooleanDtype() if column.nullable else "bool"
+        case "category":
+            return pd.CategoricalDtype(_index(column.values))
+        case _:
+            return text_dtype()
+
+
+def text_dtype() -> Any:
+    """What this pandas makes of text by itself: `str` since 3.0, `object` before."""
+    import pandas as pd
+
+    return pd.Series([""]).dtype
+
+
+def _frame(series: dict[str, Any], rows: int, meta: Mapping[str, Any] | None) -> pd.DataFrame:
+    import pandas as pd
+
+    frame = pd.DataFrame(series, index=pd.RangeIndex(rows))
+    frame.attrs.update(meta or {})
+    return frame
+
+
+def _from_values(values: list[Any], column: Column) -> Any:
+    import pandas as pd
+
+    if column.type == "time":
+        moments = [pd.Timestamp(value, unit="us", tz="UTC") if isinstance(value, int) else value for value in values]
+        return pd.to_datetime(pd.Series(moments, dtype="object"), utc=True, format="ISO8601").astype(dtype(column))
+    if column.type == "category":
+        found = {value for value in values if value is not None}
+        return pd.Series(pd.Categorical(values, categories=_index(_categories(column, found))))
+    if column.type == "text":
+        values = [value if value is None or isinstance(value, str) else _plain(value) for value in values]
+    if not column.nullable and None in values:  # an older or newer daemon than this client
+        column = Column(column.name, column.type, nullable=True)
+    return pd.Series(values, dtype=dtype(column))
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(_plain, value))
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _from_chunks(chunks: pa.ChunkedArray, column: Column) -> Any:
+    import pandas as pd
+    import pyarrow as pa
+
+    match column.type:
+        case "category":
+            return _from_dictionary(chunks, column)
+        case "time":
+            kind = pa.timestamp("us", "UTC")
+            return chunks.cast(kind).to_pandas().astype(dtype(column))
+        case "id" | "int":
+            if chunks.null_count or column.nullable:
+                return _masked(pd.Int64Dtype(), chunks.cast(pa.int64()))
+            return chunks.cast(pa.int64()).to_pandas()
+        case "bool":
+            if chunks.null_count or column.nullable:
+                return _masked(pd.BooleanDtype(), chunks.cast(pa.bool_()))
+            return chunks.cast(pa.bool_()).to_pandas()
+        case "float":
+            return chunks.cast(pa.float64()).to_pandas()
+        case _:
+            return chunks.to_pandas().astype(text_dtype())
+
+
+def _masked(kind: Any, chunks: pa.ChunkedArray) -> Any:
+    """An array with its own mask for missing values: integers stay integers."""
+    return kind.__from_arrow__(chunks)
+
+
+def _from_dictionary(chunks: pa.ChunkedArray, column: Column) -> Any:
+    import numpy as np
+    import pandas as pd
+    import pyarrow as pa
+
+    if not pa.types.is_dictionary(chunks.type):
+        chunks = chunks.cast(pa.string()).dictionary_encode()
+    array = chunks.unify_dictionaries().combine_chunks()
+    if isinstance(array, pa.ChunkedArray):  # no chunk at all
+        return pd.Categorical([], categories=_index(column.values))
+    values = array.dictionary.to_pylist()
+    codes = array.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype("int64")
+    categories = _categories(column, {values[code] for code in np.unique(codes) if code >= 0})
+    place = {value: index for index, value in enumerate(categories)}
+    # the last is what code -1, a missing value, finds
+    moved = np.array([*(place.get(value, -1) for value in values), -1], dtype="int64")
+    return pd.Categorical.from_codes(moved[codes], categories=_index(categories))
+
+
+def _index(categories: Iterable[Any]) -> Any:
+    """Categories as an index whose dtype does not depend on whether there are any."""
+    import pandas as pd
+
+    values = list(categories)
+    return pd.Index(values, dtype=None if values else text_dtype())
+
+
+def _categories(column: Column, found: set[Any]) -> list[Any]:
+    """The declared set, and what a newer daemon may have sent beyond it; sorted, so that equal data compare equal."""
+    declared = column.values  # noqa: PD011 - a column of ours, not of pandas
+    return [*declared, *sorted(found.difference(declared))]
+
+
+def _column_of(name: str, chunks: pa.ChunkedArray) -> Column:
+    """The column type that an Arrow type stands for."""
+    import pyarrow as pa
+
+    kind = chunks.type
+    if pa.types.is_dictionary(kind):
+        return Column(name, "category", nullable=True)
+    if pa.types.is_timestamp(kind):
+        return Column(name, "time", nullable=True)
+    if pa.types.is_boolean(kind):
+        return Column(name, "bool", nullable=False)
+    if pa.types.is_integer(kind):
+        return Column(name, "int", nullable=False)
+    if pa.types.is_floating(kind) or pa.types.is_decimal(kind) or pa.types.is_null(kind):
+        return Column(name, "float", nullable=True)
+    return Column(name, "text", nullable=True)

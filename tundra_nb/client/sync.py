@@ -1,0 +1,359 @@
+"""`Client`: the blocking client, for kernels, scripts and the command line. Thread-safe."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from typing import Any, Literal, Self, TypeVar, Unpack, overload
+
+from tundra_nb.errors import IpcError, TundraError
+from tundra_nb.types import Ask, Reply
+
+from . import api, explain
+from .answer import AnswerReader, died, not_yet
+from .attach import Attachment
+from .call import Answer, Call, Step, read, refusal
+from .endpoints import blocking
+from .link import Link
+from .ptys import Ptys, Run
+from .sse import Event, Parser
+from .versions import Versions
+from .wire import GONE, Pool, Wire
+
+T = TypeVar("T")
+OnNotice = Callable[[Mapping[str, Any]], None]
+
+ATTEMPTS = 3
+"""To connect, the daemon being found or started anew between them."""
+
+
+class Client:
+    """A connection to the tundra daemon.
+
+    Constructing it does no I/O; the first call connects, starts the daemon if need be, and does so again when it has
+    stopped for idleness meanwhile. Close it, or use it as a context manager. May be shared by threads.
+    """
+
+    def __init__(
+        self,
+        data_dir: str | os.PathLike[str] | None = None,
+        *,
+        start: bool = True,
+        link: Link | None = None,
+        caller: str | None = None,
+    ) -> None:
+        self._link = link or Link(data_dir, start=start)
+        self._pool = Pool()
+        self._attachment: Attachment | None = None
+        self.caller = caller or api.caller_name()
+        """What asks, in the history: kernel, cli, python."""
+        self.versions = Versions(self)
+        self.ptys = Ptys(self)
+
+    def __repr__(self) -> str:
+        place = self._link.place
+        where = "not connected" if place is None else place.socket or f"{place.host}{place.prefix}"
+        return f"<tundra_nb.Client of {self._link.key}: {where}>"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def open(self) -> None:
+        """Find or start the daemon now; in a kernel, also stay attached to it.
+
+        Raises:
+            IpcError: absent, cannot be started, or of another API version.
+        """
+        self._link.find()
+        if self.caller == "kernel":
+            self.attach("kernel")
+
+    def attach(self, who: str) -> None:
+        """Hold the daemon's event stream open in the background until `close`: it will not stop for idleness."""
+        if self._attachment is None:
+            self._attachment = Attachment.share(self._link, who)
+
+    def close(self) -> None:
+        """Close all connections; the daemon goes on."""
+        if self._attachment is not None:
+            self._attachment.release()
+            self._attachment = None
+        self._pool.close()
+
+    # the table:
+
+    status = blocking(api.status)
+    providers = blocking(api.providers)
+    models = blocking(api.models)
+    limits = blocking(api.limits)
+    breakers = blocking(api.breakers)
+    settings = blocking(api.settings)
+    keys = blocking(api.keys)
+    offer_keys = blocking(api.offer_keys)
+    reset_breaker = blocking(api.reset_breaker)
+    add_provider = blocking(api.add_provider)
+    recheck_provider = blocking(api.recheck_provider)
+    park_provider = blocking(api.park_provider)
+    stop_daemon = blocking(api.stop_daemon)
+    why = blocking(api.why)
+    last = blocking(api.last)
+    calls = blocking(api.calls)
+    attempts = blocking(api.attempts)
+    errors = blocking(api.errors)
+    limit_history = blocking(api.limit_history)
+    breaker_history = blocking(api.breaker_history)
+    history = blocking(api.history)
+    sql = blocking(api.sql)
+    explain = blocking(explain.explain)
+
+    @overload
+    def ask(
+        self, prompt: api.Prompt, *, stream: Literal[False] = False, **options: Unpack[api.AskOptions]
+    ) -> Reply: ...
+    @overload
+    def ask(self, prompt: api.Prompt, *, stream: Literal[True], **options: Unpack[api.AskOptions]) -> ReplyStream: ...
+    def ask(
+        self,
+        prompt: api.Prompt,
+        *,
+        profile: str | None = None,
+        model: str | None = None,
+        system: str | None = None,
+        max_tokens: int | None = None,
+        temperature: float | None = None,
+        failover: bool = True,
+        stream: bool = False,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        tool_choice: Any = None,
+        json_mode: bool = False,
+        stop: Sequence[str] | None = None,
+        extra: Mapping[str, Any] | None = None,
+    ) -> Reply | ReplyStream:
+        """Ask a model; profiles are tried by priority until one answers.
+
+        Args:
+            prompt: text, or messages in the OpenAI chat form.
+            profile: asked first; the others follow unless `failover` is False.
+            model: instead of the profile's own.
+            system: system prompt.
+            max_tokens: longest answer.
+            temperature: as the provider defines it.
+            failover: whether other profiles may answer.
+            stream: return the pieces of text as they come; `.reply` of the iterator is there at its end.
+            tools: tools in the OpenAI form, passed through.
+            tool_choice: passed through.
+            json_mode: have the model answer with a JSON object.
+            stop: texts that end the answer.
+            extra: further fields of the provider's own request body.
+
+        Raises:
+            TundraError: why nobody answered. An interrupt closes the connection, which cancels the call upstream.
+        """
+        question = api.question(
+            prompt,
+            profile=profile,
+            model=model,
+            system=system,
+            max_tokens=max_tokens,
+            temperature=temperature,
+            failover=failover,
+            tools=tools,
+            tool_choice=tool_choice,
+            json_mode=json_mode,
+            stop=stop,
+            extra=extra,
+        )
+        return self.ask_as(question, stream=stream)
+
+    @overload
+    def ask_as(self, question: Ask, *, stream: Literal[False] = False) -> Reply: ...
+    @overload
+    def ask_as(self, question: Ask, *, stream: Literal[True]) -> ReplyStream: ...
+    @overload
+    def ask_as(self, question: Ask, *, stream: bool) -> Reply | ReplyStream: ...
+    def ask_as(self, question: Ask, *, stream: bool = False) -> Reply | ReplyStream:
+        """Ask a question that is made already (`api.question`)."""
+        question = api.by(question, self.caller)
+        if stream:
+            return ReplyStream(self._events(api.ask_stream(question)))
+        return self._do(api.ask(question))
+
+    def run(
+        self,
+        command: str,
+        *,
+        timeout: float | None = None,
+        cwd: str | os.PathLike[str] | None = None,
+        env: Mapping[str, str] | None = None,
+        on_output: Callable[[str], None] | None = None,
+    ) -> Run:
+        """Run a shell command line in a PTY and wait for its end.
+
+        Args:
+            command: as typed into a shell.
+            timeout: seconds it may take.
+            cwd: working directory; this process's by default.
+            env: variables set beside the daemon's.
+            on_output: called with each piece of output as it comes.
+
+        Raises:
+            Timeout: it took longer, and was ended.
+            SpawnFailed, AtCapacity: it could not be started. An interrupt ends the command and every process of it.
+        """
+        return self.ptys.run(command, timeout=timeout, cwd=cwd, env=env, on_output=on_output)
+
+    # carrying calls:
+
+    def _do(self, step: Step[T]) -> T:
+        if isinstance(step, Call):
+            return self._send(step)
+        try:
+            call = next(step)
+            while True:
+                try:
+                    found = self._send(call)
+                except TundraError as error:
+                    call = step.throw(error)
+                else:
+                    call = step.send(found)
+        except StopIteration as done:
+            result: T = done.value
+            return result
+
+    def _send(self, call: Call[T]) -> T:
+        wire, response = self._request(call)
+        try:
+            answer = Answer(response.status, _lower(response), response.read())
+        except GONE as exc:
+            wire.close()
+            raise self._broken(exc) from exc
+        except BaseException:
+            wire.close()  # an interrupt: the daemon sees the close and cancels
+            raise
+        if response.will_close:
+            wire.close()
+        else:
+            self._pool.put(wire)
+        return read(call, answer, bridged=wire.place.is_bridged)
+
+    def _events(self, call: Call[Any]) -> Generator[Event, None, None]:
+        """The events of a stream; closing the iterator closes the connection at once."""
+        wire, response = self._request(call)
+        try:
+            if response.status >= 400:
+                answer = Answer(response.status, _lower(response), response.read())
+                raise refusal(answer, bridged=wire.place.is_bridged)
+            parser = Parser()
+            while chunk := response.read1(65536):
+                yield from parser.feed(chunk)
+        except GONE as exc:
+            raise self._broken(exc) from exc
+        finally:
+            response.close()
+            wire.close()
+
+    def _request(self, call: Call[Any]) -> tuple[Wire, Any]:
+        """Send a call; the answer's head has come when this returns.
+
+        A call is sent twice only when it cannot have been processed: no connection was made, or it is a GET.
+        """
+        place = self._link.place or self._link.find()
+        for _ in range(ATTEMPTS):
+            wire = self._pool.take(place)
+            was_kept = wire.is_kept
+            try:
+                if wire.sock is None:
+                    wire.connect()
+            except OSError as exc:
+                wire.close()
+                lost = self._link.lost(exc)
+                if not self._link.can_find_again:
+                    raise lost from exc
+                place = self._link.find()
+                continue
+            try:
+                return wire, self._exchange(wire, call)
+            except GONE as exc:
+                wire.close()
+                lost = self._broken(exc)
+                if not (was_kept and call.is_safe) or isinstance(exc, TimeoutError):
+                    raise lost from exc
+            except BaseException:
+                wire.close()
+                raise
+        raise lost
+
+    def _exchange(self, wire: Wire, call: Call[Any]) -> Any:
+        wire.set_timeout(call.timeout)
+        wire.request(
+            call.method, wire.place.prefix + call.target, body=call.payload, headers=call.headers | wire.place.headers
+        )
+        return wire.getresponse()
+
+    def _broken(self, exc: Exception) -> TundraError:
+        place = self._link.place
+        if place is not None and place.is_bridged:
+            return self._link.lost(exc)
+        if isinstance(exc, TimeoutError):
+            return IpcError(kind="silent", problem="the daemon accepted the call but did not answer in time")
+        return died()
+
+
+class ReplyStream:
+    """The pieces of an answer as they come; `.reply` is there at the end, `.notices` grows meanwhile.
+
+    Set `on_notice` to be told of waits, retries and failovers at once. Closing it before its end cancels the call.
+    """
+
+    def __init__(self, events: Generator[Event, None, None]) -> None:
+        self._events = events
+        self._reader = AnswerReader()
+        self.on_notice: OnNotice | None = None
+
+    @property
+    def reply(self) -> Reply:
+        if self._reader.reply is None:
+            not_yet("reply")
+        return self._reader.reply
+
+    @property
+    def notices(self) -> Sequence[Mapping[str, Any]]:
+        return self._reader.notices
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        try:
+            for event in self._events:
+                told = len(self._reader.notices)
+                piece = self._reader.take(event)
+                if self.on_notice is not None and len(self._reader.notices) > told:
+                    self.on_notice(self._reader.notices[-1])
+                if piece:
+                    return piece
+                if self._reader.is_done:
+                    break
+            self._reader.ended()
+        except BaseException:
+            self.close()
+            raise
+        self.close()
+        raise StopIteration
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection; before the end of the answer this cancels the call."""
+        self._events.close()
+
+
+def _lower(response: Any) -> dict[str, str]:
+    return {name.lower(): value for name, value in response.getheaders()}
