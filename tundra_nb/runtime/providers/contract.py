@@ -69,7 +69,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     """The model that answered, by its own word; the requested one when it did not say."""
     usage: Usage
     stop_reason: str | None = None
-    """In the OpenAI form's words, whoever answered: stop, length, tool_calls, content_filter; else the provider's own."""
+    """In the OpenAI form's words, whoever answered (stop, length, tool_calls, content_filter); else the provider's."""
     tool_calls: tuple[ToolCall, ...] = ()
     request_id: str | None = None
     cost_usd: float | None = None

@@ -1,0 +1,303 @@
+"""From an error answer to one class of the error tree: the outcome table as code.
+
+A body is first read into a `Fault` (whatever its form: OpenAI, Anthropic, OpenRouter, llama.cpp, vLLM, Ollama, FastAPI,
+Google's list), then `classify` decides by its stable words, then by its prose where a vendor has no word for the case,
+then by the status. The same two steps serve error statuses, error bodies under status 200 and errors inside a stream.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+
+from tundra_nb.errors import (
+    ApiError,
+    HttpError,
+    KeyRejected,
+    Moderated,
+    ParseError,
+    ProviderError,
+    QuotaSpent,
+    RateLimited,
+    RequestRejected,
+    Unsupported,
+)
+
+from . import headers
+from .contract import Target
+
+MAX_DETAIL = 300
+"""Characters of a provider's own words that an error carries."""
+
+
+class Fault(msgspec.Struct, frozen=True, kw_only=True):
+    """What an error body says, whatever its form."""
+
+    message: str = ""
+    words: frozenset[str] = frozenset()
+    """Every stable word in it, in lower case: type, code, error_type, error_code."""
+    field: str | None = None
+    """The request's field that it is about."""
+    status: int | None = None
+    """The status that the body itself names."""
+    retry_after: float | None = None
+
+
+_CONTEXT = frozenset(
+    {"context_length_exceeded", "exceed_context_size_error", "token_limit_exceeded", "string_above_max_length"}
+)
+_QUOTA = frozenset(
+    {
+        "insufficient_quota",
+        "billing_error",
+        "billing_hard_limit_reached",
+        "billing_not_active",
+        "enforced_spend_limit_reached",
+        "payment_required",
+        "insufficient_credits",
+    }
+)
+_MODERATION = frozenset(
+    {"content_policy_violation", "content_filter", "moderation_blocked", "refusal", "responsibleaipolicyviolation"}
+)
+_KEY = frozenset(
+    {"invalid_api_key", "authentication_error", "permission_error", "unauthenticated", "account_deactivated"}
+)
+_MODEL = frozenset({"model_not_found", "deploymentnotfound", "model_not_available"})
+_LIMIT = frozenset({"rate_limit_error", "rate_limit_exceeded", "resource_exhausted"})
+_WAIT_402 = "openrouter_in_flight_budget"
+"""OpenRouter's 402 that passes by itself: running requests hold the budget."""
+
+_CONTEXT_PROSE = re.compile(
+    r"maximum context length|context (?:length|window|size|limit)|prompt is too long"
+    r"|input (?:is|tokens?) .{0,20}too long|input length .{0,40}exceed|exceeds? .{0,30}context",
+    re.IGNORECASE,
+)
+_QUOTA_PROSE = re.compile(
+    r"credit balance is too low|specified (?:api|workspace api) usage limits|spend(?:ing)? limit|insufficient credits",
+    re.IGNORECASE,
+)
+_MODERATION_PROSE = re.compile(
+    r"content (?:management )?policy|safety system|flagged|moderation|guardrail|usage polic", re.IGNORECASE
+)
+_KEY_PROSE = re.compile(r"api[ _-]key not valid|invalid api[ _-]key|incorrect api[ _-]key", re.IGNORECASE)
+_MODEL_PROSE = re.compile(
+    r"model.{0,120}(?:not found|does not exist|not exist|not available|is not a valid|not loaded|decommissioned"
+    r"|unknown)|not a valid model|no (?:allowed )?(?:endpoints|providers) (?:found|are available)|unknown model"
+    r"|invalid model|^model: ",
+    re.IGNORECASE | re.DOTALL,
+)
+_CAPABILITY_PROSE: dict[str, re.Pattern[str]] = {
+    "tools": re.compile(
+        r"not support (?:tool|function)|support tool use|tools? (?:are|is) not supported|tool(?:s|_choice)? param"
+        r"|enable-auto-tool-choice|tool(?:s| use| calling) (?:is |are )?(?:not supported|unsupported)",
+        re.IGNORECASE,
+    ),
+    "vision": re.compile(
+        r"not support (?:image|vision|multimodal)|support image|image (?:input|url)s? (?:is|are) (?:not supported|only)"
+        r"|is not a multimodal model|mmproj",
+        re.IGNORECASE,
+    ),
+    "json": re.compile(
+        r"response_format.{0,80}(?:not supported|unsupported)|not support (?:json|response_format|structured)"
+        r"|json mode is not",
+        re.IGNORECASE,
+    ),
+    "stream": re.compile(
+        r"not support stream|stream(?:ing)? (?:is )?(?:not supported|unsupported)|verified to stream", re.IGNORECASE
+    ),
+}
+_STATUS_OF_WORD: dict[str, int] = {
+    "invalid_request_error": 400,
+    "invalid_request": 400,
+    "invalid_prompt": 400,
+    "badrequesterror": 400,
+    "exceed_context_size_error": 400,
+    "authentication_error": 401,
+    "billing_error": 402,
+    "payment_required": 402,
+    "permission_error": 403,
+    "not_found_error": 404,
+    "notfounderror": 404,
+    "conflict_error": 409,
+    "request_too_large": 413,
+    "rate_limit_error": 429,
+    "rate_limit_exceeded": 429,
+    "insufficient_quota": 429,
+    "api_error": 500,
+    "server_error": 500,
+    "internalservererror": 500,
+    "provider_unavailable": 502,
+    "unavailable_error": 503,
+    "provider_overloaded": 503,
+    "timeout_error": 504,
+    "timeout": 504,
+    "overloaded_error": 529,
+}
+"""The status an error would have had, had it not come inside a 200."""
+_FIELD_PROSE = re.compile(r"^([a-z_]+(?:[.\[][\w.\[\]]*)?): ")
+_AGAIN = re.compile(
+    r"(?:try again|retry)(?: your request)? (?:in|after) ([\d.]+(?:ns|us|µs|ms|[smhd])(?:[\d.]+[a-zµ]+)*)"
+)
+_MASKED_KEY = re.compile(r"\b(?:sk|pk|rk|gsk|xai|key|AIza)[-_][\w*.…-]{8,}|\S*\*{3,}\S*")
+
+
+def read(value: Any) -> Fault | None:
+    """The fault in a decoded JSON body; None when it holds no error."""
+    if isinstance(value, list) and len(value) == 1:  # Google's OpenAI form
+        value = value[0]
+    if not isinstance(value, dict):
+        return None
+    error = value.get("error")
+    if isinstance(error, dict):
+        return _read_dict(error)
+    if isinstance(error, str) and error:
+        return Fault(message=error, words=_words((value.get("code"), value.get("type"))))
+    if value.get("object") == "error":  # vLLM before 0.10
+        return _read_dict(value)
+    detail = value.get("detail")
+    if detail and "choices" not in value:  # FastAPI
+        return _read_detail(detail)
+    return None
+
+
+def read_body(body: bytes) -> Fault | None:
+    """The fault in the body of an error status; None when it is no JSON. A bare `message` will do."""
+    try:
+        value = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+    fault = read(value)
+    if fault is None and isinstance(value, dict):
+        message = value.get("message") or value.get("Message") or value.get("msg")
+        return Fault(message=message if isinstance(message, str) else "", words=_words((value.get("code"),)))
+    return fault
+
+
+def answer_error(
+    target: Target, model: str, status: int, *, retry_after: float | None, body: bytes, fault: Fault | None
+) -> ProviderError:
+    """Classify an answer with an error status, whether its body could be read (`fault`) or not."""
+    if fault is not None:
+        return classify(target, model, status, fault, retry_after)
+    text = body[:2000].decode("utf-8", "replace").strip()
+    if status == 407:
+        return HttpError(profile=target.profile, host=host_of(target), kind="proxy", cause="407 from the proxy")
+    if text and status in (400, 401, 403, 404, 405) and (_is_html(text) or status in (404, 405)):
+        what = "a web page" if _is_html(text) else "no API error"
+        return ParseError(profile=target.profile, problem=f"status {status} with {what} in the body")
+    return classify(target, model, status, Fault(message="" if _is_html(text) else text), retry_after)
+
+
+def classify(
+    target: Target, model: str, status: int | None, fault: Fault, retry_after: float | None = None
+) -> ProviderError:
+    """The error that stands for a fault.
+
+    Args:
+        target: whom was asked.
+        model: which model was asked for.
+        status: of the answer; None or 200 when the error came inside a successful one.
+        fault: what the body says.
+        retry_after: what the headers say, in seconds; the body's own word serves when they say nothing.
+    """
+    if status is None or status < 400:
+        status = fault.status or next((_STATUS_OF_WORD[w] for w in sorted(fault.words) if w in _STATUS_OF_WORD), 500)
+    words, prose = fault.words, fault.message
+    detail = clip(prose, target.key)
+    if retry_after is None:
+        retry_after = fault.retry_after
+    wrong = status in (400, 404, 413, 422, 500, 501)
+
+    def unsupported(kind: str) -> Unsupported:
+        return Unsupported(profile=target.profile, detail=detail, kind=kind, model=model, status=status)
+
+    if words & _CONTEXT or (wrong and _CONTEXT_PROSE.search(prose)):
+        return unsupported("context")
+    if _WAIT_402 in words and status == 402:
+        return RateLimited(profile=target.profile, detail=detail, retry_after=retry_after)
+    if words & _QUOTA or status == 402 or (status in (400, 403) and _QUOTA_PROSE.search(prose)):
+        return QuotaSpent(profile=target.profile, detail=detail, status=status)
+    if words & _MODERATION or (status in (400, 403) and _MODERATION_PROSE.search(prose)):
+        return Moderated(profile=target.profile, detail=detail, status=status)
+    if words & _MODEL:
+        return unsupported("model")
+    if status in (401, 403) or (status == 400 and (words & _KEY or _KEY_PROSE.search(prose))):
+        return KeyRejected(profile=target.profile, detail=detail, status=status, variable=target.key_variable)
+    if wrong:
+        for kind, pattern in _CAPABILITY_PROSE.items():
+            if pattern.search(prose):
+                return unsupported(kind)
+        if status in (400, 404) and _MODEL_PROSE.search(prose):
+            return unsupported("model")
+    if status == 429 or words & _LIMIT:
+        return RateLimited(profile=target.profile, detail=detail, retry_after=retry_after)
+    if status in (404, 405):
+        problem = f"status {status}: there is no such address at {host_of(target)}"
+        return ParseError(profile=target.profile, problem=f"{problem} ({detail})" if detail else problem)
+    if status == 408 or status >= 500:
+        return ApiError(profile=target.profile, detail=detail, status=status, retry_after=retry_after)
+    return RequestRejected(profile=target.profile, detail=detail, status=status, field=fault.field)
+
+
+def clip(text: str, key: str = "") -> str:
+    """A provider's own words: one line, shortened, without any key, even a masked one (ends of a key identify it)."""
+    if key:
+        text = text.replace(key, "[key]")
+    text = _MASKED_KEY.sub("[key]", " ".join(text.split()))
+    return text if len(text) <= MAX_DETAIL else text[: MAX_DETAIL - 1] + "…"
+
+
+def host_of(target: Target) -> str:
+    """Host and port of the target, without credentials that an URL may carry."""
+    return target.base_url.partition("://")[2].partition("/")[0].rpartition("@")[2]
+
+
+def _read_dict(error: dict[str, Any]) -> Fault:
+    message = error.get("message")
+    text = message if isinstance(message, str) else msgspec.json.encode(error).decode()
+    code = error.get("code")
+    details = error.get("details")
+    words = [error.get("type"), code, error.get("status")]
+    retry_after = None
+    if isinstance(details, dict):  # Anthropic
+        words.append(details.get("error_code"))
+    elif isinstance(details, list):  # Google
+        told = (d.get("retryDelay") for d in details if isinstance(d, dict))
+        retry_after = next((headers.duration(t) for t in told if isinstance(t, str)), None)
+    if retry_after is None and (again := _AGAIN.search(text)):
+        retry_after = headers.duration(again.group(1))
+    param = error.get("param")
+    prefix = _FIELD_PROSE.match(text)
+    return Fault(
+        message=text,
+        words=_words(words),
+        field=param if isinstance(param, str) and param else prefix.group(1) if prefix else None,
+        status=status_in(code),
+        retry_after=retry_after,
+    )
+
+
+def _read_detail(detail: Any) -> Fault:
+    if isinstance(detail, list) and detail and isinstance(detail[0], dict):
+        place = [str(part) for part in detail[0].get("loc", ()) if part != "body"]
+        return Fault(message=str(detail[0].get("msg", "")), field=".".join(place) or None)
+    return Fault(message=detail if isinstance(detail, str) else msgspec.json.encode(detail).decode())
+
+
+def status_in(code: Any) -> int | None:
+    """The HTTP status that a body's `code` is, if it is one."""
+    if isinstance(code, str) and code.isdecimal() and len(code) == 3:
+        code = int(code)
+    return code if isinstance(code, int) and not isinstance(code, bool) and 400 <= code <= 599 else None
+
+
+def _words(values: Iterable[Any]) -> frozenset[str]:
+    return frozenset(value.lower() for value in values if isinstance(value, str))
+
+
+def _is_html(text: str) -> bool:
+    return text[:200].lstrip("\ufeff \t\r\n").lower().startswith(("<!doctype", "<html", "<head", "<body", "<?xml"))

@@ -1,0 +1,106 @@
+"""Reading each vendor's model list. What a list does not say stays None."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from tundra_nb.errors import ParseError
+
+from .contract import ModelInfo
+
+Entry = dict[str, Any]
+
+
+def read(profile: str, body: bytes, entry: Callable[[Entry], ModelInfo]) -> list[ModelInfo]:
+    """Read a model list, one `entry` each; entries without a name are left out.
+
+    Raises:
+        ParseError: it is no model list.
+    """
+    try:
+        value = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError) as exc:
+        raise ParseError(profile=profile, problem="the model list is not valid JSON") from exc
+    entries = value.get("data") if isinstance(value, dict) else None
+    if not isinstance(entries, list):
+        raise ParseError(profile=profile, problem="the model list has no list in it")
+    return [
+        entry(told) for told in entries if isinstance(told, dict) and isinstance(told.get("id"), str) and told["id"]
+    ]
+
+
+def from_openai(told: Entry) -> ModelInfo:
+    """OpenAI (name and date only), llama.cpp (`meta.n_ctx`) and vLLM (`max_model_len`)."""
+    meta = told.get("meta")
+    meta = meta if isinstance(meta, dict) else {}
+    context = (
+        _count(told.get("max_model_len"))
+        or _count(told.get("context_length"))
+        or _count(meta.get("n_ctx"))
+        or _count(meta.get("n_ctx_train"))
+    )
+    return ModelInfo(model=told["id"], context_tokens=context, created_at=_number(told.get("created")))
+
+
+def from_openrouter(told: Entry) -> ModelInfo:
+    """OpenRouter: prices are USD per token, as text; -1 stands for "depends" (its routers)."""
+    pricing = told.get("pricing")
+    pricing = pricing if isinstance(pricing, dict) else {}
+    architecture = told.get("architecture")
+    inputs = architecture.get("input_modalities") if isinstance(architecture, dict) else None
+    able = told.get("supported_parameters")
+    return ModelInfo(
+        model=told["id"],
+        context_tokens=_count(told.get("context_length")),
+        input_usd=_per_million(pricing.get("prompt")),
+        output_usd=_per_million(pricing.get("completion")),
+        created_at=_number(told.get("created")),
+        vision="image" in inputs if isinstance(inputs, list) else None,
+        tools="tools" in able if isinstance(able, list) else None,
+        deprecated=told.get("expiration_date") is not None,
+    )
+
+
+def from_anthropic(told: Entry) -> ModelInfo:
+    """Anthropic's list, with lifecycle and capabilities where the server tells them."""
+    able = told.get("capabilities")
+    image = able.get("image_input") if isinstance(able, dict) else None
+    vision = image.get("supported") if isinstance(image, dict) else None
+    return ModelInfo(
+        model=told["id"],
+        context_tokens=_count(told.get("max_input_tokens")),
+        created_at=_when(told.get("created_at")),
+        vision=vision if isinstance(vision, bool) else None,
+        deprecated=told.get("lifecycle", "active") != "active",
+    )
+
+
+def _count(value: Any) -> int | None:
+    return (
+        int(value) if isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < 1 << 53 else None
+    )
+
+
+def _number(value: Any) -> float | None:
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) and value > 0 else None
+
+
+def _per_million(value: Any) -> float | None:
+    try:
+        price = float(value)
+    except (TypeError, ValueError):
+        return None
+    return round(price * 1e6, 9) if price >= 0 else None
+
+
+def _when(value: Any) -> float | None:
+    if not isinstance(value, str):
+        return _number(value)
+    try:
+        return dt.datetime.fromisoformat(value).timestamp() or None
+    except (ValueError, OverflowError):
+        return None

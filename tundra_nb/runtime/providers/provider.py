@@ -1,0 +1,306 @@
+"""One profile made callable: key, wire format, transport, model list.
+
+What does not change from call to call (URL, headers with the key) is made once per key. `exchange` does the I/O.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+import time
+from collections.abc import AsyncGenerator, Callable
+
+import httpx
+
+from tundra_nb.errors import (
+    KeyMissing,
+    KeyRejected,
+    ParseError,
+    TundraError,
+    Unsupported,
+)
+from tundra_nb.settings import VENDORS, DeadlineSettings, ProfileSettings
+from tundra_nb.types import Ask, Usage
+
+from . import classify, models, prices, sse
+from .anthropic import AnthropicFormat
+from .check import check_ask
+from .contract import Answer, ModelInfo, Seen, Target, WireFormat
+from .exchange import Exchange, Line
+from .openai import OpenAIFormat
+from .openrouter import OpenRouterFormat
+
+FORMATS: dict[str, Callable[[Target], WireFormat]] = {
+    "openai": OpenAIFormat,
+    "local": OpenAIFormat,
+    "openrouter": OpenRouterFormat,
+    "anthropic": AnthropicFormat,
+}
+"""Wire format by kind of profile."""
+
+MODELS_SECONDS = 20.0
+"""Total deadline of a model list."""
+NEAREST_SECONDS = 3.0
+"""How long "did you mean" may take, when the model list must be fetched for it."""
+MODELS_FRESH_SECONDS = 600.0
+"""How long a model list serves before it is fetched again."""
+_VERSIONED = re.compile(r"/v\d+[a-z0-9]*(?:/|$)")
+"""A path that names its own version (`/v1`, Google's `/v1beta/openai`) is taken as it is."""
+
+
+def normalise(kind: str, base_url: str) -> str:
+    """The base URL as wire formats want it: no slash at its end; with a version for the OpenAI form, else without."""
+    url = base_url.strip().rstrip("/")
+    if kind == "anthropic":
+        return url.removesuffix("/messages").removesuffix("/v1")
+    url = url.removesuffix("/chat/completions")
+    return url if _VERSIONED.search(url) else f"{url}/v1"
+
+
+class Provider:
+    """One profile and the way to it.
+
+    Args:
+        profile: which.
+        transport: shared by all providers; not closed here.
+        key: gives the key of the profile, None when it is not there. Asked anew for each call, so that a key offered
+            later serves.
+        monotonic: seconds, for `Seen`.
+        deadlines: connect, idle, total.
+        now: seconds since the epoch, to read points of time in headers from.
+    """
+
+    def __init__(
+        self,
+        profile: ProfileSettings,
+        transport: httpx.AsyncBaseTransport,
+        *,
+        key: Callable[[], str | None],
+        monotonic: Callable[[], float] = time.monotonic,
+        deadlines: DeadlineSettings,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self.profile = profile
+        self.chosen_model: str | None = profile.model or None
+        """The model asked when the caller names none; None until it is chosen."""
+        self._base_url = normalise(profile.kind, profile.base_url or VENDORS[profile.kind][0])
+        self._key = key
+        self._line = Line(transport, deadlines, monotonic, now)
+        self._prepared: _Prepared | None = None
+        self._models: list[ModelInfo] | None = None
+        self._known: dict[str, ModelInfo] = {}
+        self._models_at = 0.0
+
+    def __repr__(self) -> str:
+        return f"<Provider {self.profile.name} ({self.profile.kind} at {self.profile.base_url})>"
+
+    async def attempt(
+        self, ask: Ask, model: str, seen: Seen, record: bool = False
+    ) -> AsyncGenerator[str | Answer, None]:
+        """Ask once. Gives pieces of text as they arrive, then exactly one `Answer`.
+
+        Closing the generator, or cancelling the task in it, closes the connection at once.
+
+        Args:
+            ask: what to ask; `ask.stream` decides whether the answer is streamed.
+            model: which model.
+            seen: filled while the attempt runs, also when it fails.
+            record: keep request and response bodies in `seen`, and an excerpt in parse errors.
+
+        Raises:
+            TundraError: what went wrong, as the outcome table has it.
+        """
+        ready = self._ready()
+        size = check_ask(ask)
+        if (known := self._known.get(model)) is not None:
+            models.refuse(self.profile.name, known, ask, size)
+        body = ready.wire.body(ask, model)
+        kept: list[bytes] | None = None
+        if record:
+            seen.request_body = body
+            kept = []
+        limits = self._line.deadlines
+        # unstreamed, the first byte comes with the last: there only the total deadline means something
+        idle = limits.idle_seconds if ask.stream else limits.total_seconds
+        exchange = Exchange(self._line, ready.target, seen, kept, idle=idle, total=limits.total_seconds)
+        try:
+            try:
+                status = await exchange.send("POST", ready.url, ready.headers, body)
+                if status != 200:
+                    body = await exchange.failure_body()
+                    raise ready.wire.error(model, status, seen.retry_after, body)
+                if ask.stream and exchange.is_event_stream:
+                    async with contextlib.aclosing(self._stream(exchange, ready.wire, model)) as pieces:
+                        async for piece in pieces:
+                            yield piece
+                else:
+                    answer = ready.wire.answer(model, await exchange.body())
+                    seen.request_id = seen.request_id or answer.request_id
+                    if answer.text:
+                        yield answer.text
+                    yield answer
+            finally:
+                await exchange.aclose()
+        except ParseError as exc:
+            if kept and not exc.excerpt:
+                start = b"".join(kept)[-1000:].decode("utf-8", "replace")
+                exc.excerpt = classify.clip(start, ready.target.key)
+            raise
+        except Unsupported as exc:
+            if exc.kind == "model" and exc.nearest is None:
+                exc.nearest = await self._nearest(model)
+            raise
+        finally:
+            if kept:
+                response = b"".join(kept)
+                secret = ready.target.key.encode()
+                seen.response_body = response.replace(secret, b"[key]") if secret else response
+
+    async def models(self, refresh: bool = False) -> list[ModelInfo]:
+        """The models that this profile's provider lists; kept for ten minutes.
+
+        With `refresh` the list is fetched anew, and the key is proved even where the list is public.
+
+        Raises:
+            TundraError: the list cannot be had.
+        """
+        if self._models is not None and not refresh and self._line.monotonic() - self._models_at < MODELS_FRESH_SECONDS:
+            return self._models
+        ready = self._ready()
+        wire = ready.wire
+        if refresh and wire.check_url != wire.models_url:
+            await self._get(ready, wire.check_url)
+        found = wire.models(await self._get(ready, wire.models_url))
+        if self.profile.kind != "local":
+            await asyncio.to_thread(prices.load)
+            found = [self._completed(model) for model in found]
+        self._models = found
+        self._known = {model.model: model for model in found}
+        self._models_at = self._line.monotonic()
+        return found
+
+    async def choose_model(self) -> str:
+        """The model to ask when the caller names none: the profile's, or one from the provider's own list.
+
+        Raises:
+            Unsupported: the list is empty.
+            TundraError: the list cannot be had.
+        """
+        if self.chosen_model is None:
+            found = models.choose(self.profile.kind, await self.models())
+            if found is None:
+                detail = "the provider lists none; set `model` of the profile"
+                raise Unsupported(profile=self.profile.name, kind="model", model="", detail=detail)
+            self.chosen_model = found
+        return self.chosen_model
+
+    def cost(self, model: str, usage: Usage) -> tuple[float | None, str | None]:
+        """Cost of an answer of this profile in USD, and the price table it is by."""
+        return prices.cost(self.profile.kind, model, usage, self._base_url)
+
+    def _ready(self) -> _Prepared:
+        """Wire format, URL and headers, made once per key."""
+        profile = self.profile
+        key = (self._key() or "").strip()
+        if not key and profile.api_key_env:
+            raise KeyMissing(profile=profile.name, variable=profile.api_key_env)
+        ready = self._prepared
+        if ready is None or ready.target.key != key:
+            if not key.isascii() or not key.isprintable():
+                detail = "it holds characters that cannot be sent"
+                raise KeyRejected(profile=profile.name, status=401, variable=profile.api_key_env, detail=detail)
+            target = Target(
+                profile=profile.name,
+                kind=profile.kind,
+                base_url=self._base_url,
+                key=key,
+                key_variable=profile.api_key_env,
+            )
+            ready = self._prepared = _Prepared(FORMATS[profile.kind](target), target)
+        return ready
+
+    async def _stream(self, exchange: Exchange, wire: WireFormat, model: str) -> AsyncGenerator[str | Answer, None]:
+        parser = sse.Parser()
+        reader = wire.reader(model)
+        delivered = False
+        while not reader.done:
+            chunk = await exchange.next()
+            pieces: list[str] = []
+            failure: TundraError | None = None
+            try:
+                for event, data in parser.close() if chunk is None else parser.feed(chunk):
+                    pieces += reader.feed(event, data)
+            except TundraError as exc:
+                failure = exc
+            except sse.EventTooLongError as exc:
+                failure = ParseError(profile=self.profile.name, problem=str(exc))
+            # text that came in one chunk with an error is given only after other text: as long as nothing has been
+            # delivered, the call may still be repeated elsewhere
+            if pieces and (failure is None or delivered):
+                delivered = True
+                yield "".join(pieces)
+            if failure is not None:
+                raise failure
+            if chunk is None:
+                break
+        answer = reader.finish()
+        exchange.seen.request_id = exchange.seen.request_id or answer.request_id
+        await exchange.drain()
+        yield answer
+
+    async def _get(self, ready: _Prepared, url: str) -> bytes:
+        """Read a whole answer of a GET; the key goes along.
+
+        Raises:
+            TundraError: whatever an attempt may raise.
+        """
+        total = min(self._line.deadlines.total_seconds, MODELS_SECONDS)
+        exchange = Exchange(self._line, ready.target, Seen(), None, idle=total, total=total)
+        try:
+            status = await exchange.send("GET", httpx.URL(url), ready.headers, b"")
+            if status != 200:
+                body = await exchange.failure_body()
+                raise ready.wire.error("", status, exchange.seen.retry_after, body)
+            return await exchange.body()
+        finally:
+            await exchange.aclose()
+
+    async def _nearest(self, model: str) -> str | None:
+        """The name that was meant; best effort, because an error is being told already."""
+        try:
+            async with asyncio.timeout(NEAREST_SECONDS):
+                return models.closest(model, await self.models())
+        except (TundraError, TimeoutError):
+            return None
+
+    def _completed(self, model: ModelInfo) -> ModelInfo:
+        """Fill in from the price table what the provider's list does not say."""
+        if model.context_tokens is not None and model.input_usd is not None:
+            return model
+        table = prices.listed(self.profile.kind, model.model, self._base_url)
+        if table is None:
+            return model
+        return ModelInfo(
+            model=model.model,
+            context_tokens=model.context_tokens or table.context_tokens,
+            input_usd=table.input_usd if model.input_usd is None else model.input_usd,
+            output_usd=table.output_usd if model.output_usd is None else model.output_usd,
+            created_at=model.created_at,
+            vision=model.vision,
+            tools=model.tools,
+            deprecated=model.deprecated,
+        )
+
+
+class _Prepared:
+    """What does not change from call to call."""
+
+    __slots__ = ("headers", "target", "url", "wire")
+
+    def __init__(self, wire: WireFormat, target: Target) -> None:
+        self.wire = wire
+        self.target = target
+        self.url = httpx.URL(wire.url)
+        # `identity`: a compressed stream would be held back for its compressor
+        self.headers = httpx.Headers([*wire.headers, ("accept-encoding", "identity")])
