@@ -27,7 +27,7 @@ from tundra_nb.runtime.providers.contract import Answer, Seen
 from tundra_nb.runtime.providers.provider import Provider
 from tundra_nb.runtime.resilience.breaker import Breaker, BreakerChange, Permit
 from tundra_nb.runtime.resilience.limiter import Limit, Limiter, LimitNotice, LimitPath, Reservation
-from tundra_nb.runtime.resilience.router import FailOver, Retry, Router
+from tundra_nb.runtime.resilience.router import Decision, FailOver, Retry, Router, exhausted, remaining
 from tundra_nb.runtime.telemetry.redact import Redactor
 from tundra_nb.settings import ProfileSettings, Settings
 from tundra_nb.types import (
@@ -35,6 +35,7 @@ from tundra_nb.types import (
     Attempt,
     AttemptOpened,
     BreakerEvent,
+    BreakerState,
     ErrorEvent,
     Event,
     Exchange,
@@ -180,14 +181,14 @@ class Operations:
 
     def park(self, name: str, error: errors.TundraError) -> None:
         """Take a profile out until settings change or it is rechecked; the reason is kept in the history."""
-        if isinstance(self._p.router.unavailable(name), type(error)):
+        if self._p.router.parked(name) is not None:
             return
         self._p.router.park(name, error)
         self._record_parked(name, error.reason, parked=True, message=json.dumps(error.to_wire()))
 
     def unpark(self, name: str, reason: str) -> None:
-        self._p.router.unpark(name)
-        self._record_parked(name, reason, parked=False, message=None)
+        if self._p.router.unpark(name):
+            self._record_parked(name, reason, parked=False, message=None)
 
     def _record_parked(self, name: str, reason: str, *, parked: bool, message: str | None) -> None:
         state = self._p.slots[name].breaker.state
@@ -293,33 +294,32 @@ class _Run:
         return self._reply(answer, profile)
 
     async def _answer(self) -> tuple[Answer, ProfileSettings]:
-        router = self._p.router
         if not self._p.slots:
             raise errors.ConfigError(problem="no profile is set up, so there is nobody to ask", remedy=FIRST_PROFILE)
-        candidates = router.candidates(self._ask.profile, failover=self._ask.failover)
+        queue = self._p.router.candidates(self._ask.profile, failover=self._ask.failover)
         self._tokens = estimate_tokens(self._ask)
+        first = queue[0] if queue else None
         cooling: list[ProfileSettings] = []
-        first = candidates[0] if candidates else None
-        for candidate in candidates:
+        while queue:
+            candidate = queue.pop(0)
             refusal = self._refusal(candidate)
             if isinstance(refusal, errors.RateLimited) and self._may_wait(refusal.retry_after):
-                cooling.append(candidate)  # asked after the others, once it may be
+                if candidate not in cooling:  # asked after the others, once it may be
+                    cooling.append(candidate)
+                    queue.append(candidate)
+                    continue
+                await self._pause(refusal.retry_after or 0.0, "wait", candidate.name, str(refusal))
             elif refusal is not None:
                 self._refuse(candidate, refusal)
-                if not self._ask.failover:
-                    raise refusal
-            elif (answer := await self._try(candidate, first)) is not None:
-                return answer, candidate
-        for candidate in cooling:
-            if (refusal := self._refusal(candidate)) is not None:
-                rest = getattr(refusal, "retry_after", None)
-                if not isinstance(refusal, errors.RateLimited) or not self._may_wait(rest):
-                    self._refuse(candidate, refusal)
-                    continue
-                await self._pause(rest or 0.0, "wait", candidate.name, str(refusal))
-            if (answer := await self._try(candidate, first)) is not None:
-                return answer, candidate
-        raise self._exhausted()
+                continue
+            decision = await self._try(candidate, first)
+            if isinstance(decision, Answer):
+                return decision, candidate
+            if decision.larger_context:
+                queue = remaining([candidate, *queue], candidate, decision, self._context_tokens)
+        if not self._ask.failover and self._failures:
+            raise next(iter(self._failures.values()))
+        raise exhausted(self._failures.values())
 
     def _refusal(self, candidate: ProfileSettings) -> errors.TundraError | None:
         """Why a profile is not to be asked now, without having asked it."""
@@ -331,68 +331,73 @@ class _Run:
     def _may_wait(self, seconds: float | None) -> bool:
         return seconds is not None and seconds <= self._p.settings.router.max_wait_seconds
 
-    async def _try(self, profile: ProfileSettings, first: ProfileSettings | None) -> Answer | None:
-        """Attempts at one profile; None when the next candidate is to be asked."""
+    def _context_tokens(self, profile: ProfileSettings) -> int | None:
+        return self._p.slots[profile.name].provider.context_tokens(self._ask.model)
+
+    async def _try(self, profile: ProfileSettings, first: ProfileSettings | None) -> Answer | FailOver:
+        """Attempts at one profile: its answer, or that the next candidate is to be asked."""
         slot = self._p.slots[profile.name]
-        model = await self._model(slot, first)
-        if model is None:
-            return None
-        cause = "first" if not self._failures else "failover"
-        if cause == "failover":
+        if self._failures:
             await self._notify("failover", profile.name, f"asking {profile.name}: {self._last_failure()}")
+        cause = "failover" if self._failures else "first"
+        try:
+            model = await self._model(slot, first)
+        except errors.TundraError as error:
+            self._refuse(profile, error)
+            return self._follow(self._p.router.decide(error, self._p.settings.router.retries), error)
         retries = 0
         backoff = 0.0
         while True:
+            entry = self._entry(slot, cause)
             try:
-                return await self._attempt(slot, model, cause, backoff)
+                return await self._attempt(slot, model, entry, backoff)
             except errors.TundraError as error:
                 self._failures[profile.name] = error
-                if self._delivered:
-                    raise
-                decision = self._p.router.decide(error, profile.name, retries)
-                if error.parks:
-                    self._o.park(profile.name, error)
-                if isinstance(decision, Retry):
-                    retries += 1
-                    backoff = decision.delay
-                    cause = "retry"
-                    await self._pause(decision.delay, "retry", profile.name, str(error))
-                elif isinstance(decision, FailOver) and self._ask.failover and not _is_shared_limit(error):
-                    return None
-                else:
-                    raise
+                decision = self._p.router.decide(
+                    error,
+                    retries,
+                    should_retry=entry.seen.should_retry,
+                    delivered=self._delivered,
+                    time_left=self._began + self._p.settings.router.deadline_seconds - self._clock.monotonic(),
+                )
+                if not isinstance(decision, Retry):
+                    return self._follow(decision, error)
+                retries += 1
+                cause, backoff = "retry", decision.delay
+                await self._pause(decision.delay, "retry", profile.name, str(error))
 
-    async def _model(self, slot: ProfileSlot, first: ProfileSettings | None) -> str | None:
+    def _follow(self, decision: Decision, error: errors.TundraError) -> FailOver:
+        """The failover that a decision allows; anything else ends the operation with the error."""
+        if isinstance(decision, FailOver) and self._ask.failover:
+            return decision
+        raise error
+
+    async def _model(self, slot: ProfileSlot, first: ProfileSettings | None) -> str:
         """The model to ask of this profile.
 
         A model that the caller named is asked of the first candidate and of others of the same kind; another vendor
         would not know it, so there the profile's own model is.
         """
         profile = slot.profile
-        wanted = self._ask.model
-        if wanted and (first is None or profile.kind == first.kind):
-            return wanted
-        if profile.model:
-            return profile.model
-        try:
-            return await slot.provider.choose_model()
-        except errors.TundraError as error:
-            self._refuse(profile, error)
-            if error.parks:
-                self._o.park(profile.name, error)
-            if not self._ask.failover:
-                raise
-            return None
+        if self._ask.model and (first is None or profile.kind == first.kind):
+            return self._ask.model
+        return profile.model or await slot.provider.choose_model()
 
-    async def _attempt(self, slot: ProfileSlot, model: str, cause: str, backoff: float) -> Answer:
-        profile = slot.profile
-        with self._entered(slot, model, cause, backoff) as entry:
-            if slot.breaker.state == "open":  # told at once, before waiting for a bucket
-                slot.breaker.admit()
-            path = self._o.path(slot, self._user)
-            max_wait = self._p.settings.router.max_wait_seconds
+    def _entry(self, slot: ProfileSlot, cause: str) -> _Entry:
+        self._attempts += 1
+        return _Entry(
+            self._p.ids.next(), self._clock.now_us(), self._attempts, cause, slot.breaker.state
+        )
+
+    async def _attempt(self, slot: ProfileSlot, model: str, entry: _Entry, backoff: float) -> Answer:
+        with self._settled(slot, model, entry, backoff):
+            if entry.breaker_state == "open":
+                slot.breaker.admit()  # refused at once, before waiting for a bucket
             entry.reservation = await self._p.limiter.reserve(
-                path, self._tokens, max_wait, self.operation_id
+                self._o.path(slot, self._user),
+                self._tokens,
+                self._p.settings.router.max_wait_seconds,
+                self.operation_id,
             )
             self._waited += entry.reservation.waited
             entry.permit = slot.breaker.admit()
@@ -404,12 +409,11 @@ class _Run:
                     operation_id=self.operation_id,
                     seq=entry.seq,
                     at=entry.at,
-                    profile=profile.name,
+                    profile=slot.profile.name,
                     model=model,
                 )
             )
             record = self._p.settings.record.content != "off"
-            answer: Answer | None = None
             async with aclosing(slot.provider.attempt(self._ask, model, entry.seen, record)) as pieces:
                 async for piece in pieces:
                     if isinstance(piece, str):
@@ -417,28 +421,25 @@ class _Run:
                         if self._on_text is not None:
                             await self._on_text(piece)
                     else:
-                        answer = piece
-            if answer is None:
-                raise errors.ParseError(profile=profile.name, problem="the answer ended without its end")
-            entry.answer = answer
-            return answer
+                        entry.answer = piece
+            if entry.answer is None:
+                raise errors.ParseError(profile=slot.profile.name, problem="the answer ended without its end")
+        return entry.answer
 
     @contextmanager
-    def _entered(self, slot: ProfileSlot, model: str, cause: str, backoff: float) -> Iterator[_Entry]:
-        """Around one attempt: whatever happens inside, breaker, limiter and history are told exactly once."""
-        self._attempts += 1
-        entry = _Entry(self._p.ids.next(), self._clock.now_us(), self._clock.monotonic(), self._attempts, cause)
-        entry.breaker_state = slot.breaker.state
+    def _settled(self, slot: ProfileSlot, model: str, entry: _Entry, backoff: float) -> Iterator[None]:
+        """Around one attempt: however it ends, breaker, limiter and history are told exactly once."""
         try:
-            yield entry
+            yield
         except errors.TundraError as error:
             self._fail(slot, entry, error)
             self._attempt_row(slot, entry, model, backoff, _outcome_of(error), error)
             raise
         except BaseException:
             if self._deadline.expired():
-                self._fail(slot, entry, self._out_of_time())
-                self._attempt_row(slot, entry, model, backoff, "error", self._out_of_time())
+                error = self._out_of_time()
+                self._fail(slot, entry, error)
+                self._attempt_row(slot, entry, model, backoff, "error", error)
                 raise
             if entry.permit is not None:
                 entry.permit.release()
@@ -449,38 +450,40 @@ class _Run:
                     entry.reservation.settle(self._tokens)
             self._attempt_row(slot, entry, model, backoff, "cancelled", errors.Cancelled())
             raise
-        answer = entry.answer
-        assert answer is not None
+        assert entry.answer is not None
         assert entry.permit is not None
         assert entry.reservation is not None
         entry.permit.success()
-        entry.reservation.settle(_total(answer.usage, self._tokens))
+        entry.reservation.settle(_total(entry.answer.usage, self._tokens))
         self._attempt_row(slot, entry, model, backoff, "ok", None)
 
     def _fail(self, slot: ProfileSlot, entry: _Entry, error: errors.TundraError) -> None:
+        """Tell breaker, limiter and router of a failed attempt."""
         if entry.permit is not None:
             if error.trips_breaker:
                 entry.permit.failure(error.reason)
             else:
                 entry.permit.release()
         if entry.reservation is not None:
-            if entry.seen.status is None and isinstance(error, errors.BreakerOpen | errors.HttpError):
+            if entry.seen.sent_at is None:
                 entry.reservation.refund()
-            else:
-                entry.reservation.settle(0 if entry.seen.first_byte_at is None else self._tokens)
-        if isinstance(error, errors.RateLimited) and error.retry_after:
+            else:  # an error answer costs its request, not the tokens
+                entry.reservation.settle(self._tokens if self._delivered else 0)
+        name = slot.profile.name
+        if error.parks:
+            self._o.park(name, error)
+        elif isinstance(error, errors.RateLimited) and error.retry_after:
+            self._p.router.note(name, error)
             until = self._clock.monotonic() + error.retry_after
-            self._p.router.cool(slot.profile.name, until)
-            self._p.limiter.penalise("profile", slot.profile.name, "requests", until)
+            self._p.limiter.penalise("profile", name, "requests", until)
 
     def _refuse(self, profile: ProfileSettings, error: errors.TundraError) -> None:
         """Write the attempt row of a profile that was passed over without being asked."""
-        self._failures[profile.name] = error
-        self._attempts += 1
-        now = self._clock.now_us()
-        entry = _Entry(self._p.ids.next(), now, self._clock.monotonic(), self._attempts, "first")
         slot = self._p.slots[profile.name]
-        entry.breaker_state = slot.breaker.state
+        entry = self._entry(slot, "failover" if self._failures else "first")
+        self._failures[profile.name] = error
+        if error.parks and not isinstance(error, errors.KeyMissing):
+            self._o.park(profile.name, error)
         self._attempt_row(slot, entry, self._ask.model or profile.model or None, 0.0, "refused", error)
 
     def _attempt_row(
@@ -554,7 +557,7 @@ class _Run:
             return None, None
         if answer.cost_usd is not None:
             return answer.cost_usd, None
-        return prices.cost(profile.kind, answer.model or model or "", answer.usage)
+        return prices.cost(profile.kind, answer.model or model or "", answer.usage, profile.base_url)
 
     def _operation_row(
         self, outcome: Outcome, error: errors.TundraError | None, profile: str | None, entry: _Entry | None
@@ -628,15 +631,6 @@ class _Run:
             failed_over_from=[f"{name}: {error.reason}" for name, error in self._failures.items() if name != profile.name],
         )
 
-    def _exhausted(self) -> errors.TundraError:
-        """The error when no candidate is left."""
-        if not self._ask.failover and self._failures:
-            return next(iter(self._failures.values()))
-        waits = [error.retry_after for error in self._failures.values() if getattr(error, "retry_after", None)]
-        return errors.AllProvidersExhausted(
-            causes=[error.to_wire() for error in self._failures.values()], retry_after=min(waits, default=None)
-        )
-
     def _out_of_time(self) -> errors.Timeout:
         return errors.Timeout(deadline="operation", seconds=self._p.settings.router.deadline_seconds)
 
@@ -663,24 +657,18 @@ class _Run:
 class _Entry:
     """What one attempt gathers until its row is written."""
 
-    def __init__(self, attempt_id: int, at: int, began: float, seq: int, cause: str) -> None:
+    def __init__(self, attempt_id: int, at: int, seq: int, cause: str, breaker_state: BreakerState) -> None:
         self.attempt_id = attempt_id
         self.at = at
-        self.began = began
         self.seq = seq
         self.cause = cause
         self.seen = Seen()
         self.permit: Permit | None = None
         self.reservation: Reservation | None = None
         self.answer: Answer | None = None
-        self.breaker_state: Any = None
+        self.breaker_state: BreakerState = breaker_state
         self.cost_usd: float | None = None
         self.price_at: str | None = None
-
-
-def _is_shared_limit(error: errors.TundraError) -> bool:
-    """A refusal by a tier that every profile shares: another candidate would be refused too."""
-    return isinstance(error, errors.LimitExceeded) and error.tier != "profile"
 
 
 def _outcome_of(error: errors.TundraError) -> Outcome:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import random
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from typing import Any
@@ -16,12 +15,11 @@ from tundra_nb.runtime.clock import Clock, Ids, SystemClock
 from tundra_nb.runtime.history.query import FrameQuery
 from tundra_nb.runtime.history.service import History
 from tundra_nb.runtime.keys import KeyRing
-from tundra_nb.runtime.operations import Operations, Parts, ProfileSlot
+from tundra_nb.runtime.operations import Operations, Parts, ProfileSlot, limits_for
 from tundra_nb.runtime.providers.provider import Provider
 from tundra_nb.runtime.providers.transport import Transport
 from tundra_nb.runtime.resilience.breaker import Breaker
 from tundra_nb.runtime.resilience.limiter import Limiter
-from tundra_nb.runtime.resilience.retry import Backoff
 from tundra_nb.runtime.resilience.router import Router
 from tundra_nb.runtime.telemetry.bus import EventBus
 from tundra_nb.runtime.telemetry.redact import Redactor
@@ -73,6 +71,7 @@ class Runtime:
         self.limiter = Limiter(self.clock, on_notice=self._on_limit_notice)
         self.history = History(paths, loaded.settings.store, ids=self.ids, clock=self.clock)
         self.slots: dict[str, ProfileSlot] = {}
+        self.router = Router((), loaded.settings.router, self.clock.monotonic)
         self._exits = AsyncExitStack()
 
     async def __aenter__(self) -> Runtime:
@@ -127,16 +126,14 @@ class Runtime:
         settings = loaded.settings
         self.keys.expect(profile.api_key_env for profile in settings.profile if profile.api_key_env)
         slots: dict[str, ProfileSlot] = {}
-        old_router = getattr(self, "router", None)
         for profile in settings.profile:
             known = self.slots.get(profile.name)
             breaker = known.breaker if known else self._breaker(profile)
             breaker.configure(settings.breaker)
             slots[profile.name] = ProfileSlot(profile, self._provider(profile), breaker)
-        self.router = Router(settings.profile, settings.router, self.clock.monotonic, Backoff(settings.router, random.random))
-        if old_router is not None:
-            self.router.inherit(old_router, {n for n, s in slots.items() if self._is_same(n, s.profile)})
         self.slots = slots
+        self.router.configure(settings.profile, settings.router)
+        self.limiter.configure(limit for profile in settings.profile for limit in limits_for(settings, profile, ""))
         self.operations = Operations(
             Parts(
                 settings=settings,
@@ -150,10 +147,6 @@ class Runtime:
                 clock=self.clock,
             )
         )
-
-    def _is_same(self, name: str, profile: ProfileSettings) -> bool:
-        known = self.slots.get(name)
-        return known is not None and known.profile == profile
 
     def _breaker(self, profile: ProfileSettings) -> Breaker:
         return Breaker(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -25,7 +26,7 @@ class StopBody(msgspec.Struct, forbid_unknown_fields=True):
 def routes(daemon: Daemon) -> list[BaseRoute]:
     async def stop(request: Request) -> Response:
         body = await read_body(request, StopBody)
-        daemon.life.request_stop(force=body.force, hold=body.hold)
-        return json_response({"stopping": True, "pid": daemon.life.info.pid})
+        found = daemon.life.request_stop(force=body.force, hold=body.hold)
+        return json_response({"stopping": True, "pid": daemon.life.info.pid, "found": dataclasses.asdict(found)})
 
     return [Route("/api/daemon/stop", stop, methods=["POST"])]

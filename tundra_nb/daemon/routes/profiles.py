@@ -78,7 +78,7 @@ def routes(daemon: Daemon) -> list[BaseRoute]:
         return json_response(await runtime.set_setting(body.path, body.value, author=user, reason=body.reason))
 
     async def keys(request: Request) -> Response:
-        return json_response({"salt": runtime.redactor.salt, "rows": key_cards(daemon)})
+        return json_response({"salt": runtime.redactor.salt.hex(), "rows": key_cards(daemon)})
 
     async def offer(request: Request) -> Response:
         body = await read_body(request, dict[str, str])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -38,12 +37,12 @@ async def card(daemon: Daemon, *, brief: bool = False) -> dict[str, Any]:
         "version": __version__,
         "api": API,
         "pid": life.info.pid,
-        "uptime_s": time.time() - life.info.started_at,
+        "uptime_s": life.uptime,
         "started_by": life.info.started_by,
         "data_dir": str(runtime.paths.data_dir),
         "config_file": str(runtime.loaded.file),
         "engine": runtime.loaded.settings.store.engine,
-        "attached": life.attached_count,
+        "attached": life.attached_by,
         "running": runtime.operations.running,
         "store": msgspec.to_builtins(runtime.history.stats()),
         "profiles": profiles,

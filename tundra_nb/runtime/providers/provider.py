@@ -195,6 +195,11 @@ class Provider:
             self.chosen_model = found
         return self.chosen_model
 
+    def context_tokens(self, model: str | None = None) -> int | None:
+        """Size of the context of a model, by default the one this profile asks; None when it is not known yet."""
+        known = self._known.get(model or self.chosen_model or "")
+        return known.context_tokens if known else None
+
     def cost(self, model: str, usage: Usage) -> tuple[float | None, str | None]:
         """Cost of an answer of this profile in USD, and the price table it is by."""
         return prices.cost(self.profile.kind, model, usage, self._base_url)
