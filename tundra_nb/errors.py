@@ -172,7 +172,7 @@ class HttpError(ProviderError):
 
 @dataclasses.dataclass(eq=False, kw_only=True)
 class Timeout(ProviderError):
-    """A deadline passed. `deadline` is one of connect, idle, total, operation, command."""
+    """A deadline passed. `deadline` is one of connect, idle, total, operation, command, expect."""
 
     profile: str = ""
     deadline: str
@@ -189,6 +189,7 @@ class Timeout(ProviderError):
             "total": "the answer took longer than {s:g} s",
             "operation": "the whole operation took longer than {s:g} s",
             "command": "the command ran longer than {s:g} s",
+            "expect": "nothing that was expected appeared within {s:g} s",
         }.get(self.deadline, "longer than {s:g} s")
         who = f"{self.profile}: " if self.profile else ""
         return f"{who}{what.format(s=self.seconds)} ({self.deadline} deadline)"
@@ -197,6 +198,8 @@ class Timeout(ProviderError):
     def hint(self) -> str:
         if self.deadline == "command":
             return "Give a longer `timeout`, or run it in `%%tundra sh`."
+        if self.deadline == "expect":
+            return "Look at `%tundra pty show ID` for what the program says instead, or give a longer `timeout`."
         if self.deadline == "operation":
             return "Raise `router.deadline_seconds`, or look at `%tundra why last` for where the time went."
         return f"Raise `deadlines.{self.deadline}_seconds` if such answers are normal here."
@@ -569,7 +572,8 @@ class HandleNotFound(PtyError):
 
 @dataclasses.dataclass(eq=False, kw_only=True)
 class SpawnFailed(PtyError):
-    """The command could not be started. `kind`: not_found, not_executable, cwd, ptys, descriptors, arguments, processes."""
+    """The command could not be started. `kind`: not_found, not_executable, cwd, ptys, descriptors, arguments, processes,
+    memory, other."""
 
     command: str
     kind: str

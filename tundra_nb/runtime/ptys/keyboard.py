@@ -1,4 +1,4 @@
-"""Input of a session: a bounded queue in front of a terminal that takes a few kilobytes at a time."""
+"""Input of a session: a bounded queue in front of a descriptor that takes a few kilobytes at a time."""
 
 from __future__ import annotations
 
@@ -18,44 +18,32 @@ MAX_CANONICAL_BYTES = 4095
 """Linux, N_TTY_BUF_SIZE - 1: the rest of a longer line is dropped silently while the terminal is in line mode."""
 
 
-class Keyboard:
-    """Writes to the master side, in order, as fast as the child reads."""
+class Feed:
+    """Writes to a non-blocking descriptor, in order, as fast as the other side reads."""
 
-    def __init__(self, master: int) -> None:
-        self._master = master
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
         self._queue: deque[memoryview] = deque()
         self._queued = 0
-        self._line_bytes = 0
         self._is_waiting = False
         self._is_closed = False
         self._drained: set[asyncio.Future[None]] = set()
 
-    async def write(self, data: bytes) -> str:
-        """Queue `data`; return when all of it fits into the bounded queue.
-
-        Returns:
-            A warning, empty when there is none.
-
-        Raises:
-            BrokenPipeError: the session has ended.
-        """
-        warning = self._check_lines(data)
+    async def write(self, data: bytes) -> None:
+        """Queue `data`; return when all of it fits into the bounded queue. `BrokenPipeError` after the end."""
         rest = memoryview(data)
-        while rest:
-            if self._is_closed:
-                raise BrokenPipeError
+        while rest and not self._is_closed:
             part = rest[: max(QUEUE_BYTES - self._queued, 0)]
-            if len(part):
+            if part:
                 self._queue.append(part)
                 self._queued += len(part)
                 rest = rest[len(part) :]
                 if not self._is_waiting:
                     self._pump()
-            if len(rest):
+            if rest and not self._is_closed:
                 await self._room()
         if self._is_closed:
             raise BrokenPipeError
-        return warning
 
     def close(self) -> None:
         """Drop what is queued and wake whoever waits."""
@@ -64,20 +52,6 @@ class Keyboard:
         self._queue.clear()
         self._queued = 0
         self._wake()
-
-    def _check_lines(self, data: bytes) -> str:
-        lines = data.replace(b"\r", b"\n").split(b"\n")
-        longest = max(self._line_bytes + len(lines[0]), *map(len, lines[1:]), 0)
-        self._line_bytes = len(lines[-1]) + (self._line_bytes if len(lines) == 1 else 0)
-        if longest <= MAX_CANONICAL_BYTES or not sys.platform.startswith("linux"):
-            return ""
-        try:
-            modes = termios.tcgetattr(self._master)
-        except termios.error:
-            return ""
-        if not modes[3] & termios.ICANON:
-            return ""
-        return f"a line of {longest:,} bytes: the terminal is in line mode and drops what is beyond {MAX_CANONICAL_BYTES:,}"
 
     async def _room(self) -> None:
         future = asyncio.get_running_loop().create_future()
@@ -91,11 +65,11 @@ class Keyboard:
         while self._queue:
             view = self._queue[0]
             try:
-                count = os.write(self._master, view[:WRITE_BYTES])
+                count = os.write(self._descriptor, view[:WRITE_BYTES])
             except BlockingIOError:
                 if not self._is_waiting:
                     self._is_waiting = True
-                    asyncio.get_running_loop().add_writer(self._master, self._pump)
+                    asyncio.get_running_loop().add_writer(self._descriptor, self._pump)
                 self._wake()
                 return
             except OSError:
@@ -112,10 +86,39 @@ class Keyboard:
     def _stop_waiting(self) -> None:
         if self._is_waiting:
             self._is_waiting = False
-            asyncio.get_running_loop().remove_writer(self._master)
+            asyncio.get_running_loop().remove_writer(self._descriptor)
 
     def _wake(self) -> None:
         if self._queued < QUEUE_BYTES:
             for future in self._drained:
                 if not future.done():
                     future.set_result(None)
+
+
+class Keyboard(Feed):
+    """The input of a terminal."""
+
+    def __init__(self, master: int) -> None:
+        super().__init__(master)
+        self._master = master
+        self._line_bytes = 0
+
+    async def type(self, data: bytes) -> str:
+        """`write`, and a warning when the kernel will cut a line; else an empty string."""
+        warning = self._check_lines(data)
+        await self.write(data)
+        return warning
+
+    def _check_lines(self, data: bytes) -> str:
+        lines = data.replace(b"\r", b"\n").split(b"\n")
+        longest = max(self._line_bytes + len(lines[0]), *map(len, lines[1:]), 0)
+        self._line_bytes = len(lines[-1]) + (self._line_bytes if len(lines) == 1 else 0)
+        if longest <= MAX_CANONICAL_BYTES or not sys.platform.startswith("linux"):
+            return ""
+        try:
+            modes = termios.tcgetattr(self._master)
+        except termios.error:
+            return ""
+        if not modes[3] & termios.ICANON:
+            return ""
+        return f"a line of {longest:,} bytes: in line mode the terminal drops all beyond {MAX_CANONICAL_BYTES:,}"

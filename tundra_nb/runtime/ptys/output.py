@@ -53,6 +53,7 @@ class Output:
         self._on_dirty = on_dirty
         self._ring: Ring | None = Ring()
         self._end = 0
+        self._has_exited = False
         self._waiting: set[asyncio.Future[None]] = set()
         self._fills = 0
         self._fills_at_tick = 0
@@ -116,12 +117,6 @@ class Output:
             self._on_dirty()
         return total
 
-    def drain(self) -> None:
-        """Read what the kernel still holds, once the leader is dead."""
-        for _ in range(DRAIN_READS):
-            if self.fill(1) <= 0:
-                break
-
     def tick(self) -> bool:
         """Write to disk, and decide about a chunk that ended in half a secret. True when it wants another tick."""
         if self._ring is None:
@@ -140,6 +135,16 @@ class Output:
     def mark_size(self, size: Size) -> None:
         self._transcript.mark_size(time.monotonic() - self._began, size)
         self._on_dirty()
+
+    def mark_exited(self) -> None:
+        """The leader is dead: take what the kernel still holds. What else may come is from processes that outlive
+        it.
+        """
+        for _ in range(DRAIN_READS):
+            if self.fill(1) <= 0:
+                break
+        self._has_exited = True
+        self._wake()
 
     def finish(self) -> None:
         """No more output: everything goes to disk and the memory is given back."""
@@ -170,10 +175,10 @@ class Output:
         data = self._ring.read(oldest, limit)
         return Chunk(data, oldest, oldest + len(data), oldest - since)
 
-    async def more(self, since: int) -> bool:
-        """Wait until there is something after `since`; False when there never will be."""
+    async def more(self, since: int, *, to_exit: bool = False) -> bool:
+        """Wait until there is something after `since`; False when there never will be (or not before the exit)."""
         while self._end <= since:
-            if self._ring is None:
+            if self._ring is None or (to_exit and self._has_exited):
                 return False
             future = asyncio.get_running_loop().create_future()
             self._waiting.add(future)
@@ -221,17 +226,19 @@ class Viewer:
         since: first offset wanted.
         is_live: rather skip than lag: when the ring has passed the cursor, go on shortly before the end and say what
             was missed. Otherwise everything comes, from the transcript if need be.
+        to_exit: the stream ends when the leader has exited, not only when the whole session is gone.
     """
 
-    def __init__(self, output: Output, since: int = 0, *, is_live: bool = False) -> None:
+    def __init__(self, output: Output, since: int = 0, *, is_live: bool = False, to_exit: bool = False) -> None:
         self._output = output
         self._is_live = is_live
+        self._to_exit = to_exit
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self.cursor = since
 
     async def read(self, limit: int = CHUNK_BYTES) -> Chunk | None:
         """The next chunk as soon as there is one; None at the end of the stream. Cancelling loses nothing."""
-        if not await self._output.more(self.cursor):
+        if not await self._output.more(self.cursor, to_exit=self._to_exit):
             return None
         missed = 0
         if self._is_live and self.cursor < self._output.start and not self._output.is_finished:

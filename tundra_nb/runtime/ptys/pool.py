@@ -187,7 +187,8 @@ class PtyPool:
             with_keys=with_keys,
             offered=secrets,
         )
-        masker = Masker({**child.secrets, **secrets})
+        secrets.update(child.secrets)
+        masker = Masker(secrets)
         shown = masker.text(shown)
         try:
             self._check_room()
@@ -198,6 +199,7 @@ class PtyPool:
                 shown=shown,
                 cwd=folder,
                 child=child,
+                secrets=secrets,
                 masker=masker,
                 size=size,
                 kind=kind,
@@ -275,6 +277,7 @@ class PtyPool:
         shown: str,
         cwd: str,
         child: environment.ChildEnvironment,
+        secrets: dict[str, str],
         masker: Masker,
         size: Size,
         kind: Kind,
@@ -310,7 +313,7 @@ class PtyPool:
             leader=Leader(started.pid, lambda: self._on_exit(pty_id)),
             output=output,
             paths=(written.path, written.index_path),
-            secrets=child.secrets,
+            secrets=secrets,
         )
 
     def _check_room(self) -> None:

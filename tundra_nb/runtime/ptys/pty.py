@@ -31,6 +31,8 @@ Kind = Literal["command", "shell", "terminal"]
 """`command` ends by itself, `shell` lives as long as its notebook, `terminal` is subject to the idle rule."""
 TIOCSIG = 0x40045436 if sys.platform == "linux" else 0x2000745F
 """asm-generic/ioctls.h, sys/ttycom.h. Signals the foreground job: in raw mode too, and across users."""
+INTERRUPT = b"\x03"
+"""Ctrl-C as typed."""
 PATIENCE_SECONDS = 2.0
 """Between the steps of an interrupt: INT, TERM, KILL."""
 
@@ -95,12 +97,13 @@ class Pty:
         self.state: PtyState = "running"
         self.master = master
         self.leader = leader
-        self.own_secrets = secrets
         self.exited = asyncio.Event()
         """Set when the leader has ended and all its output is here."""
         self.released = asyncio.Event()
         """Set when every process of the session is dead and reaped."""
+        self._secrets = secrets
         self._keyboard = Keyboard(master)
+        self._interrupts = 0
         self._began = time.monotonic()
         self._seconds = 0.0
         self._typed = self._began
@@ -164,9 +167,9 @@ class Pty:
 
     # --- output ------------------------------------------------------------------------------------------------------
 
-    def viewer(self, since: int = 0, *, is_live: bool = False) -> Viewer:
+    def viewer(self, since: int = 0, *, is_live: bool = False, to_exit: bool = False) -> Viewer:
         """A cursor into the output, see `Viewer`."""
-        return Viewer(self.output, since, is_live=is_live)
+        return Viewer(self.output, since, is_live=is_live, to_exit=to_exit)
 
     def read(self, since: int = 0, limit: int = 1 << 16) -> Chunk:
         """What there is from offset `since`, at once."""
@@ -178,8 +181,10 @@ class Pty:
         return transcript.read_index(self._index)
 
     def mask(self, secrets: Mapping[str, str]) -> None:
-        """Mask these values from now on, beside those of the session itself."""
-        self.output.mask({**secrets, **self.own_secrets})
+        """Mask these values too from now on, by variable name."""
+        if any(self._secrets.get(name) != value for name, value in secrets.items()):
+            self._secrets.update(secrets)
+            self.output.mask(self._secrets)
 
     # --- input -------------------------------------------------------------------------------------------------------
 
@@ -193,10 +198,16 @@ class Pty:
             HandleNotFound: the session has ended, perhaps meanwhile.
         """
         self._typed = time.monotonic()
+        self._interrupts += INTERRUPT in data
         try:
-            return await self._keyboard.write(data)
+            return await self._keyboard.type(data)
         except BrokenPipeError:
             raise HandleNotFound(pty_id=self.id, ended=str(self.exit or self.state)) from None
+
+    @property
+    def interrupts(self) -> int:
+        """How often Ctrl-C was typed or sent."""
+        return self._interrupts
 
     @property
     def is_echoing(self) -> bool:
@@ -221,6 +232,7 @@ class Pty:
         """Signal the foreground job; False when it may not be signalled, or there is none."""
         if self.exited.is_set():
             return False
+        self._interrupts += number == signal.SIGINT
         try:
             if number in (signal.SIGINT, signal.SIGQUIT, signal.SIGTSTP):
                 fcntl.ioctl(self.master, TIOCSIG, number)
@@ -272,7 +284,7 @@ class Pty:
 
     def mark_exited(self, state: PtyState) -> None:
         """The leader is dead: take the rest of its output and wake whoever waits."""
-        self.output.drain()
+        self.output.mark_exited()
         self._seconds = time.monotonic() - self._began
         self.state = state
         self._keyboard.close()
@@ -281,7 +293,7 @@ class Pty:
     def mark_released(self) -> None:
         """Everyone is dead: give back memory and descriptors."""
         self._keyboard.close()
-        self.output.drain()
+        self.output.fill(1)
         self.output.finish()
         self.leader.reap()
         os.close(self.master)
