@@ -83,24 +83,32 @@ class Orphans:
     """
 
     def __init__(self, adopter: int | None) -> None:
-        self._adopter = adopter
+        self._known_adopter = adopter
         self._own_session = os.getsid(0)
+
+    @property
+    def _adopter(self) -> int | None:
+        """None from the moment the guard is dead: orphans go to init then."""
+        known = self._known_adopter
+        return known if known in (os.getpid(), os.getppid()) else None
 
     def adopted(self) -> list[int]:
         """Pids of the adopter's children, sessions' leaders and the daemon itself included; empty without adopter."""
-        return [] if self._adopter is None else processes.children(self._adopter)
+        adopter = self._adopter
+        return [] if adopter is None else processes.children(adopter)
 
     async def members(self, leader: int, mark: str) -> dict[int, processes.Process]:
         """The living processes of a session."""
-        if self._adopter is None:
+        adopter = self._adopter
+        if adopter is None:
             return await asyncio.to_thread(lambda: processes.members(leader, mark, processes.all_pids()))
-        return processes.members(leader, mark, processes.children(self._adopter))
+        return processes.members(leader, mark, processes.children(adopter))
 
     def sweep(self, leaders: Collection[int]) -> None:
         """Reap adopted zombies, where adopting falls to this process. Its own children share its session: not these."""
-        if self._adopter != os.getpid():
+        if self._known_adopter != os.getpid():
             return
-        for pid in processes.children(self._adopter):
+        for pid in processes.children(os.getpid()):
             if pid in leaders:
                 continue
             process = processes.look(pid)
