@@ -203,11 +203,20 @@ def main(where: str, connection_file: str, started_by: str) -> None:
     }
     file = Path(connection_file)
     file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    file.write_text(json.dumps(record), encoding="utf-8")
+
+    def announce() -> None:
+        file.write_text(json.dumps(record), encoding="utf-8")
+
+    class Server(uvicorn.Server):
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            await super().startup(sockets)
+            announce()  # from here on SIGTERM is heard
+
     config = uvicorn.Config(
         Starlette(routes=ROUTES), log_level="warning", timeout_graceful_shutdown=1, ws_max_size=64 << 20
     )
-    uvicorn.Server(config).run(sockets=[listener])
+    signal.signal(signal.SIGTERM, lambda *_: None)  # uvicorn raises the signal again when it has finished
+    Server(config).run(sockets=[listener])
     file.unlink()
 
 

@@ -2,13 +2,14 @@ from __future__ import annotations
 
 import json
 import time
-from socket import SHUT_RDWR
 from collections.abc import Callable
+from socket import SHUT_RDWR
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
+from websockets.typing import Subprotocol
 
 if TYPE_CHECKING:
     from tests.server.conftest import JupyterServer
@@ -25,7 +26,7 @@ def talk(server: JupyterServer, path: str = "/api/ws", *, session: bool = False,
             headers["Cookie"] = "; ".join(f"{name}={value}" for name, value in browser.cookies.items())
     else:
         headers.setdefault("Authorization", f"token {server.token}")
-    return connect(
+    made: ClientConnection = connect(
         server.ws_url + "tundra" + path,
         additional_headers=headers,
         max_size=None,
@@ -33,6 +34,7 @@ def talk(server: JupyterServer, path: str = "/api/ws", *, session: bool = False,
         open_timeout=10,
         **options,
     )
+    return made
 
 
 @pytest.mark.parametrize("session", [False, True], ids=["token", "session"])
@@ -107,7 +109,7 @@ def test_close_code_and_reason_pass_both_ways(jupyter_server: JupyterServer, wai
 
 def test_the_daemon_chooses_the_subprotocol(jupyter_server: JupyterServer) -> None:
     """The handshake's answer is the daemon's own."""
-    with talk(jupyter_server, subprotocols=["one", "two"]) as socket:  # type: ignore[list-item]
+    with talk(jupyter_server, subprotocols=[Subprotocol("one"), Subprotocol("two")]) as socket:
         assert socket.subprotocol == "two"
 
 

@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from jupyter_server.extension.application import ExtensionApp
 from traitlets import Bool
 
 from tundra_nb import paths
+from tundra_nb.client import launch
 
 from .proxy import MOUNT, DaemonProxy
-from .supervisor import Found, Supervisor
+from .supervisor import Supervisor
+
+NOT_FOR_THE_DAEMON = frozenset(
+    {
+        "TUNDRA_URL",
+        "TUNDRA_TOKEN",
+        "JUPYTER_TOKEN",
+        "JUPYTERHUB_API_TOKEN",
+        "JPY_API_TOKEN",
+        "CONFIGPROXY_AUTH_TOKEN",
+    }
+)
+"""Variables of the server's environment that would mislead the daemon, or open the server to what runs in its PTYs."""
 
 
 class TundraExtension(ExtensionApp):
@@ -50,7 +64,7 @@ class TundraExtension(ExtensionApp):
             await self.supervisor.stop(end=self.stop_daemon)
 
 
-def _ensure(where: paths.Paths, start: bool, started_by: str) -> Found:
-    from tundra_nb.client import launch  # in the executor: nothing of it is needed before
-
-    return launch.ensure(where, start=start, started_by=started_by)
+def _ensure(where: paths.Paths, start: bool, started_by: str) -> launch.Connection:
+    # TUNDRA_URL is for the kernels: the bridge that it names must not look for the daemon behind itself.
+    environ = {name: value for name, value in os.environ.items() if name not in NOT_FOR_THE_DAEMON}
+    return launch.ensure(where, start=start, started_by=started_by, environ=environ)

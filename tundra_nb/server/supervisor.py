@@ -150,11 +150,12 @@ class Supervisor:
         Kernels of this server are still alive while extensions stop, and count as attached. So a refusal is not the
         last word: the daemon is asked again when this process exits, after its kernels.
         """
+        is_starting = self.state is State.STARTING
         self._become(State.STOPPED)
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
-        if not end or await asyncio.get_running_loop().run_in_executor(None, self._end_ours):
+        if not end or (not is_starting and await asyncio.get_running_loop().run_in_executor(None, self._end_ours)):
             atexit.unregister(self._end_ours_at_exit)
 
     # --- for requests ---
@@ -242,6 +243,7 @@ class Supervisor:
             if self._restarts.made and not on_purpose:
                 await self._back_off(0)
             else:
+                self._restarts.reset()
                 self._become(State.ABSENT)
             return None
         self._error = None
@@ -303,9 +305,9 @@ class Supervisor:
     # --- the end ---
 
     def _end_ours(self) -> bool:
-        """Ask the daemon to end if we started it; True when there is nothing left to ask."""
+        """Ask the daemon to end if we started it; True unless it refuses."""
         if _read(self._paths.connection_file).get("started_by") != self.name:
-            return self.state is not State.STARTING
+            return True
         connection = _SocketConnection(self.socket)
         try:
             body = json.dumps({"force": False, "hold": False})
@@ -367,6 +369,8 @@ async def dial(path: str) -> IOStream:
 def _connected(path: str) -> socket.socket:
     if not hasattr(socket, "AF_UNIX"):
         raise OSError("this platform has no Unix sockets")
+    if os.stat(path).st_uid != os.geteuid():
+        raise PermissionError(f"{path} belongs to somebody else")
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         connection.setblocking(False)

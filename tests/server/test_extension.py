@@ -1,0 +1,209 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import psutil
+import pytest
+
+if TYPE_CHECKING:
+    from tests.server.conftest import JupyterServer, StartServer
+
+ROOT = Path(__file__).parents[2]
+CANARIES = {"ANTHROPIC_API_KEY": "sk-ant-canary-31337", "JUPYTERHUB_API_TOKEN": "hub-canary-31337"}
+
+
+def of_home(server: JupyterServer) -> list[psutil.Process]:
+    """Every process that was started with the server's data directory, except the server."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get("TUNDRA_DATA_DIR") == server.env["TUNDRA_DATA_DIR"] and process.is_running():
+                found.append(process)
+        except psutil.Error:
+            continue
+    return [process for process in found if process.pid not in (server.process.pid, os.getpid())]
+
+
+@pytest.fixture
+def server(short_folder: Callable[[], Path], start_server: StartServer) -> JupyterServer:
+    """A server with the real daemon."""
+    return start_server(short_folder(), **CANARIES)
+
+
+def is_up(server: JupyterServer) -> bool:
+    with server.client() as client:
+        return client.get("/api/status").status_code == 200
+
+
+@pytest.mark.part("doltlite")
+def test_the_servers_daemon_serves_comes_back_after_a_crash_and_ends_with_the_server(
+    server: JupyterServer, wait_for: Callable[..., Any]
+) -> None:
+    """One life: started in the background, killed twice and restarted with growing pauses, ended without an orphan."""
+    wait_for(lambda: is_up(server), what="the daemon serves")
+    first = server.daemon_record()
+    assert first["started_by"] == f"jupyter-server:{server.process.pid}"
+    outages = []
+    for _ in range(2):
+        os.kill(server.daemon_record()["pid"], signal.SIGKILL)
+        began = time.monotonic()
+        wait_for(lambda: not is_up(server), what="the daemon is down")
+        wait_for(lambda: is_up(server), what="the daemon is back")
+        outages.append(time.monotonic() - began)
+    assert server.daemon_record()["pid"] != first["pid"]
+    assert outages[0] < outages[1] < 6
+
+    for process in of_home(server):
+        environ = process.environ()
+        assert "JUPYTER_TOKEN" not in environ
+        assert "JUPYTERHUB_API_TOKEN" not in environ
+    assert server.stop() == 0
+    wait_for(lambda: not of_home(server), timeout=12, what="no process is left")
+    for canary in (*CANARIES.values(), server.token):
+        assert canary not in server.log
+        assert canary not in server.paths.log.read_text()
+
+
+@pytest.mark.part("doltlite")
+def test_a_daemon_in_use_by_somebody_else_outlives_the_server(
+    server: JupyterServer, wait_for: Callable[..., Any]
+) -> None:
+    """Whoever is attached keeps it; when the last has left, nothing holds it to the server any more."""
+    import http.client
+    import socket
+
+    wait_for(lambda: is_up(server), what="the daemon serves")
+    listener = http.client.HTTPConnection("localhost")
+    listener.sock = socket.socket(socket.AF_UNIX)
+    listener.sock.connect(str(server.paths.socket))
+    listener.request("GET", "/api/events?attach=kernel")
+    stream = listener.getresponse()
+    assert stream.readline().startswith(b"event: hello")
+    assert server.stop() == 0
+    daemon = psutil.Process(server.daemon_record()["pid"])
+    assert daemon.is_running()
+    listener.close()
+    for process in of_home(server):
+        process.terminate()
+    wait_for(lambda: not of_home(server), timeout=12, what="no process is left")
+
+
+@pytest.mark.part("doltlite")
+def test_a_kernel_of_the_server_does_not_keep_the_daemon(server: JupyterServer, wait_for: Callable[..., Any]) -> None:
+    """Kernels are still attached while extensions stop: the daemon is asked again when they have ended."""
+    wait_for(lambda: is_up(server), what="the daemon serves")
+    with server.client() as client:
+        kernel = client.post(server.url + "api/kernels", json={"name": "tundra"}).json()
+        assert kernel["name"] == "tundra"
+        wait_for(
+            lambda: client.get(server.url + f"api/kernels/{kernel['id']}").json()["execution_state"] == "idle",
+            what="the kernel runs",
+        )
+    assert server.stop() == 0
+    wait_for(lambda: not of_home(server), timeout=12, what="no process is left")
+
+
+def test_a_server_that_is_stopped_while_the_daemon_starts_leaves_no_orphan(
+    short_folder: Callable[[], Path], start_server: StartServer, wait_for: Callable[..., Any]
+) -> None:
+    """SIGTERM at the worst moment: the daemon that comes up then is ended too."""
+    server = start_server(short_folder(), wait=False)
+    wait_for(lambda: server.paths.log.exists() or server.process.poll() is not None, what="the daemon is being started")
+    server.stop(timeout=25)
+    wait_for(lambda: not of_home(server), timeout=20, what="no process is left")
+
+
+def test_a_daemon_that_cannot_start_leaves_the_server_alone(
+    short_folder: Callable[[], Path], start_server: StartServer
+) -> None:
+    """Malformed settings: Jupyter works, and a request gets the typed error with the file's name."""
+    folder = short_folder()
+    (folder / "tundra.toml").write_text("preset = [")
+    server = start_server(folder)
+    with server.client() as client:
+        assert client.get(server.url + "api/status").status_code == 200
+        answer = client.get("/api/status")
+    assert answer.status_code == 500
+    assert answer.json()["code"] == "ConfigError"
+    assert "tundra.toml" in answer.json()["message"]
+    assert "Traceback" not in server.log
+
+
+# --- packaging ---
+
+
+def run(*command: str, **env: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *command], env=dict(os.environ) | env, capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+def test_jupyter_lists_the_extension_as_ok() -> None:
+    """Installing the project enables it; the exit status says nothing, so the text must."""
+    listed = run("-m", "jupyter_server.extension.serverextension", "list")
+    text = listed.stdout + listed.stderr
+    line = next(line for line in text.splitlines() if line.split()[:1] == ["tundra_nb"] and "OK" in line)
+    from tundra_nb import __version__
+
+    assert __version__ in line
+    assert "tundra_nb enabled" in text.replace("\x1b[32m", "").replace("\x1b[0m", "")
+
+
+def test_importing_the_extension_is_cheap() -> None:
+    """Beside what a Jupyter server has loaded anyway, the extension brings neither pandas nor any client library."""
+    code = (
+        "import jupyter_server.serverapp, sys, time; before = set(sys.modules); began = time.perf_counter();"
+        "import tundra_nb; tundra_nb._jupyter_server_extension_points();"
+        "print(round((time.perf_counter() - began) * 1000)); print(*sorted(set(sys.modules) - before))"
+    )
+    milliseconds, modules = run("-c", code).stdout.splitlines()
+    loaded = {name.partition(".")[0] for name in modules.split()}
+    assert not loaded & {"pandas", "pyarrow", "aiohttp", "httpx", "IPython", "starlette", "uvicorn", "doltlite"}
+    assert int(milliseconds) < 250
+
+
+def test_the_traits_have_help() -> None:
+    """`jupyter server --help-all` explains both."""
+    from tundra_nb.server.app import TundraExtension
+
+    for name, trait in TundraExtension.class_own_traits(config=True).items():
+        assert trait.help, name
+
+
+def test_the_wheel_switches_the_extension_on_and_brings_the_kernel() -> None:
+    """The files that do so are mapped into the environment, for wheel and editable install alike."""
+    import tomllib
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    shared = project["tool"]["hatch"]["build"]["targets"]["wheel"]["shared-data"]
+    assert shared == {
+        "jupyter-config/jupyter_server_config.d": "etc/jupyter/jupyter_server_config.d",
+        "jupyter-config/kernels": "share/jupyter/kernels",
+    }
+    switch = json.loads((ROOT / "jupyter-config/jupyter_server_config.d/tundra_nb.json").read_text())
+    assert switch == {"ServerApp": {"jpserver_extensions": {"tundra_nb": True}}}
+    installed = Path(sys.prefix) / "etc/jupyter/jupyter_server_config.d/tundra_nb.json"
+    assert json.loads(installed.read_text()) == switch
+
+
+def test_the_kernelspec_runs_under_nbclient() -> None:
+    """ "Tundra (Python 3)" has the magics loaded, in whatever Python it was installed into."""
+    import nbclient
+    import nbformat
+
+    cells = [
+        nbformat.v4.new_code_cell(
+            "import sys; print(sys.prefix, 'tundra' in get_ipython().magics_manager.magics['line'])"
+        )
+    ]
+    notebook = nbformat.v4.new_notebook(cells=cells)
+    nbclient.NotebookClient(notebook, kernel_name="tundra", timeout=60).execute()
+    assert notebook.cells[0].outputs[0].text.split() == [sys.prefix, "True"]
