@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import datetime as dt
 import email.utils
+import functools
 import math
 import re
 from collections.abc import Mapping
@@ -115,6 +116,7 @@ def read(
     return buckets, _hint(kept, buckets, now_epoch), _should(kept.get("x-should-retry")), kept
 
 
+@functools.lru_cache(maxsize=256)
 def _place(name: str) -> tuple[str, str] | None:
     """Resource and field that a header is about."""
     for prefix, family in _PREFIXES:
@@ -154,6 +156,8 @@ def _should(text: str | None) -> bool | None:
 
 def _amount(text: str) -> float | None:
     """A count. `-1` stands for "no limit", which is no bucket. Lists (`100, 100;w=60`) open with the count."""
+    if text.isdecimal() and text.isascii() and len(text) < 16:
+        return float(text)
     text = text.strip()[:64].partition(",")[0].partition(";")[0].strip()
     if not _NUMBER.fullmatch(text):
         return None

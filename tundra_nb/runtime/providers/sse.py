@@ -1,8 +1,9 @@
 """Incremental reading of server-sent events from chunks of bytes.
 
-Own parser, because the field's one (httpx-sse) wants decoded text, splits it into lines twice and builds an object per
-event: measured 9 to 12 µs per event against about 1 µs here, of a budget of 15 µs for everything. Tests hold the two to
-the same events on any chunking. Data stays bytes: the JSON decoder behind reads them, and checks the encoding.
+Own parser, because httpx-sse's public reader replaces bad encoding instead of reporting it, lets an event grow without
+bound, and loses a last event without its empty line. (It also costs 3.1 µs per event against 1.3 here, measured; either
+would do within the 15 µs that a chunk may cost in all.) Tests hold the two to the same events on any chunking. Data
+stays bytes: the JSON decoder behind reads them, and checks the encoding.
 """
 
 from __future__ import annotations
