@@ -21,6 +21,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import itertools
+import ssl
 import urllib.request
 from collections import deque
 from collections.abc import Awaitable, Sequence
@@ -92,6 +93,7 @@ class ScriptedProvider(HttpServer):
         delay: Seconds before every unscripted answer.
         gap: Seconds between the events of every unscripted stream.
         port: 0 chooses one.
+        tls: With it the provider speaks https.
     """
 
     def __init__(
@@ -103,8 +105,9 @@ class ScriptedProvider(HttpServer):
         delay: float = 0.0,
         gap: float = 0.0,
         port: int = 0,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
-        super().__init__(self._handle, port=port)
+        super().__init__(self._handle, port=port, tls=tls)
         self._pieces = tuple(pieces)
         self._models = tuple(models)
         self._headers = headers

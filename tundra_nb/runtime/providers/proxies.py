@@ -4,9 +4,18 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Mapping
+from typing import NamedTuple
 
+import aiohttp
 import httpx
 import yarl
+
+
+class Proxy(NamedTuple):
+    """A proxy's address, without credentials, and the `Proxy-Authorization` it wants."""
+
+    url: yarl.URL
+    authorization: str | None
 
 
 class Proxies:
@@ -21,9 +30,9 @@ class Proxies:
         found |= {name: value.strip() for name, value in environ.items() if name.endswith("_proxy")}
         self._by_scheme = {name.removesuffix("_proxy"): value for name, value in found.items() if value}
         self._exempt = [name for part in found.get("no_proxy", "").split(",") if (name := part.strip().lower())]
-        self._cache: dict[tuple[str, str, int | None], yarl.URL | None] = {}
+        self._cache: dict[tuple[str, str, int | None], Proxy | None] = {}
 
-    def find(self, scheme: str, host: str, port: int | None) -> yarl.URL | None:
+    def find(self, scheme: str, host: str, port: int | None) -> Proxy | None:
         """The proxy for an origin, or None for a direct connection.
 
         Raises:
@@ -36,7 +45,7 @@ class Proxies:
             self._cache[origin] = self._find(*origin)
         return self._cache[origin]
 
-    def _find(self, scheme: str, host: str, port: int | None) -> yarl.URL | None:
+    def _find(self, scheme: str, host: str, port: int | None) -> Proxy | None:
         value = self._by_scheme.get(scheme) or self._by_scheme.get("all")
         if value is None or any(_covers(name, host.lower(), port) for name in self._exempt):
             return None
@@ -47,7 +56,10 @@ class Proxies:
         if proxy.scheme not in ("http", "https") or not proxy.host:
             # The value itself may hold a password: it is not shown.
             raise httpx.ProxyError(f"{scheme.upper()}_PROXY or ALL_PROXY must be an http:// or https:// URL")
-        return proxy
+        # Apart: aiohttp would show them in its errors, and takes only Latin-1 from a URL.
+        user, password = proxy.user, proxy.password or ""
+        authorization = None if user is None else aiohttp.encode_basic_auth(user, password)
+        return Proxy(proxy.with_user(None), authorization)
 
 
 def _covers(name: str, host: str, port: int | None) -> bool:

@@ -26,7 +26,7 @@ import aiohttp
 import httpx
 import yarl
 from aiohttp.http_exceptions import HttpProcessingError
-from multidict import CIMultiDict
+from multidict import CIMultiDict, CIMultiDictProxy
 
 from tundra_nb.errors import ConfigError
 
@@ -107,16 +107,24 @@ class Transport(httpx.AsyncBaseTransport):
         body = await request.aread()
         limits = request.extensions.get("timeout") or {}
         encoding = request.headers.encoding
+        headers = CIMultiDict((name.decode(encoding), value.decode(encoding)) for name, value in request.headers.raw)
         proxy = self._proxies.find(url.scheme, url.host, url.port)
-        needs_tls = url.scheme == "https" or (proxy is not None and proxy.scheme == "https")
+        tunnel_headers: dict[str, str] | None = None
+        if proxy is not None and proxy.authorization is not None:
+            if url.scheme == "https":
+                tunnel_headers = {"Proxy-Authorization": proxy.authorization}
+            else:  # there is no tunnel: the proxy reads, and removes, the header of the request itself
+                headers["Proxy-Authorization"] = proxy.authorization
+        needs_tls = url.scheme == "https" or (proxy is not None and proxy.url.scheme == "https")
         try:
             got = await session.request(
                 request.method,
                 yarl.URL(str(url), encoded=True),
-                headers=CIMultiDict((k.decode(encoding), v.decode(encoding)) for k, v in request.headers.raw),
+                headers=headers,
                 data=(io.BytesIO(body) if len(body) > LARGE_BODY_BYTES else body) or None,
                 allow_redirects=False,
-                proxy=proxy,
+                proxy=proxy.url if proxy else None,
+                proxy_headers=tunnel_headers,
                 ssl=(self._tls or await self._load_tls()) if needs_tls else True,
                 timeout=aiohttp.ClientTimeout(total=None, connect=limits.get("connect"), sock_read=limits.get("read")),
             )
@@ -175,13 +183,33 @@ class _Body(httpx.AsyncByteStream):
         self._request = request
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
+        content = self._got.content
+        connection = self._got.connection
+        protocol = connection.protocol if connection is not None else None
+        closed = protocol.closed if protocol is not None else None
+        if closed is not None:
+            closed.add_done_callback(self._fail_unless_done)
+        else:  # closed before anybody asked, or at its end
+            self._fail_unless_done()
         try:
-            async for chunk in self._got.content.iter_any():
+            async for chunk in content.iter_any():
                 yield chunk
         except _FOREIGN as exc:
             raise _translated(exc, self._request) from exc
         finally:
+            if closed is not None:
+                closed.remove_done_callback(self._fail_unless_done)
             self._got.close()
+
+    def _fail_unless_done(self, _: asyncio.Future[None] | None = None) -> None:
+        """Wake the reader of a body whose connection is gone.
+
+        aiohttp 3.14 tells the reader nothing when a chunk in mid-body is malformed: it closes the connection, and drops
+        the read timeout with it, so that the reader would wait for ever.
+        """
+        content = self._got.content
+        if not content.is_eof() and content.exception() is None:
+            content.set_exception(aiohttp.ClientPayloadError("the body is malformed"))
 
     async def aclose(self) -> None:
         # After the end of the body the connection has gone back to the pool, and this does nothing.
@@ -210,17 +238,29 @@ def failure_kind(exc: httpx.TransportError) -> str:
     return "reset" if isinstance(exc.__cause__, aiohttp.ServerDisconnectedError) else "protocol"
 
 
+def native_class(foreign: type[BaseException]) -> type[httpx.TransportError]:
+    """The httpx class that stands for an exception class of aiohttp or of the operating system."""
+    for classes, native in _NATIVE:
+        if issubclass(foreign, classes):
+            return native
+    raise LookupError(f"{foreign.__name__} is no transport failure")
+
+
 def _translated(exc: Exception, request: httpx.Request) -> httpx.TransportError:
-    for foreign, native in _NATIVE:
-        if isinstance(exc, foreign):
-            return native(_words(exc), request=request)
-    raise AssertionError(f"{type(exc)} has no row")  # pragma: no cover (a test walks them all)
+    if isinstance(exc, aiohttp.ClientResponseError):
+        # Its `repr`, which a log may show, has all headers of the request: the key, and the proxy's password.
+        exc.request_info = exc.request_info._replace(headers=CIMultiDictProxy(CIMultiDict()))
+        exc.args = ()
+    return native_class(type(exc))(_words(exc), request=request)
 
 
 def _words(exc: Exception) -> str:
     if isinstance(exc, aiohttp.ClientConnectorError):
         # Its own text names the SSLContext by its address: no two would be alike.
         return f"cannot connect to {exc.host}:{exc.port}: {exc.os_error.strerror or exc.os_error}"
+    if isinstance(exc, aiohttp.ClientResponseError):
+        # The lines after the first quote what the server sent.
+        return f"{exc.message.partition(chr(10))[0].rstrip(':')} ({exc.status})"
     return str(exc) or type(exc).__name__
 
 
