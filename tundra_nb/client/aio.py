@@ -44,11 +44,12 @@ class AsyncClient:
         link: Link | None = None,
         caller: str | None = None,
     ) -> None:
-        self._link = link or Link(data_dir, start=start)
+        self.caller = caller or api.caller_name()
+        """What asks, in the history: kernel, cli, python."""
+        self._link = link or Link(data_dir, start=start, started_by=self.caller)
         self._session: aiohttp.ClientSession | None = None
         self._session_place: Place | None = None
         self._finding: asyncio.Lock | None = None
-        self.caller = caller or api.caller_name()
         self.versions = AsyncVersions(self)
         self.ptys = AsyncPtys(self)
 
@@ -83,6 +84,7 @@ class AsyncClient:
 
     status = awaited(api.status)
     providers = awaited(api.providers)
+    profile_names = awaited(api.profile_names)
     models = awaited(api.models)
     limits = awaited(api.limits)
     breakers = awaited(api.breakers)

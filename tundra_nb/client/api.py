@@ -47,9 +47,19 @@ def providers() -> Call[pd.DataFrame]:
     return _live("providers")
 
 
-def models() -> Call[pd.DataFrame]:
-    """The models that each profile can reach, by its provider's own list."""
-    return _live("models")
+def profile_names() -> Call[list[str]]:
+    """The names of the profiles, in order of priority."""
+    return Call(
+        method="GET",
+        path="/api/providers",
+        decode=lambda answer: [str(row["profile"]) for row in answer.json()["rows"]],
+        timeout=2.0,
+    )
+
+
+def models(profile: str | None = None) -> Call[pd.DataFrame]:
+    """The models that each profile, or the one named, can reach by its provider's own list."""
+    return dataclasses.replace(_live("models"), query=query(profile=profile))
 
 
 def limits() -> Call[pd.DataFrame]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import urllib.parse
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from tundra_nb import paths
@@ -48,10 +48,14 @@ class Link:
         data_dir: str | os.PathLike[str] | None = None,
         *,
         start: bool = True,
+        started_by: str = "python",
         environ: Mapping[str, str] | None = None,
     ) -> None:
         env = os.environ if environ is None else environ
         self._start = start
+        self._started_by = started_by
+        self.on_wait: Callable[[float], None] | None = None
+        """Told the seconds waited, while a daemon takes long to start."""
         self._url = env.get("TUNDRA_URL") if data_dir is None else None
         self._token = env.get("TUNDRA_TOKEN")
         self._paths = None if self._url else paths.find(data_dir, env)
@@ -78,7 +82,17 @@ class Link:
         if self._paths is not None:
             from .launch import ensure
 
-            self.place = _place_of(ensure(self._paths, start=self._start if start is None else start))
+            # a directory that was asked for by name is not overruled by TUNDRA_URL
+            env = {name: value for name, value in os.environ.items() if name != "TUNDRA_URL"}
+            self.place = _place_of(
+                ensure(
+                    self._paths,
+                    start=self._start if start is None else start,
+                    started_by=self._started_by,
+                    on_wait=self.on_wait,
+                    environ=env,
+                )
+            )
         assert self.place is not None
         return self.place
 

@@ -55,6 +55,10 @@ class Status(Document):
         return f"<tundra daemon {self.get('pid')}, version {self.get('version')}, profiles: {profiles}>"
 
 
+class DaemonStatus(Document):
+    """Whether the daemon runs: `running`, `state`, `pid`, `socket`, `version`, `engine`, `data_dir` and more."""
+
+
 class Step(msgspec.Struct, frozen=True, kw_only=True):
     """One link of the causal chain of an operation."""
 

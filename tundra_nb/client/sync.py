@@ -42,11 +42,11 @@ class Client:
         link: Link | None = None,
         caller: str | None = None,
     ) -> None:
-        self._link = link or Link(data_dir, start=start)
-        self._pool = Pool()
-        self._attachment: Attachment | None = None
         self.caller = caller or api.caller_name()
         """What asks, in the history: kernel, cli, python."""
+        self._link = link or Link(data_dir, start=start, started_by=self.caller)
+        self._pool = Pool()
+        self._attachment: Attachment | None = None
         self.versions = Versions(self)
         self.ptys = Ptys(self)
 
@@ -60,6 +60,11 @@ class Client:
 
     def __exit__(self, *exc: object) -> None:
         self.close()
+
+    @property
+    def link(self) -> Link:
+        """The way to the daemon: where it is, and the paths of its files."""
+        return self._link
 
     def open(self) -> None:
         """Find or start the daemon now; in a kernel, also stay attached to it.
@@ -87,6 +92,7 @@ class Client:
 
     status = blocking(api.status)
     providers = blocking(api.providers)
+    profile_names = blocking(api.profile_names)
     models = blocking(api.models)
     limits = blocking(api.limits)
     breakers = blocking(api.breakers)

@@ -1,0 +1,140 @@
+"""`tundra …`, also `jupyter tundra …`: the commands on the command line.
+
+Exit codes: 0 fine, 1 found something wrong, 2 wrong usage. Results go to standard output, everything else to standard
+error.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tundra_nb._version import __version__
+from tundra_nb.client.sync import Client, ReplyStream
+from tundra_nb.commands import command as commands
+from tundra_nb.commands.face import Face
+from tundra_nb.commands.table import root
+from tundra_nb.errors import TundraError, UsageError
+from tundra_nb.types import Reply
+
+INTERRUPTED = 130
+"""Exit code after Ctrl-C, as shells have it."""
+
+
+class CommandLine(Face):
+    """The command line as a face. The client stays attached while the command runs."""
+
+    name = "cli"
+    prefix = "tundra "
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._client: Client | None = None
+        self._has_read = False
+
+    @property
+    def client(self) -> Client:
+        if self._client is None:
+            self._client = Client(caller="cli")
+            self._client.link.on_wait = lambda seconds: print(
+                f"waiting for the daemon ({seconds:.0f} s)", file=sys.stderr, flush=True
+            )
+        return self._client
+
+    def take_body(self) -> str | None:
+        """Standard input, when something is piped into it."""
+        if self._has_read or sys.stdin is None or sys.stdin.isatty():
+            return None
+        self._has_read = True
+        return sys.stdin.read()
+
+    def show_answer(self, stream: ReplyStream) -> Reply:
+        from tundra_nb.commands.views.blocks import clean
+        from tundra_nb.commands.views.reply import summary
+
+        def notice(told: Mapping[str, Any]) -> None:
+            if told.get("kind") != "attempt":
+                print(clean(str(told.get("message", ""))), file=sys.stderr, flush=True)
+
+        stream.on_notice = notice
+        ends_line = True
+        with stream:
+            for piece in stream:
+                text = clean(piece)
+                sys.stdout.write(text)
+                sys.stdout.flush()
+                ends_line = text.endswith("\n") if text else ends_line
+        if not ends_line:
+            print()
+        for call in stream.reply.tool_calls:
+            print(clean(f"{call.name}({call.arguments})"))
+        print(clean(summary(stream.reply)), file=sys.stderr)
+        return stream.reply
+
+    def write(self, text: str) -> None:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+
+    def close(self) -> None:
+        if self._client is not None:
+            self._client.close()
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Entry point of the scripts; ends the process."""
+    sys.exit(run(sys.argv[1:] if args is None else args))
+
+
+def run(args: Sequence[str]) -> int:
+    """Run one command line; return the exit code."""
+    if list(args) == ["--version"]:
+        print(f"tundra {__version__}")
+        return 0
+    face = CommandLine()
+    try:
+        result = commands.run(root, args, face)
+        if result.value is not None and not (isinstance(result.value, Reply) and not result.as_json):
+            _print(result, face)
+    except TundraError as error:
+        _print_error(error, face)
+        return 2 if isinstance(error, UsageError) else 1
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        # whoever read our output has enough; nothing may be written at exit either
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    finally:
+        face.close()
+    return result.exit_code
+
+
+def _print(result: commands.Result, face: Face) -> None:
+    if result.as_json:
+        from tundra_nb.commands.views.data import to_json
+
+        print(to_json(result.value))
+        return
+    from rich.console import Console
+
+    from tundra_nb.commands.views import show, text
+
+    console = Console(highlight=False)
+    with console.capture() as captured:
+        text.show(show.blocks_of(result.value), console)
+    sys.stdout.write(face.words(captured.get()))
+
+
+def _print_error(error: TundraError, face: Face) -> None:
+    from tundra_nb.commands.views.blocks import clean
+
+    print(clean(f"{error.code}: {error.message}"), file=sys.stderr)
+    if error.hint:
+        print(clean(face.words(f"  → {error.hint}")), file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,36 @@
+"""`tundra errors`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, get_args
+
+import click
+
+from tundra_nb.types import Severity
+
+from . import options
+from .command import command as _command
+from .face import Face, pass_face
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@_command("errors")
+@options.window
+@options.code
+@options.profile("Only those of this profile.")
+@click.option("--severity", type=click.Choice(get_args(Severity)), help="Only those of this severity.")
+@pass_face
+def command(
+    face: Face,
+    since: str | None,
+    between: tuple[str, str] | None,
+    at: str | None,
+    limit: int | None,
+    code: str | None,
+    profile: str | None,
+    severity: str | None,
+) -> pd.DataFrame:
+    """Errors that reached a caller, or that a background part met."""
+    return face.client.errors(since, between=between, at=at, limit=limit, code=code, profile=profile, severity=severity)

@@ -1,0 +1,79 @@
+"""What differs between the command line and a notebook, as commands see it."""
+
+from __future__ import annotations
+
+import abc
+from typing import Literal
+
+import click
+
+from tundra_nb.client.sync import Client, ReplyStream
+from tundra_nb.errors import UsageError
+from tundra_nb.types import Reply
+
+
+class Face(abc.ABC):
+    """Where a command was given, and where its output goes while it runs.
+
+    `body` is the cell below a cell magic, or standard input of the command line; None when there is none.
+    """
+
+    name: Literal["cli", "kernel"]
+    prefix: str
+    """Put before a command to give it: `tundra ` or `%tundra `."""
+
+    def __init__(self, body: str | None = None) -> None:
+        self.body = body
+        self.wants_json = False
+
+    @property
+    @abc.abstractmethod
+    def client(self) -> Client:
+        """The client, connected when it is used."""
+
+    @abc.abstractmethod
+    def show_answer(self, stream: ReplyStream) -> Reply:
+        """Show an answer while it comes; return its reply."""
+
+    @abc.abstractmethod
+    def write(self, text: str) -> None:
+        """Show lines while the command goes on."""
+
+    @property
+    def shows_frames(self) -> bool:
+        """Whether results are DataFrames for further work, rather than for reading."""
+        return self.name == "kernel"
+
+    def words(self, text: str) -> str:
+        """A text in which commands are given as this face gives them."""
+        return (
+            text if self.prefix == "%tundra " else text.replace("%%tundra ", "tundra ").replace("%tundra ", self.prefix)
+        )
+
+    def take_body(self) -> str | None:
+        """The body, taken by the command that understands it."""
+        body, self.body = self.body, None
+        return body
+
+    def check_body_taken(self, command: str) -> None:
+        """Refuse a cell below a command that takes none.
+
+        Raises:
+            UsageError: there is one.
+        """
+        if self.name == "kernel" and self.body is not None and self.body.strip():
+            raise UsageError(
+                problem=f"`{command}` takes no text in the cell below it",
+                field="cell",
+                remedy=f"Put it on a line of its own: `%tundra {command}`.",
+            )
+
+
+pass_face = click.make_pass_decorator(Face)  # type: ignore[type-abstract]
+
+
+def face_of(ctx: click.Context) -> Face:
+    """The face that a command was given on."""
+    found = ctx.find_object(Face)  # type: ignore[type-abstract]
+    assert found is not None
+    return found

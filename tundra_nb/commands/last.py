@@ -1,0 +1,15 @@
+"""`tundra last`: what happened in the latest call."""
+
+from __future__ import annotations
+
+from tundra_nb.client.results import Last
+
+from .command import command as _command
+from .face import Face, pass_face
+
+
+@_command("last")
+@pass_face
+def command(face: Face) -> Last:
+    """What happened in the latest call, and the next step."""
+    return face.client.last()

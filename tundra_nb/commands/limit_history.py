@@ -1,0 +1,34 @@
+"""`tundra limit-history`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, get_args
+
+import click
+
+from tundra_nb.types import Decision, Tier
+
+from . import options
+from .command import command as _command
+from .face import Face, pass_face
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@_command("limit-history")
+@options.window
+@click.option("--tier", type=click.Choice(get_args(Tier)), help="Only this tier.")
+@click.option("--decision", type=click.Choice(get_args(Decision)), help="Only this decision.")
+@pass_face
+def command(
+    face: Face,
+    since: str | None,
+    between: tuple[str, str] | None,
+    at: str | None,
+    limit: int | None,
+    tier: str | None,
+    decision: str | None,
+) -> pd.DataFrame:
+    """Waits, refusals, penalties and corrections of the limiter."""
+    return face.client.limit_history(since, between=between, at=at, limit=limit, tier=tier, decision=decision)

@@ -1,0 +1,110 @@
+"""Options and value types that several commands share, and what completes them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import click
+from click.shell_completion import CompletionItem
+
+from tundra_nb.client import explain, summary, times
+from tundra_nb.errors import TundraError
+
+from .face import face_of
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class _Words(click.ParamType[str]):
+    """A text with suggestions, none of which is a must."""
+
+    name = "text"
+
+    def suggestions(self, ctx: click.Context) -> Sequence[str]:
+        raise NotImplementedError
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        return [CompletionItem(word) for word in self.suggestions(ctx) if word.startswith(incomplete)]
+
+
+class Profile(_Words):
+    """The name of a profile."""
+
+    name = "profile"
+
+    def suggestions(self, ctx: click.Context) -> Sequence[str]:
+        face = face_of(ctx)
+        if face.client.link.place is None:
+            return ()  # completion starts no daemon
+        try:
+            return face.client.profile_names()
+        except TundraError:
+            return ()
+
+
+class Time(_Words):
+    """A time word."""
+
+    name = "time"
+
+    def suggestions(self, ctx: click.Context) -> Sequence[str]:
+        return times.EXAMPLES
+
+
+class Code(_Words):
+    """An error code."""
+
+    name = "code"
+
+    def suggestions(self, ctx: click.Context) -> Sequence[str]:
+        return (*explain.codes(),)
+
+
+class CodeOrLast(Code):
+    """An error code, or `last`."""
+
+    def suggestions(self, ctx: click.Context) -> Sequence[str]:
+        return ("last", *super().suggestions(ctx))
+
+
+class Groups(_Words):
+    """Columns to group by, with commas between."""
+
+    name = "columns"
+
+    def suggestions(self, ctx: click.Context) -> Sequence[str]:
+        return summary.GROUPS
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        done, comma, word = incomplete.rpartition(",")
+        chosen = done.split(",")
+        return [
+            CompletionItem(done + comma + group)
+            for group in summary.GROUPS
+            if group.startswith(word) and group not in chosen
+        ]
+
+
+def window(function: F) -> F:
+    """`--since`, `--between`, `--at` and `--limit`: which rows of the history."""
+    for option in (
+        click.option("--limit", type=click.IntRange(min=1), help="At most so many rows, the newest."),
+        click.option("--at", metavar="REF", help="The history as of a commit, branch, tag or time."),
+        click.option("--between", type=Time(), nargs=2, metavar="FROM TO", help="Two times instead of --since."),
+        click.option("--since", type=Time(), help="From when on: 1h, yesterday, 14:00, ISO, all.  [default: 24h]"),
+    ):
+        function = option(function)
+    return function
+
+
+def profile(help: str) -> Callable[[F], F]:  # noqa: A002 - click's own word
+    return click.option("-p", "--profile", type=Profile(), help=help)
+
+
+def code(function: F) -> F:
+    return click.option("--code", type=Code(), help="Only those with this error code.")(function)
+
+
+def by(function: F) -> F:
+    return click.option("--by", type=Groups(), help="Group by these: counts, p50/p95, errors, cost.")(function)

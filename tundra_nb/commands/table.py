@@ -1,0 +1,42 @@
+"""The table of sub-commands: to add one, write a module with `command` and name it here."""
+
+from __future__ import annotations
+
+import click
+
+from .command import CONTEXT, LazyGroup
+from .face import Face, pass_face
+
+TABLE = {
+    "status": "status",
+    "ask": "ask",
+    "last": "last",
+    "why": "why",
+    "explain": "explain",
+    "calls": "calls",
+    "attempts": "attempts",
+    "errors": "errors",
+    "limit-history": "limit_history",
+    "breaker-history": "breaker_history",
+    "sql": "sql",
+    "providers": "providers",
+    "models": "models",
+    "limits": "limits",
+    "breakers": "breakers",
+    "settings": "settings",
+    "keys": "keys",
+    "daemon": "daemon",
+    "logs": "logs",
+}
+"""Command → module of this package, in the order of the help."""
+
+
+@click.group("tundra", cls=LazyGroup, table=TABLE, context_settings=CONTEXT)
+@click.pass_context
+@pass_face
+def root(face: Face, ctx: click.Context) -> object:
+    """Make LLM calls safely, and see what happened to them.
+
+    Without a command: the status.
+    """
+    return face.client.status() if ctx.invoked_subcommand is None else None

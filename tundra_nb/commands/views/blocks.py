@@ -1,0 +1,112 @@
+"""What views are made of."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Sequence
+from typing import Literal
+
+Tone = Literal["good", "warn", "bad", "dim", "strong"]
+"""What a piece of text means; renderers choose the colour, which never stands alone for the meaning."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Styled:
+    """Text with a tone."""
+
+    text: str
+    tone: Tone | None = None
+
+
+Cell = str | Styled
+
+
+@dataclasses.dataclass(frozen=True)
+class Heading:
+    """The first line of a view, or of a part of it."""
+
+    text: Cell
+
+
+@dataclasses.dataclass(frozen=True)
+class Facts:
+    """Names and their values."""
+
+    pairs: Sequence[tuple[str, Cell]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """Rows under a head; `right` are the columns of numbers."""
+
+    head: Sequence[str]
+    rows: Sequence[Sequence[Cell]]
+    right: frozenset[int] = frozenset()
+    title: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Para:
+    """A sentence or two; newlines are kept."""
+
+    text: Cell
+
+
+@dataclasses.dataclass(frozen=True)
+class Code:
+    """Lines to copy, or to read letter by letter."""
+
+    text: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Prose:
+    """Markdown."""
+
+    text: str
+
+
+Block = Heading | Facts | Table | Para | Code | Prose
+
+_CONTROLS = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)?|[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+def clean(text: str) -> str:
+    """Text without escape sequences and control characters, which could redraw the terminal; tabs and newlines stay."""
+    return _CONTROLS.sub("", text)
+
+
+def words(cell: Cell) -> str:
+    return cell.text if isinstance(cell, Styled) else cell
+
+
+def tone(cell: Cell) -> Tone | None:
+    return cell.tone if isinstance(cell, Styled) else None
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """A number for people: significant digits, no exponent, thousands apart."""
+    if value is None or value != value:  # noqa: PLR0124 - NaN
+        return ""
+    if abs(value) >= 10 ** (digits - 1):
+        return f"{value:,.0f}"
+    text = f"{value:.{digits}g}"
+    return f"{value:.6f}".rstrip("0").rstrip(".") if "e" in text else text
+
+
+def duration(seconds: float | None) -> str:
+    """A time span for people: `350 ms`, `12 s`, `5 min`, `3 h`."""
+    if seconds is None or seconds != seconds:  # noqa: PLR0124 - NaN
+        return ""
+    for limit, unit, size in ((1, "ms", 0.001), (120, "s", 1), (7200, "min", 60), (172800, "h", 3600)):
+        if abs(seconds) < limit:
+            return f"{number(seconds / size)} {unit}"
+    return f"{number(seconds / 86400)} d"
+
+
+def money(usd: float | None) -> str:
+    """A cost for people."""
+    if usd is None or usd != usd:  # noqa: PLR0124 - NaN
+        return ""
+    return "$0" if usd == 0 else f"${usd:.2f}" if usd >= 1 else f"${number(usd)}"

@@ -1,0 +1,99 @@
+"""Blocks → HTML that works in untrusted notebooks: no script, no style sheet, nothing loaded, all text escaped.
+
+Untrusted HTML is cleaned by Jupyter, which leaves inline styles of plain values. Colours are of middle lightness, so
+that they can be read on light and on dark ground; everything else inherits the notebook's own.
+"""
+
+from __future__ import annotations
+
+import functools
+import html
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from .blocks import Block, Cell, Code, Facts, Heading, Para, Prose, Table, clean, tone, words
+
+if TYPE_CHECKING:
+    from markdown_it import MarkdownIt
+
+STYLES = {
+    "good": "color: #2e9e5b",
+    "warn": "color: #c07d10",
+    "bad": "color: #d9534f",
+    "dim": "opacity: 0.65",
+    "strong": "font-weight: bold",
+}
+_LINE = "border-bottom: 1px solid rgba(128, 128, 128, 0.35)"
+_CELL = "padding: 2px 14px 2px 0; vertical-align: top"
+
+
+def render(blocks: Sequence[Block]) -> str:
+    """One HTML fragment."""
+    return f'<div style="line-height: 1.45">{"".join(_render(block) for block in blocks)}</div>'
+
+
+def prose(text: str) -> str:
+    """Markdown as HTML: raw HTML in it is escaped, images are not loaded, links only to http, https and mailto."""
+    return str(_markdown().render(clean(text)))
+
+
+def escape(text: str) -> str:
+    return html.escape(clean(text))
+
+
+def _render(block: Block) -> str:
+    match block:
+        case Heading(text):
+            return f'<div style="font-weight: bold; margin: 4px 0">{_cell(text)}</div>'
+        case Para(text):
+            return f'<div style="white-space: pre-wrap; margin: 2px 0">{_cell(text)}</div>'
+        case Code(text):
+            return f'<pre style="margin: 4px 0; padding: 4px 8px; {_LINE}">{escape(text)}</pre>'
+        case Prose(text):
+            return prose(text)
+        case Facts(pairs):
+            rows = "".join(
+                f'<tr><td style="{_CELL}; text-align: left; opacity: 0.65">{escape(name)}</td>'
+                f'<td style="{_CELL}; text-align: left; white-space: pre-wrap">{_cell(value)}</td></tr>'
+                for name, value in pairs
+            )
+            return f'<table style="margin: 0 0 4px 0; border: none">{rows}</table>'
+        case Table(head, rows_, right, title):
+            return _table(head, rows_, right, title)
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[Cell]], right: frozenset[int], title: str) -> str:
+    aligned = ["text-align: right" if index in right else "text-align: left" for index in range(len(head))]
+    top = "".join(
+        f'<th style="{_CELL}; {align}; {_LINE}; opacity: 0.65">{escape(name)}</th>'
+        for name, align in zip(head, aligned, strict=True)
+    )
+    body = "".join(
+        "<tr>"
+        + "".join(
+            f'<td style="{_CELL}; {align}; white-space: pre-wrap">{_cell(cell)}</td>'
+            for cell, align in zip(row, aligned, strict=True)
+        )
+        + "</tr>"
+        for row in rows
+    )
+    caption = f'<div style="font-weight: bold; margin-top: 6px">{escape(title)}</div>' if title else ""
+    return (
+        f'{caption}<table style="margin: 0 0 4px 0; border: none">'
+        f"<thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>"
+    )
+
+
+def _cell(cell: Cell) -> str:
+    style = tone(cell)
+    text = escape(words(cell))
+    return f'<span style="{STYLES[style]}">{text}</span>' if style else text
+
+
+@functools.cache
+def _markdown() -> MarkdownIt:
+    from markdown_it import MarkdownIt
+
+    made = MarkdownIt("commonmark", {"html": False}).enable("table").disable("image")
+    made.validateLink = lambda url: url.lower().startswith(("http://", "https://", "mailto:", "#"))  # type: ignore[method-assign]
+    return made

@@ -1,0 +1,48 @@
+"""Finds the view of a result."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from tundra_nb.client.explain import Explanation
+from tundra_nb.client.results import DaemonStatus, Document, Last, Status, Why
+from tundra_nb.types import Reply
+
+from . import Lines, Message, explanation, frame, reply, status, why
+from .blocks import Block, Cell, Code, Facts, Para
+
+VIEWS: dict[type[Any], Callable[[Any], Sequence[Block]]] = {
+    Status: status.blocks,
+    DaemonStatus: status.daemon_blocks,
+    Last: why.last_blocks,
+    Why: why.blocks,
+    Reply: reply.blocks,
+    Explanation: explanation.blocks,
+    Document: lambda found: [
+        Facts([(name, _value(value)) for name, value in found.items() if value not in (None, "")])
+    ],
+    Message: lambda found: [Para(found.text)],
+    Lines: lambda found: [Code("\n".join(found.lines))],
+}
+"""View by type of result; a subclass that is not named is shown as its base."""
+
+
+def blocks_of(value: Any) -> Sequence[Block]:
+    """The blocks that show a result."""
+    pandas = sys.modules.get("pandas")
+    if pandas is not None and isinstance(value, pandas.DataFrame):
+        return frame.blocks(value)
+    for kind in type(value).__mro__:
+        if kind in VIEWS:
+            return VIEWS[kind](value)
+    return [Para(str(value))]
+
+
+def _value(value: Any) -> Cell:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {_value(item)}" for name, item in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(str(_value(item)) for item in value)
+    return ("yes" if value else "no") if isinstance(value, bool) else str(value)

@@ -1,0 +1,72 @@
+"""Blocks → terminal text, through rich."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+
+from rich.console import Console, RenderableType
+from rich.markdown import Markdown
+from rich.padding import Padding
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from .blocks import Block, Cell, Code, Facts, Heading, Para, Prose, Table, clean, tone, words
+
+STYLES = {"good": "green", "warn": "yellow", "bad": "red", "dim": "dim", "strong": "bold"}
+PLAIN_WIDTH = 110
+"""Columns of the plain text that a notebook keeps beside the HTML."""
+
+
+def show(blocks: Sequence[Block], console: Console) -> None:
+    """Write blocks to a terminal or a pipe."""
+    for block in blocks:
+        console.print(_render(block), soft_wrap=isinstance(block, Code))
+
+
+def plain(blocks: Sequence[Block]) -> str:
+    """The same without colour, at a fixed width."""
+    console = Console(
+        file=io.StringIO(), width=PLAIN_WIDTH, color_system=None, force_terminal=False, legacy_windows=False
+    )
+    show(blocks, console)
+    file = console.file
+    assert isinstance(file, io.StringIO)
+    return "\n".join(line.rstrip() for line in file.getvalue().splitlines())
+
+
+def _render(block: Block) -> RenderableType:
+    match block:
+        case Heading(text):
+            found = _text(text)
+            found.stylize("bold")
+            return found
+        case Para(text):
+            return _text(text)
+        case Code(text):
+            return Text("\n".join(f"    {line}" for line in clean(text).splitlines()))
+        case Prose(text):
+            return Markdown(clean(text), hyperlinks=False)
+        case Facts(pairs):
+            grid = RichTable.grid(padding=(0, 2))
+            grid.add_column(style="dim", no_wrap=True)
+            grid.add_column(overflow="fold")
+            for name, value in pairs:
+                grid.add_row(name, _text(value))
+            return Padding(grid, (0, 0, 0, 2))
+        case Table(head, rows, right, title):
+            table = RichTable(
+                title=title or None, title_justify="left", title_style="bold", box=None, padding=(0, 2, 0, 0)
+            )
+            for index, name in enumerate(head):
+                table.add_column(
+                    name, justify="right" if index in right else "left", header_style="dim", overflow="fold"
+                )
+            for row in rows:
+                table.add_row(*(_text(cell) for cell in row))
+            return Padding(table, (0, 0, 0, 2))
+
+
+def _text(cell: Cell) -> Text:
+    style = tone(cell)
+    return Text(clean(words(cell)), style=STYLES[style] if style else "")
