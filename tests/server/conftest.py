@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -100,7 +100,9 @@ class JupyterServer:
 class StartServer(Protocol):
     """Start a server in `folder`, and wait until it answers."""
 
-    def __call__(self, folder: Path, *options: str, wait: bool = True, **env: str) -> JupyterServer: ...
+    def __call__(
+        self, folder: Path, *options: str, env: Mapping[str, str] | None = None, wait: bool = True
+    ) -> JupyterServer: ...
 
 
 def paths_of(env: dict[str, str]) -> tundra_paths.Paths:
@@ -109,7 +111,7 @@ def paths_of(env: dict[str, str]) -> tundra_paths.Paths:
     return dataclasses.replace(found, connection_file=Path(env["JUPYTER_RUNTIME_DIR"]) / found.connection_file.name)
 
 
-def environment(folder: Path, **more: str) -> dict[str, str]:
+def environment(folder: Path) -> dict[str, str]:
     """The environment of a person whose home is `folder`."""
     keep = {name: os.environ[name] for name in ("PATH", "LANG", "SYSTEMROOT", "PYTHONPATH") if name in os.environ}
     (folder / "run").mkdir(mode=0o700, exist_ok=True)
@@ -122,7 +124,6 @@ def environment(folder: Path, **more: str) -> dict[str, str]:
         "TUNDRA_DATA_DIR": str(folder / "tundra"),
         "TUNDRA_CONFIG": str(folder / "tundra.toml"),
         "JUPYTER_TOKEN": TOKEN,
-        **more,
     }
 
 
@@ -160,8 +161,8 @@ def start_server() -> Iterator[StartServer]:
     """Start Jupyter servers; they are ended with the session."""
     servers: list[subprocess.Popen[bytes]] = []
 
-    def start(folder: Path, *options: str, wait: bool = True, **more: str) -> JupyterServer:
-        env = environment(folder, **more)
+    def start(folder: Path, *options: str, env: Mapping[str, str] | None = None, wait: bool = True) -> JupyterServer:
+        env = environment(folder) | dict(env or {})
         config = folder / "config"
         config.mkdir(exist_ok=True)
         (folder / "notebooks").mkdir(exist_ok=True)
@@ -247,5 +248,4 @@ def jupyter_server(
         folder,
         "--ServerApp.base_url=/user/jo%40x/",
         "--ServerApp.allow_unauthenticated_access=False",
-        ANTHROPIC_API_KEY="anthropic-canary-1",
     )

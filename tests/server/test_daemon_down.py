@@ -22,7 +22,7 @@ def server(short_folder: Callable[[], Any], start_server: StartServer) -> Jupyte
     """A server whose daemon was stopped on purpose: whatever runs was started by the test."""
     folder = short_folder()
     made = start_server(
-        folder, "--TundraExtension.start_daemon=False", TUNDRA_URL="http://127.0.0.1:1/", TUNDRA_TOKEN="of-a-kernel"
+        folder, "--TundraExtension.start_daemon=False", env={"TUNDRA_URL": "http://127.0.0.1:1/", "TUNDRA_TOKEN": "x"}
     )
     made.paths.data_dir.mkdir(mode=0o700)
     made.paths.held.write_text(json.dumps({"at": 0, "by": "test"}))

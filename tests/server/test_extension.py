@@ -35,7 +35,7 @@ def of_home(server: JupyterServer) -> list[psutil.Process]:
 @pytest.fixture
 def server(short_folder: Callable[[], Path], start_server: StartServer) -> JupyterServer:
     """A server with the real daemon."""
-    return start_server(short_folder(), **CANARIES)
+    return start_server(short_folder(), env=CANARIES)
 
 
 def is_up(server: JupyterServer) -> bool:
@@ -199,11 +199,8 @@ def test_the_kernelspec_runs_under_nbclient() -> None:
     import nbclient
     import nbformat
 
-    cells = [
-        nbformat.v4.new_code_cell(
-            "import sys; print(sys.prefix, 'tundra' in get_ipython().magics_manager.magics['line'])"
-        )
-    ]
-    notebook = nbformat.v4.new_notebook(cells=cells)
+    code = "import sys; print(sys.prefix, 'tundra' in get_ipython().magics_manager.magics['line'])"
+    cell = {"cell_type": "code", "id": "a", "source": code, "metadata": {}, "outputs": [], "execution_count": None}
+    notebook = nbformat.from_dict({"cells": [cell], "metadata": {}, "nbformat": 4, "nbformat_minor": 5})
     nbclient.NotebookClient(notebook, kernel_name="tundra", timeout=60).execute()
     assert notebook.cells[0].outputs[0].text.split() == [sys.prefix, "True"]

@@ -11,6 +11,7 @@ read: an answer in the middle of a body makes tornado close the connection, and 
 from __future__ import annotations
 
 import asyncio
+import functools
 import getpass
 import json
 import re
@@ -175,7 +176,7 @@ class DaemonProxy(JupyterHandler):
         does for a kernel's calls.
         """
         name = str(self.current_user.username)
-        return urllib.parse.quote(getpass.getuser() if GENERATED_NAME.fullmatch(name) else name, safe="@+")
+        return urllib.parse.quote(_account() if GENERATED_NAME.fullmatch(name) else name, safe="@+")
 
     # --- body, answer ---
 
@@ -315,6 +316,11 @@ class _Answer(httputil.HTTPMessageDelegate):
             await self._handler.flush()
         except StreamClosedError:
             self._upstream.close()
+
+
+@functools.cache
+def _account() -> str:
+    return getpass.getuser()
 
 
 def _without_secrets(query: str) -> str:
