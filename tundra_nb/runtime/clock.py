@@ -69,6 +69,15 @@ class Ids:
         self._last_ms = 0
         self._sequence = 0
 
+    def renumber(self, node: int) -> None:
+        """Go on as another node; ids stay strictly increasing from the next millisecond on."""
+        if not 0 <= node <= MAX_NODE:
+            raise ValueError(f"node {node} is not within 0 … {MAX_NODE}")
+        if node << SEQUENCE_BITS != self._node:
+            self._node = node << SEQUENCE_BITS
+            self._last_ms += 1
+            self._sequence = 0
+
     def next(self) -> int:
         now = self._clock.now_us() // 1000
         if now > self._last_ms:

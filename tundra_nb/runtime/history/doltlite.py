@@ -1,0 +1,731 @@
+"""Dialect 1: doltlite, the embedded engine; one file, one writer, any number of readers.
+
+`loading` has put it under `sqlite3` before this module is imported. What is peculiar here:
+
+- `isolation_level=None` throughout: with Python's implicit transactions the statement after a `dolt_commit` would run
+  in a stale one.
+- A view at a commit is a connection to `file.db@<hash>`: all indexes work there, and nothing can be written.
+- Frames are read as one JSON array per column and key range: the engine builds them in C without holding the
+  interpreter lock, which is twice as fast as fetching rows, and floats keep all their digits.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import logging
+import re
+import shutil
+import sqlite3
+from collections.abc import Generator, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from tundra_nb.errors import (
+    QueryRefused,
+    RefNotFound,
+    StoreBusy,
+    StoreDamaged,
+    StoreError,
+    StoreUnavailable,
+    TundraError,
+    UsageError,
+)
+from tundra_nb.types import KEY_OF, TABLES, VERSIONED_TABLES, columns
+
+from . import arrow, schema, sql_guard
+from .contract import (
+    SQL_BYTES,
+    SQL_ROWS,
+    WORKING,
+    Commit,
+    Frame,
+    Merge,
+    RefInfo,
+    Rows,
+    Stop,
+    Strategy,
+    TableInfo,
+    TableStat,
+    split_rows,
+    summary,
+    valid_name,
+    with_rows,
+)
+from .query import FrameQuery, condition, nearest
+from .spool import Place
+
+log = logging.getLogger("tundra.history")
+
+BUSY_SECONDS = 30.0
+GC_FROM_BYTES = 64 << 20
+GC_MORE_BYTES = 256 << 20
+"""gc when the file is larger than `GC_FROM_BYTES` and than twice its size after the last one and this."""
+PROGRESS_STEPS = 20_000
+"""Steps of the engine between two looks at the clock: about a millisecond."""
+VALUE_BYTES = 64 << 20
+"""Longest value that free SQL may make."""
+PIECE_BYTES = 4 << 20
+"""JSON text of one piece of a frame, roughly."""
+PIECE_ROWS = 16_384
+FIRST_PIECE_ROWS = 1_024
+
+_BAD_ROW = (sqlite3.IntegrityError, sqlite3.DataError, sqlite3.InterfaceError, OverflowError)
+_REF = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/~^-]*")
+_HASH = re.compile(r"[0-9a-f]{40}")
+
+
+class DoltliteStore:
+    """`contract.EventStore` in one file."""
+
+    engine = "doltlite"
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._owner = ""
+        self._inserts = {table: schema.doltlite_insert(table) for table in TABLES}
+        self._writer: sqlite3.Connection | None = None
+
+    def __repr__(self) -> str:
+        return f"<DoltliteStore {self._path}: {'open' if self._writer else 'closed'}>"
+
+    # --- writing side ---
+
+    def open(self, owner: str, node: int) -> int:
+        self._owner = owner
+        with self._seam():
+            # left behind by a gc that was killed
+            self._path.with_name(self._path.name + "-gc-tmp").unlink(missing_ok=True)
+            writer = self._connect(str(self._path))
+            try:
+                self._create_or_check(writer)
+                granted = self._claim(writer, node)
+            except BaseException:
+                writer.close()
+                raise
+        self._writer = writer
+        return granted
+
+    def close(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+
+    def place(self) -> Place:
+        with self._seam():
+            row = self._db.execute(
+                "SELECT segment, position FROM spool_place WHERE owner = ?", (self._owner,)
+            ).fetchone()
+        return Place(*row)
+
+    def write(self, rows: Rows, place: Place) -> int:
+        with self._seam():
+            try:
+                with self._transaction() as db:
+                    for table, some in rows.items():
+                        db.executemany(self._inserts[table], some)
+                    self._save_place(db, place)
+            except _BAD_ROW:
+                return self._write_one_by_one(rows, place)
+            return 0
+
+    def _write_one_by_one(self, rows: Rows, place: Place) -> int:
+        refused = 0
+        with self._transaction() as db:
+            for table, some in rows.items():
+                for row in some:
+                    try:
+                        db.execute(self._inserts[table], row)
+                    except _BAD_ROW as exc:
+                        refused += 1
+                        log.warning("%s row refused by the database: %s", table, exc)
+            self._save_place(db, place)
+        return refused
+
+    def _save_place(self, db: sqlite3.Connection, place: Place) -> None:
+        db.execute(
+            "UPDATE spool_place SET segment = ?, position = ? WHERE owner = ?",
+            (place.segment, place.offset, self._owner),
+        )
+
+    def commit(self, message: str, author: str, *, allow_empty: bool = True) -> str | None:
+        with self._seam():
+            changed = self._changed()
+            if not changed and not allow_empty:
+                return None
+            versioned = [table for table in changed if table not in _EVENTS]
+            if versioned:
+                self.commit_events()
+            return self._commit(versioned or changed, message, author)
+
+    def commit_events(self) -> str | None:
+        with self._seam():
+            changed = [table for table in self._changed() if table in _EVENTS]
+            if not changed:
+                return None
+            text, _ = summary(self._stat("HEAD", WORKING, changed))
+            return self._commit(changed, text, schema.AUTHOR)
+
+    def _commit(self, tables: Sequence[str], message: str, author: str) -> str:
+        _, rows = summary(self._stat("HEAD", WORKING, tables))
+        for table in tables:
+            self._db.execute("SELECT dolt_add(?)", (table,)).fetchone()
+        return self._one(
+            "SELECT dolt_commit('-m', ?, '--author', ?, '--allow-empty')", with_rows(message, rows), author
+        )
+
+    def branch(self, name: str, ref: str = "HEAD", *, delete: bool = False) -> None:
+        valid_name(name, "branch")
+        with self._seam(name):
+            if delete:
+                self._one("SELECT dolt_branch('-D', ?)", name)
+            else:
+                self._one("SELECT dolt_branch(?, ?)", name, self.resolve(ref))
+
+    def tag(self, name: str, ref: str = "HEAD", message: str = "", *, delete: bool = False) -> None:
+        valid_name(name, "tag")
+        with self._seam(name):
+            if delete:
+                self._one("SELECT dolt_tag('-d', ?)", name)
+            else:
+                self._one("SELECT dolt_tag(?, ?, '-m', ?)", name, self.resolve(ref), message or name)
+
+    def propose(self, branch: str, rows: Rows, message: str, author: str) -> str:
+        if not any(ref.kind == "branch" and ref.name == branch for ref in self.refs()):
+            self.branch(branch)
+        with self._seam(), contextlib.closing(self._connect(f"{self._path}@{branch}")) as db:
+            db.execute("BEGIN IMMEDIATE")
+            for table, some in rows.items():
+                db.executemany(self._inserts[table], some)
+            db.execute("COMMIT")
+            count = sum(len(some) for some in rows.values())
+            found = db.execute(
+                "SELECT dolt_commit('-am', ?, '--author', ?, '--allow-empty')", (with_rows(message, count), author)
+            ).fetchone()
+            return str(found[0])
+
+    def merge(self, branch: str, message: str, author: str, strategy: Strategy | None = None) -> Merge:
+        self.resolve(branch)
+        with self._seam():
+            self.commit_events()
+            db = self._db
+            db.execute("BEGIN IMMEDIATE")
+            try:
+                with self._author(author):
+                    try:
+                        db.execute("SELECT dolt_merge(?, '--no-ff', '-m', ?)", (branch, message)).fetchone()
+                    except sqlite3.OperationalError as exc:
+                        if "conflict" not in str(exc):
+                            raise
+                        conflicts = self._conflicts()
+                        if strategy is None:
+                            db.execute("ROLLBACK")
+                            return Merge(None, conflicts)
+                        for table in {conflict["table"] for conflict in conflicts}:
+                            db.execute("SELECT dolt_conflicts_resolve(?, ?)", (f"--{strategy}", table)).fetchone()
+                        db.execute("SELECT dolt_commit('-Am', ?)", (message,)).fetchone()
+                db.execute("COMMIT")
+            finally:
+                if db.in_transaction:
+                    db.execute("ROLLBACK")
+            return Merge(self._one("SELECT dolt_hashof('HEAD')"))
+
+    def _conflicts(self) -> list[dict[str, Any]]:
+        found = []
+        for (table,) in self._db.execute('SELECT "table" FROM dolt_conflicts').fetchall():
+            cursor = self._db.execute(f"SELECT * FROM dolt_conflicts_{_ours(table)}")  # noqa: S608 - checked name
+            names = [entry[0] for entry in cursor.description]
+            for row in cursor.fetchall():
+                given = dict(zip(names, row, strict=True))
+                sides = {
+                    side: {c.name: given[f"{prefix}_{c.name}"] for c in columns(table)}
+                    for side, prefix in (("base", "base"), ("ours", "our"), ("theirs", "their"))
+                }
+                found.append({"table": table, **sides})
+        return found
+
+    def revert(self, ref: str, author: str) -> str:
+        commit = self.resolve(ref)
+        with self._seam():
+            self.commit_events()
+            rows = self._db.execute("SELECT table_name FROM dolt_diff WHERE commit_hash = ?", (commit,)).fetchall()
+            refuse_revert_of_events(ref, {row[0] for row in rows})
+            with self._author(author):
+                return self._one("SELECT dolt_revert(?)", commit)
+
+    def push(self, remote: str) -> None:
+        with self._seam(remote):
+            name = self._remote(remote)
+            for ref in self.refs():
+                if ref.kind == "branch":
+                    self._one("SELECT dolt_push(?, ?)", name, ref.name)
+            self._one("SELECT dolt_push(?, '--tags')", name)
+
+    def pull(self, remote: str) -> str:
+        with self._seam(remote):
+            self.commit_events()
+            self._one("SELECT dolt_pull(?, ?)", self._remote(remote), schema.MAIN)
+            return self._one("SELECT dolt_hashof('HEAD')")
+
+    def clone(self, remote: str, into: str) -> None:
+        if Path(into).exists():
+            raise UsageError(
+                problem=f"{into} exists already", field="into", remedy="Name a file that is not there yet."
+            )
+        with self._seam(remote), contextlib.closing(self._connect(into)) as db:
+            try:
+                db.execute("SELECT dolt_clone(?)", (_url(remote),)).fetchone()
+            except sqlite3.Error:
+                Path(into).unlink(missing_ok=True)
+                raise
+
+    def backup(self, target: str) -> None:
+        self.commit_events()
+        self.push(target)
+
+    def restore(self, source: str) -> None:
+        draft = self._path.with_name(self._path.name + ".restoring")
+        draft.unlink(missing_ok=True)
+        self.clone(source, str(draft))
+        with self._seam(source):
+            with contextlib.closing(self._connect(str(draft))) as db:
+                self._create_or_check(db)
+                problems = _integrity(db)
+            if problems:
+                raise StoreDamaged(problem=f"the backup {source} is damaged: {problems[0]}", kind="corrupt")
+            self.close()
+            if self._path.exists():
+                shutil.move(self._path, self._path.with_name(self._path.name + ".before-restore"))
+            draft.replace(self._path)
+        self.open(self._owner, 0)
+
+    def gc_is_due(self) -> bool:
+        size = self.size()
+        if size < GC_FROM_BYTES:
+            return False
+        with self._seam():
+            (after_last,) = self._db.execute("SELECT max(gc_bytes) FROM spool_place").fetchone()
+        return size > 2 * int(after_last) + GC_MORE_BYTES
+
+    def gc(self) -> None:
+        with self._seam():
+            self._one("SELECT dolt_gc()")
+            self._db.execute("UPDATE spool_place SET gc_bytes = ? WHERE owner = ?", (self.size(), self._owner))
+
+    # --- reading side ---
+
+    def size(self) -> int:
+        try:
+            return self._path.stat().st_size
+        except OSError:
+            return 0
+
+    def frame(self, query: FrameQuery, stop: Stop) -> Frame:
+        table, made_schema = query.table, schema.arrow_schema(query.table)
+        at = None if query.at in (None, WORKING) else str(query.at)
+        where, values = condition(query, "?")
+        db = self._reader(at, stop)
+        try:
+            with self._seam(stop=stop):
+                db.execute("BEGIN")  # one snapshot for all pieces
+                exists = db.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (table,)).fetchone()
+                truncated = False
+                if exists and query.limit is not None:
+                    count = f"SELECT count(*) FROM (SELECT 1 FROM {table} WHERE {where} LIMIT ?)"  # noqa: S608
+                    truncated = db.execute(count, (*values, query.limit + 1)).fetchone()[0] > query.limit
+        except BaseException:
+            db.close()
+            raise
+        made = arrow.builders(made_schema, table)
+        pieces = self._pieces(db, query, made, stop) if exists else iter(())
+        return Frame(made_schema, self._batches(db, pieces, made_schema, made), {"commit": at, "truncated": truncated})
+
+    def _batches(
+        self,
+        db: sqlite3.Connection,
+        pieces: Iterator[list[pa.Array]],
+        made_schema: pa.Schema,
+        made: list[arrow.ColumnBuilder],
+    ) -> Generator[pa.RecordBatch, None, None]:
+        with contextlib.closing(db):
+            yield arrow.empty_batch(made_schema, made)
+            for arrays in pieces:
+                yield pa.record_batch(arrays, schema=made_schema)
+
+    def _pieces(
+        self,
+        db: sqlite3.Connection,
+        query: FrameQuery,
+        made: list[arrow.ColumnBuilder],
+        stop: Stop,
+    ) -> Iterator[list[pa.Array]]:
+        where, values = condition(query, "?")
+        names = [column.name for column in columns(query.table)]
+        key = KEY_OF[query.table]
+        order, beyond = ("DESC", "<") if query.newest_first else ("ASC", ">")
+        outer = ", ".join(f"json_group_array({name})" for name in names)
+        inner = f"SELECT * FROM {query.table} WHERE {where}"  # noqa: S608 - names of ours
+        tail = f"ORDER BY {key} {order} LIMIT ?"
+        first = f"SELECT count(*), {outer} FROM ({inner} {tail})"  # noqa: S608
+        further = f"SELECT count(*), {outer} FROM ({inner} AND {key} {beyond} ? {tail})"  # noqa: S608
+        left = query.limit
+        size = FIRST_PIECE_ROWS if any(c.type == "long_text" for c in columns(query.table)) else PIECE_ROWS
+        last: int | None = None
+        while left is None or left > 0:
+            stop.renew()
+            wanted = size if left is None else min(size, left)
+            given = [*values, wanted] if last is None else [*values, last, wanted]
+            with self._seam(stop=stop):
+                count, *texts = db.execute(first if last is None else further, given).fetchone()
+            if count == 0:
+                return
+            arrays = [builder.from_json(text) for builder, text in zip(made, texts, strict=True)]
+            yield arrays
+            if count < wanted:
+                return
+            last = arrays[names.index(key)][-1].as_py()
+            left = None if left is None else left - count
+            total = sum(map(len, texts))
+            size = max(16, min(PIECE_ROWS, int(count * PIECE_BYTES / total), size * 4))
+
+    def sql(self, text: str, at: str | None, limit: int | None, stop: Stop) -> Frame:
+        statement = sql_guard.checked(text, sql_guard.DOLTLITE)
+        most = min(SQL_ROWS, limit) if limit is not None else SQL_ROWS
+        with contextlib.closing(self._reader(at, stop)) as db, self._seam(stop=stop, is_sql=True):
+            db.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, VALUE_BYTES)
+            db.set_authorizer(_authorize)
+            cursor = db.execute(statement)
+            rows = arrow.LooseRows([entry[0] for entry in cursor.description])
+            truncated = False
+            while some := cursor.fetchmany(min(4096, most - rows.rows + 1)):
+                if rows.rows + len(some) > most:
+                    some = some[: most - rows.rows]
+                    truncated = True
+                if some:
+                    rows.add(some)
+                truncated = truncated or rows.bytes > SQL_BYTES
+                if truncated:
+                    break
+        made_schema, batches = rows.result()
+        return Frame(made_schema, (batch for batch in batches), {"commit": at, "truncated": truncated})
+
+    def resolve(self, ref: str | int) -> str:
+        with self._seam(), contextlib.closing(self._reader(None)) as db:
+            if isinstance(ref, int):
+                moment = dt.datetime.fromtimestamp(ref // 1_000_000, dt.UTC)
+                found = db.execute(
+                    "SELECT commit_hash FROM dolt_log WHERE date <= ? LIMIT 1", (f"{moment:%Y-%m-%d %H:%M:%S}",)
+                ).fetchone()
+                if found is None:
+                    raise RefNotFound(ref=f"{moment:%Y-%m-%dT%H:%M:%SZ}")
+                return str(found[0])
+            if ref == WORKING:
+                return ref
+            if _REF.fullmatch(ref):
+                with contextlib.suppress(sqlite3.OperationalError):
+                    return str(db.execute("SELECT dolt_hashof(?)", (ref,)).fetchone()[0])
+                if re.fullmatch(r"[0-9a-f]{4,39}", ref):
+                    rows = db.execute(
+                        "SELECT commit_hash FROM dolt_log WHERE commit_hash LIKE ?", (ref + "%",)
+                    ).fetchall()
+                    if len(rows) == 1:
+                        return str(rows[0][0])
+        raise RefNotFound(ref=ref, nearest=nearest(ref, [*(known.name for known in self.refs()), "HEAD", schema.MAIN]))
+
+    def log(self, limit: int | None = None, ref: str = "HEAD") -> list[Commit]:
+        start = self.resolve(ref)
+        with self._seam(), contextlib.closing(self._reader(None)) as db:
+            rows = db.execute(
+                "SELECT commit_hash, date, committer, message FROM dolt_log(?) LIMIT ?",
+                (start, -1 if limit is None else limit),
+            ).fetchall()
+        return [Commit(row[0], _microseconds(row[1]), row[2], *split_rows(row[3])) for row in rows]
+
+    def diff(self, a: str, b: str, table: str, stop: Stop) -> Frame:
+        before, after = self.resolve(a), self.resolve(b)
+        made_schema = schema.arrow_diff_schema(_ours(table))
+        made = arrow.builders(made_schema, table)
+        names = [name for name in made_schema.names if name != "table"]
+        key = KEY_OF[table]
+        text = f"SELECT ?, {', '.join(names)} FROM dolt_diff_{table}(?, ?) ORDER BY coalesce(to_{key}, from_{key})"  # noqa: S608
+        db = self._reader(None, stop)
+        pieces = self._rows(db, text, (table, before, after), made, stop)
+        meta = {"from_commit": before, "to_commit": after, "commit": after, "truncated": False}
+        return Frame(made_schema, self._batches(db, pieces, made_schema, made), meta)
+
+    def _rows(
+        self,
+        db: sqlite3.Connection,
+        text: str,
+        values: tuple[Any, ...],
+        made: list[arrow.ColumnBuilder],
+        stop: Stop,
+    ) -> Iterator[list[pa.Array]]:
+        with self._seam(stop=stop):
+            cursor = db.execute(text, values)
+            while rows := cursor.fetchmany(4096):
+                yield [
+                    builder.from_values(column) for builder, column in zip(made, zip(*rows, strict=True), strict=True)
+                ]
+
+    def stat(self, a: str, b: str) -> list[TableStat]:
+        before, after = self.resolve(a), self.resolve(b)
+        with self._seam(), contextlib.closing(self._reader(None)) as db:
+            return _stat(db, before, after, TABLES)
+
+    def tables(self) -> list[TableInfo]:
+        with self._seam(), contextlib.closing(self._reader(None)) as db:
+            changed = _changed(db)
+            return [
+                TableInfo(table, db.execute(f"SELECT count(*) FROM {table}").fetchone()[0], table in changed)  # noqa: S608
+                for table in TABLES
+            ]
+
+    def refs(self) -> list[RefInfo]:
+        with self._seam(), contextlib.closing(self._reader(None)) as db:
+            branches = db.execute("SELECT name, hash FROM dolt_branches ORDER BY name").fetchall()
+            tags = db.execute("SELECT tag_name, tag_hash FROM dolt_tags ORDER BY tag_name").fetchall()
+        return [RefInfo(n, "branch", h) for n, h in branches] + [RefInfo(n, "tag", h) for n, h in tags]
+
+    def check(self) -> list[str]:
+        with self._seam(), contextlib.closing(self._reader(None)) as db:
+            return _integrity(db)
+
+    # --- inside ---
+
+    @property
+    def _db(self) -> sqlite3.Connection:
+        if self._writer is None:
+            raise StoreUnavailable(problem="the history's database is not open", kind="closed")
+        return self._writer
+
+    def _one(self, text: str, *values: Any) -> str:
+        return str(self._db.execute(text, values).fetchone()[0])
+
+    @staticmethod
+    def _connect(name: str) -> sqlite3.Connection:
+        return sqlite3.connect(name, timeout=BUSY_SECONDS, isolation_level=None)
+
+    def _reader(self, at: str | None, stop: Stop | None = None) -> sqlite3.Connection:
+        """A read-only connection, now or at a commit, that breaks off when `stop` is due."""
+        name = str(self._path) if at is None else f"{self._path}@{at}"
+        uri = f"file:{name.replace('%', '%25').replace('?', '%3f').replace('#', '%23')}?mode=ro"
+        with self._seam():
+            db = sqlite3.connect(uri, uri=True, timeout=BUSY_SECONDS, isolation_level=None)
+        if stop is not None:
+            db.set_progress_handler(lambda: int(stop.is_due), PROGRESS_STEPS)
+        return db
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        db = self._db
+        db.execute("BEGIN IMMEDIATE")
+        try:
+            yield db
+            db.execute("COMMIT")
+        except BaseException:
+            if db.in_transaction:
+                db.execute("ROLLBACK")
+            raise
+
+    @contextlib.contextmanager
+    def _author(self, author: str) -> Iterator[None]:
+        """For commands that take no `--author`."""
+        self._set_author(author)
+        try:
+            yield
+        finally:
+            self._set_author(schema.AUTHOR)
+
+    def _set_author(self, author: str) -> None:
+        name, _, mail = author.rstrip(">").partition(" <")
+        self._db.execute("SELECT dolt_config('user.name', ?)", (name,)).fetchone()
+        self._db.execute("SELECT dolt_config('user.email', ?)", (mail,)).fetchone()
+
+    def _create_or_check(self, db: sqlite3.Connection) -> None:
+        there = {row[0] for row in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        if "meta" not in there:
+            if there - {"dolt_ignore", "spool_place"}:
+                raise StoreDamaged(
+                    problem=f"{self._path} is a database of something else",
+                    remedy="Move it away, or choose another data directory with TUNDRA_DATA_DIR.",
+                    kind="foreign",
+                )
+            db.execute("BEGIN IMMEDIATE")
+            for statement in schema.doltlite_ddl():
+                db.execute(statement)
+            db.execute("COMMIT")
+            db.execute("SELECT dolt_commit('-Am', 'Create the history', '--author', ?)", (schema.AUTHOR,)).fetchone()
+        version = int(db.execute("SELECT content FROM meta WHERE name = 'schema_version'").fetchone()[0])
+        refuse_newer(version)
+        db.execute(schema.LOCAL_DDL)
+
+    def _claim(self, db: sqlite3.Connection, node: int) -> int:
+        db.execute("BEGIN IMMEDIATE")
+        mine = db.execute("SELECT node FROM spool_place WHERE owner = ?", (self._owner,)).fetchone()
+        if mine is None:
+            taken = {row[0] for row in db.execute("SELECT node FROM spool_place")}
+            mine = (free_node(node, taken),)
+            db.execute("INSERT INTO spool_place VALUES (?, ?, 0, 0, 0)", (self._owner, mine[0]))
+        db.execute("COMMIT")
+        return int(mine[0])
+
+    def _remote(self, remote: str) -> str:
+        url = _url(remote)
+        known = {row[1]: row[0] for row in self._db.execute("SELECT name, url FROM dolt_remotes").fetchall()}
+        if remote in known.values():
+            return remote
+        if url not in known:
+            known[url] = f"remote{len(known) + 1}"
+            self._one("SELECT dolt_remote('add', ?, ?)", known[url], url)
+        return str(known[url])
+
+    def _changed(self) -> list[str]:
+        return _changed(self._db)
+
+    def _stat(self, a: str, b: str, tables: Sequence[str]) -> list[TableStat]:
+        return _stat(self._db, self._one("SELECT dolt_hashof(?)", a), b, tables)
+
+    @contextlib.contextmanager
+    def _seam(self, name: str = "", *, stop: Stop | None = None, is_sql: bool = False) -> Iterator[None]:
+        """Where the engine's errors become ours."""
+        try:
+            yield
+        except TundraError:
+            raise
+        except sqlite3.Error as exc:
+            raise self._translated(exc, name, stop, is_sql) from exc
+        except OSError as exc:
+            raise StoreUnavailable(problem=f"{self._path}: {exc.strerror or exc}", kind="file") from exc
+
+    def _translated(self, exc: sqlite3.Error, name: str, stop: Stop | None, is_sql: bool) -> TundraError:
+        kind = str(getattr(exc, "sqlite_errorname", "")).removeprefix("SQLITE_").split("_")[0]
+        text = str(exc)
+        if kind == "INTERRUPT" and stop is not None:
+            return stop.error()
+        if kind in ("CORRUPT", "NOTADB"):
+            return StoreDamaged(
+                problem=f"{self._path} is damaged, or not a history: {text}",
+                remedy="`tundra restore` brings a backup back; or move the file away and start a new history.",
+                kind="corrupt",
+            )
+        if kind == "FULL":
+            return StoreUnavailable(
+                problem=f"no space left for {self._path}",
+                remedy="Free disk space; `tundra clean` shows what can go. Events wait in the spool.",
+                kind="disk_full",
+            )
+        if kind in ("BUSY", "LOCKED"):
+            return StoreBusy(problem=f"{self._path} is locked by another program", kind="locked")
+        if is_sql:
+            return QueryRefused(problem=_sql_problem(text))
+        if kind in ("CANTOPEN", "READONLY", "PERM", "IOERR"):
+            return StoreUnavailable(
+                problem=f"{self._path} cannot be used: {text}",
+                remedy="Check the permissions of the data directory and its disk.",
+                kind="file",
+            )
+        if name:
+            return _ref_problem(text, name)
+        return StoreError(problem=f"the history's database refused: {text}")
+
+
+_EVENTS = [table for table in TABLES if table not in VERSIONED_TABLES]
+
+
+def refuse_newer(version: int) -> None:
+    """Raise if a newer version of this program made the database."""
+    if version > schema.SCHEMA_VERSION:
+        raise StoreDamaged(
+            problem=f"the history has schema {version} of a newer tundra_nb; this one knows {schema.SCHEMA_VERSION}",
+            remedy="Upgrade with `pip install -U tundra-nb`, or choose another data directory.",
+            kind="newer",
+        )
+
+
+def refuse_revert_of_events(ref: str, tables: set[str]) -> None:
+    """Raise if a commit holds more than what people change: settings, profiles, prices and notes."""
+    events = sorted(tables - {*VERSIONED_TABLES, "note"})
+    if events:
+        raise UsageError(
+            problem=f"{ref} holds events ({', '.join(events)}), which are facts and stay",
+            field="ref",
+            remedy="Only commits of settings, profiles, prices and notes can be reverted.",
+        )
+
+
+def free_node(wanted: int, taken: set[int]) -> int:
+    """`wanted`, or the next number that no other daemon of the database has."""
+    for step in range(1024):
+        if (wanted + step) % 1024 not in taken:
+            return (wanted + step) % 1024
+    raise StoreUnavailable(problem="1,024 daemons have written to this database already", kind="nodes")
+
+
+def _integrity(db: sqlite3.Connection) -> list[str]:
+    found = [row[0] for row in db.execute("PRAGMA integrity_check")]
+    return [] if found == ["ok"] else found
+
+
+def _changed(db: sqlite3.Connection) -> list[str]:
+    there = {row[0] for row in db.execute("SELECT table_name FROM dolt_status").fetchall()}
+    return [table for table in TABLES if table in there]
+
+
+def _stat(db: sqlite3.Connection, before: str, after: str, tables: Any) -> list[TableStat]:
+    names = "table_name, rows_added, rows_deleted, rows_modified, old_row_count, new_row_count"
+    rows = db.execute(f"SELECT {names} FROM dolt_diff_stat(?, ?)", (before, after)).fetchall()  # noqa: S608
+    found = {row[0]: TableStat(*row) for row in rows}
+    return [found[table] for table in tables if table in found]
+
+
+def _ours(table: str) -> str:
+    if table not in TABLES:
+        raise UsageError(
+            problem=f"no table {table!r} in the history", field="table", nearest=nearest(table, list(TABLES))
+        )
+    return table
+
+
+def _url(remote: str) -> str:
+    return f"file://{Path(remote).absolute()}" if "/" in remote and "://" not in remote else remote
+
+
+def _microseconds(text: str) -> int:
+    moment = dt.datetime.fromisoformat(text).replace(tzinfo=dt.UTC)
+    return int(moment.timestamp()) * 1_000_000
+
+
+def _authorize(action: int, first: str | None, _second: str | None, _database: str | None, _inner: str | None) -> int:
+    """Reading our tables and calling harmless functions is all that free SQL may do.
+
+    `PRAGMA table_xinfo` and `sqlite_master` are read by the engine itself when it prepares a version table.
+    """
+    if action in (sqlite3.SQLITE_SELECT, sqlite3.SQLITE_RECURSIVE):
+        return sqlite3.SQLITE_OK
+    if action == sqlite3.SQLITE_READ and sql_guard.may_read(first or "", sql_guard.DOLTLITE):
+        return sqlite3.SQLITE_OK
+    if action == sqlite3.SQLITE_FUNCTION and (_second or "").lower() in sql_guard.DOLTLITE.functions:
+        return sqlite3.SQLITE_OK
+    if action == sqlite3.SQLITE_PRAGMA and first == "table_xinfo":
+        return sqlite3.SQLITE_OK
+    return sqlite3.SQLITE_DENY
+
+
+def _sql_problem(text: str) -> str:
+    unknown = re.fullmatch(r"no such (table|column): (?:main\.)?(\w+)", text)
+    if unknown is None:
+        return text
+    known = list(TABLES) if unknown[1] == "table" else sorted({c.name for t in TABLES for c in columns(t)})
+    close = nearest(unknown[2], known)
+    return f"{text}; did you mean {close!r}?" if close else text
+
+
+def _ref_problem(text: str, name: str) -> TundraError:
+    if "exists" in text:
+        return UsageError(problem=f"{name!r} exists already", field="name")
+    if "not found" in text or "no such" in text:
+        return RefNotFound(ref=name)
+    return UsageError(problem=f"{name}: {text}", field="name")

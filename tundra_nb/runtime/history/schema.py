@@ -1,0 +1,122 @@
+"""The tables in both dialects and in Arrow, all derived from the columns of `tundra_nb.types`.
+
+There are no secondary indexes: keys are time-ordered, so that a time window is a key range, and each index would cost
+the versioned file more than it saves (each transaction rewrites its path in every index).
+
+`meta` holds the schema's version. `spool_place` holds how far each daemon's spool has been stored, and the file's size
+after the last gc. It is in `dolt_ignore`: it changes in the same transaction as the rows, but is never part of a Dolt
+commit, so that merge, revert and checkout leave it alone.
+"""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+from tundra_nb.types import KEY_OF, TABLES, VERSIONED_TABLES, ColumnType, columns
+
+SCHEMA_VERSION = 1
+MAIN = "main"
+"""The branch that events go to."""
+AUTHOR = "tundra_nb <tundra@localhost>"
+"""Author of the commits that the worker makes by itself."""
+
+_DOLTLITE: dict[ColumnType, str] = {
+    "id": "INTEGER",
+    "int": "INTEGER",
+    "float": "REAL",
+    "text": "TEXT",
+    "long_text": "TEXT",
+    "time": "INTEGER",
+    "bool": "INTEGER",
+    "category": "TEXT",
+}
+_DOLT: dict[ColumnType, str] = {
+    "id": "BIGINT",
+    "int": "BIGINT",
+    "float": "DOUBLE",
+    "text": "VARCHAR(255)",
+    "long_text": "LONGTEXT",
+    "time": "BIGINT",
+    "bool": "TINYINT(1)",
+    "category": "VARCHAR(255)",
+}
+_ARROW: dict[ColumnType, pa.DataType] = {
+    "id": pa.int64(),
+    "int": pa.int64(),
+    "float": pa.float64(),
+    "text": pa.string(),
+    "long_text": pa.string(),
+    "time": pa.timestamp("us", "UTC"),
+    "bool": pa.bool_(),
+    "category": pa.dictionary(pa.int32(), pa.string()),
+}
+
+
+def doltlite_ddl() -> list[str]:
+    """Statements that make an empty doltlite file ours."""
+    return [
+        *(_create(table, _DOLTLITE) for table in TABLES),
+        "CREATE TABLE meta (name TEXT PRIMARY KEY, content TEXT NOT NULL)",
+        f"INSERT INTO meta VALUES ('schema_version', '{SCHEMA_VERSION}')",  # noqa: S608 - a number of ours
+        "INSERT OR IGNORE INTO dolt_ignore VALUES ('spool_place', 1)",
+    ]
+
+
+def dolt_ddl() -> list[str]:
+    """Statements that make an empty Dolt database ours."""
+    return [
+        *(_create(table, _DOLT) for table in TABLES),
+        "CREATE TABLE meta (name VARCHAR(64) PRIMARY KEY, content TEXT NOT NULL)",
+        f"INSERT INTO meta VALUES ('schema_version', '{SCHEMA_VERSION}')",  # noqa: S608 - a number of ours
+        "INSERT IGNORE INTO dolt_ignore VALUES ('spool_place', 1)",
+    ]
+
+
+LOCAL_DDL = (
+    "CREATE TABLE IF NOT EXISTS spool_place"
+    " (owner VARCHAR(64) PRIMARY KEY, node INTEGER NOT NULL, segment BIGINT NOT NULL, position BIGINT NOT NULL,"
+    " gc_bytes BIGINT NOT NULL)"
+)
+"""For both engines, at each start: a clone comes without this table, because no commit holds it."""
+
+
+def doltlite_insert(table: str) -> str:
+    """Insert a row once: a second delivery of an event changes nothing, of a versioned row replaces it."""
+    names = [column.name for column in columns(table)]
+    places = ", ".join("?" * len(names))
+    if table not in VERSIONED_TABLES:
+        return f"INSERT OR IGNORE INTO {table} VALUES ({places})"  # noqa: S608 - names of ours
+    updates = ", ".join(f"{name} = excluded.{name}" for name in names if name != KEY_OF[table])
+    return f"INSERT INTO {table} VALUES ({places}) ON CONFLICT ({KEY_OF[table]}) DO UPDATE SET {updates}"  # noqa: S608
+
+
+def dolt_insert(table: str) -> str:
+    """Like `doltlite_insert`; in the form that PyMySQL's `executemany` turns into one multi-row statement."""
+    names = [column.name for column in columns(table)]
+    places = ", ".join(["%s"] * len(names))
+    if table not in VERSIONED_TABLES:
+        return f"INSERT IGNORE INTO {table} VALUES ({places})"  # noqa: S608 - names of ours
+    updates = ", ".join(f"{name} = VALUES({name})" for name in names if name != KEY_OF[table])
+    return f"INSERT INTO {table} VALUES ({places}) ON DUPLICATE KEY UPDATE {updates}"  # noqa: S608
+
+
+def arrow_schema(table: str) -> pa.Schema:
+    """The columns of a table as every frame of it has them, also an empty one."""
+    return pa.schema([pa.field(column.name, _ARROW[column.type], column.nullable) for column in columns(table)])
+
+
+def arrow_diff_schema(table: str) -> pa.Schema:
+    """`table, diff_type, from_commit, to_commit`, then each column as `from_…` and `to_…`."""
+    text = pa.dictionary(pa.int32(), pa.string())
+    fields = [pa.field(name, text, nullable=False) for name in ("table", "diff_type", "from_commit", "to_commit")]
+    for side in ("from", "to"):
+        fields += [pa.field(f"{side}_{column.name}", _ARROW[column.type]) for column in columns(table)]
+    return pa.schema(fields)
+
+
+def _create(table: str, kinds: dict[ColumnType, str]) -> str:
+    parts = []
+    for column in columns(table):
+        rule = " PRIMARY KEY" if column.name == KEY_OF[table] else "" if column.nullable else " NOT NULL"
+        parts.append(f"{column.name} {kinds[column.type]}{rule}")
+    return f"CREATE TABLE {table} ({', '.join(parts)})"

@@ -1,0 +1,547 @@
+"""The daemon's face of the history: appends to the spool, keeps the store worker alive, asks it questions.
+
+`append` never waits for the database. A worker that dies is started again at once; one that dies again and again is
+started at growing intervals, reads fail with the reason meanwhile, and events wait in the spool.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import contextlib
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator, Mapping
+from typing import Any, Literal
+
+import msgspec
+
+from tundra_nb.errors import StoreBusy, StoreUnavailable, TundraError, from_wire
+from tundra_nb.paths import Paths
+from tundra_nb.runtime.clock import Clock, Ids
+from tundra_nb.settings import StoreSettings
+from tundra_nb.types import Attempt, AttemptOpened, Event, Operation, OperationOpened
+
+from . import spool as spools
+from .protocol import (
+    ARROW,
+    CHUNK_BYTES,
+    END,
+    ERROR,
+    FATAL,
+    HANDOVER,
+    HELLO,
+    JSON,
+    META,
+    PROGRESS,
+    REQUEST,
+    Config,
+    Progress,
+    Request,
+    pack,
+    read_frame,
+)
+from .query import FrameQuery, checked
+from .spool import Spool
+
+log = logging.getLogger("tundra.history")
+
+MODULE = "tundra_nb.runtime.history.worker"
+ENVIRONMENT = (
+    "PATH",
+    "HOME",
+    "LANG",
+    "LC_ALL",
+    "TZ",
+    "TMPDIR",
+    "PYTHONPATH",
+    "LD_LIBRARY_PATH",
+    "COVERAGE_PROCESS_START",
+)
+"""All that the worker inherits: no keys of providers, no LD_PRELOAD, no mark of doltlite."""
+START_SECONDS = 5.0
+"""Longest wait of a request for a worker that is just starting."""
+STOP_SECONDS = 10.0
+RESTART_SECONDS = (0.0, 0.1, 0.5, 2.0, 5.0, 10.0)
+"""Pauses before the next start, by how many short lives there were in a row."""
+SHORT_LIFE_SECONDS = 5.0
+DEATHS_TOLERATED = 3
+"""After so many short lives in a row, reads fail at once."""
+READ_TRIES = 3
+STDERR_LINES = 20
+
+State = Literal["closed", "starting", "ready", "failing"]
+
+
+class HistoryStats(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the history stands, for `status` and metrics."""
+
+    engine: str
+    state: State
+    worker_pid: int | None
+    restarts: int
+    waiting_bytes: int
+    """Appended in the current segment and not stored yet; 0 when the worker has caught up."""
+    is_behind: bool
+    rows: int
+    """Stored by the worker in its present life."""
+    commits: int
+    refused_rows: int
+    damaged_bytes: int
+    size_bytes: int
+    error: str | None
+    """What keeps the worker from writing."""
+
+
+class ArrowStream(AsyncIterator[bytes]):
+    """An Arrow IPC stream under way, in pieces of at most 256 kB; it is asked for when first awaited.
+
+    Whoever iterates sets the pace: the worker stops while nobody reads. Closing it, or cancelling the task that awaits
+    it and then closing, breaks off the query.
+    """
+
+    def __init__(self, history: History, request: Request) -> None:
+        self._history = history
+        self._request = request
+        self._reader: asyncio.StreamReader | None = None
+        self._writer: asyncio.StreamWriter | None = None
+        self._meta: dict[str, Any] | None = None
+        self._is_over = False
+
+    async def meta(self) -> dict[str, Any]:
+        """What the result is: `store`, `commit`, `truncated`, `behind`. Raises what the query raised."""
+        for left in reversed(range(READ_TRIES)):
+            if self._meta is not None or self._is_over:
+                break
+            try:
+                await self._begin()
+            except (asyncio.IncompleteReadError, ConnectionError):
+                await self.aclose()
+                if not left:
+                    raise _lost() from None
+                self._is_over = False
+        return self._meta or {}
+
+    async def _begin(self) -> None:
+        self._reader, self._writer = await self._history.ask(self._request)
+        kind, payload = await read_frame(self._reader)
+        if kind == ERROR:
+            await self.aclose()
+            raise from_wire(msgspec.json.decode(payload))
+        assert kind == META
+        self._meta = msgspec.json.decode(payload)
+
+    async def __anext__(self) -> bytes:
+        if self._meta is None:
+            await self.meta()
+        if self._is_over or self._reader is None:
+            raise StopAsyncIteration
+        try:
+            kind, payload = await read_frame(self._reader)
+        except (asyncio.IncompleteReadError, ConnectionError):
+            await self.aclose()
+            raise _lost() from None
+        if kind == ARROW:
+            return payload
+        await self.aclose()
+        if kind == END:
+            raise StopAsyncIteration
+        raise from_wire(msgspec.json.decode(payload))
+
+    async def aclose(self) -> None:
+        """Break off what is not read yet. May be called twice."""
+        self._is_over = True
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            await _close(writer)
+
+
+class History:
+    """Append-only history of one daemon. `open` before use; `aclose` stores what is appended, commits, ends the worker.
+
+    `password` belongs to `settings.user`, `reader` is a user with nothing but SELECT and its password (both for Dolt's
+    server only). `environ` is where the worker's few variables come from; the process's own when left out.
+    """
+
+    def __init__(
+        self,
+        paths: Paths,
+        settings: StoreSettings,
+        ids: Ids,
+        clock: Clock,
+        *,
+        password: str = "",
+        reader: tuple[str, str] = ("", ""),
+        environ: Mapping[str, str] | None = None,
+    ) -> None:
+        self._paths = paths
+        self._settings = settings
+        self._ids = ids
+        self._clock = clock
+        self._password = password
+        self._reader_login = reader
+        self._environ = environ
+        self._spool = Spool(paths.spool)
+        self._identity = spools.Identity("", 0)
+        self._state: State = "closed"
+        self._changed = asyncio.Event()
+        self._problem: TundraError | None = None
+        self._progress = Progress(place=spools.START)
+        self._process: asyncio.subprocess.Process | None = None
+        self._control: socket.socket | None = None
+        self._supervisor: asyncio.Task[None] | None = None
+        self._lives = 0
+        self._is_closing = False
+        self._dropped_before = 0
+        self._last_words: collections.deque[str] = collections.deque(maxlen=STDERR_LINES)
+
+    def __repr__(self) -> str:
+        return f"<History {self._settings.engine} {self._state}, {self._spool!r}>"
+
+    async def open(self) -> None:
+        """Open the spool, mark what an earlier life left unfinished, start the worker; does not wait for it.
+
+        Raises:
+            StoreUnavailable: the data directory cannot be written.
+        """
+        self._identity = await asyncio.to_thread(spools.identity, self._paths.spool)
+        self._ids.renumber(self._identity.node)
+        await asyncio.to_thread(self._spool.open)
+        interrupted = _interrupted(self._spool.unfinished())
+        for start in range(0, len(interrupted), 1000):
+            self._spool.append(*interrupted[start : start + 1000])
+        self._state = "starting"
+        self._supervisor = asyncio.create_task(self._supervise(), name="history-supervisor")
+
+    async def aclose(self) -> None:
+        """Let the worker store everything, commit and end (at most 10 s); what is not stored waits in the spool."""
+        if self._supervisor is None:
+            return
+        self._is_closing = True
+        if self._state == "ready":
+            with contextlib.suppress(TundraError, TimeoutError):
+                async with asyncio.timeout(STOP_SECONDS):
+                    await self._call("stop", {})
+        if self._control is not None:
+            self._control.close()  # the worker ends when the line does
+        if self._process is not None and self._process.returncode is None:
+            try:
+                async with asyncio.timeout(STOP_SECONDS):
+                    await self._process.wait()
+            except TimeoutError:
+                self._process.kill()
+        self._supervisor.cancel()
+        await asyncio.gather(self._supervisor, return_exceptions=True)
+        self._supervisor = None
+        self._set_state("closed")
+        self._spool.close()
+
+    def append(self, *events: Event) -> None:
+        """Record events; when this returns, they survive the death of every process. From any thread.
+
+        Raises:
+            StoreUnavailable: the disk is full, or the history is closed.
+        """
+        self._spool.append(*events)
+
+    def query(self, query: FrameQuery) -> ArrowStream:
+        """Rows of one table; raises `UsageError` at once when the query names what is not there."""
+        return self.stream("frame", **msgspec.to_builtins(checked(query)))
+
+    def sql(self, text: str, at: str | int | None = None, limit: int | None = None) -> ArrowStream:
+        """One read-only statement, now or at a ref."""
+        return self.stream("sql", text=text, at=at, limit=limit)
+
+    def stream(self, method: str, **params: Any) -> ArrowStream:
+        """A method of `contract.EventStore` that gives a frame, piece by piece."""
+        return ArrowStream(self, Request(method=method, params=params, after=self._spool.end))
+
+    async def call(self, method: str, **params: Any) -> Any:
+        """A method of `contract.EventStore`: JSON values, or the bytes of a whole Arrow stream."""
+        return await self._call(method, params)
+
+    async def settled(self, timeout: float) -> bool:  # noqa: ASYNC109 - the worker keeps this deadline
+        """Wait until everything appended so far is stored; False when that took longer."""
+        try:
+            async with asyncio.timeout(timeout + 0.5):
+                return bool(await self._call("settle", {"timeout": timeout}))
+        except (StoreUnavailable, TimeoutError):
+            return False
+
+    def stats(self) -> HistoryStats:
+        end, place = self._spool.end, self._progress.place
+        waiting = end.offset - (place.offset if place.segment == end.segment else 0)
+        error = from_wire(self._progress.error).message if self._progress.error else None
+        if self._problem is not None:
+            error = self._problem.message
+        return HistoryStats(
+            engine=self._settings.engine,
+            state=self._state,
+            worker_pid=self._process.pid if self._process and self._process.returncode is None else None,
+            restarts=max(0, self._lives - 1),
+            waiting_bytes=max(0, waiting),
+            is_behind=place < end and waiting > 0,
+            rows=self._progress.rows,
+            commits=self._progress.commits,
+            refused_rows=self._progress.refused_rows,
+            damaged_bytes=self._progress.damaged_bytes,
+            size_bytes=self._progress.size_bytes,
+            error=error,
+        )
+
+    # --- requests ---
+
+    async def ask(self, request: Request) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """Send one request to the worker, on a connection of its own; the caller closes it."""
+        control = await self._wait_ready()
+        ours, theirs = socket.socketpair()
+        try:
+            ours.setblocking(False)
+            reader, writer = await asyncio.open_unix_connection(sock=ours, limit=CHUNK_BYTES)
+            writer.write(pack(REQUEST, msgspec.json.encode(request)))
+            try:
+                socket.send_fds(control, [HANDOVER], [theirs.fileno()])
+            except BlockingIOError:
+                await _close(writer)
+                raise StoreBusy(problem="too many requests wait for the store worker", kind="requests") from None
+            except OSError as exc:
+                await _close(writer)
+                raise ConnectionResetError("the store worker is gone") from exc
+        finally:
+            theirs.close()
+        return reader, writer
+
+    async def _call(self, method: str, params: dict[str, Any]) -> Any:
+        request = Request(method=method, params=params, after=self._spool.end)
+        tries = READ_TRIES if method in _REPEATABLE else 1
+        for left in reversed(range(tries)):
+            try:
+                return await self._call_once(request)
+            except (asyncio.IncompleteReadError, ConnectionError):
+                if not left:
+                    raise _lost() from None
+        raise AssertionError("not reached")
+
+    async def _call_once(self, request: Request) -> Any:
+        reader, writer = await self.ask(request)
+        try:
+            data = bytearray()
+            while True:
+                kind, payload = await read_frame(reader)
+                if kind == JSON:
+                    return msgspec.json.decode(payload)
+                if kind == ERROR:
+                    raise from_wire(msgspec.json.decode(payload))
+                if kind == END:
+                    return bytes(data)
+                if kind == ARROW:
+                    data += payload
+        finally:
+            await _close(writer)
+
+    async def _wait_ready(self) -> socket.socket:
+        try:
+            async with asyncio.timeout(START_SECONDS):
+                while self._state == "starting":
+                    await self._changed.wait()
+        except TimeoutError:
+            raise self._problem or StoreUnavailable(
+                problem="the store worker is still starting", kind="starting"
+            ) from None
+        if self._state == "ready" and self._control is not None:
+            return self._control
+        raise self._problem or StoreUnavailable(problem="the history is closed", kind="closed")
+
+    # --- the worker's life ---
+
+    async def _supervise(self) -> None:
+        short_lives = 0
+        while not self._is_closing:
+            born = self._clock.monotonic()
+            self._lives += 1
+            try:
+                await self._live_once()
+            except OSError as exc:
+                self._problem = StoreUnavailable(problem=f"the store worker cannot be started: {exc}", kind="worker")
+            if self._is_closing:
+                return
+            is_short = self._clock.monotonic() - born < SHORT_LIFE_SECONDS
+            short_lives = short_lives + 1 if is_short else 1
+            is_hopeless = short_lives >= DEATHS_TOLERATED or not isinstance(self._problem, StoreUnavailable)
+            self._set_state("failing" if is_hopeless else "starting")
+            log.warning("store worker ended: %s", self._problem)
+            await self._clock.sleep(RESTART_SECONDS[min(short_lives, len(RESTART_SECONDS)) - 1])
+
+    async def _live_once(self) -> None:
+        """Start the worker and follow it to its end; `_problem` then says why it ended."""
+        ours, theirs = socket.socketpair()
+        try:
+            ours.setblocking(False)
+            self._last_words.clear()
+            self._process = process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-P", "-m", MODULE, str(theirs.fileno())),
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.DEVNULL,
+                stderr=asyncio.subprocess.PIPE,
+                pass_fds=(theirs.fileno(),),
+                env=self._worker_environment(),
+                start_new_session=True,
+            )
+        except BaseException:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+        # asyncio owns one descriptor for reading; the other sends descriptors, which streams cannot
+        reader, writer = await asyncio.open_unix_connection(sock=ours.dup())
+        self._control = ours
+        listener = asyncio.create_task(self._keep_last_words(process), name="history-worker-stderr")
+        fatal: TundraError | None = None
+        try:
+            assert process.stdin is not None
+            with contextlib.suppress(ConnectionError):
+                process.stdin.write(msgspec.json.encode(self._config()))
+                await process.stdin.drain()
+                process.stdin.close()
+            fatal = await self._listen(reader)
+        finally:
+            self._control = None
+            ours.close()
+            await _close(writer)
+            if fatal is None and not self._is_closing and process.returncode is None:
+                with contextlib.suppress(ProcessLookupError):
+                    process.kill()
+            await process.wait()
+            await asyncio.gather(listener, return_exceptions=True)
+            self._problem = fatal or self._death(process.returncode)
+
+    async def _listen(self, reader: asyncio.StreamReader) -> TundraError | None:
+        """Take the worker's reports until it is gone; return what it could not get over."""
+        while True:
+            try:
+                kind, payload = await read_frame(reader)
+            except (asyncio.IncompleteReadError, ConnectionError):
+                return None
+            if kind == HELLO:
+                self._problem = None
+                self._set_state("ready")
+            elif kind == PROGRESS:
+                self._progress = msgspec.json.decode(payload, type=Progress)
+                await self._note_progress()
+            elif kind == FATAL:
+                return from_wire(msgspec.json.decode(payload))
+
+    async def _note_progress(self) -> None:
+        progress = self._progress
+        if progress.node is not None and progress.node != self._identity.node:
+            self._identity = spools.Identity(self._identity.owner, progress.node)
+            self._ids.renumber(progress.node)
+            await asyncio.to_thread(spools.save_identity, self._paths.spool, self._identity)
+        if progress.place.segment > self._dropped_before:
+            self._dropped_before = progress.place.segment
+            await asyncio.to_thread(self._spool.drop_passed, progress.place)
+
+    async def _keep_last_words(self, process: asyncio.subprocess.Process) -> None:
+        assert process.stderr is not None
+        while line := await process.stderr.readline():
+            text = line.decode("utf-8", "replace").rstrip()
+            self._last_words.append(text)
+            log.info("worker: %s", text)
+
+    def _death(self, code: int | None) -> StoreUnavailable:
+        how = f"by {signal.Signals(-code).name}" if code is not None and code < 0 else f"with exit code {code}"
+        words = "; ".join(self._last_words)
+        return StoreUnavailable(
+            problem=f"the store worker ended {how}" + (f": {words[-1500:]}" if words else ""),
+            remedy="It is started again by itself; events wait in the spool. `tundra logs` has its last words.",
+            kind="worker",
+        )
+
+    def _set_state(self, state: State) -> None:
+        self._state = state
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    def _worker_environment(self) -> dict[str, str]:
+        source = os.environ if self._environ is None else self._environ
+        return {name: source[name] for name in ENVIRONMENT if name in source}
+
+    def _config(self) -> Config:
+        settings = self._settings
+        return Config(
+            engine=settings.engine,
+            spool=str(self._paths.spool),
+            store=str(self._paths.store),
+            owner=self._identity.owner,
+            node=self._identity.node,
+            host=settings.host,
+            port=settings.port,
+            database=settings.database,
+            user=settings.user,
+            password=self._password,
+            reader_user=self._reader_login[0],
+            reader_password=self._reader_login[1],
+            commit_rows=settings.commit_rows,
+            commit_seconds=settings.commit_seconds,
+        )
+
+
+_REPEATABLE = frozenset({"log", "resolve", "diff", "stat", "tables", "refs", "check", "frame", "sql", "settle"})
+"""Methods that change nothing, and are asked again when the worker dies under them."""
+
+
+def _lost() -> StoreUnavailable:
+    return StoreUnavailable(
+        problem="the store worker ended in the middle of the request",
+        remedy="It is started again by itself; repeat the request.",
+        kind="worker",
+    )
+
+
+async def _close(writer: asyncio.StreamWriter) -> None:
+    writer.close()
+    with contextlib.suppress(OSError):
+        await writer.wait_closed()
+
+
+def _interrupted(marks: list[spools.Mark]) -> list[Event]:
+    """The rows that an earlier life owes: it died before it could write how these ended."""
+    message = "the daemon ended before this did"
+    attempts: dict[int, int] = {}
+    rows: list[Event] = []
+    for mark in marks:
+        if isinstance(mark, AttemptOpened):
+            attempts[mark.operation_id] = max(mark.seq, attempts.get(mark.operation_id, 0))
+            rows.append(
+                Attempt(
+                    attempt_id=mark.attempt_id,
+                    operation_id=mark.operation_id,
+                    seq=mark.seq,
+                    at=mark.at,
+                    profile=mark.profile,
+                    model=mark.model,
+                    outcome="interrupted",
+                    reason="interrupted",
+                    message=message,
+                )
+            )
+    rows += [
+        Operation(
+            operation_id=mark.operation_id,
+            at=mark.at,
+            kind=mark.kind,
+            requested_model=mark.requested_model,
+            outcome="interrupted",
+            attempts=attempts.get(mark.operation_id, 0),
+            streamed=mark.streamed,
+            user_name=mark.user_name,
+            caller=mark.caller,
+            message=message,
+        )
+        for mark in marks
+        if isinstance(mark, OperationOpened)
+    ]
+    return rows

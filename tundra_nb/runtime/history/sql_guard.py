@@ -1,0 +1,311 @@
+"""Free SQL may read our tables and do nothing else: the check before a statement reaches a database.
+
+The text is split into tokens by the rules of its dialect (comments, strings and quoted names differ), so that nothing
+hides in a string and no string looks like a command. Then it must be one statement that begins with SELECT, WITH or
+EXPLAIN, name only tables of ours behind FROM and JOIN, call only functions on a list of harmless ones, and hold no
+variables, no INTO, no locking clause.
+
+This is the only fence on a Dolt server without a SELECT-only user. On doltlite a read-only connection and the engine's
+authorizer stand behind it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from typing import Literal, NamedTuple
+
+from tundra_nb.errors import QueryRefused
+from tundra_nb.types import TABLES
+
+from .query import nearest
+
+MAX_CHARACTERS = 64 * 1024
+
+Kind = Literal["word", "name", "string", "number", "sign"]
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+class Token(NamedTuple):
+    kind: Kind
+    text: str
+    """A word in lower case, a quoted name without its quotes."""
+
+
+_COMMON_FUNCTIONS = _words(
+    # aggregates and windows
+    "avg count max min sum group_concat rank dense_rank percent_rank cume_dist ntile lag lead row_number first_value"
+    " last_value nth_value"
+    # numbers
+    " abs ceil ceiling floor round sign sqrt power pow exp ln log log2 log10 mod radians degrees sin cos tan asin acos"
+    " atan atan2 pi"
+    # text
+    " lower upper length substr substring trim ltrim rtrim replace instr char hex concat concat_ws coalesce ifnull"
+    " nullif iif if format cast"
+    # JSON
+    " json_extract json_valid json_type json_array json_object json_array_length json_quote json_unquote json_keys"
+    # time
+    " date time datetime"
+    # versions
+    " active_branch dolt_version dolt_hashof dolt_hashof_table dolt_hashof_db dolt_merge_base"
+)
+_SQLITE_FUNCTIONS = _words(
+    "total median percentile percentile_cont percentile_disc string_agg trunc octet_length unicode glob like printf"
+    " quote typeof unhex likely unlikely likelihood json json_error_position json_pretty json_group_array"
+    " json_group_object json_each json_tree -> ->> strftime julianday unixepoch timediff current_date current_time"
+    " current_timestamp doltlite_engine sqlite_version match"
+)
+_MYSQL_FUNCTIONS = _words(
+    "std stddev stddev_pop stddev_samp variance var_pop var_samp bit_and bit_or bit_xor any_value json_arrayagg"
+    " json_objectagg truncate crc32 greatest least left right lpad rpad reverse locate position strcmp char_length"
+    " character_length field find_in_set elt ascii ord unhex insert substring_index regexp_like regexp_instr"
+    " regexp_substr regexp_replace now curdate curtime current_timestamp current_date current_time utc_timestamp"
+    " utc_date utc_time from_unixtime unix_timestamp date_format date_add date_sub datediff timediff timestampdiff"
+    " timestampadd timestamp year month day hour minute second microsecond dayofweek dayofmonth dayofyear week"
+    " weekday quarter last_day extract str_to_date convert md5 sha1 sha2 version json_contains json_search json_value"
+    " json_length json_depth json_pretty json_table values isnull"
+)
+# words that may stand before a parenthesis without calling anything
+_KEYWORDS = _words(
+    "select from where and or not in exists any all some as on using over partition by order group having limit offset"
+    " union intersect except distinct case when then else end between like is join inner left right outer cross natural"
+    " filter window values recursive explain return interval div mod xor regexp rlike glob match escape collate with"
+    " materialized rows range groups of for to"
+)
+_FORBIDDEN = _words(
+    "insert update delete drop alter create attach detach pragma vacuum reindex analyze call set begin commit rollback"
+    " savepoint release grant revoke load handler lock unlock rename truncate do execute prepare deallocate kill"
+    " shutdown flush reset install uninstall use into outfile dumpfile procedure share returning"
+)
+# forbidden as commands, and harmless as functions of the same name
+_ALSO_FUNCTIONS = frozenset({"insert", "truncate", "replace"})
+_VERSION_TABLES = _words(
+    "dolt_log dolt_diff dolt_diff_stat dolt_diff_summary dolt_schema_diff dolt_patch dolt_branches dolt_tags"
+    " dolt_status dolt_commits dolt_commit_ancestors dolt_conflicts"
+)
+_VERSION_PREFIXES = _words("dolt_diff_ dolt_history_ dolt_blame_ dolt_commit_diff_ dolt_at_ dolt_conflicts_")
+_FROM_ENDS = _words("where group order having limit union intersect except window")
+
+
+@dataclasses.dataclass(frozen=True)
+class Dialect:
+    """How one engine reads SQL."""
+
+    name: Literal["doltlite", "dolt"]
+    tokens: re.Pattern[str]
+    functions: frozenset[str]
+    qualifier: re.Pattern[str]
+    """What may stand before a table's name and a dot."""
+
+
+def _pattern(comment: str, string: str, name: str) -> re.Pattern[str]:
+    return re.compile(
+        rf"(?P<space>\s+|{comment})|(?P<string>{string})|(?P<name>{name})|(?P<number>\d[\w.]*|\.\d\w*)"
+        r"|(?P<word>[^\W\d][\w$]*)|(?P<sign>->>|->|<=>|<=|>=|<>|!=|:=|\|\||&&|<<|>>|==|[-+*/%=<>(),.;~!&|^?:@#{}\[\]$\\])",
+        re.DOTALL,
+    )
+
+
+DOLTLITE = Dialect(
+    name="doltlite",
+    tokens=_pattern(
+        comment=r"--[^\n]*|/\*.*?\*/",
+        string=r"[xX]?'(?:[^']|'')*'",
+        name=r'"(?:[^"]|"")*"|`(?:[^`]|``)*`|\[[^\]]*\]',
+    ),
+    functions=_COMMON_FUNCTIONS | _SQLITE_FUNCTIONS,
+    qualifier=re.compile(r"main"),
+)
+DOLT = Dialect(
+    name="dolt",
+    # `/*!` is run by MySQL and so is not a comment; `--` needs white space behind it
+    tokens=_pattern(
+        comment=r"--(?=[\s\x00-\x1f]|\Z)[^\n]*|\#[^\n]*|/\*(?![!+]).*?\*/",
+        string=r"[xXbBnN]?'(?:[^'\\]|''|\\.)*'|\"(?:[^\"\\]|\"\"|\\.)*\"",
+        name=r"`(?:[^`]|``)*`",
+    ),
+    functions=_COMMON_FUNCTIONS | _MYSQL_FUNCTIONS,
+    qualifier=re.compile(r"(?!)"),
+)
+
+
+def checked(text: str, dialect: Dialect) -> str:
+    """The statement without a closing semicolon.
+
+    Raises:
+        QueryRefused: it is not one statement that only reads tables of ours; the message says what is in the way.
+    """
+    if len(text) > MAX_CHARACTERS:
+        raise QueryRefused(problem=f"the statement is longer than {MAX_CHARACTERS:,} characters")
+    if "\x00" in text:
+        raise QueryRefused(problem="the statement holds a NUL character")
+    tokens, end = _split(text, dialect)
+    if not tokens:
+        raise QueryRefused(problem="there is no statement")
+    first = tokens[0]
+    if first.kind != "word" or first.text not in ("select", "with", "explain"):
+        raise QueryRefused(problem=f"a statement must begin with SELECT, WITH or EXPLAIN, not {first.text!r}")
+    if first.text == "explain":
+        _check_explained(tokens)
+    _check_words(tokens, dialect)
+    _check_tables(tokens, dialect)
+    return text[:end]
+
+
+def may_read(table: str, dialect: Dialect) -> bool:
+    """Whether free SQL may read this table, by its plain name."""
+    name = table.lower()
+    if name in TABLES or name in _VERSION_TABLES or name == "meta":
+        return True
+    if dialect.name == "doltlite" and name in ("json_each", "json_tree", "sqlite_master", ""):
+        return True
+    return any(name.startswith(prefix) and name[len(prefix) :] in TABLES for prefix in _VERSION_PREFIXES)
+
+
+def _split(text: str, dialect: Dialect) -> tuple[list[Token], int]:
+    """Tokens of the one statement, and where it ends in the text."""
+    tokens: list[Token] = []
+    at, end = 0, 0
+    finished = False
+    while at < len(text):
+        found = dialect.tokens.match(text, at)
+        if found is None:
+            raise QueryRefused(problem=f"cannot read the statement at {text[at : at + 20]!r}")
+        at = found.end()
+        kind, piece = found.lastgroup, found.group()
+        if kind == "space":
+            continue
+        if piece == ";":
+            finished = True
+            continue
+        if finished:
+            raise QueryRefused(problem="only one statement at a time")
+        end = at
+        if kind == "word":
+            tokens.append(Token("word", piece.lower()))
+        elif kind == "name":
+            tokens.append(Token("name", piece[1:-1]))
+        elif kind == "string":
+            tokens.append(Token("string", piece))
+        elif kind == "number":
+            tokens.append(Token("number", piece))
+        else:
+            if piece in ("@", "#", "\\", "{", "}", "[", "]", ":=", "?", "!", "$") or piece == ":":
+                raise QueryRefused(problem=f"{piece!r} is not allowed: no variables, placeholders or escapes")
+            tokens.append(Token("sign", piece))
+    return tokens, end
+
+
+def _check_explained(tokens: list[Token]) -> None:
+    at = 1
+    while at < len(tokens) and tokens[at].text in ("query", "plan", "format", "=", "tree", "traditional", "json"):
+        at += 1
+    if at >= len(tokens) or tokens[at].text not in ("select", "with"):
+        raise QueryRefused(problem="EXPLAIN must be followed by SELECT or WITH")
+
+
+def _check_words(tokens: list[Token], dialect: Dialect) -> None:
+    made = _made_here(tokens)
+    for at, token in enumerate(tokens):
+        following = tokens[at + 1] if at + 1 < len(tokens) else Token("sign", "")
+        preceding = tokens[at - 1] if at else Token("sign", "")
+        is_call = following == ("sign", "(")
+        if token.kind == "word" and preceding.text != ".":
+            if token.text in _FORBIDDEN and not (is_call and token.text in _ALSO_FUNCTIONS & dialect.functions):
+                raise QueryRefused(problem=f"{token.text.upper()} is not allowed: history is only read here")
+            if token.text == "for" and following.text in ("update", "share"):
+                raise QueryRefused(problem="FOR UPDATE is not allowed: history is only read here")
+        if not is_call or token.kind not in ("word", "name"):
+            continue
+        if token.kind == "word" and token.text in _KEYWORDS:
+            continue
+        name = token.text.lower()
+        if name in dialect.functions or name in made or may_read(name, dialect):
+            continue
+        close = nearest(name, sorted(dialect.functions))
+        raise QueryRefused(
+            problem=f"function {name}() is not allowed" + (f"; did you mean {close}()?" if close else "")
+        )
+
+
+def _made_here(tokens: list[Token]) -> set[str]:
+    """Names that the statement itself defines: `WITH name AS (`, `name(a, b) AS (`, `… AS name (a, b)` aliases."""
+    made = set()
+    for at, token in enumerate(tokens):
+        if token.kind not in ("word", "name") or token.text in _KEYWORDS:
+            continue
+        after = at + 1
+        if after < len(tokens) and tokens[after] == ("sign", "("):
+            after = _closing(tokens, after) + 1
+        if [t.text for t in tokens[after : after + 2]] in (["as", "("], ["as", "materialized"], ["as", "not"]):
+            before = tokens[at - 1].text if at else ""
+            if before in ("with", "recursive", ",", "window"):
+                made.add(token.text.lower())
+    return made
+
+
+def _closing(tokens: list[Token], opening: int) -> int:
+    depth = 0
+    for at in range(opening, len(tokens)):
+        depth += {"(": 1, ")": -1}.get(tokens[at].text, 0) if tokens[at].kind == "sign" else 0
+        if depth == 0:
+            return at
+    return len(tokens)
+
+
+def _check_tables(tokens: list[Token], dialect: Dialect) -> None:
+    """Each name where a table is expected must be one of ours or one that the statement defines."""
+    made = _made_here(tokens)
+    expects = [False]
+    in_from = [False]
+    for at, token in enumerate(tokens):
+        if token == ("sign", "("):
+            expects.append(expects[-1])
+            in_from.append(expects[-1])
+            expects[-2] = False
+        elif token == ("sign", ")"):
+            if len(expects) == 1:
+                raise QueryRefused(problem="a closing parenthesis has no opening one")
+            expects.pop()
+            in_from.pop()
+        elif token == ("sign", ","):
+            expects[-1] = in_from[-1]
+        elif token.kind == "word" and token.text in ("from", "join", "straight_join"):
+            is_comparison = at >= 2 and tokens[at - 1].text == "distinct" and tokens[at - 2].text in ("is", "not")
+            if not is_comparison:
+                expects[-1] = in_from[-1] = True
+        elif token.kind == "word" and token.text in ("select", "values", "with"):
+            expects[-1] = in_from[-1] = False
+        elif token.kind == "word" and token.text in _FROM_ENDS:
+            in_from[-1] = False
+        elif expects[-1] and token.kind in ("word", "name"):
+            if token.text in ("lateral", "only") and token.kind == "word":
+                continue
+            _check_table(tokens, at, made, dialect)
+            expects[-1] = False
+        elif expects[-1]:
+            raise QueryRefused(problem=f"a table is expected where {token.text!r} stands")
+
+
+def _check_table(tokens: list[Token], at: int, made: set[str], dialect: Dialect) -> None:
+    path = [tokens[at].text]
+    while at + 2 < len(tokens) and tokens[at + 1] == ("sign", ".") and tokens[at + 2].kind in ("word", "name"):
+        at += 2
+        path.append(tokens[at].text)
+    if at + 1 < len(tokens) and tokens[at + 1] == ("sign", "."):
+        raise QueryRefused(problem=f"cannot read the table name {'.'.join(path)!r}")
+    name = path[-1].lower()
+    if len(path) == 1 and name in made:
+        return
+    is_qualified = len(path) == 2 and dialect.qualifier.fullmatch(path[0].lower()) is not None
+    if (len(path) == 1 or is_qualified) and may_read(name, dialect) and not name.startswith("sqlite_"):
+        return
+    if len(path) == 1 and name == "json_table" and dialect.name == "dolt":
+        return
+    close = nearest(name, list(TABLES))
+    raise QueryRefused(
+        problem=f"{'.'.join(path)!r} is not a table of the history" + (f"; did you mean {close!r}?" if close else "")
+    )

@@ -1,0 +1,297 @@
+"""The worker's writing thread: follows the spool into the database and makes commits.
+
+Rows and the place behind them go into one transaction, so that each event is stored exactly once whenever the process
+dies. Everything that changes the database runs on this thread, also what a user asks for (`run`), because the engines
+have one writer.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import logging
+import os
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+
+from tundra_nb.errors import ConfigError, StoreBusy, StoreDamaged, StoreError, StoreUnavailable, TundraError
+from tundra_nb.types import TABLE_OF, Event
+
+from . import schema
+from .contract import EventStore
+from .protocol import Config, Progress
+from .spool import START, Place, SpoolReader, repaired
+
+log = logging.getLogger("tundra.history")
+
+FLUSH_ROWS = 200
+FLUSH_SECONDS = 0.25
+POLL_SECONDS = 0.05
+BATCH_ROWS = 4_000
+"""Most rows in one transaction, when there is something to catch up with."""
+RETRY_SECONDS = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
+"""Pauses between attempts to reach a database that is away."""
+PROGRESS_SECONDS = 0.05
+
+T = TypeVar("T")
+
+
+class Writer(threading.Thread):
+    """Owns the writing side of the store. `on_progress` and `on_fatal` are called on this thread."""
+
+    def __init__(
+        self,
+        store: EventStore,
+        config: Config,
+        on_progress: Callable[[Progress], None],
+        on_fatal: Callable[[TundraError], None],
+    ) -> None:
+        super().__init__(name="history-writer", daemon=True)
+        self._store = store
+        self._config = config
+        self._on_progress = on_progress
+        self._on_fatal = on_fatal
+        self._reader: SpoolReader | None = None
+        self._changed = threading.Condition()
+        self._jobs: list[tuple[Callable[[], Any], concurrent.futures.Future[Any]]] = []
+        self._target = START
+        self._place: Place | None = None
+        self._problem: TundraError | None = None
+        self._stopping = False
+        self._drain_to: Place | None = None
+        self._pending: list[Event] = []
+        self._pending_since = 0.0
+        self._uncommitted = 0
+        self._committed_at = time.monotonic()
+        self._may_be_dirty = True
+        self._told_at = 0.0
+        self._progress = Progress(place=START)
+
+    # --- called from other threads ---
+
+    def wait_passed(self, place: Place, timeout: float) -> bool:
+        """Wait until everything before `place` is stored; tell the writer to hurry."""
+        with self._changed:
+            self._target = max(self._target, place)
+            self._changed.notify_all()
+            self._changed.wait_for(lambda: self._place is not None and self._place >= place, timeout)
+            return self._place is not None and self._place >= place
+
+    def wait_open(self, timeout: float) -> None:
+        """Wait for the database; raise what keeps it from being used."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._place is not None or self._problem is not None, timeout)
+            if self._place is None:
+                raise self._problem or StoreUnavailable(
+                    problem="the history's database is still opening", kind="opening"
+                )
+
+    def run_job(self, job: Callable[[], T]) -> T:
+        """Run something on the writing thread, between two transactions; return or raise what it does."""
+        future: concurrent.futures.Future[T] = concurrent.futures.Future()
+        with self._changed:
+            if self._stopping:
+                raise StoreUnavailable(problem="the store is closing", kind="closed")
+            self._jobs.append((job, future))
+            self._changed.notify_all()
+        return future.result()
+
+    def stop(self, drain_to: Place | None = None) -> None:
+        """Store what is there (up to `drain_to`), commit, end."""
+        with self._changed:
+            self._stopping = True
+            self._drain_to = drain_to
+            self._changed.notify_all()
+
+    # --- the thread ---
+
+    def run(self) -> None:
+        try:
+            self._follow()
+        except _GivenUpError:
+            pass  # stopped while the database was away: what is not stored waits in the spool
+        except (StoreDamaged, ConfigError) as exc:
+            self._on_fatal(exc)
+        except BaseException:  # noqa: BLE001 - the top of the thread
+            # Nothing can be promised after a defect: end the process and let the daemon start a fresh one.
+            traceback.print_exc()
+            os._exit(70)
+        finally:
+            self._store.close()
+            if self._reader is not None:
+                self._reader.close()
+
+    def _follow(self) -> None:
+        self._persist(lambda: None)
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._stopping or self._jobs or self._is_asked(), POLL_SECONDS)
+                jobs, self._jobs = self._jobs, []
+            got = self._read()
+            if self._is_flush_due() or jobs:
+                self._flush()
+            for job, future in jobs:
+                self._run_one(job, future)
+            if self._is_commit_due():
+                self._commit()
+            if self._stopping:
+                if self._drain_to is not None and got:
+                    continue
+                self._flush()
+                self._persist(lambda: self._store.commit("Left uncommitted at stop", schema.AUTHOR, allow_empty=False))
+                self._tell(at_once=True)
+                return
+            if not got and not self._pending and self._store.gc_is_due():
+                self._persist(self._store.gc)
+            self._tell()
+
+    def _is_asked(self) -> bool:
+        return self._place is not None and self._target > self._place
+
+    def _is_flush_due(self) -> bool:
+        if not self._pending:
+            return False
+        age = time.monotonic() - self._pending_since
+        return len(self._pending) >= FLUSH_ROWS or age >= FLUSH_SECONDS or self._is_asked() or self._stopping
+
+    def _read(self) -> bool:
+        assert self._reader is not None
+        batch = self._reader.read(BATCH_ROWS)
+        for index in batch.odd:
+            batch.events[index] = repaired(batch.events[index])
+        if batch.events and not self._pending:
+            self._pending_since = time.monotonic()
+        self._pending += batch.events
+        if not batch.events and not self._pending and self._place is not None and batch.place > self._place:
+            # nothing but a step to the next segment, or damage stepped over
+            with self._changed:
+                self._place = batch.place
+                self._changed.notify_all()
+        if not batch.events and self._is_asked() and self._target > batch.place:
+            with self._changed:  # asked for more than there is: a torn tail; do not hurry for it
+                self._target = START
+        return bool(batch.events)
+
+    def _flush(self) -> None:
+        if not self._pending:
+            return
+        assert self._reader is not None
+        place = self._reader.place
+        rows: dict[str, list[tuple[Any, ...]]] = {}
+        for event in self._pending:
+            table = TABLE_OF.get(type(event))
+            if table is not None:
+                rows.setdefault(table, []).append(msgspec.structs.astuple(event))
+        refused = self._persist(lambda: self._store.write(rows, place))
+        count = sum(len(some) for some in rows.values())
+        self._pending = []
+        self._uncommitted += count
+        self._may_be_dirty = self._may_be_dirty or count > 0
+        self._progress.rows += count
+        self._progress.refused_rows += refused
+        with self._changed:
+            self._place = place
+            self._changed.notify_all()
+
+    def _is_commit_due(self) -> bool:
+        age = time.monotonic() - self._committed_at
+        return self._may_be_dirty and (
+            self._uncommitted >= self._config.commit_rows or age >= self._config.commit_seconds
+        )
+
+    def _commit(self) -> None:
+        made = self._persist(self._store.commit_events)
+        self._note_commit(made is not None)
+
+    def _note_commit(self, made: bool) -> None:
+        self._uncommitted = 0
+        self._may_be_dirty = False
+        self._committed_at = time.monotonic()
+        self._progress.commits += made
+
+    def _run_one(self, job: Callable[[], Any], future: concurrent.futures.Future[Any]) -> None:
+        try:
+            result = job()
+        except BaseException as exc:  # noqa: BLE001 - it belongs to whoever asked
+            future.set_exception(exc)
+        else:
+            self._persist(self._synchronise)
+            future.set_result(result)
+
+    def _persist(self, action: Callable[[], T]) -> T:
+        """Do it, and when the database is away do it again until it is back; the spool holds the rest meanwhile."""
+        tries = 0
+        while True:
+            try:
+                if self._place is None or self._problem is not None:
+                    self._open()
+                result = action()
+            except (StoreUnavailable, StoreBusy) as exc:
+                self._fail_jobs(exc)
+                if self._stopping:
+                    raise _GivenUpError from exc
+                if self._problem is None or self._problem.message != exc.message:
+                    log.warning("history is not being written: %s", exc.message)
+                self._set_problem(exc)
+                with self._changed:
+                    self._changed.wait_for(lambda: self._stopping, RETRY_SECONDS[min(tries, len(RETRY_SECONDS) - 1)])
+                tries += 1
+            else:
+                if self._problem is not None:
+                    self._set_problem(None)
+                return result
+
+    def _open(self) -> None:
+        self._store.close()
+        self._progress.node = self._store.open(self._config.owner, self._config.node)
+        self._synchronise()
+
+    def _synchronise(self) -> None:
+        """Go on reading from the place that the database has saved; it differs after a start and after a restore."""
+        place = self._store.place()
+        if place == self._place:
+            return
+        if self._reader is not None:
+            self._reader.close()
+        self._reader = SpoolReader(Path(self._config.spool), place)
+        self._pending = []
+        self._may_be_dirty = True
+        with self._changed:
+            self._place = place
+            self._changed.notify_all()
+
+    def _set_problem(self, problem: TundraError | None) -> None:
+        with self._changed:
+            self._problem = problem
+            self._changed.notify_all()
+        self._progress.error = problem.to_wire() if problem else None
+        self._tell(at_once=True)
+
+    def _fail_jobs(self, exc: StoreError) -> None:
+        with self._changed:
+            jobs, self._jobs = self._jobs, []
+        for _, future in jobs:
+            future.set_exception(exc)
+
+    def _tell(self, *, at_once: bool = False) -> None:
+        now = time.monotonic()
+        if self._place is None and self._problem is None:
+            return
+        if not at_once and (now - self._told_at < PROGRESS_SECONDS or self._place == self._progress.place):
+            return
+        self._told_at = now
+        self._progress.place = self._place or START
+        self._progress.size_bytes = self._store.size()
+        if self._reader is not None:
+            self._progress.damaged_bytes = self._reader.damaged_bytes
+            self._progress.unknown_events = self._reader.unknown_events
+        self._on_progress(self._progress)
+
+
+class _GivenUpError(Exception):
+    """The writer was told to stop while it waited for the database."""
