@@ -45,7 +45,9 @@ class Record:
 def read(text: str) -> Record | None:
     """The record in a file's text; None when there is none, as in a lock file whose owner has only just opened it."""
     with contextlib.suppress(ValueError, TypeError):
-        found: dict[str, Any] = json.loads(text)
+        found: Any = json.loads(text)
+        if not isinstance(found, dict):
+            return None
         known = {field.name for field in dataclasses.fields(Record)}
         return Record(**{key: value for key, value in found.items() if key in known})
     return None

@@ -21,17 +21,19 @@ import os
 import signal
 import socket
 import sys
+import threading
 import time
+import traceback
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from tundra_nb import paths as places
 from tundra_nb._version import API, __version__
 from tundra_nb.daemon import connection, guard
 from tundra_nb.daemon.connection import Record
 from tundra_nb.daemon.lock import Lock
-from tundra_nb.errors import IpcError, TundraError
+from tundra_nb.errors import InternalError, IpcError, TundraError
 from tundra_nb.paths import Paths
 
 if TYPE_CHECKING:  # loaded only once the lock is held
@@ -77,8 +79,11 @@ async def open_runtime(start: Start) -> AsyncIterator[ASGIApp]:
     from tundra_nb.daemon.app import create_app
     from tundra_nb.runtime.runtime import Runtime
 
-    async with Runtime(start.loaded, start.paths, start.environ, redactor=start.redactor) as runtime:
+    adopter = start.guard.pid if start.guard else None
+    runtime = Runtime(start.loaded, start.paths, start.environ, redactor=start.redactor, adopter=adopter)
+    async with runtime:
         start.life.end_streams = runtime.bus.close
+        start.life.living_ptys = lambda: len(runtime.terminals.pool.list())
         yield create_app(runtime, start.life)
 
 
@@ -106,6 +111,9 @@ def main(argv: Sequence[str], open_app: AppOpener = open_runtime) -> int:
             _run(paths, info, lock, environ=environ, guarded=guarded, open_app=open_app)
     except TundraError as error:
         _report(error, background=options.background)
+        return 1
+    except Exception:  # noqa: BLE001 - the top: a traceback may quote a secret, so it is not left to the interpreter
+        sys.stderr.write(_masked(traceback.format_exc()))
         return 1
     return 0
 
@@ -155,7 +163,7 @@ def _run(
     redactor.register_environ(environ)
     for variable in _key_variables(loaded):
         redactor.register(variable, environ.get(variable, ""))
-    with Logs(loaded.settings.log, paths.log, redactor), _tracebacks_of_crashes():
+    with Logs(loaded.settings.log, paths.log, redactor), _last_words():
         _log.info("starting %s for %s", __version__, paths.data_dir, extra={"pid": info.pid, "by": info.started_by})
         try:
             with (
@@ -168,9 +176,9 @@ def _run(
         except TundraError as error:
             _log.critical("cannot go on: %s: %s", error.code, error)
             raise
-        except Exception:
+        except Exception as exc:
             _log.critical("died of a defect", exc_info=True)
-            raise
+            raise InternalError(problem=f"the daemon died of a defect ({type(exc).__name__})") from exc
         _log.info("stopped")
 
 
@@ -182,7 +190,10 @@ async def _live(start: Start, listener: socket.socket, lock: Lock, open_app: App
     if start.guard is not None:
         _stop_without(start.guard, life)
     async with contextlib.AsyncExitStack() as stack:
-        app = await _entered(stack, open_app(start))
+        app = await _entered(stack, open_app(start), life)
+        if app is None:
+            _log.info("stopping before it was ready: %s", life.reason)
+            return
         ready = life.info.in_state("ready")
 
         def announce() -> None:
@@ -219,10 +230,12 @@ async def _answer(
             idle.cancel()
             told.cancel()
         life.stop("nobody used it")
-        faulthandler.dump_traceback_later(HARD_SECONDS, exit=True)
+        _limit_the_stop()
         _log.info("stopping: %s", life.reason)
-        withdraw()
-        server.should_exit = True
+        try:
+            withdraw()
+        finally:
+            server.should_exit = True
         await life.hurry.wait()
         server.force_exit = True
 
@@ -237,9 +250,35 @@ async def _answer(
         raise failure
 
 
-async def _entered(stack: contextlib.AsyncExitStack, context: AbstractAsyncContextManager[ASGIApp]) -> ASGIApp:
-    """Enter a context whose end is limited in time and whose failure at the end does not hide another."""
-    app = await context.__aenter__()
+async def _entered(
+    stack: contextlib.AsyncExitStack, context: AbstractAsyncContextManager[ASGIApp], life: Life
+) -> ASGIApp | None:
+    """Open the application; None when the daemon is told to stop meanwhile.
+
+    It is entered and left in this very task, because task groups and time-outs inside it belong to one. Its end is
+    limited in time, and a failure there does not hide another.
+    """
+    task = asyncio.current_task()
+    assert task is not None
+    is_entering = True
+
+    def cancel(_: asyncio.Future[Literal[True]]) -> None:
+        if is_entering and life.stopping.is_set():
+            _limit_the_stop()
+            task.cancel()
+
+    told = asyncio.ensure_future(life.stopping.wait())
+    told.add_done_callback(cancel)
+    try:
+        app = await context.__aenter__()
+    except asyncio.CancelledError:
+        if not life.stopping.is_set():
+            raise
+        task.uncancel()
+        return None
+    finally:
+        is_entering = False
+        told.cancel()
 
     async def leave() -> None:
         try:
@@ -252,6 +291,11 @@ async def _entered(stack: contextlib.AsyncExitStack, context: AbstractAsyncConte
 
     stack.push_async_callback(leave)
     return app
+
+
+def _limit_the_stop() -> None:
+    """From now on the process has `HARD_SECONDS` to live, also when its loop no longer turns."""
+    faulthandler.dump_traceback_later(HARD_SECONDS, exit=True)
 
 
 def _stop_on_signals(life: Life) -> None:
@@ -274,13 +318,28 @@ def _stop_without(guarded: guard.Guarded, life: Life) -> None:
 
 
 @contextlib.contextmanager
-def _tracebacks_of_crashes() -> Iterator[None]:
-    """A fatal signal, or a stop that hangs, leaves a trace of all threads on stderr, in the background the log."""
+def _last_words() -> Iterator[None]:
+    """What would go to stderr unseen and unmasked goes to the log.
+
+    A fatal signal, or a stop that hangs, still leaves a trace of all threads on stderr, which in the background is the
+    log's file; it holds no values.
+    """
+
+    def in_thread(args: threading.ExceptHookArgs) -> None:
+        error = args.exc_value or args.exc_type()
+        _log.error("defect in thread %s", args.thread.name if args.thread else "?", exc_info=error)
+
+    def unraisable(args: sys.UnraisableHookArgs) -> None:
+        _log.error("defect: %s", args.err_msg or "exception ignored", exc_info=args.exc_value)
+
+    before = threading.excepthook, sys.unraisablehook
+    threading.excepthook, sys.unraisablehook = in_thread, unraisable
     faulthandler.enable()
     try:
         yield
     finally:
         faulthandler.cancel_dump_traceback_later()
+        threading.excepthook, sys.unraisablehook = before
 
 
 def _key_variables(loaded: Loaded) -> Iterator[str]:
@@ -307,12 +366,16 @@ def _salt(paths: Paths) -> bytes:
 
 
 def _report(error: TundraError, *, background: bool) -> None:
+    if background:
+        sys.stderr.write(_masked(f"{START_ERROR}{json.dumps(error.to_wire())}\n"))
+    else:
+        sys.stderr.write(_masked(f"{error.code}: {error.message}\n  → {error.hint}\n"))
+    sys.stderr.flush()
+
+
+def _masked(text: str) -> str:
     from tundra_nb.runtime.telemetry.redact import Redactor
 
     redactor = Redactor()
     redactor.register_environ(os.environ)
-    if background:
-        sys.stderr.write(f"{START_ERROR}{json.dumps(redactor.data(error.to_wire()))}\n")
-    else:
-        sys.stderr.write(redactor.text(f"{error.code}: {error.message}\n  → {error.hint}\n"))
-    sys.stderr.flush()
+    return redactor.text(text)
