@@ -85,6 +85,9 @@ class JupyterServer:
     def rss(self) -> int:
         return int(psutil.Process(self.process.pid).memory_info().rss)
 
+    def descriptors(self) -> int:
+        return int(psutil.Process(self.process.pid).num_fds())
+
     def daemon_record(self) -> dict[str, Any]:
         """The connection file, {} when there is none."""
         with contextlib.suppress(OSError, ValueError):

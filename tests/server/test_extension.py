@@ -200,7 +200,16 @@ def test_the_kernelspec_runs_under_nbclient() -> None:
     import nbformat
 
     code = "import sys; print(sys.prefix, 'tundra' in get_ipython().magics_manager.magics['line'])"
-    cell = {"cell_type": "code", "id": "a", "source": code, "metadata": {}, "outputs": [], "execution_count": None}
-    notebook = nbformat.from_dict({"cells": [cell], "metadata": {}, "nbformat": 4, "nbformat_minor": 5})
+    cell: dict[str, Any] = {
+        "cell_type": "code",
+        "id": "a",
+        "source": code,
+        "metadata": {},
+        "outputs": [],
+        "execution_count": None,
+    }
+    notebook = nbformat.from_dict(  # type: ignore[no-untyped-call]
+        {"cells": [cell], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}
+    )
     nbclient.NotebookClient(notebook, kernel_name="tundra", timeout=60).execute()
     assert notebook.cells[0].outputs[0].text.split() == [sys.prefix, "True"]

@@ -268,6 +268,26 @@ def test_a_client_that_leaves_is_known_to_the_daemon_at_once(
     assert ended - left < 0.1
 
 
+def test_clients_that_leave_leave_nothing_behind(
+    jupyter_server: JupyterServer, token_client: httpx.Client, wait_for: Callable[..., Any]
+) -> None:
+    """Streams dropped half-way, and uploads, cost the server no descriptor."""
+
+    def half_a_body() -> Iterator[bytes]:
+        yield b"x" * MIB
+        raise InterruptedError
+
+    token_client.get("/api/echo")
+    before = jupyter_server.descriptors()
+    for _ in range(5):
+        for path in ("/api/download?mib=100", "/api/events"):
+            with token_client.stream("GET", path) as answer:
+                next(answer.iter_raw())
+        with pytest.raises(InterruptedError):
+            token_client.post("/api/upload", content=half_a_body())
+    wait_for(lambda: jupyter_server.descriptors() <= before + 1, what="the descriptors are closed")
+
+
 # --- activity ---
 
 
