@@ -8,6 +8,8 @@ from collections.abc import Callable
 
 SETTLING_ROUNDS = 20
 """Turns of the loop that woken tasks get before time moves on: more than any chain of awaits in the state machines."""
+ROUNDING = 1e-9
+"""Seconds. What is due at the end of an advance but for the rounding of a sum is due."""
 
 
 class VirtualTimer:
@@ -98,10 +100,10 @@ class VirtualClock:
         return self._now + seconds
 
     def _fire_next(self, end: float) -> bool:
-        while self._timers and self._timers[0][0] <= end:
+        while self._timers and self._timers[0][0] <= end + ROUNDING:
             at, _, timer = heapq.heappop(self._timers)
             if timer.is_pending:
-                self._now = max(self._now, at)
+                self._now = max(self._now, min(at, end))
                 timer.fire()
                 return True
         return False

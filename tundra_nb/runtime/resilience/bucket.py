@@ -7,8 +7,8 @@ T no more than rate × T + burst is ever taken, without a tick and without round
 
 **Giving back** is exact: the bucket becomes what it would be had the amount never been taken. That is less than the
 amount when the bucket has come close to full since, because refill that a full bucket wastes cannot be had twice. What
-may be given back for a reservation is the smallest backlog that any later one found (`marks`, a stack of suffix
-minima).
+may be given back for a reservation is the smallest backlog that any later one found (`marks` and `lows`, a stack of
+suffix minima).
 
 **Bookings** are the waiters' future places, in order of time. A newcomer may use whatever no booked place needs:
 `earliest` finds the first moment at which a cost fits without moving any of them.
@@ -40,13 +40,13 @@ class Bucket:
         "is_live",
         "key",
         "line",
+        "lows",
         "marks",
         "rate",
         "resource",
         "seconds_per_unit",
         "span",
         "tier",
-        "widest",
     )
 
     def __init__(self, tier: Tier, key: str, resource: Resource, *, rate: float, burst: float, now: float) -> None:
@@ -58,15 +58,15 @@ class Bucket:
         self.is_live = True
         """False once evicted."""
         self.line: list[tuple[float, int, float]] = []
-        """Booked places: when, whose (sequence number), how much."""
+        """Booked places: when, which waiter, how much."""
         self._fulls: list[float] = []
         """`full_at` as it will be after each booked place."""
         self.fresh_since = 0
         """The last reservation that found the bucket full."""
-        self.marks: list[tuple[int, float]] = []
-        """(reservation, backlog it found), both increasing: the smallest backlog found since any reservation."""
-        self.widest = 0.0
-        """The largest amount that could be given back; a larger backlog need not be marked."""
+        self.marks: list[int] = []
+        """Reservations since then that found it less full than any later one …"""
+        self.lows: list[float] = []
+        """… and the backlog that each found, increasing."""
         self._set_shape(rate, burst)
 
     def __repr__(self) -> str:
@@ -87,9 +87,8 @@ class Bucket:
         stretch = self.seconds_per_unit
         self._set_shape(rate, burst)
         stretch = self.seconds_per_unit / stretch
-        self.full_at = now + (min(used, burst) + debt) * self.seconds_per_unit
-        self.marks = [(mark, backlog * stretch) for mark, backlog in self.marks]
-        self.widest *= stretch
+        self.full_at = now + (min(used - debt, burst) + debt) * self.seconds_per_unit
+        self.lows = [backlog * stretch for backlog in self.lows]
 
     def level(self, now: float) -> float:
         """Units left; negative in debt."""
@@ -105,46 +104,35 @@ class Bucket:
 
     def take(self, who: int, cost: float, now: float) -> None:
         """Take `cost`, into debt if need be."""
-        self.take_until(who, max(self.full_at, now) + cost, now)
+        backlog = self.full_at - now
+        marks, lows = self.marks, self.lows
+        if backlog <= 0:
+            self.full_at = now + cost
+            self.fresh_since = who
+            marks.clear()
+            lows.clear()
+        else:
+            self.full_at += cost
+            while lows and lows[-1] >= backlog:
+                marks.pop()
+                lows.pop()
+            marks.append(who)
+            lows.append(backlog)
         if self.line:
             self._reflow(0)
-
-    def take_until(self, who: int, full_at: float, now: float) -> None:
-        """Take what makes it full at `full_at`. For callers that know that nothing is booked."""
-        backlog = self.full_at - now
-        if backlog <= 0:
-            self.fresh_since = who
-            self.widest = full_at - now
-            if self.marks:
-                self.marks.clear()
-        else:
-            if backlog < self.widest:
-                self._mark(who, backlog)
-            cost = full_at - self.full_at
-            if cost > self.widest:  # noqa: PLR1730 - max() costs three times that
-                self.widest = cost
-        self.full_at = full_at
-
-    def _mark(self, who: int, backlog: float) -> None:
-        marks = self.marks
-        while marks and marks[-1][1] >= backlog:
-            marks.pop()
-        marks.append((who, backlog))
 
     def give_back(self, who: int, amount: float) -> None:
         """Undo that reservation `who` took `amount`, as far as the bucket has not been full since."""
         if who < self.fresh_since:
             return
-        marks = self.marks
-        first = bisect_right(marks, (who, math.inf))
+        marks, lows = self.marks, self.lows
+        first = bisect_right(marks, who)
         if first < len(marks):
-            amount = min(amount, marks[first][1])
-            # Each later one would have found that much less; earlier marks that are no longer the smaller ones go.
-            later = [(mark, backlog - amount) for mark, backlog in marks[first:]]
-            del marks[first:]
-            while marks and marks[-1][1] >= later[0][1]:
-                marks.pop()
-            marks += later
+            amount = min(amount, lows[first])
+            # Each later one would have found that much less. Earlier marks that are no longer lower are of no more use.
+            lows[first:] = [backlog - amount for backlog in lows[first:]]
+            keep = bisect_left(lows, lows[first], 0, first)
+            del marks[keep:first], lows[keep:first]
         self.full_at -= amount
         if self.line:
             self._reflow(0)
@@ -176,20 +164,20 @@ class Bucket:
             else:
                 return at
 
-    def book(self, at: float, who: int, cost: float) -> None:
-        place = bisect_left(self.line, (at, who))
-        self.line.insert(place, (at, who, cost))
+    def book(self, at: float, waiter: int, cost: float) -> None:
+        place = bisect_left(self.line, (at, waiter))
+        self.line.insert(place, (at, waiter, cost))
         self._fulls.insert(place, math.nan)
         self._reflow(place)
 
-    def unbook(self, at: float, who: int) -> None:
-        place = self._drop(at, who)
+    def unbook(self, at: float, waiter: int) -> None:
+        place = self._drop(at, waiter)
         self._reflow(place)
 
-    def redeem(self, at: float, who: int, now: float) -> None:
-        """Turn the booked place into a taking."""
-        cost = self.line[bisect_left(self.line, (at, who))][2]
-        place = self._drop(at, who)
+    def redeem(self, at: float, waiter: int, who: int, now: float) -> None:
+        """Turn the booked place of a waiter into what reservation `who` takes."""
+        cost = self.line[bisect_left(self.line, (at, waiter))][2]
+        place = self._drop(at, waiter)
         self.take(who, cost, now)
         self._reflow(place)
 
@@ -197,8 +185,8 @@ class Bucket:
         self.line.clear()
         self._fulls.clear()
 
-    def _drop(self, at: float, who: int) -> int:
-        place = bisect_left(self.line, (at, who))
+    def _drop(self, at: float, waiter: int) -> int:
+        place = bisect_left(self.line, (at, waiter))
         del self.line[place], self._fulls[place]
         return place
 

@@ -264,8 +264,10 @@ class Limiter:
         now = self._monotonic()
         if now - self._swept_at >= SWEEP_SECONDS:
             self._sweep(now, IDLE_SECONDS)
-        elif len(self._buckets) >= self._swept_count + CROWD:
+            self._swept_count = min(self._swept_count, len(self._buckets))
+        if len(self._buckets) >= self._swept_count + CROWD:
             self._sweep(now, 0.0)
+            self._swept_count = len(self._buckets)
         path = LimitPath(tuple(limits))
         self.configure(limits)
         self._look_up(path, now)
@@ -302,7 +304,6 @@ class Limiter:
             self._buckets.pop(key).is_live = False
         self._generation += bool(gone)
         self._swept_at = now
-        self._swept_count = len(self._buckets)
 
     # --- reserving
 
@@ -344,7 +345,8 @@ class Limiter:
         waiter = _Waiter(path, tokens, number=self._number, since=now, max_wait=max_wait, operation_id=operation_id)
         self._enqueue(waiter, at, bottleneck)
         self._notify(bottleneck, "wait", _units(bottleneck, tokens), at - now, operation_id)
-        self._arm(at, now)
+        if at < self._timer_at:
+            self._arm(at, now)
         try:
             return await waiter.future
         except asyncio.CancelledError:
@@ -375,14 +377,20 @@ class Limiter:
             fulls.append(full)
         number = self._number = self._number + 1
         for bucket, full in zip(path.buckets, fulls):  # noqa: B905 - strict costs, and both were built together
-            if bucket.full_at > now:
-                bucket.take_until(number, full, now)
-            else:  # the same without the call, for the usual case of a bucket that is full
+            backlog = bucket.full_at - now  # `Bucket.take`, written out
+            bucket.full_at = full
+            lows = bucket.lows
+            if backlog <= 0.0:
                 bucket.fresh_since = number
-                bucket.widest = full - now
-                bucket.full_at = full
-                if bucket.marks:
+                if lows:
                     bucket.marks.clear()
+                    lows.clear()
+            else:
+                while lows and lows[-1] >= backlog:
+                    bucket.marks.pop()
+                    lows.pop()
+                bucket.marks.append(number)
+                lows.append(backlog)
         return Reservation(self, path.buckets, len(path.requests), tokens, fulls, number, now, 0.0, operation_id)
 
     def _place(
@@ -410,15 +418,14 @@ class Limiter:
         waiter: _Waiter | None = None,
     ) -> Reservation:
         now = self._monotonic()
-        if waiter is None:
-            self._number += 1
-            number, waited = self._number, 0.0
-            for bucket, cost in parts:
+        # A new number also for a waiter: they must tell in which order things were taken.
+        number = self._number = self._number + 1
+        for bucket, cost in parts:
+            if waiter is None:
                 bucket.take(number, cost, now)
-        else:
-            number, waited = waiter.number, now - waiter.since
-            for bucket, _ in parts:
-                bucket.redeem(waiter.at, number, now)
+            else:
+                bucket.redeem(waiter.at, waiter.number, number, now)
+        waited = now - waiter.since if waiter else 0.0
         fulls = [max(bucket.full_at, now) for bucket in path.buckets]
         return Reservation(self, path.buckets, len(path.requests), tokens, fulls, number, now, waited, operation_id)
 
@@ -540,6 +547,7 @@ class Limiter:
 
     def _on_timer(self) -> None:
         self._timer = None
+        self._timer_at = math.inf
         now = self._monotonic()
         self._forget_penalties(now)
         self._release(now)
