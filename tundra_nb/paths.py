@@ -89,7 +89,7 @@ def config_file(environ: Mapping[str, str] | None = None) -> Path:
     env = os.environ if environ is None else environ
     if chosen := env.get("TUNDRA_CONFIG"):
         return Path(chosen).expanduser()
-    import platformdirs  # noqa: PLC0415 - 10 ms that only the default needs
+    import platformdirs  # 10 ms that only the default needs
 
     return Path(platformdirs.user_config_dir(APP)) / "tundra.toml"
 
@@ -116,7 +116,7 @@ def make_private(folder: Path) -> None:
 
 
 def _user_data_dir() -> str:
-    import platformdirs  # noqa: PLC0415 - 10 ms that only the default needs
+    import platformdirs  # 10 ms that only the default needs
 
     return platformdirs.user_data_dir(APP)
 
@@ -129,6 +129,6 @@ def _socket_folder(env: Mapping[str, str]) -> Path:
 
 
 def _jupyter_runtime_dir() -> Path:
-    from jupyter_core.paths import jupyter_runtime_dir  # noqa: PLC0415 - 30 ms unless Jupyter has it loaded already
+    from jupyter_core.paths import jupyter_runtime_dir  # 30 ms unless Jupyter has it loaded already
 
     return Path(jupyter_runtime_dir())

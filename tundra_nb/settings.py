@@ -31,7 +31,7 @@ class _Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     pass
 
 
-class StoreSettings(_Section):
+class StoreSettings(_Section, frozen=True):
     """The database of the history."""
 
     engine: Literal["doltlite", "dolt"] = "doltlite"
@@ -49,7 +49,7 @@ class StoreSettings(_Section):
     """… or so many seconds, whichever comes first."""
 
 
-class RouterSettings(_Section):
+class RouterSettings(_Section, frozen=True):
     """Retries, failover, and how long a call may take in all."""
 
     retries: NonNegativeInt = 2
@@ -65,7 +65,7 @@ class RouterSettings(_Section):
     """`same-vendor`: the text never goes to another vendor than the first candidate's."""
 
 
-class DeadlineSettings(_Section):
+class DeadlineSettings(_Section, frozen=True):
     """Deadlines of one attempt. A flat 30 s would cut ordinary long answers, so: connect, idle and total."""
 
     connect_seconds: PositiveFloat = 10.0
@@ -74,7 +74,7 @@ class DeadlineSettings(_Section):
     total_seconds: PositiveFloat = 600.0
 
 
-class BreakerSettings(_Section):
+class BreakerSettings(_Section, frozen=True):
     """Circuit breaker of each profile."""
 
     failures: PositiveInt = 5
@@ -84,7 +84,7 @@ class BreakerSettings(_Section):
     open_seconds: PositiveFloat = 30.0
 
 
-class TierSettings(_Section):
+class TierSettings(_Section, frozen=True):
     """Token bucket of one tier."""
 
     enabled: bool = True
@@ -96,7 +96,7 @@ class TierSettings(_Section):
     """Tokens per minute, and at once; not set: tokens are not limited in this tier."""
 
 
-class LimitsSettings(_Section, rename={"global_": "global"}):
+class LimitsSettings(_Section, frozen=True, rename={"global_": "global"}):
     """The limiter's tiers. Only `global` is on by default; a profile's `rpm`/`tpm` switch its own tier on."""
 
     global_: TierSettings = TierSettings()
@@ -104,7 +104,7 @@ class LimitsSettings(_Section, rename={"global_": "global"}):
     profile: TierSettings = TierSettings(enabled=False, rate=5.0, burst=20.0)
 
 
-class PtySettings(_Section):
+class PtySettings(_Section, frozen=True):
     """Pseudo-terminals."""
 
     capacity: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 10
@@ -118,14 +118,14 @@ class PtySettings(_Section):
     """How long transcripts are kept."""
 
 
-class DaemonSettings(_Section):
+class DaemonSettings(_Section, frozen=True):
     """The daemon's own life."""
 
     idle_exit_seconds: PositiveFloat = 600.0
     """It stops by itself when nobody has been attached for so long and no PTY lives."""
 
 
-class LogSettings(_Section):
+class LogSettings(_Section, frozen=True):
     """Log lines of the daemon, in `logs/daemon.log` of the data directory."""
 
     filter: str = "info,tundra.daemon=debug"
@@ -133,14 +133,14 @@ class LogSettings(_Section):
     format: Literal["text", "json"] = "text"
 
 
-class RecordSettings(_Section):
+class RecordSettings(_Section, frozen=True):
     """What is kept of requests and answers beside the figures."""
 
     content: Literal["off", "errors", "all"] = "off"
     """`errors`, `all`: keep request and response text, redacted, in the table `exchange`."""
 
 
-class ProfileSettings(_Section):
+class ProfileSettings(_Section, frozen=True):
     """One named way to reach one model."""
 
     name: Annotated[str, msgspec.Meta(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
@@ -160,7 +160,7 @@ class ProfileSettings(_Section):
     enabled: bool = True
 
 
-class Settings(_Section):
+class Settings(_Section, frozen=True):
     """All settings in force."""
 
     preset: Literal["development", "production", "high_throughput"] = "production"
@@ -237,7 +237,7 @@ def load(file: Path, environ: Mapping[str, str]) -> Loaded:
     _check_keys(written, Settings, (), sources)
     preset = written.get("preset", "production")
     filled = _merge(PRESETS.get(preset, {}) if isinstance(preset, str) else {}, written)
-    _mark({k: v for k, v in PRESETS.get(str(preset), {}).items()}, f"preset {preset}", sources)
+    _mark(PRESETS.get(str(preset), {}), f"preset {preset}", sources)
     settings = _convert(filled, sources, file)
     _check_profiles(settings.profile, file)
     if not settings.profile:
@@ -383,7 +383,7 @@ def _check_profiles(profiles: tuple[ProfileSettings, ...], file: Path) -> None:
 
 def _profiles_from_keys(environ: Mapping[str, str]) -> tuple[ProfileSettings, ...]:
     return tuple(
-        ProfileSettings(name=vendor, kind=typing.cast(ProviderKind, vendor), priority=index * 10)
+        ProfileSettings(name=vendor, kind=typing.cast("ProviderKind", vendor), priority=index * 10)
         for index, (vendor, (_, variable)) in enumerate(VENDORS.items())
         if environ.get(variable)
     )

@@ -2,8 +2,8 @@
 
 - **provider**: a company or server that answers (Anthropic, a local llama.cpp).
 - **model**: what a provider runs.
-- **profile**: one named way to reach one model: provider + model + key name + priority. Limiter, breaker and router work
-  on profiles.
+- **profile**: one named way to reach one model: provider + model + key name + priority. Limiter, breaker and router
+  work on profiles.
 - **operation**: one call as the caller sees it. It has one or more **attempts**, each at one profile.
 - **limiter**: token buckets over **tiers** (global, user, profile) and **resources** (requests, tokens).
 - **breaker**: Closed, Open, HalfOpen; one per profile.
@@ -292,7 +292,7 @@ Row = (
 
 
 class OperationOpened(msgspec.Struct, frozen=True, kw_only=True, tag=True, omit_defaults=True):
-    """Spool mark: the operation has begun. Without a later `Operation` row it becomes `interrupted` at the next start."""
+    """Spool mark: the operation has begun. Without a later `Operation` it becomes `interrupted` at the next start."""
 
     operation_id: Id
     at: Time

@@ -81,7 +81,7 @@ LIVE: dict[str, tuple[Column, ...]] = {
         _float("remaining"),
         _float("per_second"),
         Column("waiting", "int", nullable=True),
-        _float("closed_for_s"),
+        _float("penalised_for_s"),
         _float("reset_after_s"),
         _float("told_s_ago"),
     ),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
+import json
 import math
 from collections.abc import AsyncIterator, Iterable, Mapping
 from typing import Any, TypeVar
@@ -12,6 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from tundra_nb import errors
+from tundra_nb.runtime.history.service import ArrowStream
 from tundra_nb.runtime.telemetry.redact import Redactor
 from tundra_nb.types import TABLES, columns
 
@@ -69,24 +71,21 @@ def _json_value(name: str, value: Any) -> Any:
 
 
 def iso(at_us: int) -> str:
-    return datetime.datetime.fromtimestamp(at_us / 1e6, datetime.UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    return dt.datetime.fromtimestamp(at_us / 1e6, dt.UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
-async def stream_arrow(chunks: AsyncIterator[bytes], meta: Mapping[str, Any]) -> Response:
-    """Pass an Arrow stream on. The first chunk is awaited here, so that an error still becomes an error answer."""
-    first = await anext(chunks, b"")
+async def stream_arrow(stream: ArrowStream, query: Mapping[str, Any]) -> Response:
+    """Pass an Arrow stream on, as fast as the client reads. Errors before its begin still become error answers."""
+    meta = await stream.meta()
 
     async def body() -> AsyncIterator[bytes]:
         try:
-            yield first
-            async for chunk in chunks:
+            async for chunk in stream:
                 yield chunk
         finally:
-            aclose = getattr(chunks, "aclose", None)
-            if aclose is not None:
-                await aclose()
+            await stream.aclose()
 
-    headers = {"X-Tundra-Meta": _encode(meta).decode("ascii", errors="replace")}
+    headers = {"X-Tundra-Meta": json.dumps({**query, **meta})}  # ASCII only: it is a header
     return StreamingResponse(body(), media_type=ARROW, headers=headers)
 
 

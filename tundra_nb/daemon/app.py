@@ -41,7 +41,7 @@ def create_app(runtime: Runtime, life: Life) -> Starlette:
     """Build the application over a runtime that is already open."""
     daemon = Daemon(runtime, life, getpass.getuser())
 
-    async def on_tundra_error(request: Request, exc: Exception) -> Response:
+    async def on_tundra_error(_: Request, exc: Exception) -> Response:
         assert isinstance(exc, errors.TundraError)
         return error_response(exc, runtime.redactor)
 

@@ -43,12 +43,12 @@ if TYPE_CHECKING:  # loaded only once the lock is held
 
 START_ERROR = "TUNDRA-START-ERROR "
 """Begins the line by which a daemon in the background tells its starter why it cannot start: wire form, as JSON."""
-DRAIN_SECONDS = 3
+DRAIN_SECONDS = 2
 """For answers under way; then their tasks are cancelled."""
 CANCEL_SECONDS = 1.0
 """For cancelled tasks to write their last row."""
-CLOSE_SECONDS = 5.0
-"""For the runtime: PTYs ended, the spool's rest handed over."""
+CLOSE_SECONDS = 6.0
+"""For the runtime: PTYs ended (HUP, 2 s, KILL), the spool's rest handed over."""
 HARD_SECONDS = DRAIN_SECONDS + CANCEL_SECONDS + CLOSE_SECONDS + 0.5
 """For the whole stop; below the 10 s after which supervisors kill."""
 KEEP_ALIVE_SECONDS = 60

@@ -1,7 +1,7 @@
 """Keys of providers: looked up by the name of their variable, never stored, never shown.
 
-The daemon's environment is that of whoever started it. A client may offer a key that the environment lacks; it is held in
-memory only.
+The daemon's environment is that of whoever started it. A client may offer a key that the environment lacks; it is
+held in memory only.
 """
 
 from __future__ import annotations

@@ -14,7 +14,6 @@ import json
 import math
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import aclosing, contextmanager
-from typing import Any
 
 import msgspec
 
@@ -231,7 +230,9 @@ def limits_for(settings: Settings, profile: ProfileSettings, user: str) -> list[
 
 def estimate_tokens(ask: Ask) -> int:
     """Tokens to reserve: a quarter of the UTF-8 bytes of the messages, rounded up, and the output asked for."""
-    prompt = sum(len(message["content"].encode()) for message in ask.messages if isinstance(message.get("content"), str))
+    prompt = sum(
+        len(message["content"].encode()) for message in ask.messages if isinstance(message.get("content"), str)
+    )
     rest = [message["content"] for message in ask.messages if isinstance(message.get("content"), list)]
     if rest or ask.tools:
         prompt += len(msgspec.json.encode([rest, ask.tools]))
@@ -242,7 +243,13 @@ class _Run:
     """One operation under way."""
 
     def __init__(
-        self, operations: Operations, parts: Parts, ask: Ask, user: str, on_text: OnText | None, on_notice: OnNotice | None
+        self,
+        operations: Operations,
+        parts: Parts,
+        ask: Ask,
+        user: str,
+        on_text: OnText | None,
+        on_notice: OnNotice | None,
     ) -> None:
         self._o = operations
         self._p = parts
@@ -385,9 +392,7 @@ class _Run:
 
     def _entry(self, slot: ProfileSlot, cause: str) -> _Entry:
         self._attempts += 1
-        return _Entry(
-            self._p.ids.next(), self._clock.now_us(), self._attempts, cause, slot.breaker.state
-        )
+        return _Entry(self._p.ids.next(), self._clock.now_us(), self._attempts, cause, slot.breaker.state)
 
     async def _attempt(self, slot: ProfileSlot, model: str, entry: _Entry, backoff: float) -> Answer:
         with self._settled(slot, model, entry, backoff):
@@ -437,9 +442,9 @@ class _Run:
             raise
         except BaseException:
             if self._deadline.expired():
-                error = self._out_of_time()
-                self._fail(slot, entry, error)
-                self._attempt_row(slot, entry, model, backoff, "error", error)
+                late = self._out_of_time()
+                self._fail(slot, entry, late)
+                self._attempt_row(slot, entry, model, backoff, "error", late)
                 raise
             if entry.permit is not None:
                 entry.permit.release()
@@ -628,7 +633,9 @@ class _Run:
             waited_ms=self._waited * 1000,
             latency_ms=(self._clock.monotonic() - self._began) * 1000,
             request_id=row.request_id,
-            failed_over_from=[f"{name}: {error.reason}" for name, error in self._failures.items() if name != profile.name],
+            failed_over_from=[
+                f"{name}: {error.reason}" for name, error in self._failures.items() if name != profile.name
+            ],
         )
 
     def _out_of_time(self) -> errors.Timeout:

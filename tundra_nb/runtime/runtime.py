@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import getpass
 import json
 import logging
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
-from typing import Any
+from pathlib import Path
+from typing import Any, Self
 
-from tundra_nb import errors
+from tundra_nb import errors, settings, settings_file
 from tundra_nb.paths import Paths
+from tundra_nb.runtime import in_force
 from tundra_nb.runtime.clock import Clock, Ids, SystemClock
 from tundra_nb.runtime.history.query import FrameQuery
 from tundra_nb.runtime.history.service import History
@@ -18,19 +22,25 @@ from tundra_nb.runtime.keys import KeyRing
 from tundra_nb.runtime.operations import Operations, Parts, ProfileSlot, limits_for
 from tundra_nb.runtime.providers.provider import Provider
 from tundra_nb.runtime.providers.transport import Transport
-from tundra_nb.runtime.resilience.breaker import Breaker
-from tundra_nb.runtime.resilience.limiter import Limiter
+from tundra_nb.runtime.ptys.pool import PtyPool
+from tundra_nb.runtime.resilience.breaker import Breaker, BreakerChange
+from tundra_nb.runtime.resilience.limiter import Limiter, LimitNotice
 from tundra_nb.runtime.resilience.router import Router
 from tundra_nb.runtime.telemetry.bus import EventBus
 from tundra_nb.runtime.telemetry.redact import Redactor
+from tundra_nb.runtime.terminals import Terminals
 from tundra_nb.settings import DeadlineSettings, Loaded, ProfileSettings
 from tundra_nb.types import TABLE_OF, AttemptOpened, ErrorEvent, Event, OperationOpened
 
 RESTORE_SECONDS = 2.0
-"""How long the start waits for the breakers' last states; a store that is down must not keep the daemon from starting."""
+"""How long the start waits for the breakers' last states: a store that is down must not keep the daemon down."""
 
 LOCAL_SERVERS = {8000: "vLLM", 8080: "llama.cpp", 11434: "Ollama"}
 """What usually listens on these ports of 127.0.0.1."""
+SETTINGS_POLL_SECONDS = 1.0
+"""How often the settings file is looked at; an edit by hand is in force about so soon."""
+NEEDS_RESTART = ("store", "log", "daemon")
+"""Sections that a running daemon cannot change."""
 PROBE_DEADLINES = DeadlineSettings(connect_seconds=0.3, idle_seconds=0.5, total_seconds=0.5)
 
 _log = logging.getLogger("tundra.router")
@@ -49,6 +59,8 @@ class Runtime:
         paths: where files are.
         environ: the environment to look keys and proxies up in; read, never changed.
         redactor: masks secrets in everything that leaves.
+        clock: the system's when left out.
+        adopter: pid of the process that adopts orphans of terminals, when it is not this one.
     """
 
     def __init__(
@@ -59,6 +71,7 @@ class Runtime:
         *,
         redactor: Redactor,
         clock: Clock | None = None,
+        adopter: int | None = None,
     ) -> None:
         self.loaded = loaded
         self.paths = paths
@@ -69,12 +82,26 @@ class Runtime:
         self.bus = EventBus()
         self.keys = KeyRing(environ, redactor)
         self.limiter = Limiter(self.clock, on_notice=self._on_limit_notice)
-        self.history = History(paths, loaded.settings.store, ids=self.ids, clock=self.clock)
+        store = loaded.settings.store
+        password = environ.get(store.password_env, "") if store.password_env else ""
+        self.history = History(paths, store, self.ids, self.clock, password=password, environ=environ)
+        pool = PtyPool(
+            loaded.settings.pty,
+            paths.ptys,
+            ids=self.ids,
+            clock=self.clock,
+            on_event=self.record,
+            secrets=lambda: self.keys.values(self._key_variables()),
+            key_variables=self._key_variables,
+            environ=environ,
+            adopter=adopter,
+        )
+        self.terminals = Terminals(pool)
         self.slots: dict[str, ProfileSlot] = {}
         self.router = Router((), loaded.settings.router, self.clock.monotonic)
         self._exits = AsyncExitStack()
 
-    async def __aenter__(self) -> Runtime:
+    async def __aenter__(self) -> Self:
         await self._exits.__aenter__()
         try:
             self._exits.callback(self.bus.close)
@@ -84,6 +111,10 @@ class Runtime:
             self._exits.push_async_callback(self.transport.aclose)
             self._build(self.loaded)
             await self._restore()
+            await self.terminals.pool.open()
+            self._exits.push_async_callback(self.terminals.aclose)
+            self._follow = asyncio.create_task(self._follow_settings(), name="settings")
+            self._exits.push_async_callback(self._end_following)
         except BaseException:
             await self._exits.aclose()
             raise
@@ -114,6 +145,45 @@ class Runtime:
             )
         )
 
+    async def set_setting(self, path: str, value: Any, *, author: str, reason: str) -> dict[str, Any]:
+        """Change a setting: in the file, in force where that is possible, and as a commit of the history.
+
+        Returns:
+            `path`, `value`, `was`, `restart` (whether it needs one) and `commit`.
+
+        Raises:
+            UsageError: no such setting, or not allowed; nothing changed.
+        """
+        before = {line.path: line.value for line in settings.lines(self.loaded)}
+        self.apply(settings_file.set_value(self.loaded.file, path, value, self.environ))
+        after = {line.path: line.value for line in settings.lines(self.loaded)}
+        told = f"{path}: {before.get(path)} → {after.get(path)}"
+        commit = await self.write_down(author, reason, message=f"{told}: {reason}" if reason else told)
+        return {
+            "path": path,
+            "value": after.get(path),
+            "was": before.get(path),
+            "restart": path.split(".", maxsplit=1)[0] in NEEDS_RESTART,
+            "commit": commit,
+        }
+
+    async def write_down(self, author: str, reason: str, message: str) -> str | None:
+        """Commit the settings and profiles in force, if they differ from what the history holds."""
+        rows = in_force.rows_of(self.loaded, self.clock.now_us(), author, reason)
+        differing = await in_force.changed(self.history, rows)
+        if not differing:
+            return None
+        self.record(*differing)
+        return str(await self.history.call("commit", message=message, author=author))
+
+    def _key_variables(self) -> frozenset[str]:
+        """Names of the variables that hold secrets, by the settings."""
+        named = {slot.profile.api_key_env for slot in self.slots.values()}
+        return frozenset(named | {self.loaded.settings.store.password_env}) - {""}
+
+    def pty_counts(self) -> dict[str, int]:
+        return {"open": len(self.terminals.pool.list()), "capacity": self.loaded.settings.pty.capacity}
+
     def apply(self, loaded: Loaded) -> None:
         """Put changed settings in force. Calls under way keep the ones they began with; breakers keep their state.
 
@@ -123,20 +193,20 @@ class Runtime:
         self._build(loaded)
 
     def _build(self, loaded: Loaded) -> None:
-        settings = loaded.settings
-        self.keys.expect(profile.api_key_env for profile in settings.profile if profile.api_key_env)
+        chosen = loaded.settings
+        self.keys.expect(profile.api_key_env for profile in chosen.profile if profile.api_key_env)
         slots: dict[str, ProfileSlot] = {}
-        for profile in settings.profile:
+        for profile in chosen.profile:
             known = self.slots.get(profile.name)
             breaker = known.breaker if known else self._breaker(profile)
-            breaker.configure(settings.breaker)
+            breaker.configure(chosen.breaker)
             slots[profile.name] = ProfileSlot(profile, self._provider(profile), breaker)
         self.slots = slots
-        self.router.configure(settings.profile, settings.router)
-        self.limiter.configure(limit for profile in settings.profile for limit in limits_for(settings, profile, ""))
+        self.router.configure(chosen.profile, chosen.router)
+        self.limiter.configure(limit for profile in chosen.profile for limit in limits_for(chosen, profile, ""))
         self.operations = Operations(
             Parts(
-                settings=settings,
+                settings=chosen,
                 slots=slots,
                 router=self.router,
                 limiter=self.limiter,
@@ -153,7 +223,7 @@ class Runtime:
             profile.name,
             self.loaded.settings.breaker,
             self.clock.monotonic,
-            on_change=lambda change: self.operations.on_breaker_change(change),
+            on_change=self._on_breaker_change,
         )
 
     def _provider(self, profile: ProfileSettings) -> Provider:
@@ -166,8 +236,34 @@ class Runtime:
             deadlines=self.loaded.settings.deadlines,
         )
 
-    def _on_limit_notice(self, notice: Any) -> None:
+    def _on_limit_notice(self, notice: LimitNotice) -> None:
         self.operations.on_limit_notice(notice)
+
+    def _on_breaker_change(self, change: BreakerChange) -> None:
+        self.operations.on_breaker_change(change)
+
+    async def _follow_settings(self) -> None:
+        """Write down what is in force at the start; then put the file in force whenever somebody edits it."""
+        user = getpass.getuser()
+        with contextlib.suppress(errors.TundraError):  # the store is away: the next change writes it all down
+            await self.write_down(user, "start", message="settings at start")
+        seen = _modified(self.loaded.file)
+        while True:
+            await self.clock.sleep(SETTINGS_POLL_SECONDS)
+            if (now := _modified(self.loaded.file)) == seen:
+                continue
+            seen = now
+            try:
+                self.apply(settings.load(self.loaded.file, self.environ))
+                _log.info("settings of %s are in force", self.loaded.file)
+                await self.write_down(user, "edited", message=f"{self.loaded.file.name} edited")
+            except errors.TundraError as error:
+                _log.error("settings stay as they were: %s", error)
+                self.record_error("daemon", error)
+
+    async def _end_following(self) -> None:
+        self._follow.cancel()
+        await asyncio.gather(self._follow, return_exceptions=True)
 
     def unavailable(self, name: str) -> errors.TundraError | None:
         """Why a profile would be passed over now: its key is missing, it is parked, or it cools."""
@@ -195,7 +291,7 @@ class Runtime:
         return {"profile": name, "available": True, "models": len(models)}
 
     async def models(self, names: list[str]) -> list[dict[str, Any]]:
-        """The models of these profiles, asked of all providers at once; a profile that fails has one row that says so."""
+        """The models of these profiles, asked all at once; a profile that fails has one row that says so."""
         listed = await asyncio.gather(*(self._models_of(name) for name in names))
         return [row for rows in listed for row in rows]
 
@@ -207,7 +303,9 @@ class Runtime:
                 raise missing
             found = await slot.provider.models()
         except errors.TundraError as error:
-            return [{"profile": name, "model": None, "available": False, "checked_at": checked_at, "problem": str(error)}]
+            return [
+                {"profile": name, "model": None, "available": False, "checked_at": checked_at, "problem": str(error)}
+            ]
         return [
             {
                 "profile": name,
@@ -234,7 +332,7 @@ class Runtime:
                 "remaining": level.level,
                 "per_second": level.rate,
                 "waiting": level.waiting,
-                "closed_for_s": level.closed_for,
+                "penalised_for_s": level.penalised_for,
             }
             for level in self.limiter.levels()
         ]
@@ -299,3 +397,11 @@ class Runtime:
                 until = row["open_until"]
                 if row["new_state"] == "open" and until is not None and until > now:
                     slot.breaker.restore((until - now) / 1e6, row["failures"])
+
+
+def _modified(file: Path) -> tuple[int, int] | None:
+    try:
+        stat = file.stat()
+    except OSError:
+        return None
+    return stat.st_mtime_ns, stat.st_ino

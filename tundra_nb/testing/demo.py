@@ -42,7 +42,12 @@ def main(argv: list[str] | None = None) -> int:
         if not args.headless and not failed:
             print("opening JupyterLab; Ctrl-C ends it", flush=True)
             subprocess.run([sys.executable, "-m", "jupyterlab", str(executed)], env=environ, check=False)
-        subprocess.run([sys.executable, "-m", "tundra_nb.cli", "daemon", "stop"], env=environ, check=False, stdout=subprocess.DEVNULL)
+        subprocess.run(
+            [sys.executable, "-m", "tundra_nb.cli", "daemon", "stop"],
+            env=environ,
+            check=False,
+            stdout=subprocess.DEVNULL,
+        )
     return 1 if failed else 0
 
 

@@ -1,4 +1,4 @@
-"""`make smoke`: does what is installed work, away from its source? Prints a line per check; exits 1 at the first that fails."""
+"""`make smoke`: does what is installed work, away from its source? A line per check; exits 1 at the first failure."""
 
 from __future__ import annotations
 
@@ -50,7 +50,9 @@ def _check_all(environ: dict[str, str]) -> int:
         "sql reads it": lambda: _json(environ, "sql", "select count(*) as n from operation")[0]["n"] == 1,
         "the server extension is enabled": lambda: "tundra_nb" in _extensions(environ),
         "the kernel works": lambda: _python(environ, KERNEL_CHECK) == 0,
-        "the daemon tells its state": lambda: json.loads(_run(environ, "tundra_nb.cli", "daemon", "status", "--json"))["running"],
+        "the daemon tells its state": lambda: json.loads(_run(environ, "tundra_nb.cli", "daemon", "status", "--json"))[
+            "running"
+        ],
     }
     for what, check in checks.items():
         passed = bool(check())
@@ -61,7 +63,9 @@ def _check_all(environ: dict[str, str]) -> int:
 
 
 def _run(environ: dict[str, str], module: str, *args: str) -> str:
-    done = subprocess.run([sys.executable, "-P", "-m", module, *args], env=environ, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", module, *args], env=environ, capture_output=True, text=True, check=False
+    )
     if done.returncode:
         print(done.stdout, done.stderr, file=sys.stderr)
     return done.stdout

@@ -10,7 +10,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from tundra_nb.daemon.answers import json_response, read_body
+from tundra_nb.daemon.answers import error_response, json_response, read_body
+from tundra_nb.errors import IpcError
 
 if TYPE_CHECKING:
     from tundra_nb.daemon.app import Daemon
@@ -26,7 +27,10 @@ class StopBody(msgspec.Struct, forbid_unknown_fields=True):
 def routes(daemon: Daemon) -> list[BaseRoute]:
     async def stop(request: Request) -> Response:
         body = await read_body(request, StopBody)
-        found = daemon.life.request_stop(force=body.force, hold=body.hold)
+        try:
+            found = daemon.life.request_stop(force=body.force, hold=body.hold)
+        except IpcError as error:  # in use: nothing is unavailable, so not its usual 503
+            return error_response(error, daemon.runtime.redactor, status=409)
         return json_response({"stopping": True, "pid": daemon.life.info.pid, "found": dataclasses.asdict(found)})
 
     return [Route("/api/daemon/stop", stop, methods=["POST"])]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import datetime
-from typing import TYPE_CHECKING, Any
+import datetime as dt
+import re
+from typing import TYPE_CHECKING
 
 import msgspec
 from starlette.requests import Request
@@ -12,16 +13,14 @@ from starlette.routing import BaseRoute, Route
 
 from tundra_nb import errors
 from tundra_nb.daemon.answers import json_response, json_rows, read_body, stream_arrow
-from tundra_nb.runtime.history.query import FrameQuery
-from tundra_nb.settings import nearest
-from tundra_nb.types import FRAMES, TABLES, columns
+from tundra_nb.runtime.history.query import Condition, FrameQuery, checked
+from tundra_nb.types import FRAMES, VERSIONED_TABLES
 
 if TYPE_CHECKING:
     from tundra_nb.daemon.app import Daemon
 
 DEFAULT_WINDOW_SECONDS = 24 * 3600
 """What a history frame shows when no window is given."""
-OPERATORS = ("eq", "ne", "lt", "le", "gt", "ge", "like")
 
 
 class SqlBody(msgspec.Struct, forbid_unknown_fields=True):
@@ -39,14 +38,12 @@ def routes(daemon: Daemon) -> list[BaseRoute]:
         query = read_query(request, daemon.runtime.clock.now_us())
         if "application/json" in request.headers.get("accept", ""):
             return json_response({"rows": json_rows(await history.rows(query))})
-        meta = {"table": query.table, "since_us": query.since_us, "until_us": query.until_us, "limit": query.limit}
-        meta |= await history.meta(query.at)
-        return await stream_arrow(history.query(query), meta)
+        asked = {"table": query.table, "since_us": query.since_us, "until_us": query.until_us, "limit": query.limit}
+        return await stream_arrow(history.query(query), asked)
 
     async def sql(request: Request) -> Response:
         body = await read_body(request, SqlBody)
-        meta = {"sql": body.sql} | await history.meta(body.at)
-        return await stream_arrow(history.sql(body.sql, body.at, body.limit), meta)
+        return await stream_arrow(history.sql(body.sql, read_ref(body.at), body.limit), {"sql": body.sql})
 
     return [
         Route("/api/history/{frame}", frame, methods=["GET"]),
@@ -55,48 +52,57 @@ def routes(daemon: Daemon) -> list[BaseRoute]:
 
 
 def read_query(request: Request, now_us: int) -> FrameQuery:
-    """The query that a URL asks for.
+    """The query that a URL asks for: `since`, `until`, `at`, `limit`, `newest`, and conditions `column.op=value`.
 
     Raises:
-        UsageError: unknown frame, column or operator (names the nearest), or a time or number that does not parse.
+        UsageError: a time or number that does not parse. Names are checked by the history itself.
     """
-    name = request.path_params["frame"]
-    table = FRAMES.get(name, name)
-    if table not in TABLES:
-        known = [*FRAMES, *TABLES]
-        raise errors.UsageError(
-            problem=f"no history table {name!r}", field="frame", nearest=nearest(name, known), remedy=f"Known: {', '.join(known)}."
-        )
+    table = FRAMES.get(request.path_params["frame"], request.path_params["frame"])
     given = dict(request.query_params)
     since = given.pop("since", None)
     until = given.pop("until", None)
     at = given.pop("at", None)
     limit = given.pop("limit", None)
     newest = given.pop("newest", "") in ("1", "true")
-    if since is None and until is None and table not in ("setting", "profile", "price"):
+    if since is None and until is None and table not in VERSIONED_TABLES:
         since_us: int | None = now_us - DEFAULT_WINDOW_SECONDS * 1_000_000
     else:
         since_us = None if since in (None, "all") else _time(str(since), "since")
-    return FrameQuery(
-        table=table,
-        since_us=since_us,
-        until_us=None if until is None else _time(until, "until"),
-        at=at,
-        where=[_condition(table, name, value) for name, value in given.items()],
-        limit=None if limit is None else _count(limit),
-        newest_first=newest,
+    return checked(
+        FrameQuery(
+            table=table,
+            since_us=since_us,
+            until_us=None if until is None else _time(until, "until"),
+            at=read_ref(at),
+            where=[_condition(name, value) for name, value in given.items()],
+            limit=None if limit is None else _count(limit),
+            newest_first=newest,
+        )
     )
+
+
+def read_ref(text: str | None) -> str | int | None:
+    """A ref as the history takes it: a name, or microseconds since 1970 when it is a number or an ISO time."""
+    if not text:
+        return None
+    if re.fullmatch(r"\d{15,}", text):
+        return int(text)
+    if re.match(r"\d{4}-\d{2}-\d{2}", text):
+        return _time(text, "at")
+    return text
 
 
 def _time(text: str, field: str) -> int:
     if text.lstrip("-").isdigit():
         return int(text)
     try:
-        moment = datetime.datetime.fromisoformat(text)
+        moment = dt.datetime.fromisoformat(text)
     except ValueError as exc:
-        raise errors.UsageError(problem=f"{text!r} is not a time", field=field, remedy="ISO 8601, or µs since 1970.") from exc
+        raise errors.UsageError(
+            problem=f"{text!r} is not a time", field=field, remedy="ISO 8601, or µs since 1970."
+        ) from exc
     if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=datetime.UTC)
+        moment = moment.replace(tzinfo=dt.UTC)
     return int(moment.timestamp() * 1_000_000)
 
 
@@ -106,27 +112,6 @@ def _count(text: str) -> int:
     return int(text)
 
 
-def _condition(table: str, name: str, text: str) -> tuple[str, str, Any]:
-    column_name, _, operator = name.partition(".")
-    operator = operator or "eq"
-    known = {column.name: column for column in columns(table)}
-    if column_name not in known:
-        raise errors.UsageError(
-            problem=f"{table} has no column {column_name!r}", field=name, nearest=nearest(column_name, known)
-        )
-    if operator not in OPERATORS:
-        raise errors.UsageError(problem=f"no operator {operator!r}", field=name, nearest=nearest(operator, OPERATORS))
-    kind = known[column_name].type
-    try:
-        value: Any = text
-        if kind in ("id", "int"):
-            value = int(text)
-        elif kind == "float":
-            value = float(text)
-        elif kind == "time":
-            value = _time(text, name)
-        elif kind == "bool":
-            value = text in ("1", "true", "True")
-    except ValueError as exc:
-        raise errors.UsageError(problem=f"{text!r} is not of the type of {column_name} ({kind})", field=name) from exc
-    return column_name, operator, value
+def _condition(name: str, value: str) -> Condition:
+    column, _, operator = name.partition(".")
+    return Condition(column, operator or "eq", value)  # type: ignore[arg-type]  # an unknown operator is told by `checked`

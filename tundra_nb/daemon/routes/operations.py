@@ -12,7 +12,7 @@ from starlette.types import Receive, Scope, Send
 
 from tundra_nb import errors
 from tundra_nb.daemon.answers import error_response, json_response, json_rows, read_body, sse
-from tundra_nb.runtime.history.query import FrameQuery
+from tundra_nb.runtime.history.query import Condition, FrameQuery
 from tundra_nb.runtime.operations import Notice
 from tundra_nb.types import Ask
 
@@ -109,7 +109,11 @@ class _Stream:
         self._send = send
 
     async def start(self) -> None:
-        headers = [(b"content-type", b"text/event-stream"), (b"cache-control", b"no-store"), (b"x-accel-buffering", b"no")]
+        headers = [
+            (b"content-type", b"text/event-stream"),
+            (b"cache-control", b"no-store"),
+            (b"x-accel-buffering", b"no"),
+        ]
         await self._send({"type": "http.response.start", "status": 200, "headers": headers})
 
     async def text(self, piece: str) -> None:
@@ -145,7 +149,9 @@ async def explain(daemon: Daemon, wanted: str) -> dict[str, Any]:
         ("breaker_events", "breaker_event"),
         ("errors", "error_event"),
     ):
-        query = FrameQuery(table=table, since_us=operation["at"] - 1_000_000, where=[("operation_id", "eq", key)])
+        query = FrameQuery(
+            table=table, since_us=operation["at"] - 1_000_000, where=[Condition("operation_id", "eq", key)]
+        )
         related[name] = json_rows(await history.rows(query))
     return {"operation": json_rows([operation])[0], **related}
 
@@ -158,7 +164,9 @@ async def _find(daemon: Daemon, wanted: str) -> dict[str, Any]:
         if len(rows) >= back >= 1:
             return rows[back - 1]
         raise errors.UsageError(
-            problem=f"there are only {len(rows)} calls in the history" if rows else "there is no call in the history yet",
+            problem=f"there are only {len(rows)} calls in the history"
+            if rows
+            else "there is no call in the history yet",
             field="id",
             remedy="`%tundra calls --since all` lists them.",
         )
@@ -167,7 +175,9 @@ async def _find(daemon: Daemon, wanted: str) -> dict[str, Any]:
             problem=f"{wanted!r} is not an operation", field="id", remedy="Give an id, its last digits, `last` or `-2`."
         )
     if len(wanted) >= 15:
-        rows = await history.rows(FrameQuery(table="operation", where=[("operation_id", "eq", int(wanted))], limit=1))
+        rows = await history.rows(
+            FrameQuery(table="operation", where=[Condition("operation_id", "eq", int(wanted))], limit=1)
+        )
         if rows:
             return rows[0]
     recent = await history.rows(FrameQuery(table="operation", newest_first=True, limit=10_000))
@@ -177,5 +187,3 @@ async def _find(daemon: Daemon, wanted: str) -> dict[str, Any]:
             problem=f"no call with an id ending in {wanted}", field="id", remedy="`%tundra calls` lists them."
         )
     return found[0]
-
-

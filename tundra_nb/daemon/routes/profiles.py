@@ -86,7 +86,9 @@ def routes(daemon: Daemon) -> list[BaseRoute]:
         for variable in body:
             if variable not in wanted:
                 raise errors.UsageError(
-                    problem=f"no profile names the variable {variable}", field=variable, nearest=nearest(variable, wanted)
+                    problem=f"no profile names the variable {variable}",
+                    field=variable,
+                    nearest=nearest(variable, wanted),
                 )
         for variable, value in body.items():
             if runtime.keys.offer(variable, value):
@@ -160,7 +162,12 @@ def key_cards(daemon: Daemon) -> list[dict[str, Any]]:
         if slot.profile.api_key_env:
             users.setdefault(slot.profile.api_key_env, []).append(slot.profile.name)
     return [
-        {"variable": variable, "profiles": names, "present": keys.get(variable) is not None, "fingerprint": keys.fingerprint(variable)}
+        {
+            "variable": variable,
+            "profiles": names,
+            "present": keys.get(variable) is not None,
+            "fingerprint": keys.fingerprint(variable),
+        }
         for variable, names in users.items()
     ]
 
@@ -173,6 +180,9 @@ def _named(daemon: Daemon, name: str) -> ProfileSlot:
     slots = daemon.runtime.slots
     if name not in slots:
         raise errors.UsageError(
-            problem=f"no profile {name!r}", field="profile", nearest=nearest(name, slots), remedy="`%tundra providers` lists them."
+            problem=f"no profile {name!r}",
+            field="profile",
+            nearest=nearest(name, slots),
+            remedy="`%tundra providers` lists them.",
         )
     return slots[name]

@@ -85,5 +85,6 @@ def _next_step(told: dict[str, Any]) -> str:
             return str(profile["hint"])
     for breaker in told["breakers"]:
         if breaker["state"] == "open":
-            return f"{breaker['profile']} is probed again in {breaker['open_for_s']:.0f} s; `%tundra why last` tells what failed."
+            seconds = f"{breaker['open_for_s']:.0f} s"
+            return f"{breaker['profile']} is probed again in {seconds}; `%tundra why last` tells what failed."
     return ""

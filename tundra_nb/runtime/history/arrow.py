@@ -76,6 +76,15 @@ def encode(schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> Iterator[byt
     yield from sink.taken()
 
 
+def rows(batches: Iterable[pa.RecordBatch]) -> list[dict[str, Any]]:
+    """All rows as plain values, times in microseconds since the epoch: for the few rows that a card or page needs."""
+    found: list[dict[str, Any]] = []
+    for batch in batches:
+        plain = [column.cast(pa.int64()) if pa.types.is_timestamp(column.type) else column for column in batch.columns]
+        found += pa.table(plain, names=batch.schema.names).to_pylist()
+    return found
+
+
 class _Pieces:
     """A write-only file for pyarrow; what was written is taken out in pieces."""
 

@@ -78,6 +78,7 @@ class Worker:
         self._ending = False
         self._reading: dict[str, Callable[[dict[str, Any], Stop], Any]] = {
             "frame": self._frame,
+            "rows": lambda p, stop: arrow.rows(self._frame(p, stop).batches),
             "sql": lambda p, stop: store.sql(p["text"], self._at(p.get("at")), p.get("limit"), stop),
             "diff": lambda p, stop: store.diff(p["a"], p["b"], p["table"], stop),
             "log": lambda p, _: store.log(p.get("limit"), p.get("ref", "HEAD")),

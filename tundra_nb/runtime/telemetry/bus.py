@@ -6,7 +6,7 @@ import asyncio
 import collections
 import dataclasses
 from collections.abc import Collection
-from typing import Any
+from typing import Any, Self
 
 QUEUE_EVENTS = 1000
 """Events a subscriber may be behind before the oldest are dropped; at 200 calls a second about 1 s of everything."""
@@ -66,7 +66,7 @@ class Subscription:
         self._ready.set()
         self._bus.forget(self)
 
-    async def __aenter__(self) -> Subscription:
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *exc: object) -> None:

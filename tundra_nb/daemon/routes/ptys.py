@@ -1,0 +1,256 @@
+"""Terminals: start, look, type, resize, interrupt, end; follow the output; run cells in a shell; expect and send."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Any, Literal
+
+import msgspec
+import pexpect
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import BaseRoute, Route
+
+from tundra_nb import errors
+from tundra_nb.daemon.answers import json_response, json_rows, read_body, sse
+from tundra_nb.daemon.routes.operations import HEARTBEAT_SECONDS
+from tundra_nb.runtime.ptys.expect import Pattern
+from tundra_nb.runtime.ptys.pty import Pty
+from tundra_nb.runtime.ptys.shell import CellEnd, Shell
+from tundra_nb.runtime.ptys.spawn import Size
+
+if TYPE_CHECKING:
+    from tundra_nb.daemon.app import Daemon
+
+COLUMNS, ROWS = 80, 24
+
+
+class SpawnBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """Body of `POST /api/ptys`. Text runs by the shell, a list as it is; `timeout` in seconds."""
+
+    command: str | list[str]
+    cwd: str | None = None
+    env: dict[str, str] | None = None
+    rows: int = ROWS
+    columns: int = COLUMNS
+    timeout: float | None = None
+    kind: Literal["command", "terminal"] = "command"
+    with_keys: list[str] = []
+
+
+class CellBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """Body of `POST /api/shells/{owner}/cells`."""
+
+    cell: str
+    program: Literal["bash", "zsh"] = "bash"
+    fresh: bool = False
+    timeout: float | None = None
+    cwd: str | None = None
+    env: dict[str, str] | None = None
+    rows: int = ROWS
+    columns: int = COLUMNS
+    with_keys: list[str] = []
+
+
+class InputBody(msgspec.Struct, forbid_unknown_fields=True):
+    """Body of `POST …/input`."""
+
+    text: str
+
+
+class SizeBody(msgspec.Struct, forbid_unknown_fields=True):
+    """Body of `POST …/size`."""
+
+    rows: int
+    columns: int
+
+
+class ExpectBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """Body of `POST …/expect`: wait for one of `patterns`, then send.
+
+    `EOF` and `TIMEOUT` among the patterns stand for pexpect's. `send_secret` is a variable name and its value: typed
+    only while the terminal does not echo.
+    """
+
+    patterns: list[str]
+    timeout: float | None = 30.0
+    send: str | None = None
+    send_secret: tuple[str, str] | None = None
+
+
+def routes(daemon: Daemon) -> list[BaseRoute]:
+    terminals = daemon.runtime.terminals
+    pool = terminals.pool
+
+    def found(request: Request) -> Pty:
+        return pool.find(request.path_params["id"])
+
+    async def listing(request: Request) -> Response:
+        return json_response({"rows": [row(daemon, pty) for pty in pool.list()]})
+
+    async def spawn(request: Request) -> Response:
+        body = await read_body(request, SpawnBody)
+        pty = await terminals.spawn(
+            body.command,
+            cwd=body.cwd,
+            env=body.env,
+            size=Size(body.columns, body.rows),
+            user=daemon.user(request),
+            kind=body.kind,
+            timeout=body.timeout,
+            with_keys=body.with_keys,
+        )
+        return json_response(row(daemon, pty), status=201)
+
+    async def info(request: Request) -> Response:
+        return json_response(row(daemon, found(request)))
+
+    async def end(request: Request) -> Response:
+        pty = found(request)
+        if not pty.released.is_set():
+            await pool.release(pty.id, f"ended by {daemon.user(request)}")
+        return json_response(row(daemon, pty))
+
+    async def interrupt(request: Request) -> Response:
+        pty = pool.get(request.path_params["id"])
+        return json_response({"signal": await pty.interrupt()} | row(daemon, pty))
+
+    async def type_text(request: Request) -> Response:
+        body = await read_body(request, InputBody)
+        warning = await pool.get(request.path_params["id"]).write(body.text.encode())
+        return json_response({"warning": warning})
+
+    async def resize(request: Request) -> Response:
+        body = await read_body(request, SizeBody)
+        pool.resize(request.path_params["id"], Size(body.columns, body.rows))
+        return json_response(row(daemon, found(request)))
+
+    async def expect(request: Request) -> Response:
+        body = await read_body(request, ExpectBody)
+        special: dict[str, Pattern] = {"EOF": pexpect.EOF, "TIMEOUT": pexpect.TIMEOUT}
+        dialogue = terminals.dialogue(request.path_params["id"])
+        matched = await dialogue.expect([special.get(pattern, pattern) for pattern in body.patterns], body.timeout)
+        warning = await dialogue.send(body.send) if body.send is not None else ""
+        if body.send_secret is not None:
+            await dialogue.send_secret(*body.send_secret)
+        return json_response(msgspec.structs.asdict(matched) | {"warning": warning})
+
+    async def transcript(request: Request) -> Response:
+        pty = found(request)
+        since = _offset(request)
+        if "text/event-stream" in request.headers.get("accept", ""):
+            return _stream(_follow(daemon, pty, since))
+        return StreamingResponse(_bytes(pty, since), media_type="application/octet-stream")
+
+    async def timing(request: Request) -> Response:
+        pty = found(request)
+        head, entries = await asyncio.to_thread(pty.events)
+        return json_response({"head": msgspec.to_builtins(head), "events": entries})
+
+    async def cell(request: Request) -> Response:
+        body = await read_body(request, CellBody)
+        pieces = terminals.run_cell(
+            request.path_params["owner"],
+            body.cell,
+            program=body.program,
+            fresh=body.fresh,
+            timeout=body.timeout,
+            cwd=body.cwd,
+            env=body.env,
+            size=Size(body.columns, body.rows),
+            user=daemon.user(request),
+            with_keys=body.with_keys,
+        )
+        return _stream(_cell_events(daemon, pieces))
+
+    return [
+        Route("/api/ptys", listing, methods=["GET"]),
+        Route("/api/ptys", spawn, methods=["POST"]),
+        Route("/api/ptys/{id}", info, methods=["GET"]),
+        Route("/api/ptys/{id}", end, methods=["DELETE"]),
+        Route("/api/ptys/{id}/interrupt", interrupt, methods=["POST"]),
+        Route("/api/ptys/{id}/input", type_text, methods=["POST"]),
+        Route("/api/ptys/{id}/size", resize, methods=["POST"]),
+        Route("/api/ptys/{id}/expect", expect, methods=["POST"]),
+        Route("/api/ptys/{id}/transcript", transcript, methods=["GET"]),
+        Route("/api/ptys/{id}/events", timing, methods=["GET"]),
+        Route("/api/shells/{owner}/cells", cell, methods=["POST"]),
+    ]
+
+
+def row(daemon: Daemon, pty: Pty) -> dict[str, Any]:
+    """A PTY as JSON: its columns of the frame `ptys`, and more."""
+    told = json_rows([msgspec.structs.asdict(pty.info())])[0]
+    return told | {"timed_out": daemon.runtime.terminals.is_timed_out(pty)}
+
+
+def _offset(request: Request) -> int:
+    text = request.query_params.get("since", "0")
+    if not text.isdigit():
+        raise errors.UsageError(problem=f"since {text!r} is not an offset in bytes", field="since")
+    return int(text)
+
+
+def _stream(body: AsyncIterator[bytes]) -> Response:
+    return StreamingResponse(body, media_type="text/event-stream", headers={"Cache-Control": "no-store"})
+
+
+async def _bytes(pty: Pty, since: int) -> AsyncIterator[bytes]:
+    """The output so far, exactly as it was recorded."""
+    end = pty.end
+    while since < end:
+        chunk = pty.read(since)
+        if not chunk.data:
+            return
+        yield chunk.data[: end - chunk.start]
+        since = chunk.next
+        await asyncio.sleep(0)
+
+
+async def _follow(daemon: Daemon, pty: Pty, since: int) -> AsyncIterator[bytes]:
+    """`output` events until the leader has ended, then `exit` with the row of the PTY."""
+    viewer = pty.viewer(since, to_exit=True)
+    while True:
+        try:
+            got = await asyncio.wait_for(viewer.read_text(), HEARTBEAT_SECONDS)
+        except TimeoutError:
+            yield b": alive\n\n"
+            continue
+        if got is None:
+            break
+        text, seq, missed = got
+        if missed:
+            yield sse("missed", {"bytes": missed})
+        if text:
+            yield sse("output", {"seq": seq, "text": text})
+    await pty.exited.wait()
+    yield sse("exit", row(daemon, pty))
+
+
+async def _cell_events(daemon: Daemon, pieces: Any) -> AsyncIterator[bytes]:
+    """`shell`, `output` …, `end`; or `error`. Closing the stream interrupts the cell."""
+    decode = _decoder()
+    shell: Shell | None = None
+    async with contextlib.aclosing(pieces):
+        try:
+            async for piece in pieces:
+                if isinstance(piece, Shell):
+                    shell = piece
+                    yield sse("shell", row(daemon, shell.pty))
+                elif isinstance(piece, CellEnd):
+                    if rest := decode(b"", final=True):
+                        yield sse("output", {"text": rest})
+                    cwd = shell.cwd if shell is not None else ""
+                    yield sse("end", piece._asdict() | {"cwd": cwd})
+                elif text := decode(piece):
+                    yield sse("output", {"text": text})
+        except errors.TundraError as error:
+            yield daemon.runtime.redactor.text(sse("error", error.to_wire()).decode()).encode()
+
+
+def _decoder() -> Any:
+    import codecs
+
+    return codecs.getincrementaldecoder("utf-8")("replace").decode
