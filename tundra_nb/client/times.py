@@ -82,7 +82,7 @@ def from_word(word: str, *, now: dt.datetime) -> dt.datetime | None:
 
 def local(when: dt.datetime, *, now: dt.datetime | None = None) -> str:
     """A time for people: local, seconds, with the date when it is not today's."""
-    here = when.astimezone()
+    here = dt.datetime.fromtimestamp(when.timestamp(), dt.UTC).astimezone()  # pandas' own astimezone wants a zone
     today = (now or dt.datetime.now(dt.UTC)).astimezone().date()
     return here.strftime("%H:%M:%S" if here.date() == today else "%Y-%m-%d %H:%M:%S")
 

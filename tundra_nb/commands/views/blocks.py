@@ -38,12 +38,16 @@ class Facts:
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """Rows under a head; `right` are the columns of numbers."""
+    """Rows under a head; `right` are the columns of numbers.
+
+    `fits`: where the width is short, columns at the end are left out and named, rather than all of them squeezed.
+    """
 
     head: Sequence[str]
     rows: Sequence[Sequence[Cell]]
     right: frozenset[int] = frozenset()
     title: str = ""
+    fits: bool = False
 
 
 @dataclasses.dataclass(frozen=True)

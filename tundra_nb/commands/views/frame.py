@@ -8,17 +8,45 @@ from typing import TYPE_CHECKING, Any
 
 from tundra_nb.client import times
 
-from .blocks import Block, Cell, Para, Styled, Table, number
+from .blocks import Block, Cell, Para, Styled, Table, Tone, number
 
 if TYPE_CHECKING:
     import pandas as pd
 
 MAX_ROWS = 60
-MAX_COLUMNS = 14
-"""Of a history frame, the columns that the documentation names come first; what follows is for the JSON."""
 MAX_TEXT = 160
+ID_DIGITS = 5
+"""Of an id; `why` takes its last digits."""
 
-_TONES = {
+_LAST = (
+    "kind",
+    "requested_model",
+    "attempt_id",
+    "limit_event_id",
+    "breaker_event_id",
+    "error_id",
+    "event_id",
+    "waited_ms",
+    "limiter_wait_ms",
+    "backoff_ms",
+    "cached_tokens",
+    "reasoning_tokens",
+    "source",
+    "retryable",
+    "pty_id",
+    "price_at",
+    "stop_reason",
+    "streamed",
+    "user_name",
+    "caller",
+    "bucket_requests",
+    "bucket_tokens",
+    "request_id",
+    "limit_headers",
+)
+"""Columns of history tables that come last where not all find room."""
+
+TONES: dict[str, Tone] = {
     "ok": "good",
     "ready": "good",
     "closed": "good",
@@ -40,18 +68,19 @@ _TONES = {
 
 def blocks(frame: pd.DataFrame) -> Sequence[Block]:
     """The blocks of a frame."""
-    if frame.empty:
-        return [Para(Styled("no rows", "dim")), *_foot(frame, 0)]
+    is_history = "table" in frame.attrs
     names = [name for name in frame.columns if frame[name].notna().any() and not _is_blank(frame[name])]
-    shown = frame[names[:MAX_COLUMNS]].tail(MAX_ROWS)
-    right = frozenset(
-        i for i, name in enumerate(shown.columns) if shown[name].dtype.kind in "if" and not _is_id(str(name))
-    )
+    if is_history:
+        names.sort(key=lambda name: (name in _LAST, name != "at" and not name.endswith("_id")))
+    if frame.empty or not names:
+        return [Para(Styled(f"no rows{_source(frame)}", "dim"))]
+    shown = frame[names].tail(MAX_ROWS)
+    right = frozenset(i for i, name in enumerate(names) if shown[name].dtype.kind in "if" and not _is_id(str(name)))
     rows = [
-        [_cell(str(name), value) for name, value in zip(shown.columns, row, strict=True)]
+        [_cell(str(name), value, is_history) for name, value in zip(names, row, strict=True)]
         for row in shown.itertuples(index=False, name=None)
     ]
-    return [Table([str(name) for name in shown.columns], rows, right), *_foot(frame, len(shown))]
+    return [Table([str(name) for name in names], rows, right, fits=True), *_foot(frame, len(shown))]
 
 
 def provenance(frame: pd.DataFrame) -> dict[str, Any]:
@@ -65,9 +94,13 @@ def summary(frame: pd.DataFrame) -> str:
     told = [f"{len(frame):,} row{'s' if len(frame) != 1 else ''}"]
     if known.get("truncated"):
         told.append("cut by limit")
-    if known.get("store"):
-        told.append(f"{known['store']} {str(known.get('commit') or '')[:10]}".strip())
-    return " · ".join(told)
+    return " · ".join(told) + _source(frame)
+
+
+def _source(frame: pd.DataFrame) -> str:
+    """The store and commit that a frame was read from."""
+    known = provenance(frame)
+    return f" · {known['store']} {str(known.get('commit') or '')[:10]}".rstrip() if known.get("store") else ""
 
 
 def _foot(frame: pd.DataFrame, shown: int) -> list[Block]:
@@ -89,20 +122,22 @@ def _is_id(name: str) -> bool:
     return name == "id" or name.endswith("_id")
 
 
-def _cell(name: str, value: Any) -> Cell:
+def _cell(name: str, value: Any, is_history: bool) -> Cell:
     import pandas as pd
 
     if value is None or value is pd.NA or value is pd.NaT or (isinstance(value, float) and value != value):  # noqa: PLR0124
         return ""
     if isinstance(value, dt.datetime):
         return times.local(value)
-    if isinstance(value, bool):
+    if type(value).__name__ in ("bool", "bool_"):
         return "yes" if value else "no"
     if isinstance(value, int):
-        return str(value) if _is_id(name) else f"{value:,}"
+        if not _is_id(name):
+            return f"{value:,}"
+        return f"…{str(value)[-ID_DIGITS:]}" if is_history else str(value)
     if isinstance(value, float):
         return f"{value:.0%}" if name.endswith("_rate") else number(value, 4)
     text = str(value)
-    if text in _TONES:
-        return Styled(text, _TONES[text])  # type: ignore[arg-type]
+    if text in TONES:
+        return Styled(text, TONES[text])
     return text if len(text) <= MAX_TEXT else text[: MAX_TEXT - 1] + "…"

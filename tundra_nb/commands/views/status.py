@@ -9,7 +9,7 @@ from typing import Any
 from tundra_nb.client.results import DaemonStatus, Status
 
 from .blocks import Block, Cell, Code, Facts, Heading, Para, Styled, Table, Tone, duration, number
-from .frame import _TONES as TONES
+from .frame import TONES
 
 
 def blocks(status: Status) -> Sequence[Block]:
@@ -75,9 +75,7 @@ def _facts(status: Status) -> list[tuple[str, Cell]]:
     if error := store.get("error"):
         facts.append(("store", Styled(f"{status.get('engine')}: {error['message']}", "bad")))
     else:
-        told = [str(status.get("engine"))]
-        told += [f"{name.replace('_', ' ')} {number(value, 6)}" for name, value in store.items() if _counts(value)]
-        facts.append(("store", ", ".join(told)))
+        facts.append(("store", ", ".join(_store(status, store))))
     facts.append(("data", str(status.get("data_dir"))))
     facts.append(("settings", str(status.get("config_file"))))
     ptys = status.get("ptys")
@@ -88,8 +86,19 @@ def _facts(status: Status) -> list[tuple[str, Cell]]:
     return facts
 
 
-def _counts(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and value != 0
+def _store(status: Status, store: Mapping[str, Any]) -> list[str]:
+    told = [str(status.get("engine"))]
+    if store.get("state") not in (None, "ready"):
+        told.append(str(store["state"]))
+    if store.get("rows") is not None:
+        told.append(f"{store['rows']:,} rows written")
+    if store.get("size_bytes"):
+        told.append(f"{number(store['size_bytes'] / 1e6)} MB")
+    if store.get("is_behind"):
+        told.append(f"behind, {store.get('waiting_bytes', 0):,} bytes wait")
+    if store.get("refused_rows"):
+        told.append(f"{store['refused_rows']:,} rows refused")
+    return told
 
 
 def _profiles(profiles: Sequence[Mapping[str, Any]], breakers: Mapping[str, Mapping[str, Any]]) -> Table:
@@ -107,8 +116,8 @@ def _profiles(profiles: Sequence[Mapping[str, Any]], breakers: Mapping[str, Mapp
                 Styled(str(row["profile"]), "strong"),
                 str(row["kind"]),
                 str(row.get("model") or "chosen when asked"),
-                Styled(state, TONES.get(str(row["state"]))),  # type: ignore[arg-type]
-                Styled(told, TONES.get(str(breaker.get("state")))),  # type: ignore[arg-type]
+                Styled(state, TONES.get(str(row["state"]))),
+                Styled(told, TONES.get(str(breaker.get("state")))),
                 _key(row),
             ]
         )

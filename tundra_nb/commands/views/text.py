@@ -5,23 +5,34 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 
+from rich.cells import cell_len
 from rich.console import Console, RenderableType
 from rich.markdown import Markdown
 from rich.padding import Padding
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from .blocks import Block, Cell, Code, Facts, Heading, Para, Prose, Table, clean, tone, words
+from .blocks import Block, Cell, Code, Facts, Heading, Para, Prose, Styled, Table, clean, tone, words
 
 STYLES = {"good": "green", "warn": "yellow", "bad": "red", "dim": "dim", "strong": "bold"}
 PLAIN_WIDTH = 110
 """Columns of the plain text that a notebook keeps beside the HTML."""
+INDENT = 2
+GAP = 2
+MIN_COLUMNS = 2
+MAX_COLUMN_WIDTH = 44
+"""Longer text is wrapped."""
 
 
 def show(blocks: Sequence[Block], console: Console) -> None:
     """Write blocks to a terminal or a pipe."""
     for block in blocks:
+        hidden: Sequence[str] = ()
+        if isinstance(block, Table) and block.fits:
+            block, hidden = _fitted(block, console.width - INDENT)  # noqa: PLW2901 - the same block, narrower
         console.print(_render(block), soft_wrap=isinstance(block, Code))
+        if hidden:
+            console.print(_text(Styled(f"{' ' * INDENT}not shown for want of width: {', '.join(hidden)}", "dim")))
 
 
 def plain(blocks: Sequence[Block]) -> str:
@@ -53,10 +64,10 @@ def _render(block: Block) -> RenderableType:
             grid.add_column(overflow="fold")
             for name, value in pairs:
                 grid.add_row(name, _text(value))
-            return Padding(grid, (0, 0, 0, 2))
+            return Padding(grid, (0, 0, 0, 2), expand=False)
         case Table(head, rows, right, title):
             table = RichTable(
-                title=title or None, title_justify="left", title_style="bold", box=None, padding=(0, 2, 0, 0)
+                title=title or None, title_justify="left", title_style="bold", box=None, padding=(0, GAP, 0, 0)
             )
             for index, name in enumerate(head):
                 table.add_column(
@@ -64,7 +75,24 @@ def _render(block: Block) -> RenderableType:
                 )
             for row in rows:
                 table.add_row(*(_text(cell) for cell in row))
-            return Padding(table, (0, 0, 0, 2))
+            return Padding(table, (0, 0, 0, 2), expand=False)
+
+
+def _fitted(table: Table, width: int) -> tuple[Table, Sequence[str]]:
+    """The table with as many columns as find room, and the names of the others."""
+    kept: list[int] = []
+    used = 0
+    for index, name in enumerate(table.head):
+        widest = max([cell_len(name), *(cell_len(words(row[index])) for row in table.rows)])
+        need = min(widest, MAX_COLUMN_WIDTH) + GAP
+        if used + need <= width or len(kept) < MIN_COLUMNS:
+            kept.append(index)
+            used += need
+    head = [table.head[index] for index in kept]
+    rows = [[row[index] for index in kept] for row in table.rows]
+    right = frozenset(place for place, index in enumerate(kept) if index in table.right)
+    hidden = [name for index, name in enumerate(table.head) if index not in kept]
+    return Table(head, rows, right, table.title), hidden
 
 
 def _text(cell: Cell) -> Text:

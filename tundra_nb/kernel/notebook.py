@@ -1,0 +1,38 @@
+"""A notebook as the face of a command."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from tundra_nb.client.sync import Client, ReplyStream
+from tundra_nb.commands.face import Face
+from tundra_nb.commands.views.blocks import clean
+from tundra_nb.types import Reply
+
+from .display import show_live
+
+if TYPE_CHECKING:
+    from .magics import TundraMagics
+
+
+class Notebook(Face):
+    """The cell that a magic stands in."""
+
+    name = "kernel"
+    prefix = "%tundra "
+
+    def __init__(self, magics: TundraMagics, body: str | None) -> None:
+        super().__init__(body)
+        self._magics = magics
+
+    @property
+    def client(self) -> Client:
+        return self._magics.client
+
+    def show_answer(self, stream: ReplyStream) -> Reply:
+        return show_live(stream, self._magics.shell)
+
+    def write(self, text: str) -> None:
+        sys.stdout.write(clean(text))
+        sys.stdout.flush()
