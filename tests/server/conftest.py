@@ -94,6 +94,15 @@ class JupyterServer:
             return dict(json.loads(self.paths.connection_file.read_text()))
         return {}
 
+    def others(self) -> list[psutil.Process]:
+        """Every process that was started with the server's data directory, except the server."""
+        found = []
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                if process.environ().get("TUNDRA_DATA_DIR") == self.env["TUNDRA_DATA_DIR"] and process.is_running():
+                    found.append(process)
+        return [process for process in found if process.pid not in (self.process.pid, os.getpid())]
+
     def stop(self, timeout: float = 20) -> int:
         """SIGTERM; the exit status."""
         self.process.send_signal(signal.SIGTERM)
@@ -162,7 +171,7 @@ def short_folder() -> Iterator[Callable[[], Path]]:
 @pytest.fixture(scope="session")
 def start_server() -> Iterator[StartServer]:
     """Start Jupyter servers; they are ended with the session."""
-    servers: list[subprocess.Popen[bytes]] = []
+    servers: list[JupyterServer] = []
 
     def start(folder: Path, *options: str, env: Mapping[str, str] | None = None, wait: bool = True) -> JupyterServer:
         env = environment(folder) | dict(env or {})
@@ -176,21 +185,24 @@ def start_server() -> Iterator[StartServer]:
         command += [f"--ServerApp.root_dir={folder / 'notebooks'}", *options]
         with (folder / "server.log").open("wb") as log:
             process = subprocess.Popen(command, env=env, stdout=log, stderr=log, cwd=folder, start_new_session=True)
-        servers.append(process)
         server = JupyterServer("", TOKEN, process, env, folder)
+        servers.append(server)
         if wait:
             await_server(server)
         return server
 
     yield start
-    for process in servers:
-        if process.poll() is None:
-            process.terminate()
-    for process in servers:
+    for server in servers:
+        if server.process.poll() is None:
+            server.process.terminate()
+    for server in servers:
         try:
-            process.wait(15)
+            server.process.wait(15)
         except subprocess.TimeoutExpired:
-            process.kill()
+            server.process.kill()
+        for process in server.others():  # only a failed test has left any
+            with contextlib.suppress(psutil.Error):
+                process.kill()
 
 
 def await_server(server: JupyterServer) -> None:

@@ -20,18 +20,6 @@ ROOT = Path(__file__).parents[2]
 CANARIES = {"ANTHROPIC_API_KEY": "sk-ant-canary-31337", "JUPYTERHUB_API_TOKEN": "hub-canary-31337"}
 
 
-def of_home(server: JupyterServer) -> list[psutil.Process]:
-    """Every process that was started with the server's data directory, except the server."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if process.environ().get("TUNDRA_DATA_DIR") == server.env["TUNDRA_DATA_DIR"] and process.is_running():
-                found.append(process)
-        except psutil.Error:
-            continue
-    return [process for process in found if process.pid not in (server.process.pid, os.getpid())]
-
-
 @pytest.fixture
 def server(short_folder: Callable[[], Path], start_server: StartServer) -> JupyterServer:
     """A server with the real daemon."""
@@ -61,15 +49,26 @@ def test_the_servers_daemon_serves_comes_back_after_a_crash_and_ends_with_the_se
     assert server.daemon_record()["pid"] != first["pid"]
     assert outages[0] < outages[1] < 6
 
-    for process in of_home(server):
+    for process in server.others():
         environ = process.environ()
         assert "JUPYTER_TOKEN" not in environ
         assert "JUPYTERHUB_API_TOKEN" not in environ
     assert server.stop() == 0
-    wait_for(lambda: not of_home(server), timeout=12, what="no process is left")
+    wait_for(lambda: not server.others(), timeout=12, what="no process is left")
     for canary in (*CANARIES.values(), server.token):
         assert canary not in server.log
         assert canary not in server.paths.log.read_text()
+
+
+@pytest.mark.part("doltlite")
+def test_a_client_without_a_shared_filesystem_goes_through_the_bridge(
+    server: JupyterServer, wait_for: Callable[..., Any]
+) -> None:
+    """`TUNDRA_URL` and `TUNDRA_TOKEN` are enough to reach the daemon from anywhere."""
+    wait_for(lambda: is_up(server), what="the daemon serves")
+    code = "import tundra_nb\nwith tundra_nb.connect() as t: print(len(t.calls()), len(t.limits()))"
+    done = run("-c", code, TUNDRA_URL=server.url, TUNDRA_TOKEN=server.token)
+    assert done.stdout.split()[:1] == ["0"], done.stderr
 
 
 @pytest.mark.part("doltlite")
@@ -91,9 +90,24 @@ def test_a_daemon_in_use_by_somebody_else_outlives_the_server(
     daemon = psutil.Process(server.daemon_record()["pid"])
     assert daemon.is_running()
     listener.close()
-    for process in of_home(server):
+    for process in server.others():
         process.terminate()
-    wait_for(lambda: not of_home(server), timeout=12, what="no process is left")
+    wait_for(lambda: not server.others(), timeout=12, what="no process is left")
+
+
+def execute(connection_file: Path, code: str) -> None:
+    """Run code in a kernel, which must go well."""
+    from jupyter_client.blocking.client import BlockingKernelClient
+
+    client = BlockingKernelClient(connection_file=str(connection_file))
+    client.load_connection_file()
+    client.start_channels()
+    try:
+        client.wait_for_ready(timeout=30)
+        reply = client.execute_interactive(code, timeout=30)
+        assert reply["content"]["status"] == "ok", reply["content"]
+    finally:
+        client.stop_channels()
 
 
 @pytest.mark.part("doltlite")
@@ -102,13 +116,11 @@ def test_a_kernel_of_the_server_does_not_keep_the_daemon(server: JupyterServer, 
     wait_for(lambda: is_up(server), what="the daemon serves")
     with server.client() as client:
         kernel = client.post(server.url + "api/kernels", json={"name": "tundra"}).json()
-        assert kernel["name"] == "tundra"
-        wait_for(
-            lambda: client.get(server.url + f"api/kernels/{kernel['id']}").json()["execution_state"] == "idle",
-            what="the kernel runs",
-        )
+        file = Path(server.env["JUPYTER_RUNTIME_DIR"]) / f"kernel-{kernel['id']}.json"
+        execute(wait_for(lambda: file.exists() and file), "import tundra_nb; t = tundra_nb.connect()")
+        wait_for(lambda: client.get("/api/status").json()["attached"], what="the kernel is attached")
     assert server.stop() == 0
-    wait_for(lambda: not of_home(server), timeout=12, what="no process is left")
+    wait_for(lambda: not server.others(), timeout=12, what="no process is left")
 
 
 def test_a_server_that_is_stopped_while_the_daemon_starts_leaves_no_orphan(
@@ -118,7 +130,7 @@ def test_a_server_that_is_stopped_while_the_daemon_starts_leaves_no_orphan(
     server = start_server(short_folder(), wait=False)
     wait_for(lambda: server.paths.log.exists() or server.process.poll() is not None, what="the daemon is being started")
     server.stop(timeout=25)
-    wait_for(lambda: not of_home(server), timeout=20, what="no process is left")
+    wait_for(lambda: not server.others(), timeout=20, what="no process is left")
 
 
 def test_a_daemon_that_cannot_start_leaves_the_server_alone(
@@ -208,8 +220,6 @@ def test_the_kernelspec_runs_under_nbclient() -> None:
         "outputs": [],
         "execution_count": None,
     }
-    notebook = nbformat.from_dict(  # type: ignore[no-untyped-call]
-        {"cells": [cell], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}
-    )
+    notebook = nbformat.from_dict({"cells": [cell], "metadata": {}, "nbformat": 4, "nbformat_minor": 5})
     nbclient.NotebookClient(notebook, kernel_name="tundra", timeout=60).execute()
     assert notebook.cells[0].outputs[0].text.split() == [sys.prefix, "True"]
