@@ -119,7 +119,7 @@ class Reservation:
         "waited",
     )
 
-    def __init__(  # noqa: PLR0917 - keywords cost, and there are two callers
+    def __init__(
         self,
         limiter: Limiter | None,
         buckets: tuple[Bucket, ...],
