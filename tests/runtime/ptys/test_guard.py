@@ -44,13 +44,18 @@ async def main():
 
 asyncio.run(main())
 """
+SECONDS = str(900_000 + os.getpid())
+"""Tells the sleepers of this run from all others."""
 SESSIONS = [
-    "sleep 987654",
-    "nohup sleep 987654 & sleep 987654",
-    "setsid sleep 987654 & sleep 987654",
-    "trap '' HUP; sleep 987654; sleep 987654",
-    "trap '' HUP TERM; env -i setsid sh -c \"trap '' HUP; sleep 987654; sleep 987654\" & sleep 987654",
-    "(setsid nohup sleep 987654 &); exit 0",
+    command.replace("{N}", SECONDS)
+    for command in (
+        "sleep {N}",
+        "nohup sleep {N} & sleep {N}",
+        "setsid sleep {N} & sleep {N}",
+        "trap '' HUP; sleep {N}; sleep {N}",
+        "trap '' HUP TERM; env -i setsid sh -c \"trap '' HUP; sleep {N}; sleep {N}\" & sleep {N}",
+        "(setsid nohup sleep {N} &); exit 0",
+    )
 ]
 
 
@@ -89,7 +94,7 @@ def sleepers() -> set[int]:
         process = processes.look(pid)
         with contextlib.suppress(OSError):
             line = Path(f"/proc/{pid}/cmdline").read_bytes()
-            if b"sleep" in line and b"987654" in line and b"-c" not in line and process and process.is_alive:
+            if b"sleep" in line and SECONDS.encode() in line and b"-c" not in line and process and process.is_alive:
                 found.add(pid)
     return found
 
@@ -98,7 +103,7 @@ def sleepers() -> set[int]:
 async def test_kill_9_of_the_daemon_leaves_nothing_after_3_seconds_and_each_session_gets_its_end_event(
     guarded: Callable[..., Guarded], tmp_path: Path, make_pool: Callable[..., PtyPool], events: list[object]
 ) -> None:
-    foreign = subprocess.Popen(["sleep", "987654"], env={**os.environ, "TUNDRA_PTY_ID": "another/one"})
+    foreign = subprocess.Popen(["sleep", SECONDS], env={**os.environ, "TUNDRA_PTY_ID": "another/one"})
     try:
         guard = guarded("-c", DAEMON, str(tmp_path / "ptys"), json.dumps(SESSIONS))
         told = json.loads(guard.line())
@@ -121,7 +126,9 @@ async def test_kill_9_of_the_daemon_leaves_nothing_after_3_seconds_and_each_sess
 def test_the_guard_forwards_signals_and_exits_as_the_daemon_does(
     guarded: Callable[..., Guarded], number: signal.Signals, code: int
 ) -> None:
-    guard = guarded("-c", "import signal, time; signal.signal(2, signal.SIG_DFL); print('up', flush=True); time.sleep(60)")
+    guard = guarded(
+        "-c", "import signal, time; signal.signal(2, signal.SIG_DFL); print('up', flush=True); time.sleep(60)"
+    )
     assert guard.line() == "up"
     guard.process.send_signal(number)
     assert guard.process.wait(10) == code

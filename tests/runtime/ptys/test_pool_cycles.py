@@ -15,12 +15,7 @@ import pytest
 from tundra_nb.runtime.ptys import processes
 from tundra_nb.runtime.ptys.pool import PtyPool
 
-HOPPER = (
-    "import os,time\n"
-    "while True:\n"
-    "    if os.fork(): os._exit(0)\n"
-    "    os.setsid(); time.sleep(0.002)\n"
-)
+HOPPER = "import os,time\nwhile True:\n    if os.fork(): os._exit(0)\n    os.setsid(); time.sleep(0.002)\n"
 KINDS: dict[str, str | list[str]] = {
     "ends by itself": "true",
     "sleeps": "sleep 4711",

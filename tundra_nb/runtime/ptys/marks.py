@@ -33,6 +33,11 @@ class MarkParser:
     def __init__(self) -> None:
         self._held = b""
 
+    @property
+    def held(self) -> bytes:
+        """What may be the beginning of a mark."""
+        return self._held
+
     def feed(self, data: bytes) -> list[bytes | Mark]:
         """The pieces that are complete by now."""
         buffer = self._held + data

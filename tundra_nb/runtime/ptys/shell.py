@@ -63,6 +63,10 @@ class Shell:
         self._viewer = pty.viewer(to_exit=True)
         self._parser = MarkParser()
         self._done: asyncio.Event | None = None
+        self._senders: set[asyncio.Task[None]] = set()
+        self._one_at_a_time = asyncio.Lock()
+        self._word = ""
+        self._is_late = False
 
     def __repr__(self) -> str:
         return f"<Shell {self.program} {'busy' if self.is_busy else 'idle'} {self.pty!r}>"
@@ -138,21 +142,24 @@ class Shell:
             raise HandleNotFound(pty_id=self.pty.id, ended=str(self.pty.exit))
         word = secrets.token_hex(8)
         done = self._done = asyncio.Event()
+        self._is_late = False
         with contextlib.suppress(termios.error):  # a program of the last cell may have left the terminal raw
             termios.tcsetattr(self.pty.master, termios.TCSANOW, self._modes)
-        sending = asyncio.create_task(self._send(f"{word}\0{cell}\0".encode(errors="surrogateescape")))
-        alarm = _Alarm(self.pty, done, timeout)
+        message = f"{word}\0{cell}\0{word}\0".encode(errors="surrogateescape")
+        self._send_soon(message)
+        self._word = word
+        alarm = asyncio.create_task(self._interrupt_after(timeout)) if timeout is not None else None
         started = time.monotonic()
         end = CellEnd(None, None, 0.0, is_shell_ended=True)
         try:
-            async with contextlib.aclosing(self._pieces(word)) as pieces:
+            async with contextlib.aclosing(self._pieces(word, message)) as pieces:
                 async for piece in pieces:
                     if isinstance(piece, bytes):
                         yield piece
                     else:
                         end = CellEnd(piece.code, None, 0.0, is_shell_ended=False)
             done.set()
-            if alarm.has_fired:
+            if self._is_late:
                 raise Timeout(deadline="command", seconds=timeout or 0.0)
             if end.is_shell_ended:
                 self._close_cells()
@@ -160,14 +167,19 @@ class Shell:
             yield end._replace(seconds=time.monotonic() - started)
         finally:
             done.set()
-            await alarm.aclose()
-            sending.cancel()
+            if alarm is not None:
+                alarm.cancel()
 
     async def interrupt(self, patience: float = PATIENCE_SECONDS) -> str:
         """End the running cell, with more and more force; nothing happens when none runs. Returns the last signal."""
         if self._done is None or self._done.is_set():
             return ""
-        return await self.pty.interrupt(self._done, patience)
+        ended = asyncio.Event()
+        watching = asyncio.create_task(self._watch(ended))
+        try:
+            return await self.pty.interrupt(ended, patience)
+        finally:
+            watching.cancel()
 
     async def aclose(self) -> None:
         """End the shell and everything in it. Twice is once."""
@@ -181,13 +193,40 @@ class Shell:
             os.close(self._cells)
             self._cells = -1
 
-    async def _send(self, cell: bytes) -> None:
-        with contextlib.suppress(BrokenPipeError):  # the shell has ended, which `run` sees for itself
-            await self._feed.write(cell)
+    async def _interrupt_after(self, timeout: float) -> None:  # noqa: ASYNC109
+        await asyncio.sleep(timeout)
+        self._is_late = True
+        await self.interrupt()
 
-    async def _pieces(self, word: str) -> AsyncGenerator[bytes | Mark, None]:
+    async def _watch(self, ended: asyncio.Event) -> None:
+        """See the end of the cell, or the prompt, with eyes of its own.
+
+        Whoever consumes `run` may be slow: that must not look as if the cell ignored the signal.
+        """
+        viewer, parser = self.pty.viewer(self._viewer.cursor, to_exit=True), MarkParser()
+        parser.give_back([self._parser.held])
+        while (chunk := await viewer.read()) is not None:
+            for piece in parser.feed(chunk.data):
+                if isinstance(piece, Mark) and (piece.kind, piece.word) in (("D", self._word), ("B", self._session)):
+                    ended.set()
+                    return
+        ended.set()
+
+    def _send_soon(self, message: bytes) -> None:
+        """Send beside reading: a long cell does not fit into the pipe. Never cut short: half a cell would spoil the
+        next."""
+        task = asyncio.create_task(self._send(message))
+        self._senders.add(task)
+        task.add_done_callback(self._senders.discard)
+
+    async def _send(self, message: bytes) -> None:
+        with contextlib.suppress(BrokenPipeError):  # the shell has ended, which `run` sees for itself
+            async with self._one_at_a_time:
+                await self._feed.write(message)
+
+    async def _pieces(self, word: str, message: bytes) -> AsyncGenerator[bytes | Mark, None]:
         """Output of the cell, then its mark D; no mark when the shell has ended."""
-        is_inside = False
+        is_inside = has_begun = False
         healings = 0
         interrupts = self.pty.interrupts
         while (chunk := await self._viewer.read()) is not None:
@@ -197,14 +236,17 @@ class Shell:
                     if is_inside:
                         yield piece
                 elif piece.kind == "B" and piece.word == self._session:
-                    is_inside = False
                     healings += 1
                     await self._heal(healings)
+                    if not has_begun:
+                        # ^C in the middle of reading has lost a part; one that was read whole is skipped.
+                        self._send_soon(message)
+                    is_inside = False
                 elif piece.word != word:
                     if is_inside:
                         yield piece.raw
                 elif piece.kind == "C":
-                    is_inside = True
+                    is_inside = has_begun = True
                     healings = 0
                 elif piece.kind == "D":
                     self._parser.give_back(pieces[number + 1 :])
@@ -229,25 +271,6 @@ class Shell:
                 modes[3] &= ~termios.ECHO
                 termios.tcsetattr(self.pty.master, termios.TCSANOW, modes)
                 await self.pty.write(b" . " + os.fsencode(_FOLDER / "zsh" / ".zshrc") + b"\n")
-
-
-class _Alarm:
-    """A deadline that interrupts the foreground job with more and more force."""
-
-    def __init__(self, pty: Pty, done: asyncio.Event, timeout: float | None) -> None:
-        self.has_fired = False
-        self._task = asyncio.create_task(self._fire(pty, done, timeout)) if timeout is not None else None
-
-    async def aclose(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
-
-    async def _fire(self, pty: Pty, done: asyncio.Event, timeout: float) -> None:  # noqa: ASYNC109
-        await asyncio.sleep(timeout)
-        self.has_fired = True
-        await pty.interrupt(done)
 
 
 def _command(program: Program) -> tuple[list[str], dict[str, str]]:

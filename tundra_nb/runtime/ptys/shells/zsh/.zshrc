@@ -3,25 +3,34 @@
 __tundra_code=$?
 if [[ -z ${__tundra_session-} ]]; then
   IFS= builtin read -r -d $'\0' -u 9 __tundra_session
-  unset HISTFILE
-  unset ZDOTDIR
+  unset HISTFILE ZDOTDIR
+  setopt ignore_eof
   unsetopt zle prompt_cr prompt_sp beep bang_hist
   PS1=$'%{\e]133;B;t='$__tundra_session$'\a%}' PS2= RPS1=
   __tundra_word=
+  __tundra_last=
   __tundra_next() {
     emulate -L zsh
     __tundra_code=$1
     if [[ -n $__tundra_word ]]; then builtin printf '\e]133;D;%s;t=%s\a' "$1" "$__tundra_word" >/dev/tty; fi
     __tundra_word=
-    IFS= builtin read -r -d $'\0' -u 9 __tundra_word || builtin exit 0
-    IFS= builtin read -r -d $'\0' -u 9 __tundra_cell || builtin exit 0
+    local first= text= second=
+    while :; do
+      IFS= builtin read -r -d $'\0' -u 9 second || builtin exit 0
+      if [[ ${#first} == 16 && $first == "$second" ]]; then
+        if [[ $first != "$__tundra_last" ]]; then break; fi
+        first= text=
+      else
+        first=$text text=$second
+      fi
+    done
+    __tundra_word=$first __tundra_last=$first __tundra_cell=$text
     builtin printf '\e]133;C;t=%s\a' "$__tundra_word" >/dev/tty
   }
   __tundra_restore() { [[ -o errexit ]] || return $__tundra_code; }
 else
   command stty echo </dev/tty
 fi
-(( ! __tundra_code )) || { __tundra_restore; } 2>/dev/null
 while { __tundra_next $__tundra_code; } 2>/dev/null; do
   { __tundra_restore; } 2>/dev/null
   builtin eval "$__tundra_cell" 9<&-
