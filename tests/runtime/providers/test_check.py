@@ -1,3 +1,4 @@
+# ruff: noqa: E501 (a table of cases reads better one case a line)
 from __future__ import annotations
 
 import math
@@ -26,7 +27,14 @@ def schema(**parameters: Any) -> list[dict[str, Any]]:
 
 GOOD = [
     Ask(messages=[USER]),
-    Ask(messages=[{"role": "system", "content": "x"}, USER, CALLS, {"role": "tool", "tool_call_id": "t1", "content": ""}]),
+    Ask(
+        messages=[
+            {"role": "system", "content": "x"},
+            USER,
+            CALLS,
+            {"role": "tool", "tool_call_id": "t1", "content": ""},
+        ]
+    ),
     Ask(messages=[{"role": "user", "content": [PNG]}]),
     Ask(messages=[USER], tools=schema(properties={"a": {"type": ["string", "null"]}, "b": True}), tool_choice="auto"),
     Ask(messages=[USER], tools=[tool()], tool_choice={"type": "function", "function": {"name": "f"}}),

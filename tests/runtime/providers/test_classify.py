@@ -1,4 +1,5 @@
 """Literal error bodies of each vendor, and the class each must become."""
+# ruff: noqa: E501 (a table of bodies reads better one case a line)
 
 from __future__ import annotations
 
@@ -105,7 +106,7 @@ TABLE: list[tuple[str, int, Any, type[errors.ProviderError], dict[str, Any]]] = 
     # Ollama
     ("local", 404, {"error": {"message": 'model "x" not found, try pulling it first', "type": "api_error"}},
      errors.Unsupported, {"kind": "model"}),
-    ("local", 400, {"error": 'registry.ollama.ai/library/gemma does not support tools'},
+    ("local", 400, {"error": "registry.ollama.ai/library/gemma does not support tools"},
      errors.Unsupported, {"kind": "tools"}),
     # OpenRouter
     ("openrouter", 402, openrouter(402, "Insufficient credits", metadata={"error_type": "payment_required"}),

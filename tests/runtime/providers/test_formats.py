@@ -1,4 +1,5 @@
 """Requests and answers of both wire formats, from literal bodies."""
+# ruff: noqa: E501 (a table of bodies reads better one case a line)
 
 from __future__ import annotations
 
@@ -50,7 +51,8 @@ def stream(wire: WireFormat, raw: bytes) -> tuple[list[str], Answer]:
     """The pieces and the answer of a stream, read whole and byte by byte, which must agree."""
     results = []
     for size in (len(raw), 1):
-        parser, reader, pieces = sse.Parser(), wire.reader("m"), []
+        pieces: list[str] = []
+        parser, reader = sse.Parser(), wire.reader("m")
         for start in range(0, len(raw), size or 1):
             for event, data in parser.feed(raw[start : start + size]):
                 pieces += reader.feed(event, data)
@@ -350,7 +352,13 @@ def test_a_whole_anthropic_answer_is_read() -> None:
 
 
 def test_a_streamed_anthropic_answer_is_read_in_pieces_with_usage_and_tool_calls() -> None:
-    message = {"id": "msg_1", "type": "message", "model": "m-1", "content": [], "usage": {**ANTHROPIC_USAGE, "output_tokens": 1}}
+    message = {
+        "id": "msg_1",
+        "type": "message",
+        "model": "m-1",
+        "content": [],
+        "usage": {**ANTHROPIC_USAGE, "output_tokens": 1},
+    }
     pieces, answer = stream(
         ANTHROPIC,
         named(
@@ -410,7 +418,11 @@ DELTA = {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delt
         (OPENAI, events(b'{"choices": [{"delta": {"con'), "not valid JSON"),
         (ANTHROPIC, b'data: {"type": "content_blo\n\n', "not valid JSON"),
         (OPENAI, events(b'{"choices": [{"delta": {"content": "\xff\xfe"}}]}'), "UTF-8"),
-        (ANTHROPIC, b'data: {"type": "content_block_delta", "delta": {"type": "text_delta", "text": "\xff"}}\n\n', "UTF-8"),
+        (
+            ANTHROPIC,
+            b'data: {"type": "content_block_delta", "delta": {"type": "text_delta", "text": "\xff"}}\n\n',
+            "UTF-8",
+        ),
         (OPENAI, events({"choices": "x"}), "form"),
         (ANTHROPIC, named({"type": "message_start", "message": 5}), "form"),
     ],

@@ -99,7 +99,9 @@ def test_anthropics_buckets_are_read_and_their_refill_is_no_retry_hint() -> None
     sent = {
         "anthropic-ratelimit-requests-limit": "50",
         "anthropic-ratelimit-requests-remaining": "0",
-        "anthropic-ratelimit-requests-reset": dt.datetime.fromtimestamp(NOW + 60, dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "anthropic-ratelimit-requests-reset": dt.datetime.fromtimestamp(NOW + 60, dt.UTC).strftime(
+            "%Y-%m-%dT%H:%M:%SZ"
+        ),
         "anthropic-ratelimit-input-tokens-limit": "100000",
         "anthropic-priority-output-tokens-remaining": "7",
         "request-id": "req_1",

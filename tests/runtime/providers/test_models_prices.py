@@ -34,7 +34,9 @@ def listed(*names: str, **dates: float) -> list[ModelInfo]:
         ("openai", [], None),
     ],
 )
-def test_a_general_chat_model_of_the_preferred_family_is_chosen(kind: str, names: list[str], expected: str | None) -> None:
+def test_a_general_chat_model_of_the_preferred_family_is_chosen(
+    kind: str, names: list[str], expected: str | None
+) -> None:
     assert models.choose(kind, listed(*names)) == expected
 
 
@@ -116,7 +118,11 @@ def test_what_is_no_list_is_said_to_be_none(raw: bytes) -> None:
 
 ENTRY = st.dictionaries(
     st.sampled_from(["id", "created", "created_at", "meta", "pricing", "architecture", "context_length", "prompt"]),
-    st.none() | st.text(max_size=5) | st.floats(allow_nan=False, allow_infinity=False) | st.lists(st.text(max_size=2), max_size=2) | st.just({"prompt": "nan"}),
+    st.none()
+    | st.text(max_size=5)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.lists(st.text(max_size=2), max_size=2)
+    | st.just({"prompt": "nan"}),
 )
 
 
@@ -132,7 +138,13 @@ def test_no_entry_makes_a_list_unreadable(entry: dict[str, Any]) -> None:
 COUNTS = st.integers(0, 10**6)
 
 
-@given(COUNTS, COUNTS, COUNTS, COUNTS, st.sampled_from([("openai", "gpt-4o-mini"), ("anthropic", "claude-3-5-haiku-latest")]))
+@given(
+    COUNTS,
+    COUNTS,
+    COUNTS,
+    COUNTS,
+    st.sampled_from([("openai", "gpt-4o-mini"), ("anthropic", "claude-3-5-haiku-latest")]),
+)
 def test_the_quick_rates_give_what_the_price_package_gives(
     fresh: int, cached: int, written: int, output: int, of: tuple[str, str]
 ) -> None:
@@ -143,9 +155,7 @@ def test_the_quick_rates_give_what_the_price_package_gives(
     written = written if kind == "anthropic" else 0  # elsewhere there is no such price
     total = fresh + cached + written
     usage = Usage(input_tokens=total, output_tokens=output, cached_tokens=cached, cache_write_tokens=written)
-    counted = TableUsage(
-        input_tokens=total, output_tokens=output, cache_read_tokens=cached, cache_write_tokens=written
-    )
+    counted = TableUsage(input_tokens=total, output_tokens=output, cache_read_tokens=cached, cache_write_tokens=written)
     expected = calc_price(counted, model, provider_id=kind).total_price
     assert prices.cost(kind, model, usage)[0] == pytest.approx(float(expected), rel=1e-9, abs=1e-12)
 

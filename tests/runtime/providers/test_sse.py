@@ -3,14 +3,16 @@ from __future__ import annotations
 import codecs
 
 import pytest
+from httpx_sse._decoders import SSEDecoder, SSELineDecoder
 from hypothesis import example, given
 from hypothesis import strategies as st
-from httpx_sse._decoders import SSEDecoder, SSELineDecoder
 
 from tundra_nb.runtime.providers import sse
 
 LINES = st.one_of(
-    st.sampled_from(["", "", "data", "data:", "data: x", "data:y", "event: ping", "event", ": note", "id: 7", "retry: 3"]),
+    st.sampled_from(
+        ["", "", "data", "data:", "data: x", "data:y", "event: ping", "event", ": note", "id: 7", "retry: 3"]
+    ),
     st.text(st.characters(exclude_characters="\r\n", exclude_categories=["Cs"]), max_size=8).map("data: {}".format),
 )
 
@@ -72,10 +74,8 @@ def test_a_byte_order_mark_is_read_over_even_in_pieces() -> None:
 
 def test_an_event_that_does_not_end_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sse, "MAX_EVENT_BYTES", 100)
-    parser = sse.Parser()
     with pytest.raises(sse.EventTooLongError):
-        for _ in range(20):
-            parser.feed(b"data: xxxxxxxxxxxx\n")
+        read([b"data: xxxxxxxxxxxx\n"] * 20)
     parser = sse.Parser()
     with pytest.raises(sse.EventTooLongError):
         parser.feed(b"data: " + b"x" * 200)

@@ -10,8 +10,6 @@ profile.
 from __future__ import annotations
 
 import asyncio
-import socket
-import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from typing import NoReturn
 
@@ -23,6 +21,7 @@ from tundra_nb.settings import DeadlineSettings
 
 from . import classify, headers
 from .contract import Seen, Target
+from .transport import failure_kind
 
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
 MAX_ERROR_BYTES = 256 * 1024
@@ -199,32 +198,9 @@ class Exchange:
         raise HttpError(
             profile=self._target.profile,
             host=classify.host_of(self._target),
-            kind=kind_of(exc),
+            kind=failure_kind(exc) if isinstance(exc, httpx.TransportError) else "protocol",
             cause=classify.clip(_words_of(exc), self._target.key),
         ) from exc
-
-
-def kind_of(exc: BaseException) -> str:
-    """Which kind of `HttpError` an error of httpx is: dns, connect, tls, proxy, reset or protocol."""
-    chain: list[BaseException] = []
-    current: BaseException | None = exc
-    while current is not None and current not in chain:
-        chain.append(current)
-        current = current.__cause__ or current.__context__ or getattr(current, "os_error", None)
-    if isinstance(exc, httpx.ProxyError):
-        return "proxy"
-    if any(isinstance(e, ssl.SSLError | ssl.CertificateError) or "Certificate" in type(e).__name__ for e in chain):
-        return "tls"
-    if any(isinstance(e, socket.gaierror) or "DNS" in type(e).__name__ for e in chain):
-        return "dns"
-    if isinstance(exc, httpx.ConnectError):
-        return "connect"
-    if isinstance(exc, httpx.ReadError | httpx.WriteError | httpx.CloseError):
-        return "reset"
-    text = " ".join(str(e) for e in chain).lower()
-    if isinstance(exc, httpx.RemoteProtocolError) and any(w in text for w in ("disconnect", "closed", "reset")):
-        return "reset"
-    return "protocol"
 
 
 def _location(response: httpx.Response) -> str:
