@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tundra_nb import errors
@@ -240,6 +240,7 @@ def test_a_key_that_a_provider_echoes_is_not_repeated_even_in_part(kind: str, ec
         assert "abcdefghijkl" not in told
 
 
+@settings(deadline=None)
 @given(st.recursive(st.none() | st.booleans() | st.integers() | st.text(max_size=5),
                     lambda inner: st.lists(inner, max_size=3)
                     | st.dictionaries(st.sampled_from(["error", "message", "code", "type", "detail", "metadata", "raw",
@@ -253,6 +254,7 @@ def test_no_json_body_makes_classification_fail(body: Any, kind: str, status: in
         FORMATS[kind].answer(MODEL, raw)
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=200), st.sampled_from(sorted(FORMATS)), st.integers(400, 599))
 def test_no_bytes_make_classification_fail(body: bytes, kind: str, status: int) -> None:
     assert isinstance(FORMATS[kind].error(MODEL, status, None, body), errors.ProviderError)

@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tundra_nb import errors
@@ -468,6 +468,7 @@ def test_deepseeks_cache_hits_are_cached_tokens() -> None:
     assert usage.from_openai({"prompt_tokens": 9, "prompt_cache_hit_tokens": 4}).cached_tokens == 4
 
 
+@settings(deadline=None)
 @given(st.recursive(st.none() | st.floats() | st.integers() | st.text(max_size=3),
                     lambda inner: st.dictionaries(st.sampled_from(["prompt_tokens", "completion_tokens", "total_tokens",
                      "prompt_tokens_details", "cached_tokens", "input_tokens", "output_tokens", "cost",

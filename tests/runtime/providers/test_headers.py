@@ -5,7 +5,7 @@ import email.utils
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tundra_nb.runtime.providers import headers
@@ -50,6 +50,7 @@ def test_a_time_is_understood_in_every_form(text: str, expected: float | None) -
     assert found == (None if expected is None else pytest.approx(expected, abs=1.0 if "," in text else 1e-3))
 
 
+@settings(deadline=None)
 @given(st.floats(0, headers.MAX_SECONDS))
 def test_one_pause_written_in_any_form_reads_as_the_same_pause(pause: float) -> None:
     at = NOW + pause
@@ -84,6 +85,7 @@ NAMES = st.sampled_from(
 )
 
 
+@settings(deadline=None)
 @given(st.dictionaries(NAMES, st.one_of(st.text(max_size=80), st.floats().map(str), st.integers().map(str))))
 def test_nothing_a_server_sends_makes_it_raise_or_leave_the_bounds(sent: dict[str, str]) -> None:
     buckets, retry_after, should_retry, kept = headers.read(sent, NOW)

@@ -6,7 +6,7 @@ import sys
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tundra_nb import errors
@@ -49,6 +49,7 @@ def test_the_newest_of_a_family_is_chosen_and_deprecated_ones_are_left() -> None
     assert models.choose("anthropic", found) == "claude-sonnet-c"
 
 
+@settings(deadline=None)
 @given(st.lists(st.text(max_size=12).filter(bool), min_size=1, max_size=6), st.sampled_from(sorted(models.PREFERRED)))
 def test_some_model_is_chosen_from_any_list(names: list[str], kind: str) -> None:
     assert models.choose(kind, listed(*names)) in names
@@ -126,6 +127,7 @@ ENTRY = st.dictionaries(
 )
 
 
+@settings(deadline=None)
 @given(ENTRY)
 def test_no_entry_makes_a_list_unreadable(entry: dict[str, Any]) -> None:
     raw = entries({**entry, "id": "m"})
@@ -138,6 +140,7 @@ def test_no_entry_makes_a_list_unreadable(entry: dict[str, Any]) -> None:
 COUNTS = st.integers(0, 10**6)
 
 
+@settings(deadline=None)
 @given(
     COUNTS,
     COUNTS,

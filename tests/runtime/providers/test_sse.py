@@ -4,7 +4,7 @@ import codecs
 
 import pytest
 from httpx_sse._decoders import SSEDecoder, SSELineDecoder
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tundra_nb.runtime.providers import sse
@@ -47,6 +47,7 @@ def read_with_httpx_sse(chunks: list[bytes]) -> list[tuple[str, str]]:
     return events
 
 
+@settings(deadline=None)
 @given(chunked_streams())
 @example([b"data: a\r", b"\ndata: b\r\r"])
 @example([b"event: x\n\n", b"data: a\n\n"])
@@ -57,6 +58,7 @@ def test_any_chunking_gives_the_events_that_httpx_sse_gives(chunks: list[bytes])
     assert ours == theirs
 
 
+@settings(deadline=None)
 @given(chunked_streams())
 def test_chunking_does_not_matter(chunks: list[bytes]) -> None:
     assert read(chunks, close=True) == read([b"".join(chunks)], close=True)
