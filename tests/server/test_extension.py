@@ -223,3 +223,19 @@ def test_the_kernelspec_runs_under_nbclient() -> None:
     notebook = nbformat.from_dict({"cells": [cell], "metadata": {}, "nbformat": 4, "nbformat_minor": 5})
     nbclient.NotebookClient(notebook, kernel_name="tundra", timeout=60).execute()
     assert notebook.cells[0].outputs[0].text.split() == [sys.prefix, "True"]
+
+
+def test_the_openapi_file_names_every_verb_of_the_bridge() -> None:
+    """What the file promises is what the handler has."""
+    import yaml  # type: ignore[import-untyped]
+
+    from tundra_nb.server.proxy import MOUNT, DaemonProxy
+
+    described = yaml.safe_load((ROOT / "tundra_nb/server/rest-api.yml").read_text())
+    operations = set(described["paths"][f"{MOUNT}/{{path}}"]) - {"parameters"}
+    unimplemented = DaemonProxy._unimplemented_method
+    assert operations == {
+        verb.lower()
+        for verb in DaemonProxy.SUPPORTED_METHODS
+        if getattr(DaemonProxy, verb.lower()) is not unimplemented
+    }

@@ -164,7 +164,7 @@ class DaemonProxy(JupyterHandler):
             lower = name.lower()
             if lower not in NOT_PASSED_ON and lower not in named and not lower.startswith(OWN_HEADERS):
                 headers.add(name, value)
-        if "Content-Length" in self.request.headers:
+        if "Content-Length" in self.request.headers and not self.is_websocket:
             headers["Content-Length"] = self.request.headers["Content-Length"]
         return headers
 
@@ -192,6 +192,7 @@ class DaemonProxy(JupyterHandler):
         assert self.upstream is not None
         if self._client_connection().stream.closed():
             self.upstream.close()  # gone while the daemon was being started: nothing will tell us again
+            self._auto_finish = False
         elif self.is_websocket:
             await self._splice(self.upstream)
         else:
