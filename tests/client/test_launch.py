@@ -116,6 +116,26 @@ def test_clients_that_start_at_once_end_up_with_one_daemon(paths: Paths) -> None
     assert launch.find(paths) is not None
 
 
+def test_a_daemon_that_has_lost_its_socket_is_named_and_not_doubled(paths: Paths) -> None:
+    running = ensure(paths)
+    os.rename(paths.socket, f"{paths.socket}.lost")
+    with pytest.raises(IpcError, match=f"another daemon .pid {running.pid}"):
+        ensure(paths, timeout=1)
+    os.rename(f"{paths.socket}.lost", paths.socket)
+
+
+def test_a_client_that_comes_while_a_daemon_is_starting_waits_for_it(paths: Paths) -> None:
+    slow = subprocess.Popen(
+        [sys.executable, "-c", f"import time; time.sleep(0.3); exec(open({str(TINY)!r}).read())"], env=os.environ
+    )
+    paths.data_dir.mkdir()
+    record = {"pid": slow.pid, "host": socket.gethostname(), "started_at": time.time(), "state": "starting"}
+    paths.lock.write_text(json.dumps(record))
+    assert launch.ensure(paths, command=("/nowhere/python",)).pid == slow.pid, "nothing else was started"
+    launch.stop(paths, hold=False)
+    slow.wait(5)
+
+
 def test_threads_of_one_client_that_start_at_once_end_up_with_one_daemon(paths: Paths) -> None:
     with concurrent.futures.ThreadPoolExecutor(3) as pool:
         found = list(pool.map(lambda _: ensure(paths), range(3)))

@@ -39,6 +39,7 @@ ANSWER_SECONDS = 5.0
 STARTING_SECONDS = 0.3
 """A daemon that is starting lets callers wait; whoever only wants to know its state does not."""
 POLL_SECONDS = 0.02
+JUST_SECONDS = 3.0
 PROGRESS_SECONDS = 1.0
 TAIL_LINES = 12
 TAIL_BYTES = 32768
@@ -185,7 +186,7 @@ def status(paths: Paths) -> dict[str, Any]:
     answer = _status(found, STARTING_SECONDS if is_starting else ANSWER_SECONDS)
     if answer is None:
         return {**told, "state": "starting" if is_starting else "hung"}
-    return {**told, **answer, "state": "running"}
+    return {**told, **answer, "running": True, "state": "running"}
 
 
 # --- what is there --------------------------------------------------------------------------------------------------
@@ -216,6 +217,18 @@ def _records(paths: Paths, *, ended: bool = False) -> Iterator[Connection]:
 
 def _is_starting(paths: Paths) -> bool:
     return _read(paths.lock).get("state") == "starting"
+
+
+def _is_just_starting(paths: Paths) -> bool:
+    """Another client's daemon has the lock and does not listen yet. It only saves a process: a reused pid is no harm."""
+    record = _read(paths.lock)
+    if record.get("state") != "starting" or record.get("host") != socket.gethostname():
+        return False
+    try:
+        os.kill(int(record["pid"]), 0)
+        return bool(time.time() - float(record["started_at"]) < JUST_SECONDS)
+    except (OSError, KeyError, TypeError, ValueError):
+        return False
 
 
 def _connected(connection: Connection, timeout: float) -> socket.socket:
@@ -403,12 +416,12 @@ def _until_ready(paths: Paths, starter: _Starter | None, timeout: float, on_wait
             if not listening:
                 raise _absent(paths)  # the one that was starting has not made it
         elif starter.starts == 0:
-            if not listening:
+            if not listening and not _is_just_starting(paths):
                 starter.start()
         elif starter.exit_code is not None:
             _check_ended(paths, starter)
         if rest <= 0:
-            raise _not_ready(paths, starter, timeout)
+            raise (starter and starter.error()) or _not_ready(paths, starter, timeout)
         if on_wait is not None and now - told >= PROGRESS_SECONDS:
             told = now
             on_wait(now - began)
@@ -505,7 +518,11 @@ def _is_alive(connection: Connection) -> bool:
         return False
     except PermissionError:
         return _listens(connection)
-    return True
+    try:
+        state = Path(f"/proc/{connection.pid}/stat").read_bytes().rpartition(b")")[2].split()[0]
+    except (OSError, IndexError):
+        return _listens(connection)  # gone this moment, or a system without /proc
+    return state not in (b"Z", b"X")  # ended, and only not yet waited for by whoever started it
 
 
 def _ask_to_stop(found: Connection, *, force: bool, hold: bool, timeout: float) -> None:
