@@ -1,7 +1,8 @@
 """Child processes that serve something on loopback, and never outlive their parent.
 
 The parent holds the child's standard input open and never writes to it. When the parent closes it, or dies in whatever
-way, the child reads the end and stops. The child's first line on standard output is `{"url": …}`: it is ready then.
+way, the child reads the end and stops. The child's first line on standard output is a JSON object with its `url`: it is
+ready then.
 """
 
 from __future__ import annotations
@@ -49,10 +50,15 @@ class Child:
             env=None if environ is None else dict(environ),
         )
         try:
-            self.url = self._read_url(module, time.monotonic() + timeout)
+            self.announced = self._read_announced(module, time.monotonic() + timeout)
         except BaseException:
             self.close()
             raise
+
+    @property
+    def url(self) -> str:
+        """Without a trailing slash and without `/v1`."""
+        return self.announced["url"]
 
     @property
     def pid(self) -> int:
@@ -91,7 +97,7 @@ class Child:
     ) -> None:
         self.close()
 
-    def _read_url(self, module: str, deadline: float) -> str:
+    def _read_announced(self, module: str, deadline: float) -> dict[str, str]:
         stdout = self._process.stdout
         assert stdout is not None
         line = b""
@@ -105,12 +111,13 @@ class Child:
                 if not piece:
                     raise RuntimeError(f"{module} ended while starting: {self.log}")
                 line += piece
-        return str(json.loads(line)["url"])
+        announced: dict[str, str] = json.loads(line)
+        return announced
 
 
-def announce(url: str) -> None:
-    """Tell the parent, or the person at the terminal, that the server is ready."""
-    print(json.dumps({"url": url}), flush=True)
+def announce(urls: Mapping[str, str]) -> None:
+    """Tell the parent, or the person at the terminal, that the server is ready, and where."""
+    print(json.dumps(dict(urls)), flush=True)
 
 
 def when_parent_goes(then: Callable[[], Any]) -> None:
@@ -128,7 +135,9 @@ class Served(Protocol):
     """A server of this room, once started."""
 
     @property
-    def url(self) -> str: ...
+    def urls(self) -> Mapping[str, str]:
+        """What to announce: `url` and whatever else it serves."""
+        ...
 
 
 def serve(server: AbstractAsyncContextManager[Served], *, until_stdin_closes: bool) -> None:
@@ -142,7 +151,7 @@ def serve(server: AbstractAsyncContextManager[Served], *, until_stdin_closes: bo
         if until_stdin_closes:
             when_parent_goes(lambda: loop.call_soon_threadsafe(stop.set))
         async with server as started:
-            announce(started.url)
+            announce(started.urls)
             await stop.wait()
 
     with contextlib.suppress(ImportError):

@@ -128,6 +128,10 @@ class HttpServer:
         return f"{'https' if self._tls else 'http'}://{self._host}:{self._port}"
 
     @property
+    def urls(self) -> dict[str, str]:
+        return {"url": self.url}
+
+    @property
     def connections(self) -> int:
         return len(self.open)
 
@@ -167,10 +171,9 @@ class _Connection(asyncio.Protocol):
         self._target = b""
         self._headers: list[tuple[bytes, bytes]] = []
         self._body: list[bytes] = []
-        self._waiting: deque[Request] = deque()
+        self._waiting: deque[tuple[Request, bool]] = deque()
         self._task: asyncio.Task[None] | None = None
         self._writable: asyncio.Event | None = None
-        self._keeps_alive = True
         self._is_lost = False
         self._lost: asyncio.Event | None = None
 
@@ -255,20 +258,20 @@ class _Connection(asyncio.Protocol):
             self._headers,
             self._body[0] if len(self._body) == 1 else b"".join(self._body),
         )
-        self._keeps_alive = self._parser.should_keep_alive()
+        keeps_alive = self._parser.should_keep_alive()
         if self._task is None:
-            self._answer(request)
-        else:
-            self._waiting.append(request)
+            self._answer(request, keeps_alive)
+        else:  # pipelined
+            self._waiting.append((request, keeps_alive))
 
-    def _answer(self, request: Request) -> None:
+    def _answer(self, request: Request, keeps_alive: bool) -> None:
         pending = self._server.handler(request, self._wire)
         if pending is not None:
-            self._task = asyncio.ensure_future(self._finish(pending))
-        elif not self._keeps_alive:
+            self._task = asyncio.ensure_future(self._finish(pending, keeps_alive))
+        elif not keeps_alive:
             self.transport.close()
 
-    async def _finish(self, pending: Awaitable[None]) -> None:
+    async def _finish(self, pending: Awaitable[None], keeps_alive: bool) -> None:
         try:
             await pending
         except ConnectionResetError:
@@ -278,10 +281,10 @@ class _Connection(asyncio.Protocol):
             self.transport.abort()
         finally:
             self._task = None
-        if not self._keeps_alive:
+        if not keeps_alive:
             self.transport.close()
         while self._waiting and self._task is None:
-            self._answer(self._waiting.popleft())
+            self._answer(*self._waiting.popleft())
 
 
 def head(status: int, headers: tuple[tuple[str, str], ...], length: int | None) -> bytes:

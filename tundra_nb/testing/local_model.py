@@ -125,7 +125,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         child.when_parent_goes(stop.set)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    child.announce(url)
+    child.announce({"url": url})
     stop.wait()
     os._exit(0)  # llama.cpp's own threads may keep a plain exit from ever ending
 
