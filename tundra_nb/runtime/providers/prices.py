@@ -42,6 +42,10 @@ def load() -> None:
     _snapshot()
 
 
+def is_loaded() -> bool:
+    return _snapshot.cache_info().currsize > 0
+
+
 def cost(kind: str, model: str, usage: Usage, base_url: str = "") -> tuple[float | None, str | None]:
     """Cost of an answer.
 

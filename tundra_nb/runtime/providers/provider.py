@@ -21,7 +21,7 @@ from tundra_nb.errors import (
     Unsupported,
 )
 from tundra_nb.settings import VENDORS, DeadlineSettings, ProfileSettings
-from tundra_nb.types import Ask, Usage
+from tundra_nb.types import Ask
 
 from . import classify, models, prices, sse
 from .anthropic import AnthropicFormat
@@ -116,6 +116,8 @@ class Provider:
         if (known := self._known.get(model)) is not None:
             models.refuse(self.profile.name, known, ask, size)
         body = ready.wire.body(ask, model)
+        if self.profile.kind != "local" and not prices.is_loaded():
+            await asyncio.to_thread(prices.load)  # whoever reckons the cost afterwards must not hold up the loop
         kept: list[bytes] | None = None
         if record:
             seen.request_body = body
@@ -199,10 +201,6 @@ class Provider:
         """Size of the context of a model, by default the one this profile asks; None when it is not known yet."""
         known = self._known.get(model or self.chosen_model or "")
         return known.context_tokens if known else None
-
-    def cost(self, model: str, usage: Usage) -> tuple[float | None, str | None]:
-        """Cost of an answer of this profile in USD, and the price table it is by."""
-        return prices.cost(self.profile.kind, model, usage, self._base_url)
 
     def _ready(self) -> _Prepared:
         """Wire format, URL and headers, made once per key."""
