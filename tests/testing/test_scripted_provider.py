@@ -206,8 +206,7 @@ def test_child_is_scripted_and_read_from_outside() -> None:
 def test_child_ends_when_its_parent_is_killed() -> None:
     code = (
         "import json, sys, time\n"
-        "from tundra_nb.testing.child import Child
-from tundra_nb.testing.scripted_provider import scripted_process\n"
+        "from tundra_nb.testing.scripted_provider import scripted_process\n"
         "print(scripted_process().pid, flush=True)\n"
         "time.sleep(60)\n"
     )
