@@ -21,6 +21,7 @@ import pytest
 from tundra_nb import paths as places
 from tundra_nb._version import API, __version__
 from tundra_nb.client import launch
+from tundra_nb.client import running as reach
 from tundra_nb.errors import ConfigError, IpcError, StoreUnavailable
 from tundra_nb.paths import Paths
 
@@ -323,8 +324,8 @@ def test_the_process_has_gone_when_stop_returns_and_leaves_no_zombie(paths: Path
 
 
 def test_force_kills_a_daemon_that_does_not_answer(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(launch, "ANSWER_SECONDS", 0.5)
-    monkeypatch.setattr(launch, "CONNECT_SECONDS", 0.5)
+    monkeypatch.setattr(reach, "ANSWER_SECONDS", 0.5)
+    monkeypatch.setattr(reach, "CONNECT_SECONDS", 0.5)
     running = ensure(paths)
     os.kill(running.pid, signal.SIGSTOP)
     with pytest.raises(IpcError, match="does not answer") as caught:

@@ -1,9 +1,5 @@
 """Finding the daemon of a data directory, starting it when it is not there, and stopping it.
 
-A daemon is found by the record in its lock file, or by its connection file. Neither is believed: only a socket that
-answers is a daemon, so a stale file or a reused pid does no harm. The lock file comes first, because the connection
-file of another Jupyter runtime directory may be an older daemon's, with the same socket path.
-
 Starting needs no agreement among clients either: whoever comes second starts a process that sees the lock held, and
 goes on waiting for the first one's. Standard library only, and nothing of the daemon: a kernel pays for what it uses.
 """
@@ -11,35 +7,34 @@ goes on waiting for the first one's. Standard library only, and nothing of the d
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import http.client
 import json
 import os
 import signal
 import socket
-import struct
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from tundra_nb import paths as places
 from tundra_nb._version import API, __version__
-from tundra_nb.errors import ConfigError, InternalError, IpcError, TundraError, from_wire
+from tundra_nb.errors import InternalError, IpcError, TundraError, from_wire
 from tundra_nb.paths import Paths
+
+from . import running
+from .running import Connection, find
+
+__all__ = ["Connection", "ensure", "find", "status", "stop"]
 
 START_SECONDS = 15.0
 """From the start of the process to its first answer; measured: below 1 s, more on a cold or networked disk."""
 STOP_SECONDS = 15.0
 """The daemon's own limits add up to 10 s."""
-CONNECT_SECONDS = 2.0
-ANSWER_SECONDS = 5.0
 STARTING_SECONDS = 0.3
 """A daemon that is starting lets callers wait; whoever only wants to know its state does not."""
 POLL_SECONDS = 0.02
-JUST_SECONDS = 3.0
 PROGRESS_SECONDS = 1.0
 TAIL_LINES = 12
 TAIL_BYTES = 32768
@@ -53,30 +48,6 @@ NOT_PASSED_ON = ("TUNDRA_URL", "TUNDRA_TOKEN", "JPY_PARENT_PID", "JPY_SESSION_NA
 Progress = Callable[[float], None]
 _started: list[subprocess.Popen[bytes]] = []
 """Processes started here; kept so that they are reaped when they have ended."""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Connection:
-    """How to reach a daemon: by its Unix socket, or through a Jupyter server's URL."""
-
-    socket: str | None = None
-    url: str | None = None
-    token: str | None = dataclasses.field(default=None, repr=False)
-    pid: int = 0
-    host: str = ""
-    version: str = ""
-    api: int = API
-
-
-def find(paths: Paths, *, environ: Mapping[str, str] | None = None) -> Connection | None:
-    """The running daemon, None when there is none. It is not started and not asked for its version.
-
-    `TUNDRA_URL` and `TUNDRA_TOKEN` in `environ` (default: the process's own) name a Jupyter server instead.
-    """
-    env = os.environ if environ is None else environ
-    if url := env.get("TUNDRA_URL"):
-        return Connection(url=url, token=env.get("TUNDRA_TOKEN"))
-    return next((record for record in _records(paths) if _listens(record)), None)
 
 
 def ensure(
@@ -121,7 +92,7 @@ def ensure(
                 problem="the daemon was stopped with `tundra daemon stop`, and is not started by itself",
                 remedy="`tundra daemon start` brings it back.",
             )
-    elif found.url or not _is_starting(paths):
+    elif found.url or not running.is_starting(paths):
         return found
     starter = _Starter(paths, started_by, explicit, env, command) if start else None
     return _until_ready(paths, starter, timeout, on_wait)
@@ -144,19 +115,24 @@ def stop(paths: Paths, *, force: bool = False, hold: bool = True, timeout: float
         IpcError: it is in use, or does not end.
     """
     found = find(paths, environ={})
-    if hold and paths.data_dir.is_dir() and (found is None or _is_starting(paths)):
+    if hold and paths.data_dir.is_dir() and (found is None or running.is_starting(paths)):
         paths.held.write_text(json.dumps({"at": time.time(), "by": "tundra daemon stop"}), encoding="utf-8")
     if found is None:
         return None
     deadline = time.monotonic() + timeout
-    if _is_starting(paths):
-        _signal(found, signal.SIGTERM)
+    if running.is_starting(paths):
+        running.send_signal(found, signal.SIGTERM)
     else:
-        _ask_to_stop(found, force=force, hold=hold, timeout=min(timeout, CONNECT_SECONDS if force else ANSWER_SECONDS))
-    while _is_alive(found):
+        _ask_to_stop(
+            found,
+            force=force,
+            hold=hold,
+            timeout=min(timeout, running.CONNECT_SECONDS if force else running.ANSWER_SECONDS),
+        )
+    while _lives(found):
         if time.monotonic() > deadline:
-            if force and _signal(found, signal.SIGKILL):
-                deadline += CONNECT_SECONDS
+            if force and running.send_signal(found, signal.SIGKILL):
+                deadline += running.CONNECT_SECONDS
                 force = False
                 continue
             raise IpcError(
@@ -182,126 +158,16 @@ def status(paths: Paths) -> dict[str, Any]:
         return {**told, "state": "held" if paths.held.exists() else "stopped"}
     for name in ("pid", "socket", "version", "api", "host"):
         told[name] = getattr(found, name)
-    is_starting = _is_starting(paths)
-    answer = _status(found, STARTING_SECONDS if is_starting else ANSWER_SECONDS)
+    is_starting = running.is_starting(paths)
+    answer = running.ask_status(found, STARTING_SECONDS if is_starting else running.ANSWER_SECONDS)
     if answer is None:
         return {**told, "state": "starting" if is_starting else "hung"}
     return {**told, **answer, "running": True, "state": "running"}
 
 
-# --- what is there --------------------------------------------------------------------------------------------------
-
-
-def _read(file: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
-def _records(paths: Paths, *, ended: bool = False) -> Iterator[Connection]:
-    for file in (paths.lock, paths.connection_file):
-        record = _read(file)
-        if record.get("state") == "stopping" and not ended:
-            continue
-        with contextlib.suppress(KeyError, TypeError, ValueError):
-            yield Connection(
-                socket=str(record["socket"]),
-                pid=int(record["pid"]),
-                host=str(record["host"]),
-                version=str(record["version"]),
-                api=int(record["api"]),
-            )
-
-
-def _is_starting(paths: Paths) -> bool:
-    return _read(paths.lock).get("state") == "starting"
-
-
-def _is_just_starting(paths: Paths) -> bool:
-    """Another client's daemon has the lock and does not listen yet. It only saves a process: a reused pid is no harm."""
-    record = _read(paths.lock)
-    if record.get("state") != "starting" or record.get("host") != socket.gethostname():
-        return False
-    try:
-        os.kill(int(record["pid"]), 0)
-        return bool(time.time() - float(record["started_at"]) < JUST_SECONDS)
-    except (OSError, KeyError, TypeError, ValueError):
-        return False
-
-
-def _connected(connection: Connection, timeout: float) -> socket.socket:
-    if not hasattr(socket, "AF_UNIX"):
-        raise ConfigError(
-            problem="the daemon needs Unix sockets, which this platform lacks",
-            remedy="Work inside WSL2, or set TUNDRA_URL and TUNDRA_TOKEN to reach a Jupyter server that has one.",
-        )
-    assert connection.socket is not None
-    owner = os.stat(connection.socket).st_uid
-    if owner != os.geteuid():
-        raise IpcError(
-            kind="refused",
-            problem=f"{connection.socket} belongs to uid {owner}, not to you",
-            remedy="Each user has a daemon of their own: check TUNDRA_DATA_DIR, and whether sudo is in the way.",
-        )
-    connected = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        connected.settimeout(timeout)
-        connected.connect(connection.socket)
-    except BaseException:
-        connected.close()
-        raise
-    return connected
-
-
-def _listens(connection: Connection) -> bool:
-    try:
-        _connected(connection, CONNECT_SECONDS).close()
-    except (TimeoutError, BlockingIOError):
-        return True  # its queue of connections is full
-    except OSError:
-        return False
-    return True
-
-
-class _Http(http.client.HTTPConnection):
-    def __init__(self, to: Connection, timeout: float) -> None:
-        super().__init__("tundra", timeout=timeout)
-        self._to = to
-        self._seconds = timeout
-
-    def connect(self) -> None:
-        self.sock = _connected(self._to, self._seconds)
-
-
-def _request(
-    to: Connection, method: str, path: str, body: Any = None, timeout: float = ANSWER_SECONDS
-) -> tuple[int, dict[str, Any]]:
-    connection = _Http(to, timeout)
-    try:
-        payload = None if body is None else json.dumps(body)
-        connection.request(method, path, payload, {"Content-Type": "application/json", "Connection": "close"})
-        answer = connection.getresponse()
-        found = json.loads(answer.read())
-    except ValueError as exc:
-        raise http.client.HTTPException(f"the answer is not JSON: {exc}") from exc
-    finally:
-        connection.close()
-    return answer.status, found if isinstance(found, dict) else {}
-
-
-def _status(connection: Connection, timeout: float) -> dict[str, Any] | None:
-    try:
-        code, body = _request(connection, "GET", "/api/status?brief=1", timeout=timeout)
-    except (OSError, http.client.HTTPException):
-        return None
-    return body if code == 200 else None
-
-
 def _absent(paths: Paths) -> IpcError:
     here = socket.gethostname()
-    elsewhere = next((record.host for record in _records(paths) if record.host != here), None)
+    elsewhere = next((record.host for record in running.records(paths) if record.host != here), None)
     if elsewhere:
         return _on_another_host(paths, elsewhere)
     return IpcError(
@@ -407,16 +273,16 @@ def _until_ready(paths: Paths, starter: _Starter | None, timeout: float, on_wait
     while True:
         now = time.monotonic()
         rest = began + timeout - now
-        listening = [record for record in _records(paths) if _listens(record)]
+        listening = [record for record in running.records(paths) if running.listens(record)]
         for record in listening:
-            answer = _status(record, max(POLL_SECONDS, min(rest, PROGRESS_SECONDS)))
+            answer = running.ask_status(record, max(POLL_SECONDS, min(rest, PROGRESS_SECONDS)))
             if answer is not None and answer.get("pid") == record.pid:  # else a successor's, at the same path
                 return record
         if starter is None:
             if not listening:
                 raise _absent(paths)  # the one that was starting has not made it
         elif starter.starts == 0:
-            if not listening and not _is_just_starting(paths):
+            if not listening and not running.is_just_starting(paths):
                 starter.start()
         elif starter.exit_code is not None:
             _check_ended(paths, starter)
@@ -436,7 +302,7 @@ def _check_ended(paths: Paths, starter: _Starter) -> None:
     """
     error = starter.error()
     if error is not None and _is_in_the_way(error):
-        other = next(_records(paths, ended=True), None)
+        other = next(running.records(paths, ended=True), None)
         if other is not None and other.host != socket.gethostname():
             raise _on_another_host(paths, other.host)
         if other is None and starter.starts < STARTS:
@@ -482,6 +348,11 @@ def _reap() -> None:
     _started[:] = [child for child in _started if child.poll() is None]
 
 
+def _lives(found: Connection) -> bool:
+    _reap()
+    return running.is_alive(found)
+
+
 # --- stopping -------------------------------------------------------------------------------------------------------
 
 
@@ -508,31 +379,14 @@ def _replaced(paths: Paths, found: Connection, *, start: bool) -> Connection | N
     return None
 
 
-def _is_alive(connection: Connection) -> bool:
-    _reap()
-    if connection.host != socket.gethostname():
-        return _listens(connection)
-    try:
-        os.kill(connection.pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return _listens(connection)
-    try:
-        state = Path(f"/proc/{connection.pid}/stat").read_bytes().rpartition(b")")[2].split()[0]
-    except (OSError, IndexError):
-        return _listens(connection)  # gone this moment, or a system without /proc
-    return state not in (b"Z", b"X")  # ended, and only not yet waited for by whoever started it
-
-
 def _ask_to_stop(found: Connection, *, force: bool, hold: bool, timeout: float) -> None:
     try:
-        status, body = _request(found, "POST", "/api/daemon/stop", {"force": force, "hold": hold}, timeout)
+        status, body = running.request(found, "POST", "/api/daemon/stop", {"force": force, "hold": hold}, timeout)
     except (OSError, http.client.HTTPException) as exc:
         if force:
-            _signal(found, signal.SIGKILL)
+            running.send_signal(found, signal.SIGKILL)
             return
-        if not _is_alive(found):
+        if not _lives(found):
             return  # it was on its way out already
         raise IpcError(
             kind="refused",
@@ -541,16 +395,3 @@ def _ask_to_stop(found: Connection, *, force: bool, hold: bool, timeout: float) 
         ) from exc
     if status >= 400:
         raise from_wire(body)
-
-
-def _signal(connection: Connection, number: signal.Signals) -> bool:
-    """Send a signal to the process that listens at the socket: the kernel tells its pid, so nobody else's is hit."""
-    if not hasattr(socket, "SO_PEERCRED"):
-        return False
-    try:
-        with _connected(connection, CONNECT_SECONDS) as connected:
-            pid = struct.unpack("3i", connected.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0]
-        os.kill(pid, number)
-    except OSError:
-        return False
-    return True
