@@ -38,7 +38,12 @@ def show(blocks: Sequence[Block], console: Console) -> None:
 def plain(blocks: Sequence[Block]) -> str:
     """The same without colour, at a fixed width."""
     console = Console(
-        file=io.StringIO(), width=PLAIN_WIDTH, color_system=None, force_terminal=False, legacy_windows=False
+        file=io.StringIO(),
+        width=PLAIN_WIDTH,
+        color_system=None,
+        force_terminal=False,
+        force_jupyter=False,
+        legacy_windows=False,
     )
     show(blocks, console)
     file = console.file
