@@ -7,6 +7,7 @@ output is fed to it, from the last time the screen was cleared or switched. A se
 
 from __future__ import annotations
 
+import itertools
 import logging
 import re
 from collections.abc import Iterator
@@ -90,24 +91,11 @@ def _relevant(output: bytes) -> bytes:
 
 
 def _runs(cells: Any, columns: int) -> Iterator[Run]:
-    text, style = "", Style()
-    pending = 0
-    for column in range(columns):
-        cell = cells[column]
-        look = _style(cell)
-        if cell.data == " " and look == Style() and style == Style():
-            pending += 1  # blanks count only when something follows
-            continue
-        if pending:
-            text += " " * pending
-            pending = 0
-        if look != style and text:
-            yield Run(text, style)
-            text = ""
-        style = look
-        text += cell.data
-    if text:
-        yield Run(text, style)
+    row = [(_style(cells[column]), cells[column].data) for column in range(columns)]
+    while row and row[-1] == (Style(), " "):
+        row.pop()
+    for style, group in itertools.groupby(row, key=lambda cell: cell[0]):
+        yield Run("".join(text for _, text in group), style)
 
 
 def _style(cell: Any) -> Style:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
-import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +12,7 @@ import pytest
 from tundra_nb.runtime.clock import Ids, SystemClock
 from tundra_nb.runtime.ptys import processes
 from tundra_nb.runtime.ptys.pool import PtyPool
+from tundra_nb.runtime.ptys.pty import Pty
 from tundra_nb.settings import PtySettings
 from tundra_nb.types import SessionEvent
 
@@ -81,18 +80,14 @@ async def pool(make_pool: Callable[..., PtyPool]) -> AsyncIterator[PtyPool]:
     assert pool.list() == []
 
 
-async def until(condition: Callable[[], object], timeout: float = 10.0) -> None:  # noqa: ASYNC109
-    """Wait for a condition; fail after `timeout`."""
-    deadline = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < deadline, "the condition never came true"
-        await asyncio.sleep(0.005)
+@pytest.fixture
+def output_of() -> Callable[[Pty], Awaitable[bytes]]:
+    """Everything that a session puts out until its end."""
 
+    async def read(pty: Pty) -> bytes:
+        viewer, data = pty.viewer(), b""
+        while (chunk := await viewer.read()) is not None:
+            data += chunk.data
+        return data
 
-async def all_of(pty: Any) -> bytes:
-    """Everything a session puts out until its end."""
-    viewer = pty.viewer()
-    data = b""
-    while (chunk := await viewer.read()) is not None:
-        data += chunk.data
-    return bytes(data)
+    return read

@@ -203,7 +203,7 @@ CHECKS = [pytest.param("bash", checks, id=f"bash: {name}") for name, checks in B
 
 async def run(
     shell: Shell, cell: str, act: Act | None = None, go: bytes = b"", timeout: float = 10
-) -> tuple[bytes, CellEnd]:  # noqa: ASYNC109
+) -> tuple[bytes, CellEnd]:
     """The output and the end of a cell; `act` once `go` was seen."""
     output = b""
     async for piece in shell.run(cell, timeout):

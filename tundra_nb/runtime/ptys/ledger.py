@@ -45,7 +45,11 @@ class Ledger:
             )
             for pty in live
         }
-        record.write(self._path, record.describe(self._instance, sessions))
+        try:
+            record.write(self._path, record.describe(self._instance, sessions))
+        except OSError:
+            # A full disk must not end sessions; without the record only a double kill -9 leaves strays.
+            _log.exception("the record of open PTYs cannot be written")
 
     async def end_strays(self) -> None:
         """End what the record of an earlier daemon names, and give each of its sessions an end event."""

@@ -12,9 +12,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import difflib
+import errno
 import logging
 import os
 import shutil
+import signal
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -290,7 +292,8 @@ class PtyPool:
                 self.transcripts, transcript.Head(pty_id, shown, cwd, size.columns, size.rows, at_us)
             )
         except OSError as exc:
-            raise SpawnFailed(command=shown, kind="other", cause=f"no transcript: {exc.strerror}") from exc
+            kind = "descriptors" if exc.errno in (errno.EMFILE, errno.ENFILE) else "other"
+            raise SpawnFailed(command=shown, kind=kind, cause=f"no transcript: {exc.strerror}") from exc
         try:
             started = spawn(argv, cwd=cwd, env=child.variables, size=size, handed=handed)
         except BaseException:
@@ -298,6 +301,14 @@ class PtyPool:
             written.path.unlink(missing_ok=True)
             written.index_path.unlink(missing_ok=True)
             raise
+        try:
+            leader = Leader(started.pid, lambda: self._on_exit(pty_id))
+        except OSError as exc:  # without a descriptor that tells of its end, it must not live
+            os.kill(started.pid, signal.SIGKILL)
+            os.waitpid(started.pid, 0)
+            os.close(started.master)
+            written.close()
+            raise SpawnFailed(command=shown, kind="descriptors", cause=exc.strerror or "") from exc
         output = Output(started.master, masker, written, lambda: self._note_dirty(output))
         return Pty(
             pty_id=pty_id,
@@ -310,7 +321,7 @@ class PtyPool:
             withheld=child.withheld,
             at_us=at_us,
             master=started.master,
-            leader=Leader(started.pid, lambda: self._on_exit(pty_id)),
+            leader=leader,
             output=output,
             paths=(written.path, written.index_path),
             secrets=secrets,

@@ -214,7 +214,8 @@ class Shell:
 
     def _send_soon(self, message: bytes) -> None:
         """Send beside reading: a long cell does not fit into the pipe. Never cut short: half a cell would spoil the
-        next."""
+        next.
+        """
         task = asyncio.create_task(self._send(message))
         self._senders.add(task)
         task.add_done_callback(self._senders.discard)
