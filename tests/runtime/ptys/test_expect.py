@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from typing import Any
 
 import pexpect
 import pytest
@@ -14,13 +15,13 @@ from tundra_nb.runtime.ptys.pool import PtyPool
 
 SCRIPT = "printf 'name? '; read n; echo hello $n; printf 'again [y/n] '; read a; echo bye; exit 3"
 ANSWERS = ["ada\n", "", "y\n", ""]
-PATTERNS = [r"name\?\s", r"hello (\w+)", r"\[(y)/(n)\]", pexpect.EOF]
+PATTERNS: list[Any] = [r"name\?\s", r"hello (\w+)", r"\[(y)/(n)\]", pexpect.EOF]
 
 
 @pytest.mark.anyio
 async def test_a_dialogue_gives_what_pexpect_gives(pool: PtyPool) -> None:
     # pexpect first and without a break: the pool's sweep would reap its child.
-    theirs = pexpect.spawn("bash", ["-c", SCRIPT], encoding="utf-8", timeout=5)
+    theirs: Any = pexpect.spawn("bash", ["-c", SCRIPT], encoding="utf-8", timeout=5)
     expected = []
     for answer in ANSWERS:
         index = theirs.expect(PATTERNS)

@@ -103,7 +103,9 @@ def sleepers() -> set[int]:
 async def test_kill_9_of_the_daemon_leaves_nothing_after_3_seconds_and_each_session_gets_its_end_event(
     guarded: Callable[..., Guarded], tmp_path: Path, make_pool: Callable[..., PtyPool], events: list[object]
 ) -> None:
-    foreign = subprocess.Popen(["sleep", SECONDS], env={**os.environ, "TUNDRA_PTY_ID": "another/one"})
+    foreign = subprocess.Popen(  # noqa: ASYNC220 - instant
+        ["sleep", SECONDS], env={**os.environ, "TUNDRA_PTY_ID": "another/one"}
+    )
     try:
         guard = guarded("-c", DAEMON, str(tmp_path / "ptys"), json.dumps(SESSIONS))
         told = json.loads(guard.line())

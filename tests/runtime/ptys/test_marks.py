@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -42,7 +44,7 @@ def test_pieces_make_up_the_stream_and_marks_do_not_depend_on_chunks(stream: lis
     expected = whole.feed(data)
     ends = [0, *sorted(cut % (len(data) + 1) for cut in at), len(data)]
     parser = MarkParser()
-    got = [piece for a, b in zip(ends, ends[1:], strict=False) for piece in parser.feed(data[a:b])]
+    got = [piece for a, b in itertools.pairwise(ends) for piece in parser.feed(data[a:b])]
     assert marks(got) == marks(expected)
     assert joined(got) + parser.finish() == data
     assert joined(expected) + whole.finish() == data

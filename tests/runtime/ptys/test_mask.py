@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -15,7 +17,7 @@ cuts = st.lists(st.integers(0, 80), max_size=12)
 
 def chunks(data: bytes, at: list[int]) -> list[bytes]:
     ends = [0, *sorted(cut % (len(data) + 1) for cut in at), len(data)]
-    return [data[a:b] for a, b in zip(ends, ends[1:], strict=False)]
+    return [data[a:b] for a, b in itertools.pairwise(ends)]
 
 
 def plainly(data: bytes) -> list[bool]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
 import sys
@@ -79,9 +80,11 @@ async def test_the_next_start_ends_what_is_left_and_gives_each_session_its_end(
     deadline = time.monotonic() + 5
     while len(sleepers()) > 3:  # the hang-up ends the foreground jobs
         assert time.monotonic() < deadline
-        time.sleep(0.01)
+        await asyncio.sleep(0.01)
     assert len(sleepers()) >= 2
-    foreign = subprocess.Popen(["sleep", SECONDS], env={**os.environ, processes.MARKER: "another/one"})
+    foreign = subprocess.Popen(  # noqa: ASYNC220 - instant
+        ["sleep", SECONDS], env={**os.environ, processes.MARKER: "another/one"}
+    )
     try:
         async with make_pool():
             assert sleepers() == {foreign.pid}

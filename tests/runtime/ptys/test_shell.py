@@ -202,7 +202,7 @@ CHECKS = [pytest.param("bash", checks, id=f"bash: {name}") for name, checks in B
 
 
 async def run(
-    shell: Shell, cell: str, act: Act | None = None, go: bytes = b"", timeout: float = 10
+    shell: Shell, cell: str, act: Act | None = None, go: bytes = b"", timeout: float = 10  # noqa: ASYNC109
 ) -> tuple[bytes, CellEnd]:
     """The output and the end of a cell; `act` once `go` was seen."""
     output = b""
@@ -273,7 +273,7 @@ async def test_an_interrupt_grows_harder_until_the_program_ends(shell: Shell) ->
         assert await shell.interrupt(patience=0.1) == "SIGKILL"
 
     asker = asyncio.create_task(run(shell, "sh -c 'trap \"\" INT TERM; echo go; while :; do sleep 1; done'"))
-    while b"go" not in shell.pty.read(0).data:
+    while b"go" not in shell.pty.read(0).data:  # noqa: ASYNC110 - the condition is a byte count
         await asyncio.sleep(0.01)
     await act(shell)
     _, end = await asker
@@ -291,7 +291,7 @@ async def test_interrupting_an_idle_shell_does_nothing(shell: Shell) -> None:
 @pytest.mark.anyio
 async def test_a_second_cell_is_refused_while_one_runs(shell: Shell) -> None:
     first = asyncio.create_task(run(shell, "echo go; read x"))
-    while b"go" not in shell.pty.read(0).data:
+    while b"go" not in shell.pty.read(0).data:  # noqa: ASYNC110 - the condition is a byte count
         await asyncio.sleep(0.01)
     with pytest.raises(UsageError, match="still running"):
         await run(shell, "echo no")

@@ -292,8 +292,8 @@ class PtyPool:
                 self.transcripts, transcript.Head(pty_id, shown, cwd, size.columns, size.rows, at_us)
             )
         except OSError as exc:
-            kind = "descriptors" if exc.errno in (errno.EMFILE, errno.ENFILE) else "other"
-            raise SpawnFailed(command=shown, kind=kind, cause=f"no transcript: {exc.strerror}") from exc
+            why = "descriptors" if exc.errno in (errno.EMFILE, errno.ENFILE) else "other"
+            raise SpawnFailed(command=shown, kind=why, cause=f"no transcript: {exc.strerror}") from exc
         try:
             started = spawn(argv, cwd=cwd, env=child.variables, size=size, handed=handed)
         except BaseException:
