@@ -6,6 +6,7 @@ import dataclasses
 import getpass
 import logging
 from typing import TYPE_CHECKING
+from urllib.parse import unquote
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -34,7 +35,7 @@ class Daemon:
 
     def user(self, request: Request) -> str:
         """Whose call it is: the bridge names the Jupyter user; who comes by the socket is the OS user."""
-        return request.headers.get("x-tundra-user") or self.os_user
+        return unquote(request.headers.get("x-tundra-user", "")) or self.os_user
 
 
 def create_app(runtime: Runtime, life: Life) -> Starlette:
