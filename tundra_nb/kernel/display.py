@@ -135,12 +135,12 @@ def _print_live(stream: ReplyStream) -> Reply:
 def metadata_of(value: Any) -> dict[str, Any]:
     """What an output's metadata says of where it came from."""
     found: dict[str, Any] = {}
-    if operation_id := getattr(value, "operation_id", None):
-        found["operation_id"] = str(operation_id)
-    elif hasattr(value, "attrs"):
+    if hasattr(value, "attrs"):  # a frame, whose columns are attributes too
         from tundra_nb.commands.views.frame import provenance
 
         found = provenance(value)
+    elif operation_id := getattr(value, "operation_id", None):
+        found["operation_id"] = str(operation_id)
     return {"tundra": found} if found else {}
 
 

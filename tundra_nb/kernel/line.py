@@ -88,27 +88,25 @@ def _split(line: str, root: click.Group) -> list[str]:
     tokens = _Tokens(line)
     words: list[str] = []
     command: click.Command | None = None
-    while True:
-        before = tokens.place
+    while not (command is not None and getattr(command, "takes_text", False)):
         word = tokens.next()
         if word is None:
             return words
-        if command is None or not getattr(command, "takes_text", False):
-            words.append(word)
-            if command is None and not word.startswith("-"):
-                command = _find(root, word)
-            continue
+        words.append(word)
+        if command is None and not word.startswith("-"):
+            command = _find(root, word)
+    while (rest := line[tokens.place :].strip()).startswith("-") and len(rest) > 1 and not rest[1].isspace():
+        word = tokens.next()
+        assert word is not None
         if word == "--":
-            before = tokens.place
-        elif word.startswith("-") and len(word) > 1:
-            words.append(word)
-            for _ in range(_values_of(command, word)):
-                value = tokens.next()
-                if value is None:
-                    return words
+            rest = line[tokens.place :].strip()
+            break
+        words.append(word)
+        for _ in range(_values_of(command, word)):
+            value = tokens.next()
+            if value is not None:
                 words.append(value)
-            continue
-        return [*words, "--", _unquoted(line[before:].strip())]
+    return [*words, "--", _unquoted(rest)] if rest else words
 
 
 class _Tokens:

@@ -86,7 +86,8 @@ class TundraMagics(Magics):
         from .line import expand, split
 
         words = split(line, root, self.shell.user_ns, local_ns)
-        face = self.face(None if cell is None else expand(cell, self.shell.user_ns, local_ns))
+        # IPython ends each cell with a newline of its own
+        face = self.face(None if cell is None else expand(cell.removesuffix("\n"), self.shell.user_ns, local_ns))
         try:
             result = commands.run(root, words, face)
         finally:

@@ -129,7 +129,9 @@ def _cell(name: str, value: Any, is_history: bool) -> Cell:
         return ""
     if isinstance(value, dt.datetime):
         return times.local(value)
-    if type(value).__name__ in ("bool", "bool_"):
+    if hasattr(value, "item"):  # a number of numpy
+        value = value.item()
+    if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, int):
         if not _is_id(name):

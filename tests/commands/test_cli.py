@@ -1,0 +1,146 @@
+"""The command line, against a real daemon."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tundra_nb._version import __version__
+from tundra_nb.testing.scripted_provider import ScriptedProcess, Step, scripted_process
+
+CHAT = "/v1/chat/completions"
+
+
+@pytest.fixture
+def provider(home: Any) -> Iterator[ScriptedProcess]:
+    with scripted_process(pieces=4) as made:
+        home.write_settings(
+            "[router]\nretries = 0\n"
+            f'[[profile]]\nname = "scripted"\nkind = "local"\nbase_url = "{made.url}/v1"\nmodel = "tiny"\n'
+        )
+        yield made
+
+
+def test_without_a_profile_status_and_ask_show_lines_that_make_one(home: Any) -> None:
+    status = home.run("status")
+    assert status.returncode == 0, status.stderr
+    ask = home.run("ask", "hi")
+    assert ask.returncode == 1
+    for told in (status.stdout, ask.stderr):
+        lines = [line.strip() for line in told.splitlines() if line.startswith("    tundra ")]
+        assert len(lines) == 3
+    added = home.run(*lines[0].split()[1:])
+    assert added.returncode == 0, added.stderr
+    assert "local" in home.run("providers").stdout
+
+
+def test_ask_prints_the_answer_and_tells_the_rest_on_stderr(home: Any, provider: ScriptedProcess) -> None:
+    provider.script(CHAT, Step(text="one \x1b[31mtwo"))
+    done = home.run("ask", "Say", "hi")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "one two\n"
+    assert "scripted · tiny" in done.stderr
+    assert provider.requests[-1].json["messages"][-1]["content"] == "Say hi"
+
+
+def test_json_is_json_with_ids_as_text_and_times_as_iso(home: Any, provider: ScriptedProcess) -> None:
+    provider.script(CHAT, Step(text="hi"))
+    reply = json.loads(home.run("ask", "--json", "hi").stdout)
+    calls = json.loads(home.run("calls", "--json").stdout)
+    assert calls[0]["operation_id"] == reply["operation_id"]
+    assert calls[0]["at"].endswith("Z")
+    assert calls[0]["cost_usd"] is None or isinstance(calls[0]["cost_usd"], float)
+    told = json.loads(home.run("daemon", "status", "--json").stdout)
+    assert {"running", "pid", "socket", "version", "engine"} <= told.keys()
+    assert told["running"] is True
+    for command in ("status", "why", "last", "providers", "models", "limits", "breakers", "settings", "keys", "errors"):
+        done = home.run(command, "--json")
+        assert done.returncode == 0, done.stderr
+        json.loads(done.stdout)
+
+
+def test_every_command_shows_its_result_in_a_narrow_terminal(home: Any, provider: ScriptedProcess) -> None:
+    provider.script(CHAT, Step(text="hi"), Step(status=500, text="broken"))
+    home.run("ask", "hi")
+    home.run("ask", "hi")
+    for command in (
+        "status",
+        "calls",
+        "attempts",
+        "errors",
+        "why",
+        "last",
+        "providers",
+        "limits",
+        "breakers",
+        "explain",
+    ):
+        done = home.run(command, COLUMNS="60")
+        assert done.returncode == 0, done.stderr
+        assert "%tundra" not in done.stdout
+        assert max(map(len, done.stdout.splitlines())) <= 120
+
+
+def test_the_daemon_is_started_stopped_and_stays_stopped(home: Any, provider: ScriptedProcess) -> None:
+    assert home.run("daemon", "status").returncode == 1
+    assert home.run("daemon", "start").returncode == 0
+    assert home.run("daemon", "status").returncode == 0
+    assert "has stopped" in home.run("daemon", "stop").stdout
+    refused = home.run("ask", "hi")
+    assert refused.returncode == 1
+    assert "tundra daemon start" in refused.stderr
+    assert home.run("daemon", "start").returncode == 0
+    assert home.run("daemon", "restart").returncode == 0
+    assert "ready in" in home.run("logs", "-n", "20").stdout
+
+
+def test_a_key_that_the_daemon_lacks_is_offered_and_never_shown(home: Any, provider: ScriptedProcess) -> None:
+    home.write_settings(home.config.read_text() + 'api_key_env = "MY_API_KEY"\n')
+    secret = "sk-canary-0123456789abcdef"
+    assert home.run("daemon", "start").returncode == 0
+    missing = home.run("ask", "hi")
+    assert "MY_API_KEY is not set" in missing.stderr
+    offered = home.run("keys", "offer", MY_API_KEY=secret)
+    assert offered.returncode == 0, offered.stderr
+    provider.script(CHAT, Step(text="hi"))
+    answered = home.run("ask", "hi")
+    assert answered.returncode == 0, answered.stderr
+    shown = "".join(home.run(*c.split()).stdout for c in ("keys", "status --json", "logs", "settings"))
+    assert secret not in shown + offered.stdout + offered.stderr
+
+
+def test_sql_and_prompts_are_read_from_standard_input(home: Any, provider: ScriptedProcess) -> None:
+    import subprocess
+    import sys
+
+    command = [sys.executable, "-m", "tundra_nb.cli", "sql", "--json"]
+    done = subprocess.run(
+        command, input="select 1 as one", env=home.env, capture_output=True, text=True, check=False, timeout=60
+    )
+    assert json.loads(done.stdout) == [{"one": 1}]
+
+
+@pytest.mark.parametrize(
+    ("args", "told"),
+    [
+        (["stauts"], "Did you mean 'status'?"),
+        (["calls", "--limit", "many"], "--limit"),
+        (["daemon", "strat"], "Did you mean 'start'?"),
+        (["providers", "add", "x"], "--kind"),
+        (["calls", "--as", "x"], "binds a variable of a notebook"),
+        (["explain", "Nonsense"], "no error code"),
+    ],
+)
+def test_wrong_usage_exits_with_2_and_starts_nothing(home: Any, args: list[str], told: str) -> None:
+    done = home.run(*args)
+    assert done.returncode == 2
+    assert told in done.stderr
+    assert done.stdout == ""
+    assert not home.data_dir.exists()
+
+
+def test_the_version_is_told(home: Any) -> None:
+    assert home.run("--version").stdout == f"tundra {__version__}\n"

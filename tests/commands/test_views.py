@@ -1,0 +1,131 @@
+"""Views: text, HTML and JSON of the same result."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tundra_nb.client import explain
+from tundra_nb.client.results import Last, Status, Why
+from tundra_nb.commands.views import Lines, Message, data, html, show, text
+from tundra_nb.commands.views.blocks import clean, duration, money, number
+from tundra_nb.types import Reply, ToolCall, Usage
+
+EVIL = "<script>alert(1)</script> & \x1b[2J\x1b]0;title\x07"
+
+STORY: dict[str, Any] = {
+    "operation": {
+        "operation_id": "7531031194409586688",
+        "at": "2026-11-24T16:29:16Z",
+        "kind": "chat",
+        "profile": "second",
+        "model": EVIL,
+        "outcome": "ok",
+        "attempts": 2,
+        "latency_ms": 3100.0,
+        "input_tokens": 5,
+        "output_tokens": 3,
+        "cost_usd": 0.00012,
+        "message": EVIL,
+    },
+    "attempts": [
+        {"seq": 1, "at": "2026-11-24T16:29:16.1Z", "profile": "first", "outcome": "error", "reason": "status_529",
+         "status": 529, "retry_after_s": 2.0, "latency_ms": 50.0, "message": EVIL},
+        {"seq": 2, "at": "2026-11-24T16:29:18.2Z", "profile": "second", "outcome": "ok", "latency_ms": 800.0,
+         "backoff_ms": 2000.0, "breaker_state": "half_open", "first_byte_ms": 40.0, "cost_usd": 0.00012},
+    ],
+    "limit_events": [
+        {"at": "2026-11-24T16:29:16.05Z", "tier": "global", "limit_key": "global", "resource": "requests",
+         "decision": "wait", "requested": 1.0, "remaining": 0.2, "retry_after_s": 0.04},
+    ],
+    "breaker_events": [
+        {"at": "2026-11-24T16:29:16.15Z", "profile": "first", "old_state": "closed", "new_state": "open",
+         "reason": "five"},
+    ],
+    "errors": [],
+}  # fmt: skip
+
+
+def test_the_causal_chain_is_in_order_of_time_and_complete() -> None:
+    steps = Why(STORY).steps
+    assert [step.what for step in steps] == [
+        "asked", "wait", "attempt", "breaker", "back-off", "failover", "attempt", "answered",
+    ]  # fmt: skip
+    assert [step.after_ms for step in steps] == sorted(step.after_ms for step in steps)
+    assert steps[1].took_ms == 40.0
+    assert steps[3].outcome == "closed → open"
+    assert "529" in steps[2].detail
+    frame = Why(STORY).frame
+    assert list(frame.columns) == ["after_ms", "took_ms", "what", "profile", "outcome", "detail", "cost_usd"]
+
+
+def test_a_failed_call_says_what_to_do() -> None:
+    failed = STORY["operation"] | {
+        "outcome": "error",
+        "code": "RateLimited",
+        "message": "first: rate limited",
+        "profile": None,
+    }
+    for kind in (Why, Last):
+        assert "%tundra explain RateLimited" in text.plain(show.blocks_of(kind(STORY | {"operation": failed})))
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        Why(STORY),
+        Last(STORY),
+        Reply(operation_id="1", text=EVIL, profile="p", model=EVIL, usage=Usage(), attempts=1,
+              tool_calls=[ToolCall(id="1", name=EVIL, arguments="{}")], failed_over_from=[EVIL]),
+        Status({"profiles": [{"profile": "p", "kind": "local", "model": EVIL, "state": "parked"}],
+                "last_errors": [{"at": "2026-11-24T16:29:16Z", "code": "ApiError", "message": EVIL}],
+                "next_step": EVIL}),
+        Message(EVIL),
+        Lines([EVIL], source="log"),
+    ],
+    ids=lambda value: type(value).__name__,
+)  # fmt: skip
+def test_text_from_outside_is_escaped_in_html_and_cleaned_in_terminals(value: Any) -> None:
+    blocks = show.blocks_of(value)
+    fragment = html.render(blocks)
+    assert "<script" not in fragment
+    assert "&lt;script&gt;" in fragment
+    for shown in (fragment, text.plain(blocks)):
+        assert "\x1b" not in shown
+        assert "\x07" not in shown
+    json.loads(data.to_json(value))
+
+
+def test_html_has_no_script_no_style_sheet_and_loads_nothing() -> None:
+    fragment = html.prose("![a](http://x/y.png) <img src=x> [l](data:text/html,x) [ok](https://x.y) `<b>`")
+    assert "<img" not in fragment
+    assert 'href="data:' not in fragment
+    assert 'href="https://x.y"' in fragment
+    assert "<code>&lt;b&gt;</code>" in fragment
+
+
+@given(raw=st.text())
+def test_cleaned_text_has_no_control_characters_but_tab_and_newline(raw: str) -> None:
+    assert not [c for c in clean(raw) if (ord(c) < 32 and c not in "\t\n") or 127 <= ord(c) < 160]
+
+
+def test_every_error_code_can_be_explained() -> None:
+    for code in explain.codes():
+        assert explain.find(code).code == code
+        assert explain.find(code.rpartition("::")[2]).code == code
+
+
+@pytest.mark.parametrize(
+    ("made", "expected"),
+    [
+        (duration(0.0004), "0.4 ms"), (duration(1.5), "1.5 s"), (duration(300), "5 min"), (duration(7200), "2 h"),
+        (duration(None), ""), (number(1234567), "1,234,567"), (number(0.5), "0.5"), (money(0), "$0"),
+        (money(1.234), "$1.23"), (money(0.00012), "$0.00012"),
+    ],
+)  # fmt: skip
+def test_numbers_are_for_people(made: str, expected: str) -> None:
+    assert made == expected
