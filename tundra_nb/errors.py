@@ -511,6 +511,7 @@ class Cancelled(TundraError):
     """The caller went away, or pressed stop."""
 
     code: ClassVar[str] = "Cancelled"
+    guide: ClassVar[str] = "providers"
     severity: ClassVar[Severity] = "info"
     http_status: ClassVar[int] = 499
 
@@ -805,7 +806,7 @@ class KeyMissing(ConfigError):
     severity: ClassVar[Severity] = "high"
     fails_over: ClassVar[bool] = True
     parks: ClassVar[bool] = True
-    guide: ClassVar[str] = "providers"
+    guide: ClassVar[str] = "settings"
 
     @property
     def message(self) -> str:
@@ -828,6 +829,7 @@ class InternalError(TundraError):
 
     problem: str = "unexpected failure"
     code: ClassVar[str] = "InternalError"
+    guide: ClassVar[str] = "daemon"
     severity: ClassVar[Severity] = "high"
     http_status: ClassVar[int] = 500
 

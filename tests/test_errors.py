@@ -1,0 +1,100 @@
+"""The error tree: each error tells the next step, and survives the way from daemon to kernel."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.resources
+import json
+import pickle
+import typing
+from typing import Any
+
+import pytest
+
+from tundra_nb import errors
+
+EVERY = list(errors.every_error())
+SAMPLES: dict[str, Any] = {
+    "str": "x",
+    "float": 1.5,
+    "int": 3,
+    "bool": True,
+    "list[str]": ["a"],
+    "list[dict[str, Any]]": [],
+}
+
+
+def made(cls: type[errors.TundraError]) -> errors.TundraError:
+    """An instance with a plausible value for every fact."""
+    hints = typing.get_type_hints(cls)
+    facts = {}
+    for field in dataclasses.fields(cls):
+        hint = str(hints[field.name]).removesuffix(" | None").replace("typing.", "")
+        hint = hint.removeprefix("<class '").removesuffix("'>")
+        facts[field.name] = SAMPLES[hint]
+    return cls(**facts)
+
+
+@pytest.mark.parametrize("cls", EVERY, ids=lambda cls: cls.__name__)
+def test_an_error_comes_back_from_the_wire_as_the_same_class_with_the_same_facts(cls: type[errors.TundraError]) -> None:
+    error = made(cls)
+
+    back = errors.from_wire(json.loads(json.dumps(error.to_wire())))
+
+    assert type(back) is cls
+    assert back.facts == error.facts
+    assert (str(back), back.hint, back.reason) == (str(error), error.hint, error.reason)
+
+
+@pytest.mark.parametrize("cls", EVERY, ids=lambda cls: cls.__name__)
+def test_an_error_survives_pickling(cls: type[errors.TundraError]) -> None:
+    error = made(cls)
+
+    back = pickle.loads(pickle.dumps(error))
+
+    assert type(back) is cls
+    assert back.facts == error.facts
+
+
+FAMILIES = {errors.ProviderError, errors.PtyError}
+"""Never raised themselves."""
+
+
+@pytest.mark.parametrize("cls", [cls for cls in EVERY if cls not in FAMILIES], ids=lambda cls: cls.__name__)
+def test_an_error_has_a_guide_page_with_a_heading_for_its_code(cls: type[errors.TundraError]) -> None:
+    page = importlib.resources.files("tundra_nb.guide") / "errors" / f"{cls.guide}.md"
+
+    assert f"## {cls.code}\n" in page.read_text()
+
+
+@pytest.mark.parametrize("cls", EVERY, ids=lambda cls: cls.__name__)
+def test_an_error_says_what_and_what_next_in_one_line_each(cls: type[errors.TundraError]) -> None:
+    shown = made(cls)._render_traceback_()
+
+    assert shown[0].startswith(f"{cls.code}: ")
+    assert shown[-1].strip() == f"%tundra explain {cls.code}"
+    assert 400 <= cls.http_status < 600
+
+
+def test_an_error_of_a_newer_daemon_keeps_its_message() -> None:
+    back = errors.from_wire({"type": "NotInventedYet", "code": "New", "message": "it broke", "facts": {"a": 1}})
+
+    assert isinstance(back, errors.InternalError)
+    assert str(back) == "it broke"
+
+
+def test_the_tree_in_the_docstring_names_every_class() -> None:
+    drawn = errors.__doc__ or ""
+
+    assert [cls.__name__ for cls in EVERY if cls.__name__ not in drawn] == []
+
+
+def test_the_exhausted_error_names_every_cause() -> None:
+    causes: list[errors.TundraError] = [
+        errors.HttpError(profile="a", host="h", kind="dns"),
+        errors.KeyRejected(profile="b", status=401, variable="B_KEY"),
+    ]
+
+    error = errors.AllProvidersExhausted(causes=[cause.to_wire() for cause in causes])
+
+    assert all(str(cause) in str(error) for cause in causes)

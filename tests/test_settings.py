@@ -1,0 +1,158 @@
+"""Settings: precedence, provenance, and errors that say where."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tundra_nb import settings, settings_file
+from tundra_nb.errors import ConfigError, UsageError
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "tundra.toml"
+
+
+def loaded(file: Path, text: str = "", **environ: str) -> settings.Loaded:
+    if text:
+        file.write_text(text)
+    return settings.load(file, environ)
+
+
+def line(loaded: settings.Loaded, path: str) -> settings.SettingLine:
+    return next(found for found in settings.lines(loaded) if found.path == path)
+
+
+def test_without_a_file_the_documented_defaults_are_in_force(file: Path) -> None:
+    found = loaded(file).settings
+
+    assert (found.breaker.failures, found.breaker.successes, found.breaker.open_seconds) == (5, 2, 30)
+    assert (found.limits.global_.rate, found.limits.global_.burst) == (50, 100)
+    assert (found.limits.user.enabled, found.limits.profile.enabled) == (False, False)
+    assert found.deadlines == settings.DeadlineSettings(connect_seconds=10, idle_seconds=30, total_seconds=600)
+    assert (found.store.engine, found.store.port, found.pty.capacity) == ("doltlite", 3307, 10)
+
+
+def test_environment_beats_file_beats_preset_beats_default(file: Path) -> None:
+    text = 'preset = "development"\n[breaker]\nsuccesses = 4\nopen_seconds = 7\n'
+
+    found = loaded(file, text, TUNDRA_BREAKER__OPEN_SECONDS="9")
+
+    assert (found.settings.breaker.failures, line(found, "breaker.failures").source) == (3, "preset development")
+    assert (found.settings.breaker.successes, line(found, "breaker.successes").source) == (4, str(file))
+    assert (found.settings.breaker.open_seconds, line(found, "breaker.open_seconds").source) == (
+        9,
+        "TUNDRA_BREAKER__OPEN_SECONDS",
+    )
+    assert line(found, "router.retries").source == "default"
+
+
+@pytest.mark.parametrize(
+    ("text", "where", "told"),
+    [
+        ("[breaker\n", "line 1", "not valid TOML"),
+        ("[breaker]\nfailures = 5\nfailures = 6\n", "line 3", "not valid TOML"),
+        ('[breaker]\nfailures = "five"\n', "breaker.failures", "expected `int`"),
+        ("[breaker]\nfailures = 0\n", "breaker.failures", ">= 1"),
+        ("[limits.global]\nrate = 0\n", "limits.global.rate", "> 0"),
+        ('preset = "prod"\n', "preset", "prod"),
+        ("[store]\nport = 99999\n", "store.port", "65535"),
+        ('[[profile]]\nname = "a"\nkind = "openai"\nrpm = -1\n', "profile.a.rpm", "> 0"),
+        ('[[profile]]\nname = "a"\nkind = "gemini"\n', "profile.a.kind", "gemini"),
+        ('[[profile]]\nname = "a"\nkind = "local"\n', "profile.a.base_url", "address"),
+        ('[[profile]]\nname = "a"\nkind = "openai"\nbase_url = "ftp://x"\n', "profile.a.base_url", "URL"),
+        ('[[profile]]\nname = "a"\nkind = "openai"\n' * 2, "profile.a", "two profiles"),
+    ],
+)
+def test_a_malformed_file_is_an_error_that_says_where(file: Path, text: str, where: str, told: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        loaded(file, text)
+
+    assert where in str(caught.value)
+    assert told in str(caught.value)
+    assert str(file) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "nearest"),
+    [
+        ("[breakr]\nfailures = 3\n", "breaker"),
+        ("[breaker]\nfailure = 3\n", "breaker.failures"),
+        ("[limits.globl]\nrate = 3\n", "limits.global"),
+        ('[[profile]]\nname = "a"\nkind = "openai"\nbase_ur = "http://x"\n', "profile.a.base_url"),
+    ],
+)
+def test_an_unknown_setting_names_the_nearest(file: Path, text: str, nearest: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        loaded(file, text)
+
+    assert f"Did you mean {nearest!r}?" in caught.value.hint
+
+
+def test_an_unknown_setting_in_the_environment_names_the_variable(file: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        loaded(file, TUNDRA_BREAKER__FAILURE="3")
+
+    assert "TUNDRA_BREAKER__FAILURE" in str(caught.value)
+
+
+def test_profiles_come_from_the_keys_that_are_there_at_the_vendors_own_hosts(file: Path) -> None:
+    found = loaded(file, OPENAI_API_KEY="k", ANTHROPIC_API_KEY="k").settings.profile
+
+    assert [(profile.name, profile.base_url, profile.api_key_env) for profile in found] == [
+        ("anthropic", "https://api.anthropic.com", "ANTHROPIC_API_KEY"),
+        ("openai", "https://api.openai.com/v1", "OPENAI_API_KEY"),
+    ]
+
+
+def test_a_vendors_key_is_not_sent_to_another_host_unless_named(file: Path) -> None:
+    text = '[[profile]]\nname = "a"\nkind = "openai"\nbase_url = "https://elsewhere.example/v1"\n'
+
+    assert loaded(file, text, OPENAI_API_KEY="k").settings.profile[0].api_key_env == ""
+
+
+def test_setting_a_value_keeps_comments_and_the_rest(file: Path) -> None:
+    file.write_text("# mine\n[breaker]\nfailures = 5  # five\n\n[router]\nretries = 1\n")
+
+    changed = settings_file.set_value(file, "breaker.failures", 3, {})
+
+    assert changed.settings.breaker.failures == 3
+    assert file.read_text() == "# mine\n[breaker]\nfailures = 3  # five\n\n[router]\nretries = 1\n"
+
+
+@pytest.mark.parametrize(
+    ("path", "value"), [("breaker.failures", -1), ("breaker.failure", 3), ("store.engine", "sqlite")]
+)
+def test_a_value_that_is_not_allowed_leaves_the_file_as_it_was(file: Path, path: str, value: object) -> None:
+    file.write_text("[breaker]\nfailures = 5\n")
+
+    with pytest.raises(UsageError):
+        settings_file.set_value(file, path, value, {})
+
+    assert file.read_text() == "[breaker]\nfailures = 5\n"
+    assert list(file.parent.iterdir()) == [file]
+
+
+def test_a_profile_is_added_once(file: Path) -> None:
+    profile = {"name": "local", "kind": "local", "base_url": "http://127.0.0.1:8080/v1"}
+
+    added = settings_file.add_profile(file, profile, {})
+
+    assert [found.name for found in added.settings.profile] == ["local"]
+    with pytest.raises(UsageError, match="exists already"):
+        settings_file.add_profile(file, profile, {})
+
+
+def test_a_value_of_a_profile_is_set_by_its_name(file: Path) -> None:
+    file.write_text('[[profile]]\nname = "a"\nkind = "openai"\n\n[[profile]]\nname = "b"\nkind = "openai"\n')
+
+    changed = settings_file.set_value(file, "profile.b.rpm", 50, {})
+
+    assert [profile.rpm for profile in changed.settings.profile] == [None, 50]
+
+
+def test_a_value_of_an_unknown_profile_is_refused(file: Path) -> None:
+    with pytest.raises(UsageError, match="no profile 'c'"):
+        settings_file.set_value(file, "profile.c.rpm", 50, {})
