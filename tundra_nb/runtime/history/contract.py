@@ -6,7 +6,6 @@ pass: each implementation translates its driver's errors at one seam.
 
 from __future__ import annotations
 
-import re
 import threading
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
@@ -15,7 +14,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 import msgspec
 import pyarrow as pa
 
-from tundra_nb.errors import Cancelled, StoreBusy, TundraError, UsageError
+from tundra_nb.errors import Cancelled, StoreBusy, TundraError
 
 from .query import FrameQuery
 from .spool import Place
@@ -28,10 +27,6 @@ SQL_BYTES = 128 << 20
 """Most bytes of free SQL, as Arrow: it is held whole, since its types are known only at the end."""
 WORKING = "WORKING"
 """The ref of the state that is not committed yet."""
-
-_NAME = re.compile(r"[A-Za-z][A-Za-z0-9._/-]{0,99}")
-_RESERVED = {"HEAD", WORKING, "STAGED", "main", "master"}
-_ROWS = re.compile(r"\n\nrows: (\d+)\s*\Z")
 
 Rows = Mapping[str, Sequence[tuple[Any, ...]]]
 """Rows to store, by table, each in the order of the table's columns."""
@@ -162,6 +157,10 @@ class EventStore(Protocol):
         ...
 
     # --- writing side ---
+
+    def create(self) -> None:
+        """Make the database if there is none; the only method besides `open` that may come before `open`."""
+        ...
 
     def open(self, owner: str, node: int) -> int:
         """Connect, create what is missing, and claim a node number for the spool's `owner`.
@@ -308,31 +307,3 @@ class EventStore(Protocol):
     def check(self) -> list[str]:
         """Test the database's integrity; the problems found, none when it is sound."""
         ...
-
-
-def with_rows(message: str, rows: int) -> str:
-    """A commit message that also carries the number of rows, so that `log` need not count them."""
-    return f"{message}\n\nrows: {rows}"
-
-
-def split_rows(message: str) -> tuple[str, int | None]:
-    """The inverse of `with_rows`."""
-    found = _ROWS.search(message)
-    return (message[: found.start()], int(found[1])) if found else (message, None)
-
-
-def summary(stats: Sequence[TableStat]) -> tuple[str, int]:
-    """What changed, in one line, and how many rows that are."""
-    counts = [(s.table, s.rows_added + s.rows_removed + s.rows_modified) for s in stats]
-    return ", ".join(f"{table} {count:,}" for table, count in counts) or "nothing", sum(count for _, count in counts)
-
-
-def valid_name(name: str, what: str) -> str:
-    """The name, if a branch or tag may have it; a name that reads like a hash, a time or `HEAD` is refused."""
-    if not _NAME.fullmatch(name) or name in _RESERVED or re.fullmatch(r"[0-9a-f]{4,40}", name):
-        raise UsageError(
-            problem=f"{name!r} cannot be the name of a {what}",
-            field="name",
-            remedy="Letters, digits, `.`, `_`, `/` and `-`, beginning with a letter; not HEAD, main or a hash.",
-        )
-    return name

@@ -5,8 +5,6 @@
 - `isolation_level=None` throughout: with Python's implicit transactions the statement after a `dolt_commit` would run
   in a stale one.
 - A view at a commit is a connection to `file.db@<hash>`: all indexes work there, and nothing can be written.
-- Frames are read as one JSON array per column and key range: the engine builds them in C without holding the
-  interpreter lock, which is twice as fast as fetching rows, and floats keep all their digits.
 """
 
 from __future__ import annotations
@@ -14,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import logging
-import re
 import shutil
 import sqlite3
 from collections.abc import Generator, Iterator, Sequence
@@ -33,7 +30,7 @@ from tundra_nb.errors import (
     TundraError,
     UsageError,
 )
-from tundra_nb.types import KEY_OF, TABLES, VERSIONED_TABLES, columns
+from tundra_nb.types import KEY_OF, TABLES
 
 from . import arrow, schema, sql_guard
 from .contract import (
@@ -49,12 +46,26 @@ from .contract import (
     Strategy,
     TableInfo,
     TableStat,
+)
+from .query import FrameQuery, condition, nearest
+from .rules import (
+    EVENT_TABLES,
+    HASH_START,
+    REF,
+    conflict,
+    free_node,
+    known_table,
+    pieces,
+    ref_problem,
+    refuse_newer,
+    refuse_revert_of_events,
+    remote_url,
     split_rows,
+    sql_problem,
     summary,
     valid_name,
     with_rows,
 )
-from .query import FrameQuery, condition, nearest
 from .spool import Place
 
 log = logging.getLogger("tundra.history")
@@ -67,14 +78,8 @@ PROGRESS_STEPS = 20_000
 """Steps of the engine between two looks at the clock: about a millisecond."""
 VALUE_BYTES = 64 << 20
 """Longest value that free SQL may make."""
-PIECE_BYTES = 4 << 20
-"""JSON text of one piece of a frame, roughly."""
-PIECE_ROWS = 16_384
-FIRST_PIECE_ROWS = 1_024
 
 _BAD_ROW = (sqlite3.IntegrityError, sqlite3.DataError, sqlite3.InterfaceError, OverflowError)
-_REF = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/~^-]*")
-_HASH = re.compile(r"[0-9a-f]{40}")
 
 
 class DoltliteStore:
@@ -92,6 +97,9 @@ class DoltliteStore:
         return f"<DoltliteStore {self._path}: {'open' if self._writer else 'closed'}>"
 
     # --- writing side ---
+
+    def create(self) -> None:
+        """`open` makes the file."""
 
     def open(self, owner: str, node: int) -> int:
         self._owner = owner
@@ -155,14 +163,14 @@ class DoltliteStore:
             changed = self._changed()
             if not changed and not allow_empty:
                 return None
-            versioned = [table for table in changed if table not in _EVENTS]
+            versioned = [table for table in changed if table not in EVENT_TABLES]
             if versioned:
                 self.commit_events()
             return self._commit(versioned or changed, message, author)
 
     def commit_events(self) -> str | None:
         with self._seam():
-            changed = [table for table in self._changed() if table in _EVENTS]
+            changed = [table for table in self._changed() if table in EVENT_TABLES]
             if not changed:
                 return None
             text, _ = summary(self._stat("HEAD", WORKING, changed))
@@ -235,15 +243,9 @@ class DoltliteStore:
     def _conflicts(self) -> list[dict[str, Any]]:
         found = []
         for (table,) in self._db.execute('SELECT "table" FROM dolt_conflicts').fetchall():
-            cursor = self._db.execute(f"SELECT * FROM dolt_conflicts_{_ours(table)}")  # noqa: S608 - checked name
+            cursor = self._db.execute(f"SELECT * FROM dolt_conflicts_{known_table(table)}")  # noqa: S608 - checked name
             names = [entry[0] for entry in cursor.description]
-            for row in cursor.fetchall():
-                given = dict(zip(names, row, strict=True))
-                sides = {
-                    side: {c.name: given[f"{prefix}_{c.name}"] for c in columns(table)}
-                    for side, prefix in (("base", "base"), ("ours", "our"), ("theirs", "their"))
-                }
-                found.append({"table": table, **sides})
+            found += [conflict(table, dict(zip(names, row, strict=True))) for row in cursor.fetchall()]
         return found
 
     def revert(self, ref: str, author: str) -> str:
@@ -276,7 +278,7 @@ class DoltliteStore:
             )
         with self._seam(remote), contextlib.closing(self._connect(into)) as db:
             try:
-                db.execute("SELECT dolt_clone(?)", (_url(remote),)).fetchone()
+                db.execute("SELECT dolt_clone(?)", (remote_url(remote),)).fetchone()
             except sqlite3.Error:
                 Path(into).unlink(missing_ok=True)
                 raise
@@ -339,56 +341,27 @@ class DoltliteStore:
             db.close()
             raise
         made = arrow.builders(made_schema, table)
-        pieces = self._pieces(db, query, made, stop) if exists else iter(())
-        return Frame(made_schema, self._batches(db, pieces, made_schema, made), {"commit": at, "truncated": truncated})
+
+        def fetch(text: str, given: Sequence[Any]) -> Sequence[Any]:
+            with self._seam(stop=stop):
+                row: Sequence[Any] = db.execute(text, given).fetchone()
+                return row
+
+        parts = pieces(fetch, query, made, stop, source=table, array="json_group_array", placeholder="?")
+        batches = self._batches(db, parts if exists else iter(()), made_schema, made)
+        return Frame(made_schema, batches, {"commit": at, "truncated": truncated})
 
     def _batches(
         self,
         db: sqlite3.Connection,
-        pieces: Iterator[list[pa.Array]],
+        parts: Iterator[list[pa.Array]],
         made_schema: pa.Schema,
         made: list[arrow.ColumnBuilder],
     ) -> Generator[pa.RecordBatch, None, None]:
         with contextlib.closing(db):
             yield arrow.empty_batch(made_schema, made)
-            for arrays in pieces:
+            for arrays in parts:
                 yield pa.record_batch(arrays, schema=made_schema)
-
-    def _pieces(
-        self,
-        db: sqlite3.Connection,
-        query: FrameQuery,
-        made: list[arrow.ColumnBuilder],
-        stop: Stop,
-    ) -> Iterator[list[pa.Array]]:
-        where, values = condition(query, "?")
-        names = [column.name for column in columns(query.table)]
-        key = KEY_OF[query.table]
-        order, beyond = ("DESC", "<") if query.newest_first else ("ASC", ">")
-        outer = ", ".join(f"json_group_array({name})" for name in names)
-        inner = f"SELECT * FROM {query.table} WHERE {where}"  # noqa: S608 - names of ours
-        tail = f"ORDER BY {key} {order} LIMIT ?"
-        first = f"SELECT count(*), {outer} FROM ({inner} {tail})"  # noqa: S608
-        further = f"SELECT count(*), {outer} FROM ({inner} AND {key} {beyond} ? {tail})"  # noqa: S608
-        left = query.limit
-        size = FIRST_PIECE_ROWS if any(c.type == "long_text" for c in columns(query.table)) else PIECE_ROWS
-        last: int | None = None
-        while left is None or left > 0:
-            stop.renew()
-            wanted = size if left is None else min(size, left)
-            given = [*values, wanted] if last is None else [*values, last, wanted]
-            with self._seam(stop=stop):
-                count, *texts = db.execute(first if last is None else further, given).fetchone()
-            if count == 0:
-                return
-            arrays = [builder.from_json(text) for builder, text in zip(made, texts, strict=True)]
-            yield arrays
-            if count < wanted:
-                return
-            last = arrays[names.index(key)][-1].as_py()
-            left = None if left is None else left - count
-            total = sum(map(len, texts))
-            size = max(16, min(PIECE_ROWS, int(count * PIECE_BYTES / total), size * 4))
 
     def sql(self, text: str, at: str | None, limit: int | None, stop: Stop) -> Frame:
         statement = sql_guard.checked(text, sql_guard.DOLTLITE)
@@ -423,10 +396,10 @@ class DoltliteStore:
                 return str(found[0])
             if ref == WORKING:
                 return ref
-            if _REF.fullmatch(ref):
+            if REF.fullmatch(ref):
                 with contextlib.suppress(sqlite3.OperationalError):
                     return str(db.execute("SELECT dolt_hashof(?)", (ref,)).fetchone()[0])
-                if re.fullmatch(r"[0-9a-f]{4,39}", ref):
+                if HASH_START.fullmatch(ref):
                     rows = db.execute(
                         "SELECT commit_hash FROM dolt_log WHERE commit_hash LIKE ?", (ref + "%",)
                     ).fetchall()
@@ -445,15 +418,15 @@ class DoltliteStore:
 
     def diff(self, a: str, b: str, table: str, stop: Stop) -> Frame:
         before, after = self.resolve(a), self.resolve(b)
-        made_schema = schema.arrow_diff_schema(_ours(table))
+        made_schema = schema.arrow_diff_schema(known_table(table))
         made = arrow.builders(made_schema, table)
         names = [name for name in made_schema.names if name != "table"]
         key = KEY_OF[table]
         text = f"SELECT ?, {', '.join(names)} FROM dolt_diff_{table}(?, ?) ORDER BY coalesce(to_{key}, from_{key})"  # noqa: S608
         db = self._reader(None, stop)
-        pieces = self._rows(db, text, (table, before, after), made, stop)
+        parts = self._rows(db, text, (table, before, after), made, stop)
         meta = {"from_commit": before, "to_commit": after, "commit": after, "truncated": False}
-        return Frame(made_schema, self._batches(db, pieces, made_schema, made), meta)
+        return Frame(made_schema, self._batches(db, parts, made_schema, made), meta)
 
     def _rows(
         self,
@@ -573,7 +546,7 @@ class DoltliteStore:
         return int(mine[0])
 
     def _remote(self, remote: str) -> str:
-        url = _url(remote)
+        url = remote_url(remote)
         known = {row[1]: row[0] for row in self._db.execute("SELECT name, url FROM dolt_remotes").fetchall()}
         if remote in known.values():
             return remote
@@ -620,7 +593,7 @@ class DoltliteStore:
         if kind in ("BUSY", "LOCKED"):
             return StoreBusy(problem=f"{self._path} is locked by another program", kind="locked")
         if is_sql:
-            return QueryRefused(problem=_sql_problem(text))
+            return QueryRefused(problem=sql_problem(text))
         if kind in ("CANTOPEN", "READONLY", "PERM", "IOERR"):
             return StoreUnavailable(
                 problem=f"{self._path} cannot be used: {text}",
@@ -628,40 +601,8 @@ class DoltliteStore:
                 kind="file",
             )
         if name:
-            return _ref_problem(text, name)
+            return ref_problem(text, name)
         return StoreError(problem=f"the history's database refused: {text}")
-
-
-_EVENTS = [table for table in TABLES if table not in VERSIONED_TABLES]
-
-
-def refuse_newer(version: int) -> None:
-    """Raise if a newer version of this program made the database."""
-    if version > schema.SCHEMA_VERSION:
-        raise StoreDamaged(
-            problem=f"the history has schema {version} of a newer tundra_nb; this one knows {schema.SCHEMA_VERSION}",
-            remedy="Upgrade with `pip install -U tundra-nb`, or choose another data directory.",
-            kind="newer",
-        )
-
-
-def refuse_revert_of_events(ref: str, tables: set[str]) -> None:
-    """Raise if a commit holds more than what people change: settings, profiles, prices and notes."""
-    events = sorted(tables - {*VERSIONED_TABLES, "note"})
-    if events:
-        raise UsageError(
-            problem=f"{ref} holds events ({', '.join(events)}), which are facts and stay",
-            field="ref",
-            remedy="Only commits of settings, profiles, prices and notes can be reverted.",
-        )
-
-
-def free_node(wanted: int, taken: set[int]) -> int:
-    """`wanted`, or the next number that no other daemon of the database has."""
-    for step in range(1024):
-        if (wanted + step) % 1024 not in taken:
-            return (wanted + step) % 1024
-    raise StoreUnavailable(problem="1,024 daemons have written to this database already", kind="nodes")
 
 
 def _integrity(db: sqlite3.Connection) -> list[str]:
@@ -679,18 +620,6 @@ def _stat(db: sqlite3.Connection, before: str, after: str, tables: Any) -> list[
     rows = db.execute(f"SELECT {names} FROM dolt_diff_stat(?, ?)", (before, after)).fetchall()  # noqa: S608
     found = {row[0]: TableStat(*row) for row in rows}
     return [found[table] for table in tables if table in found]
-
-
-def _ours(table: str) -> str:
-    if table not in TABLES:
-        raise UsageError(
-            problem=f"no table {table!r} in the history", field="table", nearest=nearest(table, list(TABLES))
-        )
-    return table
-
-
-def _url(remote: str) -> str:
-    return f"file://{Path(remote).absolute()}" if "/" in remote and "://" not in remote else remote
 
 
 def _microseconds(text: str) -> int:
@@ -712,20 +641,3 @@ def _authorize(action: int, first: str | None, _second: str | None, _database: s
     if action == sqlite3.SQLITE_PRAGMA and first == "table_xinfo":
         return sqlite3.SQLITE_OK
     return sqlite3.SQLITE_DENY
-
-
-def _sql_problem(text: str) -> str:
-    unknown = re.fullmatch(r"no such (table|column): (?:main\.)?(\w+)", text)
-    if unknown is None:
-        return text
-    known = list(TABLES) if unknown[1] == "table" else sorted({c.name for t in TABLES for c in columns(t)})
-    close = nearest(unknown[2], known)
-    return f"{text}; did you mean {close!r}?" if close else text
-
-
-def _ref_problem(text: str, name: str) -> TundraError:
-    if "exists" in text:
-        return UsageError(problem=f"{name!r} exists already", field="name")
-    if "not found" in text or "no such" in text:
-        return RefNotFound(ref=name)
-    return UsageError(problem=f"{name}: {text}", field="name")

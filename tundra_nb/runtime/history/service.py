@@ -227,12 +227,9 @@ class History:
                     await self._call("stop", {})
         if self._control is not None:
             self._control.close()  # the worker ends when the line does
-        if self._process is not None and self._process.returncode is None:
-            try:
-                async with asyncio.timeout(STOP_SECONDS):
-                    await self._process.wait()
-            except TimeoutError:
-                self._process.kill()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(STOP_SECONDS):
+                await asyncio.wait([self._supervisor])
         self._supervisor.cancel()
         await asyncio.gather(self._supervisor, return_exceptions=True)
         self._supervisor = None
@@ -416,12 +413,19 @@ class History:
             self._control = None
             ours.close()
             await _close(writer)
-            if fatal is None and not self._is_closing and process.returncode is None:
-                with contextlib.suppress(ProcessLookupError):
-                    process.kill()
-            await process.wait()
+            await self._end(process)
             await asyncio.gather(listener, return_exceptions=True)
             self._problem = fatal or self._death(process.returncode)
+
+    async def _end(self, process: asyncio.subprocess.Process) -> None:
+        """The line is closed, so the worker ends by itself; or not."""
+        try:
+            async with asyncio.timeout(STOP_SECONDS):
+                await process.wait()
+        except (TimeoutError, asyncio.CancelledError):
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+            await process.wait()
 
     async def _listen(self, reader: asyncio.StreamReader) -> TundraError | None:
         """Take the worker's reports until it is gone; return what it could not get over."""

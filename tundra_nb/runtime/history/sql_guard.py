@@ -112,7 +112,7 @@ def _pattern(comment: str, string: str, name: str) -> re.Pattern[str]:
 DOLTLITE = Dialect(
     name="doltlite",
     tokens=_pattern(
-        comment=r"--[^\n]*|/\*.*?\*/",
+        comment=r"--[^\n]*|/\*(?![!+]).*?\*/",
         string=r"[xX]?'(?:[^']|'')*'",
         name=r'"(?:[^"]|"")*"|`(?:[^`]|``)*`|\[[^\]]*\]',
     ),

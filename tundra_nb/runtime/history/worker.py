@@ -87,6 +87,7 @@ class Worker:
             "tables": lambda _p, _s: store.tables(),
             "refs": lambda _p, _s: store.refs(),
             "check": lambda _p, _s: store.check(),
+            "create": lambda _p, _s: True,
         }
         self._writing: dict[str, Callable[..., Any]] = {
             "commit": store.commit,
@@ -189,6 +190,9 @@ class Worker:
             passed = self._writer.wait_passed(request.after, request.params["timeout"])
             sock.sendall(pack(JSON, b"true" if passed else b"false"))
             return
+        if request.method == "create":
+            self._store.create()
+            self._writer.retry()
         self._writer.wait_open(OPEN_SECONDS)
         is_behind = request.after is not None and not self._writer.wait_passed(request.after, SETTLE_SECONDS)
         stop.renew()

@@ -63,6 +63,7 @@ class Writer(threading.Thread):
         self._place: Place | None = None
         self._problem: TundraError | None = None
         self._stopping = False
+        self._is_retry_asked = False
         self._drain_to: Place | None = None
         self._pending: list[Event] = []
         self._pending_since = 0.0
@@ -90,6 +91,14 @@ class Writer(threading.Thread):
                 raise self._problem or StoreUnavailable(
                     problem="the history's database is still opening", kind="opening"
                 )
+
+    def retry(self) -> None:
+        """The reason why the database could not be opened may be gone: try now."""
+        with self._changed:
+            if self._place is None:
+                self._problem = None
+                self._is_retry_asked = True
+                self._changed.notify_all()
 
     def run_job(self, job: Callable[[], T]) -> T:
         """Run something on the writing thread, between two transactions; return or raise what it does."""
@@ -239,7 +248,9 @@ class Writer(threading.Thread):
                     log.warning("history is not being written: %s", exc.message)
                 self._set_problem(exc)
                 with self._changed:
-                    self._changed.wait_for(lambda: self._stopping, RETRY_SECONDS[min(tries, len(RETRY_SECONDS) - 1)])
+                    pause = RETRY_SECONDS[min(tries, len(RETRY_SECONDS) - 1)]
+                    self._changed.wait_for(lambda: self._stopping or self._is_retry_asked, pause)
+                    self._is_retry_asked = False
                 tries += 1
             else:
                 if self._problem is not None:

@@ -1,0 +1,658 @@
+"""One suite over both engines: the same events in give the same frames out."""
+
+from __future__ import annotations
+
+import datetime as dt
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from tundra_nb.errors import QueryRefused, RefNotFound, UsageError
+from tundra_nb.runtime.clock import id_floor
+from tundra_nb.runtime.history.query import Condition, FrameQuery
+from tundra_nb.runtime.history.schema import arrow_schema
+from tundra_nb.types import (
+    TABLES,
+    BreakerEvent,
+    BreakerState,
+    ErrorEvent,
+    Exchange,
+    LimitEvent,
+    Note,
+    Operation,
+    Setting,
+)
+
+from .conftest import Store, rows_of, table_of
+
+pytestmark = pytest.mark.anyio
+
+T0 = 1_760_000_000_000_000  # 2025-10-09T08:53:20Z
+UTC = dt.UTC
+
+
+def at(seconds: float) -> int:
+    return T0 + round(seconds * 1_000_000)
+
+
+def operation(n: int, **changes: Any) -> Operation:
+    given: dict[str, Any] = {"operation_id": id_floor(at(n)) + n, "at": at(n), "outcome": "ok"}
+    return Operation(**(given | changes))
+
+
+def setting(value: str, seconds: int = 0) -> Setting:
+    return Setting(setting_id=7, path="breaker.failures", value=value, source="file", at=at(seconds), author="ada")
+
+
+async def test_every_kind_of_value_comes_back_as_it_went_in(store: Store) -> None:
+    text = "tabs\tquotes \" ' \\ % percent é 漢 🎉 line\nend <b>&"
+    store.history.append(
+        operation(
+            1, profile="p", model="m", latency_ms=0.1 + 0.2, cost_usd=1e-9, input_tokens=2**53 + 1, streamed=True
+        ),
+        operation(2, outcome="error", code="ApiError", message=text, waited_ms=5.0),
+        ErrorEvent(
+            error_id=id_floor(at(3)),
+            at=at(3),
+            source="router",
+            code="X",
+            severity="high",
+            retryable=True,
+            message=text,
+            operation_id=id_floor(at(2)) + 2,
+        ),
+    )
+    frame = await table_of(store.history.query(FrameQuery(table="calls")))
+    assert frame.schema == arrow_schema("operation")
+    first, second = frame.to_pylist()
+    assert first == {
+        "operation_id": id_floor(at(1)) + 1,
+        "at": dt.datetime(2025, 10, 9, 8, 53, 21, tzinfo=UTC),
+        "kind": "chat",
+        "requested_model": None,
+        "profile": "p",
+        "model": "m",
+        "outcome": "ok",
+        "code": None,
+        "attempts": 0,
+        "waited_ms": 0.0,
+        "latency_ms": 0.1 + 0.2,
+        "input_tokens": 2**53 + 1,
+        "output_tokens": None,
+        "cost_usd": 1e-9,
+        "cached_tokens": None,
+        "reasoning_tokens": None,
+        "price_at": None,
+        "stop_reason": None,
+        "streamed": True,
+        "user_name": None,
+        "caller": None,
+        "message": None,
+        "retry_after_s": None,
+    }
+    assert (second["message"], second["code"], second["waited_ms"], second["streamed"]) == (
+        text,
+        "ApiError",
+        5.0,
+        False,
+    )
+    (error,) = await store.rows("errors")
+    assert (error["message"], error["retryable"], error["severity"]) == (text, True, "high")
+
+
+async def test_an_empty_frame_has_the_full_schema(store: Store) -> None:
+    for table in TABLES:
+        frame = await table_of(store.history.query(FrameQuery(table=table)))
+        assert (frame.schema, frame.num_rows) == (arrow_schema(table), 0)
+
+
+MOVES: tuple[tuple[BreakerState, BreakerState], ...] = (("closed", "open"), ("open", "half_open"))
+
+
+async def test_closed_sets_keep_their_order_in_the_dictionary(store: Store) -> None:
+    store.history.append(
+        *(
+            BreakerEvent(breaker_event_id=n, at=at(n), profile=f"p{n}", old_state=old, new_state=new, reason="x")
+            for n, (old, new) in enumerate(MOVES, 1)
+        )
+    )
+    frame = await table_of(store.history.query(FrameQuery(table="breaker-history")))
+    assert frame["new_state"].chunks[-1].dictionary.to_pylist() == ["closed", "open", "half_open"]
+    assert frame["profile"].to_pylist() == ["p1", "p2"]
+
+
+async def test_what_a_database_cannot_hold_is_repaired_and_never_blocks(store: Store) -> None:
+    store.history.append(
+        operation(1, latency_ms=float("inf"), waited_ms=float("nan"), code="c" * 300),
+        operation(2, message="surrogate \ud800 kept out"),
+        operation(3),
+    )
+    first, second, _ = await store.rows("operation")
+    assert (first["latency_ms"], first["waited_ms"], first["code"]) == (None, 0.0, "c" * 254 + "…")
+    assert second["message"] == "surrogate ? kept out"
+
+
+async def test_the_same_event_twice_is_one_row(store: Store) -> None:
+    store.history.append(operation(1, profile="first"))
+    store.history.append(operation(1, profile="second"))
+    assert [row["profile"] for row in await store.rows("operation")] == ["first"]
+
+
+async def test_a_versioned_row_is_replaced(store: Store) -> None:
+    store.history.append(setting("5"))
+    store.history.append(setting("3"))
+    assert [row["value"] for row in await store.rows("setting")] == ["3"]
+
+
+WINDOWS: list[tuple[dict[str, Any], list[int]]] = [
+    ({}, [1, 2, 3, 4, 5]),
+    ({"since_us": at(3)}, [3, 4, 5]),
+    ({"until_us": at(3)}, [1, 2]),
+    ({"since_us": at(2), "until_us": at(5)}, [2, 3, 4]),
+    ({"newest_first": True, "limit": 2}, [5, 4]),
+    ({"limit": 2}, [1, 2]),
+    ({"limit": 0}, []),
+    ({"where": [Condition("profile", "eq", "a")]}, [1, 3, 5]),
+    ({"where": [Condition("profile", "ne", "a")]}, [2, 4]),
+    ({"where": [Condition("code", "ne", "E2")]}, [1, 3, 4, 5]),
+    ({"where": [Condition("code", "null", True)]}, [1, 3, 5]),
+    ({"where": [Condition("code", "null", False)]}, [2, 4]),
+    ({"where": [Condition("code", "in", "E2,E4")]}, [2, 4]),
+    ({"where": [Condition("code", "in", [])]}, []),
+    ({"where": [Condition("message", "contains", "50%")]}, [4]),
+    ({"where": [Condition("message", "prefix", "it's")]}, [2]),
+    ({"where": [Condition("message", "contains", "IT'S")]}, []),
+    ({"where": [Condition("latency_ms", "ge", "3.5")]}, [4, 5]),
+    ({"where": [Condition("latency_ms", "lt", 2)]}, [1]),
+    ({"where": [Condition("streamed", "eq", "true")]}, [2, 4]),
+    ({"where": [Condition("at", "gt", "2025-10-09T08:53:23Z")]}, [4, 5]),
+    ({"where": [Condition("profile", "eq", "a"), Condition("at", "le", at(3))]}, [1, 3]),
+]
+
+
+async def test_a_window_and_conditions_choose_rows(store: Store) -> None:
+    for n in range(1, 6):
+        even = n % 2 == 0
+        store.history.append(
+            operation(
+                n,
+                profile="b" if even else "a",
+                code=f"E{n}" if even else None,
+                latency_ms=float(n),
+                streamed=even,
+                message={2: "it's", 4: "50% off_"}.get(n),
+            )
+        )
+    for query, expected in WINDOWS:
+        rows = await store.rows("operation", **query)
+        assert (query, [row["operation_id"] & 0xFF for row in rows]) == (query, expected)
+
+
+async def test_a_cut_frame_says_so(store: Store) -> None:
+    store.history.append(*(operation(n) for n in range(3)))
+    told = {
+        limit: (await store.history.query(FrameQuery(table="calls", limit=limit)).meta())["truncated"]
+        for limit in (2, 3)
+    }
+    assert told == {2: True, 3: False}
+
+
+async def test_rows_come_in_the_order_of_the_key_over_many_pieces(store: Store) -> None:
+    count = 5_000
+    store.history.append(*(operation(n, message="x" * 50) for n in range(count)))
+    rows = await store.rows("operation", newest_first=True)
+    assert [row["operation_id"] for row in rows] == [id_floor(at(n)) + n for n in reversed(range(count))]
+
+
+async def test_a_pinned_frame_never_changes(store: Store) -> None:
+    store.history.append(operation(1), operation(2))
+    pin = await store.commit()
+    before = await table_of(store.history.query(FrameQuery(table="operation", at=pin)))
+    store.history.append(operation(3))
+    await store.commit()
+    await store.history.call("gc")
+    after = await table_of(store.history.query(FrameQuery(table="operation", at=pin)))
+    assert before.equals(after)
+    assert before.num_rows == 2
+
+
+async def test_a_frame_before_the_tables_existed_is_empty(store: Store) -> None:
+    log = await store.history.call("log")
+    frame = await table_of(store.history.query(FrameQuery(table="operation", at=log[-1]["commit"])))
+    assert (frame.num_rows, frame.schema) == (0, arrow_schema("operation"))
+
+
+async def test_log_tells_who_committed_what_and_how_many_rows(store: Store) -> None:
+    store.history.append(operation(1), operation(2))
+    first = await store.commit("before the change")
+    store.history.append(operation(3), setting("3"))
+    second = await store.commit("failures 5 → 3", "Grace <g@example.org>")
+    log = await store.history.call("log", limit=3)
+    told = [(entry["author"], entry["message"], entry["rows"]) for entry in log]
+    assert told == [
+        ("Grace", "failures 5 → 3", 1),
+        ("tundra_nb", "operation 1", 1),
+        ("Ada", "before the change", 2),
+    ]
+    assert (log[0]["commit"], log[2]["commit"]) == (second, first)
+    assert abs(log[0]["at"] / 1e6 - dt.datetime.now(UTC).timestamp()) < 60
+
+
+async def test_an_explicit_commit_of_nothing_is_made_all_the_same(store: Store) -> None:
+    first, second = await store.commit("a"), await store.commit("b")
+    assert first != second
+
+
+async def test_refs_of_every_kind_resolve_to_the_commit(store: Store) -> None:
+    first = await store.commit("first")
+    await store.history.call("tag", name="v1", message="good")
+    second = await store.commit("second")
+    resolve = store.history.call
+    assert await resolve("resolve", ref="HEAD") == second
+    assert await resolve("resolve", ref="main") == second
+    assert await resolve("resolve", ref="HEAD~1") == first
+    assert await resolve("resolve", ref="v1") == first
+    assert await resolve("resolve", ref=first) == first
+    assert await resolve("resolve", ref=second[:10]) == second
+    future = int((dt.datetime.now(UTC) + dt.timedelta(minutes=1)).timestamp() * 1e6)
+    assert await resolve("resolve", ref=future) == second
+
+
+async def test_an_unknown_ref_names_the_nearest(store: Store) -> None:
+    await store.history.call("branch", name="release")
+    for ref, nearest in (("mian", "main"), ("relaese", "release"), ("zzz", None), ("a'b", None), ("", None)):
+        with pytest.raises(RefNotFound) as caught:
+            await store.history.call("resolve", ref=ref)
+        assert (ref, caught.value.nearest) == (ref, nearest)
+
+
+async def test_a_time_before_the_first_commit_is_not_found(store: Store) -> None:
+    with pytest.raises(RefNotFound, match="2001"):
+        await store.history.call("resolve", ref=1_000_000_000_000_000)
+
+
+async def test_diff_shows_added_and_modified_rows(store: Store) -> None:
+    store.history.append(setting("5"))
+    a = await store.commit()
+    store.history.append(setting("3", 9), operation(4))
+    b = await store.commit()
+    (row,) = await rows_of(store.history.stream("diff", a=a, b=b, table="setting"))
+    assert {
+        name: row[name]
+        for name in ("table", "diff_type", "from_commit", "to_commit", "from_value", "to_value", "to_at")
+    } == {
+        "table": "setting",
+        "diff_type": "modified",
+        "from_commit": a,
+        "to_commit": b,
+        "from_value": "5",
+        "to_value": "3",
+        "to_at": dt.datetime(2025, 10, 9, 8, 53, 29, tzinfo=UTC),
+    }
+    (row,) = await rows_of(store.history.stream("diff", a=a, b=b, table="operation"))
+    assert (row["diff_type"], row["from_operation_id"], row["to_operation_id"]) == ("added", None, id_floor(at(4)) + 4)
+    assert await rows_of(store.history.stream("diff", a=a, b=b, table="note")) == []
+    stat = await store.history.call("stat", a=a, b=b)
+    assert [(s["table"], s["rows_added"], s["rows_modified"], s["rows_after"]) for s in stat] == [
+        ("operation", 1, 0, 1),
+        ("setting", 0, 1, 1),
+    ]
+
+
+async def test_diff_to_working_shows_what_is_not_committed(store: Store) -> None:
+    store.history.append(operation(1))
+    rows = await rows_of(store.history.stream("diff", a="HEAD", b="WORKING", table="operation"))
+    assert [row["diff_type"] for row in rows] == ["added"]
+    tables = {entry["table"]: (entry["rows"], entry["uncommitted"]) for entry in await store.history.call("tables")}
+    assert list(tables) == list(TABLES)
+    assert (tables["operation"], tables["attempt"]) == ((1, True), (0, False))
+
+
+async def test_a_proposal_on_a_branch_takes_effect_when_merged(store: Store) -> None:
+    store.history.append(setting("5"))
+    await store.commit()
+    rows = {"setting": [list(_values(setting("3", 1)))]}
+    await store.history.call("propose", branch="lower", rows=rows, message="try 3", author="Ada <a@b>")
+    store.history.append(operation(1))
+    assert [row["value"] for row in await store.rows("setting")] == ["5"]
+    assert [row["value"] for row in await store.rows("setting", at="lower")] == ["3"]
+    merged = await store.history.call("merge", branch="lower", message="take it", author="Ada <a@b>")
+    assert merged["conflicts"] == []
+    assert [row["value"] for row in await store.rows("setting")] == ["3"]
+    assert len(await store.rows("operation")) == 1
+    log = await store.history.call("log", limit=1)
+    assert (log[0]["author"], log[0]["message"], log[0]["commit"]) == ("Ada", "take it", merged["commit"])
+
+
+@pytest.mark.parametrize(("strategy", "value"), [(None, "8"), ("ours", "8"), ("theirs", "3")])
+async def test_a_conflict_changes_nothing_unless_a_side_is_chosen(store: Store, strategy: Any, value: str) -> None:
+    store.history.append(setting("5"))
+    await store.commit()
+    rows = {"setting": [list(_values(setting("3", 1)))]}
+    await store.history.call("propose", branch="lower", rows=rows, message="3", author="Ada <a@b>")
+    store.history.append(setting("8", 2))
+    head = await store.commit()
+    merged = await store.history.call("merge", branch="lower", message="m", author="Ada <a@b>", strategy=strategy)
+    assert [row["value"] for row in await store.rows("setting")] == [value]
+    if strategy is None:
+        assert merged["commit"] is None
+        (conflict,) = merged["conflicts"]
+        assert [conflict[side]["value"] for side in ("base", "ours", "theirs")] == ["5", "8", "3"]
+        assert await store.history.call("resolve", ref="HEAD") == head
+    store.history.append(operation(9))
+    assert len(await store.rows("operation")) == 1
+
+
+async def test_the_change_of_a_setting_can_be_reverted_and_events_stay(store: Store) -> None:
+    store.history.append(setting("5"))
+    await store.commit()
+    store.history.append(operation(1), setting("3"))
+    change = await store.commit("lower")
+    await store.history.call("revert", ref=change, author="Grace <g@h>")
+    assert [row["value"] for row in await store.rows("setting")] == ["5"]
+    assert len(await store.rows("operation")) == 1
+    with pytest.raises(UsageError, match="operation"):
+        await store.history.call("revert", ref="HEAD~2", author="Grace <g@h>")
+    store.history.append(operation(2))
+    assert len(await store.rows("operation")) == 2
+
+
+async def test_names_are_given_once_and_never_look_like_a_hash(store: Store) -> None:
+    await store.history.call("tag", name="v1")
+    await store.history.call("branch", name="b1")
+    for method, name in (
+        ("tag", "v1"),
+        ("branch", "b1"),
+        ("tag", "HEAD"),
+        ("branch", "abcd12"),
+        ("branch", "a b"),
+        ("tag", "-x"),
+    ):
+        with pytest.raises(UsageError):
+            await store.history.call(method, name=name)
+    refs = {(ref["name"], ref["kind"]) for ref in await store.history.call("refs")}
+    assert refs == {("main", "branch"), ("b1", "branch"), ("v1", "tag")}
+    await store.history.call("tag", name="v1", delete=True)
+    await store.history.call("branch", name="b1", delete=True)
+    assert [ref["name"] for ref in await store.history.call("refs")] == ["main"]
+
+
+async def test_a_file_remote_carries_everything_to_a_clone_and_later_changes(store: Store, tmp_path: Path) -> None:
+    store.history.append(operation(1))
+    pin = await store.commit()
+    await store.history.call("tag", name="v1")
+    remote = f"file://{tmp_path}/remote"
+    if store.engine == "dolt":
+        (tmp_path / "remote").mkdir()
+    await store.history.call("push", remote=remote)
+    store.history.append(operation(2))
+    head = await store.commit()
+    await store.history.call("push", remote=remote)
+    assert await store.history.call("pull", remote=remote) == head
+    into = str(tmp_path / "clone.db") if store.engine == "doltlite" else store.settings.database + "c"
+    await store.history.call("clone", remote=remote, into=into)
+    with pytest.raises(UsageError):
+        await store.history.call("clone", remote=remote, into=into)
+    assert await store.history.call("resolve", ref="v1") == pin
+
+
+async def test_a_backup_brings_the_history_back(store: Store, tmp_path: Path) -> None:
+    store.history.append(operation(1))
+    pin = await store.commit()
+    target = f"file://{tmp_path}/backup"
+    if store.engine == "dolt":
+        (tmp_path / "backup").mkdir()
+    await store.history.call("backup", target=target)
+    store.history.append(operation(2), setting("9"))
+    await store.commit()
+    assert await store.history.call("check") == []
+    await store.history.call("restore", source=target)
+    # what the spool still holds is delivered again
+    assert await store.history.settled(3)
+    assert len(await store.rows("operation")) == 2
+    assert len(await store.rows("operation", at=pin)) == 1
+    store.history.append(operation(3))
+    assert len(await store.rows("operation")) == 3
+
+
+async def test_free_sql_gives_typed_columns(store: Store) -> None:
+    store.history.append(*(operation(n, profile="ab"[n % 2], latency_ms=n / 4, input_tokens=n) for n in range(4)))
+    text = (
+        "select profile, count(*) as n, sum(input_tokens) as tokens, avg(latency_ms) as mean, max(at) as at,"
+        " max(streamed) as streamed"
+        " from operation group by profile order by profile;  -- done"
+    )
+    frame = await table_of(store.history.sql(text))
+    assert frame.to_pylist() == [
+        {
+            "profile": "a",
+            "n": 2,
+            "tokens": 2,
+            "mean": 0.25,
+            "at": dt.datetime(2025, 10, 9, 8, 53, 22, tzinfo=UTC),
+            "streamed": False,
+        },
+        {
+            "profile": "b",
+            "n": 2,
+            "tokens": 4,
+            "mean": 0.5,
+            "at": dt.datetime(2025, 10, 9, 8, 53, 23, tzinfo=UTC),
+            "streamed": False,
+        },
+    ]
+    kinds = dict(zip(frame.schema.names, map(str, frame.schema.types), strict=True))
+    del kinds["tokens"]  # a sum of integers: an integer on doltlite, a double on Dolt
+    assert kinds == {
+        "profile": "string",
+        "n": "int64",
+        "mean": "double",
+        "at": "timestamp[us, tz=UTC]",
+        "streamed": "bool",
+    }
+
+
+async def test_free_sql_at_a_ref_sees_the_past(store: Store) -> None:
+    store.history.append(operation(1))
+    pin = await store.commit()
+    store.history.append(operation(2))
+    assert await store.sql("select count(*) as n from operation") == [{"n": 2}]
+    assert await store.sql("select count(*) as n from operation", at=pin) == [{"n": 1}]
+
+
+async def test_free_sql_is_capped_and_says_so(store: Store) -> None:
+    store.history.append(*(operation(n) for n in range(10)))
+    stream = store.history.sql("select operation_id from operation order by operation_id", limit=3)
+    assert (await stream.meta())["truncated"]
+    assert len(await rows_of(stream)) == 3
+
+
+async def test_sql_that_does_not_parse_is_refused(store: Store) -> None:
+    for text in ("select * from oparation", "select outcom from operation", "select from where", "select (1", ""):
+        with pytest.raises(QueryRefused):
+            await store.sql(text)
+
+
+HOSTILE = """
+pragma journal_mode = off
+attach database '/tmp/x.db' as x
+vacuum into '/tmp/x.db'
+insert into note values (1, 1, 'a', 'b', 'c')
+update operation set outcome = 'ok'
+delete from operation
+drop table operation
+create table x (a int)
+create view x as select 1
+replace into note values (1, 1, 'a', 'b', 'c')
+with x as (select 1) delete from operation
+with x as (select 1) insert into note select 1, 1, 'a', 'b', 'c'
+explain delete from operation
+explain analyze delete from operation
+select 1; delete from operation
+select 1; select 2
+select 1 /* ; */ ; delete from operation -- x
+/*! delete from operation */ select 1
+select 1 /*!50000 , sleep(1) */
+select load_file('/etc/passwd')
+select 1 into outfile '/tmp/tundra_refused'
+select 1 into dumpfile '/tmp/tundra_refused'
+select @@datadir
+select @a := 1
+set global max_connections = 1
+set @@dolt_transaction_commit = 1
+call dolt_commit('-Am', 'x')
+call dolt_reset('--hard')
+select dolt_commit('-Am', 'x')
+select dolt_reset('--hard')
+select dolt_branch('x')
+select dolt_checkout('-b', 'x')
+select dolt_gc()
+select dolt_push('o', 'main')
+select dolt_clone('file:///tmp/x')
+select dolt_config('user.name', 'x')
+select sleep(10)
+select benchmark(100000000, md5('x'))
+select get_lock('x', 10)
+select load_extension('/tmp/x.so')
+select randomblob(1000000000)
+select zeroblob(1000000000)
+select writefile('/tmp/x', 'x')
+select readfile('/etc/passwd')
+select fts3_tokenizer('x')
+select * from mysql.user
+select * from information_schema.tables
+select * from `mysql`.`user`
+select * from operation, mysql.user
+select * from operation join mysql.user on 1 = 1
+select * from (select * from mysql.user) x
+select * from sqlite_master
+select * from pragma_table_info('operation')
+select * from dbstat
+select * from sqlite_dbpage
+select * from spool_place
+select * from dolt_remotes
+select * from operation for update
+select * from operation lock in share mode
+select sys.x from operation, performance_schema.threads
+table operation
+values (1)
+show tables
+use mysql
+(select 1)
+begin
+commit
+kill 1
+shutdown
+grant all on *.* to x
+do sleep(1)
+handler operation open
+load data infile '/etc/passwd' into table note
+select 'a' 'b' union select load_file('/etc/passwd')
+select "load_file" , load_file ('/etc/passwd')
+select `sleep`(10)
+select 1 # comment
+; delete from operation
+select 1 -- x
+; delete from operation
+""".strip()
+
+
+def _hostile() -> list[str]:
+    """One per line; a line that begins with `;` continues the one before it."""
+    return re.split(r"\n(?!;)", HOSTILE)
+
+
+async def test_hostile_sql_is_refused_and_the_store_stays_as_it_is(store: Store) -> None:
+    store.history.append(operation(1))
+    await store.commit()
+    before = (await store.history.call("log"), await store.history.call("tables"), await store.history.call("refs"))
+    passed = []
+    for text in _hostile():
+        try:
+            await store.sql(text)
+        except QueryRefused:
+            continue
+        passed.append(text)
+    assert passed == []
+    assert before == (
+        await store.history.call("log"),
+        await store.history.call("tables"),
+        await store.history.call("refs"),
+    )
+    assert not os.path.exists("/tmp/tundra_refused")  # noqa: ASYNC240 - a moment
+
+
+HONEST: list[tuple[str, list[dict[str, Any]]]] = [
+    ("select 'delete from operation; -- ' as x", [{"x": "delete from operation; -- "}]),
+    ("with w as (select outcome from operation) select * from w", [{"outcome": "ok"}]),
+    ("with w(a, b) as (select outcome, 2 from operation) select b from w x where x.a = 'ok'", [{"b": 2}]),
+    ("select upper(outcome) as x from operation where outcome in ('ok', 'error')", [{"x": "OK"}]),
+    (
+        "select a.outcome from operation as a, operation b where a.operation_id = b.operation_id",
+        [{"outcome": "ok"}],
+    ),
+    ("select x.n from (select count(*) as n from operation) x", [{"n": 1}]),
+    ("select case when outcome = 'ok' then 1 else 0 end as x from operation /* why */", [{"x": 1}]),
+    ("select message from dolt_log limit 1", [{"message": "m\n\nrows: 1"}]),
+    ("select row_number() over (order by operation_id) as n from operation", [{"n": 1}]),
+    ("select replace('a', 'a', 'b') as x union all select 'c'", [{"x": "b"}, {"x": "c"}]),
+    (
+        "SELECT o.at IS NOT NULL AS x FROM operation o LEFT JOIN attempt a ON a.operation_id = o.operation_id",
+        [{"x": 1}],
+    ),
+]
+
+
+async def test_honest_sql_is_answered(store: Store) -> None:
+    store.history.append(operation(1))
+    await store.commit()
+    for text, expected in HONEST:
+        assert (text, await store.sql(text)) == (text, expected)
+
+
+async def test_explain_is_answered(store: Store) -> None:
+    assert await store.sql("explain select * from operation where operation_id = 5")
+
+
+async def test_a_question_about_what_is_not_there_names_the_nearest(store: Store) -> None:
+    for query, nearest in (
+        (FrameQuery(table="oparation"), "operation"),
+        (FrameQuery(table="calls", where=[Condition("profle", "eq", "x")]), "profile"),
+    ):
+        with pytest.raises(UsageError) as caught:
+            store.history.query(query)
+        assert caught.value.nearest == nearest
+    with pytest.raises(UsageError):
+        await rows_of(store.history.stream("diff", a="HEAD", b="HEAD", table="nope"))
+
+
+async def test_large_values_pass_and_are_cut_into_small_pieces(store: Store) -> None:
+    text = "x" * 1_000_000
+    store.history.append(
+        *(
+            Exchange(exchange_id=n, at=at(n), operation_id=1, attempt_id=n, request=text, response="r")
+            for n in range(1, 4)
+        )
+    )
+    pieces = [piece async for piece in store.history.query(FrameQuery(table="exchange"))]
+    assert max(map(len, pieces)) <= 256 * 1024
+    assert [len(row["request"]) for row in pa.ipc.open_stream(b"".join(pieces)).read_all().to_pylist()] == [
+        1_000_000
+    ] * 3
+
+
+async def test_every_table_takes_a_row(store: Store) -> None:
+    store.history.append(
+        LimitEvent(limit_event_id=1, at=at(1), tier="user", limit_key="ada", resource="tokens", decision="wait"),
+        Note(note_id=2, at=at(2), author="ada", subject="", body="looked into it"),
+    )
+    assert [row["resource"] for row in await store.rows("limit-history")] == ["tokens"]
+    assert [row["body"] for row in await store.rows("note")] == ["looked into it"]
+
+
+def _values(row: Setting) -> tuple[Any, ...]:
+    return tuple(getattr(row, name) for name in row.__struct_fields__)

@@ -1,0 +1,671 @@
+"""Dialect 2: a Dolt sql-server, through PyMySQL.
+
+What is peculiar here:
+
+- A view at a commit is `AS OF '<hash>'` for frames, and a connection to the database `name/<hash>` for free SQL.
+- Free SQL runs in a READ ONLY transaction, as a SELECT-only user where one is set up, behind `sql_guard`.
+- Nothing in the server watches our deadline: `Stop` kills the query from a second connection.
+- After a lost connection a COMMIT may have happened or not: inserting is idempotent, so it is simply done again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import logging
+import re
+import socket
+from collections.abc import Generator, Iterator, Sequence
+from typing import Any, Literal, TypeAlias
+
+import pyarrow as pa
+import pymysql
+import pymysql.converters
+import pymysql.cursors
+
+from tundra_nb.errors import (
+    QueryRefused,
+    RefNotFound,
+    StoreBusy,
+    StoreDamaged,
+    StoreError,
+    StoreUnavailable,
+    TundraError,
+    UsageError,
+)
+from tundra_nb.types import KEY_OF, TABLES
+
+from . import arrow, schema, sql_guard
+from .contract import (
+    SQL_BYTES,
+    SQL_ROWS,
+    WORKING,
+    Commit,
+    Frame,
+    Merge,
+    RefInfo,
+    Rows,
+    Stop,
+    Strategy,
+    TableInfo,
+    TableStat,
+)
+from .protocol import Config
+from .query import FrameQuery, condition, nearest
+from .rules import (
+    EVENT_TABLES,
+    HASH_START,
+    REF,
+    conflict,
+    free_node,
+    known_table,
+    pieces,
+    ref_problem,
+    refuse_newer,
+    refuse_revert_of_events,
+    remote_url,
+    split_rows,
+    sql_problem,
+    summary,
+    valid_name,
+    with_rows,
+)
+from .spool import Place
+
+log = logging.getLogger("tundra.history")
+
+CONNECT_SECONDS = 5
+REVERTING = "tundra_reverting"
+"""The branch on which a revert is made."""
+NO_SUCH_TABLE = 1146
+NO_SUCH_FUNCTION = 1305
+_LOST = {0, 2006, 2013, 2014, 2055}
+_REFUSED = {2002, 2003}
+_DENIED = {1044, 1045, 1142, 1698}
+_READ_ONLY = {1290, 1792, 1836}
+_BAD_ROW = (pymysql.err.DataError, pymysql.err.IntegrityError)
+_EPOCH = dt.datetime(1970, 1, 1)  # noqa: DTZ001 - the server's times are UTC without saying so
+
+Connection: TypeAlias = "pymysql.connections.Connection[pymysql.cursors.Cursor]"
+
+
+class DoltStore:
+    """`contract.EventStore` in one database of a Dolt server."""
+
+    engine = "dolt"
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._owner = config.owner
+        self._inserts = {table: schema.dolt_insert(table) for table in TABLES}
+        self._writer: Connection | None = None
+
+    def __repr__(self) -> str:
+        where = f"{self._config.host}:{self._config.port}/{self._config.database}"
+        return f"<DoltStore {where}: {'open' if self._writer else 'closed'}>"
+
+    # --- writing side ---
+
+    def create(self) -> None:
+        with self._seam(), contextlib.closing(self._connect("")) as db:
+            self._refuse_others(db)
+            _run(db, f"CREATE DATABASE IF NOT EXISTS `{self._config.database}`")
+
+    def open(self, owner: str, node: int) -> int:
+        self._owner = owner
+        with self._seam():
+            writer = self._connect(self._config.database)
+            try:
+                self._refuse_others(writer)
+                self._create_or_check(writer)
+                granted = self._claim(writer, node)
+            except BaseException:
+                writer.close()
+                raise
+        self._writer = writer
+        return granted
+
+    def close(self) -> None:
+        writer, self._writer = self._writer, None
+        if writer is not None and writer.open:
+            with contextlib.suppress(pymysql.MySQLError, OSError):
+                writer.close()
+
+    def place(self) -> Place:
+        with self._seam():
+            rows = _run(self._db, "SELECT segment, position FROM spool_place WHERE owner = %s", self._owner)
+            return Place(*rows[0])
+
+    def write(self, rows: Rows, place: Place) -> int:
+        with self._seam():
+            try:
+                with self._transaction() as cursor:
+                    for table, some in rows.items():
+                        cursor.executemany(self._inserts[table], some)
+                    self._save_place(cursor, place)
+            except _BAD_ROW:
+                return self._write_one_by_one(rows, place)
+            return 0
+
+    def _write_one_by_one(self, rows: Rows, place: Place) -> int:
+        refused = 0
+        with self._transaction() as cursor:
+            for table, some in rows.items():
+                for row in some:
+                    try:
+                        cursor.execute(self._inserts[table], row)
+                    except _BAD_ROW as exc:
+                        refused += 1
+                        log.warning("%s row refused by the database: %s", table, exc)
+            self._save_place(cursor, place)
+        return refused
+
+    def _save_place(self, cursor: pymysql.cursors.Cursor, place: Place) -> None:
+        text = "UPDATE spool_place SET segment = %s, position = %s WHERE owner = %s"
+        cursor.execute(text, (place.segment, place.offset, self._owner))
+
+    def commit(self, message: str, author: str, *, allow_empty: bool = True) -> str | None:
+        with self._seam():
+            changed = _changed(self._db)
+            if not changed and not allow_empty:
+                return None
+            versioned = [table for table in changed if table not in EVENT_TABLES]
+            if versioned:
+                self.commit_events()
+            return self._commit(versioned or changed, message, author)
+
+    def commit_events(self) -> str | None:
+        with self._seam():
+            changed = [table for table in _changed(self._db) if table in EVENT_TABLES]
+            if not changed:
+                return None
+            text, _ = summary(_stat(self._db, "HEAD", WORKING, changed))
+            return self._commit(changed, text, schema.AUTHOR)
+
+    def _commit(self, tables: Sequence[str], message: str, author: str) -> str:
+        _, rows = summary(_stat(self._db, "HEAD", WORKING, tables))
+        for table in tables:
+            _run(self._db, "CALL DOLT_ADD(%s)", table)
+        text = "CALL DOLT_COMMIT('-m', %s, '--author', %s, '--allow-empty')"
+        return self._one(text, with_rows(message, rows), author)
+
+    def branch(self, name: str, ref: str = "HEAD", *, delete: bool = False) -> None:
+        valid_name(name, "branch")
+        with self._seam(name):
+            if delete:
+                self._one("CALL DOLT_BRANCH('-D', %s)", name)
+            else:
+                self._one("CALL DOLT_BRANCH(%s, %s)", name, self.resolve(ref))
+
+    def tag(self, name: str, ref: str = "HEAD", message: str = "", *, delete: bool = False) -> None:
+        valid_name(name, "tag")
+        with self._seam(name):
+            if delete:
+                self._one("CALL DOLT_TAG('-d', %s)", name)
+            else:
+                self._one("CALL DOLT_TAG(%s, %s, '-m', %s)", name, self.resolve(ref), message or name)
+
+    def propose(self, branch: str, rows: Rows, message: str, author: str) -> str:
+        if not any(ref.kind == "branch" and ref.name == branch for ref in self.refs()):
+            self.branch(branch)
+        with self._seam(), contextlib.closing(self._connect(f"{self._config.database}/{branch}")) as db:
+            db.begin()
+            with db.cursor() as cursor:
+                for table, some in rows.items():
+                    cursor.executemany(self._inserts[table], some)
+            db.commit()
+            count = sum(len(some) for some in rows.values())
+            text = "CALL DOLT_COMMIT('-am', %s, '--author', %s, '--allow-empty')"
+            return str(_run(db, text, with_rows(message, count), author)[0][0])
+
+    def merge(self, branch: str, message: str, author: str, strategy: Strategy | None = None) -> Merge:
+        self.resolve(branch)
+        with self._seam():
+            self.commit_events()
+            db = self._db
+            db.autocommit(False)  # with it, a conflict would roll back before it could be seen
+            try:
+                db.begin()
+                text = "CALL DOLT_MERGE(%s, '--no-ff', '-m', %s, '--author', %s)"
+                if _run(db, text, branch, message, author)[0][2]:
+                    conflicts = self._conflicts()
+                    if strategy is None:
+                        return Merge(None, conflicts)
+                    for table in {conflict["table"] for conflict in conflicts}:
+                        _run(db, "CALL DOLT_CONFLICTS_RESOLVE(%s, %s)", f"--{strategy}", table)
+                    _run(db, "CALL DOLT_COMMIT('-Am', %s, '--author', %s)", message, author)
+                db.commit()
+            finally:
+                db.rollback()
+                db.autocommit(True)
+            return Merge(self._one("SELECT DOLT_HASHOF('HEAD')"))
+
+    def _conflicts(self) -> list[dict[str, Any]]:
+        found = []
+        for (table,) in _run(self._db, "SELECT `table` FROM dolt_conflicts"):
+            with self._db.cursor(pymysql.cursors.DictCursor) as cursor:
+                cursor.execute(f"SELECT * FROM dolt_conflicts_{known_table(table)}")  # noqa: S608 - checked name
+                found += [conflict(table, row) for row in cursor.fetchall()]
+        return found
+
+    def revert(self, ref: str, author: str) -> str:
+        commit = self.resolve(ref)
+        with self._seam():
+            self.commit_events()
+            rows = _run(self._db, "SELECT table_name FROM dolt_diff WHERE commit_hash = %s", commit)
+            refuse_revert_of_events(ref, {row[0] for row in rows})
+            # A revert refuses to run beside the uncommitted `spool_place`, a merge does not: so it is made on a branch.
+            self._one("CALL DOLT_BRANCH('-f', %s, 'HEAD')", REVERTING)
+            with contextlib.closing(self._connect(f"{self._config.database}/{REVERTING}")) as db:
+                _run(db, "CALL DOLT_REVERT(%s, '--author', %s)", commit, author)
+            self._one("CALL DOLT_MERGE(%s)", REVERTING)
+            self._one("CALL DOLT_BRANCH('-D', %s)", REVERTING)
+            return self._one("SELECT DOLT_HASHOF('HEAD')")
+
+    def push(self, remote: str) -> None:
+        with self._seam(remote):
+            name = self._remote(remote)
+            for ref in self.refs():
+                self._one("CALL DOLT_PUSH(%s, %s)", name, ref.name)
+
+    def pull(self, remote: str) -> str:
+        with self._seam(remote):
+            self.commit_events()
+            name = self._remote(remote)  # not DOLT_PULL: it refuses to run beside the uncommitted `spool_place`
+            self._one("CALL DOLT_FETCH(%s, %s)", name, schema.MAIN)
+            self._one("CALL DOLT_MERGE(%s, '--author', %s)", f"{name}/{schema.MAIN}", schema.AUTHOR)
+            return self._one("SELECT DOLT_HASHOF('HEAD')")
+
+    def clone(self, remote: str, into: str) -> None:
+        if (into,) in _run(self._db, "SHOW DATABASES"):
+            raise UsageError(problem=f"database {into} exists already", field="into", remedy="Choose another name.")
+        with self._seam(remote):
+            self._one("CALL DOLT_CLONE(%s, %s)", remote_url(remote), into)
+
+    def backup(self, target: str) -> None:
+        with self._seam(target):
+            self.commit_events()
+            self._one("CALL DOLT_BACKUP('sync-url', %s)", remote_url(target))
+
+    def restore(self, source: str) -> None:
+        with self._seam(source):
+            self._one("CALL DOLT_BACKUP('restore', %s, %s, '--force')", remote_url(source), self._config.database)
+            self.close()
+        self.open(self._owner, 0)
+
+    def gc_is_due(self) -> bool:
+        return False  # the server does it by itself
+
+    def gc(self) -> None:
+        with self._seam():
+            self._one("CALL DOLT_GC()")
+
+    # --- reading side ---
+
+    def size(self) -> int:
+        return 0
+
+    def frame(self, query: FrameQuery, stop: Stop) -> Frame:
+        table, made_schema = query.table, schema.arrow_schema(query.table)
+        at = None if query.at in (None, WORKING) else str(query.at)
+        source = table if at is None else f"{table} AS OF '{at}'"
+        where, values = condition(query, "%s")
+        db = self._reader(stop)
+        exists, truncated = True, False
+        try:
+            with self._seam(stop=stop):
+                _run(db, "START TRANSACTION READ ONLY")  # one snapshot for all pieces
+                try:
+                    _run(db, f"SELECT 1 FROM {source} LIMIT 1")  # noqa: S608 - names of ours, a checked hash
+                except pymysql.err.ProgrammingError as exc:
+                    if exc.args[0] != NO_SUCH_TABLE:
+                        raise
+                    exists = False
+                if exists and query.limit is not None:
+                    count = f"SELECT count(*) FROM (SELECT 1 FROM {source} WHERE {where} LIMIT %s) AS some"  # noqa: S608
+                    truncated = _run(db, count, *values, query.limit + 1)[0][0] > query.limit
+        except BaseException:
+            db.close()
+            raise
+
+        def fetch(text: str, given: Sequence[Any]) -> Sequence[Any]:
+            with self._seam(stop=stop):
+                return _run(db, text, *given)[0]
+
+        made = arrow.builders(made_schema, table)
+        parts = pieces(fetch, query, made, stop, source=source, array="json_arrayagg", placeholder="%s")
+        batches = self._batches(db, parts if exists else iter(()), made_schema, made, stop)
+        return Frame(made_schema, batches, {"commit": at, "truncated": truncated})
+
+    def _batches(
+        self,
+        db: Connection,
+        parts: Iterator[list[pa.Array]],
+        made_schema: pa.Schema,
+        made: list[arrow.ColumnBuilder],
+        stop: Stop,
+    ) -> Generator[pa.RecordBatch, None, None]:
+        try:
+            yield arrow.empty_batch(made_schema, made)
+            for arrays in parts:
+                yield pa.record_batch(arrays, schema=made_schema)
+        finally:
+            stop.set_hook(None)
+            _drop(db)
+
+    def sql(self, text: str, at: str | None, limit: int | None, stop: Stop) -> Frame:
+        statement = sql_guard.checked(text, sql_guard.DOLT)
+        most = min(SQL_ROWS, limit) if limit is not None else SQL_ROWS
+        database = self._config.database if at in (None, WORKING) else f"{self._config.database}/{at}"
+        # the server declares numbers in a plan that are none, and the driver would trip over them
+        is_plan = statement.lstrip().lower().startswith("explain")
+        db = self._reader(stop, database, as_reader=True, as_text=is_plan)
+        try:
+            with self._seam(stop=stop, is_sql=True):
+                _run(db, "SET SESSION sql_select_limit = %s", most + 1)
+                _run(db, "START TRANSACTION READ ONLY")
+                cursor = db.cursor(pymysql.cursors.SSCursor)
+                cursor.execute(statement)
+                rows = arrow.LooseRows([entry[0] for entry in cursor.description])
+                truncated = False
+                while not truncated and (some := cursor.fetchmany(min(4096, most - rows.rows + 1))):
+                    if rows.rows + len(some) > most:
+                        some, truncated = some[: most - rows.rows], True
+                    if some:
+                        rows.add(some)
+                    truncated = truncated or rows.bytes > SQL_BYTES
+        finally:
+            stop.set_hook(None)
+            _drop(db)
+        made_schema, batches = rows.result()
+        return Frame(made_schema, (batch for batch in batches), {"commit": at, "truncated": truncated})
+
+    def resolve(self, ref: str | int) -> str:
+        with self._seam(), contextlib.closing(self._reader()) as db:
+            if isinstance(ref, int):
+                moment = _EPOCH + dt.timedelta(microseconds=ref)
+                text = "SELECT commit_hash FROM dolt_log WHERE date <= %s ORDER BY date DESC LIMIT 1"
+                rows = _run(db, text, moment.isoformat(" "))
+                if not rows:
+                    raise RefNotFound(ref=f"{moment:%Y-%m-%dT%H:%M:%SZ}")
+                return str(rows[0][0])
+            if ref == WORKING:
+                return ref
+            if REF.fullmatch(ref):
+                with contextlib.suppress(pymysql.err.OperationalError):
+                    return str(_run(db, "SELECT DOLT_HASHOF(%s)", ref)[0][0])
+                if HASH_START.fullmatch(ref):
+                    rows = _run(db, "SELECT commit_hash FROM dolt_log WHERE commit_hash LIKE %s", ref + "%")
+                    if len(rows) == 1:
+                        return str(rows[0][0])
+        raise RefNotFound(ref=ref, nearest=nearest(ref, [*(known.name for known in self.refs()), "HEAD", schema.MAIN]))
+
+    def log(self, limit: int | None = None, ref: str = "HEAD") -> list[Commit]:
+        start = self.resolve(ref)
+        with self._seam(), contextlib.closing(self._reader()) as db:
+            text = "SELECT commit_hash, date, committer, message FROM dolt_log(%s) LIMIT %s"
+            rows = _run(db, text, start, 1 << 40 if limit is None else limit)
+        return [
+            Commit(row[0], (row[1] - _EPOCH) // dt.timedelta(microseconds=1), row[2], *split_rows(row[3]))
+            for row in rows
+        ]
+
+    def diff(self, a: str, b: str, table: str, stop: Stop) -> Frame:
+        before, after = self.resolve(a), self.resolve(b)
+        made_schema = schema.arrow_diff_schema(known_table(table))
+        made = arrow.builders(made_schema, table)
+        names = ", ".join(name for name in made_schema.names if name != "table")
+        key = KEY_OF[table]
+        text = f"SELECT %s, {names} FROM dolt_diff(%s, %s, %s) ORDER BY coalesce(to_{key}, from_{key})"  # noqa: S608
+        db = self._reader(stop)
+        parts = self._rows(db, text, (table, before, after, table), made, stop)
+        meta = {"from_commit": before, "to_commit": after, "commit": after, "truncated": False}
+        return Frame(made_schema, self._batches(db, parts, made_schema, made, stop), meta)
+
+    def _rows(
+        self, db: Connection, text: str, values: tuple[Any, ...], made: list[arrow.ColumnBuilder], stop: Stop
+    ) -> Iterator[list[pa.Array]]:
+        with self._seam(stop=stop):
+            cursor = db.cursor(pymysql.cursors.SSCursor)
+            cursor.execute(text, values)
+            while rows := cursor.fetchmany(4096):
+                stop.renew()
+                yield [
+                    builder.from_values(column) for builder, column in zip(made, zip(*rows, strict=True), strict=True)
+                ]
+
+    def stat(self, a: str, b: str) -> list[TableStat]:
+        before, after = self.resolve(a), self.resolve(b)
+        with self._seam(), contextlib.closing(self._reader()) as db:
+            return _stat(db, before, after, TABLES)
+
+    def tables(self) -> list[TableInfo]:
+        with self._seam(), contextlib.closing(self._reader()) as db:
+            changed = _changed(db)
+            counts = {table: _run(db, f"SELECT count(*) FROM {table}")[0][0] for table in TABLES}  # noqa: S608
+            return [TableInfo(table, count, table in changed) for table, count in counts.items()]
+
+    def refs(self) -> list[RefInfo]:
+        with self._seam(), contextlib.closing(self._reader()) as db:
+            branches = _run(db, "SELECT name, hash FROM dolt_branches ORDER BY name")
+            tags = _run(db, "SELECT tag_name, tag_hash FROM dolt_tags ORDER BY tag_name")
+        return [RefInfo(n, "branch", h) for n, h in branches] + [RefInfo(n, "tag", h) for n, h in tags]
+
+    def check(self) -> list[str]:
+        """The server has no check of its own: read every table, and every commit's root."""
+        problems = []
+        with self._seam(), contextlib.closing(self._reader()) as db:
+            for text in ("SELECT count(*) FROM dolt_diff", *(f"SELECT max({KEY_OF[t]}) FROM {t}" for t in TABLES)):  # noqa: S608
+                try:
+                    _run(db, text)
+                except (pymysql.err.ProgrammingError, pymysql.err.InternalError) as exc:
+                    problems.append(str(exc.args[-1]))
+        return problems
+
+    # --- inside ---
+
+    @property
+    def _db(self) -> Connection:
+        if self._writer is None:
+            raise StoreUnavailable(problem="the history's database is not open", kind="closed")
+        return self._writer
+
+    def _one(self, text: str, *values: Any) -> str:
+        rows = _run(self._db, text, *values)
+        return str(rows[0][0]) if rows else ""
+
+    def _connect(self, database: str, *, as_reader: bool = False, as_text: bool = False) -> Connection:
+        config = self._config
+        is_other = as_reader and bool(config.reader_user)
+        return pymysql.connect(
+            host=config.host,
+            port=config.port,
+            user=config.reader_user if is_other else config.user,
+            password=config.reader_password if is_other else config.password,
+            database=database or None,
+            charset="utf8mb4",
+            autocommit=True,
+            connect_timeout=CONNECT_SECONDS,
+            conv=dict(pymysql.converters.encoders) if as_text else None,  # type: ignore[arg-type]  # no decoders
+        )
+
+    def _reader(
+        self, stop: Stop | None = None, database: str = "", *, as_reader: bool = False, as_text: bool = False
+    ) -> Connection:
+        """A connection for one request, whose query is killed when `stop` is due."""
+        with self._seam():
+            db = self._connect(database or self._config.database, as_reader=as_reader, as_text=as_text)
+        if stop is not None:
+            number: int = db.thread_id()  # type: ignore[no-untyped-call]
+            stop.set_hook(lambda: self._kill(number, as_reader=as_reader))
+        return db
+
+    def _kill(self, number: int, *, as_reader: bool) -> None:
+        with (
+            contextlib.suppress(pymysql.MySQLError, OSError),
+            contextlib.closing(self._connect(self._config.database, as_reader=as_reader)) as db,
+        ):
+            _run(db, "KILL QUERY %s", number)
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[pymysql.cursors.Cursor]:
+        db = self._db
+        db.begin()
+        try:
+            with db.cursor() as cursor:
+                yield cursor
+            db.commit()
+        except BaseException:
+            with contextlib.suppress(pymysql.MySQLError, OSError):
+                db.rollback()
+            raise
+
+    def _refuse_others(self, db: Connection) -> None:
+        try:
+            _run(db, "SELECT dolt_version()")
+        except pymysql.MySQLError as exc:
+            if exc.args[0] != NO_SUCH_FUNCTION:
+                raise
+            greeting = str(db.get_server_info())  # type: ignore[no-untyped-call]
+            raise self._not_dolt(server_name(greeting)) from exc
+
+    def _not_dolt(self, name: str) -> StoreUnavailable:
+        return StoreUnavailable(
+            problem=f"{self._config.host}:{self._config.port} is {name}, not Dolt",
+            remedy="Point `store.port` at Dolt's server (ours is 3307), or start one with `tundra dolt start`.",
+            kind="not_dolt",
+        )
+
+    def _create_or_check(self, db: Connection) -> None:
+        there = {row[0] for row in _run(db, "SHOW TABLES")}
+        if "meta" not in there:
+            if there - {"spool_place"} - set(TABLES):
+                raise StoreDamaged(
+                    problem=f"database {self._config.database} holds something else",
+                    remedy="Set `store.database` to another name.",
+                    kind="foreign",
+                )
+            for statement in schema.dolt_ddl():
+                _run(db, re.sub("^CREATE TABLE ", "CREATE TABLE IF NOT EXISTS ", statement))
+            _run(db, "CALL DOLT_COMMIT('-Am', 'Create the history', '--author', %s)", schema.AUTHOR)
+        refuse_newer(int(_run(db, "SELECT content FROM meta WHERE name = 'schema_version'")[0][0]))
+        _run(db, schema.LOCAL_DDL)
+
+    def _claim(self, db: Connection, node: int) -> int:
+        mine = _run(db, "SELECT node FROM spool_place WHERE owner = %s", self._owner)
+        if not mine:
+            taken = {row[0] for row in _run(db, "SELECT node FROM spool_place")}
+            mine = ((free_node(node, taken),),)
+            _run(db, "INSERT INTO spool_place VALUES (%s, %s, 0, 0, 0)", self._owner, mine[0][0])
+        return int(mine[0][0])
+
+    def _remote(self, remote: str) -> str:
+        url = remote_url(remote)
+        known = {row[1]: row[0] for row in _run(self._db, "SELECT name, url FROM dolt_remotes")}
+        if remote in known.values():
+            return remote
+        if url not in known:
+            known[url] = f"remote{len(known) + 1}"
+            self._one("CALL DOLT_REMOTE('add', %s, %s)", known[url], url)
+        return str(known[url])
+
+    @contextlib.contextmanager
+    def _seam(self, name: str = "", *, stop: Stop | None = None, is_sql: bool = False) -> Iterator[None]:
+        """Where the driver's and the server's errors become ours."""
+        try:
+            yield
+        except TundraError:
+            raise
+        except (pymysql.MySQLError, OSError) as exc:
+            raise self._translated(exc, name, stop, is_sql) from exc
+
+    def _translated(self, exc: Exception, name: str, stop: Stop | None, is_sql: bool) -> TundraError:
+        number = exc.args[0] if exc.args and isinstance(exc.args[0], int) else 0
+        text = str(exc.args[-1]) if exc.args else str(exc)
+        if stop is not None and stop.is_due:
+            return stop.error()
+        known = self._connection_problem(number, text)
+        if known is not None:
+            return known
+        if is_sql:
+            return QueryRefused(problem=sql_problem(text))
+        if number == 1213:
+            return StoreBusy(problem=f"another client changed the same rows: {text}", kind="conflict")
+        if name:
+            return ref_problem(text, name)
+        return StoreError(problem=f"Dolt refused: {text} ({number})")
+
+    def _connection_problem(self, number: int, text: str) -> StoreUnavailable | None:
+        where = f"{self._config.host}:{self._config.port}"
+        if number in _REFUSED:
+            return StoreUnavailable(
+                problem=f"no server answers at {where}",
+                remedy="`tundra dolt start` runs one; or correct `store.host` and `store.port`.",
+                kind="refused",
+            )
+        if number in _DENIED:
+            name = server_name(_greeting(self._config.host, self._config.port))
+            if name != "MySQL":  # Dolt greets as MySQL does: then it may be Dolt, and the login is what is wrong
+                return self._not_dolt(name)
+            return StoreUnavailable(
+                problem=f"{where} does not let user {self._config.user!r} in: {text}",
+                remedy="Correct `store.user`, and the password in the variable that `store.password_env` names.",
+                kind="access",
+            )
+        if number == 1049:
+            return StoreUnavailable(
+                problem=f"{where} has no database {self._config.database!r}",
+                remedy="`tundra dolt start` makes it on a server of ours; elsewhere: "
+                f"CREATE DATABASE `{self._config.database}`.",
+                kind="unknown_database",
+            )
+        if number in _READ_ONLY or "read only" in text.lower() or "read-only" in text.lower():
+            return StoreUnavailable(
+                problem=f"{where} takes no writes: {text}",
+                remedy="Point the store at the primary, or end the server's read-only mode.",
+                kind="read_only",
+            )
+        if number in _LOST:
+            return StoreUnavailable(problem=f"the connection to {where} was lost: {text}", kind="lost")
+        return None
+
+
+def server_name(greeting: str) -> str:
+    """Which program greets so: MariaDB says its name, MySQL and Dolt do not."""
+    name: Literal["MariaDB", "MySQL"] = "MariaDB" if "mariadb" in greeting.lower() else "MySQL"
+    return name
+
+
+def _greeting(host: str, port: int) -> str:
+    """The version that a server names before any login."""
+    try:
+        with socket.create_connection((host, port), CONNECT_SECONDS) as sock:
+            sock.settimeout(CONNECT_SECONDS)
+            packet = sock.recv(256)
+    except OSError:
+        return ""
+    return packet[5:].split(b"\0", 1)[0].decode("ascii", "replace")
+
+
+def _run(db: Connection, text: str, *values: Any) -> tuple[tuple[Any, ...], ...]:
+    with db.cursor() as cursor:
+        cursor.execute(text, values or None)
+        return tuple(cursor.fetchall())
+
+
+def _drop(db: Connection) -> None:
+    """Close without reading what is left of a result, as a graceful close would."""
+    with contextlib.suppress(pymysql.MySQLError, OSError):
+        db._force_close()  # type: ignore[attr-defined]  # noqa: SLF001 - the driver offers no other way
+
+
+def _changed(db: Connection) -> list[str]:
+    there = {row[0] for row in _run(db, "SELECT table_name FROM dolt_status")}
+    return [table for table in TABLES if table in there]
+
+
+def _stat(db: Connection, before: str, after: str, tables: Any) -> list[TableStat]:
+    names = "table_name, rows_added, rows_deleted, rows_modified, old_row_count, new_row_count"
+    rows = _run(db, f"SELECT {names} FROM dolt_diff_stat(%s, %s)", before, after)  # noqa: S608 - a constant
+    found = {row[0]: TableStat(*row) for row in rows}
+    return [found[table] for table in tables if table in found]
