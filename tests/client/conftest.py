@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import threading
 import time
@@ -65,8 +64,10 @@ def sse(event: str, value: Any) -> bytes:
 class ScriptedDaemon:
     """Answers the daemon's routes from `script`: path → value, error or handler."""
 
-    def __init__(self, socket: Path) -> None:
+    def __init__(self, socket: Path | None = None, port: int = 0) -> None:
         self.socket = socket
+        self.port = port
+        self.tokens: list[str | None] = []
         self.seen: list[tuple[str, str, Any]] = []
         self.script: dict[str, Any] = {}
         self.cancelled = threading.Event()
@@ -76,6 +77,7 @@ class ScriptedDaemon:
     async def _answer(self, request: Request) -> Response:
         body = await request.body()
         target = request.url.path + (f"?{request.url.query}" if request.url.query else "")
+        self.tokens.append(request.headers.get("authorization"))
         self.seen.append((request.method, target, json.loads(body) if body else None))
         found = self.script.get(request.url.path)
         if found is None:
@@ -111,9 +113,8 @@ class ScriptedDaemon:
 
     def start(self) -> None:
         app = Starlette(routes=[Route("/{path:path}", self._answer, methods=["GET", "POST", "DELETE"])])
-        config = uvicorn.Config(
-            app, uds=str(self.socket), log_level="critical", lifespan="off", timeout_graceful_shutdown=0
-        )
+        where: dict[str, Any] = {"uds": str(self.socket)} if self.socket else {"port": self.port}
+        config = uvicorn.Config(app, **where, log_level="critical", lifespan="off", timeout_graceful_shutdown=0)
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._server.run, daemon=True)
         self._thread.start()
@@ -124,8 +125,8 @@ class ScriptedDaemon:
             self._server.should_exit = True
             self._server.force_exit = True
             self._thread.join(10)
-        with contextlib.suppress(FileNotFoundError):
-            self.socket.unlink()
+        if self.socket is not None:
+            self.socket.unlink(missing_ok=True)
 
 
 def errors_response(error: errors.TundraError) -> Response:

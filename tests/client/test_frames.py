@@ -38,7 +38,12 @@ def test_an_empty_frame_has_the_columns_and_dtypes_of_a_full_one(table: str) -> 
     empty = frames.from_arrow(arrow_stream(table, []), table=table)
     row: dict[str, Any] = {}
     for column in columns(table):
-        values: dict[str, Any] = {"category": (*column.values, "x")[0], "text": "x", "long_text": "x", "bool": True}
+        values: dict[str, Any] = {
+            "category": (*column.values, "x")[0],  # noqa: PD011 - not of pandas
+            "text": "x",
+            "long_text": "x",
+            "bool": True,
+        }
         row[column.name] = values.get(column.type, 1)
     full = frames.from_arrow(arrow_stream(table, [row]), table=table)
     assert list(empty.columns) == list(full.columns) == [column.name for column in columns(table)]

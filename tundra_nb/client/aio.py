@@ -15,12 +15,13 @@ from tundra_nb.types import Reply
 
 from . import api, explain
 from .answer import AnswerReader, died, not_yet
-from .call import Answer, Call, Step, read, refusal
+from .call import ATTEMPTS, Answer, Call, Step, read, refusal
 from .endpoints import awaited
 from .link import Link, Place
 from .ptys import AsyncPtys, Run
 from .sse import Event, Parser
 from .versions import AsyncVersions
+from .wire import CONNECT_TIMEOUT
 
 T = TypeVar("T")
 MAX_CONNECTIONS = 256
@@ -185,8 +186,10 @@ class AsyncClient:
             yield place, response
 
     async def _exchange(self, call: Call[Any]) -> tuple[aiohttp.ClientResponse, Place]:
+        """Send a call; a call is sent twice only when it cannot have been processed, as in `Client`."""
         place = self._link.place or await self._find()
-        for attempt in range(2):
+        lost: TundraError | None = None
+        for _ in range(ATTEMPTS):
             session = await self._session_for(place)
             url = f"{'https' if place.is_https else 'http'}://{place.host}{f':{place.port}' if place.port else ''}"
             try:
@@ -195,17 +198,21 @@ class AsyncClient:
                     url + place.prefix + call.target,
                     data=call.payload,
                     headers=call.headers | place.headers,
-                    timeout=aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=call.timeout),
+                    timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT, sock_read=call.timeout),
                 )
             except aiohttp.ClientConnectorError as exc:
-                if attempt or not self._link.can_find_again:
-                    raise self._link.lost(exc) from exc
+                lost = self._link.lost(exc)
+                if not self._link.can_find_again:
+                    raise lost from exc
                 place = await self._find()
             except _GONE as exc:
-                raise self._broken(place, exc) from exc
+                lost = self._broken(place, exc)
+                if not call.is_safe or isinstance(exc, TimeoutError):
+                    raise lost from exc
             else:
                 return response, place
-        raise AssertionError("the loop returns or raises")
+        assert lost is not None
+        raise lost
 
     async def _find(self) -> Place:
         """Find or start the daemon, once for all callers that miss it at the same time."""

@@ -23,6 +23,8 @@ EVENTS = "text/event-stream"
 
 CALL_TIMEOUT = 60.0
 """Seconds of silence of the daemon after which an ordinary call gives up; its own store deadline is 30 s."""
+ATTEMPTS = 3
+"""To send a call, when the daemon has to be found or started anew between them."""
 STREAM_TIMEOUT = 60.0
 """The same for an event stream, which carries a heartbeat every 15 s."""
 

@@ -12,7 +12,7 @@ from tundra_nb.types import Ask, Reply
 from . import api, explain
 from .answer import AnswerReader, died, not_yet
 from .attach import Attachment
-from .call import Answer, Call, Step, read, refusal
+from .call import ATTEMPTS, Answer, Call, Step, read, refusal
 from .endpoints import blocking
 from .link import Link
 from .ptys import Ptys, Run
@@ -22,9 +22,6 @@ from .wire import GONE, Pool, Wire
 
 T = TypeVar("T")
 OnNotice = Callable[[Mapping[str, Any]], None]
-
-ATTEMPTS = 3
-"""To connect, the daemon being found or started anew between them."""
 
 
 class Client:
@@ -269,7 +266,6 @@ class Client:
         place = self._link.place or self._link.find()
         for _ in range(ATTEMPTS):
             wire = self._pool.take(place)
-            was_kept = wire.is_kept
             try:
                 if wire.sock is None:
                     wire.connect()
@@ -285,7 +281,7 @@ class Client:
             except GONE as exc:
                 wire.close()
                 lost = self._broken(exc)
-                if not (was_kept and call.is_safe) or isinstance(exc, TimeoutError):
+                if not call.is_safe or isinstance(exc, TimeoutError):
                     raise lost from exc
             except BaseException:
                 wire.close()

@@ -23,12 +23,11 @@ GONE = (OSError, http.client.HTTPException)
 
 
 class Wire(http.client.HTTPConnection):
-    """One connection to a place; `is_kept` once it has carried an answer."""
+    """One connection to a place."""
 
     def __init__(self, place: Place) -> None:
         super().__init__(place.host, place.port, timeout=CONNECT_TIMEOUT)
         self.place = place
-        self.is_kept = False
 
     def connect(self) -> None:
         if self.place.socket is None:
@@ -88,7 +87,6 @@ class Pool:
 
     def put(self, wire: Wire) -> None:
         """Keep a connection whose answer was read to its end."""
-        wire.is_kept = True
         other: Wire | None = getattr(self._local, "wire", None)
         if other is not None:
             other.close()
