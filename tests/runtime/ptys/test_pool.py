@@ -330,5 +330,5 @@ async def test_cpu_time_counts_as_work_for_the_idle_time(pool: PtyPool) -> None:
     pty = await pool.spawn("while :; do :; done")
     await asyncio.sleep(0.15)
     before = pty.idle_seconds
-    pool._sweep(is_work_looked_at=True)
+    await pool._sweep(is_work_looked_at=True)
     assert pty.idle_seconds < before

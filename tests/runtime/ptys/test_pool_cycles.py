@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import subprocess
 import sys
 import threading
 import time
@@ -68,7 +69,7 @@ async def test_200_sessions_of_12_kinds_ten_at_a_time_leave_nothing(make_pool: C
         await asyncio.gather(*(cycle(number, slots) for number in range(200)))
         assert pool.list() == []
         assert remains(pool) == []
-        pool._sweep(is_work_looked_at=False)
+        await pool._sweep(is_work_looked_at=False)
         assert zombies() == []
         assert (descriptors(), threading.active_count()) == before
 
@@ -124,12 +125,10 @@ async def test_a_release_whose_waiter_is_cancelled_goes_on(pool: PtyPool) -> Non
 async def test_a_straggler_of_a_released_session_is_ended_by_the_sweep(pool: PtyPool, tmp_path: Path) -> None:
     # A process that appears with the mark of a session which no longer exists.
     env = {**os.environ, processes.MARKER: f"{pool._instance}/gone"}
-    child = os.posix_spawn("/bin/sh", ["sh", "-c", "setsid sleep 4711 & exit 0"], env)  # noqa: ASYNC221 - instant
-    os.waitpid(child, 0)  # noqa: ASYNC222 - it exits at once
-    assert len(remains(pool)) == 1
-    pool._sweep(is_work_looked_at=False)
+    script = "setsid sleep 4711 >/dev/null 2>&1 & echo $!"
+    done = subprocess.run(["sh", "-c", script], env=env, capture_output=True, text=True, check=True)  # noqa: ASYNC221
+    straggler = int(done.stdout)
     deadline = time.monotonic() + 5
-    while remains(pool):
+    while (process := processes.look(straggler)) is not None and process.is_alive:
         assert time.monotonic() < deadline
         await asyncio.sleep(0.01)
-    pool._sweep(is_work_looked_at=False)

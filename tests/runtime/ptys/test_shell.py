@@ -202,7 +202,11 @@ CHECKS = [pytest.param("bash", checks, id=f"bash: {name}") for name, checks in B
 
 
 async def run(
-    shell: Shell, cell: str, act: Act | None = None, go: bytes = b"", timeout: float = 10  # noqa: ASYNC109
+    shell: Shell,
+    cell: str,
+    act: Act | None = None,
+    go: bytes = b"",
+    timeout: float = 10,  # noqa: ASYNC109
 ) -> tuple[bytes, CellEnd]:
     """The output and the end of a cell; `act` once `go` was seen."""
     output = b""

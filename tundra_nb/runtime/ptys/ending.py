@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
 
 from . import processes
 from .pty import Pty
@@ -30,30 +29,31 @@ class Ended:
         """Those that could not be ended."""
 
 
-async def end_session(pty: Pty, orphans: Orphans, leaders: Callable[[], set[int]], grace: float) -> Ended:
+async def end_session(pty: Pty, orphans: Orphans, grace: float) -> Ended:
     """Return when everyone is dead and the leader's exit was reported; the leader itself is reaped by the caller."""
     ended = Ended()
     started = time.monotonic()
-    empty, pause = 0, FIRST_PAUSE_SECONDS
+    empty = last_look = 0
+    pause = FIRST_PAUSE_SECONDS
     while True:
-        # In every round: with thousands of zombies unswept, each look would have to read them all.
-        orphans.sweep(leaders())
-        alive = await orphans.members(pty.pid, pty.mark)
+        look = await orphans.snapshot()
+        alive = processes.living([pty.pid, *look.by_session.get(pty.pid, ()), *look.by_mark.get(pty.mark, ())])
         waited = time.monotonic() - started
         if alive:
             empty = 0
             if waited >= grace:
-                processes.kill(alive.values())
+                processes.kill(alive)
             else:
-                processes.hang_up(p for p in alive.values() if (p.pid, p.start) not in ended.seen)
-            ended.seen.update((p.pid, p.start) for p in alive.values())
+                processes.hang_up(p for p in alive if (p.pid, p.start) not in ended.seen)
+            ended.seen.update((p.pid, p.start) for p in alive)
             pause = min(pause * 1.5, LONGEST_PAUSE_SECONDS)
-        else:
+        elif look.number != last_look:
             empty += 1
+            last_look = look.number
             pause = FIRST_PAUSE_SECONDS
         if empty >= LOOKS and pty.exited.is_set():
             return ended
         if waited > grace + GIVE_UP_SECONDS:
-            ended.survivors = sorted(alive)
+            ended.survivors = sorted(p.pid for p in alive)
             return ended
         await asyncio.sleep(pause)

@@ -1,5 +1,6 @@
 """Find the shell's own marks (OSC 133) in its output, also where a chunk ends in the middle of one.
 
+    A   the shell begins its loop, at its start or anew
     B   the shell prompts: a cell broke its loop, it needs healing
     C   a cell begins
     D   a cell has ended, with its exit code
@@ -14,8 +15,8 @@ import re
 from typing import NamedTuple
 
 MAX_MARK_BYTES = 80
-_MARK = re.compile(rb"\x1b\]133;([BCD])(?:;(\d{1,3}))?;t=([0-9a-f]{1,32})\x07")
-_BEGINNING = re.compile(rb"\x1b(?:\](?:1(?:3(?:3(?:;(?:[BCD][0-9a-ft;=]*)?)?)?)?)?)?\Z")
+_MARK = re.compile(rb"\x1b\]133;([ABCD])(?:;(\d{1,3}))?;t=([0-9a-f]{1,32})\x07")
+_BEGINNING = re.compile(rb"\x1b(?:\](?:1(?:3(?:3(?:;(?:[ABCD][0-9a-ft;=]*)?)?)?)?)?)?\Z")
 
 
 class Mark(NamedTuple):

@@ -92,7 +92,7 @@ class PtyPool:
         self._grace = grace
         self._live: dict[str, Pty] = {}
         self._reader = Reader()
-        self._orphans = Orphans(adopter)
+        self._orphans = Orphans(adopter, self._leaders)
         self._instance = f"{os.getpid():x}.{clock.now_us():x}"
         self._ledger = Ledger(folder / "record.json", self._instance, ids, clock, on_event)
         self._last_number = 0
@@ -142,7 +142,7 @@ class PtyPool:
             self._ticker.cancel()
             self._ticker = None
         self._reader.close()
-        self._orphans.sweep(())
+        await self._orphans.snapshot()  # reaps
         self._ledger.write(self._live.values())
 
     async def spawn(
@@ -371,7 +371,7 @@ class PtyPool:
 
     async def _end(self, pty: Pty) -> None:
         had_exited = pty.exited.is_set()
-        ended = await end_session(pty, self._orphans, self._leaders, self._grace)
+        ended = await end_session(pty, self._orphans, self._grace)
         self._reader.remove(pty.master)
         if not pty.exited.is_set():
             pty.mark_exited("lost")
@@ -394,7 +394,7 @@ class PtyPool:
             await asyncio.sleep(SWEEP_SECONDS)
             sweeps += 1
             try:
-                self._sweep(sweeps % WORK_SWEEPS == 0)
+                await self._sweep(is_work_looked_at=sweeps % WORK_SWEEPS == 0)
                 if time.monotonic() - cleaned > RETENTION_SECONDS:
                     cleaned = time.monotonic()
                     days, live = self._settings.transcript_days, frozenset(self._live)
@@ -402,19 +402,20 @@ class PtyPool:
             except Exception:  # noqa: BLE001 - top of a task; logged, and the next sweep is in a second
                 _log.exception("the sweep over PTYs failed; it goes on in a second")
 
-    def _sweep(self, is_work_looked_at: bool) -> None:
-        self._orphans.sweep(self._leaders())
+    async def _sweep(self, *, is_work_looked_at: bool) -> None:
         for pty in self.list():
             # A leader that had closed its terminal may have opened it again.
             if not pty.exited.is_set() and not self._reader.has(pty.master):
                 self._reader.add(pty.master, pty.output)
             if is_work_looked_at and not pty.exited.is_set():
                 pty.note_work(processes.descendants([pty.pid]))
-        for pid in self._orphans.adopted():
-            instance, _, pty_id = processes.marker(pid).partition("/")
+        if not self._live and self._orphans.are_far:
+            return
+        for mark, pids in (await self._orphans.snapshot()).by_mark.items():
+            instance, _, pty_id = mark.partition("/")
             if instance == self._instance and pty_id not in self._live:
-                _log.warning("process %d of the released PTY %s is ended", pid, pty_id)
-                processes.kill(processes.descendants([pid]).values())
+                _log.warning("processes %s of the released PTY %s are ended", pids, pty_id)
+                processes.kill(processes.living(pids))
 
     def _leaders(self) -> set[int]:
         return {pty.pid for pty in self._live.values()}

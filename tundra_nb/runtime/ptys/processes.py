@@ -93,6 +93,11 @@ def descendants(roots: Iterable[int], spare: frozenset[int] = frozenset()) -> di
     return found
 
 
+def living(roots: Iterable[int]) -> list[Process]:
+    """The roots and everything below them, as far as it lives."""
+    return [process for process in descendants(roots).values() if process.is_alive]
+
+
 def marker(pid: int) -> str:
     """Value of the marker in the environment of a process, empty when it has none or may not be read."""
     if not LINUX:
@@ -111,22 +116,6 @@ def all_pids() -> list[int]:
 
         return list(psutil.pids())
     return [int(name) for name in os.listdir("/proc") if name.isdigit()]
-
-
-def members(leader: int, mark: str, orphans: Iterable[int]) -> dict[int, Process]:
-    """All living processes of the session that `leader` began, itself included.
-
-    Args:
-        leader: pid and session id of the session; reaped last, so that the number cannot be given away meanwhile.
-        mark: the session's value of the marker.
-        orphans: candidates that may have left the leader's tree: children of the adopter, or all pids.
-    """
-    roots = [leader]
-    for pid in orphans:
-        process = look(pid)
-        if process is not None and (process.session == leader or marker(pid) == mark):
-            roots.append(pid)
-    return {pid: process for pid, process in descendants(roots).items() if process.is_alive}
 
 
 def send(process: Process, number: int) -> bool:

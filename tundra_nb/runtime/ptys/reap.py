@@ -12,10 +12,13 @@ import contextlib
 import os
 import signal
 import threading
-from collections.abc import Callable, Collection
+import time
+from collections.abc import Callable, Collection, Mapping
 from typing import NamedTuple
 
 from . import processes
+
+SNAPSHOT_SECONDS = 0.002
 
 
 class Exit(NamedTuple):
@@ -74,17 +77,46 @@ class Leader:
         self._on_exit()
 
 
+class Snapshot(NamedTuple):
+    """Adopted processes at one moment, by what tells whose they are."""
+
+    number: int
+    by_session: Mapping[int, list[int]]
+    by_mark: Mapping[str, list[int]]
+
+
 class Orphans:
     """Processes that lost their parent: children of whoever adopts them.
 
     Args:
         adopter: pid of the subreaper above the sessions: the guard, or this process itself; None when there is none,
             then every process of the system is a candidate (and nobody but init reaps).
+        leaders: pids of the open sessions' leaders, which are nobody's orphans.
     """
 
-    def __init__(self, adopter: int | None) -> None:
+    def __init__(self, adopter: int | None, leaders: Callable[[], Collection[int]]) -> None:
         self._known_adopter = adopter
+        self._leaders = leaders
         self._own_session = os.getsid(0)
+        self._snapshot = Snapshot(0, {}, {})
+        self._taken = 0.0
+
+    @property
+    def are_far(self) -> bool:
+        """Nobody adopts for us: a look reads all of /proc."""
+        return self._adopter is None
+
+    async def snapshot(self) -> Snapshot:
+        """Look, at most every two milliseconds: many sessions that end at once share a look. Reaps on the way."""
+        if time.monotonic() - self._taken >= SNAPSHOT_SECONDS:
+            adopter = self._adopter
+            if adopter is None:
+                candidates = await asyncio.to_thread(processes.all_pids)
+            else:
+                candidates = processes.children(adopter)
+            self._snapshot = self._sort(candidates)
+            self._taken = time.monotonic()
+        return self._snapshot
 
     @property
     def _adopter(self) -> int | None:
@@ -92,26 +124,22 @@ class Orphans:
         known = self._known_adopter
         return known if known in (os.getpid(), os.getppid()) else None
 
-    def adopted(self) -> list[int]:
-        """Pids of the adopter's children, sessions' leaders and the daemon itself included; empty without adopter."""
-        adopter = self._adopter
-        return [] if adopter is None else processes.children(adopter)
-
-    async def members(self, leader: int, mark: str) -> dict[int, processes.Process]:
-        """The living processes of a session."""
-        adopter = self._adopter
-        if adopter is None:
-            return await asyncio.to_thread(lambda: processes.members(leader, mark, processes.all_pids()))
-        return processes.members(leader, mark, processes.children(adopter))
-
-    def sweep(self, leaders: Collection[int]) -> None:
-        """Reap adopted zombies, where adopting falls to this process. Its own children share its session: not these."""
-        if self._known_adopter != os.getpid():
-            return
-        for pid in processes.children(os.getpid()):
-            if pid in leaders:
+    def _sort(self, candidates: Collection[int]) -> Snapshot:
+        own_pid = os.getpid()
+        known = {own_pid, *self._leaders()}
+        by_session: dict[int, list[int]] = {}
+        by_mark: dict[str, list[int]] = {}
+        for pid in candidates:
+            if pid in known:
                 continue
             process = processes.look(pid)
-            if process is not None and not process.is_alive and process.session != self._own_session:
+            if process is None or process.session == self._own_session:
+                continue  # children of our own share our session
+            if process.is_alive:
+                by_session.setdefault(process.session, []).append(pid)
+                if mark := processes.marker(pid):
+                    by_mark.setdefault(mark, []).append(pid)
+            elif process.parent == own_pid:
                 with contextlib.suppress(ChildProcessError):
                     os.waitpid(pid, os.WNOHANG)
+        return Snapshot(self._snapshot.number + 1, by_session, by_mark)

@@ -9,6 +9,7 @@ blind spots: programs that overwrite their environment, and other users (sudo).
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import signal
 import time
@@ -135,6 +136,7 @@ def end(found: Iterable[Stray]) -> None:
         time.sleep(0.02)
 
 
+@functools.cache
 def _boot() -> str:
     with contextlib.suppress(OSError):
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
@@ -143,6 +145,7 @@ def _boot() -> str:
     return str(int(psutil.boot_time()))
 
 
+@functools.cache
 def _namespace() -> str:
     with contextlib.suppress(OSError):
         return os.readlink("/proc/self/ns/pid")

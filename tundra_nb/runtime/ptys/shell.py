@@ -66,6 +66,8 @@ class Shell:
         self._senders: set[asyncio.Task[None]] = set()
         self._one_at_a_time = asyncio.Lock()
         self._word = ""
+        self._has_started = False
+        self._has_begun = False
         self._is_late = False
 
     def __repr__(self) -> str:
@@ -205,9 +207,14 @@ class Shell:
         """
         viewer, parser = self.pty.viewer(self._viewer.cursor, to_exit=True), MarkParser()
         parser.give_back([self._parser.held])
+        ends = {("D", self._word), ("A", self._session), ("B", self._session)}
+        is_inside = self._has_begun
         while (chunk := await viewer.read()) is not None:
             for piece in parser.feed(chunk.data):
-                if isinstance(piece, Mark) and (piece.kind, piece.word) in (("D", self._word), ("B", self._session)):
+                if not isinstance(piece, Mark):
+                    continue
+                is_inside = is_inside or (piece.kind, piece.word) == ("C", self._word)
+                if is_inside and (piece.kind, piece.word) in ends:
                     ended.set()
                     return
         ended.set()
@@ -227,7 +234,7 @@ class Shell:
 
     async def _pieces(self, word: str, message: bytes) -> AsyncGenerator[bytes | Mark, None]:
         """Output of the cell, then its mark D; no mark when the shell has ended."""
-        is_inside = has_begun = False
+        is_inside = self._has_begun = False
         healings = 0
         interrupts = self.pty.interrupts
         while (chunk := await self._viewer.read()) is not None:
@@ -239,15 +246,18 @@ class Shell:
                 elif piece.kind == "B" and piece.word == self._session:
                     healings += 1
                     await self._heal(healings)
-                    if not has_begun:
-                        # ^C in the middle of reading has lost a part; one that was read whole is skipped.
-                        self._send_soon(message)
                     is_inside = False
+                elif piece.kind == "A" and piece.word == self._session:
+                    is_inside = False
+                    if self._has_started and not self._has_begun:
+                        # ^C in the middle of reading has lost a part; a cell that was read whole is skipped.
+                        self._send_soon(message)
+                    self._has_started = True
                 elif piece.word != word:
                     if is_inside:
                         yield piece.raw
                 elif piece.kind == "C":
-                    is_inside = has_begun = True
+                    is_inside = self._has_begun = True
                     healings = 0
                 elif piece.kind == "D":
                     self._parser.give_back(pieces[number + 1 :])

@@ -9,11 +9,17 @@ if [[ -z ${__tundra_session-} ]]; then
   PS1=$'%{\e]133;B;t='$__tundra_session$'\a%}' PS2= RPS1=
   __tundra_word=
   __tundra_last=
-  __tundra_next() {
-    emulate -L zsh
-    __tundra_code=$1
+  __tundra_options=
+  __tundra_end() {
+    __tundra_code=$1 __tundra_options=
+    [[ ! -o xtrace ]] || __tundra_options+=x
+    [[ ! -o verbose ]] || __tundra_options+=v
+    builtin set +xv
     if [[ -n $__tundra_word ]]; then builtin printf '\e]133;D;%s;t=%s\a' "$1" "$__tundra_word" >/dev/tty; fi
     __tundra_word=
+  }
+  __tundra_read() {
+    emulate -L zsh
     local first= text= second=
     while :; do
       IFS= builtin read -r -d $'\0' -u 9 second || builtin exit 0
@@ -27,12 +33,16 @@ if [[ -z ${__tundra_session-} ]]; then
     __tundra_word=$first __tundra_last=$first __tundra_cell=$text
     builtin printf '\e]133;C;t=%s\a' "$__tundra_word" >/dev/tty
   }
-  __tundra_restore() { [[ -o errexit ]] || return $__tundra_code; }
+  __tundra_begin() {
+    [[ -z $__tundra_options ]] || builtin set "-$__tundra_options"
+    [[ -o errexit ]] || return $__tundra_code
+  }
 else
   command stty echo </dev/tty
 fi
-while { __tundra_next $__tundra_code; } 2>/dev/null; do
-  { __tundra_restore; } 2>/dev/null
+builtin printf '\e]133;A;t=%s\a' "$__tundra_session" >/dev/tty
+while { __tundra_end $__tundra_code; } 2>/dev/null; __tundra_read; do
+  { __tundra_begin; } 2>/dev/null
   builtin eval "$__tundra_cell" 9<&-
   __tundra_code=$?
 done
