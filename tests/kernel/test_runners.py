@@ -30,7 +30,7 @@ def provider(home: Any) -> Iterator[ScriptedProcess]:
 
 
 def notebook_of(*cells: str) -> nbformat.NotebookNode:
-    made = new_notebook(cells=[new_code_cell(cell) for cell in cells])
+    made: nbformat.NotebookNode = new_notebook(cells=[new_code_cell(cell) for cell in cells])
     made.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
     return made
 

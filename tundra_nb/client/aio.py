@@ -15,7 +15,7 @@ from tundra_nb.types import Reply
 
 from . import api, explain
 from .answer import AnswerReader, died, not_yet
-from .call import ATTEMPTS, Answer, Call, Step, read, refusal
+from .call import ATTEMPT_PAUSES, Answer, Call, Step, read, refusal
 from .endpoints import awaited
 from .link import Link, Place
 from .ptys import AsyncPtys, Run
@@ -189,9 +189,11 @@ class AsyncClient:
         """Send a call; a call is sent twice only when it cannot have been processed, as in `Client`."""
         place = self._link.place or await self._find()
         lost: TundraError | None = None
-        for _ in range(ATTEMPTS):
+        for pause in ATTEMPT_PAUSES:
+            if pause:
+                await asyncio.sleep(pause)
             session = await self._session_for(place)
-            url = f"{'https' if place.is_https else 'http'}://{place.host}{f':{place.port}' if place.port else ''}"
+            url = f"{'https' if place.is_https else 'http'}://{place.authority}"
             try:
                 response = await session.request(
                     call.method,

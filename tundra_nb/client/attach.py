@@ -15,6 +15,7 @@ from typing import ClassVar
 
 from tundra_nb.errors import TundraError
 
+from .call import EVENTS
 from .link import Link, Place
 from .wire import GONE, Wire
 
@@ -92,13 +93,12 @@ class Attachment:
         try:
             wire.set_timeout(SILENCE_SECONDS)
             # `none` is no kind of event: the stream carries its hello and heartbeats, and nothing to throw away here
-            wire.request("GET", f"{place.prefix}/api/events?attach={self._who}&kinds=none", headers=place.headers)
-            response = wire.getresponse()
+            response = wire.exchange("GET", f"/api/events?attach={self._who}&kinds=none", {"Accept": EVENTS})
             if response.status != 200 or self._stop.is_set():
                 return False
             self.is_attached.set()
             with contextlib.suppress(*GONE):
-                while response.read1(4096):
+                for _ in response.pieces():
                     pass
             return True
         finally:

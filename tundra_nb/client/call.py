@@ -23,8 +23,9 @@ EVENTS = "text/event-stream"
 
 CALL_TIMEOUT = 60.0
 """Seconds of silence of the daemon after which an ordinary call gives up; its own store deadline is 30 s."""
-ATTEMPTS = 3
-"""To send a call, when the daemon has to be found or started anew between them."""
+ATTEMPT_PAUSES = (0.0, 0.02, 0.1, 0.3, 1.0)
+"""Seconds before each attempt to send a call whose connection fails; a daemon that dies takes a moment to be gone, and
+between attempts it is found or started anew."""
 STREAM_TIMEOUT = 60.0
 """The same for an event stream, which carries a heartbeat every 15 s."""
 

@@ -36,6 +36,12 @@ class Place:
         return self.socket is None
 
     @property
+    def authority(self) -> str:
+        """Host and port, as a Host header and a URL have them."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.port}" if self.port else host
+
+    @property
     def headers(self) -> dict[str, str]:
         return {"Authorization": f"token {self.token}"} if self.token else {}
 
@@ -125,6 +131,10 @@ def place_of_url(url: str, token: str | None) -> Place:
             where="TUNDRA_URL",
             problem="not an http(s) URL",
             remedy="It is the address of a Jupyter server, such as http://127.0.0.1:8888/.",
+        )
+    if token is not None and not (token.isascii() and token.isprintable()):
+        raise ConfigError(
+            where="TUNDRA_TOKEN", problem="has characters that no token has", remedy="Copy it again, without line ends."
         )
     return Place(
         host=parts.hostname,

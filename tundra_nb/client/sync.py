@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from typing import Any, Literal, Self, TypeVar, Unpack, overload
 
@@ -12,13 +13,13 @@ from tundra_nb.types import Ask, Reply
 from . import api, explain
 from .answer import AnswerReader, died, not_yet
 from .attach import Attachment
-from .call import ATTEMPTS, Answer, Call, Step, read, refusal
+from .call import ATTEMPT_PAUSES, Answer, Call, Step, read, refusal
 from .endpoints import blocking
 from .link import Link
 from .ptys import Ptys, Run
 from .sse import Event, Parser
 from .versions import Versions
-from .wire import GONE, Pool, Wire
+from .wire import GONE, Pool, Response, Wire
 
 T = TypeVar("T")
 OnNotice = Callable[[Mapping[str, Any]], None]
@@ -229,17 +230,17 @@ class Client:
     def _send(self, call: Call[T]) -> T:
         wire, response = self._request(call)
         try:
-            answer = Answer(response.status, _lower(response), response.read())
+            answer = Answer(response.status, response.headers, response.read())
         except GONE as exc:
             wire.close()
             raise self._broken(exc) from exc
         except BaseException:
             wire.close()  # an interrupt: the daemon sees the close and cancels
             raise
-        if response.will_close:
-            wire.close()
-        else:
+        if response.keeps_alive:
             self._pool.put(wire)
+        else:
+            wire.close()
         return read(call, answer, bridged=wire.place.is_bridged)
 
     def _events(self, call: Call[Any]) -> Generator[Event, None, None]:
@@ -247,28 +248,28 @@ class Client:
         wire, response = self._request(call)
         try:
             if response.status >= 400:
-                answer = Answer(response.status, _lower(response), response.read())
+                answer = Answer(response.status, response.headers, response.read())
                 raise refusal(answer, bridged=wire.place.is_bridged)
             parser = Parser()
-            while chunk := response.read1(65536):
+            for chunk in response.pieces():
                 yield from parser.feed(chunk)
         except GONE as exc:
             raise self._broken(exc) from exc
         finally:
-            response.close()
             wire.close()
 
-    def _request(self, call: Call[Any]) -> tuple[Wire, Any]:
+    def _request(self, call: Call[Any]) -> tuple[Wire, Response]:
         """Send a call; the answer's head has come when this returns.
 
         A call is sent twice only when it cannot have been processed: no connection was made, or it is a GET.
         """
         place = self._link.place or self._link.find()
-        for _ in range(ATTEMPTS):
+        for pause in ATTEMPT_PAUSES:
+            if pause:
+                time.sleep(pause)
             wire = self._pool.take(place)
             try:
-                if wire.sock is None:
-                    wire.connect()
+                wire.connect()
             except OSError as exc:
                 wire.close()
                 lost = self._link.lost(exc)
@@ -277,7 +278,8 @@ class Client:
                 place = self._link.find()
                 continue
             try:
-                return wire, self._exchange(wire, call)
+                wire.set_timeout(call.timeout)
+                return wire, wire.exchange(call.method, call.target, call.headers, call.payload)
             except GONE as exc:
                 wire.close()
                 lost = self._broken(exc)
@@ -287,13 +289,6 @@ class Client:
                 wire.close()
                 raise
         raise lost
-
-    def _exchange(self, wire: Wire, call: Call[Any]) -> Any:
-        wire.set_timeout(call.timeout)
-        wire.request(
-            call.method, wire.place.prefix + call.target, body=call.payload, headers=call.headers | wire.place.headers
-        )
-        return wire.getresponse()
 
     def _broken(self, exc: Exception) -> TundraError:
         place = self._link.place
@@ -355,7 +350,3 @@ class ReplyStream:
     def close(self) -> None:
         """Close the connection; before the end of the answer this cancels the call."""
         self._events.close()
-
-
-def _lower(response: Any) -> dict[str, str]:
-    return {name.lower(): value for name, value in response.getheaders()}

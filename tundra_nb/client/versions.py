@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeVar
 
-from . import api
-from .call import ARROW, Call, Step, query
+from . import api, frames
+from .call import ARROW, Call, Flow, Step, query
 from .endpoints import Awaiting, Blocking, awaited, blocking
 from .results import Document
 
@@ -35,19 +35,32 @@ def commit(message: str = "") -> Call[str]:
     )
 
 
-def diff(from_ref: str, to_ref: str = "HEAD", table: str | None = None) -> Call[pd.DataFrame]:
+def diff(from_ref: str, to_ref: str = "HEAD", table: str | None = None) -> Flow[pd.DataFrame]:
     """The rows that differ between two states.
 
     Args:
         from_ref: commit, branch, tag or time.
         to_ref: the same.
-        table: one history table; all by default.
+        table: one history table; all in which something differs, one below the other, by default.
 
     Raises:
         RefNotFound: names the nearest.
     """
-    given = query(from_=api.ref(from_ref), to=api.ref(to_ref), table=table)
-    return _frame("diff", "/api/diff", given)
+    if table is not None:
+        one: pd.DataFrame = yield _diff(from_ref, to_ref, table)
+        return one
+    import pandas as pd
+
+    differing: pd.DataFrame = yield stat(from_ref, to_ref)
+    whole = frames.from_rows([], frames.LIVE["diff"], meta={"query": "diff"})
+    for name in differing["table"]:
+        part: pd.DataFrame = yield _diff(from_ref, to_ref, str(name))
+        whole = part if whole.empty else pd.concat([whole, part], ignore_index=True)
+    return whole
+
+
+def _diff(from_ref: str, to_ref: str, table: str) -> Call[pd.DataFrame]:
+    return _frame("diff", "/api/diff", query(from_=api.ref(from_ref), to=api.ref(to_ref), table=table))
 
 
 def stat(from_ref: str, to_ref: str = "HEAD") -> Call[pd.DataFrame]:
