@@ -100,7 +100,7 @@ class ArrowStream(AsyncIterator[bytes]):
     """An Arrow IPC stream under way, in pieces of at most 256 kB; it is asked for when first awaited.
 
     Whoever iterates sets the pace: the worker stops while nobody reads. Closing it, or cancelling the task that awaits
-    it and then closing, breaks off the query.
+    it, breaks off the query.
     """
 
     def __init__(self, history: History, request: Request) -> None:
@@ -127,7 +127,7 @@ class ArrowStream(AsyncIterator[bytes]):
 
     async def _begin(self) -> None:
         self._reader, self._writer = await self._history.ask(self._request)
-        kind, payload = await read_frame(self._reader)
+        kind, payload = await self._read()
         if kind == ERROR:
             await self.aclose()
             raise from_wire(msgspec.json.decode(payload))
@@ -137,10 +137,10 @@ class ArrowStream(AsyncIterator[bytes]):
     async def __anext__(self) -> bytes:
         if self._meta is None:
             await self.meta()
-        if self._is_over or self._reader is None:
+        if self._is_over:
             raise StopAsyncIteration
         try:
-            kind, payload = await read_frame(self._reader)
+            kind, payload = await self._read()
         except (asyncio.IncompleteReadError, ConnectionError):
             await self.aclose()
             raise _lost() from None
@@ -150,6 +150,15 @@ class ArrowStream(AsyncIterator[bytes]):
         if kind == END:
             raise StopAsyncIteration
         raise from_wire(msgspec.json.decode(payload))
+
+    async def _read(self) -> tuple[bytes, bytes]:
+        assert self._reader is not None
+        try:
+            return await read_frame(self._reader)
+        except asyncio.CancelledError:
+            if self._writer is not None:
+                self._writer.close()  # the query ends with the one who waited for it
+            raise
 
     async def aclose(self) -> None:
         """Break off what is not read yet. May be called twice."""
@@ -210,7 +219,7 @@ class History:
         self._identity = await asyncio.to_thread(spools.identity, self._paths.spool)
         self._ids.renumber(self._identity.node)
         await asyncio.to_thread(self._spool.open)
-        interrupted = _interrupted(self._spool.unfinished())
+        interrupted = _interrupted(self._spool)
         for start in range(0, len(interrupted), 1000):
             self._spool.append(*interrupted[start : start + 1000])
         self._state = "starting"
@@ -221,12 +230,13 @@ class History:
         if self._supervisor is None:
             return
         self._is_closing = True
-        if self._state == "ready":
+        if self._state in ("ready", "starting"):
             with contextlib.suppress(TundraError, TimeoutError):
                 async with asyncio.timeout(STOP_SECONDS):
                     await self._call("stop", {})
         if self._control is not None:
-            self._control.close()  # the worker ends when the line does
+            with contextlib.suppress(OSError):
+                self._control.shutdown(socket.SHUT_RDWR)  # the worker ends when the line does
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(STOP_SECONDS):
                 await asyncio.wait([self._supervisor])
@@ -411,6 +421,7 @@ class History:
             fatal = await self._listen(reader)
         finally:
             self._control = None
+            self._set_state("starting")
             ours.close()
             await _close(writer)
             await self._end(process)
@@ -516,27 +527,25 @@ async def _close(writer: asyncio.StreamWriter) -> None:
         await writer.wait_closed()
 
 
-def _interrupted(marks: list[spools.Mark]) -> list[Event]:
+def _interrupted(spool: Spool) -> list[Event]:
     """The rows that an earlier life owes: it died before it could write how these ended."""
     message = "the daemon ended before this did"
-    attempts: dict[int, int] = {}
-    rows: list[Event] = []
-    for mark in marks:
-        if isinstance(mark, AttemptOpened):
-            attempts[mark.operation_id] = max(mark.seq, attempts.get(mark.operation_id, 0))
-            rows.append(
-                Attempt(
-                    attempt_id=mark.attempt_id,
-                    operation_id=mark.operation_id,
-                    seq=mark.seq,
-                    at=mark.at,
-                    profile=mark.profile,
-                    model=mark.model,
-                    outcome="interrupted",
-                    reason="interrupted",
-                    message=message,
-                )
-            )
+    marks = spool.unfinished()
+    rows: list[Event] = [
+        Attempt(
+            attempt_id=mark.attempt_id,
+            operation_id=mark.operation_id,
+            seq=mark.seq,
+            at=mark.at,
+            profile=mark.profile,
+            model=mark.model,
+            outcome="interrupted",
+            reason="interrupted",
+            message=message,
+        )
+        for mark in marks
+        if isinstance(mark, AttemptOpened)
+    ]
     rows += [
         Operation(
             operation_id=mark.operation_id,
@@ -544,7 +553,7 @@ def _interrupted(marks: list[spools.Mark]) -> list[Event]:
             kind=mark.kind,
             requested_model=mark.requested_model,
             outcome="interrupted",
-            attempts=attempts.get(mark.operation_id, 0),
+            attempts=spool.attempts_of(mark.operation_id),
             streamed=mark.streamed,
             user_name=mark.user_name,
             caller=mark.caller,

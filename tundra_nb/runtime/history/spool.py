@@ -86,6 +86,7 @@ class Spool:
         self._broken = False
         self._open_marks: dict[int, int] = {}
         self._unfinished: list[Mark] = []
+        self._attempts: dict[int, int] = {}
 
     def __repr__(self) -> str:
         state = "closed" if self._fd < 0 else f"at {self._segment}:{self._offset}, {len(self._open_marks)} open"
@@ -101,13 +102,19 @@ class Spool:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             left = segments(self._folder)
             marks: dict[int, tuple[Mark, int]] = {}
+            attempts: dict[int, int] = {}
             for number in left:
                 for event in read_segment(self._folder, number):
                     if isinstance(event, OperationOpened | AttemptOpened):
                         marks[_id_of(event)] = (event, number)
                     elif isinstance(event, Operation | Attempt):
                         marks.pop(_id_of(event), None)
+                    if isinstance(event, Attempt | AttemptOpened):
+                        attempts[event.operation_id] = max(event.seq, attempts.get(event.operation_id, 0))
+                    elif isinstance(event, Operation):
+                        attempts.pop(event.operation_id, None)
             self._unfinished = [mark for mark, _ in marks.values()]
+            self._attempts = {key: count for key, count in attempts.items() if key in marks}
             self._open_marks = {key: number for key, (_, number) in marks.items()}
             self._begin_segment(left[-1] + 1 if left else 1)
         except OSError as exc:
@@ -129,6 +136,10 @@ class Spool:
     def unfinished(self) -> list[Mark]:
         """Operations and attempts that an earlier life began and never ended, as found by `open`."""
         return list(self._unfinished)
+
+    def attempts_of(self, operation_id: int) -> int:
+        """How many attempts an unfinished operation had, those that ended included."""
+        return self._attempts.get(operation_id, 0)
 
     def append(self, *events: Event) -> None:
         """Write the events with one system call: all of them are there afterwards, or none.

@@ -152,6 +152,7 @@ class Writer(threading.Thread):
                 if self._drain_to is not None and got:
                     continue
                 self._flush()
+                self._persist(self._store.commit_events)
                 self._persist(lambda: self._store.commit("Left uncommitted at stop", schema.AUTHOR, allow_empty=False))
                 self._tell(at_once=True)
                 return

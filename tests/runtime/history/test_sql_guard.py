@@ -1,0 +1,90 @@
+"""The guard reads SQL as its dialect does: nothing hides in a string, no string looks like a command."""
+
+from __future__ import annotations
+
+import contextlib
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tundra_nb.errors import QueryRefused
+from tundra_nb.runtime.history.sql_guard import DOLT, DOLTLITE, Dialect, checked
+
+ENGINES = pytest.mark.parametrize("dialect", [DOLTLITE, DOLT], ids=lambda dialect: dialect.name)
+
+
+@ENGINES
+def test_a_closing_semicolon_and_comments_are_taken_off(dialect: Dialect) -> None:
+    assert checked("select 1 ; -- the end\n", dialect) == "select 1"
+
+
+@ENGINES
+@pytest.mark.parametrize(
+    "text", ["select 'it''s; drop'", "select 'INTO', 'sleep(1)', '@@x'", "select 1 /* ; drop table x */"]
+)
+def test_strings_and_comments_are_not_commands(dialect: Dialect, text: str) -> None:
+    assert checked(text, dialect) == text.split(" /*", maxsplit=1)[0]
+
+
+def test_a_backslash_hides_a_quote_in_one_dialect_only() -> None:
+    text = r"select 'x\'; delete from operation; -- '"
+    assert checked(text, DOLT) == text
+    with pytest.raises(QueryRefused):
+        checked(text, DOLTLITE)
+
+
+def test_a_double_quoted_word_is_a_name_in_one_dialect_and_a_string_in_the_other() -> None:
+    assert checked('select "sleep(1)"', DOLT)
+    with pytest.raises(QueryRefused, match="not allowed"):
+        checked('select "sleep"(1)', DOLTLITE)
+
+
+def test_two_dashes_without_a_space_are_no_comment_for_mysql() -> None:
+    assert checked("select 1--1", DOLT) == "select 1--1"
+    assert checked("select 1--1", DOLTLITE) == "select 1"
+
+
+@ENGINES
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("delete from operation", "must begin with SELECT, WITH or EXPLAIN, not 'delete'"),
+        ("select 1; select 2", "only one statement"),
+        ("select slep(1)", r"function slep\(\) is not allowed"),
+        ("select * from oparation", "did you mean 'operation'"),
+        ("select * from other.operation", "'other.operation' is not a table of the history"),
+        ("select * from (((operation join mysql.user)))", "mysql.user"),
+        ("select 'open", "cannot read the statement at"),
+        ("select 1)", "no opening one"),
+        ("select " + "1," * 40_000 + "1", "longer than"),
+        ("select 1\0", "NUL"),
+    ],
+)
+def test_a_refusal_says_what_is_in_the_way(dialect: Dialect, text: str, says: str) -> None:
+    with pytest.raises(QueryRefused, match=says):
+        checked(text, dialect)
+
+
+@ENGINES
+@given(text=st.text(max_size=200))
+def test_any_text_is_either_passed_or_refused(dialect: Dialect, text: str) -> None:
+    with contextlib.suppress(QueryRefused):
+        checked(text, dialect)
+
+
+@ENGINES
+@given(inside=st.text(st.characters(exclude_characters="'\\\0", codec="utf-8"), max_size=40))
+def test_any_text_in_a_string_is_passed(dialect: Dialect, inside: str) -> None:
+    assert checked(f"select '{inside}' as x from operation", dialect)
+
+
+@ENGINES
+@given(
+    before=st.sampled_from(["select 1", "select * from operation", "with w as (select 1 a) select * from w"]),
+    gap=st.sampled_from([";", " ; ", "/**/;", ";--\n", "\n;\n", "; /* x */ "]),
+    after=st.sampled_from(["delete from operation", "select 2", "drop table note", "call dolt_gc()"]),
+)
+def test_a_second_statement_never_passes(dialect: Dialect, before: str, gap: str, after: str) -> None:
+    with pytest.raises(QueryRefused):
+        checked(before + gap + after, dialect)
