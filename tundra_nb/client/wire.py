@@ -1,7 +1,7 @@
 """HTTP/1.1 over a Unix socket or TCP: one kept connection per thread.
 
 Why not a library: httpx and aiohttp take 60 to 180 ms to import and `%load_ext` may take 60 in all; the standard
-library's http.client spends 150 µs per call on e-mail headers, five times what the round trip itself takes.
+library's http.client adds 0.16 ms to a round trip of 0.03, because it reads headers as those of an e-mail.
 """
 
 from __future__ import annotations
