@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -26,7 +28,7 @@ FIRST_LINE_CHARACTERS = 60
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Execute, report, open. Returns 1 when a cell failed."""
+    """Execute, report, open. Returns 1 when a cell failed. Each demonstration begins with an empty history."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("notebook", type=Path)
     parser.add_argument("--out", type=Path, required=True, help="folder for the executed copy, settings and data")
@@ -37,17 +39,19 @@ def main(argv: list[str] | None = None) -> int:
     print("starting the local model …", flush=True)
     with LocalModel() as model:
         environ = prepare(out, model.base_url)
+        tundra(environ, "daemon", "stop")
+        shutil.rmtree(out / "data", ignore_errors=True)
         executed = out / args.notebook.name
         failed = execute(args.notebook, executed, environ)
+        calls = json.loads(tundra(environ, "calls", "--json") or "[]")
+        answered = [call for call in calls if call["outcome"] == "ok"]
+        tokens = sum(call["output_tokens"] or 0 for call in answered)
+        print(f"{len(calls)} calls in the history, {len(answered)} of them answered, with {tokens} tokens")
+        print(f"the executed notebook: {executed}", flush=True)
         if not args.headless and not failed:
             print("opening JupyterLab; Ctrl-C ends it", flush=True)
             subprocess.run([sys.executable, "-m", "jupyterlab", str(executed)], env=environ, check=False)
-        subprocess.run(
-            [sys.executable, "-m", "tundra_nb.cli", "daemon", "stop"],
-            env=environ,
-            check=False,
-            stdout=subprocess.DEVNULL,
-        )
+        tundra(environ, "daemon", "stop")
     return 1 if failed else 0
 
 
@@ -56,6 +60,12 @@ def prepare(out: Path, base_url: str) -> dict[str, str]:
     config = out / "tundra.toml"
     config.write_text(SETTINGS.format(base_url=base_url))
     return os.environ | {"TUNDRA_CONFIG": str(config), "TUNDRA_DATA_DIR": str(out / "data")}
+
+
+def tundra(environ: dict[str, str], *args: str) -> str:
+    """What `tundra ARGS` prints."""
+    command = [sys.executable, "-P", "-m", "tundra_nb.cli", *args]
+    return subprocess.run(command, env=environ, check=False, capture_output=True, text=True).stdout
 
 
 def execute(source: Path, target: Path, environ: dict[str, str]) -> bool:
@@ -85,6 +95,9 @@ def execute(source: Path, target: Path, environ: dict[str, str]) -> bool:
         on_cell_start=on_start,
         on_cell_executed=on_end,
     )
+    # a Unix socket: only this user can talk to the kernel
+    manager: Any = client.create_kernel_manager()
+    manager.transport = "ipc"
     error: CellExecutionError | None = None
     try:
         client.execute(env=environ)
@@ -92,7 +105,7 @@ def execute(source: Path, target: Path, environ: dict[str, str]) -> bool:
         error = exc
     nbformat.write(notebook, target)
     outputs = sum(len(cell.outputs) for cell in cells)
-    print(f"{count} cells, {outputs} outputs, {time.monotonic() - began:.1f} s: {target}", flush=True)
+    print(f"{count} cells, {outputs} outputs, {time.monotonic() - began:.1f} s", flush=True)
     if error is not None:
         print(error, file=sys.stderr)
     return error is not None
