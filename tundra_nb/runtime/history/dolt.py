@@ -179,15 +179,15 @@ class DoltStore:
             changed = [table for table in _changed(self._db) if table in EVENT_TABLES]
             if not changed:
                 return None
-            text, _ = summary(_stat(self._db, "HEAD", WORKING, changed))
-            return self._commit(changed, text, schema.AUTHOR)
+            return self._commit(changed, None, schema.AUTHOR)
 
-    def _commit(self, tables: Sequence[str], message: str, author: str) -> str:
-        _, rows = summary(_stat(self._db, "HEAD", WORKING, tables))
+    def _commit(self, tables: Sequence[str], message: str | None, author: str) -> str:
+        """With no message, it says what changed."""
+        counted, rows = summary(_stat(self._db, "HEAD", WORKING, tables))
         for table in tables:
             _run(self._db, "CALL DOLT_ADD(%s)", table)
         text = "CALL DOLT_COMMIT('-m', %s, '--author', %s, '--allow-empty')"
-        return self._one(text, with_rows(message, rows), author)
+        return self._one(text, with_rows(message or counted, rows), author)
 
     def branch(self, name: str, ref: str = "HEAD", *, delete: bool = False) -> None:
         valid_name(name, "branch")

@@ -173,11 +173,11 @@ class DoltliteStore:
             changed = [table for table in self._changed() if table in EVENT_TABLES]
             if not changed:
                 return None
-            text, _ = summary(self._stat("HEAD", WORKING, changed))
-            return self._commit(changed, text, schema.AUTHOR)
+            return self._commit(changed, None, schema.AUTHOR)
 
-    def _commit(self, tables: Sequence[str], message: str, author: str) -> str:
-        _, rows = summary(self._stat("HEAD", WORKING, tables))
+    def _commit(self, tables: Sequence[str], message: str | None, author: str) -> str:
+        """With no message, it says what changed."""
+        counted, rows = summary(self._stat("HEAD", WORKING, tables))
         for table in tables:
             self._db.execute("SELECT dolt_add(?)", (table,)).fetchone()
         return self._one(
