@@ -4,7 +4,7 @@ VENV := .venv
 DEMO := .demo
 HEADLESS ?=
 
-.PHONY: demo test lint smoke bench soak clean python-ok
+.PHONY: demo test lint docs smoke bench soak clean python-ok
 
 python-ok:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -43,6 +43,9 @@ demo: $(DEMO)/.ready ## the quickstart on a real model, then JupyterLab on it (H
 
 smoke: $(DEMO)/.ready ## the installed wheel, away from the source
 	cd / && $(CURDIR)/$(DEMO)/venv/bin/python -P -m tundra_nb.testing.smoke
+
+docs: $(VENV)/.ready ## the pages of the guide that follow from the code
+	$(VENV)/bin/python -m tests.guide.generate
 
 bench: $(VENV)/.ready ## ours beside the peers, as ratios
 	$(VENV)/bin/python -m tests.benchmarks $(ARGS)
