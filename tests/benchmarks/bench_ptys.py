@@ -77,7 +77,7 @@ def quantiles(times: list[float]) -> tuple[float, float]:
     return statistics.median(times) * 1e3, statistics.quantiles(times, n=100)[98] * 1e3
 
 
-# --- spawn -------------------------------------------------------------------------------------------------------------
+# --- spawn ----------------------------------------------------------------------------------------------------------
 
 
 def spawned_by(make: Callable[[], Any], close: Callable[[Any], None]) -> float:
@@ -123,7 +123,7 @@ async def spawn_row(table: Rows, label: str) -> None:
     table.row(f"spawn, {label}, ms", ours, "≤ 1.5", ptyprocess=plain, pexpect=theirs)
 
 
-# --- echo ----------------------------------------------------------------------------------------------------------------
+# --- echo -------------------------------------------------------------------------------------------------------------
 
 
 async def echo(pty: Pty) -> tuple[float, float]:
@@ -201,7 +201,7 @@ class Client:
 
 
 def terminado_terminal(argv: list[str]) -> tuple[Any, Client]:
-    from terminado import UniqueTermManager
+    from terminado import UniqueTermManager  # type: ignore[attr-defined]
 
     manager = UniqueTermManager(shell_command=argv)
     terminal = manager.new_terminal()
@@ -233,7 +233,7 @@ async def terminado_echo() -> tuple[float, float]:
     return quantiles(times)
 
 
-# --- bulk ----------------------------------------------------------------------------------------------------------------
+# --- bulk -------------------------------------------------------------------------------------------------------------
 
 
 def raw_bulk() -> float:
@@ -283,7 +283,7 @@ async def bulk_row(table: Rows) -> None:
     table.row(f"{BULK_MB} MB of output, MB/s", ours, "≥ 50", os_read=raw, terminado=terminado, pexpect=theirs)
 
 
-# --- many ----------------------------------------------------------------------------------------------------------------
+# --- many -------------------------------------------------------------------------------------------------------------
 
 
 async def many_rows(table: Rows) -> None:
