@@ -181,7 +181,7 @@ class DoltliteStore:
         for table in tables:
             self._db.execute("SELECT dolt_add(?)", (table,)).fetchone()
         return self._one(
-            "SELECT dolt_commit('-m', ?, '--author', ?, '--allow-empty')", with_rows(message, rows), author
+            "SELECT dolt_commit('-m', ?, '--author', ?, '--allow-empty')", with_rows(message or counted, rows), author
         )
 
     def branch(self, name: str, ref: str = "HEAD", *, delete: bool = False) -> None:
