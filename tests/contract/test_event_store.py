@@ -656,3 +656,26 @@ async def test_every_table_takes_a_row(store: Store) -> None:
 
 def _values(row: Setting) -> tuple[Any, ...]:
     return tuple(getattr(row, name) for name in row.__struct_fields__)
+
+
+async def test_the_history_of_a_row_tells_each_change_and_a_merge_is_one_step(store: Store) -> None:
+    store.history.append(setting("5"))
+    await store.commit("first")
+    branched = setting("3", seconds=9)
+    await store.history.call(
+        "propose", branch="fix", rows={"setting": [_values(branched)]}, message="on fix", author="Bob <b@x>"
+    )
+    store.history.append(operation(1))
+    await store.commit("events only")
+    merged = await store.history.call("merge", branch="fix", message="merge fix", author="Ada <a@x>")
+    store.history.append(setting("4", seconds=20))
+    rows = await rows_of(store.history.stream("history", table="setting", key=7))
+    assert [(row["message"], row["diff_type"], row["value"]) for row in rows] == [
+        ("first", "added", "5"),
+        ("merge fix", "modified", "3"),
+        (None, "modified", "4"),
+    ]
+    assert [row["commit"] for row in rows][1:] == [merged["commit"], "WORKING"]
+    assert await rows_of(store.history.stream("history", table="setting", key=8)) == []
+    with pytest.raises(UsageError):
+        await rows_of(store.history.stream("history", table="operation"))

@@ -296,6 +296,10 @@ class EventStore(Protocol):
         """What changed between two commits, by table, in the order of `types.TABLES`; unchanged tables are left out."""
         ...
 
+    def history(self, table: str, key: int | None, stop: Stop) -> Frame:
+        """What each commit made of a row, or of all rows, of a table that people change; see `changes`."""
+        ...
+
     def tables(self) -> list[TableInfo]:
         """The history's tables, in the order of `types.TABLES`."""
         ...

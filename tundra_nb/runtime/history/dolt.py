@@ -35,7 +35,7 @@ from tundra_nb.errors import (
 )
 from tundra_nb.types import KEY_OF, TABLES
 
-from . import arrow, schema, sql_guard
+from . import arrow, changes, schema, sql_guard
 from .contract import (
     SQL_BYTES,
     SQL_ROWS,
@@ -438,6 +438,19 @@ class DoltStore:
         before, after = self.resolve(a), self.resolve(b)
         with self._seam(), contextlib.closing(self._reader()) as db:
             return _stat(db, before, after, TABLES)
+
+    def history(self, table: str, key: int | None, stop: Stop) -> Frame:
+        changes.check_table(table)
+        log = {commit.commit: commit for commit in self.log()}
+        with self._seam(stop=stop), contextlib.closing(self._reader(stop)) as db:
+            head = str(_run(db, "SELECT DOLT_HASHOF('HEAD')")[0][0])
+            ancestors = _run(db, "SELECT commit_hash, parent_hash, parent_index FROM dolt_commit_ancestors")
+            steps = changes.first_parents(head, ancestors)  # type: ignore[arg-type]  # rows of three
+            touched = {row[0] for row in _run(db, "SELECT commit_hash FROM dolt_diff WHERE table_name = %s", table)}
+            text = f"SELECT {changes.diff_columns(table)} FROM dolt_diff(%s, %s, %s)"  # noqa: S608 - checked name
+            return changes.row_history(
+                table, key, steps, touched, log, lambda before, after: _run(db, text, before, after, table)
+            )
 
     def tables(self) -> list[TableInfo]:
         with self._seam(), contextlib.closing(self._reader()) as db:

@@ -32,7 +32,7 @@ from tundra_nb.errors import (
 )
 from tundra_nb.types import KEY_OF, TABLES
 
-from . import arrow, schema, sql_guard
+from . import arrow, changes, schema, sql_guard
 from .contract import (
     SQL_BYTES,
     SQL_ROWS,
@@ -447,6 +447,20 @@ class DoltliteStore:
         before, after = self.resolve(a), self.resolve(b)
         with self._seam(), contextlib.closing(self._reader(None)) as db:
             return _stat(db, before, after, TABLES)
+
+    def history(self, table: str, key: int | None, stop: Stop) -> Frame:
+        changes.check_table(table)
+        log = {commit.commit: commit for commit in self.log()}
+        with self._seam(stop=stop), contextlib.closing(self._reader(None, stop)) as db:
+            head = str(db.execute("SELECT dolt_hashof('HEAD')").fetchone()[0])
+            ancestors = db.execute("SELECT commit_hash, parent_hash, parent_index FROM dolt_commit_ancestors")
+            steps = changes.first_parents(head, ancestors.fetchall())
+            touching = db.execute("SELECT commit_hash FROM dolt_diff WHERE table_name = ?", (table,))
+            touched = {row[0] for row in touching.fetchall()}
+            text = f"SELECT {changes.diff_columns(table)} FROM dolt_diff_{table}(?, ?)"  # noqa: S608 - checked name
+            return changes.row_history(
+                table, key, steps, touched, log, lambda *states: db.execute(text, states).fetchall()
+            )
 
     def tables(self) -> list[TableInfo]:
         with self._seam(), contextlib.closing(self._reader(None)) as db:

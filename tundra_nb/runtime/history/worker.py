@@ -84,6 +84,7 @@ class Worker:
             "log": lambda p, _: store.log(p.get("limit"), p.get("ref", "HEAD")),
             "resolve": lambda p, _: store.resolve(p["ref"]),
             "stat": lambda p, _: store.stat(p["a"], p["b"]),
+            "history": lambda p, stop: store.history(p["table"], p.get("key"), stop),
             "tables": lambda _p, _s: store.tables(),
             "refs": lambda _p, _s: store.refs(),
             "check": lambda _p, _s: store.check(),
