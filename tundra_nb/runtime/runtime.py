@@ -7,7 +7,7 @@ import contextlib
 import getpass
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any, Self
@@ -16,16 +16,19 @@ from tundra_nb import errors, settings, settings_file
 from tundra_nb.paths import Paths
 from tundra_nb.runtime import in_force
 from tundra_nb.runtime.clock import Clock, Ids, SystemClock
-from tundra_nb.runtime.history.query import FrameQuery
+from tundra_nb.runtime.history.query import Condition, FrameQuery
 from tundra_nb.runtime.history.service import History
 from tundra_nb.runtime.keys import KeyRing
-from tundra_nb.runtime.operations import Operations, Parts, ProfileSlot, limits_for
+from tundra_nb.runtime.operations import Operations, Parts, ProfileSlot, fingerprint
+from tundra_nb.runtime.providers import prices
 from tundra_nb.runtime.providers.provider import Provider
 from tundra_nb.runtime.providers.transport import Transport
 from tundra_nb.runtime.ptys.pool import PtyPool
+from tundra_nb.runtime.reserve import limits_for
 from tundra_nb.runtime.resilience.breaker import Breaker, BreakerChange
 from tundra_nb.runtime.resilience.limiter import Limiter, LimitNotice
 from tundra_nb.runtime.resilience.router import Router
+from tundra_nb.runtime.rows import Journal
 from tundra_nb.runtime.telemetry.bus import EventBus
 from tundra_nb.runtime.telemetry.redact import Redactor
 from tundra_nb.runtime.terminals import Terminals
@@ -33,8 +36,13 @@ from tundra_nb.settings import DeadlineSettings, Loaded, ProfileSettings
 from tundra_nb.types import TABLE_OF, AttemptOpened, ErrorEvent, Event, OperationOpened
 
 RESTORE_SECONDS = 2.0
-"""How long the start waits for the breakers' last states: a store that is down must not keep the daemon down."""
+"""How long the start waits for the breakers' last states: a store that is down must not keep the daemon down. They are
+taken up when the store comes later, too."""
+RESTORE_ROWS = 50
+"""Rows read back per profile. A parked profile is not called, so its breaker's moves do not bury why it is parked."""
 
+PRICES_AFTER_SECONDS = 0.5
+"""How long after the start the price table is read, so that it does not compete with becoming ready."""
 LOCAL_SERVERS = {8000: "vLLM", 8080: "llama.cpp", 11434: "Ollama"}
 """What usually listens on these ports of 127.0.0.1."""
 SETTINGS_POLL_SECONDS = 1.0
@@ -97,7 +105,10 @@ class Runtime:
             adopter=adopter,
         )
         self.terminals = Terminals(pool)
+        self.running: set[int] = set()
+        """Calls under way, by id."""
         self.slots: dict[str, ProfileSlot] = {}
+        self.operations: Operations
         self.router = Router((), loaded.settings.router, self.clock.monotonic)
         self._exits = AsyncExitStack()
 
@@ -110,11 +121,12 @@ class Runtime:
             self.transport = Transport(ca_file=self.environ.get("SSL_CERT_FILE"), environ=self.environ)
             self._exits.push_async_callback(self.transport.aclose)
             self._build(self.loaded)
-            await self._restore()
-            await self.terminals.pool.open()
+            restoring = self._background(self._restore(), "restore")
+            await asyncio.wait((restoring,), timeout=RESTORE_SECONDS)
+            await self.terminals.open()
             self._exits.push_async_callback(self.terminals.aclose)
-            self._follow = asyncio.create_task(self._follow_settings(), name="settings")
-            self._exits.push_async_callback(self._end_following)
+            self._background(self._follow_settings(), "settings")
+            self._background(self._load_prices(), "prices")
         except BaseException:
             await self._exits.aclose()
             raise
@@ -191,6 +203,8 @@ class Runtime:
         """
         self.loaded = loaded
         self._build(loaded)
+        self.terminals.pool.configure(loaded.settings.pty)
+        self.terminals.pool.refresh_secrets()
 
     def _build(self, loaded: Loaded) -> None:
         chosen = loaded.settings
@@ -200,7 +214,11 @@ class Runtime:
             known = self.slots.get(profile.name)
             breaker = known.breaker if known else self._breaker(profile)
             breaker.configure(chosen.breaker)
-            slots[profile.name] = ProfileSlot(profile, self._provider(profile), breaker)
+            slot = slots[profile.name] = ProfileSlot(profile, self._provider(profile), breaker)
+            if known is not None and known.profile == profile:
+                slot.seen, slot.seen_at = known.seen, known.seen_at
+            elif self.router.parked(profile.name) is not None:
+                self.operations.unpark(profile.name, "settings_changed")
         self.slots = slots
         self.router.configure(chosen.profile, chosen.router)
         self.limiter.configure(limit for profile in chosen.profile for limit in limits_for(chosen, profile, ""))
@@ -211,10 +229,8 @@ class Runtime:
                 router=self.router,
                 limiter=self.limiter,
                 keys=self.keys,
-                redactor=self.redactor,
-                record=self.record,
-                ids=self.ids,
-                clock=self.clock,
+                journal=Journal(self.record, self.ids, self.clock, self.redactor, chosen.record.content),
+                running=self.running,
             )
         )
 
@@ -242,6 +258,12 @@ class Runtime:
     def _on_breaker_change(self, change: BreakerChange) -> None:
         self.operations.on_breaker_change(change)
 
+    async def _load_prices(self) -> None:
+        """Have the price table ready before the first priced call needs it; the start itself does not wait for it."""
+        await self.clock.sleep(PRICES_AFTER_SECONDS)
+        if any(profile.kind != "local" for profile in self.loaded.settings.profile):
+            await asyncio.to_thread(prices.load)
+
     async def _follow_settings(self) -> None:
         """Write down what is in force at the start; then put the file in force whenever somebody edits it."""
         user = getpass.getuser()
@@ -261,16 +283,20 @@ class Runtime:
                 _log.error("settings stay as they were: %s", error)
                 self.record_error("daemon", error)
 
-    async def _end_following(self) -> None:
-        self._follow.cancel()
-        await asyncio.gather(self._follow, return_exceptions=True)
+    def _background(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+        """Start a task that is ended, at the latest, when the runtime is."""
+        task = asyncio.create_task(work, name=name)
+
+        async def end() -> None:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+        self._exits.push_async_callback(end)
+        return task
 
     def unavailable(self, name: str) -> errors.TundraError | None:
         """Why a profile would be passed over now: its key is missing, it is parked, or it cools."""
-        variable = self.slots[name].profile.api_key_env
-        if variable and self.keys.get(variable) is None:
-            return errors.KeyMissing(profile=name, variable=variable)
-        return self.router.unavailable(name)
+        return self.operations.refusal(self.slots[name].profile)
 
     async def recheck(self, name: str) -> dict[str, Any]:
         """Ask a profile's provider for its models, and take the profile back in when it answers.
@@ -374,29 +400,35 @@ class Runtime:
 
     async def _restore(self) -> None:
         """Read back open deadlines and parked profiles from the history of before."""
-        try:
-            async with asyncio.timeout(RESTORE_SECONDS):
-                rows = await self.history.rows(FrameQuery(table="breaker_event", newest_first=True, limit=1000))
-        except (errors.TundraError, TimeoutError) as exc:
-            _log.warning("breakers start closed, their last states cannot be read: %s", exc)
-            return
-        now = self.clock.now_us()
-        moved: set[str] = set()
-        parked: set[str] = set()
-        for row in rows:  # newest first: the first word on each matter counts
-            slot = self.slots.get(row["profile"])
-            if slot is None:
-                continue
-            name = slot.profile.name
-            if row["old_state"] == row["new_state"]:
-                if name not in parked and row["parked"] and row["message"]:
-                    self.router.park(name, errors.from_wire(json.loads(row["message"])))
-                parked.add(name)
-            elif name not in moved:
-                moved.add(name)
-                until = row["open_until"]
-                if row["new_state"] == "open" and until is not None and until > now:
-                    slot.breaker.restore((until - now) / 1e6, row["failures"])
+        began = self.clock.now_us()
+        for name, slot in list(self.slots.items()):
+            query = FrameQuery(
+                table="breaker_event",
+                until_us=began,
+                where=[Condition("profile", "eq", name)],
+                newest_first=True,
+                limit=RESTORE_ROWS,
+            )
+            try:
+                self._take_up(slot, await self.history.rows(query))
+            except errors.TundraError as error:
+                _log.warning("the breaker of %s starts closed, its last state cannot be read: %s", name, error)
+
+    def _take_up(self, slot: ProfileSlot, rows: list[dict[str, Any]]) -> None:
+        """Go on from the last rows of a profile, newest first, as if there had been no restart.
+
+        What has happened since the start, when the store came late, counts more.
+        """
+        name = slot.profile.name
+        parking = next((row for row in rows if row["old_state"] == row["new_state"]), None)
+        if parking is not None and parking["parked"] and parking["message"] and self.router.parked(name) is None:
+            told = json.loads(parking["message"])
+            if told.get("settings") == fingerprint(slot.profile):
+                self.router.park(name, errors.from_wire(told))
+        move = next((row for row in rows if row["old_state"] != row["new_state"]), None)
+        if move is not None and move["new_state"] != "closed" and slot.breaker.is_untouched:
+            left = ((move["open_until"] or 0) - self.clock.now_us()) / 1e6
+            slot.breaker.restore(max(0.0, left), move["failures"], move["reason"])
 
 
 def _modified(file: Path) -> tuple[int, int] | None:

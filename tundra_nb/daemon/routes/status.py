@@ -43,7 +43,7 @@ async def card(daemon: Daemon, *, brief: bool = False) -> dict[str, Any]:
         "config_file": str(runtime.loaded.file),
         "engine": runtime.loaded.settings.store.engine,
         "attached": life.attached_by,
-        "running": runtime.operations.running,
+        "running": len(runtime.running),
         "store": msgspec.to_builtins(runtime.history.stats()),
         "profiles": profiles,
         "breakers": [breaker_card(slot) for slot in runtime.slots.values()],

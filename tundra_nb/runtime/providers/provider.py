@@ -199,8 +199,13 @@ class Provider:
 
     def context_tokens(self, model: str | None = None) -> int | None:
         """Size of the context of a model, by default the one this profile asks; None when it is not known yet."""
-        known = self._known.get(model or self.chosen_model or "")
-        return known.context_tokens if known else None
+        model = model or self.chosen_model or ""
+        if (known := self._known.get(model)) is not None:
+            return known.context_tokens
+        if self.profile.kind == "local" or not prices.is_loaded():
+            return None
+        table = prices.listed(self.profile.kind, model, self._base_url)
+        return table.context_tokens if table else None
 
     def _ready(self) -> _Prepared:
         """Wire format, URL and headers, made once per key."""

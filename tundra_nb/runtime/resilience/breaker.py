@@ -142,6 +142,11 @@ class Breaker:
         """A probe is under way."""
         return self._is_probing
 
+    @property
+    def is_untouched(self) -> bool:
+        """Nothing has failed, and nobody has closed it, since it was made."""
+        return self.generation == 0 and self.failures == 0
+
     def admit(self) -> Permit:
         """Let one call through.
 

@@ -1,0 +1,65 @@
+"""What a call takes from the limiter: which buckets, and how many tokens it is reckoned to need."""
+
+from __future__ import annotations
+
+import math
+
+import msgspec
+
+from tundra_nb.runtime.resilience.limiter import Limit
+from tundra_nb.settings import ProfileSettings, Settings, TierSettings
+from tundra_nb.types import Ask, Tier, Usage
+
+DEFAULT_OUTPUT_TOKENS = 256
+"""Output tokens reserved when the caller names no `max_tokens`; real usage settles the difference."""
+BYTES_PER_TOKEN = 4
+"""The usual estimate for text."""
+
+
+def limits_for(settings: Settings, profile: ProfileSettings, user: str) -> list[Limit]:
+    """The buckets that a call of `user` on `profile` goes through: global → user → profile, where switched on.
+
+    `rpm` and `tpm` of a profile stand in for the tier of profiles.
+    """
+    limits = [
+        *_of_tier("global", "global", settings.limits.global_),
+        *_of_tier("user", user, settings.limits.user),
+    ]
+    if profile.rpm is None and profile.tpm is None:
+        return limits + _of_tier("profile", profile.name, settings.limits.profile)
+    if profile.rpm is not None:
+        limits.append(Limit("profile", profile.name, "requests", profile.rpm / 60, max(profile.rpm, 1.0)))
+    if profile.tpm is not None:
+        limits.append(Limit("profile", profile.name, "tokens", profile.tpm / 60, profile.tpm))
+    return limits
+
+
+def _of_tier(tier: Tier, key: str, values: TierSettings) -> list[Limit]:
+    if not values.enabled:
+        return []
+    limits = [Limit(tier, key, "requests", values.rate, values.burst)]
+    if values.tokens_per_minute is not None:
+        limits.append(Limit(tier, key, "tokens", values.tokens_per_minute / 60, values.tokens_per_minute))
+    return limits
+
+
+def estimate_tokens(ask: Ask) -> int:
+    """Tokens to reserve: a quarter of the UTF-8 bytes of the messages, rounded up, and the output asked for."""
+    size = 0
+    rest = []
+    for message in ask.messages:
+        content = message.get("content")
+        if isinstance(content, str):
+            size += len(content) if content.isascii() else len(content.encode())
+        elif content is not None:
+            rest.append(content)
+    if rest or ask.tools:
+        size += len(msgspec.json.encode([rest, ask.tools]))
+    return math.ceil(size / BYTES_PER_TOKEN) + (ask.max_tokens or DEFAULT_OUTPUT_TOKENS)
+
+
+def used_tokens(usage: Usage, reserved: int) -> int:
+    """What to settle with: the real usage, or what was reserved where the provider does not tell."""
+    if usage.input_tokens is None and usage.output_tokens is None:
+        return reserved
+    return (usage.input_tokens or 0) + (usage.output_tokens or 0)

@@ -1,0 +1,359 @@
+"""The rows that calls, limiter, breakers and router leave in the history.
+
+`Journal` writes what concerns no single call; `CallRows` writes one call: a mark when it begins, a mark before each
+request is sent, one row per attempt, one row at its end. Nothing here decides anything.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Mapping
+
+from tundra_nb import errors
+from tundra_nb.runtime.clock import Clock, Ids
+from tundra_nb.runtime.providers import prices
+from tundra_nb.runtime.providers.contract import Answer, Seen
+from tundra_nb.runtime.resilience.breaker import BreakerChange, Permit
+from tundra_nb.runtime.resilience.limiter import LimitNotice, Reservation
+from tundra_nb.runtime.telemetry.redact import Redactor
+from tundra_nb.settings import ProfileSettings
+from tundra_nb.types import (
+    Ask,
+    Attempt,
+    AttemptOpened,
+    BreakerEvent,
+    BreakerState,
+    ErrorEvent,
+    Event,
+    Exchange,
+    LimitEvent,
+    Operation,
+    OperationOpened,
+    Outcome,
+    Reply,
+    Usage,
+)
+
+Record = Callable[..., None]
+"""Takes events, and returns when they are safe."""
+
+_NO_USAGE = Usage()
+
+
+@dataclasses.dataclass(frozen=True)
+class Journal:
+    """Where rows go. `content` is the setting `record.content`."""
+
+    record: Record
+    ids: Ids
+    clock: Clock
+    redactor: Redactor
+    content: str
+
+    def limited(self, notice: LimitNotice, operation_id: int | None) -> None:
+        """A wait, refusal, penalty or correction of the limiter."""
+        self.record(
+            LimitEvent(
+                limit_event_id=self.ids.next(),
+                at=self.clock.now_us(),
+                tier=notice.tier,
+                limit_key=notice.key,
+                resource=notice.resource,
+                decision=notice.decision,
+                requested=notice.requested,
+                remaining=notice.remaining,
+                retry_after_s=notice.retry_after,
+                operation_id=notice.operation_id if notice.operation_id is not None else operation_id,
+            )
+        )
+
+    def breaker_moved(self, change: BreakerChange, operation_id: int | None) -> None:
+        now = self.clock.now_us()
+        self.record(
+            BreakerEvent(
+                breaker_event_id=self.ids.next(),
+                at=now,
+                profile=change.name,
+                old_state=change.old,
+                new_state=change.new,
+                reason=change.reason,
+                failures=change.failures,
+                operation_id=operation_id,
+                open_until=now + int(change.open_for * 1e6) if change.open_for else None,
+            )
+        )
+
+    def parked(
+        self,
+        profile: str,
+        state: BreakerState,
+        failures: int,
+        operation_id: int | None,
+        *,
+        reason: str,
+        error: Mapping[str, object] | None,
+    ) -> None:
+        """A profile was parked because of `error`, or, with None, taken back in."""
+        self.record(
+            BreakerEvent(
+                breaker_event_id=self.ids.next(),
+                at=self.clock.now_us(),
+                profile=profile,
+                old_state=state,
+                new_state=state,
+                reason=reason,
+                failures=failures,
+                operation_id=operation_id,
+                parked=error is not None,
+                message=self.redactor.text(json.dumps(error)) if error is not None else None,
+            )
+        )
+
+
+class Entry:
+    """One attempt under way: what is known of it until its row is written."""
+
+    __slots__ = (
+        "answer",
+        "at",
+        "attempt_id",
+        "backoff",
+        "breaker_state",
+        "cause",
+        "model",
+        "permit",
+        "profile",
+        "reservation",
+        "seen",
+        "seq",
+    )
+
+    def __init__(
+        self,
+        profile: ProfileSettings,
+        *,
+        attempt_id: int,
+        at: int,
+        seq: int,
+        cause: str,
+        breaker_state: BreakerState,
+        backoff: float,
+    ) -> None:
+        self.profile = profile
+        self.attempt_id = attempt_id
+        self.at = at
+        self.seq = seq
+        self.cause = cause
+        self.breaker_state = breaker_state
+        self.backoff = backoff
+        """Seconds of the pause before it."""
+        self.model: str | None = None
+        self.seen = Seen()
+        self.permit: Permit | None = None
+        self.reservation: Reservation | None = None
+        self.answer: Answer | None = None
+
+
+class CallRows:
+    """Writes the rows of one call, and builds its reply from the same facts."""
+
+    def __init__(self, journal: Journal, ask: Ask, user: str) -> None:
+        self._journal = journal
+        self._clock = journal.clock
+        self._ask = ask
+        self._user = user
+        self._at = self._clock.now_us()
+        self.operation_id = journal.ids.next()
+        self.began = self._clock.monotonic()
+        self.waited = 0.0
+        """Seconds spent waiting: for buckets, for cooling profiles, before retries."""
+        self._attempts = 0
+        self._last: Attempt | None = None
+        self._price_at: str | None = None
+
+    def begin(self) -> None:
+        ask = self._ask
+        self._journal.record(
+            OperationOpened(
+                operation_id=self.operation_id,
+                at=self._at,
+                requested_model=ask.model,
+                user_name=self._user,
+                caller=ask.caller,
+                streamed=ask.stream,
+            )
+        )
+
+    def entry(self, profile: ProfileSettings, cause: str, state: BreakerState, backoff: float = 0.0) -> Entry:
+        """The next attempt, at a profile whose breaker is in `state`."""
+        self._attempts += 1
+        return Entry(
+            profile,
+            attempt_id=self._journal.ids.next(),
+            at=self._clock.now_us(),
+            seq=self._attempts,
+            cause=cause,
+            breaker_state=state,
+            backoff=backoff,
+        )
+
+    def sending(self, entry: Entry) -> None:
+        """The request of an attempt is about to be sent."""
+        self._journal.record(
+            AttemptOpened(
+                attempt_id=entry.attempt_id,
+                operation_id=self.operation_id,
+                seq=entry.seq,
+                at=entry.at,
+                profile=entry.profile.name,
+                model=entry.model,
+            )
+        )
+
+    def attempt_ended(self, entry: Entry, outcome: Outcome, error: errors.TundraError | None) -> None:
+        """Write an attempt; the one that was answered, together with the row of the operation."""
+        seen, answer, reservation = entry.seen, entry.answer, entry.reservation
+        usage = answer.usage if answer else _NO_USAGE
+        cost, price_at = self._cost(entry)
+        row = Attempt(
+            attempt_id=entry.attempt_id,
+            operation_id=self.operation_id,
+            seq=entry.seq,
+            at=entry.at,
+            profile=entry.profile.name,
+            model=answer.model if answer else entry.model,
+            outcome=outcome,
+            reason=error.reason if error else "answered",
+            status=seen.status,
+            code=error.code if error else None,
+            retry_after_s=getattr(error, "retry_after", None),
+            limiter_wait_ms=reservation.waited * 1000 if reservation else 0.0,
+            breaker_state=entry.permit.state if entry.permit else entry.breaker_state,
+            first_byte_ms=_ms(seen.sent_at, seen.first_byte_at),
+            latency_ms=_ms(seen.sent_at, self._clock.monotonic()),
+            input_tokens=usage.input_tokens,
+            cached_tokens=usage.cached_tokens,
+            output_tokens=usage.output_tokens,
+            reasoning_tokens=usage.reasoning_tokens,
+            cost_usd=cost,
+            stop_reason=answer.stop_reason if answer else None,
+            cause=entry.cause,
+            backoff_ms=entry.backoff * 1000,
+            bucket_requests=reservation.level_requests if reservation else None,
+            bucket_tokens=reservation.level_tokens if reservation else None,
+            request_id=seen.request_id or (answer.request_id if answer else None),
+            message=self._journal.redactor.text(str(error)) if error else None,
+            limit_headers=json.dumps(seen.headers) if seen.headers else None,
+        )
+        self._last, self._price_at = row, price_at
+        events: list[Event] = [row]
+        content = self._journal.content
+        if seen.request_body and (content == "all" or (content == "errors" and error is not None)):
+            events.append(self._exchange(entry))
+        if outcome == "ok":
+            events.append(self._operation(outcome, row, None))
+        self._journal.record(*events)
+
+    def end(self, outcome: Outcome, error: errors.TundraError) -> None:
+        """Write the last rows of an operation that has no answer."""
+        events: list[Event] = [self._operation(outcome, None, error)]
+        if outcome != "cancelled":
+            events.append(
+                ErrorEvent(
+                    error_id=self._journal.ids.next(),
+                    at=self._clock.now_us(),
+                    source=_source_of(error),
+                    code=error.code,
+                    severity=error.severity,
+                    retryable=error.retryable,
+                    message=self._journal.redactor.text(str(error)),
+                    profile=getattr(error, "profile", None) or None,
+                    operation_id=self.operation_id,
+                    reason=error.reason,
+                )
+            )
+        self._journal.record(*events)
+
+    def reply(self, entry: Entry, failures: Mapping[str, errors.TundraError]) -> Reply:
+        """The reply of the attempt that was answered; `failures` by the profile that gave them."""
+        row, answer, name = self._last, entry.answer, entry.profile.name
+        assert row is not None
+        assert answer is not None
+        return Reply(
+            operation_id=str(self.operation_id),
+            text=answer.text,
+            profile=name,
+            model=answer.model,
+            requested_model=self._ask.model,
+            usage=answer.usage,
+            attempts=self._attempts,
+            cost_usd=row.cost_usd,
+            price_at=self._price_at,
+            stop_reason=answer.stop_reason,
+            tool_calls=list(answer.tool_calls),
+            waited_ms=self.waited * 1000,
+            latency_ms=(self._clock.monotonic() - self.began) * 1000,
+            request_id=row.request_id,
+            failed_over_from=[f"{other}: {error.reason}" for other, error in failures.items() if other != name],
+        )
+
+    def _operation(self, outcome: Outcome, answered: Attempt | None, error: errors.TundraError | None) -> Operation:
+        return Operation(
+            operation_id=self.operation_id,
+            at=self._at,
+            requested_model=self._ask.model,
+            profile=answered.profile if answered else None,
+            model=answered.model if answered else None,
+            outcome=outcome,
+            code=error.code if error else None,
+            attempts=self._attempts,
+            waited_ms=self.waited * 1000,
+            latency_ms=(self._clock.monotonic() - self.began) * 1000,
+            input_tokens=answered.input_tokens if answered else None,
+            output_tokens=answered.output_tokens if answered else None,
+            cached_tokens=answered.cached_tokens if answered else None,
+            reasoning_tokens=answered.reasoning_tokens if answered else None,
+            cost_usd=answered.cost_usd if answered else None,
+            price_at=self._price_at if answered else None,
+            stop_reason=answered.stop_reason if answered else None,
+            streamed=self._ask.stream,
+            user_name=self._user,
+            caller=self._ask.caller,
+            message=self._journal.redactor.text(str(error)) if error else None,
+            retry_after_s=getattr(error, "retry_after", None),
+        )
+
+    def _exchange(self, entry: Entry) -> Exchange:
+        redact = self._journal.redactor.text
+        return Exchange(
+            exchange_id=self._journal.ids.next(),
+            at=self._clock.now_us(),
+            operation_id=self.operation_id,
+            attempt_id=entry.attempt_id,
+            request=redact(entry.seen.request_body.decode(errors="replace")),
+            response=redact(entry.seen.response_body.decode(errors="replace")),
+        )
+
+    @staticmethod
+    def _cost(entry: Entry) -> tuple[float | None, str | None]:
+        answer, profile = entry.answer, entry.profile
+        if answer is None:
+            return None, None
+        if answer.cost_usd is not None:
+            return answer.cost_usd, None
+        return prices.cost(profile.kind, answer.model or entry.model or "", answer.usage, profile.base_url)
+
+
+def _source_of(error: errors.TundraError) -> str:
+    if isinstance(error, errors.LimitExceeded):
+        return "limiter"
+    if isinstance(error, errors.BreakerOpen):
+        return "breaker"
+    if isinstance(error, errors.ProviderError):
+        return "providers"
+    return "router" if isinstance(error, errors.AllProvidersExhausted | errors.ConfigError) else "daemon"
+
+
+def _ms(start: float | None, end: float | None) -> float | None:
+    return (end - start) * 1000 if start is not None and end is not None else None
