@@ -378,6 +378,10 @@ class History:
                 await self._live_once()
             except OSError as exc:
                 self._problem = StoreUnavailable(problem=f"the store worker cannot be started: {exc}", kind="worker")
+            except Exception as exc:  # the top of the task: without it nobody would start a worker ever again
+                log.exception("defect in the supervision of the store worker")
+                problem = f"the store worker was lost by a defect: {type(exc).__name__}"
+                self._problem = StoreUnavailable(problem=problem, kind="worker")
             if self._is_closing:
                 return
             is_short = self._clock.monotonic() - born < SHORT_LIFE_SECONDS
@@ -414,7 +418,7 @@ class History:
         fatal: TundraError | None = None
         try:
             assert process.stdin is not None
-            with contextlib.suppress(ConnectionError):
+            with contextlib.suppress(ConnectionError, RuntimeError):  # dead already: uvloop says so by RuntimeError
                 process.stdin.write(msgspec.json.encode(self._config()))
                 await process.stdin.drain()
                 process.stdin.close()
