@@ -1,17 +1,25 @@
 """Terminals as the daemon offers them: the pool, deadlines of commands, and one persistent shell per notebook.
 
-A shell belongs to an *owner* (a kernel). It does not fall under the idle rule: it ends when its owner has been gone for
-`OWNER_GONE_SECONDS`, so that a reconnecting kernel finds it again.
+command     ends by itself, by its deadline, or by an interrupt that grows harder
+terminal    ends when it has been idle: no output, no input, no CPU time for `pty.idle_seconds`
+shell       belongs to an *owner* (a kernel) and ends when that has been gone for `OWNER_GONE_SECONDS`, so that a
+            reconnecting kernel finds it again
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
+import re
+import signal
 from collections.abc import AsyncGenerator, Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
-from tundra_nb.errors import UsageError
+from tundra_nb.errors import HandleNotFound, TundraError, UsageError
+from tundra_nb.runtime.ptys import leftovers, search, transcript
 from tundra_nb.runtime.ptys.expect import Dialogue
 from tundra_nb.runtime.ptys.pool import PtyPool
 from tundra_nb.runtime.ptys.pty import Pty
@@ -20,6 +28,10 @@ from tundra_nb.runtime.ptys.spawn import Size
 
 OWNER_GONE_SECONDS = 60.0
 """How long a shell outlives the kernel it belongs to."""
+IDLE_LOOK_SECONDS = 1.0
+"""How often the idle rule is applied."""
+
+_log = logging.getLogger("tundra.ptys")
 
 
 class Terminals:
@@ -35,11 +47,21 @@ class Terminals:
         self._owners: dict[str, int] = {}
         self._farewells: dict[str, asyncio.Task[None]] = {}
         self._dialogues: dict[str, Dialogue] = {}
+        self._interrupting: set[asyncio.Task[str]] = set()
+        self._idle_rule: asyncio.Task[None] | None = None
+
+    async def open(self) -> None:
+        """Open the pool and begin to apply the idle rule."""
+        await self.pool.open()
+        self._idle_rule = asyncio.create_task(self._end_idle(), name="ptys.idle")
 
     async def aclose(self) -> None:
         """End everything: deadlines, shells, the pool."""
-        for task in (*self._alarms.values(), *self._farewells.values()):
+        tasks: list[asyncio.Task[Any]] = [*self._alarms.values(), *self._farewells.values(), *self._interrupting]
+        tasks += [self._idle_rule] if self._idle_rule is not None else []
+        for task in tasks:
             task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         await self.pool.aclose()
 
     # --- commands ----------------------------------------------------------------------------------------------------
@@ -82,9 +104,79 @@ class Terminals:
                 await asyncio.wait_for(pty.exited.wait(), seconds)
                 return
             self._timed_out.add(pty.id)
-            await pty.interrupt()
+            await self._end_command(pty)
         finally:
             del self._alarms[pty.id]
+
+    async def interrupt(self, pty_id: str) -> str:
+        """Interrupt what runs in a session; returns the last signal, empty when nothing ran.
+
+        A command and a shell's cell get INT, then TERM, then KILL, until they have ended; a command that is still there
+        then is ended with its whole session. A terminal gets what Ctrl-C would send, once: its programs decide.
+        """
+        pty = self.pool.get(pty_id)
+        for shell in self._shells.values():
+            if shell.pty is pty:
+                return await shell.interrupt()
+        if pty.kind == "terminal":
+            return signal.SIGINT.name if pty.signal_job(signal.SIGINT) else ""
+        return await self._end_command(pty)
+
+    async def _end_command(self, pty: Pty) -> str:
+        last = await pty.interrupt()
+        if not pty.exited.is_set():  # the foreground job was not the leader
+            with contextlib.suppress(HandleNotFound):
+                await self.pool.release(pty.id, "interrupted")
+        return last
+
+    # --- the idle rule -----------------------------------------------------------------------------------------------
+
+    async def _end_idle(self) -> None:
+        while True:
+            limit = self.pool.settings.idle_seconds
+            await asyncio.sleep(min(IDLE_LOOK_SECONDS, limit / 4))
+            for pty in self.pool.list():
+                if pty.kind != "terminal" or pty.exited.is_set() or pty.idle_seconds < limit:
+                    continue
+                self.pool.look_at_work(pty)
+                if pty.idle_seconds >= limit:
+                    _log.info("PTY %s (%s) is ended: idle for %.0f s", pty.id, pty.command, pty.idle_seconds)
+                    with contextlib.suppress(HandleNotFound):
+                        await self.pool.release(pty.id, f"idle for {limit:g} s")
+
+    # --- what is on disk ---------------------------------------------------------------------------------------------
+
+    async def search(self, pattern: str, limit: int) -> search.Found:
+        """Lines of the transcripts, of open sessions too, that match; newest session first."""
+        for pty in self.pool.list():
+            pty.output.flush()
+        return await search.found(self.pool.transcripts, pattern, limit)
+
+    def transcript_of(self, pty_id: str) -> Path:
+        """The transcript of a session that the pool no longer remembers: of an earlier daemon, or long ended.
+
+        Raises:
+            HandleNotFound: retention has deleted it, or there never was one.
+        """
+        path = self.pool.transcripts / f"{pty_id}.out"
+        if not re.fullmatch(r"[0-9a-z]+", pty_id) or not path.exists():
+            self.pool.find(pty_id)  # raises, naming the nearest
+        return path
+
+    def events_of(self, pty_id: str) -> tuple[transcript.Head, list[dict[str, Any]]]:
+        """Times and window sizes of such a session. Reads a file."""
+        return transcript.read_index(self.transcript_of(pty_id).with_suffix(".jsonl"))
+
+    async def clean(self, socket_folder: Path, *, is_dry: bool) -> list[leftovers.Leftover]:
+        """What earlier daemons left; removed unless `is_dry`."""
+        pool = self.pool
+        live = frozenset(pty.id for pty in pool.list())
+        found = await asyncio.to_thread(
+            leftovers.look, pool.transcripts, pool.instance, socket_folder, pool.settings.transcript_days, live
+        )
+        if not is_dry:
+            await asyncio.to_thread(leftovers.remove, found)
+        return found
 
     # --- dialogues ---------------------------------------------------------------------------------------------------
 
@@ -117,17 +209,29 @@ class Terminals:
         Closing the generator before the end interrupts the cell. `fresh` ends the shell of before; so does another
         `program`, and environment or keys can only be given to a new one.
         """
-        shell = await self._shell(
-            owner, program, fresh=fresh, cwd=cwd, env=env, size=size, user=user, with_keys=with_keys
-        )
-        yield shell
-        try:
-            async with contextlib.aclosing(shell.run(cell, timeout)) as pieces:
-                async for piece in pieces:
-                    yield piece
-        finally:
-            if shell.is_busy:
-                await shell.interrupt()
+        with self.owned_by(owner):
+            shell = await self._shell(
+                owner, program, fresh=fresh, cwd=cwd, env=env, size=size, user=user, with_keys=with_keys
+            )
+            yield shell
+            is_over = False
+            try:
+                async with contextlib.aclosing(shell.run(cell, timeout)) as pieces:
+                    async for piece in pieces:
+                        yield piece
+                is_over = True
+            except TundraError:  # refused, or interrupted by its own deadline
+                is_over = True
+                raise
+            finally:
+                if not is_over:
+                    self._interrupt_soon(shell)
+
+    def _interrupt_soon(self, shell: Shell) -> None:
+        """The reader of a cell has gone, perhaps by cancellation: no time to wait for it here."""
+        task = asyncio.create_task(shell.interrupt(), name=f"ptys.interrupt.{shell.pty.id}")
+        self._interrupting.add(task)
+        task.add_done_callback(self._interrupting.discard)
 
     async def _shell(
         self,

@@ -1,8 +1,12 @@
-"""`GET /api/events`: the live feed. Holding it open is what being attached means."""
+"""`GET /api/events`: the live feed. Holding it open is what being attached means.
+
+`attach`: what holds it (kernel, cli, …); `owner`: whose shell lives on while it is open; `kinds`: events wanted.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 
@@ -23,10 +27,12 @@ if TYPE_CHECKING:
 def routes(daemon: Daemon) -> list[BaseRoute]:
     async def feed(request: Request) -> Response:
         who = request.query_params.get("attach", "")
+        owner = request.query_params.get("owner", "")
         kinds = [kind for kind in request.query_params.get("kinds", "").split(",") if kind]
 
         async def body() -> AsyncIterator[bytes]:
-            with daemon.life.attached(who):
+            owning = daemon.runtime.terminals.owned_by(owner) if owner else contextlib.nullcontext()
+            with daemon.life.attached(who), owning:
                 async with daemon.runtime.bus.subscribe(kinds) as subscription:
                     yield sse("hello", {"version": __version__, "api": API, "pid": daemon.life.info.pid})
                     while True:

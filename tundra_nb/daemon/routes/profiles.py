@@ -95,6 +95,7 @@ def routes(daemon: Daemon) -> list[BaseRoute]:
                 for slot in runtime.slots.values():
                     if slot.profile.api_key_env == variable:
                         runtime.operations.unpark(slot.profile.name, "key offered")
+        runtime.terminals.pool.refresh_secrets()
         return json_response({"rows": key_cards(daemon)})
 
     return [

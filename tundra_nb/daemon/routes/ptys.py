@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
@@ -20,11 +21,15 @@ from tundra_nb.runtime.ptys.expect import Pattern
 from tundra_nb.runtime.ptys.pty import Pty
 from tundra_nb.runtime.ptys.shell import CellEnd, Shell
 from tundra_nb.runtime.ptys.spawn import Size
+from tundra_nb.runtime.ptys.transcript import read_file
 
 if TYPE_CHECKING:
     from tundra_nb.daemon.app import Daemon
 
 COLUMNS, ROWS = 80, 24
+BYTES = "application/octet-stream"
+MAX_HITS = 1000
+FILE_CHUNK_BYTES = 1 << 16
 
 
 class SpawnBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
@@ -67,17 +72,24 @@ class SizeBody(msgspec.Struct, forbid_unknown_fields=True):
     columns: int
 
 
-class ExpectBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
-    """Body of `POST …/expect`: wait for one of `patterns`, then send.
+class SecretBody(msgspec.Struct, forbid_unknown_fields=True):
+    """Body of `POST …/secret`: a variable's name and its value, typed only while the terminal does not echo."""
 
-    `EOF` and `TIMEOUT` among the patterns stand for pexpect's. `send_secret` is a variable name and its value: typed
-    only while the terminal does not echo.
-    """
+    name: str
+    value: str
+
+
+class CleanBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """Body of `POST /api/clean`."""
+
+    dry: bool = True
+
+
+class ExpectBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """Body of `POST …/expect`: wait for one of `patterns`. `EOF` and `TIMEOUT` among them stand for pexpect's."""
 
     patterns: list[str]
     timeout: float | None = 30.0
-    send: str | None = None
-    send_secret: tuple[str, str] | None = None
 
 
 def routes(daemon: Daemon) -> list[BaseRoute]:
@@ -114,8 +126,8 @@ def routes(daemon: Daemon) -> list[BaseRoute]:
         return json_response(row(daemon, pty))
 
     async def interrupt(request: Request) -> Response:
-        pty = pool.get(request.path_params["id"])
-        return json_response({"signal": await pty.interrupt()} | row(daemon, pty))
+        sent = await terminals.interrupt(request.path_params["id"])
+        return json_response({"signal": sent} | row(daemon, found(request)))
 
     async def type_text(request: Request) -> Response:
         body = await read_body(request, InputBody)
@@ -132,22 +144,44 @@ def routes(daemon: Daemon) -> list[BaseRoute]:
         special: dict[str, Pattern] = {"EOF": pexpect.EOF, "TIMEOUT": pexpect.TIMEOUT}
         dialogue = terminals.dialogue(request.path_params["id"])
         matched = await dialogue.expect([special.get(pattern, pattern) for pattern in body.patterns], body.timeout)
-        warning = await dialogue.send(body.send) if body.send is not None else ""
-        if body.send_secret is not None:
-            await dialogue.send_secret(*body.send_secret)
-        return json_response(msgspec.structs.asdict(matched) | {"warning": warning})
+        return json_response(msgspec.structs.asdict(matched))
+
+    async def secret(request: Request) -> Response:
+        body = await read_body(request, SecretBody)
+        dialogue = terminals.dialogue(request.path_params["id"])
+        daemon.runtime.redactor.register(body.name, body.value)
+        await dialogue.send_secret(body.name, body.value)
+        return json_response({})
 
     async def transcript(request: Request) -> Response:
-        pty = found(request)
         since = _offset(request)
+        try:
+            pty = found(request)
+        except errors.HandleNotFound:
+            return StreamingResponse(_file(terminals.transcript_of(request.path_params["id"]), since), media_type=BYTES)
         if "text/event-stream" in request.headers.get("accept", ""):
             return _stream(_follow(daemon, pty, since))
-        return StreamingResponse(_bytes(pty, since), media_type="application/octet-stream")
+        return StreamingResponse(_bytes(pty, since), media_type=BYTES)
 
     async def timing(request: Request) -> Response:
-        pty = found(request)
-        head, entries = await asyncio.to_thread(pty.events)
+        try:
+            head, entries = await asyncio.to_thread(found(request).events)
+        except errors.HandleNotFound:
+            head, entries = await asyncio.to_thread(terminals.events_of, request.path_params["id"])
         return json_response({"head": msgspec.to_builtins(head), "events": entries})
+
+    async def search(request: Request) -> Response:
+        limit = request.query_params.get("limit", str(MAX_HITS))
+        if not limit.isdigit() or not 1 <= int(limit) <= MAX_HITS:
+            raise errors.UsageError(problem=f"limit {limit!r} is not a number from 1 to {MAX_HITS:,}", field="limit")
+        hits = await terminals.search(request.query_params.get("pattern", ""), int(limit))
+        return json_response({"rows": json_rows(hits.rows), "truncated": hits.is_cut})
+
+    async def clean(request: Request) -> Response:
+        body = await read_body(request, CleanBody)
+        left = await terminals.clean(daemon.runtime.paths.socket.parent, is_dry=body.dry)
+        rows = [{"kind": one.kind, "name": one.name, "detail": one.detail} for one in left]
+        return json_response({"rows": rows, "removed": not body.dry})
 
     async def cell(request: Request) -> Response:
         body = await read_body(request, CellBody)
@@ -168,12 +202,15 @@ def routes(daemon: Daemon) -> list[BaseRoute]:
     return [
         Route("/api/ptys", listing, methods=["GET"]),
         Route("/api/ptys", spawn, methods=["POST"]),
+        Route("/api/ptys/search", search, methods=["GET"]),
+        Route("/api/clean", clean, methods=["POST"]),
         Route("/api/ptys/{id}", info, methods=["GET"]),
         Route("/api/ptys/{id}", end, methods=["DELETE"]),
         Route("/api/ptys/{id}/interrupt", interrupt, methods=["POST"]),
         Route("/api/ptys/{id}/input", type_text, methods=["POST"]),
         Route("/api/ptys/{id}/size", resize, methods=["POST"]),
         Route("/api/ptys/{id}/expect", expect, methods=["POST"]),
+        Route("/api/ptys/{id}/secret", secret, methods=["POST"]),
         Route("/api/ptys/{id}/transcript", transcript, methods=["GET"]),
         Route("/api/ptys/{id}/events", timing, methods=["GET"]),
         Route("/api/shells/{owner}/cells", cell, methods=["POST"]),
@@ -207,6 +244,13 @@ async def _bytes(pty: Pty, since: int) -> AsyncIterator[bytes]:
         yield chunk.data[: end - chunk.start]
         since = chunk.next
         await asyncio.sleep(0)
+
+
+async def _file(path: Path, since: int) -> AsyncIterator[bytes]:
+    """The same of a session that only its transcript is left of."""
+    while data := await asyncio.to_thread(read_file, path, since, FILE_CHUNK_BYTES):
+        yield data
+        since += len(data)
 
 
 async def _follow(daemon: Daemon, pty: Pty, since: int) -> AsyncIterator[bytes]:

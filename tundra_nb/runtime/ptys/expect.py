@@ -118,7 +118,7 @@ class Dialogue:
                     break
                 if got is None:
                     if searcher.eof_index < 0:
-                        raise HandleNotFound(pty_id=self._pty.id, ended=str(self._pty.exit or self._pty.state))
+                        raise HandleNotFound(pty_id=self._pty.id, ended=self._pty.ending)
                     index = expecter.eof()
                     break
                 self._ahead = got[0]

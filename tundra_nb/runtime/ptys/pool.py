@@ -114,6 +114,19 @@ class PtyPool:
         await self.aclose()
 
     @property
+    def instance(self) -> str:
+        """What the markers of this pool's sessions begin with."""
+        return self._instance
+
+    @property
+    def settings(self) -> PtySettings:
+        return self._settings
+
+    def configure(self, settings: PtySettings) -> None:
+        """Use these settings from now on. Sessions beyond a lowered capacity live on; new ones are refused."""
+        self._settings = settings
+
+    @property
     def transcripts(self) -> Path:
         """Folder of the transcripts, of this and earlier runs."""
         return self._folder / "transcripts"
@@ -228,7 +241,7 @@ class PtyPool:
         """
         pty = self.find(pty_id)
         if pty.id not in self._live:
-            raise HandleNotFound(pty_id=pty_id, ended=str(pty.exit or pty.state))
+            raise HandleNotFound(pty_id=pty_id, ended=pty.ending)
         return pty
 
     def find(self, pty_id: str) -> Pty:
@@ -257,6 +270,11 @@ class PtyPool:
         secrets = self._secrets()
         for pty in self._live.values():
             pty.mask(secrets)
+
+    def look_at_work(self, pty: Pty) -> None:
+        """Bring a session's `idle_seconds` up to date with the CPU time of its processes."""
+        if not pty.exited.is_set():
+            pty.note_work(processes.descendants([pty.pid]))
 
     async def release(self, pty_id: str, reason: str = "") -> None:
         """End every process of a session and free its slot. Cancelling the wait does not stop it.
@@ -365,6 +383,7 @@ class PtyPool:
             self._begin_ending(pty, "")
 
     def _begin_ending(self, pty: Pty, reason: str) -> asyncio.Task[None]:
+        pty.why_ended = reason
         task = asyncio.create_task(self._end(pty), name=reason)
         self._endings[pty.id] = task
         return task
@@ -407,8 +426,8 @@ class PtyPool:
             # A leader that had closed its terminal may have opened it again.
             if not pty.exited.is_set() and not self._reader.has(pty.master):
                 self._reader.add(pty.master, pty.output)
-            if is_work_looked_at and not pty.exited.is_set():
-                pty.note_work(processes.descendants([pty.pid]))
+            if is_work_looked_at:
+                self.look_at_work(pty)
         if not self._live and self._orphans.are_far:
             return
         for mark, pids in (await self._orphans.snapshot()).by_mark.items():

@@ -95,6 +95,8 @@ class Pty:
         self.transcript, self._index = paths
         """File with all output; it survives the session."""
         self.state: PtyState = "running"
+        self.why_ended = ""
+        """Who or what ended it, when it did not end by itself."""
         self.master = master
         self.leader = leader
         self.exited = asyncio.Event()
@@ -128,6 +130,11 @@ class Pty:
     @property
     def exit_signal(self) -> str | None:
         return self.exit.signal if self.exit else None
+
+    @property
+    def ending(self) -> str:
+        """How it ended, and why, in words."""
+        return ", ".join(filter(None, [str(self.exit or self.state), self.why_ended]))
 
     @property
     def end(self) -> int:
@@ -202,7 +209,7 @@ class Pty:
         try:
             return await self._keyboard.type(data)
         except BrokenPipeError:
-            raise HandleNotFound(pty_id=self.id, ended=str(self.exit or self.state)) from None
+            raise HandleNotFound(pty_id=self.id, ended=self.ending) from None
 
     @property
     def interrupts(self) -> int:
@@ -302,4 +309,4 @@ class Pty:
 
     def _check_open(self) -> None:
         if self.exited.is_set():
-            raise HandleNotFound(pty_id=self.id, ended=str(self.exit or self.state))
+            raise HandleNotFound(pty_id=self.id, ended=self.ending)

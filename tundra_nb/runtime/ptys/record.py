@@ -111,7 +111,7 @@ def strays(record: Record) -> list[Stray]:
         instance, _, marked = processes.marker(pid).partition("/")
         pty_id = marked if instance == record.instance else trusted.get(process.session, "")
         if pty_id:
-            found.append(Stray(pid, process.start, pty_id, _command(pid)))
+            found.append(Stray(pid, process.start, pty_id, command_of(pid)))
     return found
 
 
@@ -152,7 +152,8 @@ def _namespace() -> str:
     return ""
 
 
-def _command(pid: int) -> str:
+def command_of(pid: int) -> str:
+    """The command line of a process, empty when it may not be read."""
     with contextlib.suppress(OSError):
         return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()[:200]
     return ""

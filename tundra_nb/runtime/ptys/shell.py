@@ -69,6 +69,8 @@ class Shell:
         self._has_started = False
         self._has_begun = False
         self._is_late = False
+        self._is_over = True
+        """The end of the last cell was seen; not so when its reader has gone away."""
 
     def __repr__(self) -> str:
         return f"<Shell {self.program} {'busy' if self.is_busy else 'idle'} {self.pty!r}>"
@@ -144,7 +146,7 @@ class Shell:
             raise HandleNotFound(pty_id=self.pty.id, ended=str(self.pty.exit))
         word = secrets.token_hex(8)
         done = self._done = asyncio.Event()
-        self._is_late = False
+        self._is_late = self._is_over = False
         with contextlib.suppress(termios.error):  # a program of the last cell may have left the terminal raw
             termios.tcsetattr(self.pty.master, termios.TCSANOW, self._modes)
         message = f"{word}\0{cell}\0{word}\0".encode(errors="surrogateescape")
@@ -161,6 +163,7 @@ class Shell:
                     else:
                         end = CellEnd(piece.code, None, 0.0, is_shell_ended=False)
             done.set()
+            self._is_over = True
             if self._is_late:
                 raise Timeout(deadline="command", seconds=timeout or 0.0)
             if end.is_shell_ended:
@@ -173,8 +176,11 @@ class Shell:
                 alarm.cancel()
 
     async def interrupt(self, patience: float = PATIENCE_SECONDS) -> str:
-        """End the running cell, with more and more force; nothing happens when none runs. Returns the last signal."""
-        if self._done is None or self._done.is_set():
+        """End the running cell, with more and more force; nothing happens when none runs. Returns the last signal.
+
+        Also a cell that goes on without a reader.
+        """
+        if self._is_over or self.is_ended:
             return ""
         ended = asyncio.Event()
         watching = asyncio.create_task(self._watch(ended))

@@ -174,13 +174,21 @@ def _lines(file: Any) -> Iterator[bytes]:
         yield line
 
 
+def old(folder: Path, days: float, keep: frozenset[str] = frozenset()) -> list[Path]:
+    """The transcripts of sessions that have been quiet for `days`."""
+    oldest = time.time() - days * 86_400
+    return [path for path in folder.glob("*.out") if path.stem not in keep and path.stat().st_mtime < oldest]
+
+
+def delete(path: Path) -> None:
+    """Delete a transcript with its index."""
+    path.unlink(missing_ok=True)
+    path.with_suffix(".jsonl").unlink(missing_ok=True)
+
+
 def delete_old(folder: Path, days: float, keep: frozenset[str] = frozenset()) -> int:
     """Delete the transcripts of sessions that have been quiet for `days`; return how many."""
-    oldest = time.time() - days * 86_400
-    deleted = 0
-    for path in folder.glob("*.out"):
-        if path.stem not in keep and path.stat().st_mtime < oldest:
-            path.unlink(missing_ok=True)
-            path.with_suffix(".jsonl").unlink(missing_ok=True)
-            deleted += 1
-    return deleted
+    found = old(folder, days, keep)
+    for path in found:
+        delete(path)
+    return len(found)

@@ -1,0 +1,119 @@
+"""Search over transcripts, in a process of its own: a bad pattern keeps `re` busy for ever, and holds the GIL meanwhile.
+
+    python -P -m tundra_nb.runtime.ptys.search FOLDER LIMIT      pattern on standard input, one JSON line per hit
+
+`found` is the daemon's side: it starts that process and ends it at its deadline.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+
+from tundra_nb.errors import UsageError
+
+from . import transcript
+
+DEADLINE_SECONDS = 10.0
+LINE_CHARACTERS = 2000
+"""Of a hit: progress bars and floods have lines without end."""
+READ_LIMIT_BYTES = 1 << 20
+
+
+class Found(NamedTuple):
+    """Hits, newest session first."""
+
+    rows: list[dict[str, Any]]
+    """`pty_id`, `at` (microseconds), `command`, `offset` (bytes), `line`."""
+    is_cut: bool
+    """There may be more: the limit or the deadline was reached."""
+
+
+def compiled(pattern: str) -> re.Pattern[bytes]:
+    """A pattern over the bytes of a line.
+
+    Raises:
+        UsageError: it is no regular expression.
+    """
+    try:
+        return re.compile(pattern.encode())
+    except re.error as exc:
+        raise UsageError(
+            problem=f"{pattern!r} is not a regular expression: {exc}",
+            field="pattern",
+            remedy="Escape what is meant literally with `re.escape`.",
+        ) from exc
+
+
+async def found(folder: Path, pattern: str, limit: int, deadline: float = DEADLINE_SECONDS) -> Found:
+    """Lines of all transcripts in a folder that match.
+
+    Args:
+        folder: of the transcripts.
+        pattern: a regular expression.
+        limit: at most so many hits.
+        deadline: seconds; what was found by then is returned.
+
+    Raises:
+        UsageError: `pattern` is no regular expression.
+    """
+    compiled(pattern)
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        *("-P", "-m", __name__, str(folder), str(limit)),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        limit=READ_LIMIT_BYTES,
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    rows: list[dict[str, Any]] = []
+    is_late = False
+    try:
+        async with asyncio.timeout(deadline):
+            process.stdin.write(pattern.encode())
+            process.stdin.close()
+            async for line in process.stdout:
+                rows.append(msgspec.json.decode(line))  # noqa: PERF401 - what came before the deadline counts
+    except TimeoutError:
+        is_late = True
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
+    return Found(rows, is_cut=is_late or len(rows) >= limit)
+
+
+def main(folder: Path, limit: int) -> None:
+    """Print the hits."""
+    pattern = compiled(sys.stdin.read())
+    heads: dict[str, transcript.Head | None] = {}
+    for hit in transcript.search(folder, pattern, limit):
+        if hit.pty_id not in heads:
+            heads[hit.pty_id] = _head(folder, hit.pty_id)
+        head = heads[hit.pty_id]
+        row = {
+            "pty_id": hit.pty_id,
+            "at": head.at_us if head else None,
+            "command": head.command if head else None,
+            "offset": hit.offset,
+            "line": hit.line[:LINE_CHARACTERS],
+        }
+        sys.stdout.buffer.write(msgspec.json.encode(row) + b"\n")
+        sys.stdout.buffer.flush()
+
+
+def _head(folder: Path, pty_id: str) -> transcript.Head | None:
+    try:
+        return transcript.read_index(folder / f"{pty_id}.jsonl")[0]
+    except (OSError, msgspec.DecodeError):
+        return None
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), int(sys.argv[2]))
