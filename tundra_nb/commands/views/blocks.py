@@ -71,7 +71,15 @@ class Prose:
     text: str
 
 
-Block = Heading | Facts | Table | Para | Code | Prose
+@dataclasses.dataclass(frozen=True)
+class Picture:
+    """An SVG document; terminals leave it out, so what it shows stands in the blocks beside it too."""
+
+    svg: str
+    alt: str
+
+
+Block = Heading | Facts | Table | Para | Code | Prose | Picture
 
 _CONTROLS = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)?|[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 

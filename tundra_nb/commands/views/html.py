@@ -1,17 +1,18 @@
 """Blocks → HTML that works in untrusted notebooks: no script, no style sheet, nothing loaded, all text escaped.
 
-Untrusted HTML is cleaned by Jupyter, which leaves inline styles of plain values. Colours are of middle lightness, so
-that they can be read on light and on dark ground; everything else inherits the notebook's own.
+Untrusted HTML is cleaned by Jupyter, which leaves inline styles of plain values and images, but no `<svg>`. Colours are
+of middle lightness, so that they can be read on light and on dark ground; everything else inherits the notebook's own.
 """
 
 from __future__ import annotations
 
+import base64
 import functools
 import html
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from .blocks import Block, Cell, Code, Facts, Heading, Para, Prose, Table, clean, tone, words
+from .blocks import Block, Cell, Code, Facts, Heading, Para, Picture, Prose, Table, clean, tone, words
 
 if TYPE_CHECKING:
     from markdown_it import MarkdownIt
@@ -60,20 +61,23 @@ def _render(block: Block) -> str:
             return f'<table style="margin: 0 0 4px 0; border: none">{rows}</table>'
         case Table(head, rows_, right, title):
             return _table(head, rows_, right, title)
+        case Picture(svg, alt):
+            source = f"data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()}"
+            return f'<img alt="{escape(alt)}" src="{source}" style="max-width: 100%; margin: 4px 0">'
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[Cell]], right: frozenset[int], title: str) -> str:
     aligned = ["text-align: right" if index in right else "text-align: left" for index in range(len(head))]
+    styles = [
+        f"{align}; white-space: {'nowrap' if index in right else 'pre-wrap'}" for index, align in enumerate(aligned)
+    ]
     top = "".join(
         f'<th style="{_CELL}; {align}; {_LINE}; opacity: 0.65">{escape(name)}</th>'
         for name, align in zip(head, aligned, strict=True)
     )
     body = "".join(
         "<tr>"
-        + "".join(
-            f'<td style="{_CELL}; {align}; white-space: pre-wrap">{_cell(cell)}</td>'
-            for cell, align in zip(row, aligned, strict=True)
-        )
+        + "".join(f'<td style="{_CELL}; {align}">{_cell(cell)}</td>' for cell, align in zip(row, styles, strict=True))
         + "</tr>"
         for row in rows
     )

@@ -12,7 +12,7 @@ from rich.padding import Padding
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from .blocks import Block, Cell, Code, Facts, Heading, Para, Prose, Styled, Table, clean, tone, words
+from .blocks import Block, Cell, Code, Facts, Heading, Para, Picture, Prose, Styled, Table, clean, tone, words
 
 STYLES = {"good": "green", "warn": "yellow", "bad": "red", "dim": "dim", "strong": "bold"}
 PLAIN_WIDTH = 110
@@ -30,7 +30,9 @@ def show(blocks: Sequence[Block], console: Console) -> None:
         hidden: Sequence[str] = ()
         if isinstance(block, Table) and block.fits:
             block, hidden = _fitted(block, console.width - INDENT)  # noqa: PLW2901 - the same block, narrower
-        console.print(_render(block), soft_wrap=isinstance(block, Code))
+        drawn = _render(block)
+        if drawn is not None:
+            console.print(drawn, soft_wrap=isinstance(block, Code))
         if hidden:
             console.print(_text(Styled(f"{' ' * INDENT}not shown for want of width: {', '.join(hidden)}", "dim")))
 
@@ -51,8 +53,10 @@ def plain(blocks: Sequence[Block]) -> str:
     return "\n".join(line.rstrip() for line in file.getvalue().splitlines())
 
 
-def _render(block: Block) -> RenderableType:
+def _render(block: Block) -> RenderableType | None:
     match block:
+        case Picture():
+            return None
         case Heading(text):
             found = _text(text)
             found.stylize("bold")

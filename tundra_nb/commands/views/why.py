@@ -9,16 +9,18 @@ from tundra_nb.client import explain, times
 from tundra_nb.client.results import Last, Step, Why
 from tundra_nb.errors import UsageError
 
-from .blocks import Block, Cell, Facts, Heading, Para, Styled, Table, Tone, duration, money, number
+from . import waterfall
+from .blocks import Block, Cell, Facts, Heading, Para, Picture, Styled, Table, Tone, duration, money, number
 
 _TONES: dict[str, Tone] = {"ok": "good", "error": "bad", "refused": "warn", "cancelled": "warn", "interrupted": "warn"}
 
 
 def blocks(why: Why) -> Sequence[Block]:
-    """The causal chain, step by step."""
+    """The causal chain as a picture, and step by step."""
     rows = [_row(step) for step in why.steps]
     head = ["after", "took", "what", "profile", "outcome", "detail", "cost"]
-    made: list[Block] = [_heading(why), Table(head, rows, right=frozenset({0, 1, 6}))]
+    made: list[Block] = [_heading(why), Picture(waterfall.draw(why), waterfall.summary(why))]
+    made.append(Table(head, rows, right=frozenset({0, 1, 6})))
     if not isinstance(why, Last) and (remedy := _remedy(why)):
         made.append(Para(remedy))
     return made
