@@ -39,6 +39,21 @@ def set_value(file: Path, path: str, value: Any, environ: Mapping[str, str]) -> 
     Raises:
         UsageError: no such setting (names the nearest), or the value is not allowed. The file is unchanged.
     """
+    return _save(file, _edited(file, path, value), environ)
+
+
+def with_value(file: Path, path: str, value: Any, environ: Mapping[str, str]) -> Loaded:
+    """The settings that would be in force after `set_value`; the file stays as it is.
+
+    Raises:
+        UsageError: as `set_value` does.
+    """
+    loaded, draft = _checked(file, _edited(file, path, value), environ)
+    draft.unlink()
+    return loaded
+
+
+def _edited(file: Path, path: str, value: Any) -> str:
     import tomlkit
 
     document = _parse(file)
@@ -56,8 +71,13 @@ def set_value(file: Path, path: str, value: Any, environ: Mapping[str, str]) -> 
         table = document
         for section in sections:
             table = table.setdefault(section, tomlkit.table())
-    table[key] = value
-    return _save(file, tomlkit.dumps(document), environ)
+            if not isinstance(table, dict):
+                raise UsageError(problem=f"{section} is a setting, not a section", field=path)
+    if value is None:  # TOML has no null: a value that is not written has its default
+        table.pop(key, None)
+    else:
+        table[key] = value
+    return str(tomlkit.dumps(document))
 
 
 def _parse(file: Path) -> Any:
@@ -72,6 +92,19 @@ def _parse(file: Path) -> Any:
 
 def _save(file: Path, text: str, environ: Mapping[str, str]) -> Loaded:
     """Check the new text as a whole, then put it in place by rename."""
+    loaded, draft = _checked(file, text, environ)
+    try:
+        if file.exists():
+            draft.chmod(file.stat().st_mode & 0o777)
+        draft.replace(file)
+    except BaseException:
+        draft.unlink(missing_ok=True)
+        raise
+    return loaded
+
+
+def _checked(file: Path, text: str, environ: Mapping[str, str]) -> tuple[Loaded, Path]:
+    """The settings that a text makes, and the draft beside the file that holds it: the caller moves or removes it."""
     file.parent.mkdir(parents=True, exist_ok=True)
     descriptor, draft_name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
     draft = Path(draft_name)
@@ -83,14 +116,8 @@ def _save(file: Path, text: str, environ: Mapping[str, str]) -> Loaded:
         except ConfigError as exc:
             where = exc.where.replace(str(draft), str(file))
             raise UsageError(problem=f"{where}: {exc.problem}", remedy=exc.remedy) from exc
-        if file.exists():
-            draft.chmod(file.stat().st_mode & 0o777)
-        draft.replace(file)
     except BaseException:
         draft.unlink(missing_ok=True)
         raise
-    return Loaded(
-        settings=loaded.settings,
-        sources={path: source.replace(str(draft), str(file)) for path, source in loaded.sources.items()},
-        file=file,
-    )
+    sources = {path: source.replace(str(draft), str(file)) for path, source in loaded.sources.items()}
+    return Loaded(settings=loaded.settings, sources=sources, file=file), draft

@@ -16,7 +16,7 @@ import msgspec
 from tundra_nb.runtime.history.query import FrameQuery
 from tundra_nb.runtime.history.service import History
 from tundra_nb.settings import Loaded, lines
-from tundra_nb.types import Price, ProfileRow, Setting
+from tundra_nb.types import TABLE_OF, Price, ProfileRow, Setting
 
 VersionedRow = Setting | ProfileRow | Price
 _IGNORED = frozenset({"at", "author", "reason", "source"})
@@ -60,6 +60,16 @@ def rows_of(loaded: Loaded, now_us: int, author: str, reason: str) -> list[Versi
         for profile in loaded.settings.profile
     ]
     return rows
+
+
+def differing(before: Loaded, after: Loaded, now_us: int, author: str, reason: str) -> dict[str, list[tuple[Any, ...]]]:
+    """What is new or different in `after`, by table: rows of a proposal."""
+    old = {(type(row), _key(row)): _content(msgspec.structs.asdict(row)) for row in rows_of(before, now_us, "", "")}
+    found: dict[str, list[tuple[Any, ...]]] = {}
+    for row in rows_of(after, now_us, author, reason):
+        if old.get((type(row), _key(row))) != _content(msgspec.structs.asdict(row)):
+            found.setdefault(TABLE_OF[type(row)], []).append(msgspec.structs.astuple(row))
+    return found
 
 
 async def changed(history: History, rows: Iterable[VersionedRow]) -> list[VersionedRow]:

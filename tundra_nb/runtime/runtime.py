@@ -32,6 +32,7 @@ from tundra_nb.runtime.rows import Journal
 from tundra_nb.runtime.telemetry.bus import EventBus
 from tundra_nb.runtime.telemetry.redact import Redactor
 from tundra_nb.runtime.terminals import Terminals
+from tundra_nb.runtime.versioning import Versioning, signature
 from tundra_nb.settings import DeadlineSettings, Loaded, ProfileSettings
 from tundra_nb.types import TABLE_OF, AttemptOpened, ErrorEvent, Event, OperationOpened
 
@@ -47,8 +48,6 @@ LOCAL_SERVERS = {8000: "vLLM", 8080: "llama.cpp", 11434: "Ollama"}
 """What usually listens on these ports of 127.0.0.1."""
 SETTINGS_POLL_SECONDS = 1.0
 """How often the settings file is looked at; an edit by hand is in force about so soon."""
-NEEDS_RESTART = ("store", "log", "daemon")
-"""Sections that a running daemon cannot change."""
 PROBE_DEADLINES = DeadlineSettings(connect_seconds=0.3, idle_seconds=0.5, total_seconds=0.5)
 
 _log = logging.getLogger("tundra.router")
@@ -109,6 +108,7 @@ class Runtime:
         """Calls under way, by id."""
         self.slots: dict[str, ProfileSlot] = {}
         self.operations: Operations
+        self.versioning = Versioning(self)
         self.router = Router((), loaded.settings.router, self.clock.monotonic)
         self._exits = AsyncExitStack()
 
@@ -157,28 +157,6 @@ class Runtime:
             )
         )
 
-    async def set_setting(self, path: str, value: Any, *, author: str, reason: str) -> dict[str, Any]:
-        """Change a setting: in the file, in force where that is possible, and as a commit of the history.
-
-        Returns:
-            `path`, `value`, `was`, `restart` (whether it needs one) and `commit`.
-
-        Raises:
-            UsageError: no such setting, or not allowed; nothing changed.
-        """
-        before = {line.path: line.value for line in settings.lines(self.loaded)}
-        self.apply(settings_file.set_value(self.loaded.file, path, value, self.environ))
-        after = {line.path: line.value for line in settings.lines(self.loaded)}
-        told = f"{path}: {before.get(path)} → {after.get(path)}"
-        commit = await self.write_down(author, reason, message=f"{told}: {reason}" if reason else told)
-        return {
-            "path": path,
-            "value": after.get(path),
-            "was": before.get(path),
-            "restart": path.split(".", maxsplit=1)[0] in NEEDS_RESTART,
-            "commit": commit,
-        }
-
     async def write_down(self, author: str, reason: str, message: str) -> str | None:
         """Commit the settings and profiles in force, if they differ from what the history holds."""
         rows = in_force.rows_of(self.loaded, self.clock.now_us(), author, reason)
@@ -186,7 +164,7 @@ class Runtime:
         if not differing:
             return None
         self.record(*differing)
-        return str(await self.history.call("commit", message=message, author=author))
+        return str(await self.history.call("commit", message=message, author=signature(author)))
 
     def _key_variables(self) -> frozenset[str]:
         """Names of the variables that hold secrets, by the settings."""
@@ -267,8 +245,10 @@ class Runtime:
     async def _follow_settings(self) -> None:
         """Write down what is in force at the start; then put the file in force whenever somebody edits it."""
         user = getpass.getuser()
-        with contextlib.suppress(errors.TundraError):  # the store is away: the next change writes it all down
-            await self.write_down(user, "start", message="settings at start")
+        # when the store is away, the next change writes it all down
+        with contextlib.suppress(errors.TundraError):
+            async with self.versioning.lock:
+                await self.write_down(user, "start", message="settings at start")
         seen = _modified(self.loaded.file)
         while True:
             await self.clock.sleep(SETTINGS_POLL_SECONDS)
@@ -276,9 +256,10 @@ class Runtime:
                 continue
             seen = now
             try:
-                self.apply(settings.load(self.loaded.file, self.environ))
-                _log.info("settings of %s are in force", self.loaded.file)
-                await self.write_down(user, "edited", message=f"{self.loaded.file.name} edited")
+                async with self.versioning.lock:
+                    self.apply(settings.load(self.loaded.file, self.environ))
+                    _log.info("settings of %s are in force", self.loaded.file)
+                    await self.write_down(user, "edited", message=f"{self.loaded.file.name} edited")
             except errors.TundraError as error:
                 _log.error("settings stay as they were: %s", error)
                 self.record_error("daemon", error)

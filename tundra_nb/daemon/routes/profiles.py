@@ -30,6 +30,8 @@ class SettingBody(msgspec.Struct, forbid_unknown_fields=True):
     path: str
     value: Any
     reason: str = ""
+    on: str | None = None
+    """Only propose it, on this branch."""
 
 
 def routes(daemon: Daemon) -> list[BaseRoute]:
@@ -74,8 +76,10 @@ def routes(daemon: Daemon) -> list[BaseRoute]:
 
     async def set_setting(request: Request) -> Response:
         body = await read_body(request, SettingBody)
-        user = daemon.user(request)
-        return json_response(await runtime.set_setting(body.path, body.value, author=user, reason=body.reason))
+        found = await runtime.versioning.set_setting(
+            body.path, body.value, author=daemon.user(request), reason=body.reason, branch=body.on
+        )
+        return json_response(found)
 
     async def keys(request: Request) -> Response:
         return json_response({"salt": runtime.redactor.salt.hex(), "rows": key_cards(daemon)})

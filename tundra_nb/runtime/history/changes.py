@@ -85,7 +85,12 @@ def row_history(
             if not (is_merge or commit in touched or commit == WORKING):
                 continue
             known = log.get(commit)
-            told = (commit, known.at if known else None, known.author if known else None, known.message if known else None)
+            told = (
+                commit,
+                known.at if known else None,
+                known.author if known else None,
+                known.message if known else None,
+            )
             for diff_type, *sides in fetch(parent, commit):
                 before, after = sides[: len(names)], sides[len(names) :]
                 row = before if diff_type == "removed" else after

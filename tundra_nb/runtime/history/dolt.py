@@ -445,7 +445,7 @@ class DoltStore:
         with self._seam(stop=stop), contextlib.closing(self._reader(stop)) as db:
             head = str(_run(db, "SELECT DOLT_HASHOF('HEAD')")[0][0])
             ancestors = _run(db, "SELECT commit_hash, parent_hash, parent_index FROM dolt_commit_ancestors")
-            steps = changes.first_parents(head, ancestors)  # type: ignore[arg-type]  # rows of three
+            steps = changes.first_parents(head, ancestors)
             touched = {row[0] for row in _run(db, "SELECT commit_hash FROM dolt_diff WHERE table_name = %s", table)}
             text = f"SELECT {changes.diff_columns(table)} FROM dolt_diff(%s, %s, %s)"  # noqa: S608 - checked name
             return changes.row_history(

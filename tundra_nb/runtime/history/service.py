@@ -513,7 +513,9 @@ class History:
         )
 
 
-_REPEATABLE = frozenset({"log", "resolve", "diff", "stat", "history", "tables", "refs", "check", "frame", "rows", "sql", "settle"})
+_REPEATABLE = frozenset(
+    {"log", "resolve", "diff", "stat", "history", "tables", "refs", "check", "frame", "rows", "sql", "settle"}
+)
 """Methods that change nothing, and are asked again when the worker dies under them."""
 
 

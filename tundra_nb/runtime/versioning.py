@@ -1,0 +1,186 @@
+"""What people change in the history, and what of it takes effect: settings, merges, reverts, notes.
+
+The settings file stays the source. A change on `main` goes to the file, into force and into the history, in this
+order; a proposal goes to its branch only, and takes effect when the branch is merged. A merge, a revert or a pull is
+followed by the same step: what `main` then says of a setting is put into the file, and what is truly in force
+(the environment may override the file) is written down again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from typing import TYPE_CHECKING, Any, Literal
+
+import msgspec
+
+from tundra_nb import settings, settings_file
+from tundra_nb.errors import TundraError, UsageError
+from tundra_nb.runtime import in_force
+from tundra_nb.runtime.history.query import FrameQuery
+from tundra_nb.settings import Loaded
+from tundra_nb.types import Note
+
+if TYPE_CHECKING:
+    from tundra_nb.runtime.runtime import Runtime
+
+NEEDS_RESTART = ("store", "log", "daemon")
+"""Sections that a running daemon cannot change."""
+SUBJECT_CHARACTERS = 255
+
+_log = logging.getLogger("tundra.history")
+
+
+def signature(user: str) -> str:
+    """A user's name as the author of a commit."""
+    name = "".join(character for character in user if character.isprintable() and character not in "<>") or "unknown"
+    return f"{name} <{name if '@' in name else name.replace(' ', '.') + '@localhost'}>"
+
+
+class Versioning:
+    """Changes of the versioned tables by people. One at a time: each compares what is in force with what was."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+        self.lock = asyncio.Lock()
+
+    async def set_setting(
+        self, path: str, value: Any, *, author: str, reason: str, branch: str | None = None
+    ) -> dict[str, Any]:
+        """Change a setting: in the file, in force where that is possible, and as a commit of the history.
+
+        With `branch` it is only proposed there: nothing takes effect before the branch is merged.
+
+        Returns:
+            `path`, `value`, `was`, `restart` (whether it needs one), `overridden_by` (the variable of the environment
+            that wins over the file, None when none does), `branch` and `commit` (None when nothing changed).
+
+        Raises:
+            UsageError: no such setting, or not allowed; nothing changed.
+        """
+        runtime = self._runtime
+        async with self.lock:
+            before = runtime.loaded
+            if branch is None or branch == "main":
+                after = settings_file.set_value(before.file, path, value, runtime.environ)
+                runtime.apply(after)
+            else:
+                after = settings_file.with_value(before.file, path, value, runtime.environ)
+            source = after.sources.get(path, "")
+            told = {
+                "path": path,
+                "value": _value(after, path),
+                "was": _value(before, path),
+                "restart": path.split(".", maxsplit=1)[0] in NEEDS_RESTART,
+                "overridden_by": source if source.startswith("TUNDRA_") else None,
+                "branch": branch or "main",
+            }
+            message = f"{path}: {_text(told['was'])} → {_text(told['value'])}" + (f": {reason}" if reason else "")
+            if after is runtime.loaded:
+                return told | {"commit": await runtime.write_down(author, reason, message=message)}
+            rows = in_force.differing(before, after, runtime.clock.now_us(), author, reason)
+            if not rows:
+                raise UsageError(
+                    problem=f"{path} is {_text(told['was'])} already", field=path, remedy="There is nothing to propose."
+                )
+            commit = await runtime.history.call(
+                "propose", branch=branch, rows=rows, message=message, author=signature(author)
+            )
+            return told | {"commit": commit}
+
+    async def merge(
+        self, branch: str, *, author: str, strategy: Literal["ours", "theirs"] | None = None
+    ) -> dict[str, Any]:
+        """Bring a branch into `main`, and its settings into force.
+
+        Returns:
+            `commit` (None with conflicts), `conflicts` (nothing changed then), `applied` and `problems`: settings that
+            took effect, or could not.
+        """
+        history = self._runtime.history
+        async with self.lock:
+            before = await history.call("resolve", ref="main")
+            found: dict[str, Any] = await history.call(
+                "merge", branch=branch, message=f"merge {branch}", author=signature(author), strategy=strategy
+            )
+            if found["commit"] is None:
+                return found | {"applied": [], "problems": []}
+            return found | await self._put_in_force(before, found["commit"], author, f"merge {branch}")
+
+    async def revert(self, ref: str, *, author: str) -> dict[str, Any]:
+        """Commit the opposite of a commit of settings, profiles, prices or notes, and put the settings into force.
+
+        Raises:
+            UsageError: the commit holds events, which are facts and stay.
+        """
+        history = self._runtime.history
+        async with self.lock:
+            before = await history.call("resolve", ref="main")
+            commit = await history.call("revert", ref=ref, author=signature(author))
+            return {"commit": commit} | await self._put_in_force(before, commit, author, f"revert {ref}")
+
+    async def pull(self, remote: str, *, author: str) -> dict[str, Any]:
+        """Merge a remote's `main` into ours. Its settings are another machine's: ours stay in force."""
+        async with self.lock:
+            commit = await self._runtime.history.call("pull", remote=remote)
+            kept = await self._runtime.write_down(
+                author, "pull", message=f"settings of this machine after a pull from {remote}"
+            )
+            return {"commit": kept or commit}
+
+    async def note(self, body: str, *, subject: str, author: str) -> dict[str, Any]:
+        """Write an annotation down; it is there for every later commit.
+
+        Raises:
+            UsageError: it is empty, or its subject is too long.
+        """
+        if not body.strip():
+            raise UsageError(problem="the note is empty", field="body", remedy="Say what was seen or done.")
+        if len(subject) > SUBJECT_CHARACTERS:
+            raise UsageError(problem=f"the subject is longer than {SUBJECT_CHARACTERS} characters", field="subject")
+        runtime = self._runtime
+        row = Note(
+            note_id=runtime.ids.next(),
+            at=runtime.clock.now_us(),
+            author=author,
+            subject=subject,
+            body=runtime.redactor.text(body),
+        )
+        runtime.record(row)
+        return msgspec.structs.asdict(row)
+
+    async def _put_in_force(self, before: str, after: str, author: str, reason: str) -> dict[str, Any]:
+        runtime = self._runtime
+        applied: list[dict[str, Any]] = []
+        problems: list[dict[str, Any]] = []
+        was = {row["path"]: row for row in await runtime.history.rows(FrameQuery(table="setting", at=before))}
+        now = {row["path"]: row for row in await runtime.history.rows(FrameQuery(table="setting", at=after))}
+        for path, row in now.items():
+            if path in was and was[path]["value"] == row["value"]:
+                continue
+            value = json.loads(row["value"])
+            if _value(runtime.loaded, path) == value:
+                continue
+            told = {"path": path, "was": _value(runtime.loaded, path), "value": value}
+            try:
+                runtime.apply(settings_file.set_value(runtime.loaded.file, path, value, runtime.environ))
+            except TundraError as error:
+                problems.append(told | {"problem": str(error)})
+                continue
+            if _value(runtime.loaded, path) != value:
+                problems.append(told | {"problem": f"{runtime.loaded.sources.get(path)} overrides the file"})
+                continue
+            applied.append(told | {"restart": path.split(".", maxsplit=1)[0] in NEEDS_RESTART})
+        for problem in problems:
+            _log.warning("%s: %s stays %s: %s", reason, problem["path"], problem["was"], problem["problem"])
+        await runtime.write_down(author, reason, message=f"settings in force after {reason}")
+        return {"applied": applied, "problems": problems}
+
+
+def _value(loaded: Loaded, path: str) -> Any:
+    return next((line.value for line in settings.lines(loaded) if line.path == path), None)
+
+
+def _text(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
