@@ -58,6 +58,16 @@ def has_part(name: str) -> bool:
     return _found[name]
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--soak", action="store_true", help="run the long tests too (`make soak`)")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave the long tests out unless they are asked for."""
+    if not config.getoption("--soak"):
+        items[:] = [item for item in items if item.get_closest_marker("soak") is None]
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip a test whose part is missing; fail it when `TUNDRA_REQUIRE` names the part."""
     required = {name.strip() for name in os.environ.get("TUNDRA_REQUIRE", "").split(",")}

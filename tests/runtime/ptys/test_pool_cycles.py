@@ -48,8 +48,13 @@ def descriptors() -> int:
 
 
 @pytest.mark.anyio
-async def test_200_sessions_of_12_kinds_ten_at_a_time_leave_nothing(make_pool: Callable[..., PtyPool]) -> None:
-    async with make_pool(grace=0.25) as pool:
+@pytest.mark.parametrize(
+    ("cycles", "grace"), [(200, 0.25), pytest.param(2000, 2.0, marks=[pytest.mark.soak, pytest.mark.timeout(1200)])]
+)
+async def test_sessions_of_12_kinds_ten_at_a_time_leave_nothing(
+    make_pool: Callable[..., PtyPool], cycles: int, grace: float
+) -> None:
+    async with make_pool(grace=grace) as pool:
         warm = await pool.spawn("true")
         await warm.released.wait()
         before = descriptors(), threading.active_count()
@@ -63,10 +68,10 @@ async def test_200_sessions_of_12_kinds_ten_at_a_time_leave_nothing(make_pool: C
                     return
                 if not pty.exited.is_set():
                     await pool.release(pty.id, "test")
-                await asyncio.wait_for(pty.released.wait(), 10)
+                await asyncio.wait_for(pty.released.wait(), 10 + grace)
 
         slots = asyncio.Semaphore(10)
-        await asyncio.gather(*(cycle(number, slots) for number in range(200)))
+        await asyncio.gather(*(cycle(number, slots) for number in range(cycles)))
         assert pool.list() == []
         assert remains(pool) == []
         await pool._sweep(is_work_looked_at=False)
