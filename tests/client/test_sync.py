@@ -9,8 +9,10 @@ import pytest
 
 from tundra_nb import errors
 from tundra_nb.client.aio import AsyncClient
+from tundra_nb.client.aio_ptys import AsyncPty, AsyncPtys
 from tundra_nb.client.link import Link
-from tundra_nb.client.ptys import AsyncPtys, Ptys
+from tundra_nb.client.owner import owner_name
+from tundra_nb.client.ptys import Pty, Ptys
 from tundra_nb.client.sync import Client
 from tundra_nb.client.versions import AsyncVersions, Versions
 
@@ -21,9 +23,10 @@ def test_both_clients_have_the_same_methods() -> None:
     def public(cls: type) -> set[str]:
         return {name for name in vars(cls) if not name.startswith("_")}
 
-    assert public(Client) - {"close", "attach", "ask_as", "link"} == public(AsyncClient) - {"aclose"}
+    assert public(Client) - {"close", "attach", "ask_as", "link"} == public(AsyncClient) - {"aclose", "link"}
     assert public(Versions) == public(AsyncVersions)
-    assert public(Ptys) == public(AsyncPtys)
+    assert public(Ptys) - {"start", "start_cell"} == public(AsyncPtys)
+    assert public(Pty) == public(AsyncPty)
 
 
 def test_methods_keep_the_signature_and_help_of_the_table(client: Client) -> None:
@@ -162,7 +165,8 @@ def test_attaching_holds_the_event_stream_until_the_last_client_closes(link: Lin
     assert not daemon.cancelled.is_set()
     second.close()
     assert daemon.cancelled.wait(5)
-    assert [target for _, target, _ in daemon.seen] == ["/api/events?attach=kernel&kinds=none"]
+    target = f"/api/events?attach=kernel&owner={owner_name(first.caller)}&kinds=none"
+    assert [seen for _, seen, _ in daemon.seen] == [target]
 
 
 def test_attaching_reconnects_by_itself(link: Link, daemon: ScriptedDaemon) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Generator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Coroutine, Generator, Mapping, Sequence
 from typing import Any, Literal, Self, TypeVar, Unpack, overload
 
 import aiohttp
@@ -14,11 +14,14 @@ from tundra_nb.errors import IpcError, TundraError
 from tundra_nb.types import Reply
 
 from . import api, explain
+from .aio_ptys import AsyncPtys
 from .answer import AnswerReader, died, not_yet
-from .call import ATTEMPT_PAUSES, Answer, Call, Step, read, refusal
+from .call import ATTEMPT_PAUSES, Answer, Call, Step, read, refusal, seen_from
 from .endpoints import awaited
 from .link import Link, Place
-from .ptys import AsyncPtys, Run
+from .live import OnOutput, Run, ShellRun
+from .pty_calls import Command, Program
+from .ptys import Cwd
 from .sse import Event, Parser
 from .versions import AsyncVersions
 from .wire import CONNECT_TIMEOUT
@@ -64,6 +67,11 @@ class AsyncClient:
     async def __aexit__(self, *exc: object) -> None:
         await self.aclose()
 
+    @property
+    def link(self) -> Link:
+        """The way to the daemon: where it is, and the paths of its files."""
+        return self._link
+
     def __await__(self) -> Generator[Any, None, Self]:
         return self.__aenter__().__await__()
 
@@ -106,6 +114,9 @@ class AsyncClient:
     breaker_history = awaited(api.breaker_history)
     history = awaited(api.history)
     sql = awaited(api.sql)
+    notes = awaited(api.notes)
+    note = awaited(api.note)
+    set_setting = awaited(api.set_setting)
     explain = awaited(explain.explain)
 
     @overload
@@ -127,15 +138,40 @@ class AsyncClient:
 
     async def run(
         self,
-        command: str,
+        command: Command,
         *,
         timeout: float | None = None,  # noqa: ASYNC109 - the daemon ends the command, not this coroutine
-        cwd: str | os.PathLike[str] | None = None,
+        cwd: Cwd = None,
         env: Mapping[str, str] | None = None,
-        on_output: Callable[[str], None] | None = None,
+        with_keys: Collection[str] = (),
+        on_output: OnOutput | None = None,
     ) -> Run:
         """Run a shell command line in a PTY and wait for its end; see `Client.run`."""
-        return await self.ptys.run(command, timeout=timeout, cwd=cwd, env=env, on_output=on_output)
+        return await self.ptys.run(command, timeout=timeout, cwd=cwd, env=env, with_keys=with_keys, on_output=on_output)
+
+    async def sh(
+        self,
+        cell: str,
+        *,
+        program: Program = "bash",
+        fresh: bool = False,
+        timeout: float | None = None,  # noqa: ASYNC109 - the daemon ends the cell, not this coroutine
+        cwd: Cwd = None,
+        env: Mapping[str, str] | None = None,
+        with_keys: Collection[str] = (),
+        on_output: OnOutput | None = None,
+    ) -> ShellRun:
+        """Run a cell in a persistent shell, which lives on for a minute after the last; see `Client.sh`."""
+        return await self.ptys.sh(
+            cell,
+            program=program,
+            fresh=fresh,
+            timeout=timeout,
+            cwd=cwd,
+            env=env,
+            with_keys=with_keys,
+            on_output=on_output,
+        )
 
     # carrying calls:
 
@@ -156,6 +192,7 @@ class AsyncClient:
             return result
 
     async def _send(self, call: Call[T]) -> T:
+        call = seen_from(call, self.versions.at, self.versions.checked_out)
         async with self._request(call) as (place, response):
             try:
                 answer = Answer(response.status, _lower(response), await response.read())

@@ -11,6 +11,7 @@ import contextlib
 import os
 import socket
 import threading
+import urllib.parse
 from typing import ClassVar
 
 from tundra_nb.errors import TundraError
@@ -28,12 +29,12 @@ SILENCE_SECONDS = 60.0
 class Attachment:
     """One attached stream of this process; `share` and `release` count its users."""
 
-    _shared: ClassVar[dict[tuple[int, str], Attachment]] = {}
+    _shared: ClassVar[dict[tuple[int, str, str], Attachment]] = {}
     _lock: ClassVar[threading.Lock] = threading.Lock()
 
-    def __init__(self, link: Link, who: str) -> None:
+    def __init__(self, link: Link, who: str, owner: str) -> None:
         self._link = link
-        self._who = who
+        self._query = urllib.parse.urlencode({"attach": who, "owner": owner, "kinds": "none"})
         self._users = 0
         self._stop = threading.Event()
         self._wire: Wire | None = None
@@ -42,13 +43,19 @@ class Attachment:
         self._thread = threading.Thread(target=self._hold, name="tundra-attached", daemon=True)
 
     @classmethod
-    def share(cls, link: Link, who: str) -> Attachment:
-        """The attachment of this process to that daemon, made if there is none; `release` it."""
-        key = (os.getpid(), link.key)
+    def share(cls, link: Link, who: str, owner: str) -> Attachment:
+        """The attachment of this process to that daemon, made if there is none; `release` it.
+
+        Args:
+            link: the way to the daemon.
+            who: kernel, cli, python.
+            owner: whose persistent shell lives on while it is held.
+        """
+        key = (os.getpid(), link.key, owner)
         with cls._lock:
             found = cls._shared.get(key)
             if found is None:
-                found = cls._shared[key] = cls(link, who)
+                found = cls._shared[key] = cls(link, who, owner)
                 found._thread.start()
                 atexit.register(found.close)
             found._users += 1
@@ -93,7 +100,7 @@ class Attachment:
         try:
             wire.set_timeout(SILENCE_SECONDS)
             # `none` is no kind of event: the stream carries its hello and heartbeats, and nothing to throw away here
-            response = wire.exchange("GET", f"/api/events?attach={self._who}&kinds=none", {"Accept": EVENTS})
+            response = wire.exchange("GET", f"/api/events?{self._query}", {"Accept": EVENTS})
             if response.status != 200 or self._stop.is_set():
                 return False
             self.is_attached.set()

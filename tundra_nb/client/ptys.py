@@ -1,174 +1,41 @@
-"""`t.ptys` and `t.run`: the daemon's pseudo-terminals, blocking and awaited.
-
-Routes: `GET|POST /api/ptys`, `GET|DELETE /api/ptys/{id}`, `GET …/{id}/transcript?since=SEQ`, which as an event stream
-follows the output (`output` {"seq", "text"}, then `exit` with the row of the PTY), `POST …/{id}/input` and `…/size`.
-"""
+"""`t.ptys`, `t.run` and `t.sh`: the daemon's pseudo-terminals, blocking. `aio_ptys` is the awaited twin."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
+import re
+from collections.abc import Collection, Generator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-import msgspec
-
-from tundra_nb.errors import Timeout, from_wire
-
-from . import api, times
-from .answer import died
-from .call import EVENTS, STREAM_TIMEOUT, Answer, Call, Step, query, quoted
-from .endpoints import Awaiting, Blocking, awaited, blocking
+from . import pty_calls as calls
+from .asciicast import asciicast
+from .call import Call, Step
+from .endpoints import Blocking, blocking
+from .link import Link
+from .live import CellReader, CommandReader, Live, OnOutput, Run, ShellRun
+from .owner import owner_name
+from .pty_calls import Command, Matched, Pattern, Program
 from .results import Document
 from .sse import Event
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from .screen import Screen
+
 T = TypeVar("T")
-Command = str | Sequence[str]
+Cwd = str | os.PathLike[str] | None
 
-
-class Run(msgspec.Struct, frozen=True, kw_only=True):
-    """How a shell command ended. `exit_code` is None when a signal ended it."""
-
-    pty_id: str
-    exit_code: int | None
-    exit_signal: str | None
-    seconds: float
-    text: str
-    """All output, as the terminal received it."""
-
-    def __str__(self) -> str:
-        return self.text
-
-
-# the table:
-
-
-def listing() -> Call[pd.DataFrame]:
-    """The PTYs that are open."""
-    return Call(method="GET", path="/api/ptys", decode=lambda answer: api.frame_of("ptys", answer))
-
-
-def spawn(
-    command: Command,
-    *,
-    cwd: str | os.PathLike[str] | None = None,
-    env: Mapping[str, str] | None = None,
-    rows: int | None = None,
-    columns: int | None = None,
-    timeout: float | None = None,
-) -> Call[Document]:
-    """Start a command in a PTY: text runs by the shell, a list as it is."""
-    given = {
-        "command": command if isinstance(command, str) else list(command),
-        "cwd": None if cwd is None else os.fspath(cwd),
-        "env": None if env is None else dict(env),
-        "rows": rows,
-        "columns": columns,
-        "timeout": timeout,
-    }
-    body = {name: value for name, value in given.items() if value is not None}
-    return Call(method="POST", path="/api/ptys", body=body, decode=api.document)
-
-
-def info(pty_id: str) -> Call[Document]:
-    """The row of one PTY."""
-    return Call(method="GET", path=_path(pty_id), decode=api.document)
-
-
-def end(pty_id: str) -> Call[Document]:
-    """End a PTY and every process of its session."""
-    return Call(method="DELETE", path=_path(pty_id), decode=api.document)
-
-
-def text(pty_id: str, since: int = 0) -> Call[str]:
-    """The output so far, from a sequence number (byte offset) on."""
-    return Call(method="GET", path=_path(pty_id, "transcript"), query=query(since=since), decode=_decoded, accept="*/*")
-
-
-def follow(pty_id: str, since: int = 0) -> Call[None]:
-    """The output as events, until the PTY ends."""
-    return Call(
-        method="GET",
-        path=_path(pty_id, "transcript"),
-        query=query(since=since),
-        decode=lambda _: None,
-        accept=EVENTS,
-        timeout=STREAM_TIMEOUT,
-    )
-
-
-def send(pty_id: str, typed: str) -> Call[Document]:
-    """Type text into a PTY; a line wants its newline."""
-    return Call(method="POST", path=_path(pty_id, "input"), body={"text": typed}, decode=api.document)
-
-
-def resize(pty_id: str, rows: int, columns: int) -> Call[Document]:
-    """Change the size of a PTY's screen."""
-    return Call(method="POST", path=_path(pty_id, "size"), body={"rows": rows, "columns": columns}, decode=api.document)
-
-
-def history(
-    since: times.When | None = None,
-    *,
-    between: api.Window | None = None,
-    at: str | None = None,
-    limit: int | None = None,
-) -> Call[pd.DataFrame]:
-    """What happened to PTYs: starts, refusals, resizes, exits, kills, orphan ends."""
-    return api.history("pty-history", since, between=between, at=at, limit=limit)
-
-
-def _path(pty_id: str, *more: str) -> str:
-    return "/".join(["/api/ptys", quoted(pty_id), *more])
-
-
-def _decoded(answer: Answer) -> str:
-    return answer.body.decode("utf-8", errors="replace")
-
-
-class _Follower:
-    """Reads the events of a followed command into its result. No I/O."""
-
-    def __init__(self, timeout: float | None) -> None:
-        self._timeout = timeout
-        self._pieces: list[str] = []
-        self.run: Run | None = None
-
-    def take(self, event: Event) -> str | None:
-        """Take one event; return the output it adds."""
-        if event.name == "output":
-            piece = str(msgspec.json.decode(event.data)["text"])
-            self._pieces.append(piece)
-            return piece
-        if event.name == "error":
-            raise from_wire(msgspec.json.decode(event.data))
-        if event.name == "exit":
-            self._end(msgspec.json.decode(event.data))
-        return None
-
-    def ended(self) -> Run:
-        if self.run is None:
-            raise died()
-        return self.run
-
-    def _end(self, row: dict[str, Any]) -> None:
-        if row.get("timed_out"):
-            raise Timeout(deadline="command", seconds=self._timeout or float(row.get("seconds") or 0.0))
-        self.run = Run(
-            pty_id=str(row["pty_id"]),
-            exit_code=row.get("exit_code"),
-            exit_signal=row.get("exit_signal"),
-            seconds=float(row.get("seconds") or 0.0),
-            text="".join(self._pieces),
-        )
-
-
-# blocking:
+SHOWN_CHARACTERS = 60
+"""Of a command, in messages."""
 
 
 class _Streaming(Blocking, Protocol):
+    caller: str
+
+    @property
+    def link(self) -> Link: ...
     def _events(self, call: Call[Any]) -> Generator[Event, None, None]: ...
 
 
@@ -182,61 +49,136 @@ class Ptys:
         return self._client._do(step)  # noqa: SLF001 - a namespace of the client
 
     def __call__(self) -> pd.DataFrame:
-        return self._do(listing())
+        return self._do(calls.listing())
 
     def __getitem__(self, pty_id: str) -> Pty:
         return Pty(self, str(pty_id))
 
-    history = blocking(history)
+    ids = blocking(calls.ids)
+    history = blocking(calls.history)
+    search = blocking(calls.search)
+    clean = blocking(calls.clean)
 
     def open(
         self,
         command: Command,
         *,
-        cwd: str | os.PathLike[str] | None = None,
+        cwd: Cwd = None,
         env: Mapping[str, str] | None = None,
         rows: int | None = None,
         columns: int | None = None,
+        with_keys: Collection[str] = (),
     ) -> Pty:
-        """Start a command in a PTY that lives on; close it.
+        """Start a command in a PTY that lives on; close it. One that is idle for `pty.idle_seconds` is ended.
 
         Raises:
             SpawnFailed, AtCapacity: it could not be started.
         """
-        return Pty(
-            self, str(self._do(spawn(command, cwd=cwd or os.getcwd(), env=env, rows=rows, columns=columns))["pty_id"])
+        call = calls.spawn(
+            command,
+            cwd=folder(self._client.link, cwd),
+            env=env,
+            rows=rows,
+            columns=columns,
+            with_keys=with_keys,
+            kind="terminal",
         )
+        return Pty(self, str(self._do(call)["pty_id"]))
 
     def run(
         self,
         command: Command,
         *,
         timeout: float | None = None,
-        cwd: str | os.PathLike[str] | None = None,
+        cwd: Cwd = None,
         env: Mapping[str, str] | None = None,
-        on_output: Callable[[str], None] | None = None,
+        with_keys: Collection[str] = (),
+        on_output: OnOutput | None = None,
     ) -> Run:
         """Run a command to its end; see `Client.run`."""
-        pty_id = str(self._do(spawn(command, cwd=cwd or os.getcwd(), env=env, timeout=timeout))["pty_id"])
-        follower = _Follower(timeout)
-        events = self._client._events(follow(pty_id))  # noqa: SLF001 - a namespace of the client
-        try:
-            for event in events:
-                piece = follower.take(event)
-                if piece and on_output is not None:
-                    on_output(piece)
-                if follower.run is not None:
-                    break
-        except BaseException:
-            self._do(end(pty_id))
-            raise
-        finally:
-            events.close()
-        return follower.ended()
+        live = self.start(command, timeout=timeout, cwd=cwd, env=env, with_keys=with_keys)
+        return live.drain(shown(on_output))
+
+    def sh(
+        self,
+        cell: str,
+        *,
+        program: Program = "bash",
+        fresh: bool = False,
+        timeout: float | None = None,
+        cwd: Cwd = None,
+        env: Mapping[str, str] | None = None,
+        with_keys: Collection[str] = (),
+        on_output: OnOutput | None = None,
+    ) -> ShellRun:
+        """Run a cell in the persistent shell; see `Client.sh`."""
+        live = self.start_cell(
+            cell, program=program, fresh=fresh, timeout=timeout, cwd=cwd, env=env, with_keys=with_keys
+        )
+        return live.drain(shown(on_output))
+
+    def start(
+        self,
+        command: Command,
+        *,
+        timeout: float | None = None,
+        cwd: Cwd = None,
+        env: Mapping[str, str] | None = None,
+        with_keys: Collection[str] = (),
+    ) -> Live[Run]:
+        """Start a command; `drain` what this returns."""
+        call = calls.spawn(command, cwd=folder(self._client.link, cwd), env=env, timeout=timeout, with_keys=with_keys)
+        pty_id = str(self._do(call)["pty_id"])
+        return Live(
+            shortened(command),
+            CommandReader(pty_id, timeout),
+            lambda: self._client._events(calls.follow(pty_id)),  # noqa: SLF001 - a namespace of the client
+            self._interrupt,
+            self._end,
+        )
+
+    def start_cell(
+        self,
+        cell: str,
+        *,
+        program: Program = "bash",
+        fresh: bool = False,
+        timeout: float | None = None,
+        cwd: Cwd = None,
+        env: Mapping[str, str] | None = None,
+        with_keys: Collection[str] = (),
+    ) -> Live[ShellRun]:
+        """Start a cell in the persistent shell of this notebook; `drain` what this returns."""
+        call = calls.cell(
+            owner_name(self._client.caller),
+            cell,
+            program=program,
+            fresh=fresh,
+            timeout=timeout,
+            cwd=folder(self._client.link, cwd),
+            env=env,
+            with_keys=with_keys,
+        )
+        return Live(
+            shortened(cell.strip()),
+            CellReader("", timeout),
+            lambda: self._client._events(call),  # noqa: SLF001 - a namespace of the client
+            self._interrupt,
+            self._end,
+        )
+
+    def _interrupt(self, pty_id: str) -> Document:
+        return self._do(calls.interrupt(pty_id))
+
+    def _end(self, pty_id: str) -> Document:
+        return self._do(calls.end(pty_id))
 
 
 class Pty:
-    """One PTY of the daemon. Nothing is remembered here: each look asks the daemon."""
+    """One PTY of the daemon. Nothing is remembered here: each look asks the daemon.
+
+    `text`, `output`, `screen` and `events` can also be read after its end, as long as its transcript is kept.
+    """
 
     def __init__(self, ptys: Ptys, pty_id: str) -> None:
         self._ptys = ptys
@@ -245,120 +187,97 @@ class Pty:
     def __repr__(self) -> str:
         return f"<PTY {self.id}>"
 
+    def _do(self, step: Step[T]) -> T:
+        return self._ptys._do(step)  # noqa: SLF001 - one of the namespace's
+
     @property
     def info(self) -> Document:
         """Its row: command, state, pid, exit_code, seconds."""
-        return self._ptys._do(info(self.id))  # noqa: SLF001 - one of the namespace's
+        return self._do(calls.info(self.id))
 
     @property
     def text(self) -> str:
-        """The output so far."""
-        return self._ptys._do(text(self.id))  # noqa: SLF001
+        """The output so far, line ends as in files."""
+        return self._do(calls.text(self.id))
 
-    def send(self, typed: str) -> None:
-        """Type text; a line wants its newline."""
-        self._ptys._do(send(self.id, typed))  # noqa: SLF001
+    @property
+    def output(self) -> bytes:
+        """The output so far, byte for byte (secrets masked)."""
+        return self._do(calls.output(self.id))
+
+    @property
+    def screen(self) -> Screen:
+        """What its screen shows now, or showed last."""
+        from . import screen
+
+        timing = self._do(calls.timing(self.id))
+        columns, rows, end = screen.size_and_end(timing["head"], timing["events"])
+        tail = self._do(calls.output(self.id, max(0, end - screen.TAIL_BYTES)))
+        return screen.render(tail, columns, rows)
+
+    @property
+    def events(self) -> pd.DataFrame:
+        """When output came and what sizes the screen had: `seconds, kind, offset, columns, rows`."""
+        return self._do(calls.events(self.id))
+
+    def send(self, typed: str) -> str:
+        """Type text; a line wants its newline. Returns a warning, empty when there is none."""
+        return str(self._do(calls.send(self.id, typed))["warning"] or "")
+
+    def send_secret(self, name: str) -> None:
+        """Type the value of a variable of this process, once the program does not show what is typed.
+
+        Raises:
+            UsageError: it is not set here, or the terminal still shows what is typed; nothing was sent.
+        """
+        self._do(calls.send_secret(self.id, name))
+
+    def expect(self, patterns: Pattern | Sequence[Pattern], timeout: float | None = 30.0) -> Matched:
+        """Wait for the first of the patterns (regular expressions, `EOF`, `TIMEOUT`), from the last match on.
+
+        Raises:
+            Timeout: nothing matched within `timeout` seconds, and TIMEOUT is not among the patterns.
+            HandleNotFound: the program has ended, and EOF is not among the patterns.
+        """
+        return self._do(calls.expect(self.id, patterns, timeout))
+
+    def interrupt(self) -> str:
+        """Send Ctrl-C to what runs; a command of `run` also gets TERM and KILL. Returns the last signal."""
+        return str(self._do(calls.interrupt(self.id))["signal"])
 
     def resize(self, rows: int, columns: int) -> None:
         """Change the size of the screen."""
-        self._ptys._do(resize(self.id, rows, columns))  # noqa: SLF001
+        self._do(calls.resize(self.id, rows, columns))
+
+    def asciicast(self, file: str | os.PathLike[str] | None = None) -> str:
+        """The session as an asciicast v2 recording; written to `file` if one is given."""
+        timing = self._do(calls.timing(self.id))
+        made = "".join(asciicast(timing["head"], timing["events"], self.output))
+        if file is not None:
+            Path(file).write_text(made, encoding="utf-8")
+        return made
 
     def close(self) -> None:
         """End it and every process of its session."""
-        self._ptys._do(end(self.id))  # noqa: SLF001
+        self._do(calls.end(self.id))
 
 
-# awaited:
+def folder(link: Link, cwd: Cwd) -> str | None:
+    """The working directory of a child: as this process sees it; through a Jupyter server, as that one sees it."""
+    if link.place is not None and link.place.is_bridged:
+        return None if cwd is None else os.fspath(cwd)
+    return os.path.abspath(os.path.expanduser(os.fspath(cwd))) if cwd is not None else os.getcwd()
 
 
-class _AsyncStreaming(Awaiting, Protocol):
-    def _events(self, call: Call[Any]) -> AsyncGenerator[Event, None]: ...
+def shortened(command: Command) -> str:
+    """A command in one line, for messages."""
+    text = re.sub(r"\s+", " ", command if isinstance(command, str) else " ".join(command))
+    return text if len(text) <= SHOWN_CHARACTERS else f"{text[: SHOWN_CHARACTERS - 1]}…"
 
 
-class AsyncPtys:
-    """`t.ptys` of an `AsyncClient`; see `Ptys`."""
-
-    def __init__(self, client: _AsyncStreaming) -> None:
-        self._client = client
-
-    async def _do(self, step: Step[T]) -> T:
-        return await self._client._do(step)  # noqa: SLF001 - a namespace of the client
-
-    async def __call__(self) -> pd.DataFrame:
-        return await self._do(listing())
-
-    def __getitem__(self, pty_id: str) -> AsyncPty:
-        return AsyncPty(self, str(pty_id))
-
-    history = awaited(history)
-
-    async def open(
-        self,
-        command: Command,
-        *,
-        cwd: str | os.PathLike[str] | None = None,
-        env: Mapping[str, str] | None = None,
-        rows: int | None = None,
-        columns: int | None = None,
-    ) -> AsyncPty:
-        """Start a command in a PTY that lives on; see `Ptys.open`."""
-        row = await self._do(spawn(command, cwd=cwd or os.getcwd(), env=env, rows=rows, columns=columns))
-        return AsyncPty(self, str(row["pty_id"]))
-
-    async def run(
-        self,
-        command: Command,
-        *,
-        timeout: float | None = None,  # noqa: ASYNC109 - the daemon ends the command, not this coroutine
-        cwd: str | os.PathLike[str] | None = None,
-        env: Mapping[str, str] | None = None,
-        on_output: Callable[[str], None] | None = None,
-    ) -> Run:
-        """Run a command to its end; see `Client.run`."""
-        pty_id = str((await self._do(spawn(command, cwd=cwd or os.getcwd(), env=env, timeout=timeout)))["pty_id"])
-        follower = _Follower(timeout)
-        events = self._client._events(follow(pty_id))  # noqa: SLF001 - a namespace of the client
-        try:
-            async for event in events:
-                piece = follower.take(event)
-                if piece and on_output is not None:
-                    on_output(piece)
-                if follower.run is not None:
-                    break
-        except BaseException:
-            await self._do(end(pty_id))
-            raise
-        finally:
-            await events.aclose()
-        return follower.ended()
+def ignore(_: str) -> None:
+    """Show nothing."""
 
 
-class AsyncPty:
-    """One PTY of the daemon; see `Pty`."""
-
-    def __init__(self, ptys: AsyncPtys, pty_id: str) -> None:
-        self._ptys = ptys
-        self.id = pty_id
-
-    def __repr__(self) -> str:
-        return f"<PTY {self.id}>"
-
-    async def info(self) -> Document:
-        """Its row: command, state, pid, exit_code, seconds."""
-        return await self._ptys._do(info(self.id))  # noqa: SLF001 - one of the namespace's
-
-    async def text(self) -> str:
-        """The output so far."""
-        return await self._ptys._do(text(self.id))  # noqa: SLF001
-
-    async def send(self, typed: str) -> None:
-        """Type text; a line wants its newline."""
-        await self._ptys._do(send(self.id, typed))  # noqa: SLF001
-
-    async def resize(self, rows: int, columns: int) -> None:
-        """Change the size of the screen."""
-        await self._ptys._do(resize(self.id, rows, columns))  # noqa: SLF001
-
-    async def close(self) -> None:
-        """End it and every process of its session."""
-        await self._ptys._do(end(self.id))  # noqa: SLF001
+def shown(on_output: OnOutput | None) -> OnOutput:
+    return ignore if on_output is None else on_output

@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import msgspec
@@ -57,6 +57,17 @@ class Screen(msgspec.Struct, frozen=True):
     def text(self) -> str:
         """The characters alone, without empty rows at the end."""
         return "\n".join("".join(run.text for run in line) for line in self.lines).rstrip("\n")
+
+
+def size_and_end(head: Mapping[str, Any], marks: Iterable[Mapping[str, Any]]) -> tuple[int, int, int]:
+    """Columns and rows of the screen after the last event, and the offset up to which output came."""
+    columns, rows, end = head["columns"], head["rows"], 0
+    for mark in marks:
+        if "columns" in mark:
+            columns, rows = mark["columns"], mark["rows"]
+        else:
+            end = mark["end"]
+    return columns, rows, end
 
 
 def render(output: bytes, columns: int = 80, rows: int = 24) -> Screen:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from typing import Any, Literal, Self, TypeVar, Unpack, overload
 
 from tundra_nb.errors import IpcError, TundraError
@@ -13,10 +13,13 @@ from tundra_nb.types import Ask, Reply
 from . import api, explain
 from .answer import AnswerReader, died, not_yet
 from .attach import Attachment
-from .call import ATTEMPT_PAUSES, Answer, Call, Step, read, refusal
+from .call import ATTEMPT_PAUSES, Answer, Call, Step, read, refusal, seen_from
 from .endpoints import blocking
 from .link import Link
-from .ptys import Ptys, Run
+from .live import OnOutput, Run, ShellRun
+from .owner import owner_name
+from .pty_calls import Command, Program
+from .ptys import Cwd, Ptys
 from .sse import Event, Parser
 from .versions import Versions
 from .wire import GONE, Pool, Response, Wire
@@ -75,9 +78,11 @@ class Client:
             self.attach("kernel")
 
     def attach(self, who: str) -> None:
-        """Hold the daemon's event stream open in the background until `close`: it will not stop for idleness."""
+        """Hold the daemon's event stream open in the background until `close`: it will not stop for idleness, and the
+        persistent shell of this kernel lives on.
+        """
         if self._attachment is None:
-            self._attachment = Attachment.share(self._link, who)
+            self._attachment = Attachment.share(self._link, who, owner_name(self.caller))
 
     def close(self) -> None:
         """Close all connections; the daemon goes on."""
@@ -111,6 +116,9 @@ class Client:
     breaker_history = blocking(api.breaker_history)
     history = blocking(api.history)
     sql = blocking(api.sql)
+    notes = blocking(api.notes)
+    note = blocking(api.note)
+    set_setting = blocking(api.set_setting)
     explain = blocking(explain.explain)
 
     @overload
@@ -187,27 +195,70 @@ class Client:
 
     def run(
         self,
-        command: str,
+        command: Command,
         *,
         timeout: float | None = None,
-        cwd: str | os.PathLike[str] | None = None,
+        cwd: Cwd = None,
         env: Mapping[str, str] | None = None,
-        on_output: Callable[[str], None] | None = None,
+        with_keys: Collection[str] = (),
+        on_output: OnOutput | None = None,
     ) -> Run:
         """Run a shell command line in a PTY and wait for its end.
 
         Args:
-            command: as typed into a shell.
+            command: as typed into a shell; a list is a program with its arguments.
             timeout: seconds it may take.
             cwd: working directory; this process's by default.
             env: variables set beside the daemon's.
+            with_keys: names of variables that the command gets although they hold keys.
             on_output: called with each piece of output as it comes.
 
         Raises:
             Timeout: it took longer, and was ended.
-            SpawnFailed, AtCapacity: it could not be started. An interrupt ends the command and every process of it.
+            SpawnFailed, AtCapacity: it could not be started.
+            KeyboardInterrupt: an interrupt was passed on to it (INT, then harder); says how it ended.
         """
-        return self.ptys.run(command, timeout=timeout, cwd=cwd, env=env, on_output=on_output)
+        return self.ptys.run(command, timeout=timeout, cwd=cwd, env=env, with_keys=with_keys, on_output=on_output)
+
+    def sh(
+        self,
+        cell: str,
+        *,
+        program: Program = "bash",
+        fresh: bool = False,
+        timeout: float | None = None,
+        cwd: Cwd = None,
+        env: Mapping[str, str] | None = None,
+        with_keys: Collection[str] = (),
+        on_output: OnOutput | None = None,
+    ) -> ShellRun:
+        """Run a cell in this notebook's persistent shell: variables, functions and directory live on.
+
+        Args:
+            cell: shell code.
+            program: bash or zsh; another one than before ends the shell of before.
+            fresh: end the shell of before first.
+            timeout: seconds the cell may take.
+            cwd: where a new shell starts; this process's directory by default.
+            env: variables for a new shell.
+            with_keys: names of variables that a new shell gets although they hold keys.
+            on_output: called with each piece of output as it comes.
+
+        Raises:
+            Timeout: the cell took longer, and was interrupted; the shell lives on.
+            KeyboardInterrupt: an interrupt was passed on to it.
+        """
+        self.attach(self.caller)  # the shell lives as long as somebody is attached for its owner
+        return self.ptys.sh(
+            cell,
+            program=program,
+            fresh=fresh,
+            timeout=timeout,
+            cwd=cwd,
+            env=env,
+            with_keys=with_keys,
+            on_output=on_output,
+        )
 
     # carrying calls:
 
@@ -228,6 +279,7 @@ class Client:
             return result
 
     def _send(self, call: Call[T]) -> T:
+        call = seen_from(call, self.versions.at, self.versions.checked_out)
         wire, response = self._request(call)
         try:
             answer = Answer(response.status, response.headers, response.read())

@@ -1,4 +1,4 @@
-"""Search over transcripts, in a process of its own: a bad pattern keeps `re` busy for ever, and holds the GIL meanwhile.
+"""Search over transcripts, in a process of its own: a bad pattern can keep `re` busy for ever, the GIL in its hands.
 
     python -P -m tundra_nb.runtime.ptys.search FOLDER LIMIT      pattern on standard input, one JSON line per hit
 

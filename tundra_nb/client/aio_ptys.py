@@ -1,0 +1,212 @@
+"""`t.ptys`, `t.run` and `t.sh` of an `AsyncClient`: the awaited twins of `ptys`."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+from . import pty_calls as calls
+from .asciicast import asciicast
+from .call import Call, Step
+from .endpoints import Awaiting, awaited
+from .link import Link
+from .live import CellReader, CommandReader, OnOutput, Reader, Run, ShellRun
+from .owner import owner_name
+from .pty_calls import Command, Matched, Pattern, Program
+from .ptys import Cwd, folder, shown
+from .results import Document
+from .sse import Event
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from .screen import Screen
+
+T = TypeVar("T")
+R = TypeVar("R", bound=Run)
+
+
+class _AsyncStreaming(Awaiting, Protocol):
+    caller: str
+
+    @property
+    def link(self) -> Link: ...
+    def _events(self, call: Call[Any]) -> AsyncGenerator[Event, None]: ...
+
+
+class AsyncPtys:
+    """`t.ptys` of an `AsyncClient`; see `Ptys`."""
+
+    def __init__(self, client: _AsyncStreaming) -> None:
+        self._client = client
+
+    async def _do(self, step: Step[T]) -> T:
+        return await self._client._do(step)  # noqa: SLF001 - a namespace of the client
+
+    async def __call__(self) -> pd.DataFrame:
+        return await self._do(calls.listing())
+
+    def __getitem__(self, pty_id: str) -> AsyncPty:
+        return AsyncPty(self, str(pty_id))
+
+    ids = awaited(calls.ids)
+    history = awaited(calls.history)
+    search = awaited(calls.search)
+    clean = awaited(calls.clean)
+
+    async def open(
+        self,
+        command: Command,
+        *,
+        cwd: Cwd = None,
+        env: Mapping[str, str] | None = None,
+        rows: int | None = None,
+        columns: int | None = None,
+        with_keys: Collection[str] = (),
+    ) -> AsyncPty:
+        """Start a command in a PTY that lives on; see `Ptys.open`."""
+        call = calls.spawn(
+            command,
+            cwd=folder(self._client.link, cwd),
+            env=env,
+            rows=rows,
+            columns=columns,
+            with_keys=with_keys,
+            kind="terminal",
+        )
+        return AsyncPty(self, str((await self._do(call))["pty_id"]))
+
+    async def run(
+        self,
+        command: Command,
+        *,
+        timeout: float | None = None,  # noqa: ASYNC109 - the daemon ends the command, not this coroutine
+        cwd: Cwd = None,
+        env: Mapping[str, str] | None = None,
+        with_keys: Collection[str] = (),
+        on_output: OnOutput | None = None,
+    ) -> Run:
+        """Run a command to its end; see `Client.run`. Cancelling it ends the command."""
+        call = calls.spawn(command, cwd=folder(self._client.link, cwd), env=env, timeout=timeout, with_keys=with_keys)
+        pty_id = str((await self._do(call))["pty_id"])
+        return await self._drain(calls.follow(pty_id), CommandReader(pty_id, timeout), on_output)
+
+    async def sh(
+        self,
+        cell: str,
+        *,
+        program: Program = "bash",
+        fresh: bool = False,
+        timeout: float | None = None,  # noqa: ASYNC109 - the daemon ends the cell, not this coroutine
+        cwd: Cwd = None,
+        env: Mapping[str, str] | None = None,
+        with_keys: Collection[str] = (),
+        on_output: OnOutput | None = None,
+    ) -> ShellRun:
+        """Run a cell in the persistent shell; see `Client.sh`. Cancelling it interrupts the cell."""
+        call = calls.cell(
+            owner_name(self._client.caller),
+            cell,
+            program=program,
+            fresh=fresh,
+            timeout=timeout,
+            cwd=folder(self._client.link, cwd),
+            env=env,
+            with_keys=with_keys,
+        )
+        return await self._drain(call, CellReader("", timeout), on_output)
+
+    async def _drain(self, call: Call[Any], reader: Reader[R], on_output: OnOutput | None) -> R:
+        show = shown(on_output)
+        events = self._client._events(call)  # noqa: SLF001 - a namespace of the client
+        try:
+            async for event in events:
+                if piece := reader.take(event):
+                    show(piece)
+                if reader.is_done:
+                    break
+        except asyncio.CancelledError:
+            if isinstance(reader, CommandReader):  # a cell is interrupted by its stream's end
+                await asyncio.shield(self._do(calls.end(reader.pty_id)))
+            raise
+        finally:
+            await events.aclose()
+        return reader.result
+
+
+class AsyncPty:
+    """One PTY of the daemon; see `Pty`."""
+
+    def __init__(self, ptys: AsyncPtys, pty_id: str) -> None:
+        self._ptys = ptys
+        self.id = pty_id
+
+    def __repr__(self) -> str:
+        return f"<PTY {self.id}>"
+
+    async def _do(self, step: Step[T]) -> T:
+        return await self._ptys._do(step)  # noqa: SLF001 - one of the namespace's
+
+    async def info(self) -> Document:
+        """Its row: command, state, pid, exit_code, seconds."""
+        return await self._do(calls.info(self.id))
+
+    async def text(self) -> str:
+        """The output so far, line ends as in files."""
+        return await self._do(calls.text(self.id))
+
+    async def output(self) -> bytes:
+        """The output so far, byte for byte (secrets masked)."""
+        return await self._do(calls.output(self.id))
+
+    async def screen(self) -> Screen:
+        """What its screen shows now, or showed last."""
+        from . import screen
+
+        timing = await self._do(calls.timing(self.id))
+        columns, rows, end = screen.size_and_end(timing["head"], timing["events"])
+        tail = await self._do(calls.output(self.id, max(0, end - screen.TAIL_BYTES)))
+        return await asyncio.to_thread(screen.render, tail, columns, rows)
+
+    async def events(self) -> pd.DataFrame:
+        """When output came and what sizes the screen had."""
+        return await self._do(calls.events(self.id))
+
+    async def send(self, typed: str) -> str:
+        """Type text; a line wants its newline. Returns a warning, empty when there is none."""
+        return str((await self._do(calls.send(self.id, typed)))["warning"] or "")
+
+    async def send_secret(self, name: str) -> None:
+        """Type the value of a variable of this process; see `Pty.send_secret`."""
+        await self._do(calls.send_secret(self.id, name))
+
+    async def expect(
+        self,
+        patterns: Pattern | Sequence[Pattern],
+        timeout: float | None = 30.0,  # noqa: ASYNC109 - of the search, in the daemon
+    ) -> Matched:
+        """Wait for the first of the patterns; see `Pty.expect`."""
+        return await self._do(calls.expect(self.id, patterns, timeout))
+
+    async def interrupt(self) -> str:
+        """Send Ctrl-C to what runs; see `Pty.interrupt`."""
+        return str((await self._do(calls.interrupt(self.id)))["signal"])
+
+    async def resize(self, rows: int, columns: int) -> None:
+        """Change the size of the screen."""
+        await self._do(calls.resize(self.id, rows, columns))
+
+    async def asciicast(self, file: str | os.PathLike[str] | None = None) -> str:
+        """The session as an asciicast v2 recording; see `Pty.asciicast`."""
+        timing = await self._do(calls.timing(self.id))
+        made = "".join(asciicast(timing["head"], timing["events"], await self.output()))
+        if file is not None:
+            await asyncio.to_thread(Path(file).write_text, made, encoding="utf-8")
+        return made
+
+    async def close(self) -> None:
+        """End it and every process of its session."""
+        await self._do(calls.end(self.id))

@@ -1,0 +1,248 @@
+"""The output of a command or cell while it runs.
+
+A blocking reader that is interrupted has lost its place in the stream, so a thread of its own reads it: an interrupt
+only wakes whoever waits, is passed on to the command, and the rest of the output and how it ended still arrive.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any, Generic, TypeVar
+
+import msgspec
+
+from tundra_nb.errors import Timeout, TundraError, from_wire
+
+from .answer import died
+from .sse import Event
+
+
+class Run(msgspec.Struct, frozen=True, kw_only=True):
+    """How a shell command ended. `exit_code` is None when a signal ended it."""
+
+    pty_id: str
+    exit_code: int | None
+    exit_signal: str | None
+    seconds: float
+    text: str
+    """All output, line ends as in files."""
+
+    def __str__(self) -> str:
+        return self.text
+
+    @property
+    def is_ok(self) -> bool:
+        return self.exit_code == 0
+
+    @property
+    def ending(self) -> str:
+        """How it ended, in words."""
+        return f"ended by {self.exit_signal}" if self.exit_signal else f"exit code {self.exit_code}"
+
+
+class ShellRun(Run, frozen=True, kw_only=True):
+    """How a cell of a persistent shell ended."""
+
+    cwd: str
+    """Where the shell is now."""
+    is_shell_ended: bool
+    """`exit`, `exec`: the next cell starts a new shell."""
+
+    @property
+    def ending(self) -> str:
+        told = f"ended by {self.exit_signal}" if self.exit_signal else f"exit code {self.exit_code}"
+        return f"{told}, the shell has ended" if self.is_shell_ended else told
+
+
+R = TypeVar("R", bound=Run)
+OnOutput = Callable[[str], None]
+
+
+class Reader(Generic[R]):
+    """Reads the events of a stream into its result. No I/O."""
+
+    def __init__(self, pty_id: str, timeout: float | None) -> None:
+        self.pty_id = pty_id
+        self._timeout = timeout
+        self._pieces: list[str] = []
+        self._result: R | None = None
+
+    def take(self, event: Event) -> str | None:
+        """Take one event; return the output it adds."""
+        if event.name == "output":
+            piece = str(msgspec.json.decode(event.data)["text"])
+            self._pieces.append(piece)
+            return piece
+        if event.name == "missed":
+            piece = f"\n[{msgspec.json.decode(event.data)['bytes']:,} bytes are missing here]\n"
+            self._pieces.append(piece)
+            return piece
+        if event.name == "error":
+            raise from_wire(msgspec.json.decode(event.data))
+        self._note(event.name, event.data)
+        return None
+
+    @property
+    def text(self) -> str:
+        """The output so far."""
+        return "".join(self._pieces).replace("\r\n", "\n")
+
+    @property
+    def is_done(self) -> bool:
+        return self._result is not None
+
+    @property
+    def result(self) -> R:
+        if self._result is None:
+            raise died()
+        return self._result
+
+    def _note(self, name: str, data: str | bytes) -> None:
+        raise NotImplementedError
+
+
+class CommandReader(Reader[Run]):
+    """Of a command."""
+
+    def _note(self, name: str, data: str | bytes) -> None:
+        if name != "exit":
+            return
+        row = msgspec.json.decode(data)
+        if row.get("timed_out"):
+            raise Timeout(deadline="command", seconds=self._timeout or float(row.get("seconds") or 0.0))
+        self._result = Run(text=self.text, **_ending(row), pty_id=str(row["pty_id"]))
+
+
+class CellReader(Reader[ShellRun]):
+    """Of a shell's cell."""
+
+    def _note(self, name: str, data: str | bytes) -> None:
+        row = msgspec.json.decode(data)
+        if name == "shell":
+            self.pty_id = str(row["pty_id"])
+        elif name == "end":
+            self._result = ShellRun(
+                text=self.text,
+                **_ending(row),
+                pty_id=self.pty_id,
+                cwd=str(row.get("cwd") or ""),
+                is_shell_ended=bool(row["is_shell_ended"]),
+            )
+
+
+def _ending(row: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "exit_code": row.get("exit_code"),
+        "exit_signal": row.get("exit_signal"),
+        "seconds": float(row.get("seconds") or 0.0),
+    }
+
+
+class Live(Generic[R]):
+    """What a running command or cell puts out; `drain` shows it to the end.
+
+    Args:
+        what: the command, for messages.
+        reader: reads the events.
+        events: opens the stream; closing it is the reader thread's business.
+        interrupt: asks the daemon to interrupt the PTY with this id.
+        end: asks it to end that PTY with everything in it.
+    """
+
+    def __init__(
+        self,
+        what: str,
+        reader: Reader[R],
+        events: Callable[[], Any],
+        interrupt: Callable[[str], object],
+        end: Callable[[str], object],
+    ) -> None:
+        self.what = what
+        self.reader = reader
+        self._events = events
+        self._interrupt = interrupt
+        self._end = end
+        self._pieces: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        self._error: BaseException | None = None
+        self._interrupts = 0
+        self._thread = threading.Thread(target=self._read, name="tundra-output", daemon=True)
+
+    def drain(self, show: OnOutput) -> R:
+        """Show each piece as it comes; return how it ended.
+
+        The first interrupt is passed on to what runs (INT, then TERM, then KILL), the second ends its PTY.
+
+        Raises:
+            Timeout: its own deadline ended it.
+            KeyboardInterrupt: it was interrupted; says how it ended.
+        """
+        self._thread.start()
+        while True:
+            try:
+                for piece in self._come():
+                    show(piece)
+                break
+            except KeyboardInterrupt:
+                self._interrupts += 1
+                self._pass_on(self._interrupt if self._interrupts == 1 else self._end)
+            except BaseException:  # it could not be shown: nobody waits for it any more
+                self._pass_on(self._end)
+                raise
+        if self._error is not None:
+            raise self._error
+        if self._interrupts:
+            raise KeyboardInterrupt(f"{self.what}: {self.reader.result.ending}")
+        return self.reader.result
+
+    @property
+    def is_interrupted(self) -> bool:
+        return self._interrupts > 0
+
+    def _come(self) -> Iterator[str]:
+        while True:
+            piece = self._pieces.get()
+            if piece is None:
+                self._pieces.put(None)  # an interrupt may have eaten this one
+                return
+            parts = [piece]
+            while not self._pieces.empty():
+                more = self._pieces.get()
+                if more is None:
+                    self._pieces.put(None)
+                    break
+                parts.append(more)
+            yield "".join(parts)
+
+    def _read(self) -> None:
+        try:
+            events = self._events()
+            try:
+                for event in events:
+                    if piece := self.reader.take(event):
+                        self._pieces.put(piece)
+                    if self.reader.is_done:
+                        break
+            finally:
+                events.close()
+            _ = self.reader.result
+        except TundraError as error:
+            self._error = error
+        except Exception as error:  # noqa: BLE001 - top of a thread; raised again where somebody waits
+            self._error = error
+        finally:
+            self._pieces.put(None)
+
+    def _pass_on(self, ask: Callable[[str], object]) -> None:
+        """Beside the output, which goes on meanwhile."""
+        if not self.reader.pty_id:  # the shell has not even started
+            return
+        threading.Thread(target=self._ask, args=(ask,), name="tundra-interrupt", daemon=True).start()
+
+    def _ask(self, ask: Callable[[str], object]) -> None:
+        try:
+            ask(self.reader.pty_id)
+        except TundraError as error:
+            if not self.reader.is_done and self._error is None:
+                self._pieces.put(f"\n[the interrupt did not get through: {error}]\n")

@@ -1,0 +1,304 @@
+"""The API table of pseudo-terminals: what each method of `t.ptys` asks. No I/O.
+
+Routes: `GET|POST /api/ptys`, `GET|DELETE /api/ptys/{id}`, `GET …/{id}/transcript?since=SEQ`, which as an event stream
+follows the output (`output` {"seq", "text"}, then `exit` with the row of the PTY), `GET …/events`, `POST …/input`,
+`…/size`, `…/interrupt`, `…/expect`, `…/secret`; `GET /api/ptys/search`; `POST /api/shells/{owner}/cells`;
+`POST /api/clean`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+import msgspec
+
+from tundra_nb.errors import UsageError
+from tundra_nb.types import Column
+
+from . import api, frames, times
+from .call import CALL_TIMEOUT, EVENTS, STREAM_TIMEOUT, Answer, Call, query, quoted
+from .results import Document
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Command = str | Sequence[str]
+Program = Literal["bash", "zsh"]
+Pattern = str | re.Pattern[str] | type
+"""A regular expression, or pexpect's `EOF` or `TIMEOUT`, also as the words."""
+
+INPUT_TIMEOUT = 600.0
+"""Seconds of silence while a program is slow to read what is typed."""
+_FLAGS = {re.IGNORECASE: "i", re.MULTILINE: "m", re.DOTALL: "s", re.VERBOSE: "x", re.ASCII: "a"}
+
+_EVENTS = (
+    Column("seconds", "float", nullable=False),
+    Column("kind", "category", nullable=False, values=("output", "resize")),
+    Column("offset", "int", nullable=True),
+    Column("columns", "int", nullable=True),
+    Column("rows", "int", nullable=True),
+)
+_HITS = (
+    Column("pty_id", "text", nullable=False),
+    Column("at", "time", nullable=True),
+    Column("command", "text", nullable=True),
+    Column("offset", "int", nullable=False),
+    Column("line", "text", nullable=False),
+)
+_LEFT = (
+    Column("kind", "category", nullable=False, values=("process", "socket", "transcript")),
+    Column("name", "text", nullable=False),
+    Column("detail", "text", nullable=False),
+)
+
+
+class Matched(msgspec.Struct, frozen=True):
+    """What `expect` found: which pattern, the text before it, what matched, and its groups."""
+
+    index: int
+    before: str
+    after: str
+    groups: tuple[str | None, ...] = ()
+
+    def __str__(self) -> str:
+        return self.before + self.after
+
+
+def listing() -> Call[pd.DataFrame]:
+    """The PTYs that are open."""
+    return Call(method="GET", path="/api/ptys", decode=lambda answer: api.frame_of("ptys", answer))
+
+
+def ids() -> Call[list[str]]:
+    """The ids of the PTYs that are open."""
+    return Call(
+        method="GET",
+        path="/api/ptys",
+        decode=lambda answer: [str(row["pty_id"]) for row in answer.json()["rows"]],
+        timeout=2.0,
+    )
+
+
+def spawn(
+    command: Command,
+    *,
+    cwd: str | None = None,
+    env: Mapping[str, str] | None = None,
+    rows: int | None = None,
+    columns: int | None = None,
+    timeout: float | None = None,
+    with_keys: Collection[str] = (),
+    kind: Literal["command", "terminal"] = "command",
+) -> Call[Document]:
+    """Start a command in a PTY: text runs by the shell, a list as it is."""
+    body = {
+        "command": command if isinstance(command, str) else list(command),
+        "kind": kind,
+        **_given(cwd=cwd, env=env, rows=rows, columns=columns, timeout=timeout, with_keys=with_keys),
+    }
+    return Call(method="POST", path="/api/ptys", body=body, decode=api.document)
+
+
+def cell(
+    owner: str,
+    text: str,
+    *,
+    program: Program,
+    fresh: bool,
+    timeout: float | None,
+    cwd: str | None,
+    env: Mapping[str, str] | None,
+    with_keys: Collection[str],
+) -> Call[None]:
+    """Run a cell in the owner's shell: events `shell`, `output` …, `end`."""
+    given = _given(cwd=cwd, env=env, timeout=timeout, with_keys=with_keys)
+    return Call(
+        method="POST",
+        path=f"/api/shells/{quoted(owner)}/cells",
+        body={"cell": text, "program": program, "fresh": fresh, **given},
+        decode=lambda _: None,
+        accept=EVENTS,
+        timeout=STREAM_TIMEOUT,
+    )
+
+
+def info(pty_id: str) -> Call[Document]:
+    """The row of one PTY."""
+    return Call(method="GET", path=_path(pty_id), decode=api.document)
+
+
+def end(pty_id: str) -> Call[Document]:
+    """End a PTY and every process of its session."""
+    return Call(method="DELETE", path=_path(pty_id), decode=api.document)
+
+
+def interrupt(pty_id: str) -> Call[Document]:
+    """Interrupt what runs in a PTY; `signal` of the answer is the last one that was needed."""
+    return Call(method="POST", path=_path(pty_id, "interrupt"), body={}, decode=api.document)
+
+
+def output(pty_id: str, since: int = 0) -> Call[bytes]:
+    """The output so far as bytes, from a sequence number (byte offset) on."""
+    return Call(
+        method="GET",
+        path=_path(pty_id, "transcript"),
+        query=query(since=since),
+        decode=lambda answer: answer.body,
+        accept="*/*",
+    )
+
+
+def text(pty_id: str, since: int = 0) -> Call[str]:
+    """The output so far, line ends as in files."""
+    return Call(method="GET", path=_path(pty_id, "transcript"), query=query(since=since), decode=_decoded, accept="*/*")
+
+
+def follow(pty_id: str, since: int = 0) -> Call[None]:
+    """The output as events, until the PTY ends."""
+    return Call(
+        method="GET",
+        path=_path(pty_id, "transcript"),
+        query=query(since=since),
+        decode=lambda _: None,
+        accept=EVENTS,
+        timeout=STREAM_TIMEOUT,
+    )
+
+
+def events(pty_id: str) -> Call[pd.DataFrame]:
+    """When output came, up to which offset, and what sizes the screen had. `attrs["head"]`: command and first size."""
+    return Call(method="GET", path=_path(pty_id, "events"), decode=_events)
+
+
+def timing(pty_id: str) -> Call[Document]:
+    """The same as the daemon keeps it, for exports: `head` and `events`."""
+    return Call(method="GET", path=_path(pty_id, "events"), decode=api.document)
+
+
+def send(pty_id: str, typed: str) -> Call[Document]:
+    """Type text into a PTY; a line wants its newline. `warning` of the answer: a line that the terminal will cut."""
+    return Call(
+        method="POST", path=_path(pty_id, "input"), body={"text": typed}, decode=api.document, timeout=INPUT_TIMEOUT
+    )
+
+
+def expect(pty_id: str, patterns: Pattern | Sequence[Pattern], timeout: float | None = 30.0) -> Call[Matched]:
+    """Wait for the first of the patterns; goes on where the last `expect` matched.
+
+    Args:
+        pty_id: where.
+        patterns: regular expressions in which `.` matches line ends too; `EOF` and `TIMEOUT` are pexpect's.
+        timeout: seconds; None waits for ever.
+
+    Raises:
+        Timeout: nothing matched in time, and TIMEOUT is not among the patterns.
+        HandleNotFound: the program has ended, and EOF is not among the patterns.
+    """
+    listed = [patterns] if isinstance(patterns, str | re.Pattern | type) else list(patterns)
+    return Call(
+        method="POST",
+        path=_path(pty_id, "expect"),
+        body={"patterns": [_pattern(pattern) for pattern in listed], "timeout": timeout},
+        decode=lambda answer: msgspec.convert(answer.json(), Matched),
+        timeout=None if timeout is None else timeout + CALL_TIMEOUT,
+    )
+
+
+def send_secret(pty_id: str, name: str, environ: Mapping[str, str] | None = None) -> Call[Document]:
+    """Type the value of a variable of *this* process, and Enter, once the program has switched the echo off.
+
+    The value goes over the daemon's socket only; from then on it is masked in output, transcript and log.
+
+    Raises:
+        UsageError: it is not set here, or the terminal still shows what is typed; nothing was sent.
+    """
+    value = (os.environ if environ is None else environ).get(name)
+    if not value:
+        raise UsageError(
+            problem=f"{name} is not set here",
+            field=name,
+            remedy=f"Set it in the environment of this process (pid {os.getpid()}) first.",
+        )
+    body = {"name": name, "value": value}
+    return Call(method="POST", path=_path(pty_id, "secret"), body=body, decode=lambda answer: Document(answer.json()))
+
+
+def resize(pty_id: str, rows: int, columns: int) -> Call[Document]:
+    """Change the size of a PTY's screen."""
+    return Call(method="POST", path=_path(pty_id, "size"), body={"rows": rows, "columns": columns}, decode=api.document)
+
+
+def history(
+    since: times.When | None = None,
+    *,
+    between: api.Window | None = None,
+    at: str | None = None,
+    limit: int | None = None,
+) -> Call[pd.DataFrame]:
+    """What happened to PTYs: starts, refusals, resizes, exits, kills, orphan ends."""
+    return api.history("pty-history", since, between=between, at=at, limit=limit)
+
+
+def search(pattern: str, limit: int = 1000) -> Call[pd.DataFrame]:
+    """Lines of all transcripts, open and kept, that match a regular expression; newest session first.
+
+    `attrs["truncated"]` says that there may be more.
+    """
+    return Call(method="GET", path="/api/ptys/search", query=query(pattern=pattern, limit=limit), decode=_hits)
+
+
+def clean(dry: bool = True) -> Call[pd.DataFrame]:
+    """What earlier daemons left: stray processes, dead sockets, old transcripts; removed unless `dry`."""
+    return Call(method="POST", path="/api/clean", body={"dry": dry}, decode=lambda answer: _rows(answer, _LEFT))
+
+
+def _given(**values: Any) -> dict[str, Any]:
+    made = {name: value for name, value in values.items() if value is not None and value != ()}
+    if "env" in made:
+        made["env"] = dict(made["env"])
+    if "with_keys" in made:
+        made["with_keys"] = [made["with_keys"]] if isinstance(made["with_keys"], str) else list(made["with_keys"])
+    return made
+
+
+def _path(pty_id: str, *more: str) -> str:
+    return "/".join(["/api/ptys", quoted(pty_id), *more])
+
+
+def _decoded(answer: Answer) -> str:
+    return answer.body.decode("utf-8", errors="replace").replace("\r\n", "\n")
+
+
+def _pattern(pattern: Pattern) -> str:
+    if isinstance(pattern, re.Pattern):
+        flags = "".join(letter for flag, letter in _FLAGS.items() if pattern.flags & flag)
+        return f"(?{flags}:{pattern.pattern})" if flags else str(pattern.pattern)
+    return pattern.__name__ if isinstance(pattern, type) else pattern
+
+
+def _events(answer: Answer) -> pd.DataFrame:
+    found = answer.json()
+    rows = [
+        {
+            "seconds": mark["t"],
+            "kind": "output" if "end" in mark else "resize",
+            "offset": mark.get("end"),
+            "columns": mark.get("columns"),
+            "rows": mark.get("rows"),
+        }
+        for mark in found["events"]
+    ]
+    return frames.from_rows(rows, _EVENTS, meta={"head": found["head"]})
+
+
+def _hits(answer: Answer) -> pd.DataFrame:
+    return _rows(answer, _HITS)
+
+
+def _rows(answer: Answer, columns: tuple[Column, ...]) -> pd.DataFrame:
+    found = answer.json()
+    more = {name: value for name, value in found.items() if name != "rows"}
+    return frames.from_rows(found["rows"], columns, meta=more)
