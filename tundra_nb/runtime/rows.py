@@ -51,6 +51,10 @@ class Journal:
     redactor: Redactor
     content: str
 
+    def outside(self, text: str | None) -> str | None:
+        """Text that a provider chose, also where it should be a plain word: some echo the key in every header."""
+        return self.redactor.text(text) if text else text
+
     def limited(self, notice: LimitNotice, operation_id: int | None) -> None:
         """A wait, refusal, penalty or correction of the limiter."""
         self.record(
@@ -216,13 +220,17 @@ class CallRows:
         seen, answer, reservation = entry.seen, entry.answer, entry.reservation
         usage = answer.usage if answer else _NO_USAGE
         cost, price_at = self._cost(entry)
+        outside = self._journal.outside
+        model = entry.model
+        if answer and answer.model != model:
+            model = outside(answer.model)
         row = Attempt(
             attempt_id=entry.attempt_id,
             operation_id=self.operation_id,
             seq=entry.seq,
             at=entry.at,
             profile=entry.profile.name,
-            model=answer.model if answer else entry.model,
+            model=model,
             outcome=outcome,
             reason=error.reason if error else "answered",
             status=seen.status,
@@ -237,14 +245,14 @@ class CallRows:
             output_tokens=usage.output_tokens,
             reasoning_tokens=usage.reasoning_tokens,
             cost_usd=cost,
-            stop_reason=answer.stop_reason if answer else None,
+            stop_reason=outside(answer.stop_reason) if answer else None,
             cause=entry.cause,
             backoff_ms=entry.backoff * 1000,
             bucket_requests=reservation.level_requests if reservation else None,
             bucket_tokens=reservation.level_tokens if reservation else None,
-            request_id=seen.request_id or (answer.request_id if answer else None),
+            request_id=outside(seen.request_id or (answer.request_id if answer else None)),
             message=self._journal.redactor.text(str(error)) if error else None,
-            limit_headers=json.dumps(seen.headers) if seen.headers else None,
+            limit_headers=outside(json.dumps(seen.headers)) if seen.headers else None,
         )
         self._last, self._price_at = row, price_at
         events: list[Event] = [row]
@@ -284,13 +292,13 @@ class CallRows:
             operation_id=str(self.operation_id),
             text=answer.text,
             profile=name,
-            model=answer.model,
+            model=row.model or answer.model,
             requested_model=self._ask.model,
             usage=answer.usage,
             attempts=self._attempts,
             cost_usd=row.cost_usd,
             price_at=self._price_at,
-            stop_reason=answer.stop_reason,
+            stop_reason=row.stop_reason,
             tool_calls=list(answer.tool_calls),
             waited_ms=self.waited * 1000,
             latency_ms=(self._clock.monotonic() - self.began) * 1000,
@@ -302,7 +310,7 @@ class CallRows:
         return Operation(
             operation_id=self.operation_id,
             at=self._at,
-            requested_model=self._ask.model,
+            requested_model=self._journal.outside(self._ask.model),
             profile=answered.profile if answered else None,
             model=answered.model if answered else None,
             outcome=outcome,
@@ -326,13 +334,16 @@ class CallRows:
 
     def _exchange(self, entry: Entry) -> Exchange:
         redact = self._journal.redactor.text
+        response = redact(entry.seen.response_body.decode(errors="replace"))
+        if entry.answer is not None and (text := redact(entry.answer.text)) is not entry.answer.text:
+            response = text  # pieces of a stream may have cut the secret in two: keep the masked whole instead of them
         return Exchange(
             exchange_id=self._journal.ids.next(),
             at=self._clock.now_us(),
             operation_id=self.operation_id,
             attempt_id=entry.attempt_id,
             request=redact(entry.seen.request_body.decode(errors="replace")),
-            response=redact(entry.seen.response_body.decode(errors="replace")),
+            response=response,
         )
 
     @staticmethod
