@@ -54,6 +54,8 @@ class Call(Generic[T]):
     """Sent as JSON; None sends no body."""
     accept: str = JSON
     timeout: float | None = CALL_TIMEOUT
+    takes_at: bool = False
+    """A view of the history: where no state is named, it is that of `versions.checkout`."""
 
     @property
     def target(self) -> str:
@@ -76,6 +78,23 @@ class Call(Generic[T]):
 Flow = Generator[Call[Any], Any, T]
 Step = Call[T] | Flow[T]
 """What a function of the API table returns."""
+
+
+def seen_from(call: Call[T], at: str | None, name: str) -> Call[T]:
+    """A view of the history as of a state that was checked out, unless it names one itself."""
+    if at is None or not call.takes_at or "at" in dict(call.query) or "at" in (call.body or {}):
+        return call
+
+    def decode(answer: Answer) -> T:
+        found = call.decode(answer)
+        attrs = getattr(found, "attrs", None)
+        if attrs is not None:
+            attrs["checkout"] = name
+        return found
+
+    if call.body is None:
+        return dataclasses.replace(call, query=(*call.query, ("at", at)), decode=decode)
+    return dataclasses.replace(call, body={**call.body, "at": at}, decode=decode)
 
 
 def quoted(part: object) -> str:

@@ -114,24 +114,66 @@ LIVE: dict[str, tuple[Column, ...]] = {
     "branches": (_text("name", nullable=False), _text("commit")),
     "tags": (_text("name", nullable=False), _text("commit")),
     "diff": (_open("table"), _open("diff_type"), _text("from_commit"), _text("to_commit")),
-    "stat": (_open("table"),),
+    "stat": (
+        _open("table"),
+        Column("rows_added", "int", nullable=False),
+        Column("rows_removed", "int", nullable=False),
+        Column("rows_modified", "int", nullable=False),
+        Column("rows_before", "int", nullable=False),
+        Column("rows_after", "int", nullable=False),
+    ),
+    "conflicts": (
+        _open("table"),
+        _text("row_id", nullable=False),
+        _text("name"),
+        _open("column"),
+        _text("base"),
+        _text("ours"),
+        _text("theirs"),
+    ),
+    "check": (_text("problem", nullable=False),),
 }
 """Columns of the frames that are not history tables; what the daemon sends beyond them follows."""
 
 
-def from_arrow(body: bytes, *, table: str | None = None, meta: Mapping[str, Any] | None = None) -> pd.DataFrame:
+def diff_columns(table: str) -> tuple[Column, ...]:
+    """The columns of a diff: which row, then the row's columns before and after."""
+    sides = [Column(f"{side}_{c.name}", c.type, True, c.values) for side in ("from", "to") for c in columns(table)]
+    return (*LIVE["diff"], *sides)
+
+
+def history_columns(table: str) -> tuple[Column, ...]:
+    """The columns of the history of rows: the commit, then the row's columns as it left them."""
+    rows = [Column(c.name, c.type, True, c.values) for c in columns(table)]
+    commit = (_text("commit", nullable=False), Column("committed_at", "time", nullable=True), _open("committer"))
+    return (*commit, _text("message"), _open("diff_type", nullable=False), *rows)
+
+
+def read_arrow(body: bytes) -> pa.Table:
+    """The table that an Arrow stream holds."""
+    import pyarrow as pa
+
+    with pa.ipc.open_stream(pa.py_buffer(body)) as reader:
+        return reader.read_all()
+
+
+def from_arrow(
+    body: bytes | pa.Table,
+    *,
+    table: str | None = None,
+    meta: Mapping[str, Any] | None = None,
+    declared: Sequence[Column] = (),
+) -> pd.DataFrame:
     """Make a frame of an Arrow stream.
 
     Args:
         body: the stream.
         table: the history table whose columns it must have; None takes the columns as they come.
         meta: provenance, for `df.attrs`.
+        declared: the columns it must have, when it is no history table.
     """
-    import pyarrow as pa
-
-    with pa.ipc.open_stream(pa.py_buffer(body)) as reader:
-        arrow = reader.read_all()
-    declared = columns(table) if table else ()
+    arrow = read_arrow(body) if isinstance(body, bytes) else body
+    declared = columns(table) if table else declared
     known = {column.name for column in declared}
     series: dict[str, Any] = {}
     for column in declared:

@@ -1,18 +1,45 @@
-"""`t.versions`: the history's commits, differences, branches and tags, blocking and awaited."""
+"""`t.versions`: the history's commits, differences, branches, tags, remotes and backups, blocking and awaited."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeVar
+import os
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+import msgspec
+
+from tundra_nb.types import TABLES
 
 from . import api, frames
-from .call import ARROW, Call, Flow, Step, query
+from .call import ARROW, Answer, Call, Flow, Step, query, quoted
 from .endpoints import Awaiting, Blocking, awaited, blocking
 from .results import Document
 
 if TYPE_CHECKING:
     import pandas as pd
+    import pyarrow as pa
 
 T = TypeVar("T")
+COPY_TIMEOUT = 3600.0
+"""Seconds of silence while a whole history is copied."""
+
+
+class Merged(Document):
+    """What a merge did: `commit` (None with conflicts: nothing changed then), `applied`, `problems`."""
+
+    @property
+    def conflicts(self) -> pd.DataFrame:
+        """The cells that both sides changed: `table, row_id, name, column, base, ours, theirs`."""
+        rows = []
+        for row in self["conflicts"]:
+            sides = {side: row[side] or {} for side in ("base", "ours", "theirs")}
+            names = dict.fromkeys(name for side in sides.values() for name in side)
+            for name in names:
+                cells = {side: values.get(name) for side, values in sides.items()}
+                if len({repr(cell) for cell in cells.values()}) > 1:
+                    rows.append(
+                        {"table": row["table"], "row_id": row["row_id"], "name": row["name"], "column": name} | cells
+                    )
+        return frames.from_rows(rows, frames.LIVE["conflicts"], meta={"query": "conflicts"})
 
 
 def log(at: str | None = None, limit: int | None = None) -> Call[pd.DataFrame]:
@@ -36,36 +63,115 @@ def commit(message: str = "") -> Call[str]:
 
 
 def diff(from_ref: str, to_ref: str = "HEAD", table: str | None = None) -> Flow[pd.DataFrame]:
-    """The rows that differ between two states.
+    """The rows that differ between two states: `table, diff_type, from_commit, to_commit`, then `from_…` and `to_…` of
+    each column.
 
     Args:
         from_ref: commit, branch, tag or time.
-        to_ref: the same.
-        table: one history table; all in which something differs, one below the other, by default.
+        to_ref: the same; `now` includes what is not committed yet.
+        table: one history table; all in which something differs, one below the other, by default. A column that a
+            table does not have is empty there.
 
     Raises:
         RefNotFound: names the nearest.
     """
-    if table is not None:
-        one: pd.DataFrame = yield _diff(from_ref, to_ref, table)
-        return one
-    import pandas as pd
-
-    differing: pd.DataFrame = yield stat(from_ref, to_ref)
-    whole = frames.from_rows([], frames.LIVE["diff"], meta={"query": "diff"})
-    for name in differing["table"]:
-        part: pd.DataFrame = yield _diff(from_ref, to_ref, str(name))
-        whole = part if whole.empty else pd.concat([whole, part], ignore_index=True)
-    return whole
+    names = [table] if table else []
+    if table is None:
+        differing: pd.DataFrame = yield stat(from_ref, to_ref)
+        names = sorted(differing["table"], key=_people_first)
+    parts: list[tuple[str, pa.Table, dict[str, Any]]] = []
+    for name in names:
+        one = yield _diff(from_ref, to_ref, str(name))
+        parts.append((str(name), *one))
+    return _diff_frame(parts, {"from": from_ref, "to": to_ref})
 
 
-def _diff(from_ref: str, to_ref: str, table: str) -> Call[pd.DataFrame]:
-    return _frame("diff", "/api/diff", query(from_=api.ref(from_ref), to=api.ref(to_ref), table=table))
+def _end(ref: str) -> str | None:
+    """`now` includes what is not committed yet."""
+    return "WORKING" if ref == "now" else api.ref(ref)
+
+
+def _people_first(table: str) -> tuple[bool, int]:
+    """What people changed stands above the events that followed."""
+    return table not in ("setting", "profile", "price", "note"), list(TABLES).index(table)
+
+
+def _diff(from_ref: str, to_ref: str, table: str) -> Call[tuple[pa.Table, dict[str, Any]]]:
+    def decode(answer: Answer) -> tuple[pa.Table, dict[str, Any]]:
+        header = answer.headers.get("x-tundra-meta")
+        return frames.read_arrow(answer.body), msgspec.json.decode(header) if header else {}
+
+    return Call(
+        method="GET",
+        path="/api/diff",
+        query=query(from_=api.ref(from_ref), to=_end(to_ref), table=table),
+        decode=decode,
+        accept=ARROW,
+        timeout=api.STORE_TIMEOUT,
+    )
+
+
+def _diff_frame(parts: list[tuple[str, pa.Table, dict[str, Any]]], asked: dict[str, str]) -> pd.DataFrame:
+    """The tables as one; joined in Arrow, because pandas would turn ids with gaps into floats."""
+    import pyarrow as pa
+
+    told: dict[str, Any] = {"query": "diff", "truncated": False} | asked
+    declared = dict.fromkeys(frames.LIVE["diff"])
+    for name, _, meta in parts:
+        told |= {key: meta[key] for key in ("store", "commit", "from_commit", "to_commit") if key in meta}
+        known = {column.name for column in declared}
+        declared |= dict.fromkeys(column for column in frames.diff_columns(name) if column.name not in known)
+    if not parts:
+        return frames.from_rows([], tuple(declared), meta=told)
+    whole = pa.concat_tables([table.unify_dictionaries() for _, table, _ in parts], promote_options="permissive")
+    return frames.from_arrow(whole, declared=tuple(declared), meta=told)
 
 
 def stat(from_ref: str, to_ref: str = "HEAD") -> Call[pd.DataFrame]:
     """How many rows were added, changed and removed between two states, by table."""
-    return _frame("stat", "/api/stat", query(from_=api.ref(from_ref), to=api.ref(to_ref)))
+    return _frame("stat", "/api/stat", query(from_=api.ref(from_ref), to=_end(to_ref)))
+
+
+def history(table: str, row: str | int | None = None) -> Call[pd.DataFrame]:
+    """What each commit made of a row: `commit, committed_at, committer, message, diff_type` and the row as it was then.
+
+    Args:
+        table: `setting`, `profile`, `price` or `note`; rows of events never change.
+        row: its name (`breaker.failures`) or key; all rows by default.
+    """
+    path = f"/api/rows/{quoted(table)}" + ("" if row is None else f"/{quoted(row)}")
+
+    def decode(answer: Answer) -> pd.DataFrame:
+        header = answer.headers.get("x-tundra-meta")
+        meta = (msgspec.json.decode(header) if header else {}) | {"query": f"history {table}", "table": None}
+        return frames.from_arrow(answer.body, declared=frames.history_columns(table), meta=meta)
+
+    return Call(method="GET", path=path, decode=decode, accept=ARROW, timeout=api.STORE_TIMEOUT)
+
+
+def blame(table: str = "setting") -> Flow[pd.DataFrame]:
+    """Who last changed each row, and in which commit: the last line of each row's `history`."""
+    found: pd.DataFrame = yield history(table)
+    attrs = found.attrs
+    last = found.groupby(f"{table}_id", sort=False).tail(1)
+    last = last[last["diff_type"] != "removed"].reset_index(drop=True)
+    last.attrs.update(attrs | {"query": f"blame {table}"})
+    return last
+
+
+def status() -> Call[Document]:
+    """Where the history stands: engine, HEAD, rows, what is not committed, branches and tags."""
+    return Call(method="GET", path="/api/versions", decode=api.document, timeout=api.STORE_TIMEOUT)
+
+
+def resolve(ref: str) -> Call[Document]:
+    """The commit that a name or time stands for: `ref, kind, commit, at, author, message`.
+
+    Raises:
+        RefNotFound: names the nearest.
+    """
+    path = f"/api/refs/{quoted(api.ref(ref))}"
+    return Call(method="GET", path=path, decode=api.document, timeout=api.STORE_TIMEOUT)
 
 
 def branches() -> Call[pd.DataFrame]:
@@ -78,6 +184,11 @@ def branch(name: str, at: str | None = None) -> Call[Document]:
     return _post("/api/branches", name=name, at=api.ref(at))
 
 
+def delete_branch(name: str) -> Call[Document]:
+    """Delete a branch; its commits stay where others lead to them."""
+    return Call(method="DELETE", path=f"/api/branches/{quoted(name)}", decode=api.document)
+
+
 def tags() -> Call[pd.DataFrame]:
     """The tags and the commit each names."""
     return _frame("tags", "/api/tags", ())
@@ -88,14 +199,90 @@ def tag(name: str, at: str | None = None, message: str | None = None) -> Call[Do
     return _post("/api/tags", name=name, at=api.ref(at), message=message)
 
 
-def merge(branch: str, resolve: str | None = None) -> Call[Document]:
-    """Merge a branch into main.
+def delete_tag(name: str) -> Call[Document]:
+    """Take a name from its commit."""
+    return Call(method="DELETE", path=f"/api/tags/{quoted(name)}", decode=api.document)
+
+
+def merge(branch: str, resolve: Literal["ours", "theirs"] | None = None) -> Call[Merged]:
+    """Merge a branch into main; settings on it take effect.
 
     Args:
         branch: what to merge.
-        resolve: `ours` or `theirs` where both changed the same row.
+        resolve: whose side wins where both changed the same row. Without it conflicts change nothing, and are in
+            `.conflicts` of the result.
     """
-    return _post("/api/merges", branch=branch, resolve=resolve)
+    body = {"branch": branch} | ({"resolve": resolve} if resolve else {})
+    return Call(
+        method="POST",
+        path="/api/merges",
+        body=body,
+        decode=lambda answer: Merged(answer.json()),
+        timeout=api.STORE_TIMEOUT,
+    )
+
+
+def revert(ref: str) -> Call[Document]:
+    """Commit the opposite of a commit of settings, profiles, prices or notes; settings take effect.
+
+    Raises:
+        UsageError: the commit holds events, which are facts and stay.
+    """
+    return _post("/api/reverts", ref=api.ref(ref))
+
+
+def push(remote: str) -> Call[Document]:
+    """Send main, other branches and tags to a remote: a path, `file:///…`, or what the engine knows."""
+    return _copy("/api/push", remote=_remote(remote))
+
+
+def pull(remote: str) -> Call[Document]:
+    """Merge a remote's main into ours; the settings of this machine stay in force."""
+    return _copy("/api/pull", remote=_remote(remote))
+
+
+def clone(remote: str, into: str) -> Call[Document]:
+    """Make a new history from a remote.
+
+    Args:
+        remote: a path, `file:///…`, or what the engine knows.
+        into: a new data directory (doltlite; `connect(data_dir=…)` then reads it), or a new database's name (Dolt).
+    """
+    return _copy("/api/clone", remote=_remote(remote), into=_remote(into))
+
+
+def backup(folder: str | os.PathLike[str] | None = None) -> Call[Document]:
+    """Commit, and copy the whole history to a folder; again later: only what is new.
+
+    Args:
+        folder: `backups` of the data directory by default.
+    """
+    return _copy("/api/backup", folder=os.path.abspath(folder) if folder else "")
+
+
+def restore(folder: str | os.PathLike[str] | None = None) -> Call[Document]:
+    """Replace the history by a backup; what was there is kept aside until the next restore."""
+    return _copy("/api/restore", folder=os.path.abspath(folder) if folder else "")
+
+
+def check() -> Call[pd.DataFrame]:
+    """Test the database's integrity: one row per problem, none when it is sound."""
+    return _frame("check", "/api/store/check", ())
+
+
+def create() -> Call[Document]:
+    """Create the database on a Dolt server that has none of this name."""
+    return _copy("/api/store/create")
+
+
+def _remote(text: str) -> str:
+    """A path as the daemon takes it, whose working directory is another one."""
+    is_path = "://" not in text and (os.sep in text or text.startswith((".", "~")))
+    return os.path.abspath(os.path.expanduser(text)) if is_path else text
+
+
+def _copy(path: str, **body: object) -> Call[Document]:
+    return Call(method="POST", path=path, body=body, decode=api.document, timeout=COPY_TIMEOUT)
 
 
 def _frame(name: str, path: str, given: tuple[tuple[str, str], ...]) -> Call[pd.DataFrame]:
@@ -119,19 +306,46 @@ class Versions:
 
     def __init__(self, client: Blocking) -> None:
         self._client = client
+        self.at: str | None = None
+        """What views of the history show that name no state: a branch or commit; None is now."""
+        self.checked_out = ""
+        """The same, as it was named."""
 
     def _do(self, step: Step[T]) -> T:
         return self._client._do(step)  # noqa: SLF001 - a namespace of the client
+
+    def checkout(self, ref: str) -> Document:
+        """Have this client's views of the history show a past state, or a branch, from now on; `main` is now again."""
+        found: Document = self.resolve(ref)
+        if ref == "main":
+            self.at, self.checked_out = None, ""
+        else:
+            self.at, self.checked_out = found["ref"] if found["kind"] == "branch" else found["commit"], ref
+        return found
 
     log = blocking(log)
     commit = blocking(commit)
     diff = blocking(diff)
     stat = blocking(stat)
+    history = blocking(history)
+    blame = blocking(blame)
+    status = blocking(status)
+    resolve = blocking(resolve)
     branches = blocking(branches)
     branch = blocking(branch)
+    delete_branch = blocking(delete_branch)
     tags = blocking(tags)
     tag = blocking(tag)
+    delete_tag = blocking(delete_tag)
     merge = blocking(merge)
+    revert = blocking(revert)
+    push = blocking(push)
+    pull = blocking(pull)
+    clone = blocking(clone)
+    backup = blocking(backup)
+    restore = blocking(restore)
+    check = blocking(check)
+    create = blocking(create)
 
 
 class AsyncVersions:
@@ -139,16 +353,43 @@ class AsyncVersions:
 
     def __init__(self, client: Awaiting) -> None:
         self._client = client
+        self.at: str | None = None
+        """What views of the history show that name no state: a branch or commit; None is now."""
+        self.checked_out = ""
+        """The same, as it was named."""
 
     async def _do(self, step: Step[T]) -> T:
         return await self._client._do(step)  # noqa: SLF001 - a namespace of the client
+
+    async def checkout(self, ref: str) -> Document:
+        """Have this client's views of the history show a past state, or a branch, from now on; `main` is now again."""
+        found: Document = await self.resolve(ref)
+        if ref == "main":
+            self.at, self.checked_out = None, ""
+        else:
+            self.at, self.checked_out = found["ref"] if found["kind"] == "branch" else found["commit"], ref
+        return found
 
     log = awaited(log)
     commit = awaited(commit)
     diff = awaited(diff)
     stat = awaited(stat)
+    history = awaited(history)
+    blame = awaited(blame)
+    status = awaited(status)
+    resolve = awaited(resolve)
     branches = awaited(branches)
     branch = awaited(branch)
+    delete_branch = awaited(delete_branch)
     tags = awaited(tags)
     tag = awaited(tag)
+    delete_tag = awaited(delete_tag)
     merge = awaited(merge)
+    revert = awaited(revert)
+    push = awaited(push)
+    pull = awaited(pull)
+    clone = awaited(clone)
+    backup = awaited(backup)
+    restore = awaited(restore)
+    check = awaited(check)
+    create = awaited(create)

@@ -1,21 +1,60 @@
-"""`tundra settings`: every setting, its value and where that came from."""
+"""`tundra settings`: every setting, its value, where that came from, and its changes."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import tomllib
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from .command import command as _command
+from tundra_nb.client.results import Document
+from tundra_nb.errors import UsageError
+
+from .command import Command, Group
 from .face import Face, pass_face
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
-@_command("settings")
+@click.group("settings", cls=Group)
 @click.option("--changed", is_flag=True, help="Only those that are not at their default.")
+@click.option("--history", is_flag=True, help="Every change of a setting instead: when, by whom, why.")
+@click.pass_context
 @pass_face
-def command(face: Face, changed: bool) -> pd.DataFrame:
+def command(face: Face, ctx: click.Context, changed: bool, history: bool) -> pd.DataFrame | None:
     """Every setting in force with its default and where its value came from."""
-    return face.client.settings(changed)
+    if ctx.invoked_subcommand is not None:
+        return None
+    return face.client.versions.history("setting") if history else face.client.settings(changed)
+
+
+@command.command("set", cls=Command)
+@click.argument("assignment", metavar="PATH=VALUE")
+@click.option("--reason", default="", help="Why, for those who read the history.")
+@click.option("--on", metavar="BRANCH", help="Only propose it, on this branch; `merge BRANCH` applies it.")
+@pass_face
+def set_(face: Face, assignment: str, reason: str, on: str | None) -> Document:
+    """Change a setting in the settings file, in force at once where that is possible, and in the history.
+
+    VALUE is TOML; what is no TOML is text.
+    """
+    path, is_assigned, text = assignment.partition("=")
+    if not is_assigned or not path.strip():
+        raise UsageError(problem=f"{assignment!r} is not PATH=VALUE", field="PATH=VALUE", remedy="breaker.failures=3")
+    return face.client.set_setting(path.strip(), _value(text.strip()), reason=reason, on=on)
+
+
+@command.command("history", cls=Command)
+@click.argument("path", required=False)
+@pass_face
+def history_(face: Face, path: str | None) -> pd.DataFrame:
+    """What each commit made of the setting PATH, or of all."""
+    return face.client.versions.history("setting", path)
+
+
+def _value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"v = {text}")["v"]
+    except tomllib.TOMLDecodeError:
+        return text

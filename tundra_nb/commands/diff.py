@@ -1,0 +1,31 @@
+"""`tundra diff`: what differs between two states of the history."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from tundra_nb.types import TABLES
+
+from .command import command as _command
+from .face import Face, pass_face
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@_command("diff")
+@click.argument("a")
+@click.argument("b", default="HEAD")
+@click.argument("table", required=False)
+@pass_face
+def command(face: Face, a: str, b: str, table: str | None) -> pd.DataFrame:
+    """The rows that differ between the states A and B.
+
+    A and B are commits, branches, tags or times; B is HEAD by default, `now` includes what is not committed yet. TABLE
+    is one history table; all that differ by default, what people changed above the events.
+    """
+    if table is None and b in TABLES:
+        b, table = "HEAD", b
+    return face.client.versions.diff(a, b, table)

@@ -1,0 +1,26 @@
+"""`tundra history`: what each commit made of a row."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from . import options
+from .command import command as _command
+from .face import Face, pass_face
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@_command("history")
+@click.argument("table", type=options.ChangingTable())
+@click.argument("row", required=False)
+@pass_face
+def command(face: Face, table: str, row: str | None) -> pd.DataFrame:
+    """What each commit made of a row that people change.
+
+    TABLE is setting, profile, price or note. ROW is its name (`breaker.failures`) or key; all rows by default.
+    """
+    return face.client.versions.history(table, row)
