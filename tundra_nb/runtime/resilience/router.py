@@ -29,6 +29,9 @@ from tundra_nb.settings import VENDORS, ProfileSettings, RouterSettings, nearest
 
 from .retry import Backoff
 
+ROUNDING_SECONDS = 1e-6
+"""Whoever has slept for what was left is not late by the rounding of a sum."""
+
 
 class Retry(msgspec.Struct, frozen=True):
     """Ask the same profile again after `delay` seconds."""
@@ -144,9 +147,10 @@ class Router:
     def cooling(self, name: str) -> float:
         """Seconds for which the provider wants no more."""
         rest = self._cooling.get(name, 0.0) - self._monotonic()
-        if rest <= 0:
+        if rest <= ROUNDING_SECONDS:
             self._cooling.pop(name, None)
-        return max(0.0, rest)
+            return 0.0
+        return rest
 
     def park(self, name: str, error: TundraError) -> None:
         self._parked[name] = error
