@@ -37,9 +37,18 @@ STORE_TIMEOUT = 120.0
 # the present:
 
 
-def status() -> Call[Status]:
-    """The daemon's state: itself, store, profiles, breakers, limits, PTYs, last errors, next step."""
-    return Call(method="GET", path="/api/status", decode=lambda answer: Status(answer.json()))
+def status(brief: bool = False) -> Call[Status]:
+    """The daemon's state: itself, store, profiles, breakers, limits, PTYs, last errors, next step.
+
+    Args:
+        brief: without what must be asked of the store, for those who look often.
+    """
+    return Call(
+        method="GET",
+        path="/api/status",
+        query=query(brief=1 if brief else None),
+        decode=lambda answer: Status(answer.json()),
+    )
 
 
 def providers() -> Call[pd.DataFrame]:

@@ -74,6 +74,13 @@ class Link:
         link.place = place
         return link
 
+    def quiet(self) -> Link:
+        """A link to the same daemon that never starts one, for those who only watch."""
+        if self._paths is not None:
+            return Link(self._paths.data_dir, start=False)
+        assert self.place is not None
+        return Link.to(self.place)
+
     @property
     def paths(self) -> paths.Paths | None:
         """The files of the daemon; None when it is reached through a Jupyter server."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from typing import Literal
+from typing import Any, Literal
 
 import click
 
@@ -38,6 +38,18 @@ class Face(abc.ABC):
     @abc.abstractmethod
     def write(self, text: str) -> None:
         """Show lines while the command goes on."""
+
+    def widget(self, name: str) -> Any:
+        """A live view, for the face to show.
+
+        Raises:
+            UsageError: here nothing can be shown live.
+        """
+        raise UsageError(
+            problem=f"the live view of {name} needs a notebook",
+            field="--widget",
+            remedy=f"Leave --widget out, or give `%tundra {name} --widget` in JupyterLab.",
+        )
 
     @property
     def shows_frames(self) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, get_args
+from typing import Any, get_args
 
 import click
 
@@ -13,16 +13,16 @@ from . import options
 from .command import Command, Group
 from .face import Face, pass_face
 
-if TYPE_CHECKING:
-    import pandas as pd
-
 
 @click.group("providers", cls=Group)
+@click.option("--widget", is_flag=True, help="Notebook: a live view, with breakers and buckets.")
 @click.pass_context
 @pass_face
-def command(face: Face, ctx: click.Context) -> pd.DataFrame | None:
+def command(face: Face, ctx: click.Context, widget: bool) -> Any:
     """The profiles by priority: ready, cooling, parked, and why."""
-    return face.client.providers() if ctx.invoked_subcommand is None else None
+    if ctx.invoked_subcommand is not None:
+        return None
+    return face.widget("providers") if widget else face.client.providers()
 
 
 @command.command("add", cls=Command)

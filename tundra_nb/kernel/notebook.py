@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tundra_nb.client.sync import Client, ReplyStream
 from tundra_nb.commands.face import Face
 from tundra_nb.commands.views.blocks import clean
 from tundra_nb.types import Reply
 
-from .display import show_live
+from .display import is_kernel, show_live
 
 if TYPE_CHECKING:
     from .magics import TundraMagics
@@ -32,6 +32,13 @@ class Notebook(Face):
 
     def show_answer(self, stream: ReplyStream) -> Reply:
         return show_live(stream, self._magics.shell)
+
+    def widget(self, name: str) -> Any:
+        if not is_kernel(self._magics.shell):
+            return super().widget(name)
+        from . import widgets
+
+        return widgets.make(name, self.client)
 
     def write(self, text: str) -> None:
         sys.stdout.write(clean(text))

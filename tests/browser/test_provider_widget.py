@@ -1,0 +1,93 @@
+"""The provider widget as a person sees it: in JupyterLab and Notebook 7, live, and saved without a kernel."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+
+import pytest
+from playwright.sync_api import expect
+
+from tundra_nb.testing.scripted_provider import Step
+
+pytestmark = [pytest.mark.part("browser", "doltlite"), pytest.mark.timeout(180)]
+
+CELLS = ["%load_ext tundra_nb", "%tundra providers --widget", "%tundra ask hi", "%tundra why last"]
+CHAT = "/v1/chat/completions"
+STILL = "div[class^='tundra-still-']"
+
+
+def test_a_breaker_is_seen_to_open_to_count_down_and_to_close(start_jupyter: Callable, app: str) -> None:  # type: ignore[type-arg]
+    jupyter = start_jupyter(app, open_seconds=6)
+    page = jupyter.open(CELLS)
+    page.run(0)
+    page.run(1)
+    widget = page.output(1).locator(".tundra-providers")
+    breaker = widget.locator(".tundra-breaker .tundra-pill")
+    expect(breaker).to_have_text("closed")
+    expect(page.output(1).locator(STILL)).to_be_hidden()
+    page.screenshot(f"{app}-closed")
+
+    jupyter.provider.script(CHAT, Step(status=503, text="down for maintenance"))
+    page.run(2)
+    expect(breaker).to_have_text(re.compile(r"open, probe in \d"))
+    page.screenshot(f"{app}-open")
+    countdown = breaker.locator(".tundra-countdown")
+    first = seconds(countdown.inner_text())
+    expect(countdown).not_to_have_text(f", probe in {first:.1f} s")
+    assert 0 < seconds(countdown.inner_text()) < first <= 6
+    page.theme("dark")
+    page.run(3)
+    page.screenshot(f"{app}-open-dark")
+
+    expect(breaker).to_have_text("half open")
+    page.run(2)
+    expect(breaker).to_have_text("closed")
+
+
+def test_a_saved_notebook_shows_the_last_state_without_a_kernel(start_jupyter: Callable, app: str) -> None:  # type: ignore[type-arg]
+    jupyter = start_jupyter(app)
+    jupyter.provider.script(CHAT, Step(status=503, text="down for <b>maintenance</b>"))
+    page = jupyter.open(CELLS)
+    for index in range(len(CELLS)):  # one by one: the failing call would end a run of all
+        page.run(index)
+    expect(page.output(1).locator(".tundra-breaker .tundra-pill")).to_contain_text("open")
+    expect(page.output(1).locator(STILL)).to_contain_text("probe in", use_inner_text=False)
+    saved = page.save()
+    page.close()
+    assert "<script" not in json.dumps(saved)
+
+    again = jupyter.open(saved, name="saved.ipynb", kernel=False)
+    still = again.output(1).locator(STILL)
+    expect(still).to_be_visible()
+    expect(still).to_contain_text("scripted")
+    expect(still).to_contain_text("open, probe in")
+    picture = again.output(3).locator("img")
+    picture.scroll_into_view_if_needed()
+    assert picture.evaluate("image => image.complete && image.naturalWidth") == 880
+    for theme in ("light", "dark"):
+        again.theme(theme)
+        again.screenshot(f"{app}-saved-{theme}")
+
+
+def test_closing_the_output_ends_the_thread(lab: object) -> None:
+    page = lab.open([*CELLS[:2], "import threading\nsorted(t.name for t in threading.enumerate())"])  # type: ignore[attr-defined]
+    page.run_all()
+    expect(page.output(2)).to_contain_text("tundra-provider-widget")
+    page.command("notebook:clear-all-cell-outputs")
+    expect(page.page.locator(".tundra-providers")).to_have_count(0)
+    page.run(2)
+    expect(page.output(2)).not_to_contain_text("tundra-provider-widget")
+    expect(page.output(2)).to_contain_text("MainThread")
+
+
+def seconds(told: str) -> float:
+    found = re.search(r"([\d.]+) s", told)
+    assert found is not None, told
+    return float(found[1])
+
+
+@pytest.fixture(params=["lab", "notebook"])
+def app(request: pytest.FixtureRequest) -> str:
+    return str(request.param)

@@ -1,0 +1,32 @@
+"""Live views: what a notebook shows while the kernel runs, through anywidget.
+
+What lives here: one Python, script and style file per widget, the messages that cross between them (`messages`), and
+the thread that looks (`live`). It is separate because it alone needs anywidget and ipywidgets (150 ms to import), so
+nothing imports it before a widget is asked for. May import `client`, `commands.views` and anywidget.
+
+A widget is a view: it changes nothing. Each shows a static picture in the same output, which it hides while it lives
+and keeps up to date, so that a saved notebook tells the last state without a kernel, and untrusted. Whoever displays a
+widget owns it; `close` ends its thread and its connection, as does closing the last view of it.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tundra_nb.client.sync import Client
+
+WIDGETS = {"providers": ("providers", "ProviderWidget")}
+"""Name → module of this package and class; each is made with a client."""
+
+
+def make(name: str, client: Client) -> Any:
+    """The widget of this name, with a daemon to look at: a widget itself starts none.
+
+    Raises:
+        IpcError: no daemon is there, and none can be started.
+    """
+    client.open()
+    module, kind = WIDGETS[name]
+    return getattr(importlib.import_module(f".{module}", __package__), kind)(client)

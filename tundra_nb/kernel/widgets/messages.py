@@ -1,0 +1,131 @@
+"""What crosses between a widget's Python and its script. All text is set as text there, never as HTML.
+
+Seconds that count down are as of the moment of sending: the script counts on by itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import msgspec
+
+
+class Bucket(msgspec.Struct, frozen=True, kw_only=True):
+    """The level of one bucket. Of ours `per_second` is known, of the provider's own `reset_s`."""
+
+    resource: str
+    remaining: float | None
+    limit: float | None
+    per_second: float | None = None
+    waiting: int = 0
+    penalised_s: float = 0.0
+    reset_s: float | None = None
+
+
+class Profile(msgspec.Struct, frozen=True, kw_only=True):
+    """One profile, what protects it, and what its provider says of its own limits."""
+
+    name: str
+    kind: str
+    model: str
+    state: str
+    reason: str
+    cooling_s: float | None
+    breaker: str
+    probe_s: float
+    """Until the next probe of an open breaker."""
+    failures: int
+    ours: list[Bucket]
+    theirs: list[Bucket]
+
+
+class Shared(msgspec.Struct, frozen=True, kw_only=True):
+    """The buckets of a tier above the profiles."""
+
+    name: str
+    buckets: list[Bucket]
+
+
+class Providers(msgspec.Struct, frozen=True, kw_only=True, tag="providers"):
+    """The whole state of the provider widget, sent at each change."""
+
+    profiles: list[Profile]
+    shared: list[Shared]
+    problem: str = ""
+    """Why there is nothing newer; the rest is then the last that was known."""
+
+
+class ViewOpened(msgspec.Struct, frozen=True, kw_only=True, tag="opened"):
+    """From the script: a view of the widget is on a page."""
+
+    view: str
+
+
+class ViewClosed(msgspec.Struct, frozen=True, kw_only=True, tag="closed"):
+    """From the script: it is no longer."""
+
+    view: str
+
+
+FromScript = ViewOpened | ViewClosed
+
+
+def providers(status: Mapping[str, Any]) -> Providers:
+    """The message that tells a status."""
+    breakers = {row["profile"]: row for row in status.get("breakers") or ()}
+    limits: Sequence[Mapping[str, Any]] = status.get("limits") or ()
+
+    def buckets(owner: Literal["tundra", "provider"], tier: str, key: str) -> list[Bucket]:
+        return [
+            _bucket(row)
+            for row in limits
+            if (row.get("owner"), row.get("tier"), row.get("limit_key")) == (owner, tier, key)
+        ]
+
+    profiles = []
+    for row in status.get("profiles") or ():
+        name = str(row["profile"])
+        breaker = breakers.get(name) or {}
+        profiles.append(
+            Profile(
+                name=name,
+                kind=str(row.get("kind") or ""),
+                model=str(row.get("model") or ""),
+                state=str(row.get("state") or ""),
+                reason=str(row.get("reason") or ""),
+                cooling_s=_rounded(row.get("cooling_s")),
+                breaker=str(breaker.get("state") or "closed"),
+                probe_s=_rounded(breaker.get("open_for_s")) or 0.0,
+                failures=int(breaker.get("failures") or 0),
+                ours=buckets("tundra", "profile", name),
+                theirs=buckets("provider", "profile", name),
+            )
+        )
+    tiers = dict.fromkeys(
+        (str(row["tier"]), str(row["limit_key"]))
+        for row in limits
+        if row.get("owner") == "tundra" and row.get("tier") != "profile"
+    )
+    shared = [
+        Shared(name=tier if key == tier else f"{tier} {key}", buckets=buckets("tundra", tier, key))
+        for tier, key in tiers
+    ]
+    return Providers(profiles=profiles, shared=shared)
+
+
+def _bucket(row: Mapping[str, Any]) -> Bucket:
+    return Bucket(
+        resource=str(row.get("resource")),
+        remaining=_rounded(row.get("remaining")),
+        limit=row.get("limit"),
+        per_second=row.get("per_second"),
+        waiting=int(row.get("waiting") or 0),
+        penalised_s=_rounded(row.get("penalised_for_s")) or 0.0,
+        reset_s=_rounded(row.get("reset_after_s")),
+    )
+
+
+def _rounded(value: Any) -> float | None:
+    """One digit is all that is shown; more would make each look a change."""
+    return None if value is None else round(float(value), 1)
