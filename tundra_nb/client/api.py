@@ -89,6 +89,22 @@ def settings(changed: bool = False) -> Call[pd.DataFrame]:
     return _with(call, lambda answer: _changed(_live_frame("settings", answer)))
 
 
+def set_setting(path: str, value: Any, *, reason: str = "", on: str | None = None) -> Call[Document]:
+    """Change a setting: in the settings file, in force at once where that is possible, and in the history.
+
+    Args:
+        path: `breaker.failures`, `profile.NAME.rpm`.
+        value: a JSON value; None takes it out of the file.
+        reason: for those who read the history.
+        on: only propose it on this branch; `versions.merge` applies it.
+
+    Raises:
+        UsageError: no such setting (names the nearest), or the value is not allowed; nothing changed.
+    """
+    body = {"path": path, "value": value, "reason": reason} | ({"on": on} if on else {})
+    return Call(method="POST", path="/api/settings", body=body, decode=document, timeout=STORE_TIMEOUT)
+
+
 def keys() -> Call[pd.DataFrame]:
     """The key variables that profiles name, and whether the daemon has them: salted fingerprints, never a value."""
     return _live("keys")
@@ -367,7 +383,30 @@ def history(
         decode=lambda answer: _history_frame(table, answer, query=_told(frame, given), limit=limit),
         accept=ARROW,
         timeout=STORE_TIMEOUT,
+        takes_at=True,
     )
+
+
+def note(body: str, subject: str = "") -> Call[Document]:
+    """Write an annotation into the history.
+
+    Args:
+        body: what was seen or done.
+        subject: what it is about: an id, an error code, a word.
+    """
+    return Call(method="POST", path="/api/notes", body={"body": body, "subject": subject}, decode=document)
+
+
+def notes(
+    since: times.When | None = "all",
+    *,
+    between: Window | None = None,
+    at: str | None = None,
+    limit: int | None = None,
+    subject: str | None = None,
+) -> Call[pd.DataFrame]:
+    """The annotations: `note_id, at, author, subject, body`."""
+    return history("notes", None if between else since, between=between, at=at, limit=limit, subject=subject)
 
 
 def sql(text: str, at: str | None = None, limit: int | None = None) -> Call[pd.DataFrame]:
@@ -394,6 +433,7 @@ def sql(text: str, at: str | None = None, limit: int | None = None) -> Call[pd.D
         decode=lambda answer: _history_frame(None, answer, query=text, limit=limit),
         accept=ARROW,
         timeout=STORE_TIMEOUT,
+        takes_at=True,
     )
 
 

@@ -9,9 +9,12 @@ import click
 from click.shell_completion import CompletionItem
 
 from tundra_nb.client import explain, summary, times
-from tundra_nb.errors import TundraError
+from tundra_nb.client.live import Live, R
+from tundra_nb.errors import TundraError, UsageError
+from tundra_nb.types import VERSIONED_TABLES
 
-from .face import face_of
+from .command import Result
+from .face import Face, face_of
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -68,6 +71,15 @@ class CodeOrLast(Code):
         return ("last", *super().suggestions(ctx))
 
 
+class ChangingTable(_Words):
+    """A table whose rows people change."""
+
+    name = "table"
+
+    def suggestions(self, ctx: click.Context) -> Sequence[str]:
+        return (*VERSIONED_TABLES, "note")
+
+
 class Groups(_Words):
     """Columns to group by, with commas between."""
 
@@ -84,6 +96,52 @@ class Groups(_Words):
             for group in summary.GROUPS
             if group.startswith(word) and group not in chosen
         ]
+
+
+class PtyId(_Words):
+    """The id of a PTY."""
+
+    name = "id"
+
+    def suggestions(self, ctx: click.Context) -> Sequence[str]:
+        face = face_of(ctx)
+        if face.client.link.place is None:
+            return ()  # completion starts no daemon
+        try:
+            return face.client.ptys.ids()
+        except TundraError:
+            return ()
+
+
+def child(function: F) -> F:
+    """`--cwd`, `--env` and `--with-keys`: what a child process starts with."""
+    for option in (
+        click.option(
+            "--with-keys", multiple=True, metavar="NAME", help="Let this key variable through."
+        ),
+        click.option("--env", multiple=True, metavar="NAME=VALUE", help="Set a variable."),
+        click.option("--cwd", metavar="FOLDER", help="Where to start.  [default: here]"),
+    ):
+        function = option(function)
+    return function
+
+
+def variables(given: Sequence[str]) -> dict[str, str]:
+    """`NAME=VALUE` words as a mapping.
+
+    Raises:
+        UsageError: one has no `=`.
+    """
+    for word in given:
+        if not word.partition("=")[1] or word.startswith("="):
+            raise UsageError(problem=f"{word!r} is not of the form NAME=VALUE", field="--env")
+    return {name: value for name, _, value in (word.partition("=") for word in given)}
+
+
+def ended(face: Face, live: Live[R]) -> Result:
+    """Show the output of a command to its end, unless JSON was asked for; a failing one is exit code 1."""
+    run = live.drain(lambda _: None) if face.wants_json else face.show_output(live)
+    return Result(run, exit_code=0 if run.is_ok else 1)
 
 
 def window(function: F) -> F:
