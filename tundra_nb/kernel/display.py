@@ -30,16 +30,24 @@ _VIEWED = (
     ("tundra_nb.client.results", "Why"),
     ("tundra_nb.client.results", "Last"),
     ("tundra_nb.client.results", "Document"),
+    ("tundra_nb.client.versions", "Merged"),
     ("tundra_nb.client.explain", "Explanation"),
+    ("tundra_nb.client.pty_calls", "Matched"),
+    ("tundra_nb.client.screen", "Screen"),
     ("tundra_nb.commands.views", "Message"),
     ("tundra_nb.commands.views", "Lines"),
+    ("tundra_nb.commands.views", "Transcript"),
 )
 _FRAMES = (("pandas", "DataFrame"), ("pandas.core.frame", "DataFrame"))
 """Where pandas since 3.0, and pandas before, says its frames live."""
-_REPLY = ("tundra_nb.types", "Reply")
+_LIVE = (
+    ("tundra_nb.types", "Reply"),
+    ("tundra_nb.client.live", "Run"),
+    ("tundra_nb.client.live", "ShellRun"),
+)
 
-_shown: list[Reply] = []
-"""The reply that was shown live last; as the value of the cell it is not shown again."""
+_shown: list[Any] = []
+"""What was shown live last; as the value of the cell it is not shown again."""
 
 
 def show_live(stream: ReplyStream, shell: Any) -> Reply:
@@ -56,7 +64,7 @@ def show_live(stream: ReplyStream, shell: Any) -> Reply:
         output.break_off("interrupted" if isinstance(exc, KeyboardInterrupt) else "the answer broke off here")
         raise
     output.finish(stream.reply)
-    _shown[:] = [stream.reply]
+    was_shown(stream.reply)
     return stream.reply
 
 
@@ -110,7 +118,7 @@ class _Growing:
         plain = clean("\n\n".join(filter(None, [self._text, code, "\n".join(lines)])))
         data = {"text/plain": plain, "text/html": html.render(blocks)}
         if self._handle is None:
-            self._handle = _display(data, raw=True, metadata=metadata, display_id=True)
+            self._handle = display_data(data, raw=True, metadata=metadata, display_id=True)
         else:
             self._handle.update(data, raw=True, metadata=metadata)
 
@@ -128,7 +136,7 @@ def _print_live(stream: ReplyStream) -> Reply:
             sys.stdout.write(clean(piece))
             sys.stdout.flush()
     sys.stdout.write("\n")
-    _shown[:] = [stream.reply]
+    was_shown(stream.reply)
     return stream.reply
 
 
@@ -139,8 +147,10 @@ def metadata_of(value: Any) -> dict[str, Any]:
         from tundra_nb.commands.views.frame import provenance
 
         found = provenance(value)
-    elif operation_id := getattr(value, "operation_id", None):
-        found["operation_id"] = str(operation_id)
+    else:
+        for name in ("operation_id", "pty_id"):
+            if told := getattr(value, name, None):
+                found[name] = str(told)
     return {"tundra": found} if found else {}
 
 
@@ -160,10 +170,11 @@ def register_formatters(shell: Any) -> Callable[[], None]:
         bundles.for_type_by_name(module, name, bundle)
     for module, name in _FRAMES:
         bundles.for_type_by_name(module, name, _frame_bundle)
-    displays.for_type_by_name(*_REPLY, lambda reply: _display_reply(reply, shell))
+    for module, name in _LIVE:
+        displays.for_type_by_name(module, name, lambda value: _display_live(value, shell))
 
     def undo() -> None:
-        for formatter, keys in ((bundles, (*_VIEWED, *_FRAMES)), (displays, (_REPLY,))):
+        for formatter, keys in ((bundles, (*_VIEWED, *_FRAMES)), (displays, _LIVE)):
             for module, name in keys:
                 formatter.deferred_printers.pop((module, name), None)
                 found = getattr(sys.modules.get(module), name, None)
@@ -172,22 +183,29 @@ def register_formatters(shell: Any) -> Callable[[], None]:
     return undo
 
 
-def _display(data: dict[str, Any], **options: Any) -> Any:
+def display_data(data: dict[str, Any], **options: Any) -> Any:
+    """IPython's `display`; with `display_id=True` what it returns can be updated."""
     from IPython.display import display
 
     return display(data, **options)  # type: ignore[no-untyped-call]
 
 
-def _display_reply(reply: Reply, shell: Any) -> None:
-    if any(reply is shown for shown in _shown):
+def was_shown(value: Any) -> None:
+    """As the value of the cell, this is not to be shown again."""
+    _shown[:] = [value]
+
+
+def _display_live(value: Any, shell: Any) -> None:
+    if any(value is shown for shown in _shown):
         _shown.clear()
         if not is_kernel(shell):
-            from tundra_nb.commands.views.reply import summary
+            from tundra_nb.commands.views import reply, terminal
 
-            sys.stdout.write(summary(reply))
+            told = reply.summary(value) if type(value).__name__ == "Reply" else terminal.summary(value)
+            sys.stdout.write(f"{told}\n")
         return
-    data, metadata = bundle(reply)
-    _display(data, raw=True, metadata=metadata)
+    data, metadata = bundle(value)
+    display_data(data, raw=True, metadata=metadata)
 
 
 def _frame_bundle(frame: Any) -> Bundle | None:
@@ -196,11 +214,19 @@ def _frame_bundle(frame: Any) -> Bundle | None:
     if not metadata:
         own = getattr(frame, "_repr_mimebundle_", None)
         return own() if own is not None else None
-    from tundra_nb.commands.views import html
+    from tundra_nb.commands.views import html, text, versions
     from tundra_nb.commands.views.blocks import Para, Styled
     from tundra_nb.commands.views.frame import summary
 
     told = summary(frame)
+    view = versions.view_of(frame)
+    if view is not None:
+        blocks = view(frame)
+        return {"text/plain": text.plain(blocks), "text/html": html.render(blocks)}, metadata
     table = frame._repr_html_() or ""
+    if checked_out := frame.attrs.get("checkout"):
+        banner = f"as of {checked_out} · `%tundra checkout main` shows the present"
+        table = html.render([Para(Styled(banner, "warn"))]) + table
+        told = f"{told} · {banner}"
     foot = html.render([Para(Styled(told, "dim"))])
     return {"text/plain": f"{frame!r}\n\n{told}", "text/html": f"{table}{foot}"}, metadata

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from tundra_nb.client import times
 
+from . import versions
 from .blocks import Block, Cell, Para, Styled, Table, Tone, number
 
 if TYPE_CHECKING:
@@ -68,6 +69,9 @@ TONES: dict[str, Tone] = {
 
 def blocks(frame: pd.DataFrame) -> Sequence[Block]:
     """The blocks of a frame."""
+    view = versions.view_of(frame)
+    if view is not None:
+        return view(frame)
     is_history = "table" in frame.attrs
     names = [name for name in frame.columns if frame[name].notna().any() and not _is_blank(frame[name])]
     if is_history:

@@ -7,11 +7,15 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from tundra_nb.client.explain import Explanation
+from tundra_nb.client.live import Run
+from tundra_nb.client.pty_calls import Matched
 from tundra_nb.client.results import DaemonStatus, Document, Last, Status, Why
+from tundra_nb.client.screen import Screen
+from tundra_nb.client.versions import Merged
 from tundra_nb.types import Reply
 
-from . import Lines, Message, explanation, frame, reply, status, why
-from .blocks import Block, Cell, Code, Facts, Para
+from . import Lines, Message, Transcript, explanation, frame, reply, status, terminal, versions, why
+from .blocks import Block, Cell, Code, Facts, Output, Para
 
 VIEWS: dict[type[Any], Callable[[Any], Sequence[Block]]] = {
     Status: status.blocks,
@@ -19,11 +23,16 @@ VIEWS: dict[type[Any], Callable[[Any], Sequence[Block]]] = {
     Last: why.last_blocks,
     Why: why.blocks,
     Reply: reply.blocks,
+    Run: terminal.run_blocks,
+    Matched: terminal.matched_blocks,
+    Screen: terminal.screen_blocks,
     Explanation: explanation.blocks,
     Document: lambda found: [
         Facts([(name, _value(value)) for name, value in found.items() if value not in (None, "")])
     ],
+    Merged: versions.merged,
     Message: lambda found: [Para(found.text)],
+    Transcript: lambda found: [Output(found.text)],
     Lines: lambda found: [Code("\n".join(found.lines))],
 }
 """View by type of result; a subclass that is not named is shown as its base."""
