@@ -64,6 +64,11 @@ class Paths:
         return self.data_dir / "ptys"
 
     @property
+    def dolt(self) -> Path:
+        """Folder of the Dolt server that `tundra dolt start` manages: configuration, data, log, logins."""
+        return self.data_dir / "dolt"
+
+    @property
     def backups(self) -> Path:
         return self.data_dir / "backups"
 

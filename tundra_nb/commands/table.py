@@ -42,6 +42,7 @@ TABLE = {
     "notes": "notes",
     "backup": "backup",
     "restore": "restore",
+    "dolt": "dolt",
     "providers": "providers",
     "models": "models",
     "limits": "limits",

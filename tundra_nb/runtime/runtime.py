@@ -12,7 +12,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any, Self
 
-from tundra_nb import errors, settings, settings_file
+from tundra_nb import errors, settings, store_login
 from tundra_nb.paths import Paths
 from tundra_nb.runtime import in_force
 from tundra_nb.runtime.clock import Clock, Ids, SystemClock
@@ -91,7 +91,16 @@ class Runtime:
         self.limiter = Limiter(self.clock, on_notice=self._on_limit_notice)
         store = loaded.settings.store
         password = environ.get(store.password_env, "") if store.password_env else ""
-        self.history = History(paths, store, self.ids, self.clock, password=password, environ=environ)
+        login = store_login.load(paths.dolt) if store.engine == "dolt" and not password else None
+        if login is not None and login.fits(store.host, store.port, store.user):
+            for name, value in (("dolt password", login.password), ("dolt reader", login.reader_password)):
+                redactor.register(name, value)
+            reader = (login.reader, login.reader_password) if login.database == store.database else ("", "")
+            self.history = History(
+                paths, store, self.ids, self.clock, password=login.password, reader=reader, environ=environ
+            )
+        else:
+            self.history = History(paths, store, self.ids, self.clock, password=password, environ=environ)
         pool = PtyPool(
             loaded.settings.pty,
             paths.ptys,

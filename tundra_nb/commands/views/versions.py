@@ -6,7 +6,7 @@ Signs stand beside the colours: `+` added, `-` removed, `~` modified.
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tundra_nb.client import times
@@ -41,7 +41,7 @@ def view_of(frame: pd.DataFrame) -> Callable[[pd.DataFrame], Sequence[Block]] | 
 
 def commits(frame: pd.DataFrame) -> Sequence[Block]:
     """The log, newest first."""
-    rows = [
+    rows: list[list[Cell]] = [
         [
             Styled(row["commit"][:HASH_DIGITS], "strong"),
             _time(row["at"]),
@@ -130,7 +130,7 @@ def merged(found: Merged) -> Sequence[Block]:
     return blocks
 
 
-def _changed_row(table: str, row: dict[str, Any]) -> list[Cell]:
+def _changed_row(table: str, row: Mapping[Any, Any]) -> list[Cell]:
     kind = str(row["diff_type"])
     side = "from" if kind == "removed" else "to"
     name = _text(row.get(f"{side}_{_NAMES[table]}")) if table in _NAMES else ""
@@ -147,7 +147,7 @@ def _changed_row(table: str, row: dict[str, Any]) -> list[Cell]:
     return [_sign(kind), label, Styled(told + (f" · {why}" if why else ""), "warn")]
 
 
-def _told(table: str, row: dict[str, Any], side: str) -> str:
+def _told(table: str, row: Mapping[Any, Any], side: str) -> str:
     known = {column.name for column in columns(table)}
     name = _NAMES.get(table)
     words = [_text(row.get(f"{side}{column}")) for column in _TOLD if column in known and column != name]

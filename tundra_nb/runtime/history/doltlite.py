@@ -55,6 +55,7 @@ from .rules import (
     conflict,
     free_node,
     known_table,
+    nothing,
     pieces,
     ref_problem,
     refuse_newer,
@@ -279,6 +280,10 @@ class DoltliteStore:
         with self._seam(remote), contextlib.closing(self._connect(into)) as db:
             try:
                 db.execute("SELECT dolt_clone(?)", (remote_url(remote),)).fetchone()
+                for (name,) in db.execute("SELECT name FROM dolt_remote_branches").fetchall():
+                    branch = str(name).removeprefix("remotes/").partition("/")[2]
+                    if branch != schema.MAIN:
+                        db.execute("SELECT dolt_branch(?, ?)", (branch, f"origin/{branch}")).fetchone()
             except sqlite3.Error:
                 Path(into).unlink(missing_ok=True)
                 raise
@@ -325,10 +330,10 @@ class DoltliteStore:
             return 0
 
     def frame(self, query: FrameQuery, stop: Stop) -> Frame:
-        table, made_schema = query.table, schema.arrow_schema(query.table)
+        table, made_schema = query.table, schema.arrow_schema(query.table, query.names)
         at = None if query.at in (None, WORKING) else str(query.at)
         where, values = condition(query, "?")
-        db = self._reader(at, stop)
+        db = self._reader(at, stop, across_threads=True)
         try:
             with self._seam(stop=stop):
                 db.execute("BEGIN")  # one snapshot for all pieces
@@ -347,18 +352,18 @@ class DoltliteStore:
                 row: Sequence[Any] = db.execute(text, given).fetchone()
                 return row
 
-        parts = pieces(fetch, query, made, stop, source=table, array="json_group_array", placeholder="?")
-        batches = self._batches(db, parts if exists else iter(()), made_schema, made)
+        parts = pieces(fetch, query, made, stop, source=table, array="json_group_array", comma=",", placeholder="?")
+        batches = self._batches(db, parts if exists else nothing(), made_schema, made)
         return Frame(made_schema, batches, {"commit": at, "truncated": truncated})
 
     def _batches(
         self,
         db: sqlite3.Connection,
-        parts: Iterator[list[pa.Array]],
+        parts: Generator[list[pa.Array], None, None],
         made_schema: pa.Schema,
         made: list[arrow.ColumnBuilder],
     ) -> Generator[pa.RecordBatch, None, None]:
-        with contextlib.closing(db):
+        with contextlib.closing(db), contextlib.closing(parts):
             yield arrow.empty_batch(made_schema, made)
             for arrays in parts:
                 yield pa.record_batch(arrays, schema=made_schema)
@@ -435,7 +440,7 @@ class DoltliteStore:
         values: tuple[Any, ...],
         made: list[arrow.ColumnBuilder],
         stop: Stop,
-    ) -> Iterator[list[pa.Array]]:
+    ) -> Generator[list[pa.Array], None, None]:
         with self._seam(stop=stop):
             cursor = db.execute(text, values)
             while rows := cursor.fetchmany(4096):
@@ -495,12 +500,16 @@ class DoltliteStore:
     def _connect(name: str) -> sqlite3.Connection:
         return sqlite3.connect(name, timeout=BUSY_SECONDS, isolation_level=None)
 
-    def _reader(self, at: str | None, stop: Stop | None = None) -> sqlite3.Connection:
+    def _reader(
+        self, at: str | None, stop: Stop | None = None, *, across_threads: bool = False
+    ) -> sqlite3.Connection:
         """A read-only connection, now or at a commit, that breaks off when `stop` is due."""
         name = str(self._path) if at is None else f"{self._path}@{at}"
         uri = f"file:{name.replace('%', '%25').replace('?', '%3f').replace('#', '%23')}?mode=ro"
         with self._seam():
-            db = sqlite3.connect(uri, uri=True, timeout=BUSY_SECONDS, isolation_level=None)
+            db = sqlite3.connect(
+                uri, uri=True, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=not across_threads
+            )
         if stop is not None:
             db.set_progress_handler(lambda: int(stop.is_due), PROGRESS_STEPS)
         return db

@@ -1,0 +1,232 @@
+"""A Dolt server of our own for one data directory: set up, started, stopped, asked whether it runs.
+
+It lives in `dolt/` of the data directory: configuration, data, log, logins (0600). It listens on the loopback only,
+takes no files (`secure_file_priv`), and outlives the command that started it. Works without a daemon and without the
+runtime: everything here is the standard library, psutil and the `dolt` binary.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+import msgspec
+import psutil
+
+from tundra_nb import paths, store_login
+from tundra_nb.errors import ConfigError, StoreUnavailable
+from tundra_nb.paths import Paths
+from tundra_nb.settings import StoreSettings
+
+START_SECONDS = 20.0
+STOP_SECONDS = 20.0
+CONNECT_SECONDS = 2.0
+LOCAL = ("127.0.0.1", "localhost", "::1")
+GET = "https://docs.dolthub.com/introduction/installation"
+
+
+class DoltStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """Whether our server runs. `answers`: somebody listens on its port; `greeting`: with which version."""
+
+    running: bool
+    pid: int | None
+    host: str
+    port: int
+    database: str
+    folder: str
+    answers: bool
+    greeting: str
+    binary: str | None
+
+
+def status(where: Paths, store: StoreSettings) -> DoltStatus:
+    """Look; nothing is changed."""
+    process = _process(where)
+    greeting = greet(store.host, store.port)
+    return DoltStatus(
+        running=process is not None,
+        pid=process.pid if process else None,
+        host=store.host,
+        port=store.port,
+        database=store.database,
+        folder=str(where.dolt),
+        answers=greeting is not None,
+        greeting=greeting or "",
+        binary=shutil.which("dolt"),
+    )
+
+
+def start(where: Paths, store: StoreSettings) -> DoltStatus:
+    """Set the server up when it is not yet, start it, and wait until it answers; nothing happens when it runs.
+
+    Raises:
+        ConfigError: no `dolt` binary, or a host that is not this machine.
+        StoreUnavailable: the port is taken (says by whom), or the server does not come up (its last words).
+    """
+    if _process(where) is not None:
+        return status(where, store)
+    binary = shutil.which("dolt")
+    if binary is None:
+        raise ConfigError(problem="no `dolt` is on the PATH", remedy=f"Install it: {GET}")
+    if store.host not in LOCAL:
+        raise ConfigError(
+            where="store.host",
+            problem=f"{store.host} is another machine",
+            remedy="Start the server there, or set store.host to 127.0.0.1.",
+        )
+    _refuse_taken(store)
+    paths.make_private(where.dolt)
+    login = store_login.load(where.dolt)
+    if login is None:
+        login = store_login.make(store.host, store.port, store.database)
+        _set_up(binary, where.dolt, login)
+    login = msgspec.structs.replace(login, host=store.host, port=store.port, database=store.database)
+    store_login.save(where.dolt, login)
+    _write_config(where.dolt, store)
+    _launch(binary, where.dolt, store)
+    return status(where, store)
+
+
+def stop(where: Paths) -> int | None:
+    """Stop the server in order; return its pid, or None when none ran.
+
+    Raises:
+        StoreUnavailable: it does not end.
+    """
+    process = _process(where)
+    if process is None:
+        return None
+    process.terminate()
+    try:
+        process.wait(STOP_SECONDS)
+    except psutil.TimeoutExpired:
+        raise StoreUnavailable(
+            problem=f"the Dolt server (pid {process.pid}) does not end within {STOP_SECONDS:g} s",
+            remedy=f"`kill -9 {process.pid}` loses nothing that was acknowledged.",
+            kind="stop",
+        ) from None
+    (where.dolt / "server.pid").unlink(missing_ok=True)
+    return process.pid
+
+
+def greet(host: str, port: int) -> str | None:
+    """The version that whoever listens there names before any login; empty for no database, None for nobody."""
+    try:
+        with socket.create_connection((host, port), CONNECT_SECONDS) as sock:
+            sock.settimeout(CONNECT_SECONDS)
+            packet = sock.recv(256)
+    except TimeoutError:
+        return ""
+    except OSError:
+        return None
+    return packet[5:].split(b"\0", 1)[0].decode("ascii", "replace") if packet[4:5] == b"\x0a" else ""
+
+
+def _refuse_taken(store: StoreSettings) -> None:
+    greeting = greet(store.host, store.port)
+    if greeting is None:
+        return
+    what = "MariaDB" if "mariadb" in greeting.lower() else "MySQL or another Dolt" if greeting else "another program"
+    owner = _listener(store.port)
+    who = f"{what} {greeting}".strip() + (f" ({owner})" if owner else "")
+    raise StoreUnavailable(
+        problem=f"port {store.port} is taken by {who}",
+        remedy="`tundra settings set store.port=3308` chooses another one; or stop that program.",
+        kind="port_taken",
+    )
+
+
+def _listener(port: int) -> str:
+    """Name and pid of who listens on a port, as far as we may know."""
+    with contextlib.suppress(psutil.Error):
+        for connection in psutil.net_connections("tcp"):
+            address = connection.laddr
+            if connection.status == psutil.CONN_LISTEN and address and address.port == port and connection.pid:
+                return f"{psutil.Process(connection.pid).name()}, pid {connection.pid}"
+    return ""
+
+
+def _environment(folder: Path) -> dict[str, str]:
+    """No keys, no configuration of the user's own Dolt."""
+    kept = {name: os.environ[name] for name in ("PATH", "LANG", "TZ", "TMPDIR") if name in os.environ}
+    return kept | {"HOME": str(folder), "DOLT_ROOT_PATH": str(folder)}
+
+
+def _set_up(binary: str, folder: Path, login: store_login.Login) -> None:
+    """Make the database and its users while no server runs; passwords go by standard input, never by arguments."""
+    data = folder / "data"
+    data.mkdir(exist_ok=True)
+    env = _environment(folder)
+    for name, value in (("user.name", "tundra_nb"), ("user.email", "tundra@localhost"), ("metrics.disabled", "true")):
+        _dolt([binary, "config", "--global", "--add", name, value], env, data)
+    (folder / "empty").mkdir(exist_ok=True)
+    statements = [
+        f"CREATE DATABASE IF NOT EXISTS `{login.database}`",
+        f"CREATE USER IF NOT EXISTS '{login.user}'@'%' IDENTIFIED BY '{login.password}'",
+        f"GRANT ALL PRIVILEGES ON *.* TO '{login.user}'@'%' WITH GRANT OPTION",
+        f"CREATE USER IF NOT EXISTS '{login.reader}'@'%' IDENTIFIED BY '{login.reader_password}'",
+        f"GRANT SELECT ON `{login.database}`.* TO '{login.reader}'@'%'",
+    ]
+    command = [binary, "--data-dir", str(data), "--doltcfg-dir", str(data / ".doltcfg"), "sql"]
+    _dolt(command, env, data, ";\n".join(statements) + ";\n")
+
+
+def _dolt(command: list[str], env: dict[str, str], folder: Path, text: str = "") -> None:
+    done = subprocess.run(command, env=env, cwd=folder, input=text, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise StoreUnavailable(problem=f"Dolt cannot be set up: {(done.stderr or done.stdout).strip()}", kind="setup")
+
+
+def _write_config(folder: Path, store: StoreSettings) -> None:
+    """JSON is YAML."""
+    config = {
+        "log_level": "warning",
+        "data_dir": str(folder / "data"),
+        "cfg_dir": str(folder / "data" / ".doltcfg"),
+        "listener": {"host": store.host, "port": store.port, "max_connections": 200},
+        "system_variables": {"secure_file_priv": str(folder / "empty")},
+    }
+    (folder / "config.yaml").write_text(json.dumps(config, indent=2))
+
+
+def _launch(binary: str, folder: Path, store: StoreSettings) -> None:
+    log = folder / "server.log"
+    with log.open("ab") as stream:
+        process = subprocess.Popen(
+            [binary, "sql-server", "--config", str(folder / "config.yaml")],
+            env=_environment(folder),
+            cwd=folder / "data",
+            stdin=subprocess.DEVNULL,
+            stdout=stream,
+            stderr=stream,
+            start_new_session=True,
+        )
+    (folder / "server.pid").write_text(f"{process.pid}\n")
+    deadline = time.monotonic() + START_SECONDS
+    while not greet(store.host, store.port):
+        if process.poll() is not None or time.monotonic() > deadline:
+            process.kill()
+            process.wait()
+            words = log.read_text("utf-8", "replace").strip().splitlines()[-3:]
+            raise StoreUnavailable(
+                problem=f"the Dolt server did not start: {' · '.join(words) or 'it said nothing'}",
+                remedy=f"Its log is {log}.",
+                kind="start",
+            )
+        time.sleep(0.05)
+
+
+def _process(where: Paths) -> psutil.Process | None:
+    """The server that we started, if it lives: the pid's number alone may belong to another process by now."""
+    try:
+        process = psutil.Process(int((where.dolt / "server.pid").read_text()))
+        ours = str(where.dolt / "config.yaml") in process.cmdline()
+        return process if ours and process.status() != psutil.STATUS_ZOMBIE else None
+    except (OSError, ValueError, psutil.Error):
+        return None
