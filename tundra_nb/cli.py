@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tundra_nb._version import __version__
+from tundra_nb.client.live import Live, R, Run
 from tundra_nb.client.sync import Client, ReplyStream
 from tundra_nb.commands import command as commands
 from tundra_nb.commands.face import Face
@@ -73,6 +74,22 @@ class CommandLine(Face):
         print(clean(summary(stream.reply)), file=sys.stderr)
         return stream.reply
 
+    def show_output(self, live: Live[R]) -> R:
+        from tundra_nb.commands.views.ansi import Colours
+        from tundra_nb.commands.views.terminal import summary
+
+        colours = Colours(are_kept=sys.stdout.isatty())
+
+        def show(piece: str) -> None:
+            sys.stdout.write(colours.feed(piece.replace("\r\n", "\n")))
+            sys.stdout.flush()
+
+        run = live.drain(show)
+        if run.text and not run.text.endswith("\n"):
+            print(flush=True)
+        print(summary(run), file=sys.stderr)
+        return run
+
     def write(self, text: str) -> None:
         sys.stdout.write(text)
         sys.stdout.flush()
@@ -95,13 +112,13 @@ def run(args: Sequence[str]) -> int:
     face = CommandLine()
     try:
         result = commands.run(root, args, face)
-        if result.value is not None and not (isinstance(result.value, Reply) and not result.as_json):
+        if result.value is not None and not (isinstance(result.value, Reply | Run) and not result.as_json):
             _print(result, face)
     except TundraError as error:
         _print_error(error, face)
         return 2 if isinstance(error, UsageError) else 1
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+    except KeyboardInterrupt as interrupt:
+        print(f"interrupted: {interrupt}" if interrupt.args else "interrupted", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:
         # whoever read our output has enough; nothing may be written at exit either

@@ -56,6 +56,9 @@ class ShellRun(Run, frozen=True, kw_only=True):
         return f"{told}, the shell has ended" if self.is_shell_ended else told
 
 
+PAUSE_SECONDS = 0.05
+"""Without output for so long, what came last is shown even if the pace of updates would make it wait."""
+
 R = TypeVar("R", bound=Run)
 OnOutput = Callable[[str], None]
 
@@ -169,8 +172,8 @@ class Live(Generic[R]):
         self._interrupts = 0
         self._thread = threading.Thread(target=self._read, name="tundra-output", daemon=True)
 
-    def drain(self, show: OnOutput) -> R:
-        """Show each piece as it comes; return how it ended.
+    def drain(self, show: OnOutput, on_pause: Callable[[], None] | None = None) -> R:
+        """Show each piece as it comes; return how it ended. `on_pause` is called when the output has stopped for now.
 
         The first interrupt is passed on to what runs (INT, then TERM, then KILL), the second ends its PTY.
 
@@ -182,7 +185,10 @@ class Live(Generic[R]):
         while True:
             try:
                 for piece in self._come():
-                    show(piece)
+                    if piece:
+                        show(piece)
+                    elif on_pause is not None:
+                        on_pause()
                 break
             except KeyboardInterrupt:
                 self._interrupts += 1
@@ -201,8 +207,15 @@ class Live(Generic[R]):
         return self._interrupts > 0
 
     def _come(self) -> Iterator[str]:
+        pause = None
         while True:
-            piece = self._pieces.get()
+            try:
+                piece = self._pieces.get(timeout=pause)
+            except queue.Empty:
+                pause = None
+                yield ""
+                continue
+            pause = PAUSE_SECONDS
             if piece is None:
                 self._pieces.put(None)  # an interrupt may have eaten this one
                 return

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import click
 
+from tundra_nb.client.live import Live, R
 from tundra_nb.client.sync import Client, ReplyStream
 from tundra_nb.errors import UsageError
 from tundra_nb.types import Reply
@@ -36,6 +37,10 @@ class Face(abc.ABC):
         """Show an answer while it comes; return its reply."""
 
     @abc.abstractmethod
+    def show_output(self, live: Live[R]) -> R:
+        """Show the output of a command while it comes; return how it ended."""
+
+    @abc.abstractmethod
     def write(self, text: str) -> None:
         """Show lines while the command goes on."""
 
@@ -50,6 +55,14 @@ class Face(abc.ABC):
             field="--widget",
             remedy=f"Leave --widget out, or give `%tundra {name} --widget` in JupyterLab.",
         )
+
+    def terminal_widget(self, pty_id: str) -> Any:
+        """The live screen of a PTY, for the face to show.
+
+        Raises:
+            UsageError: here nothing can be shown live.
+        """
+        return self.widget(f"pty show {pty_id}")
 
     @property
     def shows_frames(self) -> bool:

@@ -9,10 +9,10 @@ from collections.abc import Iterator
 
 
 class Interrupted(KeyboardInterrupt):
-    """The cell was interrupted; the daemon has cancelled the call. One line instead of a traceback."""
+    """The cell was interrupted; the daemon has cancelled the call, or ended the command. One line, no traceback."""
 
     def __str__(self) -> str:
-        return "the call was cancelled"
+        return str(self.args[0]) if self.args else "the call was cancelled"
 
     def _render_traceback_(self) -> list[str]:
         return [f"Interrupted: {self}"]
@@ -31,7 +31,7 @@ def interruptible() -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt as exc:
-        raise Interrupted from exc
+        raise Interrupted(*exc.args) from exc
     finally:
         if before is not None:
             signal.signal(signal.SIGINT, before)

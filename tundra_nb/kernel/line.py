@@ -93,8 +93,8 @@ def _split(line: str, root: click.Group) -> list[str]:
         if word is None:
             return words
         words.append(word)
-        if command is None and not word.startswith("-"):
-            command = _find(root, word)
+        if not word.startswith("-"):
+            command = _find(command or root, word) or command
     while (rest := line[tokens.place :].strip()).startswith("-") and len(rest) > 1 and not rest[1].isspace():
         word = tokens.next()
         assert word is not None
@@ -125,10 +125,11 @@ class _Tokens:
         return word
 
 
-def _find(root: click.Group, name: str) -> click.Command | None:
+def _find(group: click.Command, name: str) -> click.Command | None:
+    """The command of this name in a group; None in what is no group."""
     import click
 
-    return root.get_command(click.Context(root), name)
+    return group.get_command(click.Context(group), name) if isinstance(group, click.Group) else None
 
 
 def _values_of(command: click.Command, word: str) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
+from tundra_nb.client.live import Live, R
 from tundra_nb.client.sync import Client, ReplyStream
 from tundra_nb.commands.face import Face
 from tundra_nb.commands.views.blocks import clean
@@ -39,6 +40,18 @@ class Notebook(Face):
         from . import widgets
 
         return widgets.make(name, self.client)
+
+    def show_output(self, live: Live[R]) -> R:
+        from .output import show_output
+
+        return show_output(live, self._magics.shell)
+
+    def terminal_widget(self, pty_id: str) -> Any:
+        if not is_kernel(self._magics.shell):
+            return super().terminal_widget(pty_id)
+        from .widgets.terminal import TerminalWidget
+
+        return TerminalWidget(self.client.ptys[pty_id])
 
     def write(self, text: str) -> None:
         sys.stdout.write(clean(text))

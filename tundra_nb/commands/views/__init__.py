@@ -29,3 +29,13 @@ class Lines:
 
     def __str__(self) -> str:
         return "\n".join(self.lines)
+
+
+@dataclasses.dataclass(frozen=True)
+class Transcript:
+    """All output of a PTY."""
+
+    text: str
+
+    def __str__(self) -> str:
+        return self.text

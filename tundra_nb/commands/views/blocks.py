@@ -5,7 +5,10 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Sequence
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from tundra_nb.client.screen import Screen
 
 Tone = Literal["good", "warn", "bad", "dim", "strong"]
 """What a piece of text means; renderers choose the colour, which never stands alone for the meaning."""
@@ -65,6 +68,20 @@ class Code:
 
 
 @dataclasses.dataclass(frozen=True)
+class Output:
+    """Output of a program for a terminal: its colours stay."""
+
+    text: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Shot:
+    """A terminal's screen."""
+
+    screen: Screen
+
+
+@dataclasses.dataclass(frozen=True)
 class Prose:
     """Markdown."""
 
@@ -79,7 +96,7 @@ class Picture:
     alt: str
 
 
-Block = Heading | Facts | Table | Para | Code | Prose | Picture
+Block = Heading | Facts | Table | Para | Code | Output | Shot | Prose | Picture
 
 _CONTROLS = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)?|[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 

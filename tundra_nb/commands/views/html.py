@@ -12,10 +12,13 @@ import html
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from .blocks import Block, Cell, Code, Facts, Heading, Para, Picture, Prose, Table, clean, tone, words
+from . import ansi
+from .blocks import Block, Cell, Code, Facts, Heading, Output, Para, Picture, Prose, Shot, Table, clean, tone, words
 
 if TYPE_CHECKING:
     from markdown_it import MarkdownIt
+
+    from tundra_nb.client.screen import Screen
 
 STYLES = {
     "good": "color: #2e9e5b",
@@ -25,6 +28,7 @@ STYLES = {
     "strong": "font-weight: bold",
 }
 _LINE = "border-bottom: 1px solid rgba(128, 128, 128, 0.35)"
+_MONO = "font-family: monospace; font-size: 13px; line-height: 1.3; white-space: pre"
 _CELL = "padding: 2px 14px 2px 0; vertical-align: top"
 
 
@@ -36,6 +40,16 @@ def render(blocks: Sequence[Block]) -> str:
 def prose(text: str) -> str:
     """Markdown as HTML: raw HTML in it is escaped, images are not loaded, links only to http, https and mailto."""
     return str(_markdown().render(clean(text)))
+
+
+def shot(screen: Screen) -> str:
+    """A terminal's screen on a ground of its own."""
+    drawn = ansi.html(screen.lines, ansi.SCREEN, screen.cursor)
+    style = (
+        f"background-color: {ansi.SCREEN.background}; color: {ansi.SCREEN.foreground}; padding: 8px 10px; "
+        f"margin: 4px 0; border-radius: 4px; width: {screen.columns}ch; overflow-x: auto; {_MONO}"
+    )
+    return f'<pre style="{style}">{drawn}</pre>'
 
 
 def escape(text: str) -> str:
@@ -50,6 +64,10 @@ def _render(block: Block) -> str:
             return f'<div style="white-space: pre-wrap; margin: 2px 0">{_cell(text)}</div>'
         case Code(text):
             return f'<pre style="margin: 4px 0; padding: 4px 8px; {_LINE}">{escape(text)}</pre>'
+        case Output(text):
+            return f'<pre style="margin: 4px 0; {_MONO}">{ansi.html(ansi.lines(text), ansi.PAGE)}</pre>'
+        case Shot(screen):
+            return shot(screen)
         case Prose(text):
             return prose(text)
         case Facts(pairs):

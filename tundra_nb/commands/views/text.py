@@ -9,10 +9,28 @@ from rich.cells import cell_len
 from rich.console import Console, RenderableType
 from rich.markdown import Markdown
 from rich.padding import Padding
+from rich.panel import Panel
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from .blocks import Block, Cell, Code, Facts, Heading, Para, Picture, Prose, Styled, Table, clean, tone, words
+from .ansi import plain as without_colours
+from .blocks import (
+    Block,
+    Cell,
+    Code,
+    Facts,
+    Heading,
+    Output,
+    Para,
+    Picture,
+    Prose,
+    Shot,
+    Styled,
+    Table,
+    clean,
+    tone,
+    words,
+)
 
 STYLES = {"good": "green", "warn": "yellow", "bad": "red", "dim": "dim", "strong": "bold"}
 PLAIN_WIDTH = 110
@@ -32,7 +50,7 @@ def show(blocks: Sequence[Block], console: Console) -> None:
             block, hidden = _fitted(block, console.width - INDENT)  # noqa: PLW2901 - the same block, narrower
         drawn = _render(block)
         if drawn is not None:
-            console.print(drawn, soft_wrap=isinstance(block, Code))
+            console.print(drawn, soft_wrap=isinstance(block, Code | Output))
         if hidden:
             console.print(_text(Styled(f"{' ' * INDENT}not shown for want of width: {', '.join(hidden)}", "dim")))
 
@@ -65,6 +83,10 @@ def _render(block: Block) -> RenderableType | None:
             return _text(text)
         case Code(text):
             return Text("\n".join(f"    {line}" for line in clean(text).splitlines()))
+        case Output(text):
+            return Text(without_colours(text).removesuffix("\n"))
+        case Shot(screen):
+            return Panel(Text(clean(screen.text)), width=screen.columns + 4, height=screen.rows + 2, highlight=False)
         case Prose(text):
             return Markdown(clean(text), hyperlinks=False)
         case Facts(pairs):

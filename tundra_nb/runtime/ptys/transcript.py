@@ -160,8 +160,9 @@ def search(folder: Path, pattern: re.Pattern[bytes], limit: int = 1000) -> Itera
         offset = 0
         with path.open("rb") as file:
             for line in _lines(file):
-                if pattern.search(line):
-                    yield Hit(path.stem, offset, line.rstrip(b"\r\n").decode(errors="replace"))
+                content = line.rstrip(b"\r\n")
+                if pattern.search(content):
+                    yield Hit(path.stem, offset, content.decode(errors="replace"))
                     found += 1
                     if found >= limit:
                         return
