@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import msgspec
 
-from tundra_nb.types import TABLES
+from tundra_nb.types import TABLES, Column
 
 from . import api, frames
 from .call import ARROW, Answer, Call, Flow, Step, query, quoted
@@ -116,15 +116,35 @@ def _diff_frame(parts: list[tuple[str, pa.Table, dict[str, Any]]], asked: dict[s
     import pyarrow as pa
 
     told: dict[str, Any] = {"query": "diff", "truncated": False} | asked
-    declared = dict.fromkeys(frames.LIVE["diff"])
+    declared = {column.name: column for column in frames.LIVE["diff"]}
     for name, _, meta in parts:
         told |= {key: meta[key] for key in ("store", "commit", "from_commit", "to_commit") if key in meta}
-        known = {column.name for column in declared}
-        declared |= dict.fromkeys(column for column in frames.diff_columns(name) if column.name not in known)
+        for column in frames.diff_columns(name):
+            declared[column.name] = _common(declared.get(column.name, column), column)
     if not parts:
-        return frames.from_rows([], tuple(declared), meta=told)
-    whole = pa.concat_tables([table.unify_dictionaries() for _, table, _ in parts], promote_options="permissive")
-    return frames.from_arrow(whole, declared=tuple(declared), meta=told)
+        return frames.from_rows([], tuple(declared.values()), meta=told)
+    plain = [_without_dictionaries(table) for _, table, _ in parts]
+    whole = pa.concat_tables(plain, promote_options="permissive")
+    return frames.from_arrow(whole, declared=tuple(declared.values()), meta=told)
+
+
+def _common(one: Column, other: Column) -> Column:
+    """A column that holds what two tables call by the same name."""
+    if one.type == other.type:
+        values = tuple(dict.fromkeys([*one.values, *other.values])) if one.values and other.values else ()  # noqa: PD011
+        return Column(one.name, one.type, one.nullable or other.nullable, values)
+    are_numbers = {one.type, other.type} <= {"int", "float"}
+    return Column(one.name, "float" if are_numbers else "text", nullable=True)
+
+
+def _without_dictionaries(table: pa.Table) -> pa.Table:
+    import pyarrow as pa
+
+    plain = [
+        pa.field(field.name, field.type.value_type if pa.types.is_dictionary(field.type) else field.type)
+        for field in table.schema
+    ]
+    return table.cast(pa.schema(plain))
 
 
 def stat(from_ref: str, to_ref: str = "HEAD") -> Call[pd.DataFrame]:

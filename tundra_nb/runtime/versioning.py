@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import msgspec
 
 from tundra_nb import settings, settings_file
-from tundra_nb.errors import TundraError, UsageError
+from tundra_nb.errors import StoreError, TundraError, UsageError
 from tundra_nb.runtime import in_force
 from tundra_nb.runtime.history.query import FrameQuery
 from tundra_nb.settings import Loaded
@@ -88,6 +88,20 @@ class Versioning:
                 "propose", branch=branch, rows=rows, message=message, author=signature(author)
             )
             return told | {"commit": commit}
+
+    async def add_profile(self, profile: dict[str, Any], *, author: str) -> None:
+        """Append a profile to the settings file, put it into force and write it down.
+
+        Raises:
+            UsageError: a profile of this name exists, or a value is not allowed; nothing changed.
+        """
+        runtime = self._runtime
+        async with self.lock:
+            runtime.apply(settings_file.add_profile(runtime.loaded.file, profile, runtime.environ))
+            try:
+                await runtime.write_down(author, "providers add", message=f"profile {profile['name']} added")
+            except StoreError as error:  # it is in force all the same; the next change writes it down
+                _log.warning("profile %s is not in the history yet: %s", profile["name"], error)
 
     async def merge(
         self, branch: str, *, author: str, strategy: Literal["ours", "theirs"] | None = None

@@ -62,6 +62,8 @@ def diff(frame: pd.DataFrame) -> Sequence[Block]:
     blocks: list[Block] = [Heading(f"{asked[0]} → {asked[1]}")]
     for table in dict.fromkeys(frame["table"]):
         part = frame[frame["table"] == table]
+        if table in _NAMES:  # what changed tells more than what is new
+            part = part.sort_values("diff_type", key=lambda kinds: kinds.astype(str) == "added", kind="stable")
         counts = part["diff_type"].value_counts()
         told = ", ".join(f"{counts[kind]:,} {kind}" for kind in SIGNS if counts.get(kind))
         rows = [_changed_row(str(table), row) for row in part.head(MAX_ROWS).to_dict("records")]

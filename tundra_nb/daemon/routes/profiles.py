@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from tundra_nb import errors, settings, settings_file
+from tundra_nb import errors, settings
 from tundra_nb.daemon.answers import json_response, read_body
 from tundra_nb.settings import nearest
 
@@ -42,7 +42,7 @@ def routes(daemon: Daemon) -> list[BaseRoute]:
 
     async def add(request: Request) -> Response:
         body = await read_body(request, dict[str, Any])
-        runtime.apply(settings_file.add_profile(runtime.loaded.file, body, runtime.environ))
+        await runtime.versioning.add_profile(body, author=daemon.user(request))
         return json_response(profile_card(daemon, runtime.slots[body["name"]]), status=201)
 
     async def recheck(request: Request) -> Response:
