@@ -338,6 +338,8 @@ class Runtime:
 
     def limit_rows(self) -> list[dict[str, Any]]:
         """Our buckets, and beside them what each provider last told of its own."""
+        for slot in self.slots.values():  # a bucket that nobody has used yet is there all the same
+            self.operations.path(slot, getpass.getuser())
         rows: list[dict[str, Any]] = [
             {
                 "owner": "tundra",
