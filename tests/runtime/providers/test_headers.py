@@ -97,7 +97,7 @@ def test_nothing_a_server_sends_makes_it_raise_or_leave_the_bounds(sent: dict[st
         assert all(v is None or (v >= 0 and math.isfinite(v)) for v in (bucket.limit, bucket.remaining))
 
 
-def test_anthropics_buckets_are_read_and_their_refill_is_no_retry_hint() -> None:
+def test_anthropics_buckets_are_read_and_the_reset_of_an_empty_one_is_the_last_retry_hint() -> None:
     sent = {
         "anthropic-ratelimit-requests-limit": "50",
         "anthropic-ratelimit-requests-remaining": "0",
@@ -114,8 +114,10 @@ def test_anthropics_buckets_are_read_and_their_refill_is_no_retry_hint() -> None
         BucketSeen(resource="input_tokens", limit=100_000),
         BucketSeen(resource="priority_output_tokens", remaining=7),
     )
-    assert (retry_after, should_retry) == (None, None)
+    assert (retry_after, should_retry) == (60.0, None)
     assert "request-id" not in kept
+    assert headers.read(sent | {"retry-after": "5"}, NOW)[1] == 5.0
+    assert headers.read(sent | {"anthropic-ratelimit-requests-remaining": "1"}, NOW)[1] is None
 
 
 def test_openais_buckets_have_go_durations() -> None:

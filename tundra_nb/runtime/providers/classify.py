@@ -81,7 +81,7 @@ _QUOTA_PROSE = re.compile(
     re.IGNORECASE,
 )
 _MODERATION_PROSE = re.compile(
-    r"content (?:management )?policy|safety system|flagged|moderation|guardrail|usage polic", re.IGNORECASE
+    r"content (?:management |filtering )?policy|safety system|flagged|moderation|guardrail|usage polic", re.IGNORECASE
 )
 _KEY_PROSE = re.compile(r"api[ _-]key not valid|invalid api[ _-]key|incorrect api[ _-]key", re.IGNORECASE)
 _MODEL_PROSE = re.compile(

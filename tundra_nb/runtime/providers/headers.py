@@ -87,8 +87,9 @@ def read(
         The provider's buckets; seconds until a retry makes sense; what `x-should-retry` says; the headers all this was
         read from, as sent.
 
-    A bucket's reset becomes the retry hint only where it ends a window (the plain family and Anthropic's unified one);
-    in the other families it says when the bucket is *full* again, long after the next request would pass.
+    Where nothing else is told, the reset of a bucket that is empty is the retry hint. In the families of OpenAI and
+    Anthropic it says when the bucket is *full* again: later than need be, but by the provider's own word, and better
+    than to ask again at once.
     """
     kept = {
         name: value for name, value in headers.items() if _MARK in name or name in _HINTS or name.startswith(_PRIORITY)
@@ -144,10 +145,8 @@ def _hint(kept: Mapping[str, str], buckets: tuple[BucketSeen, ...], now_epoch: f
             return told
     if "anthropic-ratelimit-unified-reset" in kept and kept.get("anthropic-ratelimit-unified-status") == "rejected":
         return seconds(kept["anthropic-ratelimit-unified-reset"], now_epoch)
-    if "x-ratelimit-reset" in kept or "ratelimit-reset" in kept:
-        windows = [b.reset_after for b in buckets if b.resource == "requests" and b.remaining == 0]
-        return windows[0] if windows else None
-    return None
+    empty = [b.reset_after for b in buckets if b.remaining == 0 and not b.resource.startswith("priority_")]
+    return max((reset for reset in empty if reset is not None), default=None)
 
 
 def _should(text: str | None) -> bool | None:

@@ -137,7 +137,7 @@ class Provider:
                         async for piece in pieces:
                             yield piece
                 else:
-                    answer = ready.wire.answer(model, await exchange.body())
+                    answer = ready.wire.answer(model, self._checked(await exchange.body()))
                     seen.request_id = seen.request_id or answer.request_id
                     if answer.text:
                         yield answer.text
@@ -238,7 +238,7 @@ class Provider:
             failure: TundraError | None = None
             try:
                 for event, data in parser.close() if chunk is None else parser.feed(chunk):
-                    pieces += reader.feed(event, data)
+                    pieces += reader.feed(event, self._checked(data))
             except TundraError as exc:
                 failure = exc
             except sse.EventTooLongError as exc:
@@ -256,6 +256,15 @@ class Provider:
         exchange.seen.request_id = exchange.seen.request_id or answer.request_id
         await exchange.drain()
         yield answer
+
+    def _checked(self, data: bytes) -> bytes:
+        """The same bytes, if they are UTF-8 also in fields that nobody reads: damage seldom comes alone."""
+        if not data.isascii():
+            try:
+                data.decode()
+            except UnicodeDecodeError as exc:
+                raise ParseError(profile=self.profile.name, problem="the answer is not UTF-8") from exc
+        return data
 
     async def _get(self, ready: _Prepared, url: str) -> bytes:
         """Read a whole answer of a GET; the key goes along.
