@@ -39,6 +39,8 @@ from tundra_nb.types import TABLE_OF, AttemptOpened, ErrorEvent, Event, Operatio
 RESTORE_SECONDS = 2.0
 """How long the start waits for the breakers' last states: a store that is down must not keep the daemon down. They are
 taken up when the store comes later, too."""
+RESTORE_PAUSE_SECONDS = 0.5
+RESTORE_PAUSE_CAP_SECONDS = 30.0
 RESTORE_ROWS = 50
 """Rows read back per profile. A parked profile is not called, so its breaker's moves do not bury why it is parked."""
 
@@ -401,10 +403,18 @@ class Runtime:
                 newest_first=True,
                 limit=RESTORE_ROWS,
             )
+            self._take_up(slot, await self._read_patiently(query))
+
+    async def _read_patiently(self, query: FrameQuery) -> list[dict[str, Any]]:
+        """Rows of the history, however long it takes until the store can give them."""
+        pause = RESTORE_PAUSE_SECONDS
+        while True:
             try:
-                self._take_up(slot, await self.history.rows(query))
+                return await self.history.rows(query)
             except errors.TundraError as error:
-                _log.warning("the breaker of %s starts closed, its last state cannot be read: %s", name, error)
+                _log.warning("breakers start closed, their last states cannot be read yet: %s", error)
+            await self.clock.sleep(pause)
+            pause = min(2 * pause, RESTORE_PAUSE_CAP_SECONDS)
 
     def _take_up(self, slot: ProfileSlot, rows: list[dict[str, Any]]) -> None:
         """Go on from the last rows of a profile, newest first, as if there had been no restart.
