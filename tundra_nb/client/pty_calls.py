@@ -44,9 +44,9 @@ _EVENTS = (
 _HITS = (
     Column("pty_id", "text", nullable=False),
     Column("at", "time", nullable=True),
-    Column("command", "text", nullable=True),
-    Column("offset", "int", nullable=False),
     Column("line", "text", nullable=False),
+    Column("offset", "int", nullable=False),
+    Column("command", "text", nullable=True),
 )
 _LEFT = (
     Column("kind", "category", nullable=False, values=("process", "socket", "transcript")),

@@ -36,8 +36,9 @@ def command(
     TEXT is shell code. In a notebook the cell below `%%tundra sh` is; on the command line standard input is, when there
     is no TEXT. The shell ends a minute after its kernel.
     """
-    cell = "\n".join(part for part in (" ".join(text), face.take_body() or "") if part.strip())
-    if not cell and not fresh:
+    body = face.take_body()
+    cell = "\n".join(part for part in (" ".join(text), body or "") if part.strip())
+    if not cell and body is None and not fresh:
         raise UsageError(problem="there is nothing to run", field="text", remedy=face.words("`%tundra sh cd src`."))
     face.client.attach(face.client.caller)
     live = face.client.ptys.start_cell(

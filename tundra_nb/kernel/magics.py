@@ -11,7 +11,6 @@ from IPython.core.magic import (
     magics_class,
     needs_local_scope,
     no_var_expand,
-    output_can_be_silenced,
 )
 
 from .interrupt import interruptible
@@ -52,13 +51,12 @@ class TundraMagics(Magics):
 
     @no_var_expand
     @needs_local_scope
-    @output_can_be_silenced
     @line_cell_magic
     def tundra(self, line: str, cell: str | None = None, local_ns: Mapping[str, Any] | None = None) -> Any:
         """Give a tundra command; `%tundra --help` lists them.
 
         `x = %tundra calls --since 1h` binds the result, as does `%%tundra sql --as x` for a cell; `{{name}}` stands for
-        a variable's text.
+        a variable's text, and a semicolon at the line's end shows nothing.
         """
         from tundra_nb.errors import TundraError
 
@@ -67,11 +65,13 @@ class TundraMagics(Magics):
             line = line.lstrip().removeprefix(TRACEBACK)
         try:
             with interruptible():
-                return self._run(line, cell, local_ns)
+                result = self._run(line, cell, local_ns)
         except TundraError as error:
             if wants_traceback:
                 self._show_whole(error)
             raise
+        # not IPython's `output_can_be_silenced`: it reads the text as Python, and fails on `(`
+        return None if cell is None and line.rstrip().endswith(";") else result
 
     def close(self) -> None:
         """Detach from the daemon and close the connections."""
