@@ -542,6 +542,17 @@ class DoltStore:
             greeting = str(db.get_server_info())  # type: ignore[no-untyped-call]
             raise self._not_dolt(server_name(greeting)) from exc
 
+    def _other_server(self) -> StoreUnavailable | None:
+        """What is wrong when the server lets us in and is not Dolt at all."""
+        try:
+            with contextlib.closing(self._connect("")) as db:
+                self._refuse_others(db)
+        except StoreUnavailable as error:
+            return error
+        except (pymysql.MySQLError, OSError):
+            return None  # the first error tells more
+        return None
+
     def _not_dolt(self, name: str) -> StoreUnavailable:
         return StoreUnavailable(
             problem=f"{self._config.host}:{self._config.port} is {name}, not Dolt",
@@ -626,10 +637,9 @@ class DoltStore:
                 kind="access",
             )
         if number == 1049:
-            return StoreUnavailable(
+            return self._other_server() or StoreUnavailable(
                 problem=f"{where} has no database {self._config.database!r}",
-                remedy="`tundra dolt start` makes it on a server of ours; elsewhere: "
-                f"CREATE DATABASE `{self._config.database}`.",
+                remedy="`tundra versions create` makes it; or correct `store.database`.",
                 kind="unknown_database",
             )
         if number in _READ_ONLY or "read only" in text.lower() or "read-only" in text.lower():

@@ -1,0 +1,322 @@
+"""Version control of the history from a real kernel, on both engines; and Dolt servers that die, or are none."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from jupyter_client.manager import KernelManager
+
+import tundra_nb
+from tests.conftest import Home, wait_until
+from tests.kernel.conftest import Notebook, Ran
+from tundra_nb.client import dolt_server
+from tundra_nb.errors import RefNotFound, StoreUnavailable
+from tundra_nb.paths import find
+from tundra_nb.settings import StoreSettings
+from tundra_nb.testing.scripted_provider import ScriptedProcess, scripted_process
+
+PROFILE = """
+[[profile]]
+name = "scripted"
+kind = "local"
+base_url = "{url}/v1"
+model = "tiny"
+"""
+KILLS = 5
+ANSWERED = 150
+"""Answers between two kills of the server."""
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture
+def provider() -> Iterator[ScriptedProcess]:
+    with scripted_process(pieces=2) as running:
+        yield running
+
+
+@pytest.fixture
+def dolt(home: Home) -> Iterator[StoreSettings]:
+    """A Dolt server as `tundra dolt start` runs it."""
+    store = StoreSettings(engine="dolt", port=free_port())
+    dolt_server.start(find(home.data_dir), store)
+    yield store
+    dolt_server.stop(find(home.data_dir))
+
+
+def section(store: StoreSettings) -> str:
+    return f'[store]\nengine = "dolt"\nport = {store.port}\n'
+
+
+ENGINES = [
+    pytest.param("doltlite", marks=pytest.mark.part("doltlite")),
+    pytest.param("dolt", marks=pytest.mark.part("dolt")),
+]
+
+
+@pytest.fixture(params=ENGINES)
+def notebook(request: pytest.FixtureRequest, home: Home, provider: ScriptedProcess) -> Iterator[Notebook]:
+    """A kernel whose history is on one engine."""
+    store = section(request.getfixturevalue("dolt")) if request.param == "dolt" else ""
+    home.write_settings(store + PROFILE.format(url=provider.url))
+    manager = KernelManager(kernel_name="python3")
+    manager.start_kernel(env=home.env, cwd=str(home.folder))
+    made = Notebook(manager, provider, home.env)
+    try:
+        ok(made, "%load_ext tundra_nb")
+        yield made
+    finally:
+        made.client.stop_channels()
+        manager.shutdown_kernel(now=True)
+        home.run("daemon", "stop", "--force")
+
+
+def ok(notebook: Notebook, code: str) -> Ran:
+    ran = notebook.run(code)
+    assert ran.error is None, ran.traceback
+    return ran
+
+
+def test_every_version_magic_works_from_a_kernel(notebook: Notebook, home: Home, tmp_path: Path) -> None:
+    """Commit, look back, propose, conflict, merge, revert, share, back up and restore, as a person would."""
+    is_dolt = 'engine = "dolt"' in home.config.read_text()
+    ok(notebook, "%tundra ask one")
+    ok(notebook, "pin = %tundra commit -m 'one call'")
+    ok(notebook, "%tundra tag before -m 'for good'")
+    ok(notebook, "%tundra settings set breaker.failures=3 --reason 'fail sooner'")
+    ok(notebook, "%tundra ask two")
+
+    shown = ok(notebook, "%tundra diff before now")
+    assert shown.text.index("setting: 1 modified") < shown.text.index("operation: 1 added")
+    assert "value 5 → 3 · fail sooner" in shown.text
+    assert "#c07d10" in shown.html
+    assert "#2e9e5b" in shown.html
+    assert "<script" not in shown.html
+    ok(notebook, "frame = %tundra diff {{pin}} now operation")
+    assert notebook.value("list(frame.columns[:5])") == (
+        "['table', 'diff_type', 'from_commit', 'to_commit', 'from_operation_id']"
+    )
+    ok(notebook, "both = %tundra diff {{pin}} now")
+    assert notebook.value("(str(both.to_operation_id.dtype), str(both.from_at.dtype))") == (
+        "('Int64', 'datetime64[us, UTC]')"
+    )
+    ok(notebook, "many = %tundra stat before now")
+    assert notebook.value("dict(zip(many['table'], many.rows_added + many.rows_modified))['operation']") == "1"
+
+    ok(notebook, "%tundra commit -m 'two calls'")
+    for ref, count in (("before", 1), ("{{pin}}", 1), ("main", 2), ("HEAD", 2), ("now", 2)):
+        ok(notebook, f"then = %tundra calls --since all --at {ref}")
+        assert (ref, notebook.value("len(then)")) == (ref, str(count))
+    log = ok(notebook, "%tundra commits")
+    assert "two calls" in log.text
+    assert "fail sooner" in log.html
+
+    assert "shows the history as of before" in ok(notebook, "%tundra checkout before").text
+    past = ok(notebook, "%tundra calls --since all")
+    assert "as of before" in past.html
+    assert "1 row" in past.text
+    ok(notebook, "rows = %tundra sql select count(*) as n from operation")
+    assert notebook.value("rows.n.iloc[0]") == "1"
+    ok(notebook, "%tundra checkout main")
+    ok(notebook, "here = %tundra calls --since all")
+    assert notebook.value("len(here)") == "2"
+
+    ok(notebook, "%tundra settings set breaker.failures=9 --on patience --reason 'bear more'")
+    assert "failures = 3" in home.config.read_text()
+    ok(notebook, "%tundra settings set breaker.failures=4 --reason meanwhile")
+    conflict = ok(notebook, "merged = %tundra merge patience\nmerged")
+    assert "nothing was changed" in conflict.text
+    assert notebook.value("merged.conflicts.set_index('column').loc['value', ['base', 'ours', 'theirs']].tolist()") == (
+        "['3', '4', '9']"
+    )
+    assert "4 → 9" in ok(notebook, "%tundra merge patience --theirs").text
+    assert "failures = 9" in home.config.read_text()
+    ok(notebook, "%tundra settings set breaker.open_seconds=7")
+    assert "failures" in ok(notebook, "%tundra history setting breaker.failures").text
+    ok(notebook, "told = %tundra history setting breaker.failures")
+    assert notebook.value("told['value'].tolist()") == "['5', '3', '4', '9']"
+    ok(notebook, "who = %tundra blame")
+    assert notebook.value("who.set_index('path').reason['breaker.failures']") == "bear more"
+    ok(notebook, "%tundra revert HEAD")
+    assert "open_seconds = 30" in home.config.read_text()
+
+    ok(notebook, "%tundra note --on Timeout it's the deadline")
+    ok(notebook, "notes = %tundra notes")
+    assert notebook.value("(notes.body.tolist(), notes.subject.tolist())") == "([\"it's the deadline\"], ['Timeout'])"
+    ok(notebook, "%tundra commit -m noted")
+
+    remote = tmp_path / "remote"
+    remote.mkdir()
+    where = remote if is_dolt else remote / "history.db"
+    ok(notebook, f"%tundra push {where}")
+    ok(notebook, f"%tundra pull {where}")
+    into = "copied" if is_dolt else str(tmp_path / "copy")
+    ok(notebook, f"%tundra clone {where} {into}")
+    ok(notebook, f"%tundra backup {tmp_path / 'backup'}")
+    ok(notebook, "%tundra ask three")
+    ok(notebook, "%tundra restore {}".format(tmp_path / "backup"))
+    ok(notebook, "problems = %tundra versions check")
+    assert notebook.value("len(problems)") == "0"
+    ok(notebook, "state = %tundra versions status")
+    assert notebook.value("(state.engine, sorted(state.branches), state.tags)") == (
+        f"('{'dolt' if is_dolt else 'doltlite'}', ['main', 'patience'], ['before'])"
+    )
+    ok(notebook, "%tundra branch side --at before")
+    ok(notebook, "%tundra branch -d side")
+    refused = notebook.run("%tundra calls --at befor")
+    assert refused.traceback.splitlines()[0] == "RefNotFound: no commit, branch, tag or time 'befor'"
+    assert "Did you mean 'before'?" in refused.traceback
+
+
+@pytest.mark.part("dolt")
+@pytest.mark.anyio
+async def test_no_row_is_lost_when_the_dolt_server_is_killed_again_and_again(
+    home: Home, dolt: StoreSettings, provider: ScriptedProcess
+) -> None:
+    """Calls never notice; what they leave waits in the spool and arrives once."""
+    limits = "[limits.global]\nenabled = false\n"
+    home.write_settings(section(dolt) + limits + PROFILE.format(url=provider.url))
+    paths = find(home.data_dir)
+    answered: list[str] = []
+    is_over = asyncio.Event()
+    async with tundra_nb.connect_async() as client:
+
+        async def caller() -> None:
+            while not is_over.is_set():
+                answered.append((await client.ask("hi")).operation_id)
+
+        await client.ask("first")
+        async with asyncio.TaskGroup() as group:
+            for _ in range(8):
+                group.create_task(caller())
+            for _ in range(KILLS):
+                goal = len(answered) + ANSWERED
+                await until(lambda goal=goal: len(answered) >= goal)
+                pid = dolt_server.status(paths, dolt).pid
+                assert pid is not None
+                os.kill(pid, signal.SIGKILL)
+                goal = len(answered) + ANSWERED // 3
+                await until(lambda goal=goal: len(answered) >= goal)
+                await asyncio.to_thread(dolt_server.start, paths, dolt)
+            is_over.set()
+
+        async def stored() -> bool:
+            with contextlib.suppress(StoreUnavailable):
+                return len(await client.calls(since="all")) >= len(answered)
+            return False
+
+        async with asyncio.timeout(30):
+            while not await stored():  # noqa: ASYNC110 - the store tells nobody that it is back
+                await asyncio.sleep(0.1)
+        calls = await client.calls(since="all")
+    ids = calls["operation_id"].astype(str).tolist()
+    assert len(ids) == len(set(ids)) == len(answered) + 1
+    assert set(answered) <= set(ids)
+    assert set(calls["outcome"]) == {"ok"}
+
+
+async def until(condition: Any, timeout: float = 20) -> None:  # noqa: ASYNC109 - the deadline of a test
+    async with asyncio.timeout(timeout):
+        while not condition():  # noqa: ASYNC110 - of another process
+            await asyncio.sleep(0.005)
+
+
+@pytest.fixture
+def mariadb(tmp_path: Path) -> Iterator[int]:
+    """MariaDB on a port of its own."""
+    folder, port = tmp_path / "maria", free_port()
+    folder.mkdir()
+    me = f"--user={Path.home().owner()}"
+    setup = ["mariadb-install-db", me, f"--datadir={folder}", "--auth-root-authentication-method=normal"]
+    subprocess.run(setup, check=True, capture_output=True)
+    command = ["mariadbd", "--no-defaults", me, f"--datadir={folder}", f"--port={port}", "--bind-address=127.0.0.1"]
+    with (tmp_path / "maria.log").open("wb") as log:
+        server = subprocess.Popen([*command, f"--socket={folder}/m.sock"], stdout=log, stderr=log)
+    try:
+        wait_until(lambda: dolt_server.greet("127.0.0.1", port), 30, "MariaDB answers")
+        yield port
+    finally:
+        server.kill()
+        server.wait()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.mark.part("mariadb", "doltlite")
+def test_mariadb_in_the_place_of_dolt_is_named_and_nothing_is_lost(
+    home: Home, mariadb: int, provider: ScriptedProcess
+) -> None:
+    """One typed error with the port and the remedy; the rows arrive once when the setting is corrected."""
+    profile = PROFILE.format(url=provider.url)
+    home.write_settings(f'[store]\nengine = "dolt"\nport = {mariadb}\n' + profile)
+    with tundra_nb.connect() as t:
+        replies = [t.ask(f"question {n}") for n in range(3)]
+        with pytest.raises(StoreUnavailable) as caught:
+            t.calls()
+        assert caught.value.kind == "not_dolt"
+        assert f"127.0.0.1:{mariadb} is MariaDB" in caught.value.message
+        assert "store.port" in caught.value.hint
+    started = home.run("dolt", "start")
+    assert started.returncode == 1
+    assert f"port {mariadb} is taken by MariaDB" in started.stderr
+    assert home.run("daemon", "stop").returncode == 0
+    home.write_settings(profile)
+    assert home.run("daemon", "start").returncode == 0
+    with tundra_nb.connect() as t:
+        stored = t.calls(since="all")["operation_id"].astype(str).tolist()
+    assert sorted(stored) == sorted(reply.operation_id for reply in replies)
+
+
+@pytest.mark.part("dolt")
+def test_two_daemons_on_one_dolt_database_keep_their_numbers_apart(
+    home: Home, dolt: StoreSettings, provider: ScriptedProcess, tmp_path: Path
+) -> None:
+    home.write_settings(section(dolt) + PROFILE.format(url=provider.url))
+    other = tmp_path / "other"
+    (other / "dolt").mkdir(parents=True)
+    shutil.copy(find(home.data_dir).dolt / "login.json", other / "dolt")
+    try:
+        with tundra_nb.connect() as one, tundra_nb.connect(data_dir=str(other)) as two:
+            ids = [int(t.ask("hi").operation_id) for t in (one, two, one, two)]
+            assert set(one.calls(since="all")["operation_id"]) | set(two.calls(since="all")["operation_id"]) == set(ids)
+            wait_until(lambda: set(one.calls(since="all")["operation_id"]) == set(ids), 10, "both see all")
+            with pytest.raises(RefNotFound):
+                one.calls(at="nowhere")
+        nodes = {(number >> 12) & 1023 for number in ids}
+        assert len(nodes) == 2
+    finally:
+        home.run("daemon", "stop", "--force", TUNDRA_DATA_DIR=str(other))
+
+
+@pytest.mark.part("dolt")
+def test_the_server_of_ours_is_private_and_starts_once(home: Home, dolt: StoreSettings) -> None:
+    """Random passwords in a file for its owner, the loopback only, no second server."""
+    paths = find(home.data_dir)
+    again = dolt_server.start(paths, dolt)
+    assert again.running
+    assert (paths.dolt / "login.json").stat().st_mode & 0o777 == 0o600
+    assert again.pid is not None
+    process = psutil.Process(again.pid)
+    addresses = {connection.laddr[0] for connection in process.net_connections() if connection.status == "LISTEN"}
+    assert addresses == {"127.0.0.1"}
+    assert dolt_server.stop(paths) == again.pid
+    assert dolt_server.stop(paths) is None
+    assert not dolt_server.status(paths, dolt).running
+    deadline = time.monotonic() + 5
+    while process.is_running() and time.monotonic() < deadline:
+        time.sleep(0.02)
