@@ -161,6 +161,43 @@ def park_provider(name: str) -> Call[Document]:
     return Call(method="POST", path=f"/api/providers/{quoted(name)}/park", body={}, decode=document)
 
 
+def faults() -> Call[pd.DataFrame]:
+    """The faults that are injected now: one row per rule, and one for a proxy without any."""
+    return Call(method="GET", path="/api/faults", decode=_fault_frame)
+
+
+def start_faults(profile: str) -> Call[Document]:
+    """Put a fault proxy in front of a profile, in this daemon only; nothing fails before `set_fault`."""
+    return Call(method="POST", path="/api/faults", body={"profile": profile}, decode=document)
+
+
+def set_fault(profile: str, fault: str, **rule: Any) -> Call[Document]:
+    """Have a fault happen to a profile from now on.
+
+    Args:
+        profile: one that `start_faults` was called for.
+        fault: a kind, as `tundra fault kinds` lists them.
+        rule: `count`, `probability`, `seed`, `seconds`, `model`, `path`, `events`, `cut_bytes`, `status`.
+    """
+    return Call(
+        method="POST",
+        path=f"/api/faults/{quoted(profile)}/rules",
+        body={"fault": fault, **rule},
+        decode=document,
+    )
+
+
+def clear_faults(profile: str, fault: str | None = None) -> Call[Document]:
+    """Have one fault, or all, happen no longer."""
+    path = f"/api/faults/{quoted(profile)}/rules"
+    return Call(method="DELETE", path=path, query=query(fault=fault), decode=document)
+
+
+def stop_faults(profile: str) -> Call[Document]:
+    """Take the fault proxy of a profile away."""
+    return Call(method="DELETE", path=f"/api/faults/{quoted(profile)}", decode=document)
+
+
 def stop_daemon(force: bool = False, hold: bool = True) -> Call[Document]:
     """Stop the daemon.
 
@@ -472,6 +509,26 @@ def _live_frame(name: str, answer: Answer) -> pd.DataFrame:
     body = answer.json()
     rows = body["rows"] if isinstance(body, dict) else body
     return frames.from_rows(rows, frames.LIVE.get(name, ()), meta={"query": name})
+
+
+def _fault_frame(answer: Answer) -> pd.DataFrame:
+    rows: list[dict[str, Any]] = []
+    for drill in answer.json()["rows"]:
+        for rule in drill["rules"] or ({"fault": None},):
+            happened = drill["requests"].get(rule["fault"], 0) if rule["fault"] else None
+            rows.append(
+                {
+                    "profile": drill["profile"],
+                    "fault": rule["fault"],
+                    "happened": happened,
+                    "count": rule.get("count"),
+                    "probability": rule.get("probability", 1.0),
+                    "model": rule.get("model", "*"),
+                    "passed": drill["requests"].get("passed", 0),
+                    "url": drill["url"],
+                }
+            )
+    return frames.from_rows(rows, frames.LIVE["faults"], meta={"query": "faults"})
 
 
 def _changed(frame: pd.DataFrame) -> pd.DataFrame:

@@ -46,6 +46,16 @@ _KINDS: tuple[str, ...] = ProviderKind.__args__  # type: ignore[attr-defined]
 _STATES = ("ready", "cooling", "parked", "breaker_open", "disabled")
 
 LIVE: dict[str, tuple[Column, ...]] = {
+    "faults": (
+        _text("profile", nullable=False),
+        _text("fault"),
+        Column("happened", "int", nullable=True),
+        Column("count", "int", nullable=True),
+        Column("probability", "float", nullable=False),
+        _text("model"),
+        Column("passed", "int", nullable=False),
+        _text("url"),
+    ),
     "providers": (
         _text("profile", nullable=False),
         Column("kind", "category", nullable=False, values=_KINDS),

@@ -47,6 +47,7 @@ TABLE = {
     "models": "models",
     "limits": "limits",
     "breakers": "breakers",
+    "fault": "fault",
     "settings": "settings",
     "keys": "keys",
     "daemon": "daemon",

@@ -16,7 +16,7 @@ from starlette.responses import Response
 from tundra_nb import errors
 from tundra_nb.daemon.answers import error_response
 from tundra_nb.daemon.routes import daemon as daemon_routes
-from tundra_nb.daemon.routes import events, history, operations, profiles, ptys, status, versions
+from tundra_nb.daemon.routes import events, faults, history, operations, profiles, ptys, status, versions
 
 if TYPE_CHECKING:
     from tundra_nb.daemon.life import Life
@@ -61,6 +61,7 @@ def create_app(runtime: Runtime, life: Life) -> Starlette:
         routes=[
             *status.routes(daemon),
             *profiles.routes(daemon),
+            *faults.routes(daemon),
             *operations.routes(daemon),
             *history.routes(daemon),
             *versions.routes(daemon),

@@ -16,6 +16,7 @@ from tundra_nb import errors, settings, store_login
 from tundra_nb.paths import Paths
 from tundra_nb.runtime import in_force
 from tundra_nb.runtime.clock import Clock, Ids, SystemClock
+from tundra_nb.runtime.drills import Drills
 from tundra_nb.runtime.history.query import Condition, FrameQuery
 from tundra_nb.runtime.history.service import History
 from tundra_nb.runtime.keys import KeyRing
@@ -131,6 +132,8 @@ class Runtime:
             self._exits.push_async_callback(self.history.aclose)
             self.transport = Transport(ca_file=self.environ.get("SSL_CERT_FILE"), environ=self.environ)
             self._exits.push_async_callback(self.transport.aclose)
+            self.drills = Drills(self._without_keys(), self._on_drill)
+            self._exits.push_async_callback(self.drills.aclose)
             self._build(self.loaded)
             restoring = self._background(self._restore(), "restore")
             await asyncio.wait((restoring,), timeout=RESTORE_SECONDS)
@@ -223,6 +226,17 @@ class Runtime:
             )
         )
 
+    def _without_keys(self) -> dict[str, str]:
+        """The environment for helpers that need no key."""
+        secret = {profile.api_key_env for profile in self.loaded.settings.profile}
+        secret.add(self.loaded.settings.store.password_env)
+        return {name: value for name, value in self.environ.items() if name not in secret}
+
+    def _on_drill(self, name: str) -> None:
+        """A drill has moved the address of a profile: the next call goes there."""
+        if (slot := self.slots.get(name)) is not None:
+            slot.provider = self._provider(slot.profile)
+
     def _breaker(self, profile: ProfileSettings) -> Breaker:
         return Breaker(
             profile.name,
@@ -233,9 +247,10 @@ class Runtime:
 
     def _provider(self, profile: ProfileSettings) -> Provider:
         variable = profile.api_key_env
+        redirected = self.drills.redirected(profile)
         return Provider(
-            profile,
-            self.transport,
+            redirected or profile,
+            self.drills.transport if redirected else self.transport,
             key=lambda: self.keys.get(variable) if variable else None,
             monotonic=self.clock.monotonic,
             deadlines=self.loaded.settings.deadlines,

@@ -6,5 +6,5 @@ that injects faults into real traffic (`fault_proxy`), a CONNECT proxy (`connect
 
 Each server listens on loopback only, runs inside an event loop or as a child process of its own, and ends with whoever
 started it, also after `kill -9`. This room may import anything; nothing outside it and `tests` imports it, except the
-command that switches faults on.
+command that switches faults on, for their names; the daemon starts its fault proxy as a child.
 """

@@ -56,7 +56,7 @@ def routes(daemon: Daemon) -> list[BaseRoute]:
 
     async def models(request: Request) -> Response:
         wanted = request.query_params.get("profile")
-        slots = [_named(daemon, wanted)] if wanted else list(runtime.slots.values())
+        slots = [named_slot(daemon, wanted)] if wanted else list(runtime.slots.values())
         return json_response({"rows": await runtime.models([slot.profile.name for slot in slots])})
 
     async def limits(request: Request) -> Response:
@@ -178,10 +178,15 @@ def key_cards(daemon: Daemon) -> list[dict[str, Any]]:
 
 
 def _slot(daemon: Daemon, request: Request) -> ProfileSlot:
-    return _named(daemon, request.path_params["name"])
+    return named_slot(daemon, request.path_params["name"])
 
 
-def _named(daemon: Daemon, name: str) -> ProfileSlot:
+def named_slot(daemon: Daemon, name: str) -> ProfileSlot:
+    """The slot of a profile.
+
+    Raises:
+        UsageError: there is none of this name.
+    """
     slots = daemon.runtime.slots
     if name not in slots:
         raise errors.UsageError(

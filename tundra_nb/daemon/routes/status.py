@@ -48,6 +48,7 @@ async def card(daemon: Daemon, *, brief: bool = False) -> dict[str, Any]:
         "profiles": profiles,
         "breakers": [breaker_card(slot) for slot in runtime.slots.values()],
         "limits": runtime.limit_rows(),
+        "faults": runtime.drills.brief(),
         "ptys": runtime.pty_counts(),
     }
     if brief:
@@ -80,6 +81,8 @@ def _next_step(told: dict[str, Any]) -> str:
         return FIRST_PROFILE
     if error := told["store"].get("error"):
         return str(error["hint"])
+    for drill in told["faults"]:
+        return f"A drill is on: faults may be injected into {drill['profile']}. `%tundra fault stop` ends it."
     for profile in told["profiles"]:
         if profile["state"] == "parked":
             return str(profile["hint"])
