@@ -242,6 +242,8 @@ class Writer(threading.Thread):
                     self._open()
                 result = action()
             except (StoreUnavailable, StoreBusy) as exc:
+                if self._take_retry():
+                    continue  # this attempt began before the reason was gone
                 self._fail_jobs(exc)
                 if self._stopping:
                     raise _GivenUpError from exc
@@ -257,6 +259,11 @@ class Writer(threading.Thread):
                 if self._problem is not None:
                     self._set_problem(None)
                 return result
+
+    def _take_retry(self) -> bool:
+        with self._changed:
+            asked, self._is_retry_asked = self._is_retry_asked, False
+            return asked and not self._stopping
 
     def _open(self) -> None:
         self._store.close()
