@@ -51,7 +51,7 @@ class Notebook(Face):
             return super().terminal_widget(pty_id)
         from .widgets.terminal import TerminalWidget
 
-        return TerminalWidget(self.client.ptys[pty_id])
+        return TerminalWidget(self.client, pty_id)
 
     def write(self, text: str) -> None:
         sys.stdout.write(clean(text))

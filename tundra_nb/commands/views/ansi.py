@@ -101,13 +101,20 @@ def plain(text: str) -> str:
     return "\n".join("".join(run.text for run in line) for line in lines(text))
 
 
-def html(styled: Iterable[Sequence[Run]], palette: Palette, cursor: tuple[int, int] | None = None) -> str:
-    """Lines as HTML, to be put into a `<pre>`. `cursor`: column and row of a block."""
+def pieces(
+    styled: Iterable[Sequence[Run]], palette: Palette, cursor: tuple[int, int] | None = None
+) -> list[list[tuple[str, str]]]:
+    """Lines as texts with their CSS. `cursor`: column and row of a block."""
     made = []
     for number, line in enumerate(styled):
         runs = _with_cursor(line, cursor[0]) if cursor is not None and cursor[1] == number else line
-        made.append("".join(_span(run, palette) for run in runs))
-    return "\n".join(made)
+        made.append([(run.text, _css(run.style, palette)) for run in runs if run.text])
+    return made
+
+
+def html(styled: Iterable[Sequence[Run]], palette: Palette, cursor: tuple[int, int] | None = None) -> str:
+    """Lines as HTML, to be put into a `<pre>`."""
+    return "\n".join("".join(_span(text, css) for text, css in line) for line in pieces(styled, palette, cursor))
 
 
 class Colours:
@@ -197,10 +204,9 @@ def _with_cursor(line: Sequence[Run], column: int) -> Iterator[Run]:
         yield Run(" ", Style(reverse=True))
 
 
-def _span(run: Run, palette: Palette) -> str:
-    text = _html.escape(run.text)
-    css = _css(run.style, palette)
-    return f'<span style="{css}">{text}</span>' if css and text else text
+def _span(text: str, css: str) -> str:
+    escaped = _html.escape(text)
+    return f'<span style="{css}">{escaped}</span>' if css else escaped
 
 
 def _css(style: Style, palette: Palette) -> str:

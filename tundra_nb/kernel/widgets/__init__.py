@@ -4,9 +4,10 @@ What lives here: one Python, script and style file per widget, the messages that
 the thread that looks (`live`). It is separate because it alone needs anywidget and ipywidgets (150 ms to import), so
 nothing imports it before a widget is asked for. May import `client`, `commands.views` and anywidget.
 
-A widget is a view: it changes nothing. Each shows a static picture in the same output, which it hides while it lives
-and keeps up to date, so that a saved notebook tells the last state without a kernel, and untrusted. Whoever displays a
-widget owns it; `close` ends its thread and its connection, as does closing the last view of it.
+A widget is a view: it changes nothing, but for the terminal's, which passes on what is typed. Each shows a static
+picture in the same output, which it hides while it lives and keeps up to date, so that a saved notebook tells the last
+state without a kernel, and untrusted. Whoever displays a widget owns it; `close` ends its thread and its connection, as
+does closing the last view of it.
 """
 
 from __future__ import annotations

@@ -71,6 +71,41 @@ class ViewClosed(msgspec.Struct, frozen=True, kw_only=True, tag="closed"):
 FromScript = ViewOpened | ViewClosed
 
 
+class Terminal(msgspec.Struct, frozen=True, kw_only=True, tag="terminal"):
+    """The whole state of the terminal widget, sent at each change."""
+
+    lines: list[list[tuple[str, str]]]
+    """Rows of the screen: texts with their CSS."""
+    columns: int
+    rows: int
+    title: str
+    state: str
+    """running, or how it ended."""
+    is_open: bool
+    problem: str = ""
+    """Why what was typed did not arrive, or why there is nothing newer."""
+
+
+class Typed(msgspec.Struct, frozen=True, kw_only=True, tag="typed"):
+    """From the script: keys for the program."""
+
+    text: str
+
+
+class Resized(msgspec.Struct, frozen=True, kw_only=True, tag="resized"):
+    """From the script: another size of the screen."""
+
+    columns: int
+    rows: int
+
+
+class Killed(msgspec.Struct, frozen=True, tag="killed"):
+    """From the script: end the terminal with everything in it."""
+
+
+FromTerminal = ViewOpened | ViewClosed | Typed | Resized | Killed
+
+
 def providers(status: Mapping[str, Any]) -> Providers:
     """The message that tells a status."""
     breakers = {row["profile"]: row for row in status.get("breakers") or ()}

@@ -27,6 +27,9 @@ INDEX_SECONDS = 0.01
 """Finest step of the index: enough for a replay."""
 READ_BYTES = 1 << 20
 
+_ESCAPES = re.compile(rb"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)?|\x1b.|[\x00-\x08\x0b-\x1f\x7f]")
+"""Colours and moves of the cursor, which stand in the middle of what people search for."""
+
 _log = logging.getLogger("tundra.ptys")
 _encode = msgspec.json.Encoder().encode
 
@@ -154,13 +157,13 @@ def read_index(path: Path) -> tuple[Head, list[dict[str, Any]]]:
 
 
 def search(folder: Path, pattern: re.Pattern[bytes], limit: int = 1000) -> Iterator[Hit]:
-    """Lines that match, newest transcript first. Reads files: not for an event loop."""
+    """Lines that match, without their colours; newest transcript first. Reads files: not for an event loop."""
     found = 0
     for path in sorted(folder.glob("*.out"), key=lambda path: path.stat().st_mtime, reverse=True):
         offset = 0
         with path.open("rb") as file:
             for line in _lines(file):
-                content = line.rstrip(b"\r\n")
+                content = _ESCAPES.sub(b"", line.rstrip(b"\r\n"))
                 if pattern.search(content):
                     yield Hit(path.stem, offset, content.decode(errors="replace"))
                     found += 1
