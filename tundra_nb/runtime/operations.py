@@ -18,7 +18,7 @@ import msgspec
 
 from tundra_nb import errors
 from tundra_nb.runtime.keys import KeyRing
-from tundra_nb.runtime.providers.check import check_ask
+from tundra_nb.runtime.providers.check import Size, check_ask
 from tundra_nb.runtime.providers.contract import Answer, Seen
 from tundra_nb.runtime.providers.provider import Provider
 from tundra_nb.runtime.reserve import estimate_tokens, limits_for, used_tokens
@@ -54,8 +54,8 @@ class Notice(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 OnNotice = Callable[[Notice], Awaitable[None]]
 
-_acting: contextvars.ContextVar[int | None] = contextvars.ContextVar("operation_id", default=None)
-"""The operation on whose behalf the running code acts, for rows written by callbacks."""
+_acting: contextvars.ContextVar[CallRows | None] = contextvars.ContextVar("call", default=None)
+"""The call on whose behalf the running code acts, for rows written by callbacks."""
 
 
 class ProfileSlot:
@@ -110,7 +110,7 @@ class Operations:
         """
         run = _Run(self, self._p, ask, user, on_text, on_notice)
         operation_id = run.rows.operation_id
-        token = _acting.set(operation_id)
+        token = _acting.set(run.rows)
         self._p.running.add(operation_id)
         try:
             return await run.carry_out()
@@ -136,11 +136,11 @@ class Operations:
 
     def on_limit_notice(self, notice: LimitNotice) -> None:
         """Callback of the limiter."""
-        self._p.journal.limited(notice, _acting.get())
+        self._p.journal.limited(notice, _acting_id())
 
     def on_breaker_change(self, change: BreakerChange) -> None:
         """Callback of the breakers."""
-        self._p.journal.breaker_moved(change, _acting.get())
+        self._p.journal.breaker_moved(change, _acting_id())
 
     def park(self, name: str, error: errors.TundraError) -> None:
         """Take a profile out until its settings change or it is rechecked; the history keeps the reason."""
@@ -150,7 +150,7 @@ class Operations:
         slot = self._p.slots[name]
         told = error.to_wire() | {"settings": fingerprint(slot.profile)}
         self._p.journal.parked(
-            name, slot.breaker.state, slot.breaker.failures, _acting.get(), reason=error.reason, error=told
+            name, slot.breaker.state, slot.breaker.failures, _acting_id(), reason=error.reason, error=told
         )
 
     def unpark(self, name: str, reason: str) -> None:
@@ -160,8 +160,17 @@ class Operations:
         if was_parked:
             slot = self._p.slots[name]
             self._p.journal.parked(
-                name, slot.breaker.state, slot.breaker.failures, _acting.get(), reason=reason, error=None
+                name, slot.breaker.state, slot.breaker.failures, _acting_id(), reason=reason, error=None
             )
+
+
+def _acting_id() -> int | None:
+    """The operation that a row belongs to; the mark that it has begun is written before."""
+    rows = _acting.get()
+    if rows is None:
+        return None
+    rows.begin()
+    return rows.operation_id
 
 
 def fingerprint(profile: ProfileSettings) -> str:
@@ -193,14 +202,14 @@ class _Run:
         self._delivered = False
         self._failures: dict[str, errors.TundraError] = {}
         """The last error by profile, in the order in which they were first met."""
+        self._size: Size | None = None
         self._tokens = 0
         self._first: ProfileSettings | None = None
         self._deadline = asyncio.timeout(self._router.deadline_seconds)
 
     async def carry_out(self) -> Reply:
-        self.rows.begin()
         try:
-            check_ask(self._ask)
+            self._size = check_ask(self._ask)
             async with self._deadline:
                 entry = await self._answer()
         except TimeoutError:
@@ -303,10 +312,13 @@ class _Run:
             if entry.permit.state == "half_open":
                 entry.cause = "probe"
             if entry.model is None:  # under limiter and breaker too: a dead server's model list is a failure of it
+                self.rows.begin()
                 entry.model = await slot.provider.choose_model()
             self.rows.sending(entry)
             record = self._p.settings.record.content != "off"
-            async with aclosing(slot.provider.attempt(self._ask, entry.model, entry.seen, record)) as pieces:
+            async with aclosing(
+                slot.provider.attempt(self._ask, entry.model, entry.seen, record, self._size)
+            ) as pieces:
                 async for piece in pieces:
                     if isinstance(piece, Answer):
                         entry.answer = piece
@@ -407,6 +419,7 @@ class _Run:
         return errors.Timeout(deadline="operation", seconds=self._router.deadline_seconds)
 
     async def _pause(self, seconds: float, kind: str, profile: str, why: errors.TundraError) -> None:
+        self.rows.begin()
         await self._notify(kind, profile, f"{why}; again in {seconds:.2g} s", seconds)
         began = self._clock.monotonic()
         try:

@@ -173,21 +173,32 @@ class CallRows:
         self.waited = 0.0
         """Seconds spent waiting: for buckets, for cooling profiles, before retries."""
         self._attempts = 0
+        self._unwritten: OperationOpened | None = OperationOpened(
+            operation_id=self.operation_id,
+            at=self._at,
+            requested_model=ask.model,
+            user_name=user,
+            caller=ask.caller,
+            streamed=ask.stream,
+        )
         self._last: Attempt | None = None
         self._price_at: str | None = None
 
     def begin(self) -> None:
-        ask = self._ask
-        self._journal.record(
-            OperationOpened(
-                operation_id=self.operation_id,
-                at=self._at,
-                requested_model=ask.model,
-                user_name=self._user,
-                caller=ask.caller,
-                streamed=ask.stream,
-            )
-        )
+        """Write the mark that the call has begun, unless it is written: before anything that takes time.
+
+        The usual call waits for nothing before its request is sent; its first two marks then are one write.
+        """
+        if (mark := self._unwritten) is not None:
+            self._unwritten = None
+            self._journal.record(mark)
+
+    def _record(self, *events: Event) -> None:
+        mark, self._unwritten = self._unwritten, None
+        if mark is None:
+            self._journal.record(*events)
+        else:
+            self._journal.record(mark, *events)
 
     def entry(self, profile: ProfileSettings, cause: str, state: BreakerState, backoff: float = 0.0) -> Entry:
         """The next attempt, at a profile whose breaker is in `state`."""
@@ -204,7 +215,7 @@ class CallRows:
 
     def sending(self, entry: Entry) -> None:
         """The request of an attempt is about to be sent."""
-        self._journal.record(
+        self._record(
             AttemptOpened(
                 attempt_id=entry.attempt_id,
                 operation_id=self.operation_id,
@@ -261,7 +272,7 @@ class CallRows:
             events.append(self._exchange(entry))
         if outcome == "ok":
             events.append(self._operation(outcome, row, None))
-        self._journal.record(*events)
+        self._record(*events)
 
     def end(self, outcome: Outcome, error: errors.TundraError) -> None:
         """Write the last rows of an operation that has no answer."""
@@ -281,7 +292,7 @@ class CallRows:
                     reason=error.reason,
                 )
             )
-        self._journal.record(*events)
+        self._record(*events)
 
     def reply(self, entry: Entry, failures: Mapping[str, errors.TundraError]) -> Reply:
         """The reply of the attempt that was answered; `failures` by the profile that gave them."""

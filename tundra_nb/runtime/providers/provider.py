@@ -25,7 +25,7 @@ from tundra_nb.types import Ask
 
 from . import classify, models, prices, sse
 from .anthropic import AnthropicFormat
-from .check import check_ask
+from .check import Size, check_ask
 from .contract import Answer, ModelInfo, Seen, Target, WireFormat
 from .exchange import Exchange, Line
 from .openai import OpenAIFormat
@@ -96,7 +96,7 @@ class Provider:
         return f"<Provider {self.profile.name} ({self.profile.kind} at {self.profile.base_url})>"
 
     async def attempt(
-        self, ask: Ask, model: str, seen: Seen, record: bool = False
+        self, ask: Ask, model: str, seen: Seen, record: bool = False, size: Size | None = None
     ) -> AsyncGenerator[str | Answer, None]:
         """Ask once. Gives pieces of text as they arrive, then exactly one `Answer`.
 
@@ -107,12 +107,14 @@ class Provider:
             model: which model.
             seen: filled while the attempt runs, also when it fails.
             record: keep request and response bodies in `seen`, and an excerpt in parse errors.
+            size: of an ask that has been checked already.
 
         Raises:
             TundraError: what went wrong, as the outcome table has it.
         """
         ready = self._ready()
-        size = check_ask(ask)
+        if size is None:
+            size = check_ask(ask)
         if (known := self._known.get(model)) is not None:
             models.refuse(self.profile.name, known, ask, size)
         body = ready.wire.body(ask, model)
