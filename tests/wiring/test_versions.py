@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import shutil
 import signal
@@ -14,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import psutil
 import pytest
 from jupyter_client.manager import KernelManager
@@ -301,6 +303,59 @@ def test_two_daemons_on_one_dolt_database_keep_their_numbers_apart(
         assert len(nodes) == 2
     finally:
         home.run("daemon", "stop", "--force", TUNDRA_DATA_DIR=str(other))
+
+
+@pytest.mark.part("doltlite", "dolt")
+def test_a_history_moves_to_dolt_with_messages_authors_dates_and_equal_frames(
+    home: Home, provider: ScriptedProcess
+) -> None:
+    """Every commit has its twin, every view at it is equal, and events go on where they stopped."""
+    port = free_port()
+    home.write_settings(f"[store]\nport = {port}\n" + PROFILE.format(url=provider.url))
+    with tundra_nb.connect() as t:
+        t.ask("one")
+        pin = t.versions.commit("one call")
+        t.versions.tag("pinned")
+        t.set_setting("breaker.failures", 3, reason="why not", on="side")
+        t.set_setting("router.retries", 1, reason="fewer")
+        t.versions.merge("side")
+        t.set_setting("breaker.failures", 8, on="open")
+        t.ask("two")
+        t.versions.commit("two calls")
+        log, calls, past = t.versions.log(), t.calls(since="all"), t.calls(since="all", at=pin)
+        blame = t.versions.blame()
+    try:
+        assert home.run("dolt", "start").returncode == 0
+        moved = home.run("migrate-store")
+        assert moved.returncode == 0, moved.stderr
+        mapped = json.loads((home.data_dir / "migrated-commits.json").read_text())
+        with tundra_nb.connect() as t:
+            assert t.status()["engine"] == "dolt"
+            pd.testing.assert_frame_equal(t.calls(since="all"), calls)
+            pd.testing.assert_frame_equal(t.calls(since="all", at=mapped[pin]), past)
+            pd.testing.assert_frame_equal(t.calls(since="all", at="pinned"), past)
+            kept = ["at", "author", "message"]
+            twins = t.versions.log().set_index("commit")
+            on_main = [row for row in log.to_dict("records") if mapped.get(row["commit"]) in twins.index]
+            assert len(on_main) >= len(log) - 1, "the commit of the merged branch is part of the merge"
+            for row in on_main[:-2]:  # without those that make an empty history
+                twin = twins.loc[mapped[row["commit"]]]
+                assert [twin[name] for name in kept] == [row[name] for name in kept]
+            changed = ["path", "value", "author", "reason"]
+            now, then = (
+                frame[frame["path"] != "store.engine"][changed].sort_values("path", ignore_index=True)
+                for frame in (t.versions.blame(), blame)  # the move itself is a change of a setting
+            )
+            pd.testing.assert_frame_equal(now, then)
+            assert t.versions.merge("open")["applied"][0]["value"] == 8
+            t.ask("three")
+            assert len(t.calls(since="all")) == 3
+        again = home.run("migrate-store")
+        assert again.returncode == 2
+        assert "on Dolt already" in again.stderr
+    finally:
+        home.run("daemon", "stop", "--force")
+        home.run("dolt", "stop")
 
 
 @pytest.mark.part("dolt")

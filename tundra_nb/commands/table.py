@@ -43,6 +43,7 @@ TABLE = {
     "backup": "backup",
     "restore": "restore",
     "dolt": "dolt",
+    "migrate-store": "migrate_store",
     "providers": "providers",
     "models": "models",
     "limits": "limits",

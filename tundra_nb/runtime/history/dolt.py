@@ -502,6 +502,10 @@ class DoltStore:
             conv=dict(pymysql.converters.encoders) if as_text else None,  # type: ignore[arg-type]  # no decoders
         )
 
+    def connect_to(self, branch: str) -> Connection:
+        """A connection of its own to a branch, for work that is no method of the contract; the caller closes it."""
+        return self._connect(f"{self._config.database}/{branch}")
+
     def _reader(
         self, stop: Stop | None = None, database: str = "", *, as_reader: bool = False, as_text: bool = False
     ) -> Connection:

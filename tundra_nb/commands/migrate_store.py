@@ -1,0 +1,86 @@
+"""`tundra migrate-store`: from the embedded engine to a Dolt server."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from typing import Any
+
+import msgspec
+
+from tundra_nb import paths, settings, settings_file, store_login
+from tundra_nb.client import launch
+from tundra_nb.errors import InternalError, UsageError, from_wire
+
+from .command import Command
+from .command import command as _command
+from .face import Face, pass_face
+from .views import Message
+
+MODULE = "tundra_nb.runtime.history.migrate"
+MAP = "migrated-commits.json"
+
+
+@_command("migrate-store", cls=Command)
+@pass_face
+def command(face: Face) -> Message:
+    """Replay the history of the embedded engine into Dolt, and use Dolt from then on.
+
+    The server is the one that `store.host`, `store.port` and `store.database` name (`tundra dolt start` runs one).
+    Messages, authors and dates are kept; the map of the hashes is written into the data directory. The old file stays.
+    """
+    found = face.client.link.paths
+    if found is None:
+        raise UsageError(problem="TUNDRA_URL is set: the store is that machine's", remedy="Give the command there.")
+    file = paths.config_file()
+    store = settings.load(file, os.environ).settings.store
+    if store.engine == "dolt":
+        raise UsageError(problem="the store is on Dolt already", field="store.engine")
+    if not found.store.exists():
+        raise UsageError(problem=f"there is no history {found.store}", remedy="Set store.engine to dolt; that is all.")
+    login = store_login.load(found.dolt)
+    password = os.environ.get(store.password_env, "") if store.password_env else ""
+    if not password and login is not None and login.fits(store.host, store.port, store.user):
+        password = login.password
+    launch.stop(found)
+    setup = {
+        "spool": str(found.spool),
+        "store": str(found.store),
+        "host": store.host,
+        "port": store.port,
+        "database": store.database,
+        "user": store.user,
+        "password": password,
+    }
+    mapped = _run(setup, face)
+    target = found.data_dir / MAP
+    target.write_text(json.dumps(mapped, indent=1))
+    settings_file.set_value(file, "store.engine", "dolt", os.environ)
+    launch.ensure(found, started_by=face.name, explicit=True)
+    where = f"{store.host}:{store.port}/{store.database}"
+    return Message(f"{len(mapped):,} commits are at {where}, and every table is equal. The map of hashes is {target}.")
+
+
+def _run(setup: dict[str, Any], face: Face) -> dict[str, str]:
+    """The work, in a process of its own: the embedded engine cannot live in this one."""
+    command = [sys.executable, "-P", "-m", MODULE]
+    env = {name: value for name, value in os.environ.items() if name not in ("LD_PRELOAD", "_DOLTLITE_BOOTSTRAPPED")}
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(msgspec.json.encode(setup).decode())
+        process.stdin.close()
+        for line in process.stdout:
+            told = json.loads(line)
+            if "error" in told:
+                raise from_wire(told["error"])
+            if "mapped" in told:
+                found: dict[str, str] = told["mapped"]
+                return found
+            if "left_out" in told:
+                face.write(f"left out: {told['left_out']}\n")
+            elif told["commit"] % 50 == 0 or told["commit"] == told["of"]:
+                face.write(f"{told['commit']:,} of {told['of']:,} commits\n")
+    raise InternalError(problem=f"the migration ended with exit code {process.returncode}")
