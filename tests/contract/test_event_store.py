@@ -204,8 +204,38 @@ async def test_a_cut_frame_says_so(store: Store) -> None:
 async def test_rows_come_in_the_order_of_the_key_over_many_pieces(store: Store) -> None:
     count = 5_000
     store.history.append(*(operation(n, message="x" * 50) for n in range(count)))
+    assert await store.history.settled(20)
     rows = await store.rows("operation", newest_first=True)
     assert [row["operation_id"] for row in rows] == [id_floor(at(n)) + n for n in reversed(range(count))]
+
+
+async def test_of_a_frame_only_the_columns_asked_for_are_read(store: Store) -> None:
+    values = (None, 0.5, 1.0, 1e-9, 1e300, -3.25)
+    words = ("a,b", "a, b", 'q"', "back\\slash", None, "plain")
+    events = [
+        operation(n, latency_ms=value, code=word) for n, (value, word) in enumerate(zip(values, words, strict=True))
+    ]
+    store.history.append(*events)
+    query = FrameQuery(table="calls", columns=["code", "latency_ms"], newest_first=True)
+    frame = await table_of(store.history.query(query))
+    assert frame.schema == arrow_schema("operation", ["latency_ms", "code"])
+    assert frame.column_names == ["code", "latency_ms"]
+    assert [tuple(row.values()) for row in frame.to_pylist()] == list(zip(words, values, strict=True))[::-1]
+    with pytest.raises(UsageError, match="no column 'kode'"):
+        store.history.query(FrameQuery(table="calls", columns=["kode"]))
+
+
+async def test_columns_of_one_value_and_of_one_row_come_back(store: Store) -> None:
+    """Whole columns of one value are recognised by their text; the text must not mislead."""
+    words = ("x", "x,x", "x, x", 'x","x', "[", "é", "null", "")
+    for n, word in enumerate(words):
+        store.history.append(*(operation(10 * n + k, code=word, message=word, attempts=n) for k in range(3)))
+    for n, word in enumerate(words):
+        for limit in (1, 2, 3):
+            query = FrameQuery(table="calls", since_us=at(10 * n), until_us=at(10 * n + 9), limit=limit)
+            frame = await table_of(store.history.query(query))
+            for name, value in (("code", word), ("message", word), ("attempts", n), ("profile", None)):
+                assert frame[name].to_pylist() == [value] * limit
 
 
 async def test_a_pinned_frame_never_changes(store: Store) -> None:

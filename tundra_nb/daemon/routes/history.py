@@ -52,7 +52,8 @@ def routes(daemon: Daemon) -> list[BaseRoute]:
 
 
 def read_query(request: Request, now_us: int) -> FrameQuery:
-    """The query that a URL asks for: `since`, `until`, `at`, `limit`, `newest`, and conditions `column.op=value`.
+    """The query that a URL asks for: `since`, `until`, `at`, `limit`, `newest`, `columns` (names with commas between
+    them; all when left out), and conditions `column.op=value`.
 
     Raises:
         UsageError: a time or number that does not parse. Names are checked by the history itself.
@@ -64,6 +65,7 @@ def read_query(request: Request, now_us: int) -> FrameQuery:
     at = given.pop("at", None)
     limit = given.pop("limit", None)
     newest = given.pop("newest", "") in ("1", "true")
+    columns = given.pop("columns", None)
     if since is None and until is None and table not in VERSIONED_TABLES:
         since_us: int | None = now_us - DEFAULT_WINDOW_SECONDS * 1_000_000
     else:
@@ -77,6 +79,7 @@ def read_query(request: Request, now_us: int) -> FrameQuery:
             where=[_condition(name, value) for name, value in given.items()],
             limit=None if limit is None else _count(limit),
             newest_first=newest,
+            columns=columns.split(",") if columns else None,
         )
     )
 

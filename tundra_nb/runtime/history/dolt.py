@@ -35,7 +35,7 @@ from tundra_nb.errors import (
 )
 from tundra_nb.types import KEY_OF, TABLES
 
-from . import arrow, changes, schema, sql_guard
+from . import arrow, changes, migrations, schema, sql_guard
 from .contract import (
     SQL_BYTES,
     SQL_ROWS,
@@ -50,6 +50,7 @@ from .contract import (
     TableInfo,
     TableStat,
 )
+from .migrations import migrate
 from .protocol import Config
 from .query import FrameQuery, condition, nearest
 from .rules import (
@@ -59,6 +60,7 @@ from .rules import (
     conflict,
     free_node,
     known_table,
+    nothing,
     pieces,
     ref_problem,
     refuse_newer,
@@ -75,6 +77,8 @@ from .spool import Place
 log = logging.getLogger("tundra.history")
 
 CONNECT_SECONDS = 5
+MIGRATION_SECONDS = 30
+"""Longest wait for another daemon's migration."""
 REVERTING = "tundra_reverting"
 """The branch on which a revert is made."""
 NO_SUCH_TABLE = 1146
@@ -114,16 +118,16 @@ class DoltStore:
     def open(self, owner: str, node: int) -> int:
         self._owner = owner
         with self._seam():
-            writer = self._connect(self._config.database)
+            self._writer = writer = self._connect(self._config.database)
             try:
                 self._refuse_others(writer)
                 self._create_or_check(writer)
-                granted = self._claim(writer, node)
+                with self._alone(writer):
+                    migrate(self)
+                return self._claim(writer, node)
             except BaseException:
-                writer.close()
+                self.close()
                 raise
-        self._writer = writer
-        return granted
 
     def close(self) -> None:
         writer, self._writer = self._writer, None
@@ -218,6 +222,18 @@ class DoltStore:
             text = "CALL DOLT_COMMIT('-am', %s, '--author', %s, '--allow-empty')"
             return str(_run(db, text, with_rows(message, count), author)[0][0])
 
+    def change(self, branch: str, statements: Sequence[str], message: str) -> None:
+        """See `migrations.Migratable`."""
+        with self._seam(), contextlib.closing(self._connect(f"{self._config.database}/{branch}")) as db:
+            for statement in statements:
+                _run(db, statement)
+            _run(db, "CALL DOLT_COMMIT('-Am', %s, '--author', %s)", message, schema.AUTHOR)
+
+    def schema_version(self) -> int:
+        """See `migrations.Migratable`."""
+        with self._seam():
+            return _schema_version(self._db)
+
     def merge(self, branch: str, message: str, author: str, strategy: Strategy | None = None) -> Merge:
         self.resolve(branch)
         with self._seam():
@@ -306,7 +322,7 @@ class DoltStore:
         return 0
 
     def frame(self, query: FrameQuery, stop: Stop) -> Frame:
-        table, made_schema = query.table, schema.arrow_schema(query.table)
+        table, made_schema = query.table, schema.arrow_schema(query.table, query.names)
         at = None if query.at in (None, WORKING) else str(query.at)
         source = table if at is None else f"{table} AS OF '{at}'"
         where, values = condition(query, "%s")
@@ -333,22 +349,23 @@ class DoltStore:
                 return _run(db, text, *given)[0]
 
         made = arrow.builders(made_schema, table)
-        parts = pieces(fetch, query, made, stop, source=source, array="json_arrayagg", placeholder="%s")
-        batches = self._batches(db, parts if exists else iter(()), made_schema, made, stop)
+        parts = pieces(fetch, query, made, stop, source=source, array="json_arrayagg", comma=", ", placeholder="%s")
+        batches = self._batches(db, parts if exists else nothing(), made_schema, made, stop)
         return Frame(made_schema, batches, {"commit": at, "truncated": truncated})
 
     def _batches(
         self,
         db: Connection,
-        parts: Iterator[list[pa.Array]],
+        parts: Generator[list[pa.Array], None, None],
         made_schema: pa.Schema,
         made: list[arrow.ColumnBuilder],
         stop: Stop,
     ) -> Generator[pa.RecordBatch, None, None]:
         try:
-            yield arrow.empty_batch(made_schema, made)
-            for arrays in parts:
-                yield pa.record_batch(arrays, schema=made_schema)
+            with contextlib.closing(parts):
+                yield arrow.empty_batch(made_schema, made)
+                for arrays in parts:
+                    yield pa.record_batch(arrays, schema=made_schema)
         finally:
             stop.set_hook(None)
             _drop(db)
@@ -424,7 +441,7 @@ class DoltStore:
 
     def _rows(
         self, db: Connection, text: str, values: tuple[Any, ...], made: list[arrow.ColumnBuilder], stop: Stop
-    ) -> Iterator[list[pa.Array]]:
+    ) -> Generator[list[pa.Array], None, None]:
         with self._seam(stop=stop):
             cursor = db.cursor(pymysql.cursors.SSCursor)
             cursor.execute(text, values)
@@ -576,8 +593,27 @@ class DoltStore:
             for statement in schema.dolt_ddl():
                 _run(db, re.sub("^CREATE TABLE ", "CREATE TABLE IF NOT EXISTS ", statement))
             _run(db, "CALL DOLT_COMMIT('-Am', 'Create the history', '--author', %s)", schema.AUTHOR)
-        refuse_newer(int(_run(db, "SELECT content FROM meta WHERE name = 'schema_version'")[0][0]))
+        refuse_newer(_schema_version(db))
         _run(db, schema.LOCAL_DDL)
+
+    @contextlib.contextmanager
+    def _alone(self, db: Connection) -> Iterator[None]:
+        """While it holds, no other daemon of this database migrates it."""
+        if _schema_version(db) == schema.SCHEMA_VERSION and not self._was_interrupted(db):
+            yield
+            return
+        name = f"tundra_migrating_{self._config.database}"[:64]
+        if _run(db, "SELECT GET_LOCK(%s, %s)", name, MIGRATION_SECONDS) != ((1,),):
+            raise StoreBusy(problem="another daemon migrates the history", kind="migration")
+        try:
+            yield
+        finally:
+            with contextlib.suppress(pymysql.MySQLError, OSError):  # a lost connection has let go of it already
+                _run(db, "SELECT RELEASE_LOCK(%s)", name)
+
+    @staticmethod
+    def _was_interrupted(db: Connection) -> bool:
+        return bool(_run(db, "SELECT 1 FROM dolt_branches WHERE name = %s", migrations.BRANCH))
 
     def _claim(self, db: Connection, node: int) -> int:
         mine = _run(db, "SELECT node FROM spool_place WHERE owner = %s", self._owner)
@@ -678,6 +714,10 @@ def _run(db: Connection, text: str, *values: Any) -> tuple[tuple[Any, ...], ...]
     with db.cursor() as cursor:
         cursor.execute(text, values or None)
         return tuple(cursor.fetchall())
+
+
+def _schema_version(db: Connection) -> int:
+    return int(_run(db, "SELECT content FROM meta WHERE name = 'schema_version'")[0][0])
 
 
 def _drop(db: Connection) -> None:

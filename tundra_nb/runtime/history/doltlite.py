@@ -47,7 +47,9 @@ from .contract import (
     TableInfo,
     TableStat,
 )
+from .migrations import migrate
 from .query import FrameQuery, condition, nearest
+from .readers import BUSY_SECONDS, Reader, Readers
 from .rules import (
     EVENT_TABLES,
     HASH_START,
@@ -71,12 +73,9 @@ from .spool import Place
 
 log = logging.getLogger("tundra.history")
 
-BUSY_SECONDS = 30.0
 GC_FROM_BYTES = 64 << 20
 GC_MORE_BYTES = 256 << 20
 """gc when the file is larger than `GC_FROM_BYTES` and than twice its size after the last one and this."""
-PROGRESS_STEPS = 20_000
-"""Steps of the engine between two looks at the clock: about a millisecond."""
 VALUE_BYTES = 64 << 20
 """Longest value that free SQL may make."""
 
@@ -93,6 +92,7 @@ class DoltliteStore:
         self._owner = ""
         self._inserts = {table: schema.doltlite_insert(table) for table in TABLES}
         self._writer: sqlite3.Connection | None = None
+        self._readers = Readers(path)
 
     def __repr__(self) -> str:
         return f"<DoltliteStore {self._path}: {'open' if self._writer else 'closed'}>"
@@ -107,15 +107,14 @@ class DoltliteStore:
         with self._seam():
             # left behind by a gc that was killed
             self._path.with_name(self._path.name + "-gc-tmp").unlink(missing_ok=True)
-            writer = self._connect(str(self._path))
+            self._writer = writer = self._connect(str(self._path))
             try:
                 self._create_or_check(writer)
-                granted = self._claim(writer, node)
+                migrate(self)
+                return self._claim(writer, node)
             except BaseException:
-                writer.close()
+                self.close()
                 raise
-        self._writer = writer
-        return granted
 
     def close(self) -> None:
         if self._writer is not None:
@@ -215,6 +214,20 @@ class DoltliteStore:
             ).fetchone()
             return str(found[0])
 
+    def change(self, branch: str, statements: Sequence[str], message: str) -> None:
+        """See `migrations.Migratable`."""
+        with self._seam(), contextlib.closing(self._connect(f"{self._path}@{branch}")) as db:
+            db.execute("BEGIN IMMEDIATE")
+            for statement in statements:
+                db.execute(statement)
+            db.execute("COMMIT")
+            db.execute("SELECT dolt_commit('-Am', ?, '--author', ?)", (message, schema.AUTHOR)).fetchone()
+
+    def schema_version(self) -> int:
+        """See `migrations.Migratable`."""
+        with self._seam():
+            return _schema_version(self._db)
+
     def merge(self, branch: str, message: str, author: str, strategy: Strategy | None = None) -> Merge:
         self.resolve(branch)
         with self._seam():
@@ -303,6 +316,7 @@ class DoltliteStore:
             if problems:
                 raise StoreDamaged(problem=f"the backup {source} is damaged: {problems[0]}", kind="corrupt")
             self.close()
+            self._readers.drop()
             if self._path.exists():
                 shutil.move(self._path, self._path.with_name(self._path.name + ".before-restore"))
             draft.replace(self._path)
@@ -319,6 +333,7 @@ class DoltliteStore:
     def gc(self) -> None:
         with self._seam():
             self._one("SELECT dolt_gc()")
+            self._readers.drop()  # they would hold the old file's space
             self._db.execute("UPDATE spool_place SET gc_bytes = ? WHERE owner = ?", (self.size(), self._owner))
 
     # --- reading side ---
@@ -333,7 +348,7 @@ class DoltliteStore:
         table, made_schema = query.table, schema.arrow_schema(query.table, query.names)
         at = None if query.at in (None, WORKING) else str(query.at)
         where, values = condition(query, "?")
-        db = self._reader(at, stop, across_threads=True)
+        db = self._take(at, stop)
         try:
             with self._seam(stop=stop):
                 db.execute("BEGIN")  # one snapshot for all pieces
@@ -343,7 +358,7 @@ class DoltliteStore:
                     count = f"SELECT count(*) FROM (SELECT 1 FROM {table} WHERE {where} LIMIT ?)"  # noqa: S608
                     truncated = db.execute(count, (*values, query.limit + 1)).fetchone()[0] > query.limit
         except BaseException:
-            db.close()
+            self._readers.give_back(db)
             raise
         made = arrow.builders(made_schema, table)
 
@@ -358,22 +373,23 @@ class DoltliteStore:
 
     def _batches(
         self,
-        db: sqlite3.Connection,
+        db: Reader,
         parts: Generator[list[pa.Array], None, None],
         made_schema: pa.Schema,
         made: list[arrow.ColumnBuilder],
     ) -> Generator[pa.RecordBatch, None, None]:
-        with contextlib.closing(db), contextlib.closing(parts):
-            yield arrow.empty_batch(made_schema, made)
-            for arrays in parts:
-                yield pa.record_batch(arrays, schema=made_schema)
+        try:
+            with contextlib.closing(parts):
+                yield arrow.empty_batch(made_schema, made)
+                for arrays in parts:
+                    yield pa.record_batch(arrays, schema=made_schema)
+        finally:
+            self._readers.give_back(db)
 
     def sql(self, text: str, at: str | None, limit: int | None, stop: Stop) -> Frame:
         statement = sql_guard.checked(text, sql_guard.DOLTLITE)
         most = min(SQL_ROWS, limit) if limit is not None else SQL_ROWS
-        with contextlib.closing(self._reader(at, stop)) as db, self._seam(stop=stop, is_sql=True):
-            db.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, VALUE_BYTES)
-            db.set_authorizer(_authorize)
+        with self._seam(stop=stop, is_sql=True), self._readers.lent(at, stop, _guard) as db:
             cursor = db.execute(statement)
             rows = arrow.LooseRows([entry[0] for entry in cursor.description])
             truncated = False
@@ -390,7 +406,7 @@ class DoltliteStore:
         return Frame(made_schema, (batch for batch in batches), {"commit": at, "truncated": truncated})
 
     def resolve(self, ref: str | int) -> str:
-        with self._seam(), contextlib.closing(self._reader(None)) as db:
+        with self._seam(), self._readers.lent() as db:
             if isinstance(ref, int):
                 moment = dt.datetime.fromtimestamp(ref // 1_000_000, dt.UTC)
                 found = db.execute(
@@ -414,7 +430,7 @@ class DoltliteStore:
 
     def log(self, limit: int | None = None, ref: str = "HEAD") -> list[Commit]:
         start = self.resolve(ref)
-        with self._seam(), contextlib.closing(self._reader(None)) as db:
+        with self._seam(), self._readers.lent() as db:
             rows = db.execute(
                 "SELECT commit_hash, date, committer, message FROM dolt_log(?) LIMIT ?",
                 (start, -1 if limit is None else limit),
@@ -428,7 +444,7 @@ class DoltliteStore:
         names = [name for name in made_schema.names if name != "table"]
         key = KEY_OF[table]
         text = f"SELECT ?, {', '.join(names)} FROM dolt_diff_{table}(?, ?) ORDER BY coalesce(to_{key}, from_{key})"  # noqa: S608
-        db = self._reader(None, stop)
+        db = self._take(None, stop)
         parts = self._rows(db, text, (table, before, after), made, stop)
         meta = {"from_commit": before, "to_commit": after, "commit": after, "truncated": False}
         return Frame(made_schema, self._batches(db, parts, made_schema, made), meta)
@@ -450,13 +466,13 @@ class DoltliteStore:
 
     def stat(self, a: str, b: str) -> list[TableStat]:
         before, after = self.resolve(a), self.resolve(b)
-        with self._seam(), contextlib.closing(self._reader(None)) as db:
+        with self._seam(), self._readers.lent() as db:
             return _stat(db, before, after, TABLES)
 
     def history(self, table: str, key: int | None, stop: Stop) -> Frame:
         changes.check_table(table)
         log = {commit.commit: commit for commit in self.log()}
-        with self._seam(stop=stop), contextlib.closing(self._reader(None, stop)) as db:
+        with self._seam(stop=stop), self._readers.lent(stop=stop) as db:
             head = str(db.execute("SELECT dolt_hashof('HEAD')").fetchone()[0])
             ancestors = db.execute("SELECT commit_hash, parent_hash, parent_index FROM dolt_commit_ancestors")
             steps = changes.first_parents(head, ancestors.fetchall())
@@ -468,7 +484,7 @@ class DoltliteStore:
             )
 
     def tables(self) -> list[TableInfo]:
-        with self._seam(), contextlib.closing(self._reader(None)) as db:
+        with self._seam(), self._readers.lent() as db:
             changed = _changed(db)
             return [
                 TableInfo(table, db.execute(f"SELECT count(*) FROM {table}").fetchone()[0], table in changed)  # noqa: S608
@@ -476,13 +492,13 @@ class DoltliteStore:
             ]
 
     def refs(self) -> list[RefInfo]:
-        with self._seam(), contextlib.closing(self._reader(None)) as db:
+        with self._seam(), self._readers.lent() as db:
             branches = db.execute("SELECT name, hash FROM dolt_branches ORDER BY name").fetchall()
             tags = db.execute("SELECT tag_name, tag_hash FROM dolt_tags ORDER BY tag_name").fetchall()
         return [RefInfo(n, "branch", h) for n, h in branches] + [RefInfo(n, "tag", h) for n, h in tags]
 
     def check(self) -> list[str]:
-        with self._seam(), contextlib.closing(self._reader(None)) as db:
+        with self._seam(), self._readers.lent() as db:
             return _integrity(db)
 
     # --- inside ---
@@ -500,19 +516,10 @@ class DoltliteStore:
     def _connect(name: str) -> sqlite3.Connection:
         return sqlite3.connect(name, timeout=BUSY_SECONDS, isolation_level=None)
 
-    def _reader(
-        self, at: str | None, stop: Stop | None = None, *, across_threads: bool = False
-    ) -> sqlite3.Connection:
-        """A read-only connection, now or at a commit, that breaks off when `stop` is due."""
-        name = str(self._path) if at is None else f"{self._path}@{at}"
-        uri = f"file:{name.replace('%', '%25').replace('?', '%3f').replace('#', '%23')}?mode=ro"
-        with self._seam():
-            db = sqlite3.connect(
-                uri, uri=True, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=not across_threads
-            )
-        if stop is not None:
-            db.set_progress_handler(lambda: int(stop.is_due), PROGRESS_STEPS)
-        return db
+    def _take(self, at: str | None, stop: Stop) -> Reader:
+        """A connection that outlives the call: `_batches` gives it back."""
+        with self._seam(stop=stop):
+            return self._readers.take(at, stop)
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
@@ -554,8 +561,7 @@ class DoltliteStore:
                 db.execute(statement)
             db.execute("COMMIT")
             db.execute("SELECT dolt_commit('-Am', 'Create the history', '--author', ?)", (schema.AUTHOR,)).fetchone()
-        version = int(db.execute("SELECT content FROM meta WHERE name = 'schema_version'").fetchone()[0])
-        refuse_newer(version)
+        refuse_newer(_schema_version(db))
         db.execute(schema.LOCAL_DDL)
 
     def _claim(self, db: sqlite3.Connection, node: int) -> int:
@@ -628,6 +634,10 @@ class DoltliteStore:
         return StoreError(problem=f"the history's database refused: {text}")
 
 
+def _schema_version(db: sqlite3.Connection) -> int:
+    return int(db.execute("SELECT content FROM meta WHERE name = 'schema_version'").fetchone()[0])
+
+
 def _integrity(db: sqlite3.Connection) -> list[str]:
     found = [row[0] for row in db.execute("PRAGMA integrity_check")]
     return [] if found == ["ok"] else found
@@ -648,6 +658,12 @@ def _stat(db: sqlite3.Connection, before: str, after: str, tables: Any) -> list[
 def _microseconds(text: str) -> int:
     moment = dt.datetime.fromisoformat(text).replace(tzinfo=dt.UTC)
     return int(moment.timestamp()) * 1_000_000
+
+
+def _guard(db: sqlite3.Connection) -> None:
+    """Prepare a connection for free SQL."""
+    db.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, VALUE_BYTES)
+    db.set_authorizer(_authorize)
 
 
 def _authorize(action: int, first: str | None, _second: str | None, _database: str | None, _inner: str | None) -> int:

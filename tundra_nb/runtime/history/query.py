@@ -39,7 +39,7 @@ class FrameQuery(msgspec.Struct, frozen=True, kw_only=True):
 
     `since_us` is included, `until_us` is not. `at` names a state of the store (commit, branch, tag, `HEAD~2`, or
     microseconds since the epoch: the last commit made by then); None is now, with what is not committed yet. The
-    conditions of `where` hold together.
+    conditions of `where` hold together. `columns` leaves the others out; None is all of them.
     """
 
     table: str
@@ -49,6 +49,12 @@ class FrameQuery(msgspec.Struct, frozen=True, kw_only=True):
     where: list[Condition] = []
     limit: int | None = None
     newest_first: bool = False
+    columns: list[str] | None = None
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the wanted columns, in the table's order; of a checked query."""
+        return [c.name for c in columns(self.table) if self.columns is None or c.name in self.columns]
 
 
 def checked(query: FrameQuery) -> FrameQuery:
@@ -63,6 +69,9 @@ def checked(query: FrameQuery) -> FrameQuery:
     if query.limit is not None and query.limit < 0:
         raise UsageError(problem=f"limit is {query.limit}, and must not be negative", field="limit")
     known = {column.name: column for column in columns(table)}
+    for name in query.columns or []:
+        if name not in known:
+            raise _unknown("column", name, list(known))
     where = []
     for condition in query.where:
         if condition.column not in known:

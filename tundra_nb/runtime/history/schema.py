@@ -10,6 +10,8 @@ commit, so that merge, revert and checkout leave it alone.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pyarrow as pa
 
 from tundra_nb.types import KEY_OF, TABLES, VERSIONED_TABLES, ColumnType, columns
@@ -100,9 +102,10 @@ def dolt_insert(table: str) -> str:
     return f"INSERT INTO {table} VALUES ({places}) ON DUPLICATE KEY UPDATE {updates}"  # noqa: S608
 
 
-def arrow_schema(table: str) -> pa.Schema:
-    """The columns of a table as every frame of it has them, also an empty one."""
-    return pa.schema([pa.field(column.name, _ARROW[column.type], column.nullable) for column in columns(table)])
+def arrow_schema(table: str, names: Sequence[str] | None = None) -> pa.Schema:
+    """The columns of a table (or some of them) as every frame of it has them, also an empty one."""
+    wanted = [column for column in columns(table) if names is None or column.name in names]
+    return pa.schema([pa.field(column.name, _ARROW[column.type], column.nullable) for column in wanted])
 
 
 def arrow_diff_schema(table: str) -> pa.Schema:

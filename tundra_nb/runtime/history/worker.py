@@ -12,6 +12,7 @@ from __future__ import annotations
 import collections
 import concurrent.futures
 import contextlib
+import importlib.abc
 import logging
 import os
 import selectors
@@ -254,9 +255,18 @@ def make_store(config: Config) -> EventStore:
     return DoltliteStore(Path(config.store))
 
 
+class _WithoutPandas(importlib.abc.MetaPathFinder):
+    """pyarrow imports pandas at the first array, only to see whether it is given a Series: 0.4 s and 40 MB."""
+
+    def find_spec(self, fullname: str, _path: Any, _target: Any = None) -> None:
+        if fullname == "pandas":
+            raise ModuleNotFoundError("the store worker does without pandas", name=fullname)
+
+
 def main() -> int:
     """Run the worker; the exit code is 0 after an orderly end."""
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(message)s")
+    sys.meta_path.insert(0, _WithoutPandas())
     # An interrupt typed at the terminal is for the daemon, which ends us in its own order.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     control = socket.socket(fileno=int(sys.argv[1]))

@@ -8,6 +8,7 @@ have one writer.
 from __future__ import annotations
 
 import concurrent.futures
+import itertools
 import logging
 import os
 import threading
@@ -32,8 +33,8 @@ log = logging.getLogger("tundra.history")
 FLUSH_ROWS = 200
 FLUSH_SECONDS = 0.25
 POLL_SECONDS = 0.05
-BATCH_ROWS = 4_000
-"""Most rows in one transaction, when there is something to catch up with."""
+BATCH_ROWS = 10_000
+"""Most rows in one transaction, when there is something to catch up with: about one read of the spool."""
 RETRY_SECONDS = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 """Pauses between attempts to reach a database that is away."""
 PROGRESS_SECONDS = 0.05
@@ -193,10 +194,10 @@ class Writer(threading.Thread):
         assert self._reader is not None
         place = self._reader.place
         rows: dict[str, list[tuple[Any, ...]]] = {}
-        for event in self._pending:
-            table = TABLE_OF.get(type(event))
+        for kind, some in itertools.groupby(self._pending, type):
+            table = TABLE_OF.get(kind)
             if table is not None:
-                rows.setdefault(table, []).append(msgspec.structs.astuple(event))
+                rows.setdefault(table, []).extend(map(msgspec.structs.astuple, some))
         refused = self._persist(lambda: self._store.write(rows, place))
         count = sum(len(some) for some in rows.values())
         self._pending = []
