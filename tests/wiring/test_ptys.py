@@ -521,10 +521,18 @@ def test_the_history_tells_each_step(desk: Desk) -> None:
     assert list(frame[frame["pty_id"] == pty_id].sort_values("event_id")["event"]) == ["started", "exited"]
 
 
-def test_a_shell_ends_some_time_after_its_kernel_and_clean_finds_nothing_of_ours(desk: Desk) -> None:
-    rows = desk.client.ptys.clean()
-    assert "process" not in set(rows["kind"])
-    assert "Nothing" in desk.cell("%tundra clean").stdout + desk.cell("%tundra clean").text
+def test_clean_shows_what_it_would_remove_and_never_our_own(desk: Desk) -> None:
+    pty_id = desk.open("sleep 4711")
+    dead = desk.folder / "data" / "ptys" / "transcripts" / "aaa.out"
+    dead.write_text("old")
+    os.utime(dead, (0, 0))
+    shown = desk.client.ptys.clean()
+    assert "process" not in set(shown["kind"])
+    assert str(dead) in set(shown["name"])
+    assert dead.exists()
+    assert "Nothing was removed yet" in desk.cell("%tundra clean").stdout
+    assert pty_id in desk.client.ptys.ids()
+    desk.client.ptys[pty_id].close()
 
 
 # --- the command line ------------------------------------------------------------------------------------------------

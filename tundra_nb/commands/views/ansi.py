@@ -91,7 +91,7 @@ def lines(text: str) -> list[list[Run]]:
                 column = 0 if control == "\r" else max(0, column - 1)
         elif token["erase"] is not None and token["erase"] in ("", "0"):
             del chars[column:], styles[column:]
-    if chars or text.endswith("\n"):
+    if chars:
         made.append(_runs(chars, styles))
     return made
 

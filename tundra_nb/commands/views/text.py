@@ -84,7 +84,7 @@ def _render(block: Block) -> RenderableType | None:
         case Code(text):
             return Text("\n".join(f"    {line}" for line in clean(text).splitlines()))
         case Output(text):
-            return Text(without_colours(text).removesuffix("\n"))
+            return Text(without_colours(text))
         case Shot(screen):
             return Panel(Text(clean(screen.text)), width=screen.columns + 4, height=screen.rows + 2, highlight=False)
         case Prose(text):
