@@ -6,7 +6,10 @@ import json
 import subprocess
 import sys
 
-HEAVY = ("tornado", "IPython", "pandas", "pyarrow", "jupyter_server", "aiohttp", "httpx", "rich", "click", "starlette")
+HEAVY = (
+    *("tornado", "IPython", "pandas", "pyarrow", "jupyter_server", "aiohttp", "httpx", "rich", "click", "starlette"),
+    *("anywidget", "ipywidgets"),
+)
 
 
 def loaded_after(code: str) -> set[str]:

@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -95,14 +96,17 @@ def execute(source: Path, target: Path, environ: dict[str, str]) -> bool:
         on_cell_start=on_start,
         on_cell_executed=on_end,
     )
-    # a Unix socket: only this user can talk to the kernel
-    manager: Any = client.create_kernel_manager()
-    manager.transport = "ipc"
     error: CellExecutionError | None = None
-    try:
-        client.execute(env=environ)
-    except CellExecutionError as exc:
-        error = exc
+    # Unix sockets: only this user can talk to the kernel. They lie beside the connection file, which Jupyter would
+    # leave to the working directory, and the kernel has another; a short path, since 107 bytes are all it may have.
+    with tempfile.TemporaryDirectory(prefix="tnb-") as sockets:
+        manager: Any = client.create_kernel_manager()
+        manager.transport = "ipc"
+        manager.connection_file = str(Path(sockets) / "kernel.json")
+        try:
+            client.execute(env=environ)
+        except CellExecutionError as exc:
+            error = exc
     nbformat.write(notebook, target)
     outputs = sum(len(cell.outputs) for cell in cells)
     print(f"{count} cells, {outputs} outputs, {time.monotonic() - began:.1f} s", flush=True)

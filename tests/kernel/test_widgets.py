@@ -1,0 +1,136 @@
+"""Widgets without a browser: their messages, their thread, and what they leave in the notebook."""
+
+from __future__ import annotations
+
+import importlib.resources
+import json
+import threading
+from typing import Any
+
+import pytest
+
+from tundra_nb.commands.views import html, text
+from tundra_nb.commands.views import providers as view
+from tundra_nb.errors import IpcError
+from tundra_nb.kernel.widgets import WIDGETS, messages
+from tundra_nb.kernel.widgets.live import Watch
+
+from .conftest import Notebook
+
+EVIL = "<script>alert(1)</script>\x1b[2J"
+STATUS: dict[str, Any] = {
+    "profiles": [
+        {"profile": "first", "kind": "openai", "model": EVIL, "state": "cooling", "cooling_s": 4.04, "reason": EVIL},
+        {"profile": "second", "kind": "local", "model": None, "state": "ready"},
+    ],
+    "breakers": [{"profile": "first", "state": "open", "open_for_s": 12.34, "failures": 5}],
+    "limits": [
+        {"owner": "tundra", "tier": "global", "limit_key": "global", "resource": "requests", "limit": 100.0,
+         "remaining": 99.96, "per_second": 50.0, "waiting": 2, "penalised_for_s": 0.0},
+        {"owner": "tundra", "tier": "user", "limit_key": "jo", "resource": "requests", "limit": 50.0, "remaining": 1.0},
+        {"owner": "tundra", "tier": "profile", "limit_key": "first", "resource": "tokens", "limit": 1000.0,
+         "remaining": 250.0, "per_second": 16.7, "waiting": 0, "penalised_for_s": 3.0},
+        {"owner": "provider", "tier": "profile", "limit_key": "first", "resource": "requests", "limit": 60.0,
+         "remaining": 0.0, "reset_after_s": 30.0, "told_s_ago": 1.0},
+    ],
+}  # fmt: skip
+
+
+def test_a_status_becomes_a_message_with_our_buckets_beside_the_providers_own() -> None:
+    told = messages.providers(STATUS)
+    first, second = told.profiles
+    assert (first.breaker, first.probe_s, first.failures, first.cooling_s) == ("open", 12.3, 5, 4.0)
+    assert first.ours == [
+        messages.Bucket(resource="tokens", remaining=250.0, limit=1000.0, per_second=16.7, penalised_s=3.0)
+    ]
+    assert first.theirs == [messages.Bucket(resource="requests", remaining=0.0, limit=60.0, reset_s=30.0)]
+    assert (second.breaker, second.model, second.ours, second.theirs) == ("closed", "", [], [])
+    assert [(tier.name, tier.buckets[0].remaining) for tier in told.shared] == [("global", 100.0), ("user jo", 1.0)]
+    assert messages.providers({}) == messages.Providers(profiles=[], shared=[])
+
+
+def test_the_static_picture_tells_the_same_and_escapes_what_comes_from_outside() -> None:
+    blocks = view.blocks(STATUS, "12:00:00 UTC", "the daemon is gone")
+    fragment = html.render(blocks)
+    for told in ("12:00:00 UTC", "the daemon is gone", "cooling for 4.04 s", "open, probe in 12.3 s, 5 failures",
+                 "▰▰▱▱▱▱▱▱ tokens 250 of 1,000", "▱▱▱▱▱▱▱▱ requests 0 of 60, full in 30 s", "user jo"):  # fmt: skip
+        assert told in fragment
+    assert "user jo" in text.plain(blocks)
+    assert "<script" not in fragment
+    assert "\x1b" not in fragment
+
+
+def test_script_and_style_of_each_widget_are_shipped_and_load_nothing() -> None:
+    folder = importlib.resources.files("tundra_nb.kernel.widgets")
+    for module, _ in WIDGETS.values():
+        for kind in ("js", "css"):
+            told = (folder / f"{module}.{kind}").read_text()
+            for word in ("http:", "https:", "@import", "import(", "innerHTML", "eval("):
+                assert word not in told, (module, kind, word)
+
+
+def test_a_watch_looks_again_after_a_failure_and_ends_when_closed() -> None:
+    looks = threading.Semaphore(0)
+    fail = [ValueError("once")]
+
+    def look() -> None:
+        looks.release()
+        if fail:
+            raise fail.pop()
+
+    watch = Watch(look, 0.001, "test-watch")
+    watch.close()
+    watch.start()
+    watch.start()
+    assert looks.acquire(timeout=5)
+    assert looks.acquire(timeout=5)
+    assert [thread.name for thread in threading.enumerate()].count("test-watch") == 1
+    watch.close()
+    watch.close()
+    assert not watch.is_running
+    assert "test-watch" not in [thread.name for thread in threading.enumerate()]
+    watch.start()
+    assert looks.acquire(timeout=5)
+    watch.close()
+
+
+def test_a_widget_is_a_static_picture_and_a_live_view_whose_thread_ends_with_it(notebook: Notebook) -> None:
+    ran = notebook.run("%tundra providers --widget --as w")
+    assert ran.error is None, ran.traceback
+    assert ran.outputs == []
+    shown = notebook.run("w")
+    assert shown.error is None, shown.traceback
+    still, live = shown.outputs
+    assert "scripted" in still["data"]["text/html"]
+    assert notebook.value("w.still") in still["data"]["text/html"]
+    assert live["data"]["application/vnd.jupyter.widget-view+json"]["model_id"] == notebook.value("w.model_id")
+    state = json.loads(notebook.value("__import__('json').dumps(w.state)"))
+    assert [profile["name"] for profile in state["profiles"]] == ["scripted"]
+    threads = "[t.name for t in __import__('threading').enumerate()].count('tundra-provider-widget')"
+    assert notebook.value(threads) == "1"
+    assert notebook.value("w.close()") == "None"
+    assert notebook.value(threads) == "0"
+
+
+def test_a_widget_tells_that_the_daemon_is_gone_and_starts_none(home: Any) -> None:
+    from tundra_nb.client.sync import Client
+    from tundra_nb.kernel.widgets.providers import ProviderWidget
+
+    home.write_settings("")
+    client = Client()
+    widget = ProviderWidget(client)
+    try:
+        widget.look()
+        assert "tundra daemon start" in widget.state["problem"]
+        with pytest.raises(IpcError):
+            Client(link=client.link.quiet()).status()
+    finally:
+        widget.close()
+        client.close()
+    assert home.daemon_processes() == []
+
+
+def test_widgets_need_a_notebook(home: Any) -> None:
+    done = home.run("providers", "--widget")
+    assert done.returncode == 2
+    assert "needs a notebook" in done.stderr

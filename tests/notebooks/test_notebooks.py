@@ -1,0 +1,207 @@
+"""The notebooks are documentation that runs: each is executed on a real local model, in a home of its own."""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import dataclasses
+import os
+import re
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import psutil
+import pytest
+from IPython.core.inputtransformer2 import TransformerManager
+
+from tundra_nb.testing import demo
+from tundra_nb.testing.local_model import LocalModel
+
+NOTEBOOKS = sorted((Path(__file__).parents[2] / "notebooks").glob("*.ipynb"))
+MAX_CELLS = 25
+on_the_model = [pytest.mark.part("model", "doltlite"), pytest.mark.timeout(240)]
+
+
+@dataclasses.dataclass
+class Executed:
+    """A notebook after it has run."""
+
+    notebook: Any
+
+    @property
+    def code_cells(self) -> list[Any]:
+        return [cell for cell in self.notebook.cells if cell.cell_type == "code"]
+
+    def cell(self, *words: str) -> Any:
+        """The one code cell whose source has all these words."""
+        found = [cell for cell in self.code_cells if all(word in cell.source for word in words)]
+        assert len(found) == 1, (words, len(found))
+        return found[0]
+
+    def after(self, cell: Any) -> Any:
+        """The next code cell."""
+        return self.code_cells[self.code_cells.index(cell) + 1]
+
+
+def shown(cell: Any, kind: str = "text/plain") -> str:
+    """What a cell shows, as text."""
+    return "\n".join(
+        output.text if output.output_type == "stream" else "\n".join(output.get("data", {}).get(kind, "").splitlines())
+        for output in cell.outputs
+        if output.output_type != "error"
+    )
+
+
+@pytest.fixture(scope="module")
+def model() -> Iterator[LocalModel]:
+    with LocalModel() as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def run(model: LocalModel) -> Iterator[Callable[[str], Executed]]:
+    """Execute a notebook, once for all tests of it; whatever it started ends with the tests."""
+    done: dict[str, Executed | None] = {}
+    with contextlib.ExitStack() as stack:
+
+        def execute(name: str) -> Executed:
+            if name not in done:
+                done[name] = None
+                # short, because a Unix socket's path must stay under 100 bytes
+                temporary = tempfile.TemporaryDirectory(prefix="tnb-", ignore_cleanup_errors=True)
+                folder = Path(stack.enter_context(temporary))
+                stack.callback(end_processes, folder)
+                done[name] = _execute(name, folder, model.base_url)
+            executed = done[name]
+            assert executed is not None, f"{name} could not be executed: see the first test of it"
+            return executed
+
+        yield execute
+
+
+def _execute(name: str, folder: Path, base_url: str) -> Executed:
+    source = next(path for path in NOTEBOOKS if path.name == name)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JUPYTER_RUNTIME_DIR", str(folder / "runtime"))
+        patch.setenv("IPYTHONDIR", str(folder / "ipython"))
+        patch.setenv("TMPDIR", str(folder))
+        patch.delenv("XDG_RUNTIME_DIR", raising=False)
+        environ = demo.prepare(folder, base_url)
+        failed = demo.execute(source, folder / name, environ)
+        demo.tundra(environ, "daemon", "stop", "--force")
+    executed = Executed(nbformat.read(folder / name, as_version=4))
+    assert not failed, errors(executed)
+    return executed
+
+
+def end_processes(folder: Path) -> None:
+    """End what a failed notebook has left: daemons whose data lies in its folder."""
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if process.environ().get("TUNDRA_DATA_DIR", "").startswith(str(folder)) and process.pid != os.getpid():
+                process.kill()
+
+
+def errors(executed: Executed) -> list[tuple[str, str]]:
+    return [
+        (out.ename, out.evalue) for cell in executed.code_cells for out in cell.outputs if out.output_type == "error"
+    ]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebook_is_short_stripped_and_uses_the_public_api(path: Path) -> None:
+    notebook = nbformat.read(path, as_version=4)
+    nbformat.validate(notebook)
+    assert len(notebook.cells) <= MAX_CELLS
+    assert notebook.cells[0].cell_type == "markdown"
+    transform = TransformerManager().transform_cell
+    for cell in notebook.cells:
+        if cell.cell_type != "code":
+            continue
+        assert cell.outputs == []
+        assert cell.execution_count is None
+        tree = ast.parse(transform(cell.source))
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Attribute):
+                assert not re.match(r"_[^_]", node.attr), cell.source
+            elif isinstance(node, ast.Import | ast.ImportFrom):
+                names = [node.module or ""] if isinstance(node, ast.ImportFrom) else [name.name for name in node.names]
+                for name in names:
+                    assert not re.match(r"tundra_nb\.(runtime|daemon|commands|server)", name), cell.source
+
+
+@pytest.mark.parametrize("path", [pytest.param(path, marks=on_the_model, id=path.stem) for path in NOTEBOOKS])
+def test_every_cell_does_what_it_is_marked_to_do(path: Path, run: Callable[[str], Executed]) -> None:
+    for cell in run(path.name).code_cells:
+        failed = any(output.output_type == "error" for output in cell.outputs)
+        assert failed == ("raises-exception" in cell.metadata.get("tags", [])), cell.source
+
+
+class TestOutage:
+    """What `outage.ipynb` promises, from the real model through real proxies."""
+
+    pytestmark = on_the_model
+
+    @pytest.fixture
+    def outage(self, run: Callable[[str], Executed]) -> Executed:
+        return run("outage.ipynb")
+
+    def test_a_retry_after_is_obeyed_on_the_same_profile(self, outage: Executed) -> None:
+        cell = outage.cell("fault set 429_seconds")
+        assert "2 attempts, waited 1.0 s" in shown(cell)
+        story = shown(outage.after(cell))
+        assert "error: rate_limited" in story
+        assert "retry of the same profile" in story
+        assert "ok by primary" in story
+
+    def test_the_backup_answers_when_the_primary_fails(self, outage: Executed) -> None:
+        cell = outage.cell("fault set 503")
+        assert "answered by backup after ['primary: api_error']" in shown(cell)
+        story = shown(outage.after(cell))
+        assert "failover" in story
+        assert "from primary" in story
+
+    def test_the_breaker_opens_refuses_probes_and_closes(self, outage: Executed) -> None:
+        opened = outage.cell("def breaker")
+        assert "open: answered by backup, ['primary: breaker_open']" in shown(opened)
+        assert "refused: breaker_open" in shown(outage.after(opened))
+        closed = outage.cell("breaker-history")
+        assert "closed → open → half_open → closed" in shown(closed)
+        moves = re.findall(r"primary\s+(\w+)\s+(\w+)\s+\w+", shown(closed))
+        assert moves == [("closed", "open"), ("open", "half_open"), ("half_open", "closed")]
+
+    def test_a_refused_key_parks_the_profile_until_it_is_rechecked(self, outage: Executed) -> None:
+        cell = outage.cell("fault set 401")
+        assert re.search(r"primary\s+parked\s+primary: the key was rejected", shown(cell))
+        assert "after primary: key_rejected" in shown(cell)
+        assert re.search(r"available\s+yes", shown(outage.after(cell)))
+
+    def test_when_nobody_answers_the_error_names_every_cause(self, outage: Executed) -> None:
+        cell = outage.cell("fault set 529")
+        error = cell.outputs[-1]
+        assert error.ename == "AllProvidersExhausted"
+        assert "primary: the provider failed (529)" in error.evalue
+        assert "backup: the answer is not valid JSON" in error.evalue
+        assert "AllProvidersExhausted" in shown(outage.after(cell))
+
+    def test_each_story_is_a_picture_too(self, outage: Executed) -> None:
+        stories = [cell for cell in outage.code_cells if cell.source == "%tundra why last"]
+        assert len(stories) == 4
+        for cell in stories:
+            assert '<img alt="Call ' in shown(cell, "text/html")
+
+    def test_the_live_table_leaves_a_static_picture(self, outage: Executed) -> None:
+        cell = outage.cell("--widget")
+        still = shown(cell, "text/html")
+        assert "primary" in still
+        assert "<script" not in still
+        assert any("application/vnd.jupyter.widget-view+json" in output.get("data", {}) for output in cell.outputs)
+
+    def test_nothing_of_it_reaches_the_settings_of_the_person_who_runs_it(self, outage: Executed) -> None:
+        assert "folder.cleanup()" in outage.code_cells[-1].source
+        settings = shown(outage.cell("settings --changed"))
+        assert "tundra-outage-" in settings
+        assert "profile.local" not in settings
