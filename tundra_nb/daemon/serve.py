@@ -15,6 +15,7 @@ import asyncio
 import contextlib
 import dataclasses
 import faulthandler
+import importlib
 import json
 import logging
 import os
@@ -75,16 +76,36 @@ AppOpener = Callable[[Start], AbstractAsyncContextManager["ASGIApp"]]
 
 @contextlib.asynccontextmanager
 async def open_runtime(start: Start) -> AsyncIterator[ASGIApp]:
-    """The shipped application: the runtime and its routes."""
-    from tundra_nb.daemon.app import create_app
-    from tundra_nb.runtime.runtime import Runtime
+    """The shipped application: the runtime and its routes.
 
-    adopter = start.guard.pid if start.guard else None
-    runtime = Runtime(start.loaded, start.paths, start.environ, redactor=start.redactor, adopter=adopter)
-    async with runtime:
+    The history comes first: its worker, a process of its own, starts while a thread here imports the large rest.
+    """
+    from tundra_nb.runtime.clock import Ids, SystemClock
+    from tundra_nb.runtime.store import history_of
+
+    clock = SystemClock()
+    store = start.loaded.settings.store
+    history = history_of(store, start.paths, start.environ, redactor=start.redactor, ids=Ids(clock), clock=clock)
+    async with contextlib.AsyncExitStack() as stack:
+        await history.open()
+        stack.push_async_callback(history.aclose)
+        app = await asyncio.to_thread(importlib.import_module, "tundra_nb.daemon.app")
+        from tundra_nb.runtime.runtime import Runtime
+
+        adopter = start.guard.pid if start.guard else None
+        runtime = Runtime(
+            start.loaded,
+            start.paths,
+            start.environ,
+            redactor=start.redactor,
+            clock=clock,
+            adopter=adopter,
+            history=history,
+        )
+        await stack.enter_async_context(runtime)
         start.life.end_streams = runtime.bus.close
         start.life.living_ptys = lambda: len(runtime.terminals.pool.list())
-        yield create_app(runtime, start.life)
+        yield app.create_app(runtime, start.life)
 
 
 def main(argv: Sequence[str], open_app: AppOpener = open_runtime) -> int:

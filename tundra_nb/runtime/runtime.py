@@ -12,7 +12,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any, Self
 
-from tundra_nb import errors, settings, store_login
+from tundra_nb import errors, settings
 from tundra_nb.paths import Paths
 from tundra_nb.runtime import in_force
 from tundra_nb.runtime.clock import Clock, Ids, SystemClock
@@ -30,6 +30,7 @@ from tundra_nb.runtime.resilience.breaker import Breaker, BreakerChange
 from tundra_nb.runtime.resilience.limiter import Limiter, LimitNotice
 from tundra_nb.runtime.resilience.router import Router
 from tundra_nb.runtime.rows import Journal
+from tundra_nb.runtime.store import history_of
 from tundra_nb.runtime.telemetry.bus import EventBus
 from tundra_nb.runtime.telemetry.redact import Redactor
 from tundra_nb.runtime.terminals import Terminals
@@ -71,6 +72,7 @@ class Runtime:
         redactor: masks secrets in everything that leaves.
         clock: the system's when left out.
         adopter: pid of the process that adopts orphans of terminals, when it is not this one.
+        history: one that is open already, and that its opener closes; made from the settings when left out.
     """
 
     def __init__(
@@ -82,28 +84,21 @@ class Runtime:
         redactor: Redactor,
         clock: Clock | None = None,
         adopter: int | None = None,
+        history: History | None = None,
     ) -> None:
         self.loaded = loaded
         self.paths = paths
         self.environ = environ
         self.redactor = redactor
         self.clock = clock or SystemClock()
-        self.ids = Ids(self.clock)
+        self.ids = history.ids if history else Ids(self.clock)
         self.bus = EventBus()
         self.keys = KeyRing(environ, redactor)
         self.limiter = Limiter(self.clock, on_notice=self._on_limit_notice)
-        store = loaded.settings.store
-        password = environ.get(store.password_env, "") if store.password_env else ""
-        login = store_login.load(paths.dolt) if store.engine == "dolt" and not password else None
-        if login is not None and login.fits(store.host, store.port, store.user):
-            for name, value in (("dolt password", login.password), ("dolt reader", login.reader_password)):
-                redactor.register(name, value)
-            reader = (login.reader, login.reader_password) if login.database == store.database else ("", "")
-            self.history = History(
-                paths, store, self.ids, self.clock, password=login.password, reader=reader, environ=environ
-            )
-        else:
-            self.history = History(paths, store, self.ids, self.clock, password=password, environ=environ)
+        self.history = history or history_of(
+            loaded.settings.store, paths, environ, redactor=redactor, ids=self.ids, clock=self.clock
+        )
+        self._is_history_given = history is not None
         pool = PtyPool(
             loaded.settings.pty,
             paths.ptys,
@@ -128,8 +123,9 @@ class Runtime:
         await self._exits.__aenter__()
         try:
             self._exits.callback(self.bus.close)
-            await self.history.open()
-            self._exits.push_async_callback(self.history.aclose)
+            if not self._is_history_given:
+                await self.history.open()
+                self._exits.push_async_callback(self.history.aclose)
             self.transport = Transport(ca_file=self.environ.get("SSL_CERT_FILE"), environ=self.environ)
             self._exits.push_async_callback(self.transport.aclose)
             self.drills = Drills(self._without_keys(), self._on_drill)

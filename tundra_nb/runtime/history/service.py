@@ -188,7 +188,7 @@ class History:
     ) -> None:
         self._paths = paths
         self._settings = settings
-        self._ids = ids
+        self.ids = ids
         self._clock = clock
         self._password = password
         self._reader_login = reader
@@ -217,7 +217,7 @@ class History:
             StoreUnavailable: the data directory cannot be written.
         """
         self._identity = await asyncio.to_thread(spools.identity, self._paths.spool)
-        self._ids.renumber(self._identity.node)
+        self.ids.renumber(self._identity.node)
         await asyncio.to_thread(self._spool.open)
         interrupted = _interrupted(self._spool)
         for start in range(0, len(interrupted), 1000):
@@ -462,7 +462,7 @@ class History:
         progress = self._progress
         if progress.node is not None and progress.node != self._identity.node:
             self._identity = spools.Identity(self._identity.owner, progress.node)
-            self._ids.renumber(progress.node)
+            self.ids.renumber(progress.node)
             await asyncio.to_thread(spools.save_identity, self._paths.spool, self._identity)
         if progress.place.segment > self._dropped_before:
             self._dropped_before = progress.place.segment
