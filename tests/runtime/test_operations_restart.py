@@ -132,6 +132,16 @@ async def test_a_parked_profile_is_still_parked_with_its_reason(place: Place) ->
         assert runtime.unavailable("first") is None
 
 
+async def test_a_reason_that_cannot_be_read_any_more_keeps_it_parked(place: Place) -> None:
+    await park_first(place)
+    async with place.runtime() as runtime:
+        slot = runtime.slots["first"]
+        runtime.router.unpark("first")
+        (row, *_) = await runtime.history.rows(FrameQuery(table="breaker_event", newest_first=True))
+        runtime._take_up(slot, [row | {"message": '{"code": "[masked]}'}])  # noqa: SLF001 (no way to damage it from outside)
+        assert isinstance(runtime.unavailable("first"), errors.Parked)
+
+
 async def test_a_change_of_its_settings_takes_a_parked_profile_back_in_for_good(place: Place) -> None:
     await park_first(place)
     async with place.runtime() as runtime:

@@ -435,9 +435,13 @@ class Runtime:
         name = slot.profile.name
         parking = next((row for row in rows if row["old_state"] == row["new_state"]), None)
         if parking is not None and parking["parked"] and parking["message"] and self.router.parked(name) is None:
-            told = json.loads(parking["message"])
-            if told.get("settings") == fingerprint(slot.profile):
-                self.router.park(name, errors.from_wire(told))
+            try:
+                told = json.loads(parking["message"])
+            except ValueError:  # masking a secret in it has cost its form
+                self.router.park(name, errors.Parked(profile=name, cause=parking["reason"]))
+            else:
+                if told.get("settings") == fingerprint(slot.profile):
+                    self.router.park(name, errors.from_wire(told))
         move = next((row for row in rows if row["old_state"] != row["new_state"]), None)
         if move is not None and move["new_state"] != "closed" and slot.breaker.is_untouched:
             left = ((move["open_until"] or 0) - self.clock.now_us()) / 1e6
