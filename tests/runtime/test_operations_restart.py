@@ -138,7 +138,7 @@ async def test_a_reason_that_cannot_be_read_any_more_keeps_it_parked(place: Plac
         slot = runtime.slots["first"]
         runtime.router.unpark("first")
         (row, *_) = await runtime.history.rows(FrameQuery(table="breaker_event", newest_first=True))
-        runtime._take_up(slot, [row | {"message": '{"code": "[masked]}'}])  # noqa: SLF001 (no way to damage it from outside)
+        runtime._take_up(slot, [row | {"message": '{"code": "[masked]}'}])
         assert isinstance(runtime.unavailable("first"), errors.Parked)
 
 
