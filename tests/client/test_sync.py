@@ -240,8 +240,8 @@ def test_a_command_that_takes_too_long_is_a_timeout(client: Client, daemon: Scri
 
 def test_version_calls_speak_the_daemons_routes(client: Client, daemon: ScriptedDaemon) -> None:
     daemon.script["/api/commits"] = {"commit": "abc"}
-    daemon.script["/api/diff"] = {"rows": [{"table": "setting", "diff_type": "modified", "from_value": "5"}]}
+    daemon.script["/api/tags"] = {"rows": [{"name": "v1", "commit": "abc"}]}
     assert client.versions.commit("before") == "abc"
-    frame = client.versions.diff("abc", "HEAD", "setting")
-    assert list(frame.columns) == ["table", "diff_type", "from_commit", "to_commit", "from_value"]
-    assert daemon.seen[-1][1] == "/api/diff?from=abc&to=HEAD&table=setting"
+    frame = client.versions.tags()
+    assert (list(frame["name"]), list(frame["commit"])) == (["v1"], ["abc"])
+    assert daemon.seen[-1][1] == "/api/tags"

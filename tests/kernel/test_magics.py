@@ -212,7 +212,7 @@ def test_a_status_of_the_python_twin_looks_like_the_magics(notebook: Notebook) -
 
 def test_loading_twice_is_once_and_unloading_takes_all_away(notebook: Notebook) -> None:
     notebook.run("%load_ext tundra_nb\n%reload_ext tundra_nb")
-    assert notebook.complete("%tundra stat") == ["status"]
+    assert notebook.complete("%tundra statu") == ["status"]
     notebook.run("%unload_ext tundra_nb")
     assert "UsageError" in str(notebook.run("%tundra status").outputs) or notebook.run("%tundra status").error
     notebook.run("%load_ext tundra_nb")
@@ -222,8 +222,8 @@ def test_loading_twice_is_once_and_unloading_takes_all_away(notebook: Notebook) 
 @pytest.mark.parametrize(
     ("code", "expected"),
     [
-        ("%tundra sta", ["status"]),
-        ("x = %tundra sta", ["status"]),
+        ("%tundra statu", ["status"]),
+        ("x = %tundra statu", ["status"]),
         ("  x = %tundra brea", ["breakers", "breaker-history"]),
         ("%%tundra as", ["ask"]),
         ("%tundra calls --si", ["--since"]),
