@@ -5,16 +5,20 @@ from __future__ import annotations
 import inspect
 import threading
 
+import pyarrow as pa
 import pytest
+from starlette.responses import Response
 
 from tundra_nb import errors
 from tundra_nb.client.aio import AsyncClient
 from tundra_nb.client.aio_ptys import AsyncPty, AsyncPtys
+from tundra_nb.client.call import ARROW
 from tundra_nb.client.link import Link
 from tundra_nb.client.owner import owner_name
 from tundra_nb.client.ptys import Pty, Ptys
 from tundra_nb.client.sync import Client
 from tundra_nb.client.versions import AsyncVersions, Versions
+from tundra_nb.types import columns
 
 from .conftest import REPLY, ScriptedDaemon, arrow_stream, sse, wait_for
 
