@@ -5,20 +5,17 @@ from __future__ import annotations
 import inspect
 import threading
 
-import pyarrow as pa
 import pytest
 from starlette.responses import Response
 
 from tundra_nb import errors
 from tundra_nb.client.aio import AsyncClient
 from tundra_nb.client.aio_ptys import AsyncPty, AsyncPtys
-from tundra_nb.client.call import ARROW
 from tundra_nb.client.link import Link
 from tundra_nb.client.owner import owner_name
 from tundra_nb.client.ptys import Pty, Ptys
 from tundra_nb.client.sync import Client
 from tundra_nb.client.versions import AsyncVersions, Versions
-from tundra_nb.types import columns
 
 from .conftest import REPLY, ScriptedDaemon, arrow_stream, sse, wait_for
 
@@ -181,7 +178,6 @@ def test_attaching_reconnects_by_itself(link: Link, daemon: ScriptedDaemon) -> N
 
 
 def test_calls_is_a_frame_with_provenance(client: Client, daemon: ScriptedDaemon) -> None:
-    from starlette.responses import Response
 
     rows = [{"operation_id": 2**60 + 1, "at": 1_700_000_000_000_000, "kind": "chat", "outcome": "ok", "attempts": 1}]
     daemon.script["/api/history/calls"] = Response(
@@ -197,7 +193,6 @@ def test_calls_is_a_frame_with_provenance(client: Client, daemon: ScriptedDaemon
 
 
 def test_a_limit_keeps_the_newest_rows_and_says_that_it_cut(client: Client, daemon: ScriptedDaemon) -> None:
-    from starlette.responses import Response
 
     newest_first = [{"operation_id": i, "at": i, "kind": "chat", "outcome": "ok"} for i in (9, 8, 7)]
     daemon.script["/api/history/calls"] = Response(arrow_stream("operation", newest_first))

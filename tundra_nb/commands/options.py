@@ -116,9 +116,7 @@ class PtyId(_Words):
 def child(function: F) -> F:
     """`--cwd`, `--env` and `--with-keys`: what a child process starts with."""
     for option in (
-        click.option(
-            "--with-keys", multiple=True, metavar="NAME", help="Let this key variable through."
-        ),
+        click.option("--with-keys", multiple=True, metavar="NAME", help="Let this key variable through."),
         click.option("--env", multiple=True, metavar="NAME=VALUE", help="Set a variable."),
         click.option("--cwd", metavar="FOLDER", help="Where to start.  [default: here]"),
     ):
