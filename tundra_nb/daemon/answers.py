@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime as dt
 import json
 import math
@@ -74,9 +75,22 @@ def iso(at_us: int) -> str:
     return dt.datetime.fromtimestamp(at_us / 1e6, dt.UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
-async def stream_arrow(stream: ArrowStream, query: Mapping[str, Any]) -> Response:
-    """Pass an Arrow stream on, as fast as the client reads. Errors before its begin still become error answers."""
-    meta = await stream.meta()
+async def stream_arrow(request: Request, stream: ArrowStream, query: Mapping[str, Any]) -> Response:
+    """Pass an Arrow stream on, as fast as the client reads. Errors before its begin still become error answers.
+
+    A client that goes away breaks off the query, also when nothing of its result is there yet.
+    """
+    beginning = asyncio.ensure_future(stream.meta())
+    leaving = asyncio.ensure_future(_left(request))
+    try:
+        await asyncio.wait((beginning, leaving), return_when=asyncio.FIRST_COMPLETED)
+        if not beginning.done():
+            raise errors.Cancelled
+        meta = beginning.result()
+    finally:
+        for task in (beginning, leaving):
+            task.cancel()
+        await asyncio.gather(beginning, leaving, return_exceptions=True)
 
     async def body() -> AsyncIterator[bytes]:
         try:
@@ -87,6 +101,11 @@ async def stream_arrow(stream: ArrowStream, query: Mapping[str, Any]) -> Respons
 
     headers = {"X-Tundra-Meta": json.dumps({**query, **meta})}  # ASCII only: it is a header
     return StreamingResponse(body(), media_type=ARROW, headers=headers)
+
+
+async def _left(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass  # the body, which nobody wanted
 
 
 def sse(event: str, value: Any) -> bytes:

@@ -39,11 +39,11 @@ def routes(daemon: Daemon) -> list[BaseRoute]:
         if "application/json" in request.headers.get("accept", ""):
             return json_response({"rows": json_rows(await history.rows(query))})
         asked = {"table": query.table, "since_us": query.since_us, "until_us": query.until_us, "limit": query.limit}
-        return await stream_arrow(history.query(query), asked)
+        return await stream_arrow(request, history.query(query), asked)
 
     async def sql(request: Request) -> Response:
         body = await read_body(request, SqlBody)
-        return await stream_arrow(history.sql(body.sql, read_ref(body.at), body.limit), {"sql": body.sql})
+        return await stream_arrow(request, history.sql(body.sql, read_ref(body.at), body.limit), {"sql": body.sql})
 
     return [
         Route("/api/history/{frame}", frame, methods=["GET"]),

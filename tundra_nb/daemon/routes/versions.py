@@ -113,7 +113,7 @@ def routes(daemon: Daemon) -> list[BaseRoute]:
             )
         asked = {"from": given.get("from"), "to": given.get("to", "HEAD"), "table": table}
         a, b = await resolved(given.get("from")), await resolved(given.get("to"))
-        return await stream_arrow(history.stream("diff", a=a, b=b, table=table), asked)
+        return await stream_arrow(request, history.stream("diff", a=a, b=b, table=table), asked)
 
     async def stat(request: Request) -> Response:
         given = request.query_params
@@ -171,7 +171,7 @@ def routes(daemon: Daemon) -> list[BaseRoute]:
     async def row_history(request: Request) -> Response:
         table = request.path_params["table"]
         key = await _key(request.path_params.get("row"), table)
-        return await stream_arrow(history.stream("history", table=table, key=key), {"table": table})
+        return await stream_arrow(request, history.stream("history", table=table, key=key), {"table": table})
 
     async def _key(text: str | None, table: str) -> int | None:
         """The key of a row that is given by its key, or by what people call it."""
