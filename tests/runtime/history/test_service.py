@@ -206,6 +206,19 @@ async def test_a_slow_reader_holds_the_worker_back_and_others_go_on(tmp_path: Pa
             await anext(stream)
 
 
+async def test_slow_readers_do_not_keep_small_queries_waiting(tmp_path: Path) -> None:
+    async with opened(tmp_path) as history:
+        history.append(*(Note(note_id=n, at=n, author="a", subject="s", body="x" * 500) for n in range(20_000)))
+        assert await history.settled(10)
+        slow = [history.query(FrameQuery(table="note")) for _ in range(8)]
+        for stream in slow:
+            await anext(stream)
+        async with asyncio.timeout(2):
+            assert len(await rows(history.query(FrameQuery(table="note", limit=5)))) == 5
+        for stream in slow:
+            await stream.aclose()
+
+
 async def test_an_engine_that_cannot_load_is_a_config_error_with_the_way_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

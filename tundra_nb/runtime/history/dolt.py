@@ -101,6 +101,7 @@ class DoltStore:
     def __init__(self, config: Config) -> None:
         self._config = config
         self._owner = config.owner
+        self._node = 0
         self._inserts = {table: schema.dolt_insert(table) for table in TABLES}
         self._writer: Connection | None = None
 
@@ -116,7 +117,7 @@ class DoltStore:
             _run(db, f"CREATE DATABASE IF NOT EXISTS `{self._config.database}`")
 
     def open(self, owner: str, node: int) -> int:
-        self._owner = owner
+        self._owner, self._node = owner, node
         with self._seam():
             self._writer = writer = self._connect(self._config.database)
             try:
@@ -124,10 +125,11 @@ class DoltStore:
                 self._create_or_check(writer)
                 with self._alone(writer):
                     migrate(self)
-                return self._claim(writer, node)
+                self._node = self._claim(writer, node)
             except BaseException:
                 self.close()
                 raise
+        return self._node
 
     def close(self) -> None:
         writer, self._writer = self._writer, None
@@ -307,7 +309,7 @@ class DoltStore:
         with self._seam(source):
             self._one("CALL DOLT_BACKUP('restore', %s, %s, '--force')", remote_url(source), self._config.database)
             self.close()
-        self.open(self._owner, 0)
+        self.open(self._owner, self._node)
 
     def gc_is_due(self) -> bool:
         return False  # the server does it by itself

@@ -90,6 +90,7 @@ class DoltliteStore:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._owner = ""
+        self._node = 0
         self._inserts = {table: schema.doltlite_insert(table) for table in TABLES}
         self._writer: sqlite3.Connection | None = None
         self._readers = Readers(path)
@@ -103,7 +104,7 @@ class DoltliteStore:
         """`open` makes the file."""
 
     def open(self, owner: str, node: int) -> int:
-        self._owner = owner
+        self._owner, self._node = owner, node
         with self._seam():
             # left behind by a gc that was killed
             self._path.with_name(self._path.name + "-gc-tmp").unlink(missing_ok=True)
@@ -111,10 +112,11 @@ class DoltliteStore:
             try:
                 self._create_or_check(writer)
                 migrate(self)
-                return self._claim(writer, node)
+                self._node = self._claim(writer, node)
             except BaseException:
                 self.close()
                 raise
+        return self._node
 
     def close(self) -> None:
         if self._writer is not None:
@@ -320,7 +322,7 @@ class DoltliteStore:
             if self._path.exists():
                 shutil.move(self._path, self._path.with_name(self._path.name + ".before-restore"))
             draft.replace(self._path)
-        self.open(self._owner, 0)
+        self.open(self._owner, self._node)
 
     def gc_is_due(self) -> bool:
         size = self.size()
@@ -556,6 +558,7 @@ class DoltliteStore:
                     remedy="Move it away, or choose another data directory with TUNDRA_DATA_DIR.",
                     kind="foreign",
                 )
+            db.execute("SELECT 1 FROM dolt_log LIMIT 1").fetchone()  # a damaged file looks empty until it is asked this
             db.execute("BEGIN IMMEDIATE")
             for statement in schema.doltlite_ddl():
                 db.execute(statement)
@@ -623,6 +626,8 @@ class DoltliteStore:
             return StoreBusy(problem=f"{self._path} is locked by another program", kind="locked")
         if is_sql:
             return QueryRefused(problem=sql_problem(text))
+        if name and "remote" in text:
+            return UsageError(problem=f"{name}: {text}", field="remote", remedy="Is it there, and a history?")
         if kind in ("CANTOPEN", "READONLY", "PERM", "IOERR"):
             return StoreUnavailable(
                 problem=f"{self._path} cannot be used: {text}",

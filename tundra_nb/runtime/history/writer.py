@@ -16,7 +16,7 @@ import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
@@ -38,6 +38,8 @@ BATCH_ROWS = 10_000
 RETRY_SECONDS = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 """Pauses between attempts to reach a database that is away."""
 PROGRESS_SECONDS = 0.05
+GC_PAUSE_SECONDS = 600.0
+"""After a gc that failed."""
 
 T = TypeVar("T")
 
@@ -59,7 +61,7 @@ class Writer(threading.Thread):
         self._on_fatal = on_fatal
         self._reader: SpoolReader | None = None
         self._changed = threading.Condition()
-        self._jobs: list[tuple[Callable[[], Any], concurrent.futures.Future[Any]]] = []
+        self._jobs: list[_Job] = []
         self._target = START
         self._place: Place | None = None
         self._problem: TundraError | None = None
@@ -72,6 +74,7 @@ class Writer(threading.Thread):
         self._committed_at = time.monotonic()
         self._may_be_dirty = True
         self._told_at = 0.0
+        self._gc_not_before = 0.0
         self._progress = Progress(place=START)
 
     # --- called from other threads ---
@@ -101,13 +104,16 @@ class Writer(threading.Thread):
                 self._is_retry_asked = True
                 self._changed.notify_all()
 
-    def run_job(self, job: Callable[[], T]) -> T:
-        """Run something on the writing thread, between two transactions; return or raise what it does."""
+    def run_job(self, job: Callable[[], T], *, repairs: bool = False) -> T:
+        """Run something on the writing thread, between two transactions; return or raise what it does.
+
+        A job that `repairs` is also run while the database cannot be used; any other then fails with the reason.
+        """
         future: concurrent.futures.Future[T] = concurrent.futures.Future()
         with self._changed:
             if self._stopping:
                 raise StoreUnavailable(problem="the store is closing", kind="closed")
-            self._jobs.append((job, future))
+            self._jobs.append(_Job(job, future, repairs))
             self._changed.notify_all()
         return future.result()
 
@@ -125,7 +131,7 @@ class Writer(threading.Thread):
             self._follow()
         except _GivenUpError:
             pass  # stopped while the database was away: what is not stored waits in the spool
-        except (StoreDamaged, ConfigError) as exc:
+        except ConfigError as exc:
             self._on_fatal(exc)
         except BaseException:  # noqa: BLE001 - the top of the thread
             # Nothing can be promised after a defect: end the process and let the daemon start a fresh one.
@@ -137,16 +143,24 @@ class Writer(threading.Thread):
                 self._reader.close()
 
     def _follow(self) -> None:
-        self._persist(lambda: None)
+        while True:
+            try:
+                self._persist(lambda: None)
+                self._follow_until_stopped()
+            except _RestoredError:
+                continue  # from the place that the restored database has saved
+            return
+
+    def _follow_until_stopped(self) -> None:
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._stopping or self._jobs or self._is_asked(), POLL_SECONDS)
-                jobs, self._jobs = self._jobs, []
+                is_job_there = bool(self._jobs)
             got = self._read()
-            if self._is_flush_due() or jobs:
+            if self._is_flush_due() or is_job_there:
                 self._flush()
-            for job, future in jobs:
-                self._run_one(job, future)
+            for job in self._take_jobs():
+                self._run_one(job)
             if self._is_commit_due():
                 self._commit()
             if self._stopping:
@@ -157,8 +171,7 @@ class Writer(threading.Thread):
                 self._persist(lambda: self._store.commit("Left uncommitted at stop", schema.AUTHOR, allow_empty=False))
                 self._tell(at_once=True)
                 return
-            if not got and not self._pending and self._store.gc_is_due():
-                self._persist(self._store.gc)
+            self._collect_garbage()
             self._tell()
 
     def _is_asked(self) -> bool:
@@ -225,26 +238,44 @@ class Writer(threading.Thread):
         self._committed_at = time.monotonic()
         self._progress.commits += made
 
-    def _run_one(self, job: Callable[[], Any], future: concurrent.futures.Future[Any]) -> None:
+    def _collect_garbage(self) -> None:
+        """Writing goes on without it: it needs as much space again as the history has, which may not be there."""
+        if time.monotonic() < self._gc_not_before:
+            return
         try:
-            result = job()
+            if self._store.gc_is_due():
+                self._flush()
+                self._store.gc()
+                log.info("freed what nothing needs; the history has %.0f MB", self._store.size() / 1e6)
+        except StoreError as exc:
+            log.warning("garbage of the history is not collected now: %s", exc.message)
+            self._gc_not_before = time.monotonic() + GC_PAUSE_SECONDS
+
+    def _run_one(self, job: _Job) -> None:
+        try:
+            result = job.action()
         except BaseException as exc:  # noqa: BLE001 - it belongs to whoever asked
-            future.set_exception(exc)
+            job.future.set_exception(exc)
         else:
             self._persist(self._synchronise)
-            future.set_result(result)
+            job.future.set_result(result)
 
     def _persist(self, action: Callable[[], T]) -> T:
-        """Do it, and when the database is away do it again until it is back; the spool holds the rest meanwhile."""
+        """Do it, and when the database is away do it again until it is back; the spool holds the rest meanwhile.
+
+        A damaged database is waited for, too: somebody may restore it, or move it away.
+        """
         tries = 0
         while True:
             try:
                 if self._place is None or self._problem is not None:
                     self._open()
                 result = action()
-            except (StoreUnavailable, StoreBusy) as exc:
+            except (StoreUnavailable, StoreBusy, StoreDamaged) as exc:
                 if self._take_retry():
                     continue  # this attempt began before the reason was gone
+                if self._repair():
+                    raise _RestoredError from exc
                 self._fail_jobs(exc)
                 if self._stopping:
                     raise _GivenUpError from exc
@@ -253,7 +284,7 @@ class Writer(threading.Thread):
                 self._set_problem(exc)
                 with self._changed:
                     pause = RETRY_SECONDS[min(tries, len(RETRY_SECONDS) - 1)]
-                    self._changed.wait_for(lambda: self._stopping or self._is_retry_asked, pause)
+                    self._changed.wait_for(lambda: self._stopping or self._is_retry_asked or self._jobs, pause)
                     self._is_retry_asked = False
                 tries += 1
             else:
@@ -292,11 +323,31 @@ class Writer(threading.Thread):
         self._progress.error = problem.to_wire() if problem else None
         self._tell(at_once=True)
 
+    def _repair(self) -> bool:
+        """Run what was asked for to make the database usable again; whether one of these succeeded."""
+        done = False
+        for job in self._take_jobs(repairs=True):
+            try:
+                result = job.action()
+            except BaseException as exc:  # noqa: BLE001 - it belongs to whoever asked
+                job.future.set_exception(exc)
+            else:
+                done = True
+                self._synchronise()
+                self._set_problem(None)
+                job.future.set_result(result)
+        return done
+
     def _fail_jobs(self, exc: StoreError) -> None:
+        for job in self._take_jobs():
+            job.future.set_exception(exc)
+
+    def _take_jobs(self, *, repairs: bool = False) -> list[_Job]:
+        """All that wait, or those that repair."""
         with self._changed:
-            jobs, self._jobs = self._jobs, []
-        for _, future in jobs:
-            future.set_exception(exc)
+            taken = [job for job in self._jobs if job.repairs or not repairs]
+            self._jobs = [job for job in self._jobs if job not in taken]
+        return taken
 
     def _tell(self, *, at_once: bool = False) -> None:
         now = time.monotonic()
@@ -311,6 +362,16 @@ class Writer(threading.Thread):
             self._progress.damaged_bytes = self._reader.damaged_bytes
             self._progress.unknown_events = self._reader.unknown_events
         self._on_progress(self._progress)
+
+
+class _Job(NamedTuple):
+    action: Callable[[], Any]
+    future: concurrent.futures.Future[Any]
+    repairs: bool
+
+
+class _RestoredError(Exception):
+    """The database is another one now; what was about to be done to the old one is void."""
 
 
 class _GivenUpError(Exception):

@@ -1,0 +1,184 @@
+"""Damage, a full disk and garbage: what goes on, what is told, and the way back."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tundra_nb.errors import StoreDamaged, StoreUnavailable
+from tundra_nb.runtime.history.spool import segments
+from tundra_nb.types import Note
+
+from .test_service import ids, note, opened, until
+
+pytestmark = [pytest.mark.anyio, pytest.mark.part("doltlite")]
+
+
+def damage(path: Path) -> None:
+    """Flip 64 bytes in the middle."""
+    with path.open("r+b") as file:
+        file.seek(path.stat().st_size // 2)
+        bytes_there = file.read(64)
+        file.seek(-64, os.SEEK_CUR)
+        file.write(bytes(byte ^ 0xFF for byte in bytes_there))
+
+
+async def test_a_damaged_history_is_told_and_restore_brings_backup_and_spool_back(tmp_path: Path) -> None:
+    async with opened(tmp_path) as history:
+        history.append(*(note(n) for n in range(500)))
+        await history.call("backup", target=str(tmp_path / "backup.db"))
+        history.append(note(500))
+        assert await history.settled(5)
+    damage(tmp_path / "history.db")
+    async with opened(tmp_path) as history:
+        history.append(note(501))
+        with pytest.raises(StoreDamaged) as caught:
+            await ids(history)
+        assert "tundra restore" in caught.value.hint
+        assert "history.db" in (history.stats().error or "")
+        history.append(note(502))
+        with pytest.raises(StoreDamaged):
+            await history.call("commit", message="m", author="a <a@b>")
+        with pytest.raises(Exception, match="no-such-backup"):
+            await history.call("restore", source=str(tmp_path / "no-such-backup.db"))
+        await history.call("restore", source=str(tmp_path / "backup.db"))
+        assert await history.settled(5)
+        assert await ids(history) == list(range(503))
+        assert history.stats().error is None
+        assert history.stats().restarts == 0
+        await until(lambda: not history.stats().is_behind)
+        history.append(note(503))
+        assert (await ids(history))[-1] == 503
+        assert (tmp_path / "history.db.before-restore").exists()
+
+
+async def test_a_damaged_history_that_is_moved_away_is_begun_anew_without_a_restart(tmp_path: Path) -> None:
+    async with opened(tmp_path) as history:
+        history.append(note(1))
+    damage(tmp_path / "history.db")
+    async with opened(tmp_path) as history:
+        history.append(note(2))
+        with pytest.raises(StoreDamaged):
+            await ids(history)
+        (tmp_path / "history.db").rename(tmp_path / "damaged.db")
+        await until(lambda: history.stats().error is None, 15)
+        assert 2 in await ids(history)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    done = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(folder)], check=False, capture_output=True, text=True
+    )
+    if done.returncode:
+        pytest.skip(f"no small disk can be mounted: {done.stderr.strip()}")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def fill(folder: Path) -> Path:
+    """Leave not a byte."""
+    filler = folder / "filler"
+    with filler.open("ab", buffering=0) as file, contextlib.suppress(OSError):
+        while True:
+            file.write(b"x" * 4096)
+    return filler
+
+
+def long_note(n: int) -> Note:
+    return Note(note_id=n, at=n, author="a", subject="s", body=f"{n} " * 2000)
+
+
+async def test_a_full_disk_refuses_events_by_a_typed_error_and_goes_on_when_there_is_space(small_disk: Path) -> None:
+    async with opened(small_disk) as history:
+        history.append(note(0))
+        assert await ids(history) == [0]
+        filler = fill(small_disk)
+        count = 1
+        with contextlib.suppress(StoreUnavailable):
+            while count < 1000:  # what is left of the last page
+                history.append(long_note(count))
+                count += 1
+        with pytest.raises(StoreUnavailable) as caught:
+            history.append(long_note(count))
+        assert caught.value.reason == "disk_full"
+        filler.unlink()
+        history.append(long_note(count))
+        assert await history.settled(10)
+        assert await ids(history) == list(range(count + 1))
+        assert history.stats().restarts == 0
+
+
+async def test_a_disk_that_fills_under_the_database_keeps_events_waiting(small_disk: Path) -> None:
+    async with opened(small_disk) as history:
+        history.append(*(note(n) for n in range(10)))
+        assert await ids(history) == list(range(10))
+        history.append(*(long_note(n) for n in range(10, 40)))  # in the spool; the database has no room for them
+        filler = fill(small_disk)
+        await until(lambda: history.stats().error is not None or not history.stats().is_behind)
+        if history.stats().error is not None:
+            assert "no space left" in (history.stats().error or "")
+            assert (await ids(history))[:10] == list(range(10))  # reading goes on
+        filler.unlink()
+        await until(lambda: history.stats().error is None)
+        assert await history.settled(10)
+        assert await ids(history) == list(range(40))
+        assert segments(small_disk / "spool")
+
+
+COLLECTS = """
+import sys, threading
+from pathlib import Path
+from tundra_nb.runtime.history import loading
+loading.load()
+from tundra_nb.runtime.history import arrow, contract, doltlite, protocol, query, writer
+from tundra_nb.runtime.history.spool import Spool
+from tundra_nb.types import Note
+folder = Path(sys.argv[1])
+doltlite.GC_FROM_BYTES, doltlite.GC_MORE_BYTES = 1 << 20, 1 << 20
+runs = []
+plain = doltlite.DoltliteStore.gc
+def counted(self):
+    before = self.size()
+    plain(self)
+    runs.append((before, self.size()))
+doltlite.DoltliteStore.gc = counted
+spool = Spool(folder / "spool")
+spool.open()
+config = protocol.Config(engine="doltlite", spool=str(folder / "spool"), store=str(folder / "history.db"), owner="o",
+                         node=1, commit_rows=10_000, commit_seconds=60)
+store = doltlite.DoltliteStore(folder / "history.db")
+thread = writer.Writer(store, config, lambda _: None, print)
+thread.start()
+thread.wait_open(10)
+count = 0
+while len(runs) < 3 and count < 20_000:
+    for _ in range(20):
+        spool.append(Note(note_id=count, at=count, author="a", subject="s", body="b"))
+        count += 1
+    assert thread.wait_passed(spool.end, 10)
+frame = store.frame(query.FrameQuery(table="note"), contract.Stop())
+found = [row["note_id"] for row in arrow.rows(frame.batches)]
+assert found == list(range(count)), (len(found), count)
+assert store.check() == []
+thread.stop(); thread.join()
+assert len(runs) >= 3, (runs, count)
+assert all(after < before for before, after in runs), runs
+"""
+
+
+def test_garbage_is_collected_on_the_size_trigger_under_writes_and_no_row_is_lost(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", COLLECTS, str(tmp_path)], check=False, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
