@@ -41,7 +41,7 @@ async def test_a_damaged_history_is_told_and_restore_brings_backup_and_spool_bac
         with pytest.raises(StoreDamaged) as caught:
             await ids(history)
         assert "tundra restore" in caught.value.hint
-        assert "history.db" in (history.stats().error or "")
+        await until(lambda: "history.db" in (history.stats().error or ""))
         history.append(note(502))
         with pytest.raises(StoreDamaged):
             await history.call("commit", message="m", author="a <a@b>")
