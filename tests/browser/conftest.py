@@ -192,7 +192,7 @@ class Jupyter:
         Path(self.env["TUNDRA_CONFIG"]).write_text(toml)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # not longer: while it lasts its event loop runs in this thread, and no other can
 def chromium() -> Iterator[Browser]:
     expect.set_options(timeout=SECONDS * 1000)
     path = next(filter(None, map(shutil.which, CHROMIUM)))
