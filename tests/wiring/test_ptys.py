@@ -29,7 +29,7 @@ from tundra_nb.testing.scripted_provider import scripted_process
 
 pytestmark = pytest.mark.part("doltlite")
 
-IDLE_SECONDS = 1.5
+IDLE_SECONDS = 5.0
 CAPACITY = 8
 COLUMNS = ["pty_id", "at", "command", "state", "pid", "exit_code", "exit_signal", "bytes_out", "seconds"]
 CANARIES = {
