@@ -122,10 +122,25 @@ def test_nothing_is_touched_when_the_record_is_of_another_world(
 
 
 def test_a_reused_pid_is_not_mistaken_for_a_leader() -> None:
-    own = processes.look(os.getpid())
-    assert own is not None
-    session = record.RecordedSession(pid=own.session, start=-1, command="x", at_us=0)
-    assert record.strays(msgspec.structs.replace(record.describe("none", {"a": session}), daemon=2**22 + 1)) == []
+    child = subprocess.Popen(["sleep", "4711"], start_new_session=True)
+    try:
+        session = record.RecordedSession(pid=child.pid, start=-1, command="x", at_us=0)
+        assert strays_of(session) == []
+        process = processes.look(child.pid)
+        assert process is not None
+        assert [stray.pid for stray in strays_of(msgspec.structs.replace(session, start=process.start))] == [child.pid]
+    finally:
+        child.kill()
+        child.wait()
+
+
+def test_no_recorded_session_stands_for_the_processes_without_one() -> None:
+    assert strays_of(record.RecordedSession(pid=0, start=0, command="x", at_us=0)) == []
+
+
+def strays_of(session: record.RecordedSession) -> list[record.Stray]:
+    dead = 2**22 + 1
+    return record.strays(msgspec.structs.replace(record.describe("none", {"a": session}), daemon=dead))
 
 
 def test_a_signal_never_hits_a_process_that_started_later() -> None:

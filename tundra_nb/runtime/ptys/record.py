@@ -100,6 +100,8 @@ def strays(record: Record) -> list[Stray]:
     # A leader's number is trusted as session id only while nobody else has it.
     trusted: dict[int, str] = {}
     for pty_id, session in record.sessions.items():
+        if session.pid <= 1:  # 0 is the session of every kernel thread
+            continue
         leader = processes.look(session.pid)
         if leader is None or leader.start == session.start:
             trusted[session.pid] = pty_id
