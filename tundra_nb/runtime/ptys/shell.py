@@ -131,7 +131,8 @@ class Shell:
     async def run(self, cell: str, timeout: float | None = None) -> AsyncGenerator[bytes | CellEnd, None]:  # noqa: ASYNC109
         """Run a cell: pieces of output as they come, then exactly one `CellEnd`.
 
-        Closing the generator lets the cell go on; the next one waits for it.
+        Closing the generator lets the cell go on; the next one waits for it. A cell reads what is typed while it runs:
+        what was typed before is dropped.
 
         Raises:
             Timeout: after `timeout` seconds it was interrupted, with more and more force, and has ended by now.
@@ -147,8 +148,10 @@ class Shell:
         word = secrets.token_hex(8)
         done = self._done = asyncio.Event()
         self._is_late = self._is_over = False
-        with contextlib.suppress(termios.error):  # a program of the last cell may have left the terminal raw
+        with contextlib.suppress(termios.error):
+            # A program of the last cell may have left the terminal raw, or lines that nobody read.
             termios.tcsetattr(self.pty.master, termios.TCSANOW, self._modes)
+            termios.tcflush(self.pty.master, termios.TCOFLUSH)
         message = f"{word}\0{cell}\0{word}\0".encode(errors="surrogateescape")
         self._send_soon(message)
         self._word = word
