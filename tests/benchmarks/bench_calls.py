@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import importlib.util
 import os
 import statistics
@@ -250,6 +251,7 @@ async def failover() -> Table:
 
 def main() -> None:
     """Measure and print."""
+    gc.freeze()  # as the daemon does once it is ready
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         for part in (compare, from_a_client, slow_upstream, failover):
             print(runner.run(part()), end="\n\n", flush=True)

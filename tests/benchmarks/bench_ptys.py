@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import os
 import pty as stdlib_pty
 import statistics
@@ -325,6 +326,7 @@ async def measure(table: Rows) -> None:
 
 def main() -> None:
     processes.become_subreaper()
+    gc.freeze()  # as the daemon does once it is ready
     table = Rows("Terminals (ours / peer; for a goal: ours / goal)")
     uvloop.run(measure(table))
     print(table)

@@ -15,6 +15,7 @@ import asyncio
 import contextlib
 import dataclasses
 import faulthandler
+import gc
 import importlib
 import json
 import logging
@@ -218,6 +219,7 @@ async def _live(start: Start, listener: socket.socket, lock: Lock, open_app: App
         ready = life.info.in_state("ready")
 
         def announce() -> None:
+            gc.freeze()  # modules and tables live as long as the daemon: going through them would hold up every call
             connection.write(paths.connection_file, ready)
             lock.write(ready)
             _log.info("ready in %.0f ms at %s", life.uptime * 1000, paths.socket)
