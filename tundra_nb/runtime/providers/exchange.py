@@ -62,11 +62,14 @@ class Exchange:
         self._response: httpx.Response | None = None
         self._chunks: AsyncIterator[bytes] | None = None
 
-    async def send(self, method: str, url: httpx.URL, head: httpx.Headers, body: bytes) -> int:
-        """Send, read the head of the answer into `seen`, and return its status."""
+    async def send(self, method: str, url: httpx.URL, head: list[tuple[bytes, bytes]], body: bytes) -> int:
+        """Send, read the head of the answer into `seen`, and return its status. `head` names the host."""
         line, seen = self._line, self.seen
         limits = {"connect": line.deadlines.connect_seconds, "read": self._idle, "write": self._idle, "pool": None}
-        request = httpx.Request(method, url, headers=head, content=body or None, extensions={"timeout": limits})
+        # A stream, framed here: from `content` httpx would make the same request at eight times the cost.
+        framed = [*head, (b"content-length", b"%d" % len(body))] if body else head
+        stream = httpx.ByteStream(body)
+        request = httpx.Request(method, url, headers=framed, stream=stream, extensions={"timeout": limits})
         seen.sent_at = line.monotonic()
         try:
             async with asyncio.timeout_at(self._until):

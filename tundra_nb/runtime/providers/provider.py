@@ -322,4 +322,5 @@ class _Prepared:
         self.target = target
         self.url = httpx.URL(wire.url)
         # `identity`: a compressed stream would be held back for its compressor
-        self.headers = httpx.Headers([*wire.headers, ("accept-encoding", "identity")])
+        head = httpx.Headers([*wire.headers, ("accept-encoding", "identity"), ("host", self.url.netloc.decode())])
+        self.headers = head.raw

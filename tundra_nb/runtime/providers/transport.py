@@ -106,8 +106,7 @@ class Transport(httpx.AsyncBaseTransport):
         url = request.url
         body = await request.aread()
         limits = request.extensions.get("timeout") or {}
-        encoding = request.headers.encoding
-        headers = CIMultiDict((name.decode(encoding), value.decode(encoding)) for name, value in request.headers.raw)
+        headers = CIMultiDict(_decoded(request.headers))
         proxy = self._proxies.find(url.scheme, url.host, url.port)
         tunnel_headers: dict[str, str] | None = None
         if proxy is not None and proxy.authorization is not None:
@@ -244,6 +243,15 @@ def native_class(foreign: type[BaseException]) -> type[httpx.TransportError]:
         if issubclass(foreign, classes):
             return native
     raise LookupError(f"{foreign.__name__} is no transport failure")
+
+
+def _decoded(headers: httpx.Headers) -> list[tuple[str, str]]:
+    raw = headers.raw
+    try:
+        return [(name.decode("ascii"), value.decode("ascii")) for name, value in raw]
+    except UnicodeDecodeError:
+        encoding = headers.encoding
+        return [(name.decode(encoding), value.decode(encoding)) for name, value in raw]
 
 
 def _translated(exc: Exception, request: httpx.Request) -> httpx.TransportError:

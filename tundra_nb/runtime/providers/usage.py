@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from tundra_nb.types import Usage
@@ -55,7 +54,7 @@ def cost_told(raw: Any) -> float | None:
 
 
 def _count(raw: Any, name: str) -> int | None:
-    value = raw.get(name) if isinstance(raw, Mapping) else None
+    value = raw.get(name) if isinstance(raw, dict) else None
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1 << 53:
         return None
     return int(value)
