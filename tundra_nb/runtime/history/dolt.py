@@ -14,23 +14,18 @@ import contextlib
 import datetime as dt
 import logging
 import re
-import socket
 from collections.abc import Generator, Iterator, Sequence
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 import pyarrow as pa
 import pymysql
-import pymysql.converters
 import pymysql.cursors
 
 from tundra_nb.errors import (
-    QueryRefused,
     RefNotFound,
     StoreBusy,
     StoreDamaged,
-    StoreError,
     StoreUnavailable,
-    TundraError,
     UsageError,
 )
 from tundra_nb.types import KEY_OF, TABLES
@@ -50,6 +45,7 @@ from .contract import (
     TableInfo,
     TableStat,
 )
+from .endpoint import Connection, Endpoint, drop, run
 from .migrations import migrate
 from .protocol import Config
 from .query import FrameQuery, condition, nearest
@@ -62,12 +58,10 @@ from .rules import (
     known_table,
     nothing,
     pieces,
-    ref_problem,
     refuse_newer,
     refuse_revert_of_events,
     remote_url,
     split_rows,
-    sql_problem,
     summary,
     valid_name,
     with_rows,
@@ -76,21 +70,13 @@ from .spool import Place
 
 log = logging.getLogger("tundra.history")
 
-CONNECT_SECONDS = 5
 MIGRATION_SECONDS = 30
 """Longest wait for another daemon's migration."""
 REVERTING = "tundra_reverting"
 """The branch on which a revert is made."""
 NO_SUCH_TABLE = 1146
-NO_SUCH_FUNCTION = 1305
-_LOST = {0, 2006, 2013, 2014, 2055}
-_REFUSED = {2002, 2003}
-_DENIED = {1044, 1045, 1142, 1698}
-_READ_ONLY = {1290, 1792, 1836}
 _BAD_ROW = (pymysql.err.DataError, pymysql.err.IntegrityError)
 _EPOCH = dt.datetime(1970, 1, 1)  # noqa: DTZ001 - the server's times are UTC without saying so
-
-Connection: TypeAlias = "pymysql.connections.Connection[pymysql.cursors.Cursor]"
 
 
 class DoltStore:
@@ -100,6 +86,8 @@ class DoltStore:
 
     def __init__(self, config: Config) -> None:
         self._config = config
+        self._endpoint = endpoint = Endpoint(config)
+        self._connect, self._seam = endpoint.connect, endpoint.seam
         self._owner = config.owner
         self._node = 0
         self._inserts = {table: schema.dolt_insert(table) for table in TABLES}
@@ -113,15 +101,15 @@ class DoltStore:
 
     def create(self) -> None:
         with self._seam(), contextlib.closing(self._connect("")) as db:
-            self._refuse_others(db)
-            _run(db, f"CREATE DATABASE IF NOT EXISTS `{self._config.database}`")
+            self._endpoint.refuse_others(db)
+            run(db, f"CREATE DATABASE IF NOT EXISTS `{self._config.database}`")
 
     def open(self, owner: str, node: int) -> int:
         self._owner, self._node = owner, node
         with self._seam():
             self._writer = writer = self._connect(self._config.database)
             try:
-                self._refuse_others(writer)
+                self._endpoint.refuse_others(writer)
                 self._create_or_check(writer)
                 with self._alone(writer):
                     migrate(self)
@@ -139,7 +127,7 @@ class DoltStore:
 
     def place(self) -> Place:
         with self._seam():
-            rows = _run(self._db, "SELECT segment, position FROM spool_place WHERE owner = %s", self._owner)
+            rows = run(self._db, "SELECT segment, position FROM spool_place WHERE owner = %s", self._owner)
             return Place(*rows[0])
 
     def write(self, rows: Rows, place: Place) -> int:
@@ -191,7 +179,7 @@ class DoltStore:
         """With no message, it says what changed."""
         counted, rows = summary(_stat(self._db, "HEAD", WORKING, tables))
         for table in tables:
-            _run(self._db, "CALL DOLT_ADD(%s)", table)
+            run(self._db, "CALL DOLT_ADD(%s)", table)
         text = "CALL DOLT_COMMIT('-m', %s, '--author', %s, '--allow-empty')"
         return self._one(text, with_rows(message or counted, rows), author)
 
@@ -222,14 +210,14 @@ class DoltStore:
             db.commit()
             count = sum(len(some) for some in rows.values())
             text = "CALL DOLT_COMMIT('-am', %s, '--author', %s, '--allow-empty')"
-            return str(_run(db, text, with_rows(message, count), author)[0][0])
+            return str(run(db, text, with_rows(message, count), author)[0][0])
 
     def change(self, branch: str, statements: Sequence[str], message: str) -> None:
         """See `migrations.Migratable`."""
         with self._seam(), contextlib.closing(self._connect(f"{self._config.database}/{branch}")) as db:
             for statement in statements:
-                _run(db, statement)
-            _run(db, "CALL DOLT_COMMIT('-Am', %s, '--author', %s)", message, schema.AUTHOR)
+                run(db, statement)
+            run(db, "CALL DOLT_COMMIT('-Am', %s, '--author', %s)", message, schema.AUTHOR)
 
     def schema_version(self) -> int:
         """See `migrations.Migratable`."""
@@ -245,13 +233,13 @@ class DoltStore:
             try:
                 db.begin()
                 text = "CALL DOLT_MERGE(%s, '--no-ff', '-m', %s, '--author', %s)"
-                if _run(db, text, branch, message, author)[0][2]:
+                if run(db, text, branch, message, author)[0][2]:
                     conflicts = self._conflicts()
                     if strategy is None:
                         return Merge(None, conflicts)
                     for table in {conflict["table"] for conflict in conflicts}:
-                        _run(db, "CALL DOLT_CONFLICTS_RESOLVE(%s, %s)", f"--{strategy}", table)
-                    _run(db, "CALL DOLT_COMMIT('-Am', %s, '--author', %s)", message, author)
+                        run(db, "CALL DOLT_CONFLICTS_RESOLVE(%s, %s)", f"--{strategy}", table)
+                    run(db, "CALL DOLT_COMMIT('-Am', %s, '--author', %s)", message, author)
                 db.commit()
             finally:
                 db.rollback()
@@ -260,7 +248,7 @@ class DoltStore:
 
     def _conflicts(self) -> list[dict[str, Any]]:
         found = []
-        for (table,) in _run(self._db, "SELECT `table` FROM dolt_conflicts"):
+        for (table,) in run(self._db, "SELECT `table` FROM dolt_conflicts"):
             with self._db.cursor(pymysql.cursors.DictCursor) as cursor:
                 cursor.execute(f"SELECT * FROM dolt_conflicts_{known_table(table)}")  # noqa: S608 - checked name
                 found += [conflict(table, row) for row in cursor.fetchall()]
@@ -270,12 +258,12 @@ class DoltStore:
         commit = self.resolve(ref)
         with self._seam():
             self.commit_events()
-            rows = _run(self._db, "SELECT table_name FROM dolt_diff WHERE commit_hash = %s", commit)
+            rows = run(self._db, "SELECT table_name FROM dolt_diff WHERE commit_hash = %s", commit)
             refuse_revert_of_events(ref, {row[0] for row in rows})
             # A revert refuses to run beside the uncommitted `spool_place`, a merge does not: so it is made on a branch.
             self._one("CALL DOLT_BRANCH('-f', %s, 'HEAD')", REVERTING)
             with contextlib.closing(self._connect(f"{self._config.database}/{REVERTING}")) as db:
-                _run(db, "CALL DOLT_REVERT(%s, '--author', %s)", commit, author)
+                run(db, "CALL DOLT_REVERT(%s, '--author', %s)", commit, author)
             self._one("CALL DOLT_MERGE(%s)", REVERTING)
             self._one("CALL DOLT_BRANCH('-D', %s)", REVERTING)
             return self._one("SELECT DOLT_HASHOF('HEAD')")
@@ -295,7 +283,7 @@ class DoltStore:
             return self._one("SELECT DOLT_HASHOF('HEAD')")
 
     def clone(self, remote: str, into: str) -> None:
-        if (into,) in _run(self._db, "SHOW DATABASES"):
+        if (into,) in run(self._db, "SHOW DATABASES"):
             raise UsageError(problem=f"database {into} exists already", field="into", remedy="Choose another name.")
         with self._seam(remote):
             self._one("CALL DOLT_CLONE(%s, %s)", remote_url(remote), into)
@@ -332,23 +320,23 @@ class DoltStore:
         exists, truncated = True, False
         try:
             with self._seam(stop=stop):
-                _run(db, "START TRANSACTION READ ONLY")  # one snapshot for all pieces
+                run(db, "START TRANSACTION READ ONLY")  # one snapshot for all pieces
                 try:
-                    _run(db, f"SELECT 1 FROM {source} LIMIT 1")  # noqa: S608 - names of ours, a checked hash
+                    run(db, f"SELECT 1 FROM {source} LIMIT 1")  # noqa: S608 - names of ours, a checked hash
                 except pymysql.err.ProgrammingError as exc:
                     if exc.args[0] != NO_SUCH_TABLE:
                         raise
                     exists = False
                 if exists and query.limit is not None:
                     count = f"SELECT count(*) FROM (SELECT 1 FROM {source} WHERE {where} LIMIT %s) AS some"  # noqa: S608
-                    truncated = _run(db, count, *values, query.limit + 1)[0][0] > query.limit
+                    truncated = run(db, count, *values, query.limit + 1)[0][0] > query.limit
         except BaseException:
             db.close()
             raise
 
         def fetch(text: str, given: Sequence[Any]) -> Sequence[Any]:
             with self._seam(stop=stop):
-                return _run(db, text, *given)[0]
+                return run(db, text, *given)[0]
 
         made = arrow.builders(made_schema, table)
         parts = pieces(fetch, query, made, stop, source=source, array="json_arrayagg", comma=", ", placeholder="%s")
@@ -370,7 +358,7 @@ class DoltStore:
                     yield pa.record_batch(arrays, schema=made_schema)
         finally:
             stop.set_hook(None)
-            _drop(db)
+            drop(db)
 
     def sql(self, text: str, at: str | None, limit: int | None, stop: Stop) -> Frame:
         statement = sql_guard.checked(text, sql_guard.DOLT)
@@ -381,8 +369,8 @@ class DoltStore:
         db = self._reader(stop, database, as_reader=True, as_text=is_plan)
         try:
             with self._seam(stop=stop, is_sql=True):
-                _run(db, "SET SESSION sql_select_limit = %s", most + 1)
-                _run(db, "START TRANSACTION READ ONLY")
+                run(db, "SET SESSION sql_select_limit = %s", most + 1)
+                run(db, "START TRANSACTION READ ONLY")
                 cursor = db.cursor(pymysql.cursors.SSCursor)
                 cursor.execute(statement)
                 rows = arrow.LooseRows([entry[0] for entry in cursor.description])
@@ -395,7 +383,7 @@ class DoltStore:
                     truncated = truncated or rows.bytes > SQL_BYTES
         finally:
             stop.set_hook(None)
-            _drop(db)
+            drop(db)
         made_schema, batches = rows.result()
         return Frame(made_schema, (batch for batch in batches), {"commit": at, "truncated": truncated})
 
@@ -404,7 +392,7 @@ class DoltStore:
             if isinstance(ref, int):
                 moment = _EPOCH + dt.timedelta(microseconds=ref)
                 text = "SELECT commit_hash FROM dolt_log WHERE date <= %s ORDER BY date DESC LIMIT 1"
-                rows = _run(db, text, moment.isoformat(" "))
+                rows = run(db, text, moment.isoformat(" "))
                 if not rows:
                     raise RefNotFound(ref=f"{moment:%Y-%m-%dT%H:%M:%SZ}")
                 return str(rows[0][0])
@@ -412,9 +400,9 @@ class DoltStore:
                 return ref
             if REF.fullmatch(ref):
                 with contextlib.suppress(pymysql.err.OperationalError):
-                    return str(_run(db, "SELECT DOLT_HASHOF(%s)", ref)[0][0])
+                    return str(run(db, "SELECT DOLT_HASHOF(%s)", ref)[0][0])
                 if HASH_START.fullmatch(ref):
-                    rows = _run(db, "SELECT commit_hash FROM dolt_log WHERE commit_hash LIKE %s", ref + "%")
+                    rows = run(db, "SELECT commit_hash FROM dolt_log WHERE commit_hash LIKE %s", ref + "%")
                     if len(rows) == 1:
                         return str(rows[0][0])
         raise RefNotFound(ref=ref, nearest=nearest(ref, [*(known.name for known in self.refs()), "HEAD", schema.MAIN]))
@@ -423,7 +411,7 @@ class DoltStore:
         start = self.resolve(ref)
         with self._seam(), contextlib.closing(self._reader()) as db:
             text = "SELECT commit_hash, date, committer, message FROM dolt_log(%s) LIMIT %s"
-            rows = _run(db, text, start, 1 << 40 if limit is None else limit)
+            rows = run(db, text, start, 1 << 40 if limit is None else limit)
         return [
             Commit(row[0], (row[1] - _EPOCH) // dt.timedelta(microseconds=1), row[2], *split_rows(row[3]))
             for row in rows
@@ -462,25 +450,25 @@ class DoltStore:
         changes.check_table(table)
         log = {commit.commit: commit for commit in self.log()}
         with self._seam(stop=stop), contextlib.closing(self._reader(stop)) as db:
-            head = str(_run(db, "SELECT DOLT_HASHOF('HEAD')")[0][0])
-            ancestors = _run(db, "SELECT commit_hash, parent_hash, parent_index FROM dolt_commit_ancestors")
+            head = str(run(db, "SELECT DOLT_HASHOF('HEAD')")[0][0])
+            ancestors = run(db, "SELECT commit_hash, parent_hash, parent_index FROM dolt_commit_ancestors")
             steps = changes.first_parents(head, ancestors)
-            touched = {row[0] for row in _run(db, "SELECT commit_hash FROM dolt_diff WHERE table_name = %s", table)}
+            touched = {row[0] for row in run(db, "SELECT commit_hash FROM dolt_diff WHERE table_name = %s", table)}
             text = f"SELECT {changes.diff_columns(table)} FROM dolt_diff(%s, %s, %s)"  # noqa: S608 - checked name
             return changes.row_history(
-                table, key, steps, touched, log, lambda before, after: _run(db, text, before, after, table)
+                table, key, steps, touched, log, lambda before, after: run(db, text, before, after, table)
             )
 
     def tables(self) -> list[TableInfo]:
         with self._seam(), contextlib.closing(self._reader()) as db:
             changed = _changed(db)
-            counts = {table: _run(db, f"SELECT count(*) FROM {table}")[0][0] for table in TABLES}  # noqa: S608
+            counts = {table: run(db, f"SELECT count(*) FROM {table}")[0][0] for table in TABLES}  # noqa: S608
             return [TableInfo(table, count, table in changed) for table, count in counts.items()]
 
     def refs(self) -> list[RefInfo]:
         with self._seam(), contextlib.closing(self._reader()) as db:
-            branches = _run(db, "SELECT name, hash FROM dolt_branches ORDER BY name")
-            tags = _run(db, "SELECT tag_name, tag_hash FROM dolt_tags ORDER BY tag_name")
+            branches = run(db, "SELECT name, hash FROM dolt_branches ORDER BY name")
+            tags = run(db, "SELECT tag_name, tag_hash FROM dolt_tags ORDER BY tag_name")
         return [RefInfo(n, "branch", h) for n, h in branches] + [RefInfo(n, "tag", h) for n, h in tags]
 
     def check(self) -> list[str]:
@@ -489,7 +477,7 @@ class DoltStore:
         with self._seam(), contextlib.closing(self._reader()) as db:
             for text in ("SELECT count(*) FROM dolt_diff", *(f"SELECT max({KEY_OF[t]}) FROM {t}" for t in TABLES)):  # noqa: S608
                 try:
-                    _run(db, text)
+                    run(db, text)
                 except (pymysql.err.ProgrammingError, pymysql.err.InternalError) as exc:
                     problems.append(str(exc.args[-1]))
         return problems
@@ -503,23 +491,8 @@ class DoltStore:
         return self._writer
 
     def _one(self, text: str, *values: Any) -> str:
-        rows = _run(self._db, text, *values)
+        rows = run(self._db, text, *values)
         return str(rows[0][0]) if rows else ""
-
-    def _connect(self, database: str, *, as_reader: bool = False, as_text: bool = False) -> Connection:
-        config = self._config
-        is_other = as_reader and bool(config.reader_user)
-        return pymysql.connect(
-            host=config.host,
-            port=config.port,
-            user=config.reader_user if is_other else config.user,
-            password=config.reader_password if is_other else config.password,
-            database=database or None,
-            charset="utf8mb4",
-            autocommit=True,
-            connect_timeout=CONNECT_SECONDS,
-            conv=dict(pymysql.converters.encoders) if as_text else None,  # type: ignore[arg-type]  # no decoders
-        )
 
     def connect_to(self, branch: str) -> Connection:
         """A connection of its own to a branch, for work that is no method of the contract; the caller closes it."""
@@ -528,20 +501,9 @@ class DoltStore:
     def _reader(
         self, stop: Stop | None = None, database: str = "", *, as_reader: bool = False, as_text: bool = False
     ) -> Connection:
-        """A connection for one request, whose query is killed when `stop` is due."""
+        """A connection for one request, whose query is broken off when `stop` is due."""
         with self._seam():
-            db = self._connect(database or self._config.database, as_reader=as_reader, as_text=as_text)
-        if stop is not None:
-            number: int = db.thread_id()  # type: ignore[no-untyped-call]
-            stop.set_hook(lambda: self._kill(number, as_reader=as_reader))
-        return db
-
-    def _kill(self, number: int, *, as_reader: bool) -> None:
-        with (
-            contextlib.suppress(pymysql.MySQLError, OSError),
-            contextlib.closing(self._connect(self._config.database, as_reader=as_reader)) as db,
-        ):
-            _run(db, "KILL QUERY %s", number)
+            return self._connect(database or self._config.database, stop, as_reader=as_reader, as_text=as_text)
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[pymysql.cursors.Cursor]:
@@ -556,35 +518,8 @@ class DoltStore:
                 db.rollback()
             raise
 
-    def _refuse_others(self, db: Connection) -> None:
-        try:
-            _run(db, "SELECT dolt_version()")
-        except pymysql.MySQLError as exc:
-            if exc.args[0] != NO_SUCH_FUNCTION:
-                raise
-            greeting = str(db.get_server_info())  # type: ignore[no-untyped-call]
-            raise self._not_dolt(server_name(greeting)) from exc
-
-    def _other_server(self) -> StoreUnavailable | None:
-        """What is wrong when the server lets us in and is not Dolt at all."""
-        try:
-            with contextlib.closing(self._connect("")) as db:
-                self._refuse_others(db)
-        except StoreUnavailable as error:
-            return error
-        except (pymysql.MySQLError, OSError):
-            return None  # the first error tells more
-        return None
-
-    def _not_dolt(self, name: str) -> StoreUnavailable:
-        return StoreUnavailable(
-            problem=f"{self._config.host}:{self._config.port} is {name}, not Dolt",
-            remedy="Point `store.port` at Dolt's server (ours is 3307), or start one with `tundra dolt start`.",
-            kind="not_dolt",
-        )
-
     def _create_or_check(self, db: Connection) -> None:
-        there = {row[0] for row in _run(db, "SHOW TABLES")}
+        there = {row[0] for row in run(db, "SHOW TABLES")}
         if "meta" not in there:
             if there - {"spool_place"} - set(TABLES):
                 raise StoreDamaged(
@@ -593,10 +528,10 @@ class DoltStore:
                     kind="foreign",
                 )
             for statement in schema.dolt_ddl():
-                _run(db, re.sub("^CREATE TABLE ", "CREATE TABLE IF NOT EXISTS ", statement))
-            _run(db, "CALL DOLT_COMMIT('-Am', 'Create the history', '--author', %s)", schema.AUTHOR)
+                run(db, re.sub("^CREATE TABLE ", "CREATE TABLE IF NOT EXISTS ", statement))
+            run(db, "CALL DOLT_COMMIT('-Am', 'Create the history', '--author', %s)", schema.AUTHOR)
         refuse_newer(_schema_version(db))
-        _run(db, schema.LOCAL_DDL)
+        run(db, schema.LOCAL_DDL)
 
     @contextlib.contextmanager
     def _alone(self, db: Connection) -> Iterator[None]:
@@ -605,29 +540,29 @@ class DoltStore:
             yield
             return
         name = f"tundra_migrating_{self._config.database}"[:64]
-        if _run(db, "SELECT GET_LOCK(%s, %s)", name, MIGRATION_SECONDS) != ((1,),):
+        if run(db, "SELECT GET_LOCK(%s, %s)", name, MIGRATION_SECONDS) != ((1,),):
             raise StoreBusy(problem="another daemon migrates the history", kind="migration")
         try:
             yield
         finally:
             with contextlib.suppress(pymysql.MySQLError, OSError):  # a lost connection has let go of it already
-                _run(db, "SELECT RELEASE_LOCK(%s)", name)
+                run(db, "SELECT RELEASE_LOCK(%s)", name)
 
     @staticmethod
     def _was_interrupted(db: Connection) -> bool:
-        return bool(_run(db, "SELECT 1 FROM dolt_branches WHERE name = %s", migrations.BRANCH))
+        return bool(run(db, "SELECT 1 FROM dolt_branches WHERE name = %s", migrations.BRANCH))
 
     def _claim(self, db: Connection, node: int) -> int:
-        mine = _run(db, "SELECT node FROM spool_place WHERE owner = %s", self._owner)
+        mine = run(db, "SELECT node FROM spool_place WHERE owner = %s", self._owner)
         if not mine:
-            taken = {row[0] for row in _run(db, "SELECT node FROM spool_place")}
+            taken = {row[0] for row in run(db, "SELECT node FROM spool_place")}
             mine = ((free_node(node, taken),),)
-            _run(db, "INSERT INTO spool_place VALUES (%s, %s, 0, 0, 0)", self._owner, mine[0][0])
+            run(db, "INSERT INTO spool_place VALUES (%s, %s, 0, 0, 0)", self._owner, mine[0][0])
         return int(mine[0][0])
 
     def _remote(self, remote: str) -> str:
         url = remote_url(remote)
-        known = {row[1]: row[0] for row in _run(self._db, "SELECT name, url FROM dolt_remotes")}
+        known = {row[1]: row[0] for row in run(self._db, "SELECT name, url FROM dolt_remotes")}
         if remote in known.values():
             return remote
         if url not in known:
@@ -635,106 +570,18 @@ class DoltStore:
             self._one("CALL DOLT_REMOTE('add', %s, %s)", known[url], url)
         return str(known[url])
 
-    @contextlib.contextmanager
-    def _seam(self, name: str = "", *, stop: Stop | None = None, is_sql: bool = False) -> Iterator[None]:
-        """Where the driver's and the server's errors become ours."""
-        try:
-            yield
-        except TundraError:
-            raise
-        except (pymysql.MySQLError, OSError) as exc:
-            raise self._translated(exc, name, stop, is_sql) from exc
-
-    def _translated(self, exc: Exception, name: str, stop: Stop | None, is_sql: bool) -> TundraError:
-        number = exc.args[0] if exc.args and isinstance(exc.args[0], int) else 0
-        text = str(exc.args[-1]) if exc.args else str(exc)
-        if stop is not None and stop.is_due:
-            return stop.error()
-        known = self._connection_problem(number, text)
-        if known is not None:
-            return known
-        if is_sql:
-            return QueryRefused(problem=sql_problem(text))
-        if number == 1213:
-            return StoreBusy(problem=f"another client changed the same rows: {text}", kind="conflict")
-        if name:
-            return ref_problem(text, name)
-        return StoreError(problem=f"Dolt refused: {text} ({number})")
-
-    def _connection_problem(self, number: int, text: str) -> StoreUnavailable | None:
-        where = f"{self._config.host}:{self._config.port}"
-        if number in _REFUSED:
-            return StoreUnavailable(
-                problem=f"no server answers at {where}",
-                remedy="`tundra dolt start` runs one; or correct `store.host` and `store.port`.",
-                kind="refused",
-            )
-        if number in _DENIED:
-            name = server_name(_greeting(self._config.host, self._config.port))
-            if name != "MySQL":  # Dolt greets as MySQL does: then it may be Dolt, and the login is what is wrong
-                return self._not_dolt(name)
-            return StoreUnavailable(
-                problem=f"{where} does not let user {self._config.user!r} in: {text}",
-                remedy="Correct `store.user`, and the password in the variable that `store.password_env` names.",
-                kind="access",
-            )
-        if number == 1049:
-            return self._other_server() or StoreUnavailable(
-                problem=f"{where} has no database {self._config.database!r}",
-                remedy="`tundra versions create` makes it; or correct `store.database`.",
-                kind="unknown_database",
-            )
-        if number in _READ_ONLY or "read only" in text.lower() or "read-only" in text.lower():
-            return StoreUnavailable(
-                problem=f"{where} takes no writes: {text}",
-                remedy="Point the store at the primary, or end the server's read-only mode.",
-                kind="read_only",
-            )
-        if number in _LOST:
-            return StoreUnavailable(problem=f"the connection to {where} was lost: {text}", kind="lost")
-        return None
-
-
-def server_name(greeting: str) -> str:
-    """Which program greets so: MariaDB says its name, MySQL and Dolt do not."""
-    name: Literal["MariaDB", "MySQL"] = "MariaDB" if "mariadb" in greeting.lower() else "MySQL"
-    return name
-
-
-def _greeting(host: str, port: int) -> str:
-    """The version that a server names before any login."""
-    try:
-        with socket.create_connection((host, port), CONNECT_SECONDS) as sock:
-            sock.settimeout(CONNECT_SECONDS)
-            packet = sock.recv(256)
-    except OSError:
-        return ""
-    return packet[5:].split(b"\0", 1)[0].decode("ascii", "replace")
-
-
-def _run(db: Connection, text: str, *values: Any) -> tuple[tuple[Any, ...], ...]:
-    with db.cursor() as cursor:
-        cursor.execute(text, values or None)
-        return tuple(cursor.fetchall())
-
 
 def _schema_version(db: Connection) -> int:
-    return int(_run(db, "SELECT content FROM meta WHERE name = 'schema_version'")[0][0])
-
-
-def _drop(db: Connection) -> None:
-    """Close without reading what is left of a result, as a graceful close would."""
-    with contextlib.suppress(pymysql.MySQLError, OSError):
-        db._force_close()  # type: ignore[attr-defined]  # noqa: SLF001 - the driver offers no other way
+    return int(run(db, "SELECT content FROM meta WHERE name = 'schema_version'")[0][0])
 
 
 def _changed(db: Connection) -> list[str]:
-    there = {row[0] for row in _run(db, "SELECT table_name FROM dolt_status")}
+    there = {row[0] for row in run(db, "SELECT table_name FROM dolt_status")}
     return [table for table in TABLES if table in there]
 
 
 def _stat(db: Connection, before: str, after: str, tables: Any) -> list[TableStat]:
     names = "table_name, rows_added, rows_deleted, rows_modified, old_row_count, new_row_count"
-    rows = _run(db, f"SELECT {names} FROM dolt_diff_stat(%s, %s)", before, after)  # noqa: S608 - a constant
+    rows = run(db, f"SELECT {names} FROM dolt_diff_stat(%s, %s)", before, after)  # noqa: S608 - a constant
     found = {row[0]: TableStat(*row) for row in rows}
     return [found[table] for table in tables if table in found]

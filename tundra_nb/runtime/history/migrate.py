@@ -28,7 +28,8 @@ from .spool import identity
 if TYPE_CHECKING:
     import sqlite3
 
-    from .dolt import Connection, DoltStore
+    from .dolt import DoltStore
+    from .endpoint import Connection
 
 ROWS = 1000
 """In one statement."""

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
-from tundra_nb.errors import ConfigError, StoreBusy, StoreDamaged, StoreError, StoreUnavailable, TundraError
+from tundra_nb.errors import ConfigError, StoreError, StoreUnavailable, TundraError
 from tundra_nb.types import TABLE_OF, Event
 
 from . import schema
@@ -271,7 +271,7 @@ class Writer(threading.Thread):
                 if self._place is None or self._problem is not None:
                     self._open()
                 result = action()
-            except (StoreUnavailable, StoreBusy, StoreDamaged) as exc:
+            except StoreError as exc:
                 if self._take_retry():
                     continue  # this attempt began before the reason was gone
                 if self._repair():
@@ -288,7 +288,7 @@ class Writer(threading.Thread):
                     self._is_retry_asked = False
                 tries += 1
             else:
-                if self._problem is not None:
+                if self._problem is not None or self._progress.error is not None:  # `retry` forgets the first only
                     self._set_problem(None)
                 return result
 

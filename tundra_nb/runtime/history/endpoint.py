@@ -1,0 +1,301 @@
+"""A Dolt server as we reach it: connecting, breaking off, and what its refusals mean.
+
+Whoever listens there must greet as a database does before the driver gets the socket: the driver would wait for ever
+for a program that says nothing, and tell nothing useful about one that speaks something else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import socket
+import threading
+from collections.abc import Iterator
+from typing import Any, TypeAlias
+
+import pymysql
+import pymysql.converters
+import pymysql.cursors
+
+from tundra_nb.errors import QueryRefused, StoreBusy, StoreDamaged, StoreError, StoreUnavailable, TundraError
+
+from .contract import Stop
+from .protocol import Config
+from .rules import ref_problem, sql_problem
+
+CONNECT_SECONDS = 5
+ALIVE_SECONDS = 30
+"""A machine that acknowledges nothing for so long is gone."""
+NO_SUCH_FUNCTION = 1305
+GREETING_BYTES = 5
+GREETS = (b"\x0a", b"\xff")
+"""The fifth byte of a database's first packet: protocol 10, or an error."""
+_LOST = {0, 2006, 2013, 2014, 2055}
+_REFUSED = {2002, 2003}
+_DENIED = {1044, 1045, 1698}
+_NO_RIGHT = {1142, 1227, 1370}
+_READ_ONLY = {1290, 1792, 1836}
+_DAMAGE = re.compile(
+    r"decompression error|checksum|corrupt|malformed database|root hash doesn't exist|required but not found"
+    r"|cannot resolve default branch head|invalid (?:file signature|chunk|journal)|(?:table file|chunk) not found"
+    r"|empty chunk|snappy:|zstd",
+    re.IGNORECASE,
+)
+"""How Dolt words what it finds when files of its own are damaged; it has no number for that."""
+
+Connection: TypeAlias = "pymysql.connections.Connection[pymysql.cursors.Cursor]"
+
+
+class Endpoint:
+    """Where the server is, and who we are there."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self.where = f"{config.host}:{config.port}"
+
+    def connect(
+        self, database: str, stop: Stop | None = None, *, as_reader: bool = False, as_text: bool = False
+    ) -> Connection:
+        """A connection that the caller closes; what runs on it is broken off when `stop` is due.
+
+        Raises:
+            StoreUnavailable: nobody listens, or it is no database.
+            pymysql.MySQLError: the server does not let us in.
+        """
+        config = self._config
+        is_other = as_reader and bool(config.reader_user)
+        db: Connection = pymysql.connect(
+            host=config.host,
+            port=config.port,
+            user=config.reader_user if is_other else config.user,
+            password=config.reader_password if is_other else config.password,
+            database=database or None,
+            charset="utf8mb4",
+            autocommit=True,
+            conv=dict(pymysql.converters.encoders) if as_text else None,  # type: ignore[arg-type]  # no decoders
+            defer_connect=True,
+        )
+        sock = self._greeted()
+        try:
+            db.connect(sock)
+        except BaseException:
+            sock.close()
+            raise
+        if stop is not None:
+            number: int = db.thread_id()  # type: ignore[no-untyped-call]
+            # a thread of its own, because whoever looks after the deadlines must not wait for a server that hangs
+            killer = threading.Thread(target=self._break_off, args=(number, sock, as_reader), daemon=True)
+            stop.set_hook(killer.start)
+        return db
+
+    def _greeted(self) -> socket.socket:
+        """A socket on which a database has said that it is one; nothing is read from it yet."""
+        try:
+            sock = socket.create_connection((self._config.host, self._config.port), CONNECT_SECONDS)
+        except OSError as exc:
+            raise self._refused() from exc
+        try:
+            _watch(sock)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, GREETING_BYTES)  # Dolt sends it in two pieces
+            first = sock.recv(64, socket.MSG_PEEK)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)
+        except TimeoutError as exc:
+            sock.close()
+            raise StoreUnavailable(
+                problem=f"{self.where} says nothing within {CONNECT_SECONDS} s: it hangs, or is not Dolt",
+                remedy="Look at that server; or point `store.host` and `store.port` at Dolt's (ours is on port 3307).",
+                kind="silent",
+            ) from exc
+        except OSError as exc:
+            sock.close()
+            raise self._lost(str(exc)) from exc
+        if not first:
+            sock.close()
+            raise self._lost("it hangs up at once; is it Dolt that `store.port` names?")
+        if first[GREETING_BYTES - 1 : GREETING_BYTES] not in GREETS:
+            sock.close()
+            words = first.decode("ascii", "replace").split("\r")[0].split("\n")[0].strip()
+            raise self.not_dolt(f"no database (it says {words[:40]!r})")
+        return sock
+
+    def _break_off(self, number: int, sock: socket.socket, as_reader: bool) -> None:
+        """End a query from a second connection; when even that is impossible, end the wait for its answer."""
+        try:
+            with contextlib.closing(self.connect(self._config.database, as_reader=as_reader)) as db:
+                run(db, "KILL QUERY %s", number)
+        except (StoreUnavailable, pymysql.MySQLError, OSError):
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
+
+    def refuse_others(self, db: Connection) -> None:
+        """Raise if the server on this connection is not Dolt."""
+        try:
+            run(db, "SELECT dolt_version()")
+        except pymysql.MySQLError as exc:
+            if exc.args[0] != NO_SUCH_FUNCTION:
+                raise
+            greeting = str(db.get_server_info())  # type: ignore[no-untyped-call]
+            raise self.not_dolt(server_name(greeting)) from exc
+
+    def not_dolt(self, what: str) -> StoreUnavailable:
+        return StoreUnavailable(
+            problem=f"{self.where} is {what}, not Dolt",
+            remedy="Point `store.port` at Dolt's server (ours is 3307), or start one with `tundra dolt start`.",
+            kind="not_dolt",
+        )
+
+    @contextlib.contextmanager
+    def seam(self, name: str = "", *, stop: Stop | None = None, is_sql: bool = False) -> Iterator[None]:
+        """Where the driver's and the server's errors become ours.
+
+        `name` is the ref or remote that the statement is about; `is_sql` marks a statement that a user wrote.
+        """
+        try:
+            yield
+        except TundraError:
+            raise
+        except (pymysql.MySQLError, OSError) as exc:
+            raise self._translated(exc, name, stop, is_sql) from exc
+
+    def _translated(self, exc: Exception, name: str, stop: Stop | None, is_sql: bool) -> TundraError:
+        number = exc.args[0] if exc.args and isinstance(exc.args[0], int) else 0
+        text = str(exc.args[-1]) if exc.args else str(exc)
+        if stop is not None and stop.is_due:
+            return stop.error()
+        if number in _REFUSED:
+            return self._refused()
+        if number in _LOST or isinstance(exc, OSError):
+            return self._lost(text)
+        if (_DAMAGE.match if is_sql else _DAMAGE.search)(text):  # the words of a user's statement may be in it
+            return self._damaged(text)
+        if is_sql:
+            return QueryRefused(problem=sql_problem(text))
+        known = self._not_allowed(number, text)
+        if known is not None:
+            return known
+        if number == 1213:
+            return StoreBusy(problem=f"another client changed the same rows: {text}", kind="conflict")
+        if name:
+            return ref_problem(text, name)
+        return StoreError(problem=f"Dolt refused: {text} ({number})")
+
+    def _not_allowed(self, number: int, text: str) -> StoreUnavailable | None:
+        if number in _DENIED:
+            name = server_name(_greeting(self._config.host, self._config.port))
+            if name != "MySQL":  # Dolt greets as MySQL does: then it may be Dolt, and the login is what is wrong
+                return self.not_dolt(name)
+            return self._denied("in", text)
+        if number in _NO_RIGHT or "denied to user" in text:
+            return self._denied("write", text)
+        if number == 1049:
+            return self._other_server() or StoreUnavailable(
+                problem=f"{self.where} has no database {self._config.database!r}",
+                remedy="`tundra versions create` makes it; or correct `store.database`.",
+                kind="unknown_database",
+            )
+        if number in _READ_ONLY or "read only" in text.lower() or "read-only" in text.lower():
+            return self._no_writes(text)
+        return None
+
+    def _refused(self) -> StoreUnavailable:
+        return StoreUnavailable(
+            problem=f"no server answers at {self.where}",
+            remedy="`tundra dolt start` runs one; or correct `store.host` and `store.port`.",
+            kind="refused",
+        )
+
+    def _lost(self, text: str) -> StoreUnavailable:
+        return StoreUnavailable(problem=f"the connection to {self.where} was lost: {text}", kind="lost")
+
+    def _denied(self, what: str, text: str) -> StoreUnavailable:
+        rights = f"Grant it everything on `{self._config.database}`, or" if what == "write" else "Correct"
+        choice = "choose another `store.user`" if what == "write" else "`store.user`"
+        return StoreUnavailable(
+            problem=f"{self.where} does not let user {self._config.user!r} {what}: {text}",
+            remedy=f"{rights} {choice}, and the password in the variable that `store.password_env` names.",
+            kind="access",
+        )
+
+    def _no_writes(self, text: str) -> StoreUnavailable:
+        role = self._cluster_role()
+        if role in ("", "primary"):
+            return StoreUnavailable(
+                problem=f"{self.where} takes no writes: {text}",
+                remedy="Point the store at the primary, or end the server's read-only mode.",
+                kind="read_only",
+            )
+        return StoreUnavailable(
+            problem=f"{self.where} is a {role} of its cluster and takes no writes: {text}",
+            remedy="Point `store.host` and `store.port` at the primary; or, when that one is gone for good, make this"
+            " one the primary with `CALL dolt_assume_cluster_role('primary', EPOCH)`.",
+            kind="standby",
+        )
+
+    def _cluster_role(self) -> str:
+        """Empty for a server that is in no cluster."""
+        try:
+            with contextlib.closing(self.connect("")) as db:
+                return str(run(db, "SELECT @@GLOBAL.dolt_cluster_role")[0][0] or "")
+        except (StoreUnavailable, pymysql.MySQLError, OSError):
+            return ""  # the variable exists in a cluster only
+
+    def _other_server(self) -> StoreUnavailable | None:
+        """What is wrong when the server lets us in and is not Dolt at all."""
+        try:
+            with contextlib.closing(self.connect("")) as db:
+                self.refuse_others(db)
+        except StoreUnavailable as error:
+            return error
+        except (pymysql.MySQLError, OSError):
+            return None  # the first error tells more
+        return None
+
+    def _damaged(self, text: str) -> StoreDamaged:
+        return StoreDamaged(
+            problem=f"the files of database {self._config.database!r} at {self.where} are damaged: {text}",
+            remedy="`tundra restore` brings a backup back; events since then are delivered again from the spool.",
+            kind="corrupt",
+        )
+
+
+def run(db: Connection, text: str, *values: Any) -> tuple[tuple[Any, ...], ...]:
+    """All rows of one statement."""
+    with db.cursor() as cursor:
+        cursor.execute(text, values or None)
+        return tuple(cursor.fetchall())
+
+
+def drop(db: Connection) -> None:
+    """Close without reading what is left of a result, as a graceful close would."""
+    with contextlib.suppress(pymysql.MySQLError, OSError):
+        db._force_close()  # type: ignore[attr-defined]  # noqa: SLF001 - the driver offers no other way
+
+
+def server_name(greeting: str) -> str:
+    """Which program greets so: MariaDB says its name, MySQL and Dolt do not."""
+    return "MariaDB" if "mariadb" in greeting.lower() else "MySQL"
+
+
+def _watch(sock: socket.socket) -> None:
+    """Make the system notice when the other machine is gone: without an answer it would wait for hours."""
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in (
+        ("TCP_KEEPIDLE", ALIVE_SECONDS // 2),
+        ("TCP_KEEPINTVL", ALIVE_SECONDS // 6),
+        ("TCP_KEEPCNT", 3),
+        ("TCP_USER_TIMEOUT", ALIVE_SECONDS * 1000),
+    ):
+        if hasattr(socket, name):  # not on every system
+            sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+
+
+def _greeting(host: str, port: int) -> str:
+    """The version that a server names before any login."""
+    try:
+        with socket.create_connection((host, port), CONNECT_SECONDS) as sock:
+            sock.settimeout(CONNECT_SECONDS)
+            packet = sock.recv(256)
+    except OSError:
+        return ""
+    return packet[5:].split(b"\0", 1)[0].decode("ascii", "replace")
