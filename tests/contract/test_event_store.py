@@ -305,6 +305,17 @@ async def test_a_time_before_the_first_commit_is_not_found(store: Store) -> None
         await store.history.call("resolve", ref=1_000_000_000_000_000)
 
 
+async def test_diff_gives_the_first_rows_up_to_a_limit(store: Store) -> None:
+    a = await store.commit()
+    store.history.append(*(operation(seq) for seq in range(1, 6)))
+    b = await store.commit()
+    ids = [row["to_operation_id"] for row in await rows_of(store.history.stream("diff", a=a, b=b, table="operation"))]
+    assert len(ids) == 5
+    for limit in (1, 3, 5, 1 << 40):
+        rows = await rows_of(store.history.stream("diff", a=a, b=b, table="operation", limit=limit))
+        assert [row["to_operation_id"] for row in rows] == ids[:limit]
+
+
 async def test_diff_shows_added_and_modified_rows(store: Store) -> None:
     store.history.append(setting("5"))
     a = await store.commit()

@@ -62,7 +62,9 @@ def commit(message: str = "") -> Call[str]:
     )
 
 
-def diff(from_ref: str, to_ref: str = "HEAD", table: str | None = None) -> Flow[pd.DataFrame]:
+def diff(
+    from_ref: str, to_ref: str = "HEAD", table: str | None = None, *, limit: int | None = None
+) -> Flow[pd.DataFrame]:
     """The rows that differ between two states: `table, diff_type, from_commit, to_commit`, then `from_…` and `to_…` of
     each column.
 
@@ -71,6 +73,7 @@ def diff(from_ref: str, to_ref: str = "HEAD", table: str | None = None) -> Flow[
         to_ref: the same; `now` includes what is not committed yet.
         table: one history table; all in which something differs, one below the other, by default. A column that a
             table does not have is empty there.
+        limit: at most so many rows of each table; `df.attrs["truncated"]` says whether more were there.
 
     Raises:
         RefNotFound: names the nearest.
@@ -78,10 +81,10 @@ def diff(from_ref: str, to_ref: str = "HEAD", table: str | None = None) -> Flow[
     names = [table] if table else []
     if table is None:
         differing: pd.DataFrame = yield stat(from_ref, to_ref)
-        names = sorted(differing["table"], key=_people_first)
+        names = sorted(differing["table"], key=people_first)
     parts: list[tuple[str, pa.Table, dict[str, Any]]] = []
     for name in names:
-        one = yield _diff(from_ref, to_ref, str(name))
+        one = yield _diff(from_ref, to_ref, str(name), limit)
         parts.append((str(name), *one))
     return _diff_frame(parts, {"from": from_ref, "to": to_ref})
 
@@ -91,20 +94,25 @@ def _end(ref: str) -> str | None:
     return "WORKING" if ref == "now" else api.ref(ref)
 
 
-def _people_first(table: str) -> tuple[bool, int]:
-    """What people changed stands above the events that followed."""
+def people_first(table: str) -> tuple[bool, int]:
+    """Sorts tables: what people changed stands above the events that followed."""
     return table not in ("setting", "profile", "price", "note"), list(TABLES).index(table)
 
 
-def _diff(from_ref: str, to_ref: str, table: str) -> Call[tuple[pa.Table, dict[str, Any]]]:
+def _diff(from_ref: str, to_ref: str, table: str, limit: int | None) -> Call[tuple[pa.Table, dict[str, Any]]]:
     def decode(answer: Answer) -> tuple[pa.Table, dict[str, Any]]:
         header = answer.headers.get("x-tundra-meta")
-        return frames.read_arrow(answer.body), msgspec.json.decode(header) if header else {}
+        meta = msgspec.json.decode(header) if header else {}
+        found = frames.read_arrow(answer.body)
+        if limit is not None and found.num_rows > limit:
+            return found.slice(0, limit), meta | {"truncated": True}
+        return found, meta
 
+    one_more = None if limit is None else limit + 1  # which tells whether there are more
     return Call(
         method="GET",
         path="/api/diff",
-        query=query(from_=api.ref(from_ref), to=_end(to_ref), table=table),
+        query=query(from_=api.ref(from_ref), to=_end(to_ref), table=table, limit=one_more),
         decode=decode,
         accept=ARROW,
         timeout=api.STORE_TIMEOUT,
@@ -119,6 +127,7 @@ def _diff_frame(parts: list[tuple[str, pa.Table, dict[str, Any]]], asked: dict[s
     declared = {column.name: column for column in frames.LIVE["diff"]}
     for name, _, meta in parts:
         told |= {key: meta[key] for key in ("store", "commit", "from_commit", "to_commit") if key in meta}
+        told["truncated"] |= bool(meta.get("truncated"))
         for column in frames.diff_columns(name):
             declared[column.name] = _common(declared.get(column.name, column), column)
     if not parts:

@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 @click.argument("a")
 @click.argument("b", default="HEAD")
 @click.argument("table", required=False)
+@click.option("--limit", type=click.IntRange(min=1), help="At most so many rows of each table.")
 @pass_face
-def command(face: Face, a: str, b: str, table: str | None) -> pd.DataFrame:
+def command(face: Face, a: str, b: str, table: str | None, limit: int | None) -> pd.DataFrame:
     """The rows that differ between the states A and B.
 
     A and B are commits, branches, tags or times; B is HEAD by default, `now` includes what is not committed yet. TABLE
@@ -28,4 +29,4 @@ def command(face: Face, a: str, b: str, table: str | None) -> pd.DataFrame:
     """
     if table is None and b in TABLES:
         b, table = "HEAD", b
-    return face.client.versions.diff(a, b, table)
+    return face.client.versions.diff(a, b, table, limit=limit)

@@ -90,9 +90,8 @@ def routes(daemon: Daemon) -> list[BaseRoute]:
         return str(await history.call("resolve", ref="HEAD" if ref is None else ref))
 
     async def log(request: Request) -> Response:
-        limit = request.query_params.get("limit")
         ref = await resolved(request.query_params.get("at"))
-        found = await history.call("log", limit=int(limit) if limit and limit.isdigit() else None, ref=ref)
+        found = await history.call("log", limit=_limit(request), ref=ref)
         return json_response({"rows": [commit | {"at": iso(commit["at"])} for commit in found]})
 
     async def commit(request: Request) -> Response:
@@ -113,7 +112,7 @@ def routes(daemon: Daemon) -> list[BaseRoute]:
             )
         asked = {"from": given.get("from"), "to": given.get("to", "HEAD"), "table": table}
         a, b = await resolved(given.get("from")), await resolved(given.get("to"))
-        return await stream_arrow(request, history.stream("diff", a=a, b=b, table=table), asked)
+        return await stream_arrow(request, history.stream("diff", a=a, b=b, table=table, limit=_limit(request)), asked)
 
     async def stat(request: Request) -> Response:
         given = request.query_params
@@ -295,6 +294,12 @@ def routes(daemon: Daemon) -> list[BaseRoute]:
         Route("/api/store/create", create, methods=["POST"]),
         Route("/api/notes", notes, methods=["POST"]),
     ]
+
+
+def _limit(request: Request) -> int | None:
+    """At most how many rows or commits."""
+    text = request.query_params.get("limit")
+    return int(text) if text and text.isdigit() else None
 
 
 def _json_conflict(conflict: dict[str, Any]) -> dict[str, Any]:

@@ -288,8 +288,16 @@ class EventStore(Protocol):
         """Commits that led to `ref`, the newest first."""
         ...
 
-    def diff(self, a: str, b: str, table: str, stop: Stop) -> Frame:
-        """Changed rows of one table between two commits, in the order of the key; `b` may be `WORKING`."""
+    def diff(self, a: str, b: str, table: str, limit: int | None, stop: Stop) -> Frame:
+        """Changed rows of one table between two commits, in the order of the key; `b` may be `WORKING`.
+
+        Args:
+            a: a commit, as `resolve` takes it.
+            b: the same.
+            table: its name.
+            limit: at most so many rows; all when it is None.
+            stop: ends it.
+        """
         ...
 
     def stat(self, a: str, b: str) -> list[TableStat]:

@@ -14,6 +14,7 @@ import contextlib
 import datetime as dt
 import logging
 import re
+import sys
 from collections.abc import Generator, Iterator, Sequence
 from typing import Any
 
@@ -417,7 +418,7 @@ class DoltStore:
             for row in rows
         ]
 
-    def diff(self, a: str, b: str, table: str, stop: Stop) -> Frame:
+    def diff(self, a: str, b: str, table: str, limit: int | None, stop: Stop) -> Frame:
         before, after = self.resolve(a), self.resolve(b)
         made_schema = schema.arrow_diff_schema(known_table(table))
         made = arrow.builders(made_schema, table)
@@ -425,17 +426,26 @@ class DoltStore:
         key = KEY_OF[table]
         text = f"SELECT %s, {names} FROM dolt_diff(%s, %s, %s) ORDER BY coalesce(to_{key}, from_{key})"  # noqa: S608
         db = self._reader(stop)
-        parts = self._rows(db, text, (table, before, after, table), made, stop)
+        parts = self._rows(db, text, (table, before, after, table), limit, made, stop)
         meta = {"from_commit": before, "to_commit": after, "commit": after, "truncated": False}
         return Frame(made_schema, self._batches(db, parts, made_schema, made, stop), meta)
 
     def _rows(
-        self, db: Connection, text: str, values: tuple[Any, ...], made: list[arrow.ColumnBuilder], stop: Stop
+        self,
+        db: Connection,
+        text: str,
+        values: tuple[Any, ...],
+        limit: int | None,
+        made: list[arrow.ColumnBuilder],
+        stop: Stop,
     ) -> Generator[list[pa.Array], None, None]:
+        left = sys.maxsize if limit is None else limit
         with self._seam(stop=stop):
             cursor = db.cursor(pymysql.cursors.SSCursor)
             cursor.execute(text, values)
-            while rows := cursor.fetchmany(4096):
+            # no LIMIT in the text: with ORDER BY the server takes memory for so many rows before it reads the first
+            while left and (rows := cursor.fetchmany(min(4096, left))):
+                left -= len(rows)
                 stop.renew()
                 yield [
                     builder.from_values(column) for builder, column in zip(made, zip(*rows, strict=True), strict=True)

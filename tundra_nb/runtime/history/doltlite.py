@@ -439,15 +439,18 @@ class DoltliteStore:
             ).fetchall()
         return [Commit(row[0], _microseconds(row[1]), row[2], *split_rows(row[3])) for row in rows]
 
-    def diff(self, a: str, b: str, table: str, stop: Stop) -> Frame:
+    def diff(self, a: str, b: str, table: str, limit: int | None, stop: Stop) -> Frame:
         before, after = self.resolve(a), self.resolve(b)
         made_schema = schema.arrow_diff_schema(known_table(table))
         made = arrow.builders(made_schema, table)
         names = [name for name in made_schema.names if name != "table"]
         key = KEY_OF[table]
-        text = f"SELECT ?, {', '.join(names)} FROM dolt_diff_{table}(?, ?) ORDER BY coalesce(to_{key}, from_{key})"  # noqa: S608
+        text = (
+            f"SELECT ?, {', '.join(names)} FROM dolt_diff_{table}(?, ?) "  # noqa: S608 - checked names
+            f"ORDER BY coalesce(to_{key}, from_{key}) LIMIT ?"
+        )
         db = self._take(None, stop)
-        parts = self._rows(db, text, (table, before, after), made, stop)
+        parts = self._rows(db, text, (table, before, after, -1 if limit is None else limit), made, stop)
         meta = {"from_commit": before, "to_commit": after, "commit": after, "truncated": False}
         return Frame(made_schema, self._batches(db, parts, made_schema, made), meta)
 

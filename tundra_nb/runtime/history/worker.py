@@ -82,7 +82,7 @@ class Worker:
             "frame": self._frame,
             "rows": lambda p, stop: arrow.rows(self._frame(p, stop).batches),
             "sql": lambda p, stop: store.sql(p["text"], self._at(p.get("at")), p.get("limit"), stop),
-            "diff": lambda p, stop: store.diff(p["a"], p["b"], p["table"], stop),
+            "diff": lambda p, stop: store.diff(p["a"], p["b"], p["table"], p.get("limit"), stop),
             "log": lambda p, _: store.log(p.get("limit"), p.get("ref", "HEAD")),
             "resolve": lambda p, _: store.resolve(p["ref"]),
             "stat": lambda p, _: store.stat(p["a"], p["b"]),
