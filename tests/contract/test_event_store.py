@@ -595,6 +595,68 @@ load data infile '/etc/passwd' into table note
 select 'a' 'b' union select load_file('/etc/passwd')
 select "load_file" , load_file ('/etc/passwd')
 select `sleep`(10)
+with sleep as (select 1) select sleep(10)
+with load_file as (select 1) select load_file('/etc/passwd')
+with get_lock as (select 1) select get_lock('x', 1)
+with readfile as (select 1) select readfile('/etc/passwd')
+with dolt_commit as (select 1) select dolt_commit('-Am', 'x')
+select sleep(10) from operation window sleep as (order by at)
+select * from spool_place window spool_place as (partition by 1)
+select * from spool_place where 1 in (with spool_place as (select 1) select 1)
+with spool_place as (select * from spool_place) select * from spool_place
+with x as (table mysql.user) select * from x
+select 1 where exists (table mysql.user)
+select 1 union table spool_place
+with x as (select 1) replace note values (5, 5, 'a', 'b', 'c')
+select * from dolt_diff('HEAD', 'WORKING', 'spool_place')
+select 1 from operation where 1 in spool_place
+select 1 /*/ , sleep(10) /* */ , load_file('/etc/passwd')
+select 1 --'
+; , sleep(10) -- '
+select rpad('x', 100000000000, 'y')
+select lpad('x', 100000000000, 'y')
+select repeat('x', 100000000000)
+select space(100000000000)
+select printf('%.*c', 2000000000, 'x')
+select * from information_schema.user_privileges
+select * from `information_schema`.`processlist`
+select * from sqlite_schema
+select user()
+select current_user()
+select database()
+select last_insert_id(5)
+select release_all_locks()
+select is_used_lock('x')
+select edit('x')
+select dolt_fetch('o')
+select dolt_pull('o')
+select dolt_remote('add', 'o', 'file:///tmp/x')
+select dolt_merge('x')
+select dolt_revert('HEAD')
+select dolt_cherry_pick('HEAD')
+select dolt_add('.')
+select dolt_tag('x')
+select dolt_conflicts_resolve('--ours', 'note')
+select dolt_rebase('x')
+select dolt_clean()
+select dolt_backup('sync-url', 'file:///tmp/x')
+call dolt_gc()
+call dolt_push('o', 'main')
+call dolt_purge_dropped_databases()
+lock tables operation write
+unlock tables
+flush tables
+prepare x from 'delete from operation'
+execute x
+deallocate prepare x
+reindex
+detach database main
+savepoint x
+rename table operation to x
+alter table operation add column x int
+truncate table operation
+create user x
+install plugin x soname 'x'
 select 1 # comment
 ; delete from operation
 select 1 -- x

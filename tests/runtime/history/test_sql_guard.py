@@ -40,9 +40,53 @@ def test_a_double_quoted_word_is_a_name_in_one_dialect_and_a_string_in_the_other
         checked('select "sleep"(1)', DOLTLITE)
 
 
-def test_two_dashes_without_a_space_are_no_comment_for_mysql() -> None:
-    assert checked("select 1--1", DOLT) == "select 1--1"
+def test_two_dashes_without_a_space_are_refused_where_their_meaning_is_in_doubt() -> None:
+    """MySQL sees two minus signs, Dolt a comment: what a string is behind them depends on that."""
+    for text in ("select 1--1", "select 1 --'\n, sleep(2) -- '"):
+        with pytest.raises(QueryRefused, match="cannot read the statement"):
+            checked(text, DOLT)
     assert checked("select 1--1", DOLTLITE) == "select 1"
+
+
+@ENGINES
+@pytest.mark.parametrize(
+    "text",
+    [
+        "with {name} as (select 1) select {name}(1)",
+        "select {name}(1) from note window {name} as (order by at)",
+        "with recursive {name} as (select 1 union all select {name}(1) from {name}) select 1",
+        "select * from {name} window {name} as (partition by 1)",
+        "select * from {name} where 1 in (with {name} as (select 1) select 1)",
+        "select * from (with {name} as (select 1) select 1) x join {name} on 1 = 1",
+        "with a as (select 1), {name}(b) as (select 2) select * from a union select {name}(2)",
+    ],
+)
+@pytest.mark.parametrize("name", ["sleep", "load_file", "spool_place", "dolt_remotes"])
+def test_a_name_that_a_statement_defines_is_that_where_it_is_defined_only(
+    dialect: Dialect, text: str, name: str
+) -> None:
+    with pytest.raises(QueryRefused):
+        checked(text.format(name=name), dialect)
+
+
+def test_a_definition_of_dolt_does_not_hide_a_table_before_its_end() -> None:
+    for text in (
+        "with spool_place as (select * from spool_place) select 1",
+        "with a as (select * from spool_place), spool_place as (select 1) select * from a",
+    ):
+        with pytest.raises(QueryRefused, match="spool_place"):
+            checked(text, DOLT)
+    assert checked("with a as (select 1 x), b as (select x from a) select * from b, a", DOLT)
+    assert checked("with recursive w(n) as (select 1 union all select n + 1 from w where n < 9) select n from w", DOLT)
+    assert checked("with w(n) as (select 1 union all select n + 1 from w where n < 9) select n from w", DOLTLITE)
+
+
+@ENGINES
+@pytest.mark.parametrize("text", ["select 1\xa0+ 1", "select \u0130 from note", "select loc\u212a", "select 1 \x0b"])
+def test_outside_of_quotes_only_ascii_is_read(dialect: Dialect, text: str) -> None:
+    """Engines differ in what beyond it is a space, a letter, or the same word."""
+    with pytest.raises(QueryRefused, match="cannot read"):
+        checked(text, dialect)
 
 
 @ENGINES

@@ -23,6 +23,7 @@ import pymysql
 import pymysql.cursors
 
 from tundra_nb.errors import (
+    QueryRefused,
     RefNotFound,
     StoreBusy,
     StoreDamaged,
@@ -370,10 +371,13 @@ class DoltStore:
         db = self._reader(stop, database, as_reader=True, as_text=is_plan)
         try:
             with self._seam(stop=stop, is_sql=True):
-                run(db, "SET SESSION sql_select_limit = %s", most + 1)
+                # the guard reads strings as this mode does, whatever the server's own is
+                run(db, "SET SESSION sql_select_limit = %s, sql_mode = 'STRICT_TRANS_TABLES'", most + 1)
                 run(db, "START TRANSACTION READ ONLY")
                 cursor = db.cursor(pymysql.cursors.SSCursor)
                 cursor.execute(statement)
+                if cursor.description is None:
+                    raise QueryRefused(problem="the statement has no rows to show")
                 rows = arrow.LooseRows([entry[0] for entry in cursor.description])
                 truncated = False
                 while not truncated and (some := cursor.fetchmany(min(4096, most - rows.rows + 1))):

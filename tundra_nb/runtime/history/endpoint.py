@@ -10,6 +10,7 @@ import contextlib
 import re
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any, TypeAlias
 
@@ -24,6 +25,8 @@ from .protocol import Config
 from .rules import ref_problem, sql_problem
 
 CONNECT_SECONDS = 5
+KILL_SECONDS = 2
+"""Longest wait for a query that was told to end."""
 ALIVE_SECONDS = 30
 """A machine that acknowledges nothing for so long is gone."""
 NO_SUCH_FUNCTION = 1305
@@ -119,13 +122,13 @@ class Endpoint:
         return sock
 
     def _break_off(self, number: int, sock: socket.socket, as_reader: bool) -> None:
-        """End a query from a second connection; when even that is impossible, end the wait for its answer."""
-        try:
+        """End a query from a second connection; when it does not end by that, end the wait for its answer."""
+        with contextlib.suppress(StoreUnavailable, pymysql.MySQLError, OSError):
             with contextlib.closing(self.connect(self._config.database, as_reader=as_reader)) as db:
                 run(db, "KILL QUERY %s", number)
-        except (StoreUnavailable, pymysql.MySQLError, OSError):
-            with contextlib.suppress(OSError):
-                sock.shutdown(socket.SHUT_RDWR)
+            time.sleep(KILL_SECONDS)
+        with contextlib.suppress(OSError):  # closed already, when the query has ended
+            sock.shutdown(socket.SHUT_RDWR)
 
     def refuse_others(self, db: Connection) -> None:
         """Raise if the server on this connection is not Dolt."""

@@ -58,9 +58,10 @@ _SQLITE_FUNCTIONS = _words(
     " json_group_object json_each json_tree -> ->> strftime julianday unixepoch timediff current_date current_time"
     " current_timestamp doltlite_engine sqlite_version match"
 )
+# without repeat, space, lpad and rpad: one call of these can ask for more memory than the server has, and it dies
 _MYSQL_FUNCTIONS = _words(
     "std stddev stddev_pop stddev_samp variance var_pop var_samp bit_and bit_or bit_xor any_value json_arrayagg"
-    " json_objectagg truncate crc32 greatest least left right lpad rpad reverse locate position strcmp char_length"
+    " json_objectagg truncate crc32 greatest least left right reverse locate position strcmp char_length"
     " character_length field find_in_set elt ascii ord unhex insert substring_index regexp_like regexp_instr"
     " regexp_substr regexp_replace now curdate curtime current_timestamp current_date current_time utc_timestamp"
     " utc_date utc_time from_unixtime unix_timestamp date_format date_add date_sub datediff timediff timestampdiff"
@@ -75,10 +76,11 @@ _KEYWORDS = _words(
     " filter window values recursive explain return interval div mod xor regexp rlike glob match escape collate with"
     " materialized rows range groups of for to"
 )
+_KEYWORD_TOKENS = frozenset(Token("word", word) for word in _KEYWORDS)
 _FORBIDDEN = _words(
     "insert update delete drop alter create attach detach pragma vacuum reindex analyze call set begin commit rollback"
     " savepoint release grant revoke load handler lock unlock rename truncate do execute prepare deallocate kill"
-    " shutdown flush reset install uninstall use into outfile dumpfile procedure share returning"
+    " shutdown flush reset install uninstall use into outfile dumpfile procedure share returning replace table"
 )
 # forbidden as commands, and harmless as functions of the same name
 _ALSO_FUNCTIONS = frozenset({"insert", "truncate", "replace"})
@@ -102,10 +104,15 @@ class Dialect:
 
 
 def _pattern(comment: str, string: str, name: str) -> re.Pattern[str]:
+    """ASCII outside of strings and quoted names: what is a space, a letter or lower case beyond it, nobody agrees on.
+
+    Two dashes are a comment or nothing: whether they need a space behind them, MySQL and Dolt do not agree on either.
+    """
     return re.compile(
-        rf"(?P<space>\s+|{comment})|(?P<string>{string})|(?P<name>{name})|(?P<number>\d[\w.]*|\.\d\w*)"
-        r"|(?P<word>[^\W\d][\w$]*)|(?P<sign>->>|->|<=>|<=|>=|<>|!=|:=|\|\||&&|<<|>>|==|[-+*/%=<>(),.;~!&|^?:@#{}\[\]$\\])",
-        re.DOTALL,
+        rf"(?P<space>[ \t\r\n\f]+|{comment})|(?P<string>{string})|(?P<name>{name})|(?P<number>\d[\w.]*|\.\d\w*)"
+        r"|(?P<word>[A-Za-z_][\w$]*)"
+        r"|(?P<sign>->>|->|<=>|<=|>=|<>|!=|:=|\|\||&&|<<|>>|==|-(?!-)|[+*/%=<>(),.;~!&|^?:@#{}\[\]$\\])",
+        re.DOTALL | re.ASCII,
     )
 
 
@@ -121,9 +128,9 @@ DOLTLITE = Dialect(
 )
 DOLT = Dialect(
     name="dolt",
-    # `/*!` is run by MySQL and so is not a comment; `--` needs white space behind it
+    # `/*!` is run by MySQL and so is not a comment
     tokens=_pattern(
-        comment=r"--(?=[\s\x00-\x1f]|\Z)[^\n]*|\#[^\n]*|/\*(?![!+]).*?\*/",
+        comment=r"--(?=[ \t\r\n]|\Z)[^\n]*|\#[^\n]*|/\*(?![!+]).*?\*/",
         string=r"[xXbBnN]?'(?:[^'\\]|''|\\.)*'|\"(?:[^\"\\]|\"\"|\\.)*\"",
         name=r"`(?:[^`]|``)*`",
     ),
@@ -208,7 +215,7 @@ def _check_explained(tokens: list[Token]) -> None:
 
 
 def _check_words(tokens: list[Token], dialect: Dialect) -> None:
-    made = _made_here(tokens)
+    definitions = {made.at for made in _made_here(tokens, dialect)}
     for at, token in enumerate(tokens):
         following = tokens[at + 1] if at + 1 < len(tokens) else Token("sign", "")
         preceding = tokens[at - 1] if at else Token("sign", "")
@@ -223,7 +230,11 @@ def _check_words(tokens: list[Token], dialect: Dialect) -> None:
         if token.kind == "word" and token.text in _KEYWORDS:
             continue
         name = token.text.lower()
-        if name in dialect.functions or name in made or may_read(name, dialect):
+        if at in definitions:
+            continue
+        if name in dialect.functions or may_read(name, dialect):
+            if name == "dolt_diff":
+                _check_diffed(tokens, at)
             continue
         close = nearest(name, sorted(dialect.functions))
         raise QueryRefused(
@@ -231,19 +242,60 @@ def _check_words(tokens: list[Token], dialect: Dialect) -> None:
         )
 
 
-def _made_here(tokens: list[Token]) -> set[str]:
-    """Names that the statement itself defines: `WITH name AS (`, `name(a, b) AS (`, `… AS name (a, b)` aliases."""
-    made = set()
+def _check_diffed(tokens: list[Token], at: int) -> None:
+    """`dolt_diff(from, to, table)` names its table in a string."""
+    inside = tokens[at + 2 : _closing(tokens, at + 1)]
+    if not inside or inside[-1].kind != "string" or inside[-1].text[1:-1].lower() not in TABLES:
+        raise QueryRefused(problem="dolt_diff() must end with the name of a table of the history, in quotes")
+
+
+class _Made(NamedTuple):
+    """A name that a WITH clause defines."""
+
+    name: str
+    at: int
+    visible: range
+    """Where in the statement it hides a table of the same name."""
+
+
+def _made_here(tokens: list[Token], dialect: Dialect) -> list[_Made]:
+    """What the WITH clauses of the statement define.
+
+    A definition is good inside the parentheses around its WITH, from its end on; with RECURSIVE from its beginning on.
+    Anywhere else the same name is the database's own table or function.
+    """
+    made: list[_Made] = []
+    ends = [len(tokens)]
     for at, token in enumerate(tokens):
-        if token.kind not in ("word", "name") or token.text in _KEYWORDS:
-            continue
+        if token == ("sign", "("):
+            ends.append(_closing(tokens, at))
+        elif token == ("sign", ")") and len(ends) > 1:
+            ends.pop()
+        elif token == ("word", "with"):
+            made += _made_by(tokens, at + 1, ends[-1], dialect)
+    return made
+
+
+def _made_by(tokens: list[Token], at: int, end: int, dialect: Dialect) -> list[_Made]:
+    made: list[_Made] = []
+    is_recursive = tokens[at : at + 1] == [Token("word", "recursive")]
+    at += is_recursive
+    while at < end and tokens[at].kind in ("word", "name") and tokens[at] not in _KEYWORD_TOKENS:
         after = at + 1
-        if after < len(tokens) and tokens[after] == ("sign", "("):
+        if tokens[after : after + 1] == [Token("sign", "(")]:
             after = _closing(tokens, after) + 1
-        if [t.text for t in tokens[after : after + 2]] in (["as", "("], ["as", "materialized"], ["as", "not"]):
-            before = tokens[at - 1].text if at else ""
-            if before in ("with", "recursive", ",", "window"):
-                made.add(token.text.lower())
+        opening = after + 1
+        while opening < end and tokens[opening] in (("word", "not"), ("word", "materialized")):
+            opening += 1
+        if tokens[after : after + 1] != [Token("word", "as")] or tokens[opening : opening + 1] != [Token("sign", "(")]:
+            break
+        closing = _closing(tokens, opening)
+        # SQLite needs no word for recursion
+        begin = at if is_recursive or dialect.name == "doltlite" else closing
+        made.append(_Made(tokens[at].text.lower(), at, range(begin, end)))
+        if tokens[closing + 1 : closing + 2] != [Token("sign", ",")]:
+            break
+        at = closing + 2
     return made
 
 
@@ -258,7 +310,7 @@ def _closing(tokens: list[Token], opening: int) -> int:
 
 def _check_tables(tokens: list[Token], dialect: Dialect) -> None:
     """Each name where a table is expected must be one of ours or one that the statement defines."""
-    made = _made_here(tokens)
+    made = _made_here(tokens, dialect)
     expects = [False]
     in_from = [False]
     for at, token in enumerate(tokens):
@@ -290,7 +342,8 @@ def _check_tables(tokens: list[Token], dialect: Dialect) -> None:
             raise QueryRefused(problem=f"a table is expected where {token.text!r} stands")
 
 
-def _check_table(tokens: list[Token], at: int, made: set[str], dialect: Dialect) -> None:
+def _check_table(tokens: list[Token], at: int, made: list[_Made], dialect: Dialect) -> None:
+    start = at
     path = [tokens[at].text]
     while at + 2 < len(tokens) and tokens[at + 1] == ("sign", ".") and tokens[at + 2].kind in ("word", "name"):
         at += 2
@@ -298,7 +351,7 @@ def _check_table(tokens: list[Token], at: int, made: set[str], dialect: Dialect)
     if at + 1 < len(tokens) and tokens[at + 1] == ("sign", "."):
         raise QueryRefused(problem=f"cannot read the table name {'.'.join(path)!r}")
     name = path[-1].lower()
-    if len(path) == 1 and name in made:
+    if len(path) == 1 and any(one.name == name and start in one.visible for one in made):
         return
     is_qualified = len(path) == 2 and dialect.qualifier.fullmatch(path[0].lower()) is not None
     if (len(path) == 1 or is_qualified) and may_read(name, dialect) and not name.startswith("sqlite_"):
