@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -20,11 +21,13 @@ import msgspec
 import psutil
 
 from tundra_nb import paths, store_login
-from tundra_nb.errors import ConfigError, StoreUnavailable
+from tundra_nb.errors import ConfigError, StoreDamaged, StoreError, StoreUnavailable
 from tundra_nb.paths import Paths
 from tundra_nb.settings import StoreSettings
 
 START_SECONDS = 20.0
+DAMAGE = re.compile(r"Failed to load database|corrupt|malformed database|root hash doesn't exist")
+"""How a server that does not start says that the files of a database are damaged."""
 STOP_SECONDS = 20.0
 CONNECT_SECONDS = 2.0
 LOCAL = ("127.0.0.1", "localhost", "::1")
@@ -68,6 +71,7 @@ def start(where: Paths, store: StoreSettings) -> DoltStatus:
     Raises:
         ConfigError: no `dolt` binary, or a host that is not this machine.
         StoreUnavailable: the port is taken (says by whom), or the server does not come up (its last words).
+        StoreDamaged: the server does not come up because its files are damaged.
     """
     if _process(where) is not None:
         return status(where, store)
@@ -197,6 +201,7 @@ def _write_config(folder: Path, store: StoreSettings) -> None:
 
 def _launch(binary: str, folder: Path, store: StoreSettings) -> None:
     log = folder / "server.log"
+    written = log.stat().st_size if log.exists() else 0
     with log.open("ab") as stream:
         process = subprocess.Popen(
             [binary, "sql-server", "--config", str(folder / "config.yaml")],
@@ -213,13 +218,23 @@ def _launch(binary: str, folder: Path, store: StoreSettings) -> None:
         if process.poll() is not None or time.monotonic() > deadline:
             process.kill()
             process.wait()
-            words = log.read_text("utf-8", "replace").strip().splitlines()[-3:]
-            raise StoreUnavailable(
-                problem=f"the Dolt server did not start: {' · '.join(words) or 'it said nothing'}",
-                remedy=f"Its log is {log}.",
-                kind="start",
-            )
+            raise _not_started(folder, store, log.read_bytes()[written:].decode("utf-8", "replace"))
         time.sleep(0.05)
+
+
+def _not_started(folder: Path, store: StoreSettings, said: str) -> StoreError:
+    """Why, by the server's last words. It does not start at all when the files of one of its databases are damaged."""
+    words = " · ".join(said.strip().splitlines()[-3:]) or "it said nothing"
+    if DAMAGE.search(said):
+        return StoreDamaged(
+            problem=f"the Dolt server finds its files damaged: {words}",
+            remedy=f"Move {folder / 'data' / store.database} away, `tundra dolt start`, and `tundra restore` a backup;"
+            " what the spool still holds is delivered again.",
+            kind="corrupt",
+        )
+    return StoreUnavailable(
+        problem=f"the Dolt server did not start: {words}", remedy=f"Its log is {folder / 'server.log'}.", kind="start"
+    )
 
 
 def _process(where: Paths) -> psutil.Process | None:

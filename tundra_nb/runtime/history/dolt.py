@@ -27,10 +27,11 @@ from tundra_nb.errors import (
     RefNotFound,
     StoreBusy,
     StoreDamaged,
+    StoreError,
     StoreUnavailable,
     UsageError,
 )
-from tundra_nb.types import KEY_OF, TABLES
+from tundra_nb.types import KEY_OF, TABLES, columns
 
 from . import arrow, changes, migrations, schema, sql_guard
 from .contract import (
@@ -296,8 +297,10 @@ class DoltStore:
             self._one("CALL DOLT_BACKUP('sync-url', %s)", remote_url(target))
 
     def restore(self, source: str) -> None:
-        with self._seam(source):
-            self._one("CALL DOLT_BACKUP('restore', %s, %s, '--force')", remote_url(source), self._config.database)
+        # on a connection of its own to no database: ours may be damaged, or gone
+        with self._seam(source), contextlib.closing(self._connect("")) as db:
+            self._endpoint.refuse_others(db)
+            run(db, "CALL DOLT_BACKUP('restore', %s, %s, '--force')", remote_url(source), self._config.database)
             self.close()
         self.open(self._owner, self._node)
 
@@ -486,14 +489,21 @@ class DoltStore:
         return [RefInfo(n, "branch", h) for n, h in branches] + [RefInfo(n, "tag", h) for n, h in tags]
 
     def check(self) -> list[str]:
-        """The server has no check of its own: read every table, and every commit's root."""
+        """The server has no check of its own: read every value that there is, and what each commit changed."""
+        sums = {
+            table: ", ".join(f"max({'length' if 'text' in c.type else ''}({c.name}))" for c in columns(table))
+            for table in TABLES
+        }
         problems = []
         with self._seam(), contextlib.closing(self._reader()) as db:
-            for text in ("SELECT count(*) FROM dolt_diff", *(f"SELECT max({KEY_OF[t]}) FROM {t}" for t in TABLES)):  # noqa: S608
+            for text in ("SELECT count(*) FROM dolt_diff", *(f"SELECT {sums[t]} FROM {t}" for t in TABLES)):  # noqa: S608
                 try:
-                    run(db, text)
-                except (pymysql.err.ProgrammingError, pymysql.err.InternalError) as exc:
-                    problems.append(str(exc.args[-1]))
+                    with self._endpoint.seam():
+                        run(db, text)
+                except StoreUnavailable:
+                    raise
+                except StoreError as exc:
+                    problems.append(exc.message)
         return problems
 
     # --- inside ---

@@ -256,7 +256,7 @@ class Endpoint:
     def _damaged(self, text: str) -> StoreDamaged:
         return StoreDamaged(
             problem=f"the files of database {self._config.database!r} at {self.where} are damaged: {text}",
-            remedy="`tundra restore` brings a backup back; events since then are delivered again from the spool.",
+            remedy="`tundra restore` brings a backup back; what the spool still holds is delivered again.",
             kind="corrupt",
         )
 
