@@ -22,6 +22,7 @@ pytestmark = pytest.mark.anyio
 
 T0 = 1_760_000_000_000_000
 ROWS = 20_000
+FURTHER = 100_000
 OUTCOMES = ("ok", "error", "refused")
 
 
@@ -71,9 +72,9 @@ async def test_a_pin_outlives_rows_gc_merge_restart_and_a_move(store: Store, tmp
     assert frame.num_rows == ROWS
     assert frame["operation_id"].to_pylist() == [row.operation_id for row in operations(0, ROWS)]
 
-    for start in range(ROWS, 2 * ROWS, 2000):
+    for start in range(ROWS, ROWS + FURTHER, 2000):
         history.append(*operations(start, 2000))
-    assert await history.settled(20)
+    assert await history.settled(60)
     await store.commit("later")
     assert await pinned(history, "pin") == first, "after further rows"
     await history.call("gc")
