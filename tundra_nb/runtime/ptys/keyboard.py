@@ -40,7 +40,7 @@ class Feed:
                 rest = rest[len(part) :]
                 if not self._is_waiting:
                     self._pump()
-            if rest and not self._is_closed:
+            while self._queued >= QUEUE_BYTES and not self._is_closed:  # a fast reader may have taken all of it
                 await self._room()
         if self._is_closed:
             raise BrokenPipeError
