@@ -161,16 +161,38 @@ def test_a_signal_never_hits_a_process_that_started_later() -> None:
 def test_a_damaged_record_is_no_record(tmp_path: Path) -> None:
     path = tmp_path / "record.json"
     assert record.read(path) is None
-    path.write_bytes(b"{half")
-    assert record.read(path) is None
+    for damaged in (b"", b"{half", b"[]\n"):
+        path.write_bytes(damaged)
+        assert record.read(path) is None
 
 
 def test_the_record_is_private_and_replaced_in_one_step(tmp_path: Path) -> None:
     path = tmp_path / "record.json"
-    record.write(path, record.describe("i", {}))
+    record.RecordFile(path, "i").begin()
     assert path.stat().st_mode & 0o777 == 0o600
     assert record.read(path) == record.describe("i", {})
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_the_record_names_at_each_moment_what_is_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(record, "CHANGES", 5)
+    path, sessions = tmp_path / "record.json", dict[str, record.RecordedSession]()
+    file = record.RecordFile(path, "i")
+    file.begin()
+    for number in range(20):
+        session = record.RecordedSession(pid=number + 2, start=1, command="x\ny", at_us=number)
+        sessions[str(number)] = session
+        file.opened(str(number), session)
+        assert record.read(path) == record.describe("i", sessions)
+        if number % 3:
+            del sessions[str(number - 1)]
+            file.closed(str(number - 1))
+            assert record.read(path) == record.describe("i", sessions)
+        assert len(path.read_bytes().splitlines()) <= 1 + record.CHANGES
+    file.close()
+    with path.open("ab") as torn:
+        torn.write(b'{"pty_id":"20","sess')
+    assert record.read(path) == record.describe("i", sessions)
 
 
 def test_the_name_of_a_process_may_contain_anything() -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from tundra_nb.errors import PtyError
@@ -27,26 +28,43 @@ class Ledger:
         self, path: Path, instance: str, ids: Ids, clock: Clock, on_event: Callable[[SessionEvent], None]
     ) -> None:
         self._path = path
-        self._instance = instance
+        self._file = record.RecordFile(path, instance)
         self._ids = ids
         self._clock = clock
         self._on_event = on_event
 
-    def write(self, live: Iterable[Pty]) -> None:
-        """Replace the record: these sessions are open."""
-        sessions = {
-            pty.id: record.RecordedSession(
-                pid=pty.pid,
-                start=pty.leader.start,
-                command=pty.command,
-                at_us=pty.at_us,
-                cwd=pty.cwd,
-                user=pty.user or "",
-            )
-            for pty in live
-        }
+    def begin(self) -> None:
+        """Begin a record of our own in place of an earlier daemon's."""
+        with self._on_disk():
+            self._file.begin()
+
+    def opened(self, pty: Pty) -> None:
+        """A session has begun: into the record, and its event."""
+        session = record.RecordedSession(
+            pid=pty.pid,
+            start=pty.leader.start,
+            command=pty.command,
+            at_us=pty.at_us,
+            cwd=pty.cwd,
+            user=pty.user or "",
+        )
+        with self._on_disk():
+            self._file.opened(pty.id, session)
+        self.emit(pty, "started")
+
+    def closed(self, pty: Pty) -> None:
+        """Nothing is left of a session: out of the record."""
+        with self._on_disk():
+            self._file.closed(pty.id)
+
+    def close(self) -> None:
+        """Close the record."""
+        self._file.close()
+
+    @contextmanager
+    def _on_disk(self) -> Iterator[None]:
         try:
-            record.write(self._path, record.describe(self._instance, sessions))
+            yield
         except OSError:
             # A full disk must not end sessions; without the record only a double kill -9 leaves strays.
             _log.exception("the record of open PTYs cannot be written")

@@ -138,7 +138,7 @@ class PtyPool:
         await self._ledger.end_strays()
         await asyncio.to_thread(transcript.delete_old, self.transcripts, self._settings.transcript_days)
         self._reader.open()
-        self._ledger.write(self._live.values())
+        self._ledger.begin()
         self._sweeper = asyncio.create_task(self._sweep_on(), name="ptys.sweep")
 
     async def aclose(self) -> None:
@@ -156,7 +156,7 @@ class PtyPool:
             self._ticker = None
         self._reader.close()
         await self._orphans.snapshot()  # reaps
-        self._ledger.write(self._live.values())
+        self._ledger.close()
 
     async def spawn(
         self,
@@ -228,8 +228,7 @@ class PtyPool:
             raise
         self._live[pty_id] = pty
         self._reader.add(pty.master, pty.output)
-        self._ledger.write(self._live.values())
-        self._ledger.emit(pty, "started")
+        self._ledger.opened(pty)
         self._warn_when_nearly_full()
         return pty
 
@@ -400,7 +399,7 @@ class PtyPool:
         del self._live[pty.id]
         del self._endings[pty.id]
         self.ended.append(pty)
-        self._ledger.write(self._live.values())
+        self._ledger.closed(pty)
         if had_exited and ended.seen:
             self._ledger.emit(pty, "orphan_ended", f"{len(ended.seen)} processes that outlived the command were ended")
         if ended.survivors:

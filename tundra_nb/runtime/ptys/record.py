@@ -9,6 +9,7 @@ blind spots: programs that overwrite their environment, and other users (sudo).
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import os
 import signal
@@ -20,6 +21,9 @@ import msgspec
 
 from . import processes
 
+_ENCODER = msgspec.json.Encoder()
+CHANGES = 1000
+"""Lines that are added to the file before it is written anew."""
 GRACE_SECONDS = 2.0
 GIVE_UP_SECONDS = 5.0
 
@@ -47,6 +51,13 @@ class Record(msgspec.Struct, frozen=True):
     sessions: dict[str, RecordedSession]
 
 
+class Change(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A session that was opened, or, without one, that was closed."""
+
+    pty_id: str
+    session: RecordedSession | None = None
+
+
 class Stray(msgspec.Struct, frozen=True):
     """A process that an earlier daemon left."""
 
@@ -71,23 +82,79 @@ def describe(instance: str, sessions: dict[str, RecordedSession]) -> Record:
     )
 
 
-def write(path: Path, record: Record) -> None:
-    """Replace the file in one step, 0600."""
-    new = path.with_suffix(".new")
-    handle = os.open(new, os.O_CREAT | os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    try:
-        os.write(handle, msgspec.json.encode(record))
-    finally:
-        os.close(handle)
-    os.replace(new, path)
+class RecordFile:
+    """The record on disk, 0600: a line with all that was open when it was written, then a line for each change.
+
+    Adding a line costs microseconds; replacing a file costs a millisecond, in which the loop stands still.
+    """
+
+    def __init__(self, path: Path, instance: str) -> None:
+        self._path = path
+        self._instance = instance
+        self._sessions: dict[str, RecordedSession] = {}
+        self._changes = 0
+        self._fd = -1
+
+    def __repr__(self) -> str:
+        return f"<RecordFile {self._path}: {len(self._sessions)} open>"
+
+    def begin(self) -> None:
+        """Replace the file, in one step, by one that names what is open now. Raises `OSError`."""
+        new = self._path.with_suffix(".new")
+        fd = os.open(new, os.O_CREAT | os.O_WRONLY | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        try:
+            os.write(fd, _ENCODER.encode(describe(self._instance, self._sessions)) + b"\n")
+            os.replace(new, self._path)
+        except BaseException:
+            os.close(fd)
+            raise
+        self.close()
+        self._fd, self._changes = fd, 0
+
+    def opened(self, pty_id: str, session: RecordedSession) -> None:
+        """A session has begun. Raises `OSError`."""
+        self._sessions[pty_id] = session
+        self._add(Change(pty_id, session))
+
+    def closed(self, pty_id: str) -> None:
+        """Nothing is left of a session. Raises `OSError`."""
+        self._sessions.pop(pty_id, None)
+        self._add(Change(pty_id))
+
+    def close(self) -> None:
+        """Close the file. May be called twice."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+    def _add(self, change: Change) -> None:
+        if self._fd < 0 or self._changes >= CHANGES:
+            self.begin()  # says it all
+            return
+        line = _ENCODER.encode(change) + b"\n"
+        if os.write(self._fd, line) != len(line):  # the disk is full: half a line must not be added to
+            self.close()
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        self._changes += 1
 
 
 def read(path: Path) -> Record | None:
     """The record of an earlier daemon; None when there is none or it cannot be read."""
     try:
-        return msgspec.json.decode(path.read_bytes(), type=Record)
-    except (OSError, msgspec.DecodeError):
+        first, *lines = path.read_bytes().splitlines()
+        record = msgspec.json.decode(first, type=Record)
+    except (OSError, ValueError):  # no file, an empty one, no JSON
         return None
+    for line in lines:
+        try:
+            change = msgspec.json.decode(line, type=Change)
+        except ValueError:
+            break  # the last one, cut short
+        if change.session is None:
+            record.sessions.pop(change.pty_id, None)
+        else:
+            record.sessions[change.pty_id] = change.session
+    return record
 
 
 def strays(record: Record) -> list[Stray]:
