@@ -3,13 +3,6 @@
 
 const TICK_MS = 200;
 
-const make = (tag, name, ...children) => {
-  const made = document.createElement(tag);
-  if (name) made.className = name;
-  made.append(...children);
-  return made;
-};
-
 const number = (value) =>
   value === null ? "?" : value.toLocaleString("en", { maximumFractionDigits: value < 10 ? 1 : 0 });
 
@@ -21,11 +14,7 @@ const TONE = {
 };
 
 function render({ model, el }) {
-  const view = crypto.randomUUID?.() ?? String(Math.random());
   const root = make("div", "tundra-providers");
-  // while this view lives it takes the place of the static picture that stands in the same output
-  const hide = make("style", "");
-  hide.textContent = `.${model.get("still")} { display: none; }`;
   let countdowns = [];
   let came = 0;
 
@@ -103,15 +92,11 @@ function render({ model, el }) {
     }
   };
 
-  el.append(hide, root);
-  model.on("change:state", draw);
+  const unmount = mount({ model, el }, root, draw);
   const timer = setInterval(tick, TICK_MS);
-  model.send({ type: "opened", view });
-  draw();
   return () => {
     clearInterval(timer);
-    model.off("change:state", draw);
-    model.send({ type: "closed", view });
+    unmount();
   };
 }
 

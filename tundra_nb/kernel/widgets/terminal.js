@@ -4,20 +4,9 @@
 const SIZES = [[80, 24], [100, 30], [120, 40], [160, 50]];
 const KEYS = { ArrowUp: "\x1b[A", ArrowDown: "\x1b[B", Tab: "\t", Escape: "\x1b" };
 
-const make = (tag, name, ...children) => {
-  const made = document.createElement(tag);
-  if (name) made.className = name;
-  made.append(...children);
-  return made;
-};
-
 function render({ model, el }) {
-  const view = crypto.randomUUID?.() ?? String(Math.random());
   const send = (type, more = {}) => model.send({ type, ...more });
   const root = make("div", "tundra-terminal");
-  // while this view lives it takes the place of the static picture that stands in the same output
-  const hide = make("style", "");
-  hide.textContent = `.${model.get("still")} { display: none; }`;
 
   const title = make("span", "tundra-title");
   const how = make("span", "tundra-how");
@@ -90,14 +79,7 @@ function render({ model, el }) {
   };
 
   root.append(make("div", "tundra-bar", title, how), screen, make("div", "tundra-controls", ...controls), problem);
-  el.append(hide, root);
-  model.on("change:state", draw);
-  send("opened", { view });
-  draw();
-  return () => {
-    model.off("change:state", draw);
-    send("closed", { view });
-  };
+  return mount({ model, el }, root, draw);
 }
 
 export default { render };
