@@ -305,6 +305,25 @@ def test_two_daemons_on_one_dolt_database_keep_their_numbers_apart(
         home.run("daemon", "stop", "--force", TUNDRA_DATA_DIR=str(other))
 
 
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_second_daemon_on_one_data_directory_is_refused_with_the_pid_of_the_first(
+    home: Home, engine: str, request: pytest.FixtureRequest
+) -> None:
+    """By `daemon run` with an error; `daemon start` finds the one that runs, and starts no other."""
+    if engine == "dolt":
+        home.write_settings(section(request.getfixturevalue("dolt")))
+    assert home.run("daemon", "start").returncode == 0
+    first = json.loads(home.run("daemon", "status", "--json").stdout)
+    assert (first["state"], first["engine"]) == ("running", engine)
+    second = home.run("daemon", "run")
+    assert second.returncode != 0
+    assert f"pid {first['pid']}" in second.stderr
+    assert str(home.data_dir) in second.stderr
+    assert home.run("daemon", "start").returncode == 0
+    again = json.loads(home.run("daemon", "status", "--json").stdout)
+    assert again["pid"] == first["pid"]
+
+
 @pytest.mark.part("doltlite", "dolt")
 def test_a_history_moves_to_dolt_with_messages_authors_dates_and_equal_frames(
     home: Home, provider: ScriptedProcess
