@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
+import json
+import subprocess
+import sys
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -110,3 +115,47 @@ async def test_a_pin_outlives_rows_gc_merge_restart_and_a_move(store: Store, tmp
         assert await elsewhere.call("resolve", ref="pin") == commit
     finally:
         await elsewhere.aclose()
+
+
+@pytest.mark.part("doltlite", "dolt")
+@pytest.mark.parametrize("further", [ROWS, pytest.param(FURTHER, marks=pytest.mark.soak)])
+async def test_a_pin_is_the_same_on_the_other_engine_after_the_move(
+    tmp_path: Path, dolt_port: int, further: int
+) -> None:
+    """Taken on the embedded engine, and after `migrate-store` on a Dolt server: by its tag and by its commit's twin."""
+    paths, clock = Paths(tmp_path, tmp_path / "s", tmp_path / "c"), SystemClock()
+    embedded = History(paths, StoreSettings(), Ids(clock), clock)
+    await embedded.open()
+    try:
+        for start in range(0, ROWS, 2000):
+            embedded.append(*operations(start, 2000))
+        assert await embedded.settled(20)
+        commit = await embedded.call("commit", message="pin", author="Ada <ada@example.org>")
+        await embedded.call("tag", name="pin")
+        first = await pinned(embedded, "pin")
+        for start in range(ROWS, ROWS + further, 2000):
+            embedded.append(*operations(start, 2000))
+        assert await embedded.settled(60)
+    finally:
+        await embedded.aclose()
+    store = StoreSettings(engine="dolt", port=dolt_port, database=f"t{uuid.uuid4().hex[:10]}")
+    setup = {"spool": str(paths.spool), "store": str(paths.store), "password": ""}
+    setup |= {name: getattr(store, name) for name in ("host", "port", "database", "user")}
+    command = [sys.executable, "-P", "-m", "tundra_nb.runtime.history.migrate"]
+    moved = await asyncio.to_thread(
+        subprocess.run, command, input=json.dumps(setup), capture_output=True, text=True, check=False, timeout=100
+    )
+    assert moved.returncode == 0, moved.stdout[-2000:] + moved.stderr
+    twins = json.loads(moved.stdout.splitlines()[-1])["mapped"]
+    server = History(paths, store, Ids(clock), clock)
+    await server.open()
+    try:
+        assert await pinned(server, "pin") == first
+        assert await pinned(server, twins[commit]) == first
+        server.append(*operations(ROWS + further, 1))
+        assert await server.settled(20)
+        frame = await table_of(server.query(FrameQuery(table="operation", columns=["operation_id"])))
+        assert frame.num_rows == ROWS + further + 1
+        assert await pinned(server, "pin") == first
+    finally:
+        await server.aclose()
