@@ -13,7 +13,7 @@ from tundra_nb.commands.views import html, text
 from tundra_nb.commands.views import providers as view
 from tundra_nb.errors import IpcError
 from tundra_nb.kernel.widgets import WIDGETS, messages
-from tundra_nb.kernel.widgets.live import Watch
+from tundra_nb.kernel.widgets.live import Latest, Watch
 
 from .conftest import Notebook
 
@@ -62,11 +62,11 @@ def test_the_static_picture_tells_the_same_and_escapes_what_comes_from_outside()
 
 def test_script_and_style_of_each_widget_are_shipped_and_load_nothing() -> None:
     folder = importlib.resources.files("tundra_nb.kernel.widgets")
-    for module, _ in WIDGETS.values():
+    for name in ("shared", "terminal", *(module for module, _ in WIDGETS.values())):
         for kind in ("js", "css"):
-            told = (folder / f"{module}.{kind}").read_text()
+            told = (folder / f"{name}.{kind}").read_text()
             for word in ("http:", "https:", "@import", "import(", "innerHTML", "eval("):
-                assert word not in told, (module, kind, word)
+                assert word not in told, (name, kind, word)
 
 
 def test_a_watch_looks_again_after_a_failure_and_ends_when_closed() -> None:
@@ -92,6 +92,42 @@ def test_a_watch_looks_again_after_a_failure_and_ends_when_closed() -> None:
     watch.start()
     assert looks.acquire(timeout=5)
     watch.close()
+
+
+def test_of_what_is_asked_for_meanwhile_only_the_latest_is_done_and_no_thread_is_left() -> None:
+    begun, go, done = threading.Event(), threading.Event(), threading.Event()
+    order: list[str] = []
+
+    def first() -> None:
+        begun.set()
+        assert go.wait(5)
+        order.append("first")
+        raise ValueError("logged")
+
+    def last() -> None:
+        order.append("last")
+        done.set()
+
+    latest = Latest("test-latest")
+    latest.close()
+    latest.ask(first)
+    assert begun.wait(5)
+    latest.ask(lambda: order.append("stale"))
+    latest.ask(last)
+    go.set()
+    assert done.wait(5)
+    latest.close()
+    assert order == ["first", "last"]
+    assert "test-latest" not in [thread.name for thread in threading.enumerate()]
+
+    begun.clear()
+    go.clear()
+    latest.ask(first)
+    assert begun.wait(5)
+    latest.ask(lambda: order.append("forgotten"))
+    threading.Timer(0.05, go.set).start()
+    latest.close()
+    assert order == ["first", "last", "first"]
 
 
 def test_a_widget_is_a_static_picture_and_a_live_view_whose_thread_ends_with_it(notebook: Notebook) -> None:
@@ -131,6 +167,88 @@ def test_a_widget_tells_that_the_daemon_is_gone_and_starts_none(home: Any) -> No
 
 
 def test_widgets_need_a_notebook(home: Any) -> None:
-    done = home.run("providers", "--widget")
-    assert done.returncode == 2
-    assert "needs a notebook" in done.stderr
+    for command in (["providers", "--widget"], ["versions", "--widget"], ["diff", "HEAD", "--widget"]):
+        done = home.run(*command)
+        assert done.returncode == 2
+        assert "needs a notebook" in done.stderr
+
+
+class TestVersions:
+    """The versions widget, in a real kernel over a real history."""
+
+    PICK = "w._heard(None, dict(type='asked', id='x', a={a}, b={b}, table='', at='', limit={limit}), [])"
+
+    @pytest.fixture
+    def picked(self, notebook: Notebook) -> Notebook:
+        ran = notebook.run(
+            "from tundra_nb import connect\n"
+            "t = connect()\n"
+            f"good = t.versions.commit({EVIL!r})\n"
+            "t.set_setting('deadlines.total_seconds', 7, reason='fail faster')\n"
+            "t.set_setting('deadlines.total_seconds', 8, reason='not so fast')\n"
+            "%tundra diff {{good}} --widget --as w"
+        )
+        assert ran.error is None, ran.traceback
+        return notebook
+
+    def state(self, notebook: Notebook) -> dict[str, Any]:
+        told: dict[str, Any] = json.loads(notebook.value("__import__('json').dumps(w.state)"))
+        return told
+
+    def pick(self, notebook: Notebook, a: str, b: str, limit: int = 30) -> dict[str, Any]:
+        """What the widget tells when this is picked."""
+        ran = notebook.run(
+            f"{self.PICK.format(a=a, b=b, limit=limit)}\nimport time\nwhile w.state['is_busy']:\n    time.sleep(0.01)"
+        )
+        assert ran.error is None, ran.traceback
+        return self.state(notebook)
+
+    def test_it_lists_the_commits_and_tells_what_differs(self, picked: Notebook) -> None:
+        shown = picked.run("w")
+        assert shown.error is None, shown.traceback
+        still, live = shown.outputs
+        assert "application/vnd.jupyter.widget-view+json" in live["data"]
+        assert "value 600.0 → 8.0 · not so fast" in still["data"]["text/html"]
+        assert "&lt;script&gt;alert(1)&lt;/script&gt;" in still["data"]["text/html"]
+        assert "<script" not in still["data"]["text/html"]
+        state = self.state(picked)
+        good = picked.value("good")
+        assert state["commits"][0]["names"] == ["main"]
+        assert state["commits"][2]["commit"] == good
+        assert (state["a"]["commit"], state["b"]["commit"]) == (good, state["commits"][0]["commit"])
+        assert state["tables"] == [{"table": "setting", "added": 0, "removed": 0, "modified": 1}]
+        assert state["rows"][0][0] == ["~", "warn"]
+        assert state["command"] == f"%tundra diff {good} {state['commits'][0]['commit']} setting"
+        frame = picked.run(state["command"])
+        assert "600.0 → 8.0" in frame.text
+
+    def test_what_is_picked_is_answered_and_an_error_ends_with_the_next_choice(self, picked: Notebook) -> None:
+        same = self.pick(picked, "good", "good")
+        assert (same["tables"], same["problem"]) == ([], "")
+        lost = self.pick(picked, "'0123abcdef'", "good")
+        assert lost["problem"].startswith("no commit, branch, tag or time '0123abcdef'")
+        assert lost["command"] == ""
+        now = self.pick(picked, "'HEAD~1'", "'now'", limit=2)
+        assert now["problem"] == ""
+        assert now["rows"][0][2][0].startswith("value 7.0 → 8.0")
+        assert (len(now["commits"]), now["has_older"]) == (2, True)
+        assert now["command"].endswith(" now setting")
+        threads = "[t.name for t in __import__('threading').enumerate()].count('tundra-versions-widget')"
+        assert picked.value("w.close()") == "None"
+        assert picked.value(threads) == "0"
+
+    def test_it_tells_that_the_daemon_is_gone_and_starts_none(self, home: Any) -> None:
+        from tundra_nb.client.sync import Client
+        from tundra_nb.kernel.widgets.versions import VersionsWidget
+
+        home.write_settings("")
+        client = Client()
+        widget = VersionsWidget(client)
+        try:
+            widget.look()
+            assert "tundra daemon start" in widget.state["problem"]
+            assert widget.state["is_busy"] is False
+        finally:
+            widget.close()
+            client.close()
+        assert home.daemon_processes() == []

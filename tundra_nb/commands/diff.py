@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Any
 
 import click
 
@@ -11,17 +11,15 @@ from tundra_nb.types import TABLES
 from .command import command as _command
 from .face import Face, pass_face
 
-if TYPE_CHECKING:
-    import pandas as pd
-
 
 @_command("diff")
 @click.argument("a")
 @click.argument("b", default="HEAD")
 @click.argument("table", required=False)
 @click.option("--limit", type=click.IntRange(min=1), help="At most so many rows of each table.")
+@click.option("--widget", is_flag=True, help="Notebook: the same to look through, with other commits to pick.")
 @pass_face
-def command(face: Face, a: str, b: str, table: str | None, limit: int | None) -> pd.DataFrame:
+def command(face: Face, a: str, b: str, table: str | None, limit: int | None, widget: bool) -> Any:
     """The rows that differ between the states A and B.
 
     A and B are commits, branches, tags or times; B is HEAD by default, `now` includes what is not committed yet. TABLE
@@ -29,4 +27,6 @@ def command(face: Face, a: str, b: str, table: str | None, limit: int | None) ->
     """
     if table is None and b in TABLES:
         b, table = "HEAD", b
+    if widget:
+        return face.widget("versions", a, b, table or "")
     return face.client.versions.diff(a, b, table, limit=limit)

@@ -44,8 +44,8 @@ class Face(abc.ABC):
     def write(self, text: str) -> None:
         """Show lines while the command goes on."""
 
-    def widget(self, name: str) -> Any:
-        """A live view, for the face to show.
+    def widget(self, name: str, *given: str) -> Any:
+        """A live view, for the face to show, of what its command was given.
 
         Raises:
             UsageError: here nothing can be shown live.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -16,11 +16,14 @@ if TYPE_CHECKING:
 
 
 @click.group("versions", cls=Group)
+@click.option("--widget", is_flag=True, help="Notebook: pick two commits, and see what changed between them.")
 @click.pass_context
 @pass_face
-def command(face: Face, ctx: click.Context) -> Document | None:
+def command(face: Face, ctx: click.Context, widget: bool) -> Any:
     """Where the history stands: engine, last commit, what is not committed, branches and tags."""
-    return _status(face) if ctx.invoked_subcommand is None else None
+    if ctx.invoked_subcommand is not None:
+        return None
+    return face.widget("versions") if widget else _status(face)
 
 
 @command.command("status", cls=Command)

@@ -34,12 +34,12 @@ class Notebook(Face):
     def show_answer(self, stream: ReplyStream) -> Reply:
         return show_live(stream, self._magics.shell)
 
-    def widget(self, name: str) -> Any:
+    def widget(self, name: str, *given: str) -> Any:
         if not is_kernel(self._magics.shell):
             return super().widget(name)
         from . import widgets
 
-        return widgets.make(name, self.client)
+        return widgets.make(name, self.client, *given)
 
     def show_output(self, live: Live[R]) -> R:
         from .output import show_output

@@ -24,6 +24,8 @@ MAX_ROWS = 30
 """Of one table; the frame has all."""
 MAX_VALUE = 60
 SIGNS: dict[str, tuple[str, Tone]] = {"added": ("+", "good"), "removed": ("-", "bad"), "modified": ("~", "warn")}
+CHANGE = ("", "row", "change")
+"""Head of a table of changes."""
 
 _NAMES = {"setting": "path", "profile": "name", "price": "model", "note": "subject"}
 _QUIET = frozenset({"at", "author", "reason", "source"})
@@ -47,7 +49,7 @@ def commits(frame: pd.DataFrame) -> Sequence[Block]:
             _time(row["at"]),
             _text(row["author"]),
             _text(row["rows"]),
-            _first_line(row["message"]),
+            first_line(row["message"]),
         ]
         for row in frame.head(MAX_ROWS).to_dict("records")
     ]
@@ -62,15 +64,19 @@ def diff(frame: pd.DataFrame) -> Sequence[Block]:
     blocks: list[Block] = [Heading(f"{asked[0]} → {asked[1]}")]
     for table in dict.fromkeys(frame["table"]):
         part = frame[frame["table"] == table]
-        if table in _NAMES:  # what changed tells more than what is new
-            part = part.sort_values("diff_type", key=lambda kinds: kinds.astype(str) == "added", kind="stable")
         counts = part["diff_type"].value_counts()
         told = ", ".join(f"{counts[kind]:,} {kind}" for kind in SIGNS if counts.get(kind))
-        rows = [_changed_row(str(table), row) for row in part.head(MAX_ROWS).to_dict("records")]
-        blocks.append(Table(["", "row", "change"], rows, title=f"{table}: {told}"))
+        blocks.append(Table(CHANGE, changes(str(table), part, MAX_ROWS), title=f"{table}: {told}"))
         if len(part) > MAX_ROWS:
             blocks.append(Para(Styled(f"and {len(part) - MAX_ROWS:,} more in the frame", "dim")))
     return blocks
+
+
+def changes(table: str, part: pd.DataFrame, most: int) -> list[list[Cell]]:
+    """The rows of one table's diff, at most so many, as cells: `CHANGE`."""
+    if table in _NAMES:  # what changed tells more than what is new
+        part = part.sort_values("diff_type", key=lambda kinds: kinds.astype(str) == "added", kind="stable")
+    return [_changed_row(table, row) for row in part.head(most).to_dict("records")]
 
 
 def history(frame: pd.DataFrame) -> Sequence[Block]:
@@ -181,7 +187,8 @@ def _text(value: Any) -> str:
     return text if len(text) <= MAX_VALUE else text[: MAX_VALUE - 1] + "…"
 
 
-def _first_line(value: Any) -> str:
+def first_line(value: Any) -> str:
+    """Of a commit's message."""
     return _text(str(value or "").partition("\n")[0])
 
 

@@ -1,8 +1,9 @@
 """Live views: what a notebook shows while the kernel runs, through anywidget.
 
-What lives here: one Python, script and style file per widget, the messages that cross between them (`messages`), and
-the thread that looks (`live`). It is separate because it alone needs anywidget and ipywidgets (150 ms to import), so
-nothing imports it before a widget is asked for. May import `client`, `commands.views` and anywidget.
+What lives here: one Python, script and style file per widget, what they share (`view`, `shared.js`, `shared.css`), the
+messages that cross between them (`messages`), and the threads behind them (`live`). It is separate because it alone
+needs anywidget and ipywidgets (150 ms to import), so nothing imports it before a widget is asked for. May import
+`client`, `commands.views` and anywidget.
 
 A widget is a view: it changes nothing, but for the terminal's, which passes on what is typed. Each shows a static
 picture in the same output, which it hides while it lives and keeps up to date, so that a saved notebook tells the last
@@ -18,11 +19,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tundra_nb.client.sync import Client
 
-WIDGETS = {"providers": ("providers", "ProviderWidget")}
-"""Name → module of this package and class; each is made with a client."""
+WIDGETS = {
+    "providers": ("providers", "ProviderWidget"),
+    "versions": ("versions", "VersionsWidget"),
+}
+"""Name → module of this package and class; each is made with a client, and what else its command was given."""
 
 
-def make(name: str, client: Client) -> Any:
+def make(name: str, client: Client, *given: str) -> Any:
     """The widget of this name, with a daemon to look at: a widget itself starts none.
 
     Raises:
@@ -30,4 +34,4 @@ def make(name: str, client: Client) -> Any:
     """
     client.open()
     module, kind = WIDGETS[name]
-    return getattr(importlib.import_module(f".{module}", __package__), kind)(client)
+    return getattr(importlib.import_module(f".{module}", __package__), kind)(client, *given)

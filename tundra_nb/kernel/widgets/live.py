@@ -1,4 +1,4 @@
-"""The thread behind a widget: looks again and again, from `start` until `close`."""
+"""The threads behind widgets: one looks again and again, the other does the latest thing that was asked for."""
 
 from __future__ import annotations
 
@@ -61,3 +61,46 @@ class Watch:
             except Exception:  # noqa: BLE001 - top of the thread; the next look may find it well again
                 _log.exception("%s: a look failed", self._name)
             stop.wait(self._pause)
+
+
+class Latest:
+    """Does what is asked for in a thread of its own, which is there only while there is something to do.
+
+    Of what is asked for meanwhile only the last is done: the answers to the others would be stale when they came.
+
+    Args:
+        name: of the thread.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._lock = threading.Lock()
+        self._next: Callable[[], None] | None = None
+        self._thread: threading.Thread | None = None
+
+    def ask(self, job: Callable[[], None]) -> None:
+        """Do this as soon as what is being done is done; what it raises is logged."""
+        with self._lock:
+            self._next = job
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
+                self._thread.start()
+
+    def close(self) -> None:
+        """Forget what has not begun, and wait until what has is done."""
+        with self._lock:
+            self._next, thread = None, self._thread
+        if thread is not None and thread is not threading.current_thread():
+            thread.join(JOIN_SECONDS)
+
+    def _run(self) -> None:
+        while True:
+            with self._lock:
+                job, self._next = self._next, None
+                if job is None:
+                    self._thread = None
+                    return
+            try:
+                job()
+            except Exception:  # noqa: BLE001 - top of the thread; the next may go well
+                _log.exception("%s failed", self._name)

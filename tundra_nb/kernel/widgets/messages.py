@@ -10,6 +10,8 @@ from typing import Any, Literal
 
 import msgspec
 
+from tundra_nb.commands.views.comparison import Counts, Side
+
 
 class Bucket(msgspec.Struct, frozen=True, kw_only=True):
     """The level of one bucket. Of ours `per_second` is known, of the provider's own `reset_s`."""
@@ -104,6 +106,61 @@ class Killed(msgspec.Struct, frozen=True, tag="killed"):
 
 
 FromTerminal = ViewOpened | ViewClosed | Typed | Resized | Killed
+
+
+class Asked(msgspec.Struct, frozen=True, kw_only=True, tag="asked"):
+    """From the script of the versions widget: what it is to show."""
+
+    id: str
+    """By which the script knows the answer."""
+    a: str
+    """Commit, branch, tag or time."""
+    b: str
+    """The same, or `now`."""
+    table: str = ""
+    """Whose rows; of the first that differs when it is left out, or does not differ."""
+    at: str = ""
+    """Branch whose commits are listed."""
+    limit: int
+    """Commits in the list."""
+
+
+class Commit(msgspec.Struct, frozen=True, kw_only=True):
+    """A commit of the list."""
+
+    commit: str
+    at: str
+    author: str
+    message: str
+    names: list[str]
+    """Branches and tags that stand on it."""
+
+
+class Versions(msgspec.Struct, frozen=True, kw_only=True, tag="versions"):
+    """The whole state of the versions widget, sent at each change."""
+
+    asked: Asked
+    """What this answers."""
+    is_busy: bool = False
+    """The answer is under way; the rest is then the last one."""
+    commits: list[Commit] = []
+    has_older: bool = False
+    branches: list[str] = []
+    tags: list[str] = []
+    a: Side = Side()
+    b: Side = Side()
+    tables: Sequence[Counts] = ()
+    table: str = ""
+    rows: list[list[tuple[str, str]]] = []
+    """Cells of the table's rows (sign, row, change): their text and tone."""
+    more: int = 0
+    """Rows that are not among them."""
+    command: str = ""
+    """Gives the same as a frame."""
+    problem: str = ""
+
+
+FromVersions = ViewOpened | ViewClosed | Asked
 
 
 def providers(status: Mapping[str, Any]) -> Providers:
