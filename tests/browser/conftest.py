@@ -113,11 +113,13 @@ class NotebookPage:
         before = self.path.stat().st_mtime_ns
         self.command("docmanager:save")
         deadline = time.monotonic() + SECONDS
-        while self.path.stat().st_mtime_ns == before:
+        while True:
             assert time.monotonic() < deadline, "the notebook was not saved"
             self.page.wait_for_timeout(50)
-        saved: nbformat.NotebookNode = nbformat.read(self.path, as_version=4)
-        return saved
+            if self.path.stat().st_mtime_ns != before:
+                with contextlib.suppress(nbformat.reader.NotJSONError):  # it is being written
+                    saved: nbformat.NotebookNode = nbformat.read(self.path, as_version=4)
+                    return saved
 
     def command(self, name: str, *, wait: bool = False, **args: Any) -> None:
         """Give a command of Jupyter's front end, as its menus do.
