@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 DEMO := .demo
+BENCH := .bench
 HEADLESS ?=
 
 .PHONY: demo test lint docs smoke bench soak clean python-ok
@@ -47,11 +48,17 @@ smoke: $(DEMO)/.ready ## the installed wheel, away from the source
 docs: $(VENV)/.ready ## the pages of the guide that follow from the code
 	$(VENV)/bin/python -m tests.guide.generate
 
-bench: $(VENV)/.ready ## ours beside the peers, as ratios
-	$(VENV)/bin/python -m tests.benchmarks $(ARGS)
+$(BENCH)/.ready: pyproject.toml | python-ok
+	$(PYTHON) -m venv $(BENCH)
+	$(BENCH)/bin/pip install --quiet --upgrade pip
+	$(BENCH)/bin/pip install --quiet --editable '.[test,bench]'
+	@touch $@
+
+bench: $(BENCH)/.ready ## ours beside the peers, as ratios
+	$(BENCH)/bin/python -m tests.benchmarks $(ARGS)
 
 soak: $(VENV)/.ready ## long runs that the test suite leaves out
 	$(VENV)/bin/python -m pytest --soak -m soak $(ARGS)
 
 clean:
-	rm -rf $(VENV) $(DEMO) .bench .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build
+	rm -rf $(VENV) $(DEMO) $(BENCH) .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build
