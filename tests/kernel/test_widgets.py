@@ -237,6 +237,23 @@ class TestVersions:
         assert picked.value("w.close()") == "None"
         assert picked.value(threads) == "0"
 
+    def test_of_many_rows_the_first_are_fetched_and_the_others_counted(self, picked: Notebook) -> None:
+        ran = picked.run(
+            "from tundra_nb.kernel.widgets import versions\n"
+            "versions.MAX_ROWS = 2\n"
+            "before = t.versions.commit('before the notes')\n"
+            "for n in range(5): t.note(f'note {n}')\n"
+            "after = t.versions.commit('after the notes')\n"
+            "cut, whole = (t.versions.diff(before, after, 'note', limit=n) for n in (2, 5))"
+        )
+        assert ran.error is None, ran.traceback
+        state = self.pick(picked, "before", "after")
+        assert state["tables"] == [{"table": "note", "added": 5, "removed": 0, "modified": 0}]
+        assert ([row[0][0] for row in state["rows"]], state["more"]) == (["+", "+"], 3)
+        assert picked.value("len(cut), cut.attrs['truncated']") == "2 True"
+        assert picked.value("len(whole), whole.attrs['truncated']") == "5 False"
+        assert picked.value("w.close()") == "None"
+
     def test_it_tells_that_the_daemon_is_gone_and_starts_none(self, home: Any) -> None:
         from tundra_nb.client.sync import Client
         from tundra_nb.kernel.widgets.versions import VersionsWidget
