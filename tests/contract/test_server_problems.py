@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from tundra_nb.errors import StoreUnavailable
+from tundra_nb.errors import QueryRefused, StoreBusy, StoreUnavailable
 from tundra_nb.paths import Paths
 from tundra_nb.runtime.clock import Ids, SystemClock
 from tundra_nb.runtime.history.query import FrameQuery
@@ -190,6 +190,35 @@ async def test_an_unknown_database_is_offered_to_be_made_and_making_it_works(
         assert "tundra versions create" in error.hint
         await history.call("create")
         await delivered(history, [1, 2])
+
+
+async def test_the_user_of_free_sql_may_read_a_database_that_was_made_later(tmp_path: Path, server: DoltServer) -> None:
+    """And nothing beyond it: not even the guard stands between this user and the server's own tables."""
+    server.start()
+    server.admin("CREATE USER 'eye'@'%' IDENTIFIED BY 'only'")
+    async with opened(tmp_path, server.port, reader=("eye", "only")) as history:
+        await history.call("create")
+        history.append(note(1))
+        assert await rows_of(history.sql("select note_id from note")) == [{"note_id": 1}]
+    grants = server.admin("SHOW GRANTS FOR 'eye'@'%'")
+    assert sorted(row[0].split(" TO ")[0] for row in grants) == [
+        f"GRANT SELECT ON `{DATABASE}`.*",
+        "GRANT USAGE ON *.*",
+    ]
+
+
+async def test_endless_recursion_is_ended_and_the_server_lives(tmp_path: Path, server: DoltServer) -> None:
+    await with_one_note(tmp_path, server)
+    async with opened(tmp_path, server.port) as history:
+        for text in (
+            "with recursive n(i) as (select 1 union all select i + 1 from n) select max(i) from n",
+            "with recursive n(i) as (select 1 union select i + 1 from n) select i from n",
+            "with recursive a(i) as (select 1 union all select x.i + y.i from a x, a y) select count(*) from a",
+        ):
+            with pytest.raises((QueryRefused, StoreBusy)):
+                async with asyncio.timeout(40):
+                    await rows_of(history.sql(text))
+        assert await ids(history) == [1]
 
 
 async def test_where_nobody_listens_events_wait_for_a_server(tmp_path: Path, server: DoltServer) -> None:

@@ -106,6 +106,8 @@ class DoltStore:
         with self._seam(), contextlib.closing(self._connect("")) as db:
             self._endpoint.refuse_others(db)
             run(db, f"CREATE DATABASE IF NOT EXISTS `{self._config.database}`")
+            if self._config.reader_user:  # set up for the database that there was first
+                run(db, f"GRANT SELECT ON `{self._config.database}`.* TO %s@'%%'", self._config.reader_user)
 
     def open(self, owner: str, node: int) -> int:
         self._owner, self._node = owner, node

@@ -168,6 +168,8 @@ class Endpoint:
         if number in _REFUSED:
             return self._refused()
         if number in _LOST or isinstance(exc, OSError):
+            if is_sql and self._answers():  # so Dolt ends a statement that fails when rows of it are on their way
+                return QueryRefused(problem="the server broke the statement off in the middle of its rows")
             return self._lost(text)
         if (_DAMAGE.match if is_sql else _DAMAGE.search)(text):  # the words of a user's statement may be in it
             return self._damaged(text)
@@ -233,6 +235,13 @@ class Endpoint:
             " one the primary with `CALL dolt_assume_cluster_role('primary', EPOCH)`.",
             kind="standby",
         )
+
+    def _answers(self) -> bool:
+        try:
+            self.connect("").close()
+        except (StoreUnavailable, pymysql.MySQLError, OSError):
+            return False
+        return True
 
     def _cluster_role(self) -> str:
         """Empty for a server that is in no cluster."""
