@@ -614,6 +614,9 @@ select 1 /*/ , sleep(10) /* */ , load_file('/etc/passwd')
 select 1 --'
 ; , sleep(10) -- '
 select rpad('x', 100000000000, 'y')
+select * from operation order by at limit 1000000000000
+select * from operation order by at limit 5, 1000000000000
+select * from operation order by at limit 5 offset 0xffffffffff
 select lpad('x', 100000000000, 'y')
 select repeat('x', 100000000000)
 select space(100000000000)

@@ -21,6 +21,7 @@ from tundra_nb.types import TABLES
 from .query import nearest
 
 MAX_CHARACTERS = 64 * 1024
+MAX_LIMIT = 10_000_000
 
 Kind = Literal["word", "name", "string", "number", "sign"]
 
@@ -221,6 +222,8 @@ def _check_words(tokens: list[Token], dialect: Dialect) -> None:
         preceding = tokens[at - 1] if at else Token("sign", "")
         is_call = following == ("sign", "(")
         if token.kind == "word" and preceding.text != ".":
+            if token.text in ("limit", "offset"):
+                _check_limit(tokens, at)
             if token.text in _FORBIDDEN and not (is_call and token.text in _ALSO_FUNCTIONS & dialect.functions):
                 raise QueryRefused(problem=f"{token.text.upper()} is not allowed: history is only read here")
             if token.text == "for" and following.text in ("update", "share"):
@@ -240,6 +243,13 @@ def _check_words(tokens: list[Token], dialect: Dialect) -> None:
         raise QueryRefused(
             problem=f"function {name}() is not allowed" + (f"; did you mean {close}()?" if close else "")
         )
+
+
+def _check_limit(tokens: list[Token], at: int) -> None:
+    """Dolt takes memory for all rows that an ordered LIMIT names before it reads the first."""
+    for token in (*tokens[at + 1 : at + 2], *tokens[at + 3 : at + 4]):  # `limit n`, `limit n, m`, `limit n offset m`
+        if token.kind == "number" and not (token.text.isdecimal() and int(token.text) <= MAX_LIMIT):
+            raise QueryRefused(problem=f"LIMIT and OFFSET go to {MAX_LIMIT:,} at most; without them you get all")
 
 
 def _check_diffed(tokens: list[Token], at: int) -> None:
