@@ -63,6 +63,8 @@ def test_environment_beats_file_beats_preset_beats_default(file: Path) -> None:
         ('[[profile]]\nname = "a"\nkind = "gemini"\n', "profile.a.kind", "gemini"),
         ('[[profile]]\nname = "a"\nkind = "local"\n', "profile.a.base_url", "address"),
         ('[[profile]]\nname = "a"\nkind = "openai"\nbase_url = "ftp://x"\n', "profile.a.base_url", "URL"),
+        ('[[profile]]\nname = "a"\nkind = "openai"\nbase_url = "http://u:pw@x"\n', "profile.a.base_url", "secret"),
+        ('[[profile]]\nname = "a"\nkind = "openai"\nbase_url = "http://x/v1?key=k"\n', "profile.a.base_url", "secret"),
         ('[[profile]]\nname = "a"\nkind = "openai"\n' * 2, "profile.a", "two profiles"),
     ],
 )

@@ -379,6 +379,12 @@ def _check_profiles(profiles: tuple[ProfileSettings, ...], file: Path) -> None:
             raise ConfigError(
                 where=f"{file}, profile.{profile.name}.base_url", problem=f"{profile.base_url!r} is not an http(s) URL"
             )
+        if re.search(r"//[^/]*@|[?#]", profile.base_url):
+            raise ConfigError(  # not quoted: it may hold a password
+                where=f"{file}, profile.{profile.name}.base_url",
+                problem="the URL names a user, a query or a fragment: settings are recorded, and must hold no secret",
+                remedy="Leave only scheme, host and path; `api_key_env` names the variable with the key.",
+            )
 
 
 def _profiles_from_keys(environ: Mapping[str, str]) -> tuple[ProfileSettings, ...]:
