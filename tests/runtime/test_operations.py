@@ -216,6 +216,9 @@ async def test_a_429_penalises_the_bucket_and_cools_the_profile() -> None:
         assert c.story == [("only", "refused", "rate_limited", "first")]
         assert getattr(later, "retry_after", None) == pytest.approx(60)
         assert c.served("only") == 1
+        c.operations.unpark("only", "rechecked")
+        assert (await c.ask()).waited_ms == 0
+        assert c.served("only") == 2
 
 
 async def test_a_cooling_profile_is_asked_after_the_others_and_waited_for_when_they_fail() -> None:

@@ -157,6 +157,7 @@ class Operations:
         """Take a profile back in, parked or cooling."""
         was_parked = self._p.router.parked(name) is not None
         self._p.router.unpark(name)
+        self._p.limiter.pardon("profile", name, "requests")
         if was_parked:
             slot = self._p.slots[name]
             self._p.journal.parked(

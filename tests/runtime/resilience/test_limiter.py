@@ -234,6 +234,27 @@ def test_a_penalty_holds_for_a_bucket_that_is_made_later(bench: Bench) -> None:
     assert refusal(bench, bench.path(tokens(1, 10, "profile", "p")), 1).retry_after == pytest.approx(4)
 
 
+def test_a_penalty_that_is_taken_back_is_over_at_once(bench: Bench) -> None:
+    path = bench.path(requests(10, 10, "profile", "p"))
+    bench.limiter.pardon("profile", "p", "requests")
+    bench.limiter.penalise("profile", "p", "requests", bench.clock.monotonic() + 4)
+    bench.limiter.pardon("profile", "p", "requests")
+    bench.limiter.try_reserve(path)
+    assert bench.limiter.levels()[0].penalised_for == 0
+
+
+@pytest.mark.anyio
+async def test_waiters_go_on_when_a_penalty_is_taken_back(bench: Bench) -> None:
+    path = bench.path(requests(1, 1, "profile", "p"))
+    bench.limiter.penalise("profile", "p", "requests", bench.clock.monotonic() + 30)
+    waiter = bench.waiter(path, max_wait=60)
+    await bench.clock.elapse(1)
+    assert not waiter.done()
+    bench.limiter.pardon("profile", "p", "requests")
+    await bench.clock.elapse(0)
+    assert waiter.done()
+
+
 def test_new_rates_hold_at_once_and_what_was_used_stays_used(bench: Bench) -> None:
     path = bench.path(requests(1, 10))
     for _ in range(8):

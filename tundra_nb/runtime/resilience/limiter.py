@@ -607,6 +607,16 @@ class Limiter:
         if bucket.line:
             self._capacity_changed(now, at_once=True)
 
+    def pardon(self, tier: Tier, key: str, resource: Resource) -> None:
+        """Take a penalty back: somebody knows better."""
+        name: Key = (tier, key, resource)
+        if self._penalties.pop(name, None) is None:
+            return
+        if (bucket := self._buckets.get(name)) is not None:
+            bucket.blocked_until = -math.inf
+        self._is_crowded = bool(self._queues or self._penalties)
+        self._capacity_changed(self._monotonic(), at_once=True)
+
     def _forget_penalties(self, now: float) -> None:
         if self._penalties:
             for key in [key for key, until in self._penalties.items() if until <= now]:
