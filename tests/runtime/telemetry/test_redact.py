@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tundra_nb.runtime.telemetry.redact import MIN_SECRET_CHARS, Redactor
+from tundra_nb.runtime.telemetry.redact import MIN_SECRET_CHARS, Redactor, looks_like_key
 
 KEY = 'canary-7f"3\\é/+x'
 
@@ -98,6 +98,30 @@ def test_a_value_that_contains_another_one_is_masked_whole() -> None:
     redactor.register("SHORT", "abcdefgh")
     redactor.register("LONG", "abcdefgh-ijklmnop")
     assert "ijklmnop" not in redactor.text("x abcdefgh-ijklmnop y")
+
+
+@pytest.mark.parametrize(
+    "name", ["OPENAI_API_KEY", "HF_TOKEN", "PGPASSWORD", "DB_PASS", "OPENAI_APIKEY", "client_secret"]
+)
+def test_names_that_say_key_are_keys(name: str) -> None:
+    assert looks_like_key(name, "some-value")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("PATH", "/usr/bin"),
+        ("PWD", "/home/me"),
+        ("SSH_AUTH_SOCK", "/tmp/agent"),
+        ("KEYBOARD", "de"),
+        ("MAX_TOKENS", "4096"),
+        ("TOKENIZERS_PARALLELISM", "false"),
+        ("MONKEY", "banana"),
+        ("HOMEPAGE", "https://example.org/a@b"),
+    ],
+)
+def test_ordinary_variables_are_not_keys(name: str, value: str) -> None:
+    assert not looks_like_key(name, value)
 
 
 def test_the_environment_is_searched_by_name() -> None:

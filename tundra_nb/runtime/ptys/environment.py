@@ -12,22 +12,12 @@ from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
 from tundra_nb.errors import UsageError
+from tundra_nb.runtime.telemetry.redact import NOT_A_KEY, looks_like_key
 
 from .processes import MARKER
 
 TERM = "xterm-256color"
 OURS = re.compile(r"TUNDRA_(?:TOKEN|GUARD)$")
-KEY_NAME = re.compile(
-    r"(?:^|_)(?:API_?)?(?:KEYS?|TOKENS?|SECRETS?|PASSW(?:OR)?D|PASSPHRASE|PASS|PWD|CREDENTIALS?|JWT|PAT|AUTH|DSN)(?:_|$)"
-    r"|PASSWORD|PASSWD|APIKEY|SECRET|ACCESS_?TOKEN",
-    re.IGNORECASE,
-)
-NOT_A_KEY = frozenset({"PWD", "OLDPWD", "XAUTHORITY", "SSH_AUTH_SOCK"})
-KEY_VALUE = re.compile(
-    r"^(?:(?:sk|pk|rk|xox[abposr]|gh[opsur]|glpat|hf|npm|pypi)[-_]|AKIA|ASIA|AIza|eyJ)[-_A-Za-z0-9]{12,}"
-    r"|://[^/\s:@]*:[^/\s@]+@"
-    r"|-----BEGIN [A-Z ]*PRIVATE KEY-----"
-)
 
 
 class ChildEnvironment(NamedTuple):
@@ -37,13 +27,6 @@ class ChildEnvironment(NamedTuple):
     secrets: dict[str, str]
     """Values by the variable's name: of withheld, let-through and explicitly set keys."""
     withheld: tuple[str, ...]
-
-
-def looks_like_key(name: str, value: str) -> bool:
-    """Whether a variable holds a secret, judging by its name and by the shape of its value."""
-    if name in NOT_A_KEY or re.fullmatch(r"\d*|true|false|yes|no|on|off", value, re.IGNORECASE):
-        return False  # MAX_TOKENS=4096
-    return bool(KEY_NAME.search(name) or KEY_VALUE.search(value))
 
 
 def build(

@@ -22,12 +22,18 @@ MIN_SECRET_CHARS = 6
 FINGERPRINT_BYTES = 4
 """Enough to tell a handful of keys apart, too little to help a guess along."""
 SALT_BYTES = 16
-SECRET_NAME = re.compile(
-    r"(?:^|_)(?:API_?KEY|KEY|TOKEN|SECRET|PASSWORD|PASSWD|PWD|CREDENTIALS?|AUTH|DSN)(?:$|_)", re.IGNORECASE
+KEY_NAME = re.compile(
+    r"(?:^|_)(?:API_?)?(?:KEYS?|TOKENS?|SECRETS?|PASSW(?:OR)?D|PASSPHRASE|PASS|PWD|CREDENTIALS?|JWT|PAT|AUTH|DSN)(?:_|$)"
+    r"|PASSWORD|PASSWD|APIKEY|SECRET|ACCESS_?TOKEN",
+    re.IGNORECASE,
 )
-"""Names of environment variables whose values are taken for secrets. `PWD` alone is the working directory."""
-NOT_SECRET = frozenset({"PWD", "OLDPWD", "SSH_AUTH_SOCK", "XAUTHORITY", "GPG_KEY"})
-"""Variables that look like secrets by name and hold paths or public fingerprints."""
+KEY_VALUE = re.compile(
+    r"^(?:(?:sk|pk|rk|xox[abposr]|gh[opsur]|glpat|hf|npm|pypi)[-_]|AKIA|ASIA|AIza|eyJ)[-_A-Za-z0-9]{12,}"
+    r"|://[^/\s:@]*:[^/\s@]+@"
+    r"|-----BEGIN [A-Z ]*PRIVATE KEY-----"
+)
+NOT_A_KEY = frozenset({"PWD", "OLDPWD", "SSH_AUTH_SOCK", "XAUTHORITY", "GPG_KEY"})
+"""Variables that look like keys by name and hold paths or public fingerprints."""
 
 _CREDENTIAL = r"[A-Za-z0-9._~+/=-]"
 _PATTERNS: tuple[tuple[tuple[str, ...], re.Pattern[str], str], ...] = (
@@ -67,6 +73,13 @@ _PATTERNS: tuple[tuple[tuple[str, ...], re.Pattern[str], str], ...] = (
 )
 
 
+def looks_like_key(name: str, value: str) -> bool:
+    """Whether a variable holds a secret, judging by its name and by the shape of its value."""
+    if name in NOT_A_KEY or re.fullmatch(r"\d*|true|false|yes|no|on|off", value, re.IGNORECASE):
+        return False  # MAX_TOKENS=4096
+    return bool(KEY_NAME.search(name) or KEY_VALUE.search(value))
+
+
 class Redactor:
     """Masks secrets in text. One per daemon; values can be added at any time, and are never given out.
 
@@ -102,9 +115,9 @@ class Redactor:
         self._known = tuple(sorted(known.items(), key=lambda item: -len(item[0])))
 
     def register_environ(self, environ: Mapping[str, str]) -> None:
-        """Register the values of all variables that are secrets by their name."""
+        """Register the values of all variables that hold secrets."""
         for name, value in environ.items():
-            if name not in NOT_SECRET and SECRET_NAME.search(name):
+            if looks_like_key(name, value):
                 self.register(name, value)
 
     def fingerprint(self, value: str) -> str:
