@@ -36,21 +36,23 @@ async def end_session(pty: Pty, orphans: Orphans, grace: float) -> Ended:
     empty = last_look = 0
     pause = FIRST_PAUSE_SECONDS
     while True:
-        look = await orphans.snapshot()
-        alive = processes.living([pty.pid, *look.by_session.get(pty.pid, ()), *look.by_mark.get(pty.mark, ())])
-        waited = time.monotonic() - started
-        if alive:
-            empty = 0
-            if waited >= grace:
-                processes.kill(alive)
-            else:
-                processes.hang_up(p for p in alive if (p.pid, p.start) not in ended.seen)
-            ended.seen.update((p.pid, p.start) for p in alive)
-            pause = min(pause * 1.5, LONGEST_PAUSE_SECONDS)
-        elif look.number != last_look:
-            empty += 1
-            last_look = look.number
-            pause = FIRST_PAUSE_SECONDS
+        async with orphans.turn:
+            await asyncio.sleep(0)  # one session per turn of the loop: hundreds that end at once must not hold it up
+            look = await orphans.snapshot()
+            alive = processes.living([pty.pid, *look.by_session.get(pty.pid, ()), *look.by_mark.get(pty.mark, ())])
+            waited = time.monotonic() - started
+            if alive:
+                empty = 0
+                if waited >= grace:
+                    processes.kill(alive)
+                else:
+                    processes.hang_up(p for p in alive if (p.pid, p.start) not in ended.seen)
+                ended.seen.update((p.pid, p.start) for p in alive)
+                pause = min(pause * 1.5, LONGEST_PAUSE_SECONDS)
+            elif look.number != last_look:
+                empty += 1
+                last_look = look.number
+                pause = FIRST_PAUSE_SECONDS
         if empty >= LOOKS and pty.exited.is_set():
             return ended
         if waited > grace + GIVE_UP_SECONDS:

@@ -100,6 +100,8 @@ class Orphans:
         self._own_session = os.getsid(0)
         self._snapshot = Snapshot(0, {}, {})
         self._taken = 0.0
+        self.turn = asyncio.Lock()
+        """Whoever holds it looks at processes and signals them."""
 
     @property
     def are_far(self) -> bool:
