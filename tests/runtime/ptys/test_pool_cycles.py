@@ -16,7 +16,13 @@ import pytest
 from tundra_nb.runtime.ptys import processes
 from tundra_nb.runtime.ptys.pool import PtyPool
 
-HOPPER = "import os,time\nwhile True:\n    if os.fork(): os._exit(0)\n    os.setsid(); time.sleep(0.002)\n"
+HOPPER = """
+import os, time
+end = time.time() + 120  # when nobody ends it: a test run that was killed
+while time.time() < end:
+    if os.fork(): os._exit(0)
+    os.setsid(); time.sleep(0.002)
+"""
 KINDS: dict[str, str | list[str]] = {
     "ends by itself": "true",
     "sleeps": "sleep 4711",
