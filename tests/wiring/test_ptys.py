@@ -574,6 +574,8 @@ def test_nothing_of_a_killed_daemon_outlives_it_and_its_sessions_have_an_end(hom
             ]
             ids += [pty_id for pty_id in t.ptys.ids() if pty_id not in ids]
             wait_until(lambda: len(_sleepers("4712")) >= 7)
+            transcript = home.folder / "data" / "ptys" / "transcripts" / f"{ids[1]}.out"
+            wait_until(lambda: transcript.read_bytes().startswith(b"started"))
             daemon = t.status().pid
         os.kill(daemon, signal.SIGKILL)
         wait_until(lambda: _sleepers("4712") == {foreign.pid}, 3.5, "all children are gone")
