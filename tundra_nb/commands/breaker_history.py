@@ -16,13 +16,6 @@ if TYPE_CHECKING:
 @options.window
 @options.profile("Only this profile.")
 @pass_face
-def command(
-    face: Face,
-    since: str | None,
-    between: tuple[str, str] | None,
-    at: str | None,
-    limit: int | None,
-    profile: str | None,
-) -> pd.DataFrame:
+def command(face: Face, window: options.Window, profile: str | None) -> pd.DataFrame:
     """Transitions of the breakers, and profiles parked and taken back in."""
-    return face.client.breaker_history(since, between=between, at=at, limit=limit, profile=profile)
+    return face.client.breaker_history(**window, profile=profile)

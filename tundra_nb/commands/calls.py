@@ -18,15 +18,6 @@ if TYPE_CHECKING:
 @options.profile("Only those of this profile.")
 @options.by
 @pass_face
-def command(
-    face: Face,
-    since: str | None,
-    between: tuple[str, str] | None,
-    at: str | None,
-    limit: int | None,
-    code: str | None,
-    profile: str | None,
-    by: str | None,
-) -> pd.DataFrame:
+def command(face: Face, window: options.Window, code: str | None, profile: str | None, by: str | None) -> pd.DataFrame:
     """The calls, one row each, whatever their attempts."""
-    return face.client.calls(since, between=between, at=at, limit=limit, code=code, profile=profile, by=by)
+    return face.client.calls(**window, code=code, profile=profile, by=by)

@@ -24,13 +24,10 @@ if TYPE_CHECKING:
 @pass_face
 def command(
     face: Face,
-    since: str | None,
-    between: tuple[str, str] | None,
-    at: str | None,
-    limit: int | None,
+    window: options.Window,
     code: str | None,
     profile: str | None,
     severity: str | None,
 ) -> pd.DataFrame:
     """Errors that reached a caller, or that a background part met."""
-    return face.client.errors(since, between=between, at=at, limit=limit, code=code, profile=profile, severity=severity)
+    return face.client.errors(**window, code=code, profile=profile, severity=severity)

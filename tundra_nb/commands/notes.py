@@ -18,14 +18,8 @@ if TYPE_CHECKING:
 @options.window
 @click.option("--on", "subject", metavar="SUBJECT", help="Only those about this.")
 @pass_face
-def command(
-    face: Face,
-    since: str | None,
-    between: tuple[str, str] | None,
-    at: str | None,
-    limit: int | None,
-    subject: str | None,
-) -> pd.DataFrame:
+def command(face: Face, window: options.Window, subject: str | None) -> pd.DataFrame:
     """The annotations; all of them, unless a window is given."""
-    when = since or (None if between else "all")
-    return face.client.notes(when, between=between, at=at, limit=limit, subject=subject)
+    if not window["between"]:
+        window["since"] = window["since"] or "all"
+    return face.client.notes(**window, subject=subject)

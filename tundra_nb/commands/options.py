@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any, TypedDict, TypeVar
 
 import click
 from click.shell_completion import CompletionItem
@@ -17,6 +18,7 @@ from .command import Result
 from .face import Face, face_of
 
 F = TypeVar("F", bound=Callable[..., Any])
+T = TypeVar("T")
 
 
 class _Words(click.ParamType[str]):
@@ -142,16 +144,38 @@ def ended(face: Face, live: Live[R]) -> Result:
     return Result(run, exit_code=0 if run.is_ok else 1)
 
 
-def window(function: F) -> F:
-    """`--since`, `--between`, `--at` and `--limit`: which rows of the history."""
+class Window(TypedDict):
+    """Which rows of the history: as the client's methods for frames take it."""
+
+    since: str | None
+    between: tuple[str, str] | None
+    at: str | None
+    limit: int | None
+
+
+def window(function: Callable[..., T]) -> Callable[..., T]:
+    """`--since`, `--between`, `--at` and `--limit`, handed on as one `window`."""
+
+    @functools.wraps(function)
+    def with_window(
+        *args: Any,
+        since: str | None,
+        between: tuple[str, str] | None,
+        at: str | None,
+        limit: int | None,
+        **others: Any,
+    ) -> T:
+        return function(*args, window=Window(since=since, between=between, at=at, limit=limit), **others)
+
+    decorated: Callable[..., T] = with_window
     for option in (
         click.option("--limit", type=click.IntRange(min=1), help="At most so many rows, the newest."),
         click.option("--at", metavar="REF", help="The history as of a commit, branch, tag or time."),
         click.option("--between", type=Time(), nargs=2, metavar="FROM TO", help="Two times instead of --since."),
         click.option("--since", type=Time(), help="From when on: 1h, yesterday, 14:00, ISO, all.  [default: 24h]"),
     ):
-        function = option(function)
-    return function
+        decorated = option(decorated)
+    return decorated
 
 
 def profile(help: str) -> Callable[[F], F]:  # noqa: A002 - click's own word

@@ -15,12 +15,6 @@ if TYPE_CHECKING:
 @_command("pty-history")
 @options.window
 @pass_face
-def command(
-    face: Face,
-    since: str | None,
-    between: tuple[str, str] | None,
-    at: str | None,
-    limit: int | None,
-) -> pd.DataFrame:
+def command(face: Face, window: options.Window) -> pd.DataFrame:
     """What happened to PTYs: starts, refusals, resizes, exits, kills, orphan ends."""
-    return face.client.ptys.history(since, between=between, at=at, limit=limit)
+    return face.client.ptys.history(**window)
