@@ -112,6 +112,24 @@ async def test_a_read_does_not_notice_that_the_worker_died(tmp_path: Path) -> No
         assert await ids(history) == [1]
 
 
+async def test_a_read_outlives_the_worker_also_when_its_end_is_noticed_late(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listen = History._listen
+
+    async def late(self: History, reader: asyncio.StreamReader) -> TundraError | None:
+        fatal = await listen(self, reader)
+        await asyncio.sleep(0.5)
+        return fatal
+
+    monkeypatch.setattr(History, "_listen", late)
+    async with opened(tmp_path) as history:
+        history.append(note(1))
+        assert await ids(history) == [1]
+        os.kill(history.stats().worker_pid or 0, signal.SIGKILL)
+        assert await ids(history) == [1]
+
+
 async def test_a_killed_daemon_leaves_interrupted_rows_and_no_worker(tmp_path: Path) -> None:
     code = f"""
 import asyncio, os, signal

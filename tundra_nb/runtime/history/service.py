@@ -71,6 +71,7 @@ SHORT_LIFE_SECONDS = 5.0
 DEATHS_TOLERATED = 3
 """After so many short lives in a row, reads fail at once."""
 READ_TRIES = 3
+NOTICE_SECONDS = 3.0
 STDERR_LINES = 20
 
 State = Literal["closed", "starting", "ready", "failing"]
@@ -116,12 +117,14 @@ class ArrowStream(AsyncIterator[bytes]):
         for left in reversed(range(READ_TRIES)):
             if self._meta is not None or self._is_over:
                 break
+            life = self._history.lives
             try:
                 await self._begin()
             except (asyncio.IncompleteReadError, ConnectionError):
                 await self.aclose()
                 if not left:
                     raise _lost() from None
+                await self._history.notice_end(life)
                 self._is_over = False
         return self._meta or {}
 
@@ -202,7 +205,7 @@ class History:
         self._process: asyncio.subprocess.Process | None = None
         self._control: socket.socket | None = None
         self._supervisor: asyncio.Task[None] | None = None
-        self._lives = 0
+        self.lives = 0
         self._is_closing = False
         self._dropped_before = 0
         self._last_words: collections.deque[str] = collections.deque(maxlen=STDERR_LINES)
@@ -293,7 +296,7 @@ class History:
             engine=self._settings.engine,
             state=self._state,
             worker_pid=self._process.pid if self._process and self._process.returncode is None else None,
-            restarts=max(0, self._lives - 1),
+            restarts=max(0, self.lives - 1),
             waiting_bytes=max(0, waiting),
             is_behind=place < end and waiting > 0,
             rows=self._progress.rows,
@@ -330,11 +333,13 @@ class History:
         request = Request(method=method, params=params, after=self._spool.end)
         tries = READ_TRIES if method in _REPEATABLE else 1
         for left in reversed(range(tries)):
+            life = self.lives
             try:
                 return await self._call_once(request)
             except (asyncio.IncompleteReadError, ConnectionError):
                 if not left:
                     raise _lost() from None
+                await self.notice_end(life)
         raise AssertionError("not reached")
 
     async def _call_once(self, request: Request) -> Any:
@@ -353,6 +358,13 @@ class History:
                     data += payload
         finally:
             await _close(writer)
+
+    async def notice_end(self, life: int) -> None:
+        """After a request was lost: wait until the end of that worker is known, lest it get the next try, too."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(NOTICE_SECONDS):
+                while self.lives == life and self._state == "ready":
+                    await self._changed.wait()
 
     async def _wait_ready(self) -> socket.socket:
         try:
@@ -373,7 +385,7 @@ class History:
         short_lives = 0
         while True:
             born = self._clock.monotonic()
-            self._lives += 1
+            self.lives += 1
             try:
                 await self._live_once()
             except OSError as exc:
