@@ -107,6 +107,9 @@ BASH: dict[str, list[Cell | Ends | Idle]] = {
     "the code of the cell before": [Cell("(exit 7)", code=7), Cell("echo $?", "7\n")],
     "cat and ^D": [Cell("echo go; cat", "go\nabc\nabc\n", act=typed(b"abc\n\x04"))],
     "a question": [Cell("echo go; read x; echo got $x", "go\nyes\ngot yes\n", act=typed(b"yes\n"))],
+    "a question answered with a typing error": [
+        Cell("echo go; read x; echo got $x", like("got yes\n$"), act=typed(b"yex\x7fs\n"))
+    ],
     "a hidden question": [
         Cell("stty -echo; echo go; read -s x; echo got $x", "go\ngot secret\n", act=typed(b"secret\n"))
     ],
@@ -182,6 +185,9 @@ ZSH: dict[str, list[Cell | Ends | Idle]] = {
     "exit codes": [Cell("false", code=1), Cell("echo $?", "1\n"), Cell("(exit 255)", code=255)],
     "a command that does not exist": [Cell("no-such-command", like("not found"), 127), ALIVE],
     "a question": [Cell("echo go; read x; echo got $x", "go\nyes\ngot yes\n", act=typed(b"yes\n"))],
+    "a question answered with a typing error": [
+        Cell("echo go; read x; echo got $x", like("got yes\n$"), act=typed(b"yex\x7fs\n"))
+    ],
     "cat and ^D": [Cell("echo go; cat", "go\nabc\nabc\n", act=typed(b"abc\n\x04"))],
     "break": [Cell("break"), ALIVE],
     "^C ends a program": [Cell("echo go; sleep 4711", like("go\n"), 130, interrupted), ALIVE],

@@ -338,6 +338,7 @@ class PtyPool:
             withheld=child.withheld,
             at_us=at_us,
             master=started.master,
+            modes=started.modes,
             leader=leader,
             output=output,
             paths=(written.path, written.index_path),

@@ -77,6 +77,7 @@ class Pty:
         withheld: tuple[str, ...],
         at_us: int,
         master: int,
+        modes: list[Any],
         leader: Leader,
         output: Output,
         paths: tuple[Path, Path],
@@ -91,6 +92,8 @@ class Pty:
         self.user = user
         self.withheld = withheld
         self.at_us = at_us
+        self.modes = modes
+        """Of the terminal, as a program finds them that starts in it."""
         self.output = output
         self.transcript, self._index = paths
         """File with all output; it survives the session."""

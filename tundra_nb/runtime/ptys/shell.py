@@ -16,7 +16,7 @@ import sys
 import time
 from collections.abc import AsyncGenerator, Collection, Mapping
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from tundra_nb.errors import HandleNotFound, Timeout, UsageError
 
@@ -58,7 +58,6 @@ class Shell:
         self._pool = pool
         self._cells = cells
         self._feed = Feed(cells)
-        self._modes: list[Any] = termios.tcgetattr(pty.master)
         self._session = secrets.token_hex(8)
         self._viewer = pty.viewer(to_exit=True)
         self._parser = MarkParser()
@@ -150,7 +149,7 @@ class Shell:
         self._is_late = self._is_over = False
         with contextlib.suppress(termios.error):
             # A program of the last cell may have left the terminal raw, or lines that nobody read.
-            termios.tcsetattr(self.pty.master, termios.TCSANOW, self._modes)
+            termios.tcsetattr(self.pty.master, termios.TCSANOW, self.pty.modes)
             termios.tcflush(self.pty.master, termios.TCOFLUSH)
         message = f"{word}\0{cell}\0{word}\0".encode(errors="surrogateescape")
         self._send_soon(message)

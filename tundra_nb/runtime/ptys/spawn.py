@@ -61,6 +61,8 @@ class Spawned(NamedTuple):
 
     pid: int
     master: int
+    modes: list[Any]
+    """Of the terminal, before the program could change them; as `termios.tcsetattr` takes them."""
 
 
 def spawn(
@@ -108,7 +110,7 @@ def _spawn_libc(
             raise _failed(argv, exc.errno or 0, program) from exc
         on_failure.callback(os.close, master)
         on_exit.callback(os.close, slave)
-        _prepare(slave, size)
+        modes = _prepare(slave, size)
         os.set_blocking(master, False)
         actions = _file_actions(folder, os.ttyname(slave), handed)
         libc = _libc()
@@ -125,7 +127,7 @@ def _spawn_libc(
         if code:
             raise _failed(argv, code, program)
         on_failure.pop_all()
-    return Spawned(pid.value, master)
+    return Spawned(pid.value, master, modes)
 
 
 def _file_actions(folder: int, terminal: str, handed: Mapping[int, int]) -> ctypes.Array[ctypes.c_char]:
@@ -202,14 +204,15 @@ def _spawn_portable(
     child.fileobj.close()
     child.closed = True
     os.set_blocking(master, False)
-    return Spawned(child.pid, master)
+    return Spawned(child.pid, master, termios.tcgetattr(master))
 
 
-def _prepare(slave: int, size: Size) -> None:
+def _prepare(slave: int, size: Size) -> list[Any]:
     set_size(slave, size)
     modes = termios.tcgetattr(slave)
     modes[0] |= IUTF8
     termios.tcsetattr(slave, termios.TCSANOW, modes)
+    return modes
 
 
 def _refuse_nul(argv: Sequence[str], env: Mapping[str, str]) -> None:
