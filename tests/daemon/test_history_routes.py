@@ -6,6 +6,7 @@ import http.client
 import json
 import socket
 import time
+import urllib.parse
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -77,3 +78,17 @@ def test_a_stream_ends_when_its_client_leaves_in_the_middle(paths: Paths) -> Non
         assert time.monotonic() < deadline, "the worker still holds the request"
         time.sleep(0.02)
     assert b"".join(iter(asked(paths, "select 1 as x").getresponse().readline, b""))
+
+
+def test_a_limit_that_is_no_positive_number_is_refused(paths: Paths) -> None:
+    connection = http.client.HTTPConnection("tundra", timeout=20)
+    connection.sock = socket.socket(socket.AF_UNIX)
+    connection.sock.connect(str(paths.socket))
+    for path in ("/api/history/calls?", "/api/commits?", "/api/diff?from=HEAD&to=HEAD&table=note&"):
+        for limit in ("0", "-1", "many", "²"):
+            connection.request("GET", f"{path}limit={urllib.parse.quote(limit)}")
+            answer = connection.getresponse()
+            told = json.loads(answer.read())
+            assert (answer.status, told["code"]) == (400, "UsageError"), path
+            assert repr(limit) in told["message"]
+    connection.close()

@@ -77,7 +77,7 @@ def read_query(request: Request, now_us: int) -> FrameQuery:
             until_us=None if until is None else _time(until, "until"),
             at=read_ref(at),
             where=[_condition(name, value) for name, value in given.items()],
-            limit=None if limit is None else _count(limit),
+            limit=read_limit(limit),
             newest_first=newest,
             columns=columns.split(",") if columns else None,
         )
@@ -95,6 +95,15 @@ def read_ref(text: str | None) -> str | int | None:
     return text
 
 
+def read_limit(text: str | None) -> int | None:
+    """A number of rows at most; None when none is given."""
+    if text is None:
+        return None
+    if not (text.isascii() and text.isdigit()) or int(text) < 1:
+        raise errors.UsageError(problem=f"limit {text!r} is not a positive number", field="limit")
+    return int(text)
+
+
 def _time(text: str, field: str) -> int:
     if text.lstrip("-").isdigit():
         return int(text)
@@ -107,12 +116,6 @@ def _time(text: str, field: str) -> int:
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=dt.UTC)
     return int(moment.timestamp() * 1_000_000)
-
-
-def _count(text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
-        raise errors.UsageError(problem=f"limit {text!r} is not a positive number", field="limit")
-    return int(text)
 
 
 def _condition(name: str, value: str) -> Condition:

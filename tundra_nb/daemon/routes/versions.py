@@ -12,7 +12,7 @@ from starlette.routing import BaseRoute, Route
 
 from tundra_nb import errors, paths
 from tundra_nb.daemon.answers import iso, json_response, json_rows, read_body, stream_arrow
-from tundra_nb.daemon.routes.history import read_ref
+from tundra_nb.daemon.routes.history import read_limit, read_ref
 from tundra_nb.runtime.history.query import FrameQuery, nearest
 from tundra_nb.runtime.versioning import signature
 
@@ -91,7 +91,7 @@ def routes(daemon: Daemon) -> list[BaseRoute]:
 
     async def log(request: Request) -> Response:
         ref = await resolved(request.query_params.get("at"))
-        found = await history.call("log", limit=_limit(request), ref=ref)
+        found = await history.call("log", limit=read_limit(request.query_params.get("limit")), ref=ref)
         return json_response({"rows": [commit | {"at": iso(commit["at"])} for commit in found]})
 
     async def commit(request: Request) -> Response:
@@ -112,7 +112,8 @@ def routes(daemon: Daemon) -> list[BaseRoute]:
             )
         asked = {"from": given.get("from"), "to": given.get("to", "HEAD"), "table": table}
         a, b = await resolved(given.get("from")), await resolved(given.get("to"))
-        return await stream_arrow(request, history.stream("diff", a=a, b=b, table=table, limit=_limit(request)), asked)
+        limit = read_limit(request.query_params.get("limit"))
+        return await stream_arrow(request, history.stream("diff", a=a, b=b, table=table, limit=limit), asked)
 
     async def stat(request: Request) -> Response:
         given = request.query_params
@@ -294,12 +295,6 @@ def routes(daemon: Daemon) -> list[BaseRoute]:
         Route("/api/store/create", create, methods=["POST"]),
         Route("/api/notes", notes, methods=["POST"]),
     ]
-
-
-def _limit(request: Request) -> int | None:
-    """At most how many rows or commits."""
-    text = request.query_params.get("limit")
-    return int(text) if text and text.isdigit() else None
 
 
 def _json_conflict(conflict: dict[str, Any]) -> dict[str, Any]:
