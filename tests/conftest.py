@@ -59,13 +59,15 @@ def has_part(name: str) -> bool:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--check", action="store_true", help="run what the gate adds too (`make check`)")
     parser.addoption("--soak", action="store_true", help="run the long tests too (`make soak`)")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave the long tests out unless they are asked for."""
-    if not config.getoption("--soak"):
-        items[:] = [item for item in items if item.get_closest_marker("soak") is None]
+    """Leave the tests of the gate and the long ones out unless they are asked for."""
+    for tier in ("check", "soak"):
+        if not config.getoption(f"--{tier}"):
+            items[:] = [item for item in items if item.get_closest_marker(tier) is None]
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

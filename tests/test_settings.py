@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tundra_nb import settings, settings_file
+from tundra_nb import settings
 from tundra_nb.errors import ConfigError, UsageError
+from tundra_nb.settings import file as settings_file
 
 
 @pytest.fixture

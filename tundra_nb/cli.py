@@ -52,8 +52,8 @@ class CommandLine(Face):
         return sys.stdin.read()
 
     def show_answer(self, stream: ReplyStream) -> Reply:
-        from tundra_nb.commands.views.blocks import clean
-        from tundra_nb.commands.views.reply import summary
+        from tundra_nb.views.blocks import clean
+        from tundra_nb.views.reply import summary
 
         def notice(told: Mapping[str, Any]) -> None:
             if told.get("kind") != "attempt":
@@ -75,8 +75,8 @@ class CommandLine(Face):
         return stream.reply
 
     def show_output(self, live: Live[R]) -> R:
-        from tundra_nb.commands.views.ansi import Colours
-        from tundra_nb.commands.views.terminal import summary
+        from tundra_nb.terminal.ansi import Colours
+        from tundra_nb.views.terminal import summary
 
         colours = Colours(are_kept=sys.stdout.isatty())
 
@@ -131,13 +131,13 @@ def run(args: Sequence[str]) -> int:
 
 def _print(result: commands.Result, face: Face) -> None:
     if result.as_json:
-        from tundra_nb.commands.views.data import to_json
+        from tundra_nb.views.data import to_json
 
         print(to_json(result.value))
         return
     from rich.console import Console
 
-    from tundra_nb.commands.views import show, text
+    from tundra_nb.views import show, text
 
     console = Console(highlight=False)
     with console.capture() as captured:
@@ -146,7 +146,7 @@ def _print(result: commands.Result, face: Face) -> None:
 
 
 def _print_error(error: TundraError, face: Face) -> None:
-    from tundra_nb.commands.views.blocks import clean
+    from tundra_nb.views.blocks import clean
 
     print(clean(f"{error.code}: {error.message}"), file=sys.stderr)
     if error.hint:

@@ -24,7 +24,7 @@ SETTINGS = '[[profile]]\nname = "local"\nkind = "local"\nbase_url = "http://127.
 ENSURE = """
 import time
 from tundra_nb import paths
-from tundra_nb.client import launch
+from tundra_nb.local import launch
 began = time.perf_counter()
 connection = launch.ensure(paths.find())
 print(time.perf_counter() - began, connection.pid)

@@ -12,8 +12,8 @@ import pytest
 
 import tundra_nb
 from tundra_nb import errors
-from tundra_nb.client import launch
 from tundra_nb.client.sync import Client
+from tundra_nb.local import launch
 from tundra_nb.testing.scripted_provider import Step, scripted_process
 
 CHAT = "/v1/chat/completions"

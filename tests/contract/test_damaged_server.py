@@ -10,13 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from tundra_nb import store_login
-from tundra_nb.client import dolt_server
 from tundra_nb.errors import StoreDamaged, StoreUnavailable
+from tundra_nb.local import dolt_server
 from tundra_nb.paths import Paths, find
 from tundra_nb.runtime.clock import Ids, SystemClock
 from tundra_nb.runtime.history.service import History
-from tundra_nb.settings import StoreSettings
+from tundra_nb.settings import StoreSettings, store_login
 from tundra_nb.types import Note
 
 from .server import DoltServer, free_port

@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from tundra_nb import paths as places
-from tundra_nb.client import launch
+from tundra_nb.local import launch
 from tundra_nb.paths import Paths
 
 pytestmark = pytest.mark.part("doltlite")

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from tundra_nb.commands.views import html, text
-from tundra_nb.commands.views import providers as view
 from tundra_nb.errors import IpcError
 from tundra_nb.kernel.widgets import WIDGETS, messages
 from tundra_nb.kernel.widgets.live import Latest, Watch
+from tundra_nb.views import html, text
+from tundra_nb.views import providers as view
 
 from .conftest import Notebook
 

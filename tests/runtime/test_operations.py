@@ -10,6 +10,7 @@ import pytest
 
 from tests.runtime.calls import KEY, QUICK, Calls, calls
 from tundra_nb import errors
+from tundra_nb.faults.dialects import error, error_event, stream
 from tundra_nb.runtime.reserve import DEFAULT_OUTPUT_TOKENS, estimate_tokens, used_tokens
 from tundra_nb.runtime.resilience.breaker import Permit
 from tundra_nb.settings import (
@@ -21,7 +22,6 @@ from tundra_nb.settings import (
     TierSettings,
 )
 from tundra_nb.testing.clock import VirtualClock
-from tundra_nb.testing.dialects import error, error_event, stream
 from tundra_nb.testing.scripted_provider import Step
 from tundra_nb.types import Ask, AttemptOpened, Exchange, OperationOpened, Usage
 

@@ -17,8 +17,8 @@ import openai
 import psutil
 import pytest
 
+from tundra_nb.faults.child import Child
 from tundra_nb.runtime.providers.transport import Transport
-from tundra_nb.testing.child import Child
 from tundra_nb.testing.scripted_provider import KEPT_REQUESTS, ScriptedProvider, Step, scripted_process
 
 CHAT, MESSAGES = "/v1/chat/completions", "/v1/messages"

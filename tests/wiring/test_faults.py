@@ -19,8 +19,8 @@ from typing import Any
 import pytest
 
 from tests.wiring.conftest import environment, open_notebook
-from tundra_nb.testing.fault_proxy import FaultProcess
-from tundra_nb.testing.faults import FAULTS
+from tundra_nb.faults.fault_proxy import FaultProcess
+from tundra_nb.faults.faults import FAULTS
 from tundra_nb.testing.scripted_provider import scripted_process
 
 pytestmark = pytest.mark.part("doltlite")

@@ -23,8 +23,8 @@ from jupyter_client.manager import KernelManager
 import tundra_nb
 from tests.conftest import Home, wait_until
 from tests.kernel.conftest import Notebook, Ran
-from tundra_nb.client import dolt_server
 from tundra_nb.errors import RefNotFound, StoreUnavailable
+from tundra_nb.local import dolt_server
 from tundra_nb.paths import find
 from tundra_nb.settings import StoreSettings
 from tundra_nb.testing.scripted_provider import ScriptedProcess, scripted_process

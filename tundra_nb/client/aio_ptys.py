@@ -8,8 +8,9 @@ from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+from tundra_nb.terminal.asciicast import asciicast
+
 from . import pty_calls as calls
-from .asciicast import asciicast
 from .call import Call, Step
 from .endpoints import Awaiting, awaited
 from .link import Link
@@ -23,7 +24,7 @@ from .sse import Event
 if TYPE_CHECKING:
     import pandas as pd
 
-    from .screen import Screen
+    from tundra_nb.terminal.screen import Screen
 
 T = TypeVar("T")
 R = TypeVar("R", bound=Run)
@@ -164,7 +165,7 @@ class AsyncPty:
 
     async def screen(self) -> Screen:
         """What its screen shows now, or showed last."""
-        from . import screen
+        from tundra_nb.terminal import screen
 
         timing = await self._do(calls.timing(self.id))
         columns, rows, end = screen.size_and_end(timing["head"], timing["events"])

@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any, TypedDict
 import msgspec
 
 from tundra_nb.errors import UsageError
+from tundra_nb.frames import frames, summary
 from tundra_nb.types import FRAMES, TABLES, Ask, Reply
 
-from . import frames, summary, times
+from . import times
 from .call import ARROW, EVENTS, STREAM_TIMEOUT, Answer, Call, query, quoted
 from .results import Document, Last, Status, Why
 

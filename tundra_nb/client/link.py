@@ -16,7 +16,7 @@ from tundra_nb._version import API
 from tundra_nb.errors import ConfigError, IpcError, TransportError, TundraError
 
 if TYPE_CHECKING:
-    from .launch import Connection
+    from tundra_nb.local.launch import Connection
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,7 +93,7 @@ class Link:
             IpcError: absent, or cannot be started.
         """
         if self._paths is not None:
-            from .launch import ensure
+            from tundra_nb.local.launch import ensure
 
             # a directory that was asked for by name is not overruled by TUNDRA_URL
             env = {name: value for name, value in os.environ.items() if name != "TUNDRA_URL"}

@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import msgspec
 
 from tundra_nb.errors import UsageError
+from tundra_nb.frames import frames
 from tundra_nb.types import Column
 
-from . import api, frames, times
+from . import api, times
 from .call import CALL_TIMEOUT, EVENTS, STREAM_TIMEOUT, Answer, Call, query, quoted
 from .results import Document
 

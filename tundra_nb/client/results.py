@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from tundra_nb.errors import from_wire
+from tundra_nb.frames import frames
 from tundra_nb.types import Column
-
-from . import frames
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import msgspec
 
+from tundra_nb.frames import frames
 from tundra_nb.types import TABLES, Column
 
-from . import api, frames
+from . import api
 from .call import ARROW, Answer, Call, Flow, Step, query, quoted
 from .endpoints import Awaiting, Blocking, awaited, blocking
 from .results import Document

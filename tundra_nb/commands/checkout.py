@@ -5,10 +5,10 @@ from __future__ import annotations
 import click
 
 from tundra_nb.errors import UsageError
+from tundra_nb.views import Message
 
 from .command import command as _command
 from .face import Face, pass_face
-from .views import Message
 
 
 @_command("checkout")

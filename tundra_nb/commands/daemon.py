@@ -8,13 +8,13 @@ import sys
 import click
 
 from tundra_nb import paths
-from tundra_nb.client import launch
 from tundra_nb.client.results import DaemonStatus
 from tundra_nb.errors import UsageError
+from tundra_nb.local import launch
+from tundra_nb.views import Message
 
 from .command import Command, Group, PlainCommand, Result
 from .face import Face, pass_face
-from .views import Message
 
 
 @click.group("daemon", cls=Group)

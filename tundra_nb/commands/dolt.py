@@ -8,14 +8,14 @@ import click
 import msgspec
 
 from tundra_nb import paths, settings
-from tundra_nb.client import dolt_server
 from tundra_nb.client.results import Document
 from tundra_nb.errors import UsageError
+from tundra_nb.local import dolt_server
 from tundra_nb.settings import StoreSettings
+from tundra_nb.views import Message
 
 from .command import Command, Group, Result
 from .face import Face, pass_face
-from .views import Message
 
 
 @click.group("dolt", cls=Group)

@@ -25,7 +25,7 @@ class Kind(click.ParamType[str]):
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
         del ctx, param
-        from tundra_nb.testing.faults import FAULTS
+        from tundra_nb.faults.faults import FAULTS
 
         return [CompletionItem(f.name, help=f.summary) for f in FAULTS.values() if f.name.startswith(incomplete)]
 
@@ -61,7 +61,7 @@ def kinds(face: Face) -> pd.DataFrame:
     import msgspec
     import pandas as pd
 
-    from tundra_nb.testing.faults import FAULTS
+    from tundra_nb.faults.faults import FAULTS
 
     return pd.DataFrame([msgspec.structs.asdict(fault) for fault in FAULTS.values()])
 

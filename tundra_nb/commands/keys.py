@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import click
 
 from tundra_nb.errors import UsageError
+from tundra_nb.views import Message
 
 from .command import Command, Group
 from .face import Face, pass_face
-from .views import Message
 
 if TYPE_CHECKING:
     import pandas as pd

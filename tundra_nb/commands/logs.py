@@ -10,11 +10,11 @@ from pathlib import Path
 import click
 
 from tundra_nb.errors import UsageError
+from tundra_nb.views import Lines
 
 from .command import Command
 from .command import command as _command
 from .face import Face, pass_face
-from .views import Lines
 
 POLL_SECONDS = 0.2
 CHUNK_BYTES = 65536

@@ -10,14 +10,16 @@ from typing import Any
 
 import msgspec
 
-from tundra_nb import paths, settings, settings_file, store_login
-from tundra_nb.client import launch
+from tundra_nb import paths, settings
 from tundra_nb.errors import InternalError, UsageError, from_wire
+from tundra_nb.local import launch
+from tundra_nb.settings import file as settings_file
+from tundra_nb.settings import store_login
+from tundra_nb.views import Message
 
 from .command import Command
 from .command import command as _command
 from .face import Face, pass_face
-from .views import Message
 
 MODULE = "tundra_nb.runtime.history.migrate"
 MAP = "migrated-commits.json"

@@ -9,9 +9,10 @@ from typing import Any, TypedDict, TypeVar
 import click
 from click.shell_completion import CompletionItem
 
-from tundra_nb.client import explain, summary, times
+from tundra_nb.client import explain, times
 from tundra_nb.client.live import Live, R
 from tundra_nb.errors import TundraError, UsageError
+from tundra_nb.frames import summary
 from tundra_nb.types import VERSIONED_TABLES
 
 from .command import Result

@@ -10,11 +10,11 @@ import click
 from tundra_nb.client.pty_calls import Matched
 from tundra_nb.client.results import Document
 from tundra_nb.errors import UsageError
+from tundra_nb.views import Message, Transcript
 
 from . import options
 from .command import Command, Group, TextCommand
 from .face import Face, pass_face
-from .views import Message, Transcript
 
 if TYPE_CHECKING:
     import pandas as pd

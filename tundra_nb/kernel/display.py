@@ -33,10 +33,10 @@ _VIEWED = (
     ("tundra_nb.client.versions", "Merged"),
     ("tundra_nb.client.explain", "Explanation"),
     ("tundra_nb.client.pty_calls", "Matched"),
-    ("tundra_nb.client.screen", "Screen"),
-    ("tundra_nb.commands.views", "Message"),
-    ("tundra_nb.commands.views", "Lines"),
-    ("tundra_nb.commands.views", "Transcript"),
+    ("tundra_nb.terminal.screen", "Screen"),
+    ("tundra_nb.views", "Message"),
+    ("tundra_nb.views", "Lines"),
+    ("tundra_nb.views", "Transcript"),
 )
 _FRAMES = (("pandas", "DataFrame"), ("pandas.core.frame", "DataFrame"))
 """Where pandas since 3.0, and pandas before, says its frames live."""
@@ -96,7 +96,7 @@ class _Growing:
             self._due = now + max(MIN_PAUSE_SECONDS, 4 * took, len(self._text) / CHARS_PER_SECOND)
 
     def finish(self, reply: Reply) -> None:
-        from tundra_nb.commands.views import reply as view
+        from tundra_nb.views import reply as view
 
         self._text = reply.text
         foot = view.summary(reply)
@@ -108,8 +108,8 @@ class _Growing:
             self._draw([*self._notices, why])
 
     def _draw(self, lines: Sequence[str], *, code: str = "", metadata: dict[str, Any] | None = None) -> None:
-        from tundra_nb.commands.views import html
-        from tundra_nb.commands.views.blocks import Block, Code, Para, Prose, Styled, clean
+        from tundra_nb.views import html
+        from tundra_nb.views.blocks import Block, Code, Para, Prose, Styled, clean
 
         blocks: list[Block] = [Prose(self._text)] if self._text else []
         if code:
@@ -124,7 +124,7 @@ class _Growing:
 
 
 def _print_live(stream: ReplyStream) -> Reply:
-    from tundra_nb.commands.views.blocks import clean
+    from tundra_nb.views.blocks import clean
 
     def notice(told: Mapping[str, Any]) -> None:
         if told.get("kind") != "attempt":
@@ -144,7 +144,7 @@ def metadata_of(value: Any) -> dict[str, Any]:
     """What an output's metadata says of where it came from."""
     found: dict[str, Any] = {}
     if hasattr(value, "attrs"):  # a frame, whose columns are attributes too
-        from tundra_nb.commands.views.frame import provenance
+        from tundra_nb.views.frame import provenance
 
         found = provenance(value)
     else:
@@ -156,7 +156,7 @@ def metadata_of(value: Any) -> dict[str, Any]:
 
 def bundle(value: Any) -> Bundle:
     """A result as MIME bundle and metadata."""
-    from tundra_nb.commands.views import html, show, text
+    from tundra_nb.views import html, show, text
 
     blocks = show.blocks_of(value)
     return {"text/plain": text.plain(blocks), "text/html": html.render(blocks)}, metadata_of(value)
@@ -199,7 +199,7 @@ def _display_live(value: Any, shell: Any) -> None:
     if any(value is shown for shown in _shown):
         _shown.clear()
         if not is_kernel(shell):
-            from tundra_nb.commands.views import reply, terminal
+            from tundra_nb.views import reply, terminal
 
             told = reply.summary(value) if type(value).__name__ == "Reply" else terminal.summary(value)
             sys.stdout.write(f"{told}\n")
@@ -214,9 +214,9 @@ def _frame_bundle(frame: Any) -> Bundle | None:
     if not metadata:
         own = getattr(frame, "_repr_mimebundle_", None)
         return own() if own is not None else None
-    from tundra_nb.commands.views import html, text, versions
-    from tundra_nb.commands.views.blocks import Para, Styled
-    from tundra_nb.commands.views.frame import summary
+    from tundra_nb.views import html, text, versions
+    from tundra_nb.views.blocks import Para, Styled
+    from tundra_nb.views.frame import summary
 
     told = summary(frame)
     view = versions.view_of(frame)

@@ -94,7 +94,7 @@ class TundraMagics(Magics):
             if self._client is not None and self._client.link.place is not None:
                 self._client.attach("kernel")
         if result.as_json and result.value is not None:
-            from tundra_nb.commands.views.data import to_json
+            from tundra_nb.views.data import to_json
 
             print(to_json(result.value))
         if result.as_name is not None:

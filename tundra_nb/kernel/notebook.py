@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from tundra_nb.client.live import Live, R
 from tundra_nb.client.sync import Client, ReplyStream
 from tundra_nb.commands.face import Face
-from tundra_nb.commands.views.blocks import clean
 from tundra_nb.types import Reply
+from tundra_nb.views.blocks import clean
 
 from .display import is_kernel, show_live
 

@@ -35,7 +35,7 @@ def show_output(live: Live[R], shell: Any) -> R:
 
 
 def _print_output(live: Live[R]) -> R:
-    from tundra_nb.commands.views.ansi import Colours
+    from tundra_nb.terminal.ansi import Colours
 
     colours = Colours(are_kept=True)
 
@@ -88,10 +88,10 @@ class _Growing:
         self._draw(text, why)
 
     def _draw(self, text: str, note: str) -> None:
-        from tundra_nb.commands.views import html
-        from tundra_nb.commands.views import text as plain
-        from tundra_nb.commands.views.blocks import Block, Output, Para, Styled
-        from tundra_nb.commands.views.terminal import SHOWN_CHARACTERS
+        from tundra_nb.views import html
+        from tundra_nb.views import text as plain
+        from tundra_nb.views.blocks import Block, Output, Para, Styled
+        from tundra_nb.views.terminal import SHOWN_CHARACTERS
 
         blocks: list[Block] = [Output(text[-SHOWN_CHARACTERS:].replace("\r\n", "\n")), Para(Styled(note, "dim"))]
         self._show({"text/plain": plain.plain(blocks), "text/html": html.render(blocks)}, metadata_of(None))

@@ -1,7 +1,7 @@
 """Drills: a fault proxy in front of a profile, so that failures can be watched while a notebook runs.
 
 A drill belongs to this daemon alone: it is in no settings file, and ends with the daemon. Its proxy is a child process
-(`tundra_nb.testing.fault_proxy`) that forwards what it does not damage; only the provider's address changes, so that
+(`tundra_nb.faults.fault_proxy`) that forwards what it does not damage; only the provider's address changes, so that
 limiter, breaker, router and history go on as if the faults were the provider's own.
 """
 
@@ -22,7 +22,7 @@ from tundra_nb import errors
 from tundra_nb.runtime.providers.transport import Transport
 from tundra_nb.settings import VENDORS, ProfileSettings, nearest
 
-PROXY = "tundra_nb.testing.fault_proxy"
+PROXY = "tundra_nb.faults.fault_proxy"
 START_SECONDS = 15.0
 STOP_SECONDS = 3.0
 CONTROL_SECONDS = 5.0

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from tundra_nb import store_login
 from tundra_nb.paths import Paths
 from tundra_nb.runtime.clock import Clock, Ids
 from tundra_nb.runtime.history.service import History
 from tundra_nb.runtime.telemetry.redact import Redactor
-from tundra_nb.settings import StoreSettings
+from tundra_nb.settings import StoreSettings, store_login
 
 
 def history_of(

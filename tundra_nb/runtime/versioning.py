@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
-from tundra_nb import settings, settings_file
+from tundra_nb import settings
 from tundra_nb.errors import StoreError, TundraError, UsageError
 from tundra_nb.runtime import in_force
 from tundra_nb.runtime.history.query import FrameQuery
 from tundra_nb.settings import Loaded
+from tundra_nb.settings import file as settings_file
 from tundra_nb.types import Note
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from jupyter_server.extension.application import ExtensionApp
 from traitlets import Bool
 
 from tundra_nb import paths
-from tundra_nb.client import launch
+from tundra_nb.local import launch
 
 from .proxy import MOUNT, DaemonProxy
 from .supervisor import Supervisor

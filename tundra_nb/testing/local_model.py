@@ -27,8 +27,7 @@ from pathlib import Path
 from typing import Final
 
 from tundra_nb.errors import ConfigError
-
-from . import child
+from tundra_nb.faults import child
 
 MODEL: Final = "SmolLM2-135M-Instruct"
 CONTEXT_TOKENS: Final = 2048

@@ -30,8 +30,8 @@ from typing import Any, Final, Literal, Self
 
 import msgspec
 
-from . import child, dialects
-from .http_server import LAST_CHUNK, HttpServer, Request, Wire, chunk, head
+from tundra_nb.faults import child, dialects
+from tundra_nb.faults.http_server import LAST_CHUNK, HttpServer, Request, Wire, chunk, head
 
 CONTROL: Final = "/_scripted"
 """Paths below this one control the provider; nothing else may use them."""

@@ -15,12 +15,12 @@ import pytest
 import trustme
 
 from tundra_nb import errors
+from tundra_nb.faults.http_server import LAST_CHUNK, HttpServer, Request, Wire, chunk, head
 from tundra_nb.runtime.providers import exchange
 from tundra_nb.runtime.providers.contract import Answer, Seen
 from tundra_nb.runtime.providers.provider import Provider, normalise
 from tundra_nb.runtime.providers.transport import Transport
 from tundra_nb.settings import DeadlineSettings, ProfileSettings
-from tundra_nb.testing.http_server import LAST_CHUNK, HttpServer, Request, Wire, chunk, head
 from tundra_nb.types import Ask
 
 pytestmark = pytest.mark.anyio

@@ -3,7 +3,7 @@
 What lives here: one Python, script and style file per widget, what they share (`view`, `shared.js`, `shared.css`), the
 messages that cross between them (`messages`), and the threads behind them (`live`). It is separate because it alone
 needs anywidget and ipywidgets (150 ms to import), so nothing imports it before a widget is asked for. May import
-`client`, `commands.views` and anywidget.
+`client`, `views` and anywidget.
 
 A widget is a view: it changes nothing, but for the terminal's, which passes on what is typed. Each shows a static
 picture in the same output, which it hides while it lives and keeps up to date, so that a saved notebook tells the last

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from tundra_nb.commands.views.comparison import Counts, Side
+from tundra_nb.views.comparison import Counts, Side
 
 
 class Bucket(msgspec.Struct, frozen=True, kw_only=True):

@@ -10,9 +10,9 @@ import msgspec
 
 from tundra_nb.client import times
 from tundra_nb.client.sync import Client
-from tundra_nb.commands.views import html, text
-from tundra_nb.commands.views import providers as view
 from tundra_nb.errors import TundraError
+from tundra_nb.views import html, text
+from tundra_nb.views import providers as view
 
 from . import messages
 from .live import Watch

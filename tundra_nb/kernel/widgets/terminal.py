@@ -10,10 +10,11 @@ import threading
 import time
 from typing import Any
 
-from tundra_nb.client.screen import Screen
 from tundra_nb.client.sync import Client
-from tundra_nb.commands.views import ansi, html
 from tundra_nb.errors import HandleNotFound, TundraError
+from tundra_nb.terminal import ansi
+from tundra_nb.terminal.screen import Screen
+from tundra_nb.views import html
 
 from . import messages
 from .live import Watch

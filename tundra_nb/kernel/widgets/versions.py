@@ -12,11 +12,11 @@ import msgspec
 from tundra_nb.client import times
 from tundra_nb.client.sync import Client
 from tundra_nb.client.versions import people_first
-from tundra_nb.commands.views import comparison, html, text
-from tundra_nb.commands.views.blocks import clean, tone, words
-from tundra_nb.commands.views.comparison import Comparison, Counts, Side
-from tundra_nb.commands.views.versions import HASH_DIGITS, changes, first_line
 from tundra_nb.errors import TundraError
+from tundra_nb.views import comparison, html, text
+from tundra_nb.views.blocks import clean, tone, words
+from tundra_nb.views.comparison import Comparison, Counts, Side
+from tundra_nb.views.versions import HASH_DIGITS, changes, first_line
 
 from . import messages
 from .live import Latest

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tundra_nb.client.results import Why
-from tundra_nb.commands.views import html, show, svg, text, waterfall
-from tundra_nb.commands.views.waterfall import Span
+from tundra_nb.views import html, show, svg, text, waterfall
+from tundra_nb.views.waterfall import Span
 
 BEGAN = "2026-11-24T16:29:16Z"
 STORY: dict[str, Any] = {

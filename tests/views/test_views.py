@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from tundra_nb.client import explain
 from tundra_nb.client.results import Last, Status, Why
-from tundra_nb.commands.views import Lines, Message, data, html, show, text
-from tundra_nb.commands.views.blocks import clean, duration, money, number
 from tundra_nb.types import Reply, ToolCall, Usage
+from tundra_nb.views import Lines, Message, data, html, show, text
+from tundra_nb.views.blocks import clean, duration, money, number
 
 EVIL = "<script>alert(1)</script> & \x1b[2J\x1b]0;title\x07"
 

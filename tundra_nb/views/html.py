@@ -12,13 +12,14 @@ import html
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from . import ansi
+from tundra_nb.terminal import ansi
+
 from .blocks import Block, Cell, Code, Facts, Heading, Output, Para, Picture, Prose, Shot, Table, clean, tone, words
 
 if TYPE_CHECKING:
     from markdown_it import MarkdownIt
 
-    from tundra_nb.client.screen import Screen
+    from tundra_nb.terminal.screen import Screen
 
 STYLES = {
     "good": "color: #2e9e5b",

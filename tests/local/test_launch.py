@@ -20,9 +20,9 @@ import pytest
 
 from tundra_nb import paths as places
 from tundra_nb._version import API, __version__
-from tundra_nb.client import launch
-from tundra_nb.client import running as reach
 from tundra_nb.errors import ConfigError, IpcError, StoreUnavailable
+from tundra_nb.local import launch
+from tundra_nb.local import running as reach
 from tundra_nb.paths import Paths
 
 TINY = Path(__file__).parents[1] / "daemon" / "tiny.py"
@@ -102,7 +102,7 @@ def test_variables_of_one_kernel_are_not_handed_on(paths: Paths) -> None:
 ASK = """
 import sys
 from tundra_nb import paths
-from tundra_nb.client import launch
+from tundra_nb.local import launch
 print(launch.ensure(paths.find(), command=sys.argv[1:]).pid)
 """
 
@@ -398,7 +398,7 @@ def test_status_tells_the_same_keys_whether_it_runs_or_not(paths: Paths) -> None
 def test_looking_for_a_daemon_imports_the_standard_library_and_three_small_modules() -> None:
     program = textwrap.dedent("""
         import sys
-        from tundra_nb.client import launch
+        from tundra_nb.local import launch
         print(*sorted({name.partition(".")[0] for name in sys.modules} - set(sys.stdlib_module_names)))
         print(*sorted(name for name in sys.modules if name.startswith("tundra_nb.")))
     """)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from tundra_nb.client.screen import Screen
+    from tundra_nb.terminal.screen import Screen
 
 Tone = Literal["good", "warn", "bad", "dim", "strong"]
 """What a piece of text means; renderers choose the colour, which never stands alone for the meaning."""

@@ -7,7 +7,7 @@
         proxy.counts["529"]
 
 As a process of its own: `FaultProcess(url)`, or by hand
-`python -m tundra_nb.testing.fault_proxy --upstream URL --port N`.
+`python -m tundra_nb.faults.fault_proxy --upstream URL --port N`.
 It is then switched over HTTP, on a port of its own (so that "refused" can be switched off again):
 `GET /faults` lists all, `GET /rules`, `POST /rules` (a `Rule`), `DELETE /rules`, `DELETE /rules/NAME`, `GET /counts`.
 
@@ -378,7 +378,7 @@ class FaultProcess(child.Child):
 
     def __init__(self, upstream: str, *, dialect: dialects.Dialect | None = None, port: int = 0) -> None:
         arguments = ["--upstream", upstream, "--port", str(port)]
-        super().__init__("tundra_nb.testing.fault_proxy", arguments + (["--dialect", dialect] if dialect else []))
+        super().__init__("tundra_nb.faults.fault_proxy", arguments + (["--dialect", dialect] if dialect else []))
         self.control = FaultControl(self.announced["control"])
 
     @property
@@ -447,7 +447,7 @@ async def _numbered(events: AsyncIterator[bytes]) -> AsyncIterator[tuple[int, by
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
-        prog="python -m tundra_nb.testing.fault_proxy",
+        prog="python -m tundra_nb.faults.fault_proxy",
         description="A proxy in front of a provider that injects faults.",
         epilog="Faults: " + "; ".join(f"{fault.name}: {fault.summary}" for fault in FAULTS.values()),
     )

@@ -1,7 +1,7 @@
 """Terminal output as styled lines: colours stay, everything else that a terminal would obey is taken out.
 
 A line is what stands in it at the end: a carriage return goes back to its beginning, as progress bars do, a backspace
-one character back. Moves of the cursor beyond that need a screen (`client.screen`).
+one character back. Moves of the cursor beyond that need a screen (`screen`).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from tundra_nb.client.screen import Run, Style
+from tundra_nb.terminal.screen import Run, Style
 
 _TOKEN = re.compile(
     r"\x1b\[(?P<sgr>[\d;:]*)m"

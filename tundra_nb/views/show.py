@@ -10,8 +10,8 @@ from tundra_nb.client.explain import Explanation
 from tundra_nb.client.live import Run
 from tundra_nb.client.pty_calls import Matched
 from tundra_nb.client.results import DaemonStatus, Document, Last, Status, Why
-from tundra_nb.client.screen import Screen
 from tundra_nb.client.versions import Merged
+from tundra_nb.terminal.screen import Screen
 from tundra_nb.types import Reply
 
 from . import Lines, Message, Transcript, explanation, frame, reply, status, terminal, versions, why

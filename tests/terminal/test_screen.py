@@ -7,8 +7,8 @@ import json
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tundra_nb.client.asciicast import asciicast
-from tundra_nb.client.screen import TAIL_BYTES, Run, Style, render
+from tundra_nb.terminal.asciicast import asciicast
+from tundra_nb.terminal.screen import TAIL_BYTES, Run, Style, render
 
 HEAD = {"id": "a", "command": "top", "cwd": "/", "columns": 80, "rows": 24, "at_us": 1_700_000_000_500_000}
 

@@ -13,7 +13,8 @@ from rich.panel import Panel
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from .ansi import plain as without_colours
+from tundra_nb.terminal.ansi import plain as without_colours
+
 from .blocks import (
     Block,
     Cell,

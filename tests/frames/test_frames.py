@@ -9,11 +9,10 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from tundra_nb.client import frames, summary
+from tests.client.conftest import arrow_stream
 from tundra_nb.errors import UsageError
+from tundra_nb.frames import frames, summary
 from tundra_nb.types import TABLES, columns
-
-from .conftest import arrow_stream
 
 OPERATIONS: list[dict[str, Any]] = [
     {

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tundra_nb.commands.views import ansi
+from tundra_nb.terminal import ansi
 
 fragments = st.one_of(
     st.text(max_size=8),

@@ -20,10 +20,10 @@ from pathlib import Path
 import msgspec
 import psutil
 
-from tundra_nb import paths, store_login
+from tundra_nb import paths
 from tundra_nb.errors import ConfigError, StoreDamaged, StoreError, StoreUnavailable
 from tundra_nb.paths import Paths
-from tundra_nb.settings import StoreSettings
+from tundra_nb.settings import StoreSettings, store_login
 
 START_SECONDS = 20.0
 DAMAGE = re.compile(r"Failed to load database|corrupt|malformed database|root hash doesn't exist")

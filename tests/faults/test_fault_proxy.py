@@ -17,9 +17,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tundra_nb.errors import UsageError
+from tundra_nb.faults.fault_proxy import PASSED, FaultProcess, FaultProxy
+from tundra_nb.faults.faults import ANSWERS, FAULTS, HUGE_HEADER_BYTES, Draw, Rule, go_duration
 from tundra_nb.runtime.providers.transport import Transport, failure_kind
-from tundra_nb.testing.fault_proxy import PASSED, FaultProcess, FaultProxy
-from tundra_nb.testing.faults import ANSWERS, FAULTS, HUGE_HEADER_BYTES, Draw, Rule, go_duration
 from tundra_nb.testing.scripted_provider import ScriptedProvider, Step
 
 CHAT, MESSAGES = "/v1/chat/completions", "/v1/messages"
