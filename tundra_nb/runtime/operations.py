@@ -17,6 +17,7 @@ from contextlib import aclosing, contextmanager
 import msgspec
 
 from tundra_nb import errors
+from tundra_nb.runtime import lines
 from tundra_nb.runtime.keys import KeyRing
 from tundra_nb.runtime.providers.check import Size, check_ask
 from tundra_nb.runtime.providers.contract import Answer, Seen
@@ -136,11 +137,11 @@ class Operations:
 
     def on_limit_notice(self, notice: LimitNotice) -> None:
         """Callback of the limiter."""
-        self._p.journal.limited(notice, _acting_id())
+        self._p.journal.limited(notice, _acting_ids()[0])
 
     def on_breaker_change(self, change: BreakerChange) -> None:
         """Callback of the breakers."""
-        self._p.journal.breaker_moved(change, _acting_id())
+        self._p.journal.breaker_moved(change, *_acting_ids())
 
     def park(self, name: str, error: errors.TundraError) -> None:
         """Take a profile out until its settings change or it is rechecked; the history keeps the reason."""
@@ -148,9 +149,14 @@ class Operations:
             return
         self._p.router.park(name, error)
         slot = self._p.slots[name]
-        told = error.to_wire() | {"settings": fingerprint(slot.profile)}
         self._p.journal.parked(
-            name, slot.breaker.state, slot.breaker.failures, _acting_id(), reason=error.reason, error=told
+            name,
+            slot.breaker.state,
+            slot.breaker.failures,
+            *_acting_ids(),
+            reason=error.reason,
+            error=error,
+            settings=fingerprint(slot.profile),
         )
 
     def unpark(self, name: str, reason: str) -> None:
@@ -161,17 +167,17 @@ class Operations:
         if was_parked:
             slot = self._p.slots[name]
             self._p.journal.parked(
-                name, slot.breaker.state, slot.breaker.failures, _acting_id(), reason=reason, error=None
+                name, slot.breaker.state, slot.breaker.failures, *_acting_ids(), reason=reason, error=None
             )
 
 
-def _acting_id() -> int | None:
-    """The operation that a row belongs to; the mark that it has begun is written before."""
+def _acting_ids() -> tuple[int | None, int | None]:
+    """Operation and attempt that a row belongs to; the mark that the operation has begun is written before."""
     rows = _acting.get()
     if rows is None:
-        return None
+        return None, None
     rows.begin()
-    return rows.operation_id
+    return rows.operation_id, rows.attempt_id
 
 
 def fingerprint(profile: ProfileSettings) -> str:
@@ -270,14 +276,17 @@ class _Run:
         """
         name = slot.profile.name
         cause = "first"
+        last = None
         if self._failures:
             cause = "failover"
+            last = next(reversed(self._failures.values()))
             if self._on_notice is not None:
-                last = next(reversed(self._failures.values()))
                 await self._notify("failover", name, f"asking {name}: {last}")
         retries = 0
         while True:
             entry = self.rows.entry(slot.profile, cause, slot.breaker.state, pause)
+            if last is not None and not retries:
+                lines.failed_over(name, last, self.rows.operation_id, entry.attempt_id)
             try:
                 await self._attempt(slot, entry)
             except errors.TundraError as error:

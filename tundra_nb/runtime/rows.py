@@ -11,6 +11,7 @@ import json
 from collections.abc import Callable, Mapping
 
 from tundra_nb import errors
+from tundra_nb.runtime import lines
 from tundra_nb.runtime.clock import Clock, Ids
 from tundra_nb.runtime.providers import prices
 from tundra_nb.runtime.providers.contract import Answer, Seen
@@ -72,7 +73,8 @@ class Journal:
             )
         )
 
-    def breaker_moved(self, change: BreakerChange, operation_id: int | None) -> None:
+    def breaker_moved(self, change: BreakerChange, operation_id: int | None, attempt_id: int | None) -> None:
+        lines.breaker_moved(change, operation_id, attempt_id)
         now = self.clock.now_us()
         self.record(
             BreakerEvent(
@@ -94,11 +96,18 @@ class Journal:
         state: BreakerState,
         failures: int,
         operation_id: int | None,
+        attempt_id: int | None,
         *,
         reason: str,
-        error: Mapping[str, object] | None,
+        error: errors.TundraError | None,
+        settings: str = "",
     ) -> None:
-        """A profile was parked because of `error`, or, with None, taken back in."""
+        """A profile was parked because of `error`, or, with None, taken back in.
+
+        `settings` is the fingerprint of those that it was parked under.
+        """
+        lines.parked(profile, reason, error, operation_id, attempt_id)
+        told = error.to_wire() | {"settings": settings} if error is not None else None
         self.record(
             BreakerEvent(
                 breaker_event_id=self.ids.next(),
@@ -109,8 +118,8 @@ class Journal:
                 reason=reason,
                 failures=failures,
                 operation_id=operation_id,
-                parked=error is not None,
-                message=self.redactor.text(json.dumps(error)) if error is not None else None,
+                parked=told is not None,
+                message=self.redactor.text(json.dumps(told)) if told is not None else None,
             )
         )
 
@@ -172,6 +181,8 @@ class CallRows:
         self.began = self._clock.monotonic()
         self.waited = 0.0
         """Seconds spent waiting: for buckets, for cooling profiles, before retries."""
+        self.attempt_id: int | None = None
+        """Of the attempt under way, or the last one."""
         self._attempts = 0
         self._unwritten: OperationOpened | None = OperationOpened(
             operation_id=self.operation_id,
@@ -203,9 +214,10 @@ class CallRows:
     def entry(self, profile: ProfileSettings, cause: str, state: BreakerState, backoff: float = 0.0) -> Entry:
         """The next attempt, at a profile whose breaker is in `state`."""
         self._attempts += 1
+        self.attempt_id = attempt_id = self._journal.ids.next()
         return Entry(
             profile,
-            attempt_id=self._journal.ids.next(),
+            attempt_id=attempt_id,
             at=self._clock.now_us(),
             seq=self._attempts,
             cause=cause,
@@ -228,6 +240,8 @@ class CallRows:
 
     def attempt_ended(self, entry: Entry, outcome: Outcome, error: errors.TundraError | None) -> None:
         """Write an attempt; the one that was answered, together with the row of the operation."""
+        if error is not None and outcome != "cancelled":
+            lines.attempt_failed(error, outcome, self.operation_id, entry.attempt_id, entry.profile.name)
         seen, answer, reservation = entry.seen, entry.answer, entry.reservation
         usage = answer.usage if answer else _NO_USAGE
         cost, price_at = self._cost(entry)

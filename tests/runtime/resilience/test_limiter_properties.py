@@ -22,6 +22,7 @@ LIMITS = [
     (*GLOBAL, Limit("user", "u1", "requests", 2, 3), Limit("profile", "p2", "requests", 1, 2)),
     (*GLOBAL, Limit("user", "u2", "tokens", 20, 50), Limit("profile", "p1", "tokens", 10, 60)),
     GLOBAL,
+    (),  # every tier off
 ]
 BY_NAME = {(limit.tier, limit.key, limit.resource): limit for limits in LIMITS for limit in limits}
 TOKENS = (0, 1, 5, 10, 20, 35, 50, 60)
@@ -95,7 +96,7 @@ def test_no_window_ever_holds_more_than_rate_times_time_plus_burst(data: bytes) 
     for what, which in operations(data):
         kind = what % 8
         if kind <= 3:
-            path, tokens = paths[which % 4], TOKENS[(which >> 2) % 8]
+            path, tokens = paths[which % 5], TOKENS[(which >> 2) % 8]
             try:
                 reservation = limiter.try_reserve(path, tokens)
             except LimitExceeded as refused:
@@ -127,6 +128,48 @@ def test_no_window_ever_holds_more_than_rate_times_time_plus_burst(data: bytes) 
         assert row.level == pytest.approx(expected.get(limit, limit.burst), abs=1e-5)
 
 
+TIERS = (
+    (Limit("global", "global", "requests", 4, 8), Limit("global", "global", "tokens", 30, 100)),
+    (Limit("user", "u1", "requests", 2, 3), Limit("user", "u1", "tokens", 20, 50)),
+    (Limit("profile", "p1", "requests", 1, 2), Limit("profile", "p1", "tokens", 10, 60)),
+)
+
+
+def path_of(chosen: int) -> tuple[Limit, ...]:
+    """The limits whose bit is set: any combination of tiers and resources, none of them included."""
+    return tuple(limit for place, limit in enumerate(itertools.chain(*TIERS)) if chosen >> place & 1)
+
+
+@settings(max_examples=1000, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.lists(st.integers(0, 63), min_size=1, max_size=4), PAIRS)
+def test_any_choice_of_tiers_admits_or_refuses_and_a_path_without_buckets_always_admits(
+    chosen: list[int], data: bytes
+) -> None:
+    clock = VirtualClock()
+    limiter = Limiter(clock)
+    paths = [limiter.path(path_of(bits)) for bits in (*chosen, 0)]
+    held: list[Reservation] = []
+    for what, which in operations(data):
+        kind = what % 8
+        path, tokens = paths[which % len(paths)], TOKENS[(which >> 3) % 8]
+        if kind <= 4:
+            try:
+                held.append(limiter.try_reserve(path, tokens))
+            except LimitExceeded:
+                assert path.limits, "nothing limits it, and it was refused"
+        elif kind == 5:
+            tier, key = (("global", "global"), ("user", "u1"), ("profile", "p1"))[which % 3]
+            limiter.penalise(tier, key, ("requests", "tokens")[which % 2], clock.monotonic() + STEPS[which % 8])  # type: ignore[arg-type]
+        elif kind == 6 and held:
+            reservation = held.pop()
+            reservation.refund() if which % 2 else reservation.settle(which)
+        else:
+            clock.advance(STEPS[which % 8])
+        free = limiter.try_reserve(paths[-1], tokens)
+        assert (free.level_requests, free.level_tokens, free.waited) == (None, None, 0.0)
+    assert limiter.waiting == 0
+
+
 class Crowd:
     """Random callers that wait, are cancelled, refund and settle."""
 
@@ -156,7 +199,7 @@ class Crowd:
             kind = what % 8
             if kind <= 3:
                 path, tokens, max_wait = (
-                    self.paths[which % 4],
+                    self.paths[which % 5],
                     TOKENS[(which >> 2) % 8],
                     (1e6, 5.0, 0.5, 0.0)[what >> 6],
                 )

@@ -354,10 +354,13 @@ class Limiter:
             raise
 
     def _reserve_now(self, path: LimitPath, tokens: float, operation_id: int | None) -> Reservation | None:
-        """The short way, for when nobody waits. Written out flat: this is on the path of every call."""
+        """The short way, for when nobody waits. Written out flat: this is on the path of every call.
+
+        A path without buckets (every tier off) always goes this way: nobody can wait on it, and nothing can refuse.
+        """
         if not tokens >= 0:
             raise ValueError(f"{tokens} tokens cannot be reserved")
-        if self._is_crowded:
+        if self._is_crowded and path.limits:
             return None
         now = self._monotonic()
         if path.generation != self._generation:
