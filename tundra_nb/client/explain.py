@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from tundra_nb.errors import TundraError, UsageError, every_error
-from tundra_nb.settings import nearest
+from tundra_nb.nearest import nearest
 
 from . import api
 from .call import Flow

@@ -10,7 +10,7 @@ import re
 from typing import Literal
 
 from tundra_nb.errors import UsageError
-from tundra_nb.settings import nearest
+from tundra_nb.nearest import nearest
 
 When = str | dt.datetime | dt.date | dt.timedelta
 """A time as callers may give it; a timedelta is that long ago."""

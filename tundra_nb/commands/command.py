@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from tundra_nb.errors import UsageError
-from tundra_nb.settings import nearest
+from tundra_nb.nearest import nearest
 
 from .face import Face, face_of
 

@@ -17,6 +17,7 @@ from typing import Final, Literal
 import msgspec
 
 from tundra_nb.errors import UsageError
+from tundra_nb.nearest import nearest
 
 from . import dialects
 from .dialects import Dialect
@@ -260,13 +261,10 @@ def check(rule: Rule) -> None:
         UsageError: no such fault (names the nearest), one that no proxy can make, or a number out of range.
     """
     if rule.fault not in FAULTS:
-        import difflib
-
-        near = difflib.get_close_matches(rule.fault, FAULTS, n=1, cutoff=0.4)
         raise UsageError(
             problem=f"no fault {rule.fault!r}",
             field="fault",
-            nearest=near[0] if near else None,
+            nearest=nearest(rule.fault, FAULTS),
             remedy=f"There are: {', '.join(FAULTS)}.",
         )
     if FAULTS[rule.fault].place == "url":

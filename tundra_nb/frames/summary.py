@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from tundra_nb.errors import UsageError
-from tundra_nb.settings import nearest
+from tundra_nb.nearest import nearest
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -41,7 +41,7 @@ _VIEWED = (
 _FRAMES = (("pandas", "DataFrame"), ("pandas.core.frame", "DataFrame"))
 """Where pandas since 3.0, and pandas before, says its frames live."""
 _LIVE = (
-    ("tundra_nb.types", "Reply"),
+    ("tundra_nb.types.calls", "Reply"),
     ("tundra_nb.client.live", "Run"),
     ("tundra_nb.client.live", "ShellRun"),
 )

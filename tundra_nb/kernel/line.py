@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from tundra_nb.errors import UsageError
-from tundra_nb.settings import nearest
+from tundra_nb.nearest import nearest
 
 if TYPE_CHECKING:
     import click

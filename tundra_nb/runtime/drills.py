@@ -19,8 +19,9 @@ import httpx
 import msgspec
 
 from tundra_nb import errors
+from tundra_nb.nearest import nearest
 from tundra_nb.runtime.providers.transport import Transport
-from tundra_nb.settings import VENDORS, ProfileSettings, nearest
+from tundra_nb.settings import VENDORS, ProfileSettings
 
 PROXY = "tundra_nb.faults.fault_proxy"
 START_SECONDS = 15.0

@@ -7,430 +7,54 @@ file is a `ConfigError` that names file and line or key path; nothing starts on 
 
 from __future__ import annotations
 
-import difflib
-import re
-import tomllib
-import typing
-from collections.abc import Iterator, Mapping
-from pathlib import Path
-from typing import Annotated, Any, Literal
-
-import msgspec
-
-from tundra_nb.errors import ConfigError
-from tundra_nb.types import ProviderKind
-
-PositiveFloat = Annotated[float, msgspec.Meta(gt=0)]
-NonNegativeFloat = Annotated[float, msgspec.Meta(ge=0)]
-PositiveInt = Annotated[int, msgspec.Meta(ge=1)]
-NonNegativeInt = Annotated[int, msgspec.Meta(ge=0)]
-Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
-
-
-class _Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    pass
-
-
-class StoreSettings(_Section, frozen=True):
-    """The database of the history."""
-
-    engine: Literal["doltlite", "dolt"] = "doltlite"
-    """`doltlite`: embedded, one file in the data directory; `dolt`: a Dolt sql-server, the rest is for it."""
-    host: str = "127.0.0.1"
-    port: Port = 3307
-    """Ours is not 3306, because that is MySQL's."""
-    database: str = "tundra"
-    user: str = "root"
-    password_env: str = ""
-    """Name of the variable that holds the password; empty: no password."""
-    commit_rows: PositiveInt = 1000
-    """A Dolt commit after so many new rows …"""
-    commit_seconds: PositiveFloat = 60.0
-    """… or so many seconds, whichever comes first."""
-
-
-class RouterSettings(_Section, frozen=True):
-    """Retries, failover, and how long a call may take in all."""
-
-    retries: NonNegativeInt = 2
-    """Per profile, after the first attempt. Both vendors' SDKs use 2."""
-    backoff_seconds: PositiveFloat = 0.5
-    """First pause; doubles each time, times a random 0.75 to 1, as both vendors' SDKs do."""
-    backoff_cap_seconds: PositiveFloat = 8.0
-    max_wait_seconds: NonNegativeFloat = 20.0
-    """Longest wait for a bucket or a Retry-After before moving on."""
-    deadline_seconds: PositiveFloat = 900.0
-    """The whole operation, all attempts and waits."""
-    failover: Literal["any", "same-vendor"] = "any"
-    """`same-vendor`: the text never goes to another vendor than the first candidate's."""
-
-
-class DeadlineSettings(_Section, frozen=True):
-    """Deadlines of one attempt. A flat 30 s would cut ordinary long answers, so: connect, idle and total."""
-
-    connect_seconds: PositiveFloat = 10.0
-    idle_seconds: PositiveFloat = 30.0
-    """To the first byte of an answer, and between its bytes."""
-    total_seconds: PositiveFloat = 600.0
-
-
-class BreakerSettings(_Section, frozen=True):
-    """Circuit breaker of each profile."""
-
-    failures: PositiveInt = 5
-    """Consecutive failures that open it."""
-    successes: PositiveInt = 2
-    """Consecutive successful probes that close it."""
-    open_seconds: PositiveFloat = 30.0
-
-
-class TierSettings(_Section, frozen=True):
-    """Token bucket of one tier."""
-
-    enabled: bool = True
-    rate: PositiveFloat = 50.0
-    """Requests per second."""
-    burst: PositiveFloat = 100.0
-    """Requests at once."""
-    tokens_per_minute: PositiveFloat | None = None
-    """Tokens per minute, and at once; not set: tokens are not limited in this tier."""
-
-
-class LimitsSettings(_Section, frozen=True, rename={"global_": "global"}):
-    """The limiter's tiers. Only `global` is on by default; a profile's `rpm`/`tpm` switch its own tier on."""
-
-    global_: TierSettings = TierSettings()
-    user: TierSettings = TierSettings(enabled=False, rate=10.0, burst=50.0)
-    profile: TierSettings = TierSettings(enabled=False, rate=5.0, burst=20.0)
-
-
-class PtySettings(_Section, frozen=True):
-    """Pseudo-terminals."""
-
-    capacity: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 10
-    grace_seconds: NonNegativeFloat = 10.0
-    """How long a terminal lives on after its last viewer left."""
-    idle_seconds: PositiveFloat = 300.0
-    """Without output, input or CPU time of its processes."""
-    ping_seconds: PositiveFloat = 30.0
-    pong_seconds: PositiveFloat = 10.0
-    transcript_days: PositiveFloat = 7.0
-    """How long transcripts are kept."""
-
-
-class DaemonSettings(_Section, frozen=True):
-    """The daemon's own life."""
-
-    idle_exit_seconds: PositiveFloat = 600.0
-    """It stops by itself when nobody has been attached for so long and no PTY lives."""
-
-
-class LogSettings(_Section, frozen=True):
-    """Log lines of the daemon, in `logs/daemon.log` of the data directory."""
-
-    filter: str = "info,tundra.daemon=debug"
-    """Level, and level by logger: tundra.{daemon,server,router,limiter,breaker,providers,ptys,history,kernel}."""
-    format: Literal["text", "json"] = "text"
-
-
-class RecordSettings(_Section, frozen=True):
-    """What is kept of requests and answers beside the figures."""
-
-    content: Literal["off", "errors", "all"] = "off"
-    """`errors`, `all`: keep request and response text, redacted, in the table `exchange`."""
-
-
-class ProfileSettings(_Section, frozen=True):
-    """One named way to reach one model."""
-
-    name: Annotated[str, msgspec.Meta(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
-    kind: ProviderKind
-    base_url: str = ""
-    """Left out: the vendor's own host. With or without `/v1`, both are accepted."""
-    model: str = ""
-    """Left out: chosen from the provider's own model list."""
-    api_key_env: str = ""
-    """Name of the variable that holds the key. Left out: the vendor's usual one, at the vendor's own host only."""
-    priority: int = 0
-    """Lower is asked first."""
-    rpm: PositiveFloat | None = None
-    """Requests per minute; with `tpm` it replaces `limits.profile` for this profile."""
-    tpm: PositiveFloat | None = None
-    """Tokens per minute, input and output."""
-    enabled: bool = True
-
-
-class Settings(_Section, frozen=True):
-    """All settings in force."""
-
-    preset: Literal["development", "production", "high_throughput"] = "production"
-    store: StoreSettings = StoreSettings()
-    router: RouterSettings = RouterSettings()
-    deadlines: DeadlineSettings = DeadlineSettings()
-    breaker: BreakerSettings = BreakerSettings()
-    limits: LimitsSettings = LimitsSettings()
-    pty: PtySettings = PtySettings()
-    daemon: DaemonSettings = DaemonSettings()
-    log: LogSettings = LogSettings()
-    record: RecordSettings = RecordSettings()
-    profile: tuple[ProfileSettings, ...] = ()
-
-
-PRESETS: dict[str, dict[str, Any]] = {
-    "development": {
-        "breaker": {"failures": 3, "successes": 1, "open_seconds": 10.0},
-        "deadlines": {"idle_seconds": 60.0},
-        "limits": {"global": {"rate": 100.0, "burst": 200.0}},
-    },
-    "production": {},
-    "high_throughput": {
-        "breaker": {"failures": 10, "successes": 2, "open_seconds": 30.0},
-        "deadlines": {"idle_seconds": 45.0},
-        "limits": {"global": {"rate": 200.0, "burst": 500.0}},
-    },
-}
-"""What a preset fills where nothing is written; `production` is the defaults."""
-
-VENDORS: dict[str, tuple[str, str]] = {
-    "anthropic": ("https://api.anthropic.com", "ANTHROPIC_API_KEY"),
-    "openrouter": ("https://openrouter.ai/api/v1", "OPENROUTER_API_KEY"),
-    "openai": ("https://api.openai.com/v1", "OPENAI_API_KEY"),
-}
-"""Host and usual key variable of each vendor; also the order in which profiles are made from keys that are there."""
-
-
-class Loaded(msgspec.Struct, frozen=True, kw_only=True):
-    """Settings with where each value came from."""
-
-    settings: Settings
-    sources: dict[str, str]
-    """Source by key path (`breaker.failures`, `profile.NAME.rpm`); paths that are missing have their default."""
-    file: Path
-
-
-class SettingLine(msgspec.Struct, frozen=True, kw_only=True):
-    """One line of `tundra settings`."""
-
-    path: str
-    value: Any
-    default: Any
-    source: str
-
-
-def load(file: Path, environ: Mapping[str, str]) -> Loaded:
-    """Read the settings in force.
-
-    Args:
-        file: the settings file; it need not exist.
-        environ: where `TUNDRA_SECTION__KEY` and the presence of key variables are read from.
-
-    Raises:
-        ConfigError: a syntax error (file and line), an unknown key (names the nearest), or a value of the wrong type
-            (key path and expected type).
-    """
-    written = _read_file(file)
-    sources: dict[str, str] = {}
-    _mark(written, str(file), sources)
-    for path, text, variable in _environment_settings(environ):
-        _put(written, path, text, variable)
-        sources[".".join(path)] = variable
-    _check_keys(written, Settings, (), sources)
-    preset = written.get("preset", "production")
-    filled = _merge(PRESETS.get(preset, {}) if isinstance(preset, str) else {}, written)
-    _mark(PRESETS.get(str(preset), {}), f"preset {preset}", sources)
-    settings = _convert(filled, sources, file)
-    _check_profiles(settings.profile, file)
-    if not settings.profile:
-        found = _profiles_from_keys(environ)
-        settings = msgspec.structs.replace(settings, profile=found)
-        for profile in found:
-            sources[f"profile.{profile.name}"] = f"{VENDORS[profile.kind][1]} is set"
-    settings = msgspec.structs.replace(settings, profile=tuple(_with_vendor(p) for p in settings.profile))
-    return Loaded(settings=settings, sources=sources, file=file)
-
-
-def lines(loaded: Loaded) -> Iterator[SettingLine]:
-    """Every setting in force, flat, with default and source."""
-    default = msgspec.to_builtins(Settings())
-    for path, value in _flat(msgspec.to_builtins(loaded.settings)):
-        source = next(
-            (
-                loaded.sources[prefix]
-                for prefix in (path, path.rpartition(".")[0])
-                if prefix in loaded.sources and (prefix == path or path.startswith("profile."))
-            ),
-            "default",
-        )
-        yield SettingLine(path=path, value=value, default=_get(default, path), source=source)
-
-
-def nearest(word: str, known: typing.Iterable[str]) -> str | None:
-    """The closest known word, for "did you mean"."""
-    found = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
-    return found[0] if found else None
-
-
-def _read_file(file: Path) -> dict[str, Any]:
-    try:
-        text = file.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        return {}
-    except (OSError, UnicodeDecodeError) as exc:
-        raise ConfigError(where=str(file), problem=f"cannot be read: {exc}") from exc
-    try:
-        return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as exc:
-        line = re.search(r"line (\d+)", str(exc))
-        number = line.group(1) if line else str(text.count("\n") + 1)
-        raise ConfigError(
-            where=f"{file}, line {number}", problem=f"not valid TOML: {exc}", remedy="Correct that line."
-        ) from exc
-
-
-def _environment_settings(environ: Mapping[str, str]) -> Iterator[tuple[tuple[str, ...], Any, str]]:
-    for variable in sorted(environ):
-        if variable == "TUNDRA_PRESET":
-            yield ("preset",), environ[variable], variable
-        elif variable.startswith("TUNDRA_") and "__" in variable:
-            path = tuple(part.lower() for part in variable.removeprefix("TUNDRA_").split("__"))
-            yield path, _parse_value(environ[variable]), variable
-
-
-def _parse_value(text: str) -> Any:
-    try:
-        return tomllib.loads(f"v = {text}")["v"]
-    except tomllib.TOMLDecodeError:
-        return text
-
-
-def _put(tree: dict[str, Any], path: tuple[str, ...], value: Any, variable: str) -> None:
-    for part in path[:-1]:
-        inner = tree.setdefault(part, {})
-        if not isinstance(inner, dict):
-            raise ConfigError(where=variable, problem=f"{part!r} is not a section that a variable can set")
-        tree = inner
-    tree[path[-1]] = value
-
-
-def _section_fields(section: Any) -> dict[str, Any]:
-    hints = typing.get_type_hints(section)
-    names = section.__struct_encode_fields__
-    return {name: hints[field] for name, field in zip(names, section.__struct_fields__, strict=True)}
-
-
-def _check_keys(tree: Mapping[str, Any], section: Any, path: tuple[str, ...], sources: Mapping[str, str]) -> None:
-    known = _section_fields(section)
-    for key, value in tree.items():
-        here = (*path, key)
-        if key not in known:
-            close = nearest(key, known)
-            raise ConfigError(
-                where=f"{_source(here, sources)}, {'.'.join(here)}",
-                problem="unknown setting",
-                remedy=f"Did you mean {'.'.join((*path, close))!r}?" if close else f"Known here: {', '.join(known)}.",
-            )
-        inner = known[key]
-        if isinstance(inner, type) and issubclass(inner, _Section) and isinstance(value, dict):
-            _check_keys(value, inner, here, sources)
-        elif key == "profile" and isinstance(value, list):
-            for index, profile in enumerate(value):
-                if isinstance(profile, dict):
-                    name = str(profile.get("name", index))
-                    _check_keys(profile, ProfileSettings, ("profile", name), sources)
-
-
-def _source(path: tuple[str, ...], sources: Mapping[str, str]) -> str:
-    return sources.get(".".join(path), "settings")
-
-
-def _convert(tree: dict[str, Any], sources: Mapping[str, str], file: Path) -> Settings:
-    try:
-        return msgspec.convert(tree, Settings, strict=True)
-    except msgspec.ValidationError as exc:
-        told = str(exc)
-        problem, _, at = told.partition(" - at `$")
-        path = at.rstrip("`").lstrip(".") or "settings"
-        path = _name_profile(path, tree)
-        where = sources.get(path, str(file))
-        raise ConfigError(where=f"{where}, {path}", problem=problem[0].lower() + problem[1:]) from exc
-
-
-def _name_profile(path: str, tree: Mapping[str, Any]) -> str:
-    index = re.match(r"profile\[(\d+)\](.*)", path)
-    profiles = tree.get("profile")
-    if not index or not isinstance(profiles, list) or not isinstance(profiles[int(index.group(1))], dict):
-        return path
-    return f"profile.{profiles[int(index.group(1))].get('name', index.group(1))}{index.group(2)}"
-
-
-def _check_profiles(profiles: tuple[ProfileSettings, ...], file: Path) -> None:
-    seen: set[str] = set()
-    for profile in profiles:
-        if profile.name in seen:
-            raise ConfigError(where=f"{file}, profile.{profile.name}", problem="two profiles have this name")
-        seen.add(profile.name)
-        if profile.kind == "local" and not profile.base_url:
-            raise ConfigError(
-                where=f"{file}, profile.{profile.name}.base_url",
-                problem="a local profile needs the address of its server",
-                remedy='For example base_url = "http://127.0.0.1:8080/v1".',
-            )
-        if profile.base_url and not re.match(r"https?://[^/\s]+", profile.base_url):
-            raise ConfigError(
-                where=f"{file}, profile.{profile.name}.base_url", problem=f"{profile.base_url!r} is not an http(s) URL"
-            )
-        if re.search(r"//[^/]*@|[?#]", profile.base_url):
-            raise ConfigError(  # not quoted: it may hold a password
-                where=f"{file}, profile.{profile.name}.base_url",
-                problem="the URL names a user, a query or a fragment: settings are recorded, and must hold no secret",
-                remedy="Leave only scheme, host and path; `api_key_env` names the variable with the key.",
-            )
-
-
-def _profiles_from_keys(environ: Mapping[str, str]) -> tuple[ProfileSettings, ...]:
-    return tuple(
-        ProfileSettings(name=vendor, kind=typing.cast("ProviderKind", vendor), priority=index * 10)
-        for index, (vendor, (_, variable)) in enumerate(VENDORS.items())
-        if environ.get(variable)
-    )
-
-
-def _with_vendor(profile: ProfileSettings) -> ProfileSettings:
-    """Fill the vendor's host and key variable; a key never goes to another host without being named."""
-    base_url, variable = VENDORS.get(profile.kind, ("", ""))
-    if profile.base_url and profile.base_url.rstrip("/").removesuffix("/v1") != base_url.removesuffix("/v1"):
-        return profile
-    return msgspec.structs.replace(profile, base_url=base_url, api_key_env=profile.api_key_env or variable)
-
-
-def _merge(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    merged = dict(under)
-    for key, value in over.items():
-        below = merged.get(key)
-        merged[key] = _merge(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
-    return merged
-
-
-def _mark(tree: Mapping[str, Any], source: str, sources: dict[str, str]) -> None:
-    for path, _ in _flat(tree):
-        sources.setdefault(path, source)
-
-
-def _flat(tree: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    if isinstance(tree, Mapping):
-        for key, value in tree.items():
-            yield from _flat(value, f"{path}.{key}" if path else str(key))
-    elif path == "profile" and isinstance(tree, list | tuple):
-        for index, profile in enumerate(tree):
-            name = profile.get("name", index) if isinstance(profile, Mapping) else index
-            yield from _flat(profile, f"profile.{name}")
-    else:
-        yield path, tree
-
-
-def _get(tree: Any, path: str) -> Any:
-    for part in path.split("."):
-        if not isinstance(tree, Mapping) or part not in tree:
-            return None
-        tree = tree[part]
-    return tree
+from tundra_nb.nearest import nearest
+
+from .loader import Loaded, SettingLine, lines, load
+from .model import (
+    PRESETS,
+    VENDORS,
+    BreakerSettings,
+    DaemonSettings,
+    DeadlineSettings,
+    LimitsSettings,
+    LogSettings,
+    NonNegativeFloat,
+    NonNegativeInt,
+    Port,
+    PositiveFloat,
+    PositiveInt,
+    ProfileSettings,
+    PtySettings,
+    RecordSettings,
+    RouterSettings,
+    Settings,
+    StoreSettings,
+    TierSettings,
+)
+
+__all__ = [
+    "PRESETS",
+    "VENDORS",
+    "BreakerSettings",
+    "DaemonSettings",
+    "DeadlineSettings",
+    "LimitsSettings",
+    "Loaded",
+    "LogSettings",
+    "NonNegativeFloat",
+    "NonNegativeInt",
+    "Port",
+    "PositiveFloat",
+    "PositiveInt",
+    "ProfileSettings",
+    "PtySettings",
+    "RecordSettings",
+    "RouterSettings",
+    "SettingLine",
+    "Settings",
+    "StoreSettings",
+    "TierSettings",
+    "lines",
+    "load",
+    "nearest",
+]

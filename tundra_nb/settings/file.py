@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tundra_nb import settings
 from tundra_nb.errors import ConfigError, UsageError
-from tundra_nb.settings import Loaded
+
+from .loader import Loaded, load
 
 
 def add_profile(file: Path, profile: Mapping[str, Any], environ: Mapping[str, str]) -> Loaded:
@@ -112,7 +112,7 @@ def _checked(file: Path, text: str, environ: Mapping[str, str]) -> tuple[Loaded,
         with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
             stream.write(text)
         try:
-            loaded = settings.load(draft, environ)
+            loaded = load(draft, environ)
         except ConfigError as exc:
             where = exc.where.replace(str(draft), str(file))
             raise UsageError(problem=f"{where}: {exc.problem}", remedy=exc.remedy) from exc

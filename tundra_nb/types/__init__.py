@@ -18,431 +18,77 @@ microseconds since the epoch, UTC. Ids are time-ordered int64 (`tundra_nb.runtim
 
 from __future__ import annotations
 
-import typing
-from typing import Annotated, Any, Literal
+from tundra_nb.errors import Severity
 
-import msgspec
-
-Outcome = Literal["ok", "error", "refused", "cancelled", "interrupted"]
-"""How an operation or attempt ended. `refused`: by our own limiter or breaker; `interrupted`: the daemon died."""
-BreakerState = Literal["closed", "open", "half_open"]
-Tier = Literal["global", "user", "profile"]
-Resource = Literal["requests", "tokens"]
-Decision = Literal["wait", "refused", "penalised", "corrected"]
-PtyState = Literal["running", "exited", "killed", "refused", "lost"]
-ProviderKind = Literal["anthropic", "openai", "openrouter", "local"]
-Severity = Literal["critical", "high", "medium", "low", "info"]
-
-ColumnType = Literal["id", "int", "float", "text", "long_text", "time", "bool", "category"]
-
-
-class Column(msgspec.Struct, frozen=True):
-    """One column of a history table. `values` is the closed set of a category, () when it is open."""
-
-    name: str
-    type: ColumnType
-    nullable: bool
-    values: tuple[str, ...] = ()
-
-
-def _kind(column_type: ColumnType) -> msgspec.Meta:
-    return msgspec.Meta(extra={"column": column_type})
-
-
-Id = Annotated[int, _kind("id")]
-Time = Annotated[int, _kind("time")]
-Text = Annotated[str, _kind("text")]
-"""At most 255 characters; anything longer is `LongText`."""
-LongText = Annotated[str, _kind("long_text")]
-Category = Annotated[str, _kind("category")]
-"""An open set of few values (profile and model names): dictionary-encoded in Arrow, categorical in pandas."""
-
-
-class Operation(msgspec.Struct, frozen=True, kw_only=True, tag=True, omit_defaults=True):
-    """One call, written when it ends. `at` is when it began."""
-
-    operation_id: Id
-    at: Time
-    kind: Category = "chat"
-    requested_model: Category | None = None
-    profile: Category | None = None
-    """The profile that answered; None when none did."""
-    model: Category | None = None
-    outcome: Outcome
-    code: Category | None = None
-    attempts: int = 0
-    waited_ms: float = 0.0
-    latency_ms: float | None = None
-    input_tokens: int | None = None
-    """Includes cached tokens."""
-    output_tokens: int | None = None
-    """Includes reasoning tokens."""
-    cost_usd: float | None = None
-    cached_tokens: int | None = None
-    reasoning_tokens: int | None = None
-    price_at: Text | None = None
-    """Date of the price table that `cost_usd` was computed with."""
-    stop_reason: Category | None = None
-    streamed: bool = False
-    user_name: Category | None = None
-    caller: Category | None = None
-    """What asked: kernel, cli, python, gateway."""
-    message: LongText | None = None
-    retry_after_s: float | None = None
-
-
-class Attempt(msgspec.Struct, frozen=True, kw_only=True, tag=True, omit_defaults=True):
-    """One try at one profile, also one that limiter or breaker refused before anything was sent."""
-
-    attempt_id: Id
-    operation_id: Id
-    seq: int
-    """1 for the first attempt of its operation."""
-    at: Time
-    profile: Category
-    model: Category | None = None
-    outcome: Outcome
-    reason: Category | None = None
-    """Why it ended as it did, one stable word (`tundra_nb.errors.TundraError.reason`), or `answered`."""
-    status: int | None = None
-    code: Category | None = None
-    retry_after_s: float | None = None
-    limiter_wait_ms: float = 0.0
-    breaker_state: BreakerState | None = None
-    """The state in which the breaker let it through, or refused it."""
-    first_byte_ms: float | None = None
-    latency_ms: float | None = None
-    input_tokens: int | None = None
-    cached_tokens: int | None = None
-    output_tokens: int | None = None
-    cost_usd: float | None = None
-    reasoning_tokens: int | None = None
-    stop_reason: Category | None = None
-    cause: Category | None = None
-    """Why this attempt was made: first, retry, failover, probe."""
-    backoff_ms: float = 0.0
-    """Pause before it, after the attempt before."""
-    bucket_requests: float | None = None
-    bucket_tokens: float | None = None
-    """Level of the narrowest bucket after the reservation."""
-    request_id: Text | None = None
-    message: LongText | None = None
-    limit_headers: LongText | None = None
-    """The provider's rate-limit headers as seen, JSON object of strings."""
-
-
-class LimitEvent(msgspec.Struct, frozen=True, kw_only=True, tag=True, omit_defaults=True):
-    """A wait, refusal, penalty or correction of the limiter; plain admissions are not rows."""
-
-    limit_event_id: Id
-    at: Time
-    tier: Tier
-    limit_key: Category
-    resource: Resource
-    decision: Decision
-    requested: float = 0.0
-    remaining: float | None = None
-    retry_after_s: float | None = None
-    operation_id: Id | None = None
-
-
-class BreakerEvent(msgspec.Struct, frozen=True, kw_only=True, tag=True, omit_defaults=True):
-    """One transition of a breaker, or a profile being parked and unparked (then the states are equal)."""
-
-    breaker_event_id: Id
-    at: Time
-    profile: Category
-    old_state: BreakerState
-    new_state: BreakerState
-    reason: Category
-    failures: int = 0
-    operation_id: Id | None = None
-    open_until: Time | None = None
-    parked: bool = False
-    message: LongText | None = None
-
-
-class SessionEvent(msgspec.Struct, frozen=True, kw_only=True, tag=True, omit_defaults=True):
-    """A start, refusal, resize, exit, kill or orphan end of a PTY."""
-
-    pty_id: Category
-    at: Time
-    command: LongText
-    state: PtyState
-    pid: int | None = None
-    exit_code: int | None = None
-    exit_signal: Category | None = None
-    bytes_out: int = 0
-    seconds: float = 0.0
-    event_id: Id
-    event: Category
-    """started, refused, resized, exited, killed, orphan_ended, lost."""
-    message: LongText | None = None
-    cwd: LongText | None = None
-    user_name: Category | None = None
-
-
-class ErrorEvent(msgspec.Struct, frozen=True, kw_only=True, tag=True, omit_defaults=True):
-    """An error that reached a caller, or that a background part met."""
-
-    error_id: Id
-    at: Time
-    source: Category
-    """The room it came from: providers, limiter, breaker, router, ptys, history, daemon, server, kernel."""
-    code: Category
-    severity: Severity
-    retryable: bool
-    message: LongText
-    profile: Category | None = None
-    operation_id: Id | None = None
-    pty_id: Category | None = None
-    reason: Category | None = None
-
-
-class Exchange(msgspec.Struct, frozen=True, kw_only=True, tag=True, omit_defaults=True):
-    """Request and response text of one attempt, redacted; only when `record.content` asks for it."""
-
-    exchange_id: Id
-    at: Time
-    operation_id: Id
-    attempt_id: Id
-    request: LongText
-    response: LongText
-
-
-class Note(msgspec.Struct, frozen=True, kw_only=True, tag=True, omit_defaults=True):
-    """An annotation by a person, on an operation, an error or the history as a whole."""
-
-    note_id: Id
-    at: Time
-    author: Category
-    subject: Text
-    """What it is about: an id, a code, or empty."""
-    body: LongText
-
-
-class ImportedLog(msgspec.Struct, frozen=True, kw_only=True, tag=True, omit_defaults=True):
-    """A log line taken over from another program."""
-
-    imported_log_id: Id
-    at: Time
-    origin: Category
-    severity: Category
-    logger: Category
-    message: LongText
-
-
-class Setting(msgspec.Struct, frozen=True, kw_only=True, tag=True, omit_defaults=True):
-    """The value of a setting in force since `at`. Mutable and versioned: `diff` shows what changed."""
-
-    setting_id: Id
-    """Stable hash of `path`, so that both engines key alike."""
-    path: Text
-    value: LongText
-    source: Text
-    at: Time
-    author: Category
-    reason: LongText = ""
-
-
-class ProfileRow(msgspec.Struct, frozen=True, kw_only=True, tag="Profile", omit_defaults=True):
-    """A profile in force since `at`. Mutable and versioned."""
-
-    profile_id: Id
-    name: Text
-    kind: Category
-    base_url: LongText
-    model: Category | None = None
-    priority: int = 0
-    enabled: bool = True
-    api_key_env: Text = ""
-    rpm: float | None = None
-    tpm: float | None = None
-    at: Time
-
-
-class Price(msgspec.Struct, frozen=True, kw_only=True, tag=True, omit_defaults=True):
-    """Price of a model in force since `at`, USD per million tokens. Mutable and versioned."""
-
-    price_id: Id
-    provider: Category
-    model: Text
-    input_usd: float | None = None
-    output_usd: float | None = None
-    cached_usd: float | None = None
-    dated: Text = ""
-    at: Time
-
-
-Row = (
-    Operation
-    | Attempt
-    | LimitEvent
-    | BreakerEvent
-    | SessionEvent
-    | ErrorEvent
-    | Exchange
-    | Note
-    | ImportedLog
-    | Setting
-    | ProfileRow
-    | Price
+from .calls import Ask, Reply, ToolCall, Usage
+from .columns import Category, Column, ColumnType, Id, LongText, Text, Time, columns_of
+from .events import (
+    FRAMES,
+    KEY_OF,
+    TABLE_OF,
+    TABLES,
+    VERSIONED_TABLES,
+    Attempt,
+    AttemptOpened,
+    BreakerEvent,
+    ErrorEvent,
+    Event,
+    Exchange,
+    ImportedLog,
+    LimitEvent,
+    Note,
+    Operation,
+    OperationOpened,
+    Price,
+    ProfileRow,
+    Row,
+    SessionEvent,
+    Setting,
+    columns,
 )
-"""What one history table holds a row of."""
+from .words import BreakerState, Decision, Outcome, ProviderKind, PtyState, Resource, Tier
 
-
-class OperationOpened(msgspec.Struct, frozen=True, kw_only=True, tag=True, omit_defaults=True):
-    """Spool mark: the operation has begun. Without a later `Operation` it becomes `interrupted` at the next start."""
-
-    operation_id: Id
-    at: Time
-    kind: str = "chat"
-    requested_model: str | None = None
-    user_name: str | None = None
-    caller: str | None = None
-    streamed: bool = False
-
-
-class AttemptOpened(msgspec.Struct, frozen=True, kw_only=True, tag=True, omit_defaults=True):
-    """Spool mark: a request is about to be sent; its `Attempt` row follows, or `interrupted` at the next start."""
-
-    attempt_id: Id
-    operation_id: Id
-    seq: int
-    at: Time
-    profile: str
-    model: str | None = None
-
-
-Event = Row | OperationOpened | AttemptOpened
-"""What the spool holds."""
-
-TABLES: dict[str, type[msgspec.Struct]] = {
-    "operation": Operation,
-    "attempt": Attempt,
-    "limit_event": LimitEvent,
-    "breaker_event": BreakerEvent,
-    "session_event": SessionEvent,
-    "error_event": ErrorEvent,
-    "exchange": Exchange,
-    "note": Note,
-    "imported_log": ImportedLog,
-    "setting": Setting,
-    "profile": ProfileRow,
-    "price": Price,
-}
-"""History table by name."""
-VERSIONED_TABLES = ("setting", "profile", "price")
-"""Tables whose rows change in place; all others only grow."""
-TABLE_OF: dict[type[msgspec.Struct], str] = {row: name for name, row in TABLES.items()}
-
-KEY_OF: dict[str, str] = {
-    name: next(field for field in row.__struct_fields__ if field.endswith("_id") and field != "pty_id")
-    for name, row in TABLES.items()
-}
-"""Primary key column by table: a time-ordered id, or a stable hash in the versioned tables."""
-FRAMES: dict[str, str] = {
-    "calls": "operation",
-    "attempts": "attempt",
-    "limit-history": "limit_event",
-    "breaker-history": "breaker_event",
-    "pty-history": "session_event",
-    "errors": "error_event",
-    "notes": "note",
-}
-"""History table by the name that magics and the HTTP API use."""
-
-
-def columns(table: str) -> tuple[Column, ...]:
-    """The columns of a history table, in order."""
-    return _COLUMNS[table]
-
-
-def _read_columns(row: type[msgspec.Struct]) -> tuple[Column, ...]:
-    hints = typing.get_type_hints(row, include_extras=True)
-    return tuple(_read_column(name, hints[name]) for name in row.__struct_fields__)
-
-
-def _read_column(name: str, hint: Any) -> Column:
-    nullable = False
-    options = typing.get_args(hint)
-    if type(None) in options:
-        nullable = True
-        rest = [option for option in options if option is not type(None)]
-        hint = rest[0]
-    if typing.get_origin(hint) is Literal:
-        return Column(name, "category", nullable, typing.get_args(hint))
-    for meta in getattr(hint, "__metadata__", ()):
-        if isinstance(meta, msgspec.Meta) and meta.extra:
-            return Column(name, meta.extra["column"], nullable)
-    plain: dict[Any, ColumnType] = {int: "int", float: "float", bool: "bool", str: "text"}
-    return Column(name, plain[hint], nullable)
-
-
-_COLUMNS = {name: _read_columns(row) for name, row in TABLES.items()}
-
-
-class Usage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Tokens of one answer as the provider counted them. Input includes cached, output includes reasoning tokens."""
-
-    input_tokens: int | None = None
-    output_tokens: int | None = None
-    cached_tokens: int | None = None
-    cache_write_tokens: int | None = None
-    reasoning_tokens: int | None = None
-
-
-class ToolCall(msgspec.Struct, frozen=True, kw_only=True):
-    """A tool that the model wants called. `arguments` is the JSON text as the model wrote it."""
-
-    id: str
-    name: str
-    arguments: str
-
-
-class Ask(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What to ask: the body of `POST /api/operations`.
-
-    `messages` are in the OpenAI chat form (`role`, `content` as text or parts, `tool_calls`, `tool_call_id`); adapters
-    translate. `profile` is asked first, the others after it unless `failover` is False.
-    """
-
-    messages: list[dict[str, Any]]
-    profile: str | None = None
-    model: str | None = None
-    max_tokens: int | None = None
-    temperature: float | None = None
-    tools: list[dict[str, Any]] | None = None
-    tool_choice: Any = None
-    json_mode: bool = False
-    stop: list[str] | None = None
-    failover: bool = True
-    stream: bool = False
-    caller: str = "python"
-    extra: dict[str, Any] | None = None
-    """Further fields of the provider's own body, passed through (OpenRouter's routing fields, seeds)."""
-
-
-class Reply(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What came back. `str(reply)` is its text."""
-
-    operation_id: str
-    """Decimal text, because JavaScript rounds large integers."""
-    text: str
-    profile: str
-    model: str
-    usage: Usage
-    attempts: int
-    cost_usd: float | None = None
-    price_at: str | None = None
-    stop_reason: str | None = None
-    tool_calls: list[ToolCall] = []
-    requested_model: str | None = None
-    waited_ms: float = 0.0
-    latency_ms: float = 0.0
-    request_id: str | None = None
-    failed_over_from: list[str] = []
-    """Profiles that were tried before the one that answered, with the reason: `name: reason`."""
-
-    def __str__(self) -> str:
-        return self.text
+__all__ = [
+    "FRAMES",
+    "KEY_OF",
+    "TABLES",
+    "TABLE_OF",
+    "VERSIONED_TABLES",
+    "Ask",
+    "Attempt",
+    "AttemptOpened",
+    "BreakerEvent",
+    "BreakerState",
+    "Category",
+    "Column",
+    "ColumnType",
+    "Decision",
+    "ErrorEvent",
+    "Event",
+    "Exchange",
+    "Id",
+    "ImportedLog",
+    "LimitEvent",
+    "LongText",
+    "Note",
+    "Operation",
+    "OperationOpened",
+    "Outcome",
+    "Price",
+    "ProfileRow",
+    "ProviderKind",
+    "PtyState",
+    "Reply",
+    "Resource",
+    "Row",
+    "SessionEvent",
+    "Setting",
+    "Severity",
+    "Text",
+    "Tier",
+    "Time",
+    "ToolCall",
+    "Usage",
+    "columns",
+    "columns_of",
+]

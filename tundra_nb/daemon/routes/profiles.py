@@ -11,7 +11,7 @@ from starlette.routing import BaseRoute, Route
 
 from tundra_nb import errors, settings
 from tundra_nb.daemon.answers import json_response, read_body
-from tundra_nb.settings import nearest
+from tundra_nb.nearest import nearest
 
 if TYPE_CHECKING:
     from tundra_nb.daemon.app import Daemon

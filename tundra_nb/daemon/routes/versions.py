@@ -13,7 +13,8 @@ from starlette.routing import BaseRoute, Route
 from tundra_nb import errors, paths
 from tundra_nb.daemon.answers import iso, json_response, json_rows, read_body, stream_arrow
 from tundra_nb.daemon.routes.history import read_limit, read_ref
-from tundra_nb.runtime.history.query import FrameQuery, nearest
+from tundra_nb.nearest import nearest
+from tundra_nb.runtime.history.query import FrameQuery
 from tundra_nb.runtime.versioning import signature
 
 if TYPE_CHECKING:

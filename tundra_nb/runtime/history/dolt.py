@@ -31,6 +31,7 @@ from tundra_nb.errors import (
     StoreUnavailable,
     UsageError,
 )
+from tundra_nb.nearest import nearest
 from tundra_nb.types import KEY_OF, TABLES, columns
 
 from . import arrow, changes, migrations, schema, sql_guard
@@ -51,7 +52,7 @@ from .contract import (
 from .endpoint import Connection, Endpoint, drop, run
 from .migrations import migrate
 from .protocol import Config
-from .query import FrameQuery, condition, nearest
+from .query import FrameQuery, condition
 from .rules import (
     EVENT_TABLES,
     HASH_START,

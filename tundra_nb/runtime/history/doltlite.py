@@ -30,6 +30,7 @@ from tundra_nb.errors import (
     TundraError,
     UsageError,
 )
+from tundra_nb.nearest import nearest
 from tundra_nb.types import KEY_OF, TABLES
 
 from . import arrow, changes, schema, sql_guard
@@ -48,7 +49,7 @@ from .contract import (
     TableStat,
 )
 from .migrations import migrate
-from .query import FrameQuery, condition, nearest
+from .query import FrameQuery, condition
 from .readers import BUSY_SECONDS, Reader, Readers
 from .rules import (
     EVENT_TABLES,

@@ -7,13 +7,13 @@ The condition that `condition` writes is the same text in both engines but for t
 from __future__ import annotations
 
 import datetime as dt
-import difflib
 from collections.abc import Sequence
 from typing import Any, Literal
 
 import msgspec
 
 from tundra_nb.errors import UsageError
+from tundra_nb.nearest import nearest
 from tundra_nb.runtime.clock import id_floor
 from tundra_nb.types import FRAMES, KEY_OF, TABLES, VERSIONED_TABLES, Column, columns
 
@@ -116,12 +116,6 @@ def condition(query: FrameQuery, placeholder: str) -> tuple[str, list[Any]]:
         else:
             add(f"{column} {_COMPARE[op]} ?", value)
     return " AND ".join(parts) or "1 = 1", values
-
-
-def nearest(word: str, known: Sequence[str]) -> str | None:
-    """The known word that was probably meant."""
-    found = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
-    return found[0] if found else None
 
 
 def _unknown(what: str, word: str, known: Sequence[str]) -> UsageError:

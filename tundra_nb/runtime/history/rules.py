@@ -11,13 +11,14 @@ from typing import Any
 import pyarrow as pa
 
 from tundra_nb.errors import RefNotFound, StoreDamaged, StoreUnavailable, TundraError, UsageError
+from tundra_nb.nearest import nearest
 from tundra_nb.runtime.clock import MAX_NODE
 from tundra_nb.types import KEY_OF, TABLES, VERSIONED_TABLES, columns
 
 from . import schema
 from .arrow import ColumnBuilder
 from .contract import WORKING, Stop, TableStat
-from .query import FrameQuery, condition, nearest
+from .query import FrameQuery, condition
 
 EVENT_TABLES = tuple(table for table in TABLES if table not in VERSIONED_TABLES)
 HASH_START = re.compile(r"[0-9a-v]{4,39}")

@@ -16,9 +16,8 @@ import re
 from typing import Literal, NamedTuple
 
 from tundra_nb.errors import QueryRefused
+from tundra_nb.nearest import nearest
 from tundra_nb.types import TABLES
-
-from .query import nearest
 
 MAX_CHARACTERS = 64 * 1024
 MAX_LIMIT = 10_000_000

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from tundra_nb.errors import UsageError
-from tundra_nb.settings import nearest
+from tundra_nb.nearest import nearest
 from tundra_nb.types import Ask
 
 MAX_TEXT_BYTES = 4 * 1024 * 1024

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Sequence
 
 from tundra_nb.errors import Unsupported
-from tundra_nb.settings import nearest
+from tundra_nb.nearest import nearest
 from tundra_nb.types import Ask
 
 from .check import Size

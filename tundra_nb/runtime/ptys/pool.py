@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import difflib
 import errno
 import logging
 import os
@@ -24,6 +23,7 @@ from pathlib import Path
 from typing import Self
 
 from tundra_nb.errors import AtCapacity, HandleNotFound, PtyError, SpawnFailed, UsageError
+from tundra_nb.nearest import nearest
 from tundra_nb.runtime.clock import Clock, Ids
 from tundra_nb.settings import PtySettings
 from tundra_nb.types import SessionEvent
@@ -251,7 +251,7 @@ class PtyPool:
             if pty.id == pty_id:
                 return pty
         known = [*self._live, *(pty.id for pty in self.ended)]
-        raise HandleNotFound(pty_id=pty_id, nearest=next(iter(difflib.get_close_matches(pty_id, known, 1)), None))
+        raise HandleNotFound(pty_id=pty_id, nearest=nearest(pty_id, known))
 
     def list(self) -> list[Pty]:
         """Open sessions, oldest first."""

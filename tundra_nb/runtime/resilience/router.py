@@ -25,7 +25,8 @@ from tundra_nb.errors import (
     Unsupported,
     UsageError,
 )
-from tundra_nb.settings import VENDORS, ProfileSettings, RouterSettings, nearest
+from tundra_nb.nearest import nearest
+from tundra_nb.settings import VENDORS, ProfileSettings, RouterSettings
 
 from .retry import Backoff
 

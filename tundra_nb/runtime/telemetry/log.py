@@ -24,8 +24,9 @@ from typing import Any, Self, TextIO
 import msgspec
 
 from tundra_nb.errors import ConfigError
+from tundra_nb.nearest import nearest
 from tundra_nb.runtime.telemetry.redact import Redactor
-from tundra_nb.settings import LogSettings, nearest
+from tundra_nb.settings import LogSettings
 
 ROOT = "tundra"
 ROOMS = ("daemon", "server", "router", "limiter", "breaker", "providers", "ptys", "history", "kernel")

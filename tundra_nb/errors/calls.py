@@ -1,0 +1,108 @@
+"""What ends a call beside its attempts: our own limiter and breaker, no candidate left, the caller gone."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, ClassVar
+
+from .base import Severity, TundraError
+
+
+@dataclasses.dataclass(eq=False, kw_only=True)
+class LimitExceeded(TundraError):
+    """Our limiter refused. `retry_after` is exact, in seconds; None = this cost can never be admitted."""
+
+    tier: str
+    key: str
+    resource: str
+    requested: float
+    retry_after: float | None
+    limit: float = 0.0
+    code: ClassVar[str] = "RateLimitError::Exceeded"
+    http_status: ClassVar[int] = 429
+    retryable: ClassVar[bool] = True
+    fails_over: ClassVar[bool] = True
+    guide: ClassVar[str] = "limits"
+
+    @property
+    def message(self) -> str:
+        whose = self.tier if self.key in ("", self.tier) else f"{self.tier} {self.key!r}"
+        if self.retry_after is None:
+            asked = f"{self.requested:g} {self.resource} at once"
+            return f"{asked} is more than the {whose} limit ever admits ({self.limit:g})"
+        return f"the {whose} limit of {self.resource} is reached, again in {self.retry_after:.3g} s"
+
+    @property
+    def hint(self) -> str:
+        name = f"`limits.{self.tier}`" if self.tier != "profile" else "`rpm`/`tpm` of the profile"
+        if self.retry_after is None:
+            return f"Raise the burst in {name}, or ask for less (shorter prompt, smaller max_tokens)."
+        return f"`%tundra limits` shows the buckets; raise {name} if this is normal load."
+
+
+@dataclasses.dataclass(eq=False, kw_only=True)
+class BreakerOpen(TundraError):
+    """The breaker of the profile is open. `retry_after` seconds until it lets a probe through."""
+
+    profile: str
+    retry_after: float | None = None
+    cause: str = ""
+    code: ClassVar[str] = "CircuitBreakerError::Open"
+    severity: ClassVar[Severity] = "high"
+    http_status: ClassVar[int] = 503
+    retryable: ClassVar[bool] = True
+    fails_over: ClassVar[bool] = True
+    guide: ClassVar[str] = "breakers"
+
+    @property
+    def message(self) -> str:
+        wait = f", next probe in {self.retry_after:.3g} s" if self.retry_after else ""
+        return f"{self.profile}: breaker open{wait}" + (f" (after {self.cause})" if self.cause else "")
+
+    @property
+    def hint(self) -> str:
+        return f"It closes by itself when probes succeed; `%tundra breakers reset {self.profile}` closes it now."
+
+
+@dataclasses.dataclass(eq=False, kw_only=True)
+class AllProvidersExhausted(TundraError):
+    """Every candidate failed. `causes` is the wire form of one error per profile, in the order tried."""
+
+    causes: list[dict[str, Any]]
+    retry_after: float | None = None
+    code: ClassVar[str] = "AllProvidersExhausted"
+    severity: ClassVar[Severity] = "high"
+    http_status: ClassVar[int] = 503
+    retryable: ClassVar[bool] = True
+    guide: ClassVar[str] = "providers"
+
+    @property
+    def message(self) -> str:
+        if not self.causes:
+            return "no profile can be asked"
+        told = "; ".join(f"{cause['code']} {cause['message']}" for cause in self.causes)
+        return f"no profile answered: {told}"
+
+    @property
+    def hint(self) -> str:
+        if len(self.causes) == 1:
+            return str(self.causes[0]["hint"])
+        return "`%tundra why last` shows each attempt; `%tundra status` shows parked and cooling profiles."
+
+
+@dataclasses.dataclass(eq=False, kw_only=True)
+class Cancelled(TundraError):
+    """The caller went away, or pressed stop."""
+
+    code: ClassVar[str] = "Cancelled"
+    guide: ClassVar[str] = "providers"
+    severity: ClassVar[Severity] = "info"
+    http_status: ClassVar[int] = 499
+
+    @property
+    def message(self) -> str:
+        return "cancelled by the caller"
+
+    @property
+    def hint(self) -> str:
+        return ""

@@ -1,0 +1,186 @@
+"""The settings as values: every key with its default and unit, the presets, the vendors."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+
+from tundra_nb.types import ProviderKind
+
+PositiveFloat = Annotated[float, msgspec.Meta(gt=0)]
+NonNegativeFloat = Annotated[float, msgspec.Meta(ge=0)]
+PositiveInt = Annotated[int, msgspec.Meta(ge=1)]
+NonNegativeInt = Annotated[int, msgspec.Meta(ge=0)]
+Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
+
+
+class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    pass
+
+
+class StoreSettings(Section, frozen=True):
+    """The database of the history."""
+
+    engine: Literal["doltlite", "dolt"] = "doltlite"
+    """`doltlite`: embedded, one file in the data directory; `dolt`: a Dolt sql-server, the rest is for it."""
+    host: str = "127.0.0.1"
+    port: Port = 3307
+    """Ours is not 3306, because that is MySQL's."""
+    database: str = "tundra"
+    user: str = "root"
+    password_env: str = ""
+    """Name of the variable that holds the password; empty: no password."""
+    commit_rows: PositiveInt = 1000
+    """A Dolt commit after so many new rows …"""
+    commit_seconds: PositiveFloat = 60.0
+    """… or so many seconds, whichever comes first."""
+
+
+class RouterSettings(Section, frozen=True):
+    """Retries, failover, and how long a call may take in all."""
+
+    retries: NonNegativeInt = 2
+    """Per profile, after the first attempt. Both vendors' SDKs use 2."""
+    backoff_seconds: PositiveFloat = 0.5
+    """First pause; doubles each time, times a random 0.75 to 1, as both vendors' SDKs do."""
+    backoff_cap_seconds: PositiveFloat = 8.0
+    max_wait_seconds: NonNegativeFloat = 20.0
+    """Longest wait for a bucket or a Retry-After before moving on."""
+    deadline_seconds: PositiveFloat = 900.0
+    """The whole operation, all attempts and waits."""
+    failover: Literal["any", "same-vendor"] = "any"
+    """`same-vendor`: the text never goes to another vendor than the first candidate's."""
+
+
+class DeadlineSettings(Section, frozen=True):
+    """Deadlines of one attempt. A flat 30 s would cut ordinary long answers, so: connect, idle and total."""
+
+    connect_seconds: PositiveFloat = 10.0
+    idle_seconds: PositiveFloat = 30.0
+    """To the first byte of an answer, and between its bytes."""
+    total_seconds: PositiveFloat = 600.0
+
+
+class BreakerSettings(Section, frozen=True):
+    """Circuit breaker of each profile."""
+
+    failures: PositiveInt = 5
+    """Consecutive failures that open it."""
+    successes: PositiveInt = 2
+    """Consecutive successful probes that close it."""
+    open_seconds: PositiveFloat = 30.0
+
+
+class TierSettings(Section, frozen=True):
+    """Token bucket of one tier."""
+
+    enabled: bool = True
+    rate: PositiveFloat = 50.0
+    """Requests per second."""
+    burst: PositiveFloat = 100.0
+    """Requests at once."""
+    tokens_per_minute: PositiveFloat | None = None
+    """Tokens per minute, and at once; not set: tokens are not limited in this tier."""
+
+
+class LimitsSettings(Section, frozen=True, rename={"global_": "global"}):
+    """The limiter's tiers. Only `global` is on by default; a profile's `rpm`/`tpm` switch its own tier on."""
+
+    global_: TierSettings = TierSettings()
+    user: TierSettings = TierSettings(enabled=False, rate=10.0, burst=50.0)
+    profile: TierSettings = TierSettings(enabled=False, rate=5.0, burst=20.0)
+
+
+class PtySettings(Section, frozen=True):
+    """Pseudo-terminals."""
+
+    capacity: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 10
+    grace_seconds: NonNegativeFloat = 10.0
+    """How long a terminal lives on after its last viewer left."""
+    idle_seconds: PositiveFloat = 300.0
+    """Without output, input or CPU time of its processes."""
+    ping_seconds: PositiveFloat = 30.0
+    pong_seconds: PositiveFloat = 10.0
+    transcript_days: PositiveFloat = 7.0
+    """How long transcripts are kept."""
+
+
+class DaemonSettings(Section, frozen=True):
+    """The daemon's own life."""
+
+    idle_exit_seconds: PositiveFloat = 600.0
+    """It stops by itself when nobody has been attached for so long and no PTY lives."""
+
+
+class LogSettings(Section, frozen=True):
+    """Log lines of the daemon, in `logs/daemon.log` of the data directory."""
+
+    filter: str = "info,tundra.daemon=debug"
+    """Level, and level by logger: tundra.{daemon,server,router,limiter,breaker,providers,ptys,history,kernel}."""
+    format: Literal["text", "json"] = "text"
+
+
+class RecordSettings(Section, frozen=True):
+    """What is kept of requests and answers beside the figures."""
+
+    content: Literal["off", "errors", "all"] = "off"
+    """`errors`, `all`: keep request and response text, redacted, in the table `exchange`."""
+
+
+class ProfileSettings(Section, frozen=True):
+    """One named way to reach one model."""
+
+    name: Annotated[str, msgspec.Meta(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    kind: ProviderKind
+    base_url: str = ""
+    """Left out: the vendor's own host. With or without `/v1`, both are accepted."""
+    model: str = ""
+    """Left out: chosen from the provider's own model list."""
+    api_key_env: str = ""
+    """Name of the variable that holds the key. Left out: the vendor's usual one, at the vendor's own host only."""
+    priority: int = 0
+    """Lower is asked first."""
+    rpm: PositiveFloat | None = None
+    """Requests per minute; with `tpm` it replaces `limits.profile` for this profile."""
+    tpm: PositiveFloat | None = None
+    """Tokens per minute, input and output."""
+    enabled: bool = True
+
+
+class Settings(Section, frozen=True):
+    """All settings in force."""
+
+    preset: Literal["development", "production", "high_throughput"] = "production"
+    store: StoreSettings = StoreSettings()
+    router: RouterSettings = RouterSettings()
+    deadlines: DeadlineSettings = DeadlineSettings()
+    breaker: BreakerSettings = BreakerSettings()
+    limits: LimitsSettings = LimitsSettings()
+    pty: PtySettings = PtySettings()
+    daemon: DaemonSettings = DaemonSettings()
+    log: LogSettings = LogSettings()
+    record: RecordSettings = RecordSettings()
+    profile: tuple[ProfileSettings, ...] = ()
+
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "development": {
+        "breaker": {"failures": 3, "successes": 1, "open_seconds": 10.0},
+        "deadlines": {"idle_seconds": 60.0},
+        "limits": {"global": {"rate": 100.0, "burst": 200.0}},
+    },
+    "production": {},
+    "high_throughput": {
+        "breaker": {"failures": 10, "successes": 2, "open_seconds": 30.0},
+        "deadlines": {"idle_seconds": 45.0},
+        "limits": {"global": {"rate": 200.0, "burst": 500.0}},
+    },
+}
+"""What a preset fills where nothing is written; `production` is the defaults."""
+VENDORS: dict[str, tuple[str, str]] = {
+    "anthropic": ("https://api.anthropic.com", "ANTHROPIC_API_KEY"),
+    "openrouter": ("https://openrouter.ai/api/v1", "OPENROUTER_API_KEY"),
+    "openai": ("https://api.openai.com/v1", "OPENAI_API_KEY"),
+}
+"""Host and usual key variable of each vendor; also the order in which profiles are made from keys that are there."""
