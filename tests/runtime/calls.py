@@ -10,12 +10,14 @@ import contextlib
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from typing import Any, TypeVar
 
+import msgspec
+
 from tundra_nb.runtime.clock import Clock, Ids, SystemClock
 from tundra_nb.runtime.keys import KeyRing
-from tundra_nb.runtime.operations import Notice, Operations, Parts, ProfileSlot
+from tundra_nb.runtime.operations import Notice, Operations
+from tundra_nb.runtime.profiles import Profiles
 from tundra_nb.runtime.providers.provider import Provider
 from tundra_nb.runtime.providers.transport import Transport
-from tundra_nb.runtime.resilience.breaker import Breaker
 from tundra_nb.runtime.resilience.limiter import Limiter
 from tundra_nb.runtime.resilience.router import Router
 from tundra_nb.runtime.rows import Journal
@@ -47,36 +49,28 @@ class Calls:
         self.rows: list[Any] = []
         self.texts: list[str] = []
         self.notices: list[Notice] = []
-        self.running: set[int] = set()
         redactor = Redactor()
-        self.limiter = Limiter(clock, on_notice=lambda notice: self.operations.on_limit_notice(notice))  # noqa: PLW0108 (made later)
+        journal = Journal(lambda *events: self.rows.extend(events), Ids(clock), clock, redactor)
+        self.limiter = Limiter(clock, on_notice=journal.limited)
         self.router = Router(profiles, settings.router, clock.monotonic, lambda: 0.0)
         self.keys = KeyRing(environ, redactor)
-        self.slots = {
-            profile.name: ProfileSlot(
+
+        def connect(profile: ProfileSettings, chosen: Settings) -> Provider:
+            return Provider(
                 profile,
-                Provider(
-                    profile,
-                    transport,
-                    key=lambda variable=profile.api_key_env: self.keys.get(variable) if variable else None,  # type: ignore[misc]
-                    monotonic=clock.monotonic,
-                    deadlines=settings.deadlines,
-                ),
-                Breaker(
-                    profile.name,
-                    settings.breaker,
-                    clock.monotonic,
-                    on_change=lambda change: self.operations.on_breaker_change(change),  # noqa: PLW0108 (made later)
-                ),
+                transport,
+                key=lambda: self.keys.get(profile.api_key_env) if profile.api_key_env else None,
+                monotonic=clock.monotonic,
+                deadlines=chosen.deadlines,
             )
-            for profile in profiles
-        }
-        journal = Journal(
-            lambda *events: self.rows.extend(events), Ids(clock), clock, redactor, settings.record.content
+
+        self.profiles = Profiles(
+            keys=self.keys, router=self.router, limiter=self.limiter, journal=journal, connect=connect
         )
-        self.operations = Operations(
-            Parts(settings, self.slots, self.router, self.limiter, self.keys, journal, self.running)
-        )
+        self.profiles.configure(msgspec.structs.replace(settings, profile=tuple(profiles)))
+        self.slots = self.profiles.slots
+        self.operations = Operations(self.profiles)
+        self.running = self.operations.running
 
     async def on_text(self, piece: str) -> None:
         self.texts.append(piece)

@@ -216,7 +216,7 @@ async def test_a_429_penalises_the_bucket_and_cools_the_profile() -> None:
         assert c.story == [("only", "refused", "rate_limited", "first")]
         assert getattr(later, "retry_after", None) == pytest.approx(60)
         assert c.served("only") == 1
-        c.operations.unpark("only", "rechecked")
+        c.profiles.unpark("only", "rechecked")
         assert (await c.ask()).waited_ms == 0
         assert c.served("only") == 2
 
@@ -369,17 +369,17 @@ async def test_a_rejected_key_parks_its_profile_until_it_is_taken_back_in() -> N
         assert (event.parked, event.reason, event.old_state) == (True, "key_rejected", event.new_state)
         assert "FIRST_KEY" in (c.attempts[0].message or "")
         assert KEY not in repr(c.rows)
-        c.operations.unpark("first", "rechecked")
+        c.profiles.unpark("first", "rechecked")
         assert [(event.parked, event.reason) for event in c.breaker_events[1:]] == [(False, "rechecked")]
         assert (await c.ask()).profile == "first"
 
 
 async def test_parking_twice_and_taking_in_what_was_in_writes_nothing() -> None:
     async with calls("only") as c:
-        c.operations.park("only", errors.Parked(profile="only"))
-        c.operations.park("only", errors.Parked(profile="only"))
-        c.operations.unpark("only", "rechecked")
-        c.operations.unpark("only", "rechecked")
+        c.profiles.park("only", errors.Parked(profile="only"))
+        c.profiles.park("only", errors.Parked(profile="only"))
+        c.profiles.unpark("only", "rechecked")
+        c.profiles.unpark("only", "rechecked")
         assert [event.parked for event in c.breaker_events] == [True, False]
 
 

@@ -123,13 +123,13 @@ async def test_a_breaker_that_was_reset_stays_closed(place: Place) -> None:
 async def test_a_parked_profile_is_still_parked_with_its_reason(place: Place) -> None:
     await park_first(place)
     async with place.runtime() as runtime:
-        error = runtime.unavailable("first")
+        error = runtime.profiles.unavailable("first")
         assert isinstance(error, errors.KeyRejected)
         assert error.status == 401
         assert await ask(runtime) == "second"
-        await runtime.recheck("first")
+        await runtime.profiles.recheck("first")
     async with place.runtime() as runtime:
-        assert runtime.unavailable("first") is None
+        assert runtime.profiles.unavailable("first") is None
 
 
 async def test_a_reason_that_cannot_be_read_any_more_keeps_it_parked(place: Place) -> None:
@@ -138,29 +138,29 @@ async def test_a_reason_that_cannot_be_read_any_more_keeps_it_parked(place: Plac
         slot = runtime.slots["first"]
         runtime.router.unpark("first")
         (row, *_) = await runtime.history.rows(FrameQuery(table="breaker_event", newest_first=True))
-        runtime._take_up(slot, [row | {"message": '{"code": "[masked]}'}])
-        assert isinstance(runtime.unavailable("first"), errors.Parked)
+        runtime.profiles.take_up(slot, [row | {"message": '{"code": "[masked]}'}])
+        assert isinstance(runtime.profiles.unavailable("first"), errors.Parked)
 
 
 async def test_a_change_of_its_settings_takes_a_parked_profile_back_in_for_good(place: Place) -> None:
     await park_first(place)
     async with place.runtime() as runtime:
         place.write(model="scripted-2")
-        runtime.apply(settings.load(runtime.loaded.file, runtime.environ))
-        assert runtime.unavailable("first") is None
+        runtime.in_force.apply(settings.load(runtime.loaded.file, runtime.environ))
+        assert runtime.profiles.unavailable("first") is None
         rows = await runtime.history.rows(FrameQuery(table="breaker_event", newest_first=True))
         assert [(row["parked"], row["reason"]) for row in rows] == [
             (False, "settings_changed"), (True, "key_rejected"),
         ]  # fmt: skip
     async with place.runtime() as runtime:
-        assert runtime.unavailable("first") is None
+        assert runtime.profiles.unavailable("first") is None
 
 
 async def test_a_change_while_nothing_ran_takes_it_back_in_too(place: Place) -> None:
     await park_first(place)
     place.write(model="scripted-2")
     async with place.runtime() as runtime:
-        assert runtime.unavailable("first") is None
+        assert runtime.profiles.unavailable("first") is None
         assert await ask(runtime) == "first"
 
 
@@ -168,8 +168,8 @@ async def test_a_change_of_other_settings_leaves_it_parked(place: Place) -> None
     await park_first(place)
     async with place.runtime() as runtime:
         place.write(open_seconds=7)
-        runtime.apply(settings.load(runtime.loaded.file, runtime.environ))
-        assert isinstance(runtime.unavailable("first"), errors.KeyRejected)
+        runtime.in_force.apply(settings.load(runtime.loaded.file, runtime.environ))
+        assert isinstance(runtime.profiles.unavailable("first"), errors.KeyRejected)
 
 
 async def test_many_moves_of_another_breaker_do_not_bury_a_parked_profile(place: Place) -> None:
@@ -181,7 +181,7 @@ async def test_many_moves_of_another_breaker_do_not_bury_a_parked_profile(place:
                 breaker.admit().failure("api_error")
             breaker.reset()
     async with place.runtime() as runtime:
-        assert isinstance(runtime.unavailable("first"), errors.KeyRejected)
+        assert isinstance(runtime.profiles.unavailable("first"), errors.KeyRejected)
 
 
 async def test_calls_under_way_are_counted_across_a_change_of_settings(place: Place) -> None:
@@ -192,7 +192,7 @@ async def test_calls_under_way_are_counted_across_a_change_of_settings(place: Pl
             while not place.first.requests:  # noqa: ASYNC110 (the server has no event)
                 await asyncio.sleep(0.002)
         place.write(open_seconds=7)
-        runtime.apply(settings.load(runtime.loaded.file, runtime.environ))
+        runtime.in_force.apply(settings.load(runtime.loaded.file, runtime.environ))
         assert len(runtime.running) == 1
         call.cancel()
         await asyncio.wait((call,))

@@ -1,26 +1,110 @@
-"""What was in force when: settings, profiles and prices as rows of the versioned tables.
+"""The settings in force: applied, followed, and written down as rows of the versioned tables.
 
-The settings file is the source; these tables hold what was in force, committed at each change with author and reason,
-so that `diff yesterday now` names the setting that changed beside the errors that followed.
+The settings file is the source; the tables hold what was in force when, committed at each change with author and
+reason, so that `diff yesterday now` names the setting that changed beside the errors that followed.
 """
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import getpass
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from tundra_nb import errors, settings
 from tundra_nb.runtime.history.query import FrameQuery
 from tundra_nb.runtime.history.service import History
+from tundra_nb.runtime.rows import Journal
 from tundra_nb.settings import Loaded, lines
 from tundra_nb.types import TABLE_OF, Price, ProfileRow, Setting
+
+POLL_SECONDS = 1.0
+"""How often the settings file is looked at; an edit by hand is in force about so soon."""
 
 VersionedRow = Setting | ProfileRow | Price
 _IGNORED = frozenset({"at", "author", "reason", "source"})
 """Columns that do not make a row different."""
+
+_log = logging.getLogger("tundra.router")
+
+
+class InForce:
+    """The settings in force. Whoever must hear of a change is in `parts`, in the order in which they are told.
+
+    `lock` is held by whoever changes settings: one at a time, because each compares what is in force with what was.
+    """
+
+    def __init__(self, loaded: Loaded, environ: Mapping[str, str], history: History, journal: Journal) -> None:
+        self.loaded = loaded
+        self.environ = environ
+        self.parts: list[Callable[[Loaded], None]] = []
+        self.lock = asyncio.Lock()
+        self._history = history
+        self._journal = journal
+        self._seen = _stamp(loaded.file)
+
+    def apply(self, loaded: Loaded) -> None:
+        """Put settings in force. Calls under way keep the ones they began with; what did not change is left alone.
+
+        `store`, `log` and `daemon` need a restart; everything else is live.
+        """
+        self._seen = _stamp(loaded.file)  # a write of our own is no edit by somebody
+        before, self.loaded = self.loaded, loaded
+        if loaded.settings != before.settings:
+            for part in self.parts:
+                part(loaded)
+
+    async def write_down(self, author: str, reason: str, message: str) -> str | None:
+        """Commit the settings and profiles in force, if they differ from what the history holds."""
+        rows = rows_of(self.loaded, self._journal.clock.now_us(), author, reason)
+        differing = await changed(self._history, rows)
+        if not differing:
+            return None
+        self._journal.record(*differing)
+        return str(await self._history.call("commit", message=message, author=signature(author)))
+
+    async def follow(self) -> None:
+        """Write down what is in force at the start; then put the file in force whenever somebody edits it."""
+        user = getpass.getuser()
+        # when the store is away, the next change writes it all down
+        with contextlib.suppress(errors.TundraError):
+            async with self.lock:
+                await self.write_down(user, "start", message="settings at start")
+        while True:
+            await self._journal.clock.sleep(POLL_SECONDS)
+            async with self.lock:
+                if (now := _stamp(self.loaded.file)) == self._seen:
+                    continue
+                self._seen = now
+                try:
+                    self.apply(settings.load(self.loaded.file, self.environ))
+                    _log.info("settings of %s are in force", self.loaded.file)
+                    await self.write_down(user, "edited", message=f"{self.loaded.file.name} edited")
+                except errors.TundraError as error:
+                    _log.error("settings stay as they were: %s", error)
+                    self._journal.error("daemon", error)
+
+
+def signature(user: str) -> str:
+    """A user's name as the author of a commit."""
+    name = "".join(character for character in user if character.isprintable() and character not in "<>") or "unknown"
+    return f"{name} <{name if '@' in name else name.replace(' ', '.') + '@localhost'}>"
+
+
+def _stamp(file: Path) -> tuple[int, int] | None:
+    """Differs whenever the file has been written."""
+    try:
+        stat = file.stat()
+    except OSError:
+        return None
+    return stat.st_mtime_ns, stat.st_ino
 
 
 def stable_id(*words: str) -> int:

@@ -8,26 +8,21 @@ this module carries them out, in order. `rows` writes down what happened.
 from __future__ import annotations
 
 import asyncio
-import contextvars
-import dataclasses
-import hashlib
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import aclosing, contextmanager
 
 import msgspec
 
 from tundra_nb import errors
 from tundra_nb.runtime import lines
-from tundra_nb.runtime.keys import KeyRing
+from tundra_nb.runtime.profiles import Profiles, ProfileSlot
 from tundra_nb.runtime.providers.check import Size, check_ask
-from tundra_nb.runtime.providers.contract import Answer, Seen
+from tundra_nb.runtime.providers.contract import Answer
 from tundra_nb.runtime.providers.provider import Provider
-from tundra_nb.runtime.reserve import estimate_tokens, limits_for, used_tokens
-from tundra_nb.runtime.resilience.breaker import Breaker, BreakerChange
-from tundra_nb.runtime.resilience.limiter import Limiter, LimitNotice, LimitPath
-from tundra_nb.runtime.resilience.router import FailOver, Retry, Router, exhausted, remaining
-from tundra_nb.runtime.rows import CallRows, Entry, Journal
-from tundra_nb.settings import ProfileSettings, Settings
+from tundra_nb.runtime.reserve import estimate_tokens, used_tokens
+from tundra_nb.runtime.resilience.router import FailOver, Retry, exhausted, remaining
+from tundra_nb.runtime.rows import CallRows, Entry, acting
+from tundra_nb.settings import ProfileSettings
 from tundra_nb.types import Ask, Outcome, Reply
 
 FIRST_PROFILE = """Make one, for example for a local server, then ask again:
@@ -36,8 +31,6 @@ FIRST_PROFILE = """Make one, for example for a local server, then ask again:
     %tundra ask Say hi"""
 """Three lines to copy when there is no profile at all."""
 
-USERS_KEPT = 1000
-"""Limiter paths kept per profile."""
 CONTEXT_SECONDS = 3.0
 """How long the candidates' model lists may take, when it must be known whose context is larger."""
 
@@ -55,42 +48,16 @@ class Notice(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 OnNotice = Callable[[Notice], Awaitable[None]]
 
-_acting: contextvars.ContextVar[CallRows | None] = contextvars.ContextVar("call", default=None)
-"""The call on whose behalf the running code acts, for rows written by callbacks."""
-
-
-class ProfileSlot:
-    """What the runtime keeps per profile: its provider, its breaker, and its limiter path by user."""
-
-    def __init__(self, profile: ProfileSettings, provider: Provider, breaker: Breaker) -> None:
-        self.profile = profile
-        self.provider = provider
-        self.breaker = breaker
-        self.paths: dict[str, LimitPath] = {}
-        self.seen: Seen | None = None
-        """What the last attempt that reached the provider saw."""
-        self.seen_at: float = 0.0
-
-
-@dataclasses.dataclass(frozen=True)
-class Parts:
-    """What operations work with."""
-
-    settings: Settings
-    slots: Mapping[str, ProfileSlot]
-    router: Router
-    limiter: Limiter
-    keys: KeyRing
-    journal: Journal
-    running: set[int]
-    """Operations under way; shared by all states of the settings."""
-
 
 class Operations:
-    """Carries out calls under one state of the settings; a change of settings makes a new one."""
+    """Carries out calls. Each keeps the settings and profiles that it began with.
 
-    def __init__(self, parts: Parts) -> None:
-        self._p = parts
+    `running` holds the ids of those under way.
+    """
+
+    def __init__(self, profiles: Profiles) -> None:
+        self._profiles = profiles
+        self.running: set[int] = set()
 
     async def ask(
         self, ask: Ask, *, user: str, on_text: OnText | None = None, on_notice: OnNotice | None = None
@@ -109,80 +76,15 @@ class Operations:
             asyncio.CancelledError: the caller went away. The upstream connection is closed, reservations are given
                 back, and the operation is recorded as cancelled, before this is raised.
         """
-        run = _Run(self, self._p, ask, user, on_text, on_notice)
+        run = _Run(self._profiles, ask, user, on_text, on_notice)
         operation_id = run.rows.operation_id
-        token = _acting.set(run.rows)
-        self._p.running.add(operation_id)
+        token = acting.set(run.rows)
+        self.running.add(operation_id)
         try:
             return await run.carry_out()
         finally:
-            self._p.running.discard(operation_id)
-            _acting.reset(token)
-
-    def path(self, slot: ProfileSlot, user: str) -> LimitPath:
-        """The limiter path of a user on a profile."""
-        path = slot.paths.get(user)
-        if path is None:
-            if len(slot.paths) >= USERS_KEPT:
-                slot.paths.clear()
-            path = slot.paths[user] = self._p.limiter.path(limits_for(self._p.settings, slot.profile, user))
-        return path
-
-    def refusal(self, profile: ProfileSettings) -> errors.TundraError | None:
-        """Why a profile would be passed over now, without having been asked: no key, parked, or cooling."""
-        variable = profile.api_key_env
-        if variable and self._p.keys.get(variable) is None:
-            return errors.KeyMissing(profile=profile.name, variable=variable)
-        return self._p.router.unavailable(profile.name)
-
-    def on_limit_notice(self, notice: LimitNotice) -> None:
-        """Callback of the limiter."""
-        self._p.journal.limited(notice, _acting_ids()[0])
-
-    def on_breaker_change(self, change: BreakerChange) -> None:
-        """Callback of the breakers."""
-        self._p.journal.breaker_moved(change, *_acting_ids())
-
-    def park(self, name: str, error: errors.TundraError) -> None:
-        """Take a profile out until its settings change or it is rechecked; the history keeps the reason."""
-        if self._p.router.parked(name) is not None:
-            return
-        self._p.router.park(name, error)
-        slot = self._p.slots[name]
-        self._p.journal.parked(
-            name,
-            slot.breaker.state,
-            slot.breaker.failures,
-            *_acting_ids(),
-            reason=error.reason,
-            error=error,
-            settings=fingerprint(slot.profile),
-        )
-
-    def unpark(self, name: str, reason: str) -> None:
-        """Take a profile back in, parked or cooling."""
-        was_parked = self._p.router.parked(name) is not None
-        self._p.router.unpark(name)
-        self._p.limiter.pardon("profile", name, "requests")
-        if was_parked:
-            slot = self._p.slots[name]
-            self._p.journal.parked(
-                name, slot.breaker.state, slot.breaker.failures, *_acting_ids(), reason=reason, error=None
-            )
-
-
-def _acting_ids() -> tuple[int | None, int | None]:
-    """Operation and attempt that a row belongs to; the mark that the operation has begun is written before."""
-    rows = _acting.get()
-    if rows is None:
-        return None, None
-    rows.begin()
-    return rows.operation_id, rows.attempt_id
-
-
-def fingerprint(profile: ProfileSettings) -> str:
-    """Changes whenever a setting of the profile does: a profile that was parked under others is not parked now."""
-    return hashlib.sha256(msgspec.json.encode(profile, order="sorted")).hexdigest()[:16]
+            self.running.discard(operation_id)
+            acting.reset(token)
 
 
 class _Run:
@@ -190,22 +92,22 @@ class _Run:
 
     def __init__(
         self,
-        operations: Operations,
-        parts: Parts,
+        profiles: Profiles,
         ask: Ask,
         user: str,
         on_text: OnText | None,
         on_notice: OnNotice | None,
     ) -> None:
-        self._o = operations
-        self._p = parts
+        self._p = profiles
+        self._settings = profiles.settings
+        self._slots = profiles.slots
         self._ask = ask
         self._user = user
         self._on_text = on_text
         self._on_notice = on_notice
-        self._clock = parts.journal.clock
-        self._router = parts.settings.router
-        self.rows = CallRows(parts.journal, ask, user)
+        self._clock = profiles.clock
+        self._router = self._settings.router
+        self.rows = CallRows(profiles.journal, ask, user, self._settings.record.content)
         self._delivered = False
         self._failures: dict[str, errors.TundraError] = {}
         """The last error by profile, in the order in which they were first met."""
@@ -235,7 +137,7 @@ class _Run:
         return self.rows.reply(entry, self._failures)
 
     async def _answer(self) -> Entry:
-        if not self._p.slots:
+        if not self._slots:
             raise errors.ConfigError(problem="no profile is set up, so there is nobody to ask", remedy=FIRST_PROFILE)
         queue = self._p.router.candidates(self._ask.profile, failover=self._ask.failover)
         self._tokens = estimate_tokens(self._ask)
@@ -244,7 +146,7 @@ class _Run:
         while queue:
             candidate = queue.pop(0)
             pause = 0.0
-            refusal = self._o.refusal(candidate)
+            refusal = self._p.refusal(candidate)
             if isinstance(refusal, errors.RateLimited) and self._may_wait(refusal.retry_after):
                 if candidate.name not in cooling:  # asked after the others, once it may be
                     cooling.add(candidate.name)
@@ -252,11 +154,11 @@ class _Run:
                     continue
                 pause = refusal.retry_after or 0.0
                 await self._pause(pause, "wait", candidate.name, refusal)
-                refusal = self._o.refusal(candidate)
+                refusal = self._p.refusal(candidate)
             if refusal is not None:
                 self._pass_over(candidate, refusal)
                 continue
-            done = await self._try(self._p.slots[candidate.name], pause)
+            done = await self._try(self._slots[candidate.name], pause)
             if isinstance(done, Entry):
                 return done
             if done.larger_context:
@@ -315,7 +217,7 @@ class _Run:
             if entry.breaker_state == "open":
                 slot.breaker.admit()  # refused at once, before waiting for a bucket
             entry.reservation = await self._p.limiter.reserve(
-                self._o.path(slot, self._user), self._tokens, self._router.max_wait_seconds, self.rows.operation_id
+                self._p.path(slot, self._user), self._tokens, self._router.max_wait_seconds, self.rows.operation_id
             )
             self.rows.waited += entry.reservation.waited
             entry.permit = slot.breaker.admit()
@@ -325,7 +227,7 @@ class _Run:
                 self.rows.begin()
                 entry.model = await slot.provider.choose_model()
             self.rows.sending(entry)
-            record = self._p.settings.record.content != "off"
+            record = self._settings.record.content != "off"
             async with aclosing(
                 slot.provider.attempt(self._ask, entry.model, entry.seen, record, self._size)
             ) as pieces:
@@ -383,7 +285,7 @@ class _Run:
         self._give_back(entry, self._tokens if self._delivered else 0)  # an error answer costs its request only
         name = slot.profile.name
         if error.parks:
-            self._o.park(name, error)
+            self._p.park(name, error)
         elif isinstance(error, errors.RateLimited) and error.retry_after:
             self._p.router.note(name, error)
             until = self._clock.monotonic() + error.retry_after
@@ -404,7 +306,7 @@ class _Run:
 
     def _pass_over(self, profile: ProfileSettings, error: errors.TundraError) -> None:
         """Write the attempt row of a profile that is not asked."""
-        slot = self._p.slots[profile.name]
+        slot = self._slots[profile.name]
         entry = self.rows.entry(profile, "failover" if self._failures else "first", slot.breaker.state)
         entry.model = self._model(profile)
         self._failures[profile.name] = error
@@ -415,7 +317,7 @@ class _Run:
     ) -> list[ProfileSettings]:
         """The candidates that are known to take a longer prompt; their model lists are read where need be."""
         asked = [failed, *queue]
-        unknown = [self._p.slots[p.name].provider for p in asked if self._context_tokens(p) is None]
+        unknown = [self._slots[p.name].provider for p in asked if self._context_tokens(p) is None]
         if queue and unknown:
             async with asyncio.TaskGroup() as group:
                 for provider in unknown:
@@ -423,7 +325,7 @@ class _Run:
         return remaining(asked, failed, decision, self._context_tokens)
 
     def _context_tokens(self, profile: ProfileSettings) -> int | None:
-        return self._p.slots[profile.name].provider.context_tokens(self._model(profile))
+        return self._slots[profile.name].provider.context_tokens(self._model(profile))
 
     def _out_of_time(self) -> errors.Timeout:
         return errors.Timeout(deadline="operation", seconds=self._router.deadline_seconds)

@@ -6,9 +6,11 @@ request is sent, one row per attempt, one row at its end. Nothing here decides a
 
 from __future__ import annotations
 
+import contextvars
 import dataclasses
 import json
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from tundra_nb import errors
 from tundra_nb.runtime import lines
@@ -44,20 +46,36 @@ _NO_USAGE = Usage()
 
 @dataclasses.dataclass(frozen=True)
 class Journal:
-    """Where rows go. `content` is the setting `record.content`."""
+    """Where rows go."""
 
     record: Record
     ids: Ids
     clock: Clock
     redactor: Redactor
-    content: str
 
     def outside(self, text: str | None) -> str | None:
         """Text that a provider chose, also where it should be a plain word: some echo the key in every header."""
         return self.redactor.text(text) if text else text
 
-    def limited(self, notice: LimitNotice, operation_id: int | None) -> None:
+    def error(self, source: str, error: errors.TundraError, **facts: Any) -> None:
+        """An error that a background part met, or that reached a caller outside an operation."""
+        self.record(
+            ErrorEvent(
+                error_id=self.ids.next(),
+                at=self.clock.now_us(),
+                source=source,
+                code=error.code,
+                severity=error.severity,
+                retryable=error.retryable,
+                message=self.redactor.text(str(error)),
+                reason=error.reason,
+                **facts,
+            )
+        )
+
+    def limited(self, notice: LimitNotice) -> None:
         """A wait, refusal, penalty or correction of the limiter."""
+        operation_id, _ = _acting_ids()
         self.record(
             LimitEvent(
                 limit_event_id=self.ids.next(),
@@ -73,7 +91,8 @@ class Journal:
             )
         )
 
-    def breaker_moved(self, change: BreakerChange, operation_id: int | None, attempt_id: int | None) -> None:
+    def breaker_moved(self, change: BreakerChange) -> None:
+        operation_id, attempt_id = _acting_ids()
         lines.breaker_moved(change, operation_id, attempt_id)
         now = self.clock.now_us()
         self.record(
@@ -95,8 +114,6 @@ class Journal:
         profile: str,
         state: BreakerState,
         failures: int,
-        operation_id: int | None,
-        attempt_id: int | None,
         *,
         reason: str,
         error: errors.TundraError | None,
@@ -106,6 +123,7 @@ class Journal:
 
         `settings` is the fingerprint of those that it was parked under.
         """
+        operation_id, attempt_id = _acting_ids()
         lines.parked(profile, reason, error, operation_id, attempt_id)
         told = error.to_wire() | {"settings": settings} if error is not None else None
         self.record(
@@ -169,10 +187,14 @@ class Entry:
 
 
 class CallRows:
-    """Writes the rows of one call, and builds its reply from the same facts."""
+    """Writes the rows of one call, and builds its reply from the same facts.
 
-    def __init__(self, journal: Journal, ask: Ask, user: str) -> None:
+    `content` is the setting `record.content`.
+    """
+
+    def __init__(self, journal: Journal, ask: Ask, user: str, content: str) -> None:
         self._journal = journal
+        self._content = content
         self._clock = journal.clock
         self._ask = ask
         self._user = user
@@ -281,7 +303,7 @@ class CallRows:
         )
         self._last, self._price_at = row, price_at
         events: list[Event] = [row]
-        content = self._journal.content
+        content = self._content
         if seen.request_body and (content == "all" or (content == "errors" and error is not None)):
             events.append(self._exchange(entry))
         if outcome == "ok":
@@ -379,6 +401,19 @@ class CallRows:
         if answer.cost_usd is not None:
             return answer.cost_usd, None
         return prices.cost(profile.kind, answer.model or entry.model or "", answer.usage, profile.base_url)
+
+
+acting: contextvars.ContextVar[CallRows | None] = contextvars.ContextVar("call", default=None)
+"""The call on whose behalf the running code acts, for rows written by callbacks of limiter and breakers."""
+
+
+def _acting_ids() -> tuple[int | None, int | None]:
+    """Operation and attempt that a row belongs to; the mark that the operation has begun is written before."""
+    rows = acting.get()
+    if rows is None:
+        return None, None
+    rows.begin()
+    return rows.operation_id, rows.attempt_id
 
 
 def _source_of(error: errors.TundraError) -> str:

@@ -8,7 +8,6 @@ followed by the same step: what `main` then says of a setting is put into the fi
 
 from __future__ import annotations
 
-import asyncio
 import json
 import logging
 from typing import TYPE_CHECKING, Any, Literal
@@ -17,8 +16,8 @@ import msgspec
 
 from tundra_nb import settings
 from tundra_nb.errors import StoreError, TundraError, UsageError
-from tundra_nb.runtime import in_force
 from tundra_nb.runtime.history.query import FrameQuery
+from tundra_nb.runtime.in_force import differing, signature
 from tundra_nb.settings import Loaded
 from tundra_nb.settings import file as settings_file
 from tundra_nb.types import Note
@@ -33,18 +32,12 @@ SUBJECT_CHARACTERS = 255
 _log = logging.getLogger("tundra.history")
 
 
-def signature(user: str) -> str:
-    """A user's name as the author of a commit."""
-    name = "".join(character for character in user if character.isprintable() and character not in "<>") or "unknown"
-    return f"{name} <{name if '@' in name else name.replace(' ', '.') + '@localhost'}>"
-
-
 class Versioning:
     """Changes of the versioned tables by people. One at a time: each compares what is in force with what was."""
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
-        self.lock = asyncio.Lock()
+        self._in_force = runtime.in_force
 
     async def set_setting(
         self, path: str, value: Any, *, author: str, reason: str, branch: str | None = None
@@ -61,11 +54,11 @@ class Versioning:
             UsageError: no such setting, or not allowed; nothing changed.
         """
         runtime = self._runtime
-        async with self.lock:
-            before = runtime.loaded
+        async with self._in_force.lock:
+            before = self._in_force.loaded
             if branch is None or branch == "main":
                 after = settings_file.set_value(before.file, path, value, runtime.environ)
-                runtime.apply(after)
+                self._in_force.apply(after)
             else:
                 after = settings_file.with_value(before.file, path, value, runtime.environ)
             source = after.sources.get(path, "")
@@ -78,9 +71,9 @@ class Versioning:
                 "branch": branch or "main",
             }
             message = f"{path}: {_text(told['was'])} → {_text(told['value'])}" + (f": {reason}" if reason else "")
-            if after is runtime.loaded:
-                return told | {"commit": await runtime.write_down(author, reason, message=message)}
-            rows = in_force.differing(before, after, runtime.clock.now_us(), author, reason)
+            if after is self._in_force.loaded:
+                return told | {"commit": await self._in_force.write_down(author, reason, message=message)}
+            rows = differing(before, after, runtime.clock.now_us(), author, reason)
             if not rows:
                 raise UsageError(
                     problem=f"{path} is {_text(told['was'])} already", field=path, remedy="There is nothing to propose."
@@ -97,10 +90,10 @@ class Versioning:
             UsageError: a profile of this name exists, or a value is not allowed; nothing changed.
         """
         runtime = self._runtime
-        async with self.lock:
-            runtime.apply(settings_file.add_profile(runtime.loaded.file, profile, runtime.environ))
+        async with self._in_force.lock:
+            self._in_force.apply(settings_file.add_profile(self._in_force.loaded.file, profile, runtime.environ))
             try:
-                await runtime.write_down(author, "providers add", message=f"profile {profile['name']} added")
+                await self._in_force.write_down(author, "providers add", message=f"profile {profile['name']} added")
             except StoreError as error:  # it is in force all the same; the next change writes it down
                 _log.warning("profile %s is not in the history yet: %s", profile["name"], error)
 
@@ -114,7 +107,7 @@ class Versioning:
             took effect, or could not.
         """
         history = self._runtime.history
-        async with self.lock:
+        async with self._in_force.lock:
             before = await history.call("resolve", ref="main")
             found: dict[str, Any] = await history.call(
                 "merge", branch=branch, message=f"merge {branch}", author=signature(author), strategy=strategy
@@ -130,16 +123,16 @@ class Versioning:
             UsageError: the commit holds events, which are facts and stay.
         """
         history = self._runtime.history
-        async with self.lock:
+        async with self._in_force.lock:
             before = await history.call("resolve", ref="main")
             commit = await history.call("revert", ref=ref, author=signature(author))
             return {"commit": commit} | await self._put_in_force(before, commit, author, f"revert {ref}")
 
     async def pull(self, remote: str, *, author: str) -> dict[str, Any]:
         """Merge a remote's `main` into ours. Its settings are another machine's: ours stay in force."""
-        async with self.lock:
+        async with self._in_force.lock:
             commit = await self._runtime.history.call("pull", remote=remote)
-            kept = await self._runtime.write_down(
+            kept = await self._in_force.write_down(
                 author, "pull", message=f"settings of this machine after a pull from {remote}"
             )
             return {"commit": kept or commit}
@@ -175,21 +168,21 @@ class Versioning:
             if path in was and was[path]["value"] == row["value"]:
                 continue
             value = json.loads(row["value"])
-            if _value(runtime.loaded, path) == value:
+            if _value(self._in_force.loaded, path) == value:
                 continue
-            told = {"path": path, "was": _value(runtime.loaded, path), "value": value}
+            told = {"path": path, "was": _value(self._in_force.loaded, path), "value": value}
             try:
-                runtime.apply(settings_file.set_value(runtime.loaded.file, path, value, runtime.environ))
+                self._in_force.apply(settings_file.set_value(self._in_force.loaded.file, path, value, runtime.environ))
             except TundraError as error:
                 problems.append(told | {"problem": str(error)})
                 continue
-            if _value(runtime.loaded, path) != value:
-                problems.append(told | {"problem": f"{runtime.loaded.sources.get(path)} overrides the file"})
+            if _value(self._in_force.loaded, path) != value:
+                problems.append(told | {"problem": f"{self._in_force.loaded.sources.get(path)} overrides the file"})
                 continue
             applied.append(told | {"restart": path.split(".", maxsplit=1)[0] in NEEDS_RESTART})
         for problem in problems:
             _log.warning("%s: %s stays %s: %s", reason, problem["path"], problem["was"], problem["problem"])
-        await runtime.write_down(author, reason, message=f"settings in force after {reason}")
+        await self._in_force.write_down(author, reason, message=f"settings in force after {reason}")
         return {"applied": applied, "problems": problems}
 
 

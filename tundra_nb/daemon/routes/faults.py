@@ -10,7 +10,6 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from tundra_nb.daemon.answers import json_response, read_body
-from tundra_nb.daemon.routes.profiles import named_slot
 
 if TYPE_CHECKING:
     from tundra_nb.daemon.app import Daemon
@@ -31,7 +30,7 @@ def routes(daemon: Daemon) -> list[BaseRoute]:
 
     async def start(request: Request) -> Response:
         body = await read_body(request, StartBody)
-        profile = named_slot(daemon, body.profile).profile
+        profile = runtime.profiles.slot(body.profile).profile
         is_parked = runtime.router.parked(profile.name) is not None
         return json_response(await drills.start(profile, is_parked=is_parked), status=201)
 
@@ -46,7 +45,7 @@ def routes(daemon: Daemon) -> list[BaseRoute]:
         name = request.path_params["name"]
         drill = await drills.stop(name)
         if not drill.was_parked and name in runtime.slots:
-            runtime.operations.unpark(name, "drill_ended")  # what parked or cooled it was no word of the provider's
+            runtime.profiles.unpark(name, "drill_ended")  # what parked or cooled it was no word of the provider's
         return json_response({"profile": name, "stopped": True})
 
     return [

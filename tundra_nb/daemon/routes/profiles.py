@@ -11,11 +11,10 @@ from starlette.routing import BaseRoute, Route
 
 from tundra_nb import errors, settings
 from tundra_nb.daemon.answers import json_response, read_body
-from tundra_nb.nearest import nearest
 
 if TYPE_CHECKING:
     from tundra_nb.daemon.app import Daemon
-    from tundra_nb.runtime.operations import ProfileSlot
+    from tundra_nb.runtime.profiles import ProfileSlot
 
 
 class ParkBody(msgspec.Struct, forbid_unknown_fields=True):
@@ -46,21 +45,21 @@ def routes(daemon: Daemon) -> list[BaseRoute]:
         return json_response(profile_card(daemon, runtime.slots[body["name"]]), status=201)
 
     async def recheck(request: Request) -> Response:
-        return json_response(await runtime.recheck(_slot(daemon, request).profile.name))
+        return json_response(await runtime.profiles.recheck(request.path_params["name"]))
 
     async def park(request: Request) -> Response:
         slot = _slot(daemon, request)
         body = await read_body(request, ParkBody)
-        runtime.operations.park(slot.profile.name, errors.Parked(profile=slot.profile.name, cause=body.reason))
+        runtime.profiles.park(slot.profile.name, errors.Parked(profile=slot.profile.name, cause=body.reason))
         return json_response(profile_card(daemon, slot))
 
     async def models(request: Request) -> Response:
         wanted = request.query_params.get("profile")
-        slots = [named_slot(daemon, wanted)] if wanted else list(runtime.slots.values())
-        return json_response({"rows": await runtime.models([slot.profile.name for slot in slots])})
+        names = [runtime.profiles.slot(wanted).profile.name] if wanted else list(runtime.slots)
+        return json_response({"rows": await runtime.profiles.models(names)})
 
     async def limits(request: Request) -> Response:
-        return json_response({"rows": runtime.limit_rows()})
+        return json_response({"rows": runtime.profiles.limit_rows(daemon.os_user)})
 
     async def breakers(request: Request) -> Response:
         return json_response({"rows": [breaker_card(slot) for slot in runtime.slots.values()]})
@@ -86,19 +85,7 @@ def routes(daemon: Daemon) -> list[BaseRoute]:
 
     async def offer(request: Request) -> Response:
         body = await read_body(request, dict[str, str])
-        wanted = {slot.profile.api_key_env for slot in runtime.slots.values()} - {""}
-        for variable in body:
-            if variable not in wanted:
-                raise errors.UsageError(
-                    problem=f"no profile names the variable {variable}",
-                    field=variable,
-                    nearest=nearest(variable, wanted),
-                )
-        for variable, value in body.items():
-            if runtime.keys.offer(variable, value):
-                for slot in runtime.slots.values():
-                    if slot.profile.api_key_env == variable:
-                        runtime.operations.unpark(slot.profile.name, "key offered")
+        runtime.profiles.offer(body)
         runtime.terminals.pool.refresh_secrets()
         return json_response({"rows": key_cards(daemon)})
 
@@ -121,17 +108,7 @@ def routes(daemon: Daemon) -> list[BaseRoute]:
 def profile_card(daemon: Daemon, slot: ProfileSlot) -> dict[str, Any]:
     """A profile with its live state. `state`: ready, cooling, parked, breaker_open, disabled."""
     runtime, profile = daemon.runtime, slot.profile
-    unavailable = runtime.unavailable(profile.name)
-    key_present = not profile.api_key_env or runtime.keys.get(profile.api_key_env) is not None
-    state = "ready"
-    if not profile.enabled:
-        state = "disabled"
-    elif isinstance(unavailable, errors.RateLimited):
-        state = "cooling"
-    elif unavailable is not None:
-        state = "parked"
-    elif slot.breaker.state == "open":
-        state = "breaker_open"
+    unavailable = runtime.profiles.unavailable(profile.name)
     return {
         "profile": profile.name,
         "kind": profile.kind,
@@ -139,12 +116,12 @@ def profile_card(daemon: Daemon, slot: ProfileSlot) -> dict[str, Any]:
         "model": profile.model or slot.provider.chosen_model,
         "priority": profile.priority,
         "enabled": profile.enabled,
-        "state": state,
+        "state": runtime.profiles.state(profile.name),
         "reason": str(unavailable) if unavailable else "",
         "hint": unavailable.hint if unavailable else "",
         "cooling_s": getattr(unavailable, "retry_after", None),
         "key_variable": profile.api_key_env,
-        "key_present": key_present,
+        "key_present": not profile.api_key_env or runtime.keys.get(profile.api_key_env) is not None,
         "rpm": profile.rpm,
         "tpm": profile.tpm,
     }
@@ -162,10 +139,6 @@ def breaker_card(slot: ProfileSlot) -> dict[str, Any]:
 def key_cards(daemon: Daemon) -> list[dict[str, Any]]:
     """The key variables that profiles name, with a salted fingerprint of each value that is there."""
     keys = daemon.runtime.keys
-    users: dict[str, list[str]] = {}
-    for slot in daemon.runtime.slots.values():
-        if slot.profile.api_key_env:
-            users.setdefault(slot.profile.api_key_env, []).append(slot.profile.name)
     return [
         {
             "variable": variable,
@@ -173,26 +146,9 @@ def key_cards(daemon: Daemon) -> list[dict[str, Any]]:
             "present": keys.get(variable) is not None,
             "fingerprint": keys.fingerprint(variable),
         }
-        for variable, names in users.items()
+        for variable, names in daemon.runtime.profiles.key_users().items()
     ]
 
 
 def _slot(daemon: Daemon, request: Request) -> ProfileSlot:
-    return named_slot(daemon, request.path_params["name"])
-
-
-def named_slot(daemon: Daemon, name: str) -> ProfileSlot:
-    """The slot of a profile.
-
-    Raises:
-        UsageError: there is none of this name.
-    """
-    slots = daemon.runtime.slots
-    if name not in slots:
-        raise errors.UsageError(
-            problem=f"no profile {name!r}",
-            field="profile",
-            nearest=nearest(name, slots),
-            remedy="`%tundra providers` lists them.",
-        )
-    return slots[name]
+    return daemon.runtime.profiles.slot(request.path_params["name"])

@@ -15,6 +15,7 @@ from tundra_nb.daemon.answers import json_response, json_rows
 from tundra_nb.daemon.routes.profiles import breaker_card, profile_card
 from tundra_nb.runtime.history.query import FrameQuery
 from tundra_nb.runtime.operations import FIRST_PROFILE
+from tundra_nb.runtime.suggestions import suggestions
 
 if TYPE_CHECKING:
     from tundra_nb.daemon.app import Daemon
@@ -47,16 +48,21 @@ async def card(daemon: Daemon, *, brief: bool = False) -> dict[str, Any]:
         "store": msgspec.to_builtins(runtime.history.stats()),
         "profiles": profiles,
         "breakers": [breaker_card(slot) for slot in runtime.slots.values()],
-        "limits": runtime.limit_rows(),
+        "limits": runtime.profiles.limit_rows(daemon.os_user),
         "faults": runtime.drills.brief(),
         "ptys": runtime.pty_counts(),
     }
     if brief:
         return told
     told["last_errors"] = await _last_errors(daemon, told)
-    told["suggested"] = await runtime.suggestions() if not profiles else []
+    told["suggested"] = await _suggested(daemon) if not profiles else []
     told["next_step"] = _next_step(told)
     return told
+
+
+async def _suggested(daemon: Daemon) -> list[dict[str, str]]:
+    runtime = daemon.runtime
+    return await suggestions(runtime.transport, runtime.clock, {s.profile.base_url for s in runtime.slots.values()})
 
 
 async def _last_errors(daemon: Daemon, told: dict[str, Any]) -> list[dict[str, Any]]:

@@ -15,7 +15,7 @@ from tundra_nb.daemon.answers import iso, json_response, json_rows, read_body, s
 from tundra_nb.daemon.routes.history import read_limit, read_ref
 from tundra_nb.nearest import nearest
 from tundra_nb.runtime.history.query import FrameQuery
-from tundra_nb.runtime.versioning import signature
+from tundra_nb.runtime.in_force import signature
 
 if TYPE_CHECKING:
     from tundra_nb.daemon.app import Daemon
@@ -252,10 +252,10 @@ def routes(daemon: Daemon) -> list[BaseRoute]:
                 field="folder",
                 remedy="`%tundra backup DIR` makes one; name the same DIR.",
             )
-        async with runtime.versioning.lock:
+        async with runtime.in_force.lock:
             await history.call("restore", source=str(source))
             user = daemon.user(request)
-            await runtime.write_down(user, "restore", message="settings in force after a restore")
+            await runtime.in_force.write_down(user, "restore", message="settings in force after a restore")
         return json_response({"restored": str(source), "commit": await resolved("main")})
 
     async def check(request: Request) -> Response:

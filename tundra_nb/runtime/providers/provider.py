@@ -12,6 +12,7 @@ import time
 from collections.abc import AsyncGenerator, Callable
 
 import httpx
+import msgspec
 
 from tundra_nb.errors import (
     KeyMissing,
@@ -94,6 +95,14 @@ class Provider:
 
     def __repr__(self) -> str:
         return f"<Provider {self.profile.name} ({self.profile.kind} at {self.profile.base_url})>"
+
+    def configure(self, profile: ProfileSettings, deadlines: DeadlineSettings) -> None:
+        """Take changed settings that leave the way to the provider as it is. What it has learned of it stays."""
+        if profile.model != self.profile.model:
+            self.chosen_model = profile.model or None
+        self.profile = profile
+        if deadlines != self._line.deadlines:
+            self._line = msgspec.structs.replace(self._line, deadlines=deadlines)
 
     async def attempt(
         self, ask: Ask, model: str, seen: Seen, record: bool = False, size: Size | None = None
