@@ -121,11 +121,11 @@ async def compare() -> Table:
                     async for _ in response.aiter_lines():
                         pass
 
-            async def take(_: str) -> None:
+            async def take(_: object) -> None:
                 return
 
             async def our_stream() -> None:
-                await runtime.operations.ask(Ask(messages=MESSAGES, stream=True), user="bench", on_text=take)
+                await runtime.operations.ask(Ask(messages=MESSAGES, stream=True), user="bench", on_piece=take)
 
             for label, pair, concurrent, counts, goals in (
                 ("call c=1", (theirs, ours), 1, (300, 300), {"p50": "≤ 0.5", "cpu": "≤ 0.45"}),

@@ -10,6 +10,7 @@ import pytest
 from tundra_nb import errors
 from tundra_nb.client.aio import AsyncClient
 from tundra_nb.client.link import Link
+from tundra_nb.types.pieces import Reasoning, Text
 
 from .conftest import REPLY, ScriptedDaemon, arrow_stream, sse
 
@@ -46,6 +47,16 @@ async def test_a_stream_gives_pieces_and_then_the_reply(aclient: AsyncClient, da
     assert [piece async for piece in stream] == ["one "]
     assert stream.reply.model == "tiny"
     assert stream.notices[0]["kind"] == "wait"
+
+
+async def test_a_stream_gives_reasoning_to_who_asks_for_all_pieces(
+    aclient: AsyncClient, daemon: ScriptedDaemon
+) -> None:
+    daemon.script["/api/operations"] = daemon.stream(
+        sse("reasoning", {"text": "hm"}), sse("text", {"text": "one"}), sse("reply", REPLY)
+    )
+    stream = aclient.ask("count", stream=True)
+    assert [piece async for piece in stream.pieces()] == [Reasoning("hm"), Text("one")]
 
 
 async def test_leaving_a_stream_cancels_the_call_in_the_daemon(aclient: AsyncClient, daemon: ScriptedDaemon) -> None:

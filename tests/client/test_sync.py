@@ -16,6 +16,7 @@ from tundra_nb.client.owner import owner_name
 from tundra_nb.client.ptys import Pty, Ptys
 from tundra_nb.client.sync import Client
 from tundra_nb.client.versions import AsyncVersions, Versions
+from tundra_nb.types.pieces import Reasoning, Text, ToolCallPiece
 
 from .conftest import REPLY, ScriptedDaemon, arrow_stream, sse, wait_for
 
@@ -61,6 +62,27 @@ def test_a_stream_gives_pieces_notices_and_then_the_reply(client: Client, daemon
     assert list(stream) == ["one ", "two"]
     assert stream.reply.operation_id == "123456789"
     assert told == ["failover"]
+
+
+def test_a_stream_gives_reasoning_and_tool_calls_to_who_asks_for_all_pieces(
+    client: Client, daemon: ScriptedDaemon
+) -> None:
+    daemon.script["/api/operations"] = daemon.stream(
+        sse("reasoning", {"text": "let me see"}),
+        sse("text", {"text": "one"}),
+        sse("tool_call", {"index": 0, "id": "c1", "name": "f"}),
+        sse("tool_call", {"index": 0, "arguments": "{}"}),
+        sse("reply", REPLY),
+    )
+    assert list(client.ask("count", stream=True)) == ["one"]
+    stream = client.ask("count", stream=True)
+    assert list(stream.pieces()) == [
+        Reasoning("let me see"),
+        Text("one"),
+        ToolCallPiece(0, "c1", "f"),
+        ToolCallPiece(0, arguments="{}"),
+    ]
+    assert stream.reply.text == "one two three"
 
 
 def test_closing_a_stream_cancels_the_call_in_the_daemon(client: Client, daemon: ScriptedDaemon) -> None:

@@ -26,6 +26,7 @@ from tundra_nb.settings import ProfileSettings, RouterSettings, Settings
 from tundra_nb.testing.clock import VirtualClock
 from tundra_nb.testing.scripted_provider import ScriptedProvider
 from tundra_nb.types import Ask, Attempt, BreakerEvent, ErrorEvent, LimitEvent, Operation, Reply
+from tundra_nb.types.pieces import Piece, Text
 
 T = TypeVar("T")
 KEY = "sk-canary-0123456789abcdef"
@@ -48,6 +49,7 @@ class Calls:
         self.clock = clock
         self.rows: list[Any] = []
         self.texts: list[str] = []
+        self.pieces: list[Piece] = []
         self.notices: list[Notice] = []
         redactor = Redactor()
         journal = Journal(lambda *events: self.rows.extend(events), Ids(clock), clock, redactor)
@@ -72,15 +74,17 @@ class Calls:
         self.operations = Operations(self.profiles)
         self.running = self.operations.running
 
-    async def on_text(self, piece: str) -> None:
-        self.texts.append(piece)
+    async def on_piece(self, piece: Piece) -> None:
+        self.pieces.append(piece)
+        if isinstance(piece, Text):
+            self.texts.append(piece.text)
 
     async def on_notice(self, notice: Notice) -> None:
         self.notices.append(notice)
 
     def ask(self, text: str = "hi", user: str = "me", **options: Any) -> Coroutine[Any, Any, Reply]:
         asked = Ask(messages=[{"role": "user", "content": text}], **options)
-        return self.operations.ask(asked, user=user, on_text=self.on_text, on_notice=self.on_notice)
+        return self.operations.ask(asked, user=user, on_piece=self.on_piece, on_notice=self.on_notice)
 
     async def play(self, call: Coroutine[Any, Any, T]) -> T:
         """Run a call on the virtual clock: whenever somebody sleeps on it, time moves on."""

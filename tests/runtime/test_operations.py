@@ -636,13 +636,13 @@ async def test_bad_input_is_one_row_and_nothing_is_sent(options: dict[str, Any],
 
 
 async def test_a_defect_of_ours_is_a_row_too() -> None:
-    async def broken(_: str) -> None:
+    async def broken(_: object) -> None:
         raise ZeroDivisionError
 
     async with calls("only") as c:
         asked = Ask(messages=[{"role": "user", "content": "hi"}], stream=True)
         with pytest.raises(ZeroDivisionError):
-            await c.operations.ask(asked, user="me", on_text=broken)
+            await c.operations.ask(asked, user="me", on_piece=broken)
         assert (c.operation.outcome, c.operation.code) == ("error", "InternalError")
         assert len(c.attempts) == 1
         assert not c.running

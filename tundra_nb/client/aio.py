@@ -12,6 +12,7 @@ import aiohttp
 
 from tundra_nb.errors import IpcError, TundraError
 from tundra_nb.types import Reply
+from tundra_nb.types.pieces import Piece, Text
 
 from . import api, explain
 from .aio_ptys import AsyncPtys
@@ -308,13 +309,26 @@ class AsyncReplyStream:
         return self
 
     async def __anext__(self) -> str:
+        while True:
+            if isinstance(piece := await self._next(), Text):
+                return piece.text
+
+    async def pieces(self) -> AsyncIterator[Piece]:
+        """All of the answer, not only its text; see `ReplyStream.pieces`."""
+        while True:
+            try:
+                yield await self._next()
+            except StopAsyncIteration:
+                return
+
+    async def _next(self) -> Piece:
         try:
             async for event in self._events:
                 told = len(self._reader.notices)
                 piece = self._reader.take(event)
                 if self.on_notice is not None and len(self._reader.notices) > told:
                     self.on_notice(self._reader.notices[-1])
-                if piece:
+                if piece is not None:
                     return piece
                 if self._reader.is_done:
                     break

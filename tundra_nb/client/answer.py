@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 import msgspec
 
 from tundra_nb.errors import IpcError, TundraError, from_wire
 from tundra_nb.types import Reply
+from tundra_nb.types.pieces import Piece, Reasoning, Text, ToolCallPiece
 
 from .sse import Event
 
+_PIECES: dict[str, Callable[[str], Piece]] = {
+    "text": msgspec.json.Decoder(Text).decode,
+    "reasoning": msgspec.json.Decoder(Reasoning).decode,
+    "tool_call": msgspec.json.Decoder(ToolCallPiece).decode,
+}
+
 
 class AnswerReader:
-    """Takes events, gives pieces of text; afterwards it holds the reply.
+    """Takes events, gives pieces of the answer; afterwards it holds the reply.
 
     `notices` are the daemon's words on waits, retries and failovers, in order: mappings with `kind` and `message`.
     """
@@ -26,15 +34,18 @@ class AnswerReader:
     def is_done(self) -> bool:
         return self.reply is not None
 
-    def take(self, event: Event) -> str | None:
-        """Take one event; return the text it adds.
+    def take(self, event: Event) -> Piece | None:
+        """Take one event; return the piece it adds.
 
         Raises:
             TundraError: the operation failed; the same class as in the daemon.
         """
         match event.name:
-            case "text":
-                return str(self._json(event)["text"])
+            case "text" | "reasoning" | "tool_call":
+                try:
+                    return _PIECES[event.name](event.data)
+                except msgspec.DecodeError as exc:
+                    raise self._malformed(exc) from exc
             case "notice":
                 self.notices.append(self._json(event))
             case "reply":

@@ -9,6 +9,7 @@ from typing import Any, Literal, Self, TypeVar, Unpack, overload
 
 from tundra_nb.errors import IpcError, TundraError
 from tundra_nb.types import Ask, Reply
+from tundra_nb.types.pieces import Piece, Text
 
 from . import api, explain
 from .answer import AnswerReader, died, not_yet
@@ -381,13 +382,26 @@ class ReplyStream:
         return self
 
     def __next__(self) -> str:
+        while True:
+            if isinstance(piece := self._next(), Text):
+                return piece.text
+
+    def pieces(self) -> Iterator[Piece]:
+        """All of the answer, not only its text: `Text`, `Reasoning` and `ToolCallPiece` of `tundra_nb.types.pieces`."""
+        while True:
+            try:
+                yield self._next()
+            except StopIteration:
+                return
+
+    def _next(self) -> Piece:
         try:
             for event in self._events:
                 told = len(self._reader.notices)
                 piece = self._reader.take(event)
                 if self.on_notice is not None and len(self._reader.notices) > told:
                     self.on_notice(self._reader.notices[-1])
-                if piece:
+                if piece is not None:
                     return piece
                 if self._reader.is_done:
                     break

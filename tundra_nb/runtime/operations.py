@@ -24,6 +24,7 @@ from tundra_nb.runtime.resilience.router import FailOver, Retry, exhausted, rema
 from tundra_nb.runtime.rows import CallRows, Entry, acting
 from tundra_nb.settings import ProfileSettings
 from tundra_nb.types import Ask, Outcome, Reply
+from tundra_nb.types.pieces import Piece
 
 FIRST_PROFILE = """Make one, for example for a local server, then ask again:
     %tundra providers add local --kind local --base-url http://127.0.0.1:8080/v1
@@ -34,7 +35,7 @@ FIRST_PROFILE = """Make one, for example for a local server, then ask again:
 CONTEXT_SECONDS = 3.0
 """How long the candidates' model lists may take, when it must be known whose context is larger."""
 
-OnText = Callable[[str], Awaitable[None]]
+OnPiece = Callable[[Piece], Awaitable[None]]
 
 
 class Notice(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -60,15 +61,15 @@ class Operations:
         self.running: set[int] = set()
 
     async def ask(
-        self, ask: Ask, *, user: str, on_text: OnText | None = None, on_notice: OnNotice | None = None
+        self, ask: Ask, *, user: str, on_piece: OnPiece | None = None, on_notice: OnNotice | None = None
     ) -> Reply:
         """Carry out one call.
 
         Args:
-            ask: what to ask. With `stream`, pieces go to `on_text` as they arrive, and a text once delivered is never
-                repeated: after the first piece a failure ends the operation.
+            ask: what to ask. With `stream`, pieces go to `on_piece` as they arrive, and what has been delivered is
+                never repeated: after the first piece a failure ends the operation.
             user: whose bucket of the user tier it takes from.
-            on_text: awaited for each piece; being slow there slows the provider's stream down.
+            on_piece: awaited for each piece; being slow there slows the provider's stream down.
             on_notice: awaited for each wait, retry and failover.
 
         Raises:
@@ -76,7 +77,7 @@ class Operations:
             asyncio.CancelledError: the caller went away. The upstream connection is closed, reservations are given
                 back, and the operation is recorded as cancelled, before this is raised.
         """
-        run = _Run(self._profiles, ask, user, on_text, on_notice)
+        run = _Run(self._profiles, ask, user, on_piece, on_notice)
         operation_id = run.rows.operation_id
         token = acting.set(run.rows)
         self.running.add(operation_id)
@@ -95,7 +96,7 @@ class _Run:
         profiles: Profiles,
         ask: Ask,
         user: str,
-        on_text: OnText | None,
+        on_piece: OnPiece | None,
         on_notice: OnNotice | None,
     ) -> None:
         self._p = profiles
@@ -103,7 +104,7 @@ class _Run:
         self._slots = profiles.slots
         self._ask = ask
         self._user = user
-        self._on_text = on_text
+        self._on_piece = on_piece
         self._on_notice = on_notice
         self._clock = profiles.clock
         self._router = self._settings.router
@@ -236,8 +237,8 @@ class _Run:
                         entry.answer = piece
                     else:
                         self._delivered = True
-                        if self._on_text is not None:
-                            await self._on_text(piece)
+                        if self._on_piece is not None:
+                            await self._on_piece(piece)
 
     def _model(self, profile: ProfileSettings) -> str | None:
         """The model to ask of a profile; None when it is to be chosen from the provider's list.

@@ -338,6 +338,7 @@ class CallRows:
         return Reply(
             operation_id=str(self.operation_id),
             text=answer.text,
+            reasoning=answer.reasoning,
             profile=name,
             model=row.model or answer.model,
             requested_model=self._ask.model,

@@ -54,6 +54,8 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     operation_id: str
     """Decimal text, because JavaScript rounds large integers."""
     text: str
+    reasoning: str = ""
+    """What the model showed of its reasoning, where it did."""
     profile: str
     model: str
     usage: Usage

@@ -17,6 +17,7 @@ from tundra_nb.runtime.providers.contract import Answer, Target, WireFormat
 from tundra_nb.runtime.providers.openai import OpenAIFormat
 from tundra_nb.runtime.providers.openrouter import OpenRouterFormat
 from tundra_nb.types import Ask, ToolCall, Usage
+from tundra_nb.types.pieces import Piece, Reasoning, Text, ToolCallPiece
 
 PNG = "data:image/png;base64,iVBORw0KGgo="
 TOOL = {
@@ -47,11 +48,11 @@ def body(wire: WireFormat, asked: Ask) -> dict[str, Any]:
     return found
 
 
-def stream(wire: WireFormat, raw: bytes) -> tuple[list[str], Answer]:
+def stream(wire: WireFormat, raw: bytes) -> tuple[list[Piece], Answer]:
     """The pieces and the answer of a stream, read whole and byte by byte, which must agree."""
     results = []
     for size in (len(raw), 1):
-        pieces: list[str] = []
+        pieces: list[Piece] = []
         parser, reader = sse.Parser(), wire.reader("m")
         for start in range(0, len(raw), size or 1):
             for event, data in parser.feed(raw[start : start + size]):
@@ -79,7 +80,11 @@ def chunk(delta: dict[str, Any], finish: str | None = None, **more: Any) -> dict
 
 
 def test_the_openai_form_passes_messages_through_and_leaves_out_what_is_not_given() -> None:
-    assert body(OPENAI, ask()) == {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
+    assert body(OPENAI, ask()) == {
+        "model": "m",
+        "messages": [{"role": "user", "content": "hi"}],
+        "stream": False,
+    }
     assert OPENAI.url == "https://api.example/v1/chat/completions"
     assert ("authorization", "Bearer the-key") in OPENAI.headers
 
@@ -128,6 +133,7 @@ def test_the_messages_form_has_its_own_headers_and_a_token_limit_always() -> Non
         "model": "m",
         "max_tokens": DEFAULT_MAX_TOKENS,
         "messages": [{"role": "user", "content": "hi"}],
+        "stream": False,
     }
     assert ANTHROPIC.url == "https://api.example/v1/messages"
     assert {("x-api-key", "the-key"), ("anthropic-version", "2023-06-01")} <= set(ANTHROPIC.headers)
@@ -296,9 +302,18 @@ def test_a_streamed_openai_answer_is_read_in_pieces_with_usage_and_tool_calls() 
             b"[DONE]",
         ),
     )
-    assert pieces == ["Hé", "llo"]
+    assert pieces == [
+        Text("Hé"),
+        Text("llo"),
+        Reasoning("hidden"),
+        ToolCallPiece(0, "t1", "weather"),
+        ToolCallPiece(1, "t2", "clock", "{}"),
+        ToolCallPiece(0, arguments='{"city":'),
+        ToolCallPiece(0, arguments='"Ulm"}'),
+    ]
     assert answer == Answer(
         text="Héllo",
+        reasoning="hidden",
         model="m-1",
         usage=COUNTED,
         stop_reason="tool_calls",
@@ -343,6 +358,7 @@ def test_a_whole_anthropic_answer_is_read() -> None:
     }  # fmt: skip
     assert ANTHROPIC.answer("m", json.dumps(raw).encode()) == Answer(
         text="Hé",
+        reasoning="hidden",
         model="m-1",
         usage=ANTHROPIC_COUNTED,
         stop_reason="tool_calls",
@@ -380,9 +396,17 @@ def test_a_streamed_anthropic_answer_is_read_in_pieces_with_usage_and_tool_calls
             {"type": "message_stop"},
         ),
     )  # fmt: skip
-    assert pieces == ["Hé", "llo"]
+    assert pieces == [
+        Text("Hé"),
+        Text("llo"),
+        Reasoning("hidden"),
+        ToolCallPiece(0, "t1", "weather"),
+        ToolCallPiece(0, arguments='{"city":'),
+        ToolCallPiece(0, arguments='"Ulm"}'),
+    ]
     assert answer == Answer(
         text="Héllo",
+        reasoning="hidden",
         model="m-1",
         usage=ANTHROPIC_COUNTED,
         stop_reason="tool_calls",
@@ -451,7 +475,7 @@ def test_a_whole_answer_that_cannot_be_read_says_why(wire: WireFormat, raw: byte
 
 def test_an_answer_without_done_but_with_its_reason_to_stop_is_whole() -> None:
     pieces, answer = stream(OPENAI, events(chunk({"content": "x"}, "stop")))
-    assert (pieces, answer.stop_reason) == (["x"], "stop")
+    assert (pieces, answer.stop_reason) == ([Text("x")], "stop")
 
 
 # --- counts -----------------------------------------------------------------------------------------------------------

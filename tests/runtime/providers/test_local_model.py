@@ -14,6 +14,7 @@ from tundra_nb.runtime.providers.transport import Transport
 from tundra_nb.settings import DeadlineSettings, ProfileSettings
 from tundra_nb.testing.local_model import LocalModel
 from tundra_nb.types import Ask
+from tundra_nb.types.pieces import Text
 
 pytestmark = [pytest.mark.anyio, pytest.mark.part("model")]
 
@@ -43,8 +44,8 @@ async def collect(provider: Provider, ask: Ask) -> tuple[list[str], Answer, Seen
         async for piece in given:
             if isinstance(piece, Answer):
                 answer = piece
-            else:
-                pieces.append(piece)
+            elif isinstance(piece, Text):
+                pieces.append(piece.text)
     assert answer is not None
     return pieces, answer, seen
 

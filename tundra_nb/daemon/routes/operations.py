@@ -15,6 +15,7 @@ from tundra_nb.daemon.answers import error_response, json_response, json_rows, r
 from tundra_nb.runtime.history.query import Condition, FrameQuery
 from tundra_nb.runtime.operations import Notice
 from tundra_nb.types import Ask
+from tundra_nb.types.pieces import Piece
 
 if TYPE_CHECKING:
     from tundra_nb.daemon.app import Daemon
@@ -90,7 +91,7 @@ class AskEndpoint:
         await stream.start()
         try:
             reply = await self._daemon.runtime.operations.ask(
-                ask, user=user, on_text=stream.text, on_notice=stream.notice
+                ask, user=user, on_piece=stream.piece, on_notice=stream.notice
             )
         except errors.TundraError as error:
             await stream.end_with(redactor.text(sse("error", error.to_wire()).decode()).encode())
@@ -116,8 +117,8 @@ class _Stream:
         ]
         await self._send({"type": "http.response.start", "status": 200, "headers": headers})
 
-    async def text(self, piece: str) -> None:
-        await self._write(sse("text", {"text": piece}))
+    async def piece(self, piece: Piece) -> None:
+        await self._write(sse(str(piece.__struct_config__.tag), piece))
 
     async def notice(self, notice: Notice) -> None:
         await self._write(sse("notice", notice))

@@ -1,7 +1,7 @@
 """Anthropic's Messages form, streamed or not.
 
 `Ask` is in the OpenAI form; `translate` turns its messages and tools into this one. Thinking that the model shows is
-not part of the answer's text.
+given apart from the answer's text.
 """
 
 from __future__ import annotations
@@ -11,11 +11,14 @@ from typing import Any
 
 import msgspec
 
-from tundra_nb.errors import ParseError, ProviderError, Unsupported, UsageError
-from tundra_nb.types import Ask, ToolCall
+from tundra_nb.errors import ParseError, ProviderError, TundraError, Unsupported, UsageError
+from tundra_nb.types import Ask
+from tundra_nb.types.pieces import Piece
 
-from . import classify, listing, translate, usage
+from . import classify, events, listing, translate, usage
 from .contract import Answer, ModelInfo, Target
+from .draft import Call, Draft
+from .lenient import NotJsonError, count, dumps, loads, word
 from .openai import USER_AGENT
 
 API_VERSION = "2023-06-01"
@@ -37,43 +40,10 @@ STOP_REASONS = {
 """In the words of the OpenAI form, which `Answer` uses; any other (`pause_turn`) stays as it is."""
 
 
-class _Block(msgspec.Struct):
-    type: str = ""
-    text: str | None = None
-    id: str | None = None
-    name: str | None = None
-    input: Any = None
+_UNNUMBERED = -1
 
+_NO_MESSAGE = "the answer is not of the Messages form: it holds no message"
 
-class _Message(msgspec.Struct):
-    id: str | None = None
-    model: str | None = None
-    content: list[_Block] | None = None
-    stop_reason: str | None = None
-    usage: Any = None
-    type: str = ""
-    error: Any = None
-
-
-class _Delta(msgspec.Struct):
-    type: str = ""
-    text: str | None = None
-    partial_json: str | None = None
-    stop_reason: str | None = None
-
-
-class _Event(msgspec.Struct):
-    type: str = ""
-    message: _Message | None = None
-    index: int | None = None
-    content_block: _Block | None = None
-    delta: _Delta | None = None
-    usage: Any = None
-    error: Any = None
-
-
-_decode_message = msgspec.json.Decoder(_Message).decode
-_decode_event = msgspec.json.Decoder(_Event).decode
 _encode = msgspec.json.Encoder().encode
 
 
@@ -119,154 +89,186 @@ class AnthropicFormat:
                 fields["tool_choice"] = translate.tool_choice(ask.tool_choice)
         if ask.stop:
             fields["stop_sequences"] = ask.stop
-        if ask.stream:
-            fields["stream"] = True
+        fields["stream"] = ask.stream
         if ask.extra:
             fields.update(ask.extra)
         return _encode(fields)
 
     def answer(self, model: str, body: bytes) -> Answer:
-        try:
-            told = _decode_message(body)
-        except (msgspec.DecodeError, UnicodeDecodeError) as exc:
-            self.raise_fault(model, body)
-            raise ParseError(profile=self.target.profile, problem=_problem(exc)) from exc
-        if told.content is None:
-            self.raise_fault(model, body)
-            raise ParseError(profile=self.target.profile, problem="the answer holds no message")
-        return Answer(
-            text="".join(block.text or "" for block in told.content if block.type == "text"),
-            model=told.model or model,
-            usage=usage.from_anthropic(told.usage),
-            stop_reason=stop_reason(told.stop_reason),
-            tool_calls=tuple(
-                ToolCall(id=block.id or "", name=block.name or "", arguments=_encode(block.input or {}).decode())
-                for block in told.content
-                if block.type == "tool_use"
-            ),
-            request_id=told.id,
-        )
+        return events.answer_of(self.reader(model), self.target.profile, body)
 
     def reader(self, model: str) -> Reader:
         return Reader(self, model)
 
     def error(self, model: str, status: int, retry_after: float | None, body: bytes) -> ProviderError:
-        return classify.answer_error(
-            self.target, model, status, retry_after=retry_after, body=body, fault=classify.read_body(body)
-        )
+        fault = classify.read_body(body, self.target.now())
+        return classify.answer_error(self.target, model, status, retry_after=retry_after, body=body, fault=fault)
 
     def models(self, body: bytes) -> list[ModelInfo]:
         return listing.read(self.target.profile, body, listing.from_anthropic)
 
-    def raise_fault(self, model: str, data: bytes) -> None:
-        """Raise the error that a body or event is, if it is one."""
-        try:
-            fault = classify.read(msgspec.json.decode(data))
-        except (msgspec.DecodeError, UnicodeDecodeError):
-            return
-        if fault is not None:
-            raise classify.classify(self.target, model, None, fault)
+    def fault_of(self, value: Any) -> classify.Fault | None:
+        """The fault in a decoded body that came under status 200."""
+        return classify.read(value, self.target.now())
 
 
 class Reader:
-    """Reads a streamed answer of this form. Events of unknown types are read over, as the vendor asks."""
+    """Reads an answer of this form, streamed or whole. Events and blocks of other types are read over."""
 
     def __init__(self, wire: AnthropicFormat, model: str) -> None:
         self._wire = wire
         self._asked = model
         self.done = False
-        self._text: list[str] = []
-        self._tools: dict[int, tuple[_Block, list[str]]] = {}
-        self._model: str | None = None
-        self._id: str | None = None
-        self._usage: dict[str, Any] = {}
-        self._stop: str | None = None
+        self._draft = Draft(wire.target.profile)
+        self._open: dict[int, Call | None] = {}
+        """The tool call that a block's number means; None for a block of another kind."""
+        self._last: int | None = None
+        self._begun = False
 
-    def feed(self, event: str, data: bytes) -> Sequence[str]:
-        if event == "ping":
+    def feed(self, event: str, data: bytes) -> Sequence[Piece]:
+        if self.done:
+            return ()
+        data = data.strip()
+        if data == b"[DONE]":  # a gateway between put it there; the answer is whole if its own end has been told
+            self.done = bool(self._draft.stop)
+            return ()
+        if events.is_filler(event, data):
             return ()
         try:
-            told = _decode_event(data)
-        except (msgspec.DecodeError, UnicodeDecodeError) as exc:
-            self._wire.raise_fault(self._asked, data)
-            raise ParseError(profile=self._wire.target.profile, problem=_problem(exc)) from exc
-        kind = told.type or event
-        if kind == "content_block_delta":
-            return self._delta(told)
-        if kind == "error" or told.error is not None:
-            self._wire.raise_fault(self._asked, data)
-            raise ParseError(profile=self._wire.target.profile, problem="an error event without an error")
-        if kind == "message_start" and told.message is not None:
-            self._model = told.message.model
-            self._id = told.message.id
-            self._count(told.message.usage)
-        elif kind == "content_block_start" and told.content_block is not None:
-            block = told.content_block
-            if block.type == "tool_use":
-                self._tools[told.index or 0] = block, []
-            elif block.type == "text" and block.text:
-                self._text.append(block.text)
-                return (block.text,)
-        elif kind == "message_delta":
-            if told.delta is not None and told.delta.stop_reason is not None:
-                self._stop = told.delta.stop_reason
-            self._count(told.usage)
-        elif kind == "message_stop":
-            self.done = True
+            told = loads(data)
+        except NotJsonError as exc:
+            if event == "error":
+                raise self._error(classify.Fault(message=data[:1000].decode("utf-8", "replace"))) from None
+            raise self._unreadable(f"the answer cannot be read: {exc}") from exc
+        if not isinstance(told, dict):
+            fault = self._wire.fault_of(told)
+            raise self._error(fault) if fault is not None else self._unreadable(_NO_MESSAGE)
+        kind = word(told.get("type")) or event
+        if kind == "content_block_delta" and not told.get("error"):
+            return self._delta(count(told.get("index")), told.get("delta"))
+        if kind == "error" or event == "error":
+            raise self._error(self._wire.fault_of(told) or classify.said(told))
+        if told.get("error") or "base_resp" in told or (not told.get("type") and event in ("", "message")):
+            fault = self._wire.fault_of(told) or (None if told.get("type") else classify.bare(told))
+            if fault is not None:
+                raise self._error(fault)
+        return self._event(kind, told)
+
+    def _event(self, kind: str, told: dict[str, Any]) -> Sequence[Piece]:
+        draft = self._draft
+        match kind:
+            case "message_start":
+                self._begun = True
+                if not isinstance(message := told.get("message"), dict | None):
+                    raise self._unreadable(_NO_MESSAGE)
+                if message:
+                    draft.model, draft.id = word(message.get("model")), word(message.get("id"))
+                    draft.count(message.get("usage"))
+            case "content_block_start":
+                return self._start(count(told.get("index")), told.get("content_block"))
+            case "message_delta":
+                self._begun = True
+                delta = told.get("delta")
+                if isinstance(delta, dict) and (stop := word(delta.get("stop_reason"))):
+                    draft.stop = stop
+                if isinstance(delta, dict):
+                    draft.count(delta.get("usage"))
+                draft.count(told.get("usage"))
+            case "message_stop":
+                self._begun = True
+                self.done = True
+                draft.count(told.get("usage"))
+            case "message" if "content" in told:  # a whole message in the place of its events
+                return self.take_whole(told)
         return ()
+
+    def take_whole(self, told: Any) -> Sequence[Piece]:
+        """Take an unstreamed answer."""
+        fault = self._wire.fault_of(told)
+        if fault is None and isinstance(told, dict) and not told.get("content"):
+            fault = classify.bare(told)
+        if fault is not None:
+            raise self._error(fault)
+        content = told.get("content") if isinstance(told, dict) else None
+        if content is None:
+            raise self._unreadable(_NO_MESSAGE)
+        draft = self._draft
+        self._begun = True
+        draft.model = draft.model or word(told.get("model"))
+        draft.id = draft.id or word(told.get("id"))
+        draft.stop = word(told.get("stop_reason")) or draft.stop
+        draft.count(told.get("usage"))
+        pieces: list[Piece] = []
+        for block in [content] if isinstance(content, str | dict) else content if isinstance(content, list) else ():
+            pieces += draft.say(block) if isinstance(block, str) else self._start(None, block)
+        self.done = True
+        return pieces
+
+    def flush(self) -> Sequence[Piece]:
+        return self._draft.flush()
 
     def finish(self) -> Answer:
-        profile = self._wire.target.profile
+        draft = self._draft
         if not self.done:
-            begun = self._id is not None or self._model is not None
-            problem = "the stream was cut: it ended without message_stop" if begun else "the stream held no answer"
-            raise ParseError(profile=profile, problem=problem)
-        return Answer(
-            text="".join(self._text),
-            model=self._model or self._asked,
-            usage=usage.from_anthropic(self._usage),
-            stop_reason=stop_reason(self._stop),
-            tool_calls=tuple(
-                ToolCall(
-                    id=block.id or "",
-                    name=block.name or "",
-                    arguments="".join(pieces) or _encode(block.input or {}).decode(),
-                )
-                for _, (block, pieces) in sorted(self._tools.items())
-            ),
-            request_id=self._id,
-        )
+            if self._begun:
+                raise self._unreadable("the stream was cut: it ended without message_stop")
+            raise self._unreadable("the stream held no answer")
+        return draft.answer(self._asked, usage.from_anthropic(draft.usage), stop_reason(draft.stop))
 
-    def _delta(self, told: _Event) -> Sequence[str]:
-        delta = told.delta
-        if delta is None:
+    def _start(self, index: int | None, block: Any) -> list[Piece]:
+        """A block begins; unstreamed it is whole."""
+        self._begun = True
+        draft = self._draft
+        if not isinstance(block, dict):
+            return []
+        kind = word(block.get("type"))
+        self._last = _UNNUMBERED if index is None else index
+        self._open[self._last] = None
+        if kind == "tool_use":
+            call = draft.begin_call(None, word(block.get("id")), word(block.get("name")))
+            self._open[self._last] = call
+            return draft.more(call, "", starts=bool(call.name)) + self._given(call, block.get("input"))
+        if kind == "thinking" and isinstance(thinking := block.get("thinking"), str):
+            return draft.think(thinking)
+        if kind in ("text", "") and isinstance(text := block.get("text"), str):
+            return draft.say(text)
+        return []
+
+    def _given(self, call: Call, told: Any) -> list[Piece]:
+        """The input that a block starts with: all of it, or an empty one that pieces will follow."""
+        if not told or isinstance(told, bool):
+            return []
+        return self._draft.more(call, told if isinstance(told, str) else dumps(told))
+
+    def _delta(self, index: int | None, delta: Any) -> Sequence[Piece]:
+        self._begun = True
+        if not isinstance(delta, dict):
             return ()
-        if delta.type == "text_delta":
-            if not delta.text:
-                return ()
-            self._text.append(delta.text)
-            return (delta.text,)
-        if delta.type == "input_json_delta" and delta.partial_json:
-            tool = self._tools.get(told.index or 0)
-            if tool is None:
-                raise ParseError(profile=self._wire.target.profile, problem="a piece of a tool call belongs to none")
-            tool[1].append(delta.partial_json)
+        kind = delta.get("type")
+        draft = self._draft
+        text = delta.get("text")
+        if kind in ("text_delta", None) and text and isinstance(text, str):
+            return draft.say(text)
+        thinking = delta.get("thinking")
+        if kind == "thinking_delta" and thinking and isinstance(thinking, str):
+            return draft.think(thinking)
+        part = delta.get("partial_json")
+        if kind in ("input_json_delta", None) and part:
+            place = self._last if index is None or index not in self._open else index
+            if place is None:
+                raise self._unreadable("a piece of a tool call belongs to none")
+            call = self._open[place]
+            if call is not None:
+                return draft.more(call, part if isinstance(part, str) else dumps(part))
         return ()
 
-    def _count(self, told: Any) -> None:
-        """Counts are cumulative: a later one replaces an earlier one."""
-        if isinstance(told, dict):
-            self._usage.update({name: value for name, value in told.items() if value is not None})
+    def _error(self, fault: classify.Fault) -> TundraError:
+        return classify.classify(self._wire.target, self._asked, None, fault)
+
+    def _unreadable(self, problem: str) -> ParseError:
+        return ParseError(profile=self._wire.target.profile, problem=problem)
 
 
 def stop_reason(told: str | None) -> str | None:
     """A stop reason in the words of the OpenAI form."""
     return STOP_REASONS.get(told, told) if told else None
-
-
-def _problem(exc: Exception) -> str:
-    if isinstance(exc, msgspec.ValidationError):
-        return f"the answer is not of the Messages form ({exc})"
-    if isinstance(exc, UnicodeDecodeError) or "UTF-8" in str(exc):
-        return "the answer is not valid UTF-8"
-    return "the answer is not valid JSON"

@@ -28,6 +28,7 @@ from tundra_nb.errors import (
 
 from . import headers
 from .contract import Target
+from .lenient import NotJsonError, count, dumps, loads, whole, word
 
 MAX_DETAIL = 300
 """Characters of a provider's own words that an error carries."""
@@ -139,42 +140,110 @@ _STATUS_OF_WORD: dict[str, int] = {
 }
 """The status an error would have had, had it not come inside a 200."""
 _FIELD_PROSE = re.compile(r"^([a-z_]+(?:[.\[][\w.\[\]]*)?): ")
-_AGAIN = re.compile(
-    r"(?:try again|retry)(?: your request)? (?:in|after) ([\d.]+(?:ns|us|µs|ms|[smhd])(?:[\d.]+[a-zµ]+)*)"
+_ASKS = (
+    r"(?:try again|retry(?: your request)?|wait|available again|resets?)(?: at least| about)?(?: in| after| for)?:? "
 )
+_AGAIN = re.compile(_ASKS + r"((?:\d+(?:\.\d+)?(?:ns|us|µs|ms|[smhd]))+)(?![a-z])", re.IGNORECASE)
+_AGAIN_IN_WORDS = re.compile(
+    _ASKS + r"(\d+(?:\.\d+)?) ?(milliseconds?|msecs?|ms|seconds?|secs?|s|minutes?|mins?|m|hours?|hrs?|h|days?|d)\b",
+    re.IGNORECASE,
+)
+_UNITS = (("mil", 0.001), ("ms", 0.001), ("s", 1.0), ("m", 60.0), ("h", 3600.0), ("d", 86400.0))
+_MESSAGES = ("message", "Message", "msg", "error_msg", "errorMessage", "error_message", "status_msg")
+_FINE = ("", "2")
+MAX_EVENT_LINES = 64 * 1024
+"""How far into an error's body an event is looked for."""
+_ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-_])|\x9b[0-?]*[ -/]*[@-~]")
+_CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f\x7f-\x9f]")
+"""What a provider says is shown in a terminal too: it must not steer it."""
 _MASKED_KEY = re.compile(r"\b(?:sk|pk|rk|gsk|xai|key|AIza)[-_][\w*.…-]{8,}|\S*\*{3,}\S*")
 
 
-def read(value: Any) -> Fault | None:
-    """The fault in a decoded JSON body; None when it holds no error."""
+def read(value: Any, now: float = 0.0) -> Fault | None:
+    """The fault in a decoded JSON body; None when it holds no error.
+
+    Args:
+        value: the body.
+        now: seconds since the epoch, for hints that name a point of time.
+    """
     if isinstance(value, list) and len(value) == 1:  # Google's OpenAI form
         value = value[0]
     if not isinstance(value, dict):
         return None
     error = value.get("error")
+    if isinstance(error, list) and error:
+        error = error[0]
     if isinstance(error, dict):
-        return _read_dict(error)
-    if isinstance(error, str) and error:
-        return Fault(message=error, words=_words((value.get("code"), value.get("type"))))
+        if _says_something(error) or not _is_answer(value):
+            return _read_dict(error, now) if error else None
+    elif isinstance(error, str) and error.strip():
+        return Fault(message=whole(error), words=_words((value.get("code"), value.get("type"))))
+    status = value.get("base_resp")
+    if isinstance(status, dict) and (code := count(status.get("status_code"))):  # MiniMax
+        return Fault(message=word(status.get("status_msg")), words=_words((code,)))
     if value.get("object") == "error":  # vLLM before 0.10
-        return _read_dict(value)
+        return _read_dict(value, now)
     detail = value.get("detail")
-    if detail and "choices" not in value:  # FastAPI
+    if detail and not _is_answer(value):  # FastAPI
         return _read_detail(detail)
+    several = value.get("errors")
+    if isinstance(several, list) and several and not _is_answer(value):  # Cloudflare
+        first = several[0]
+        return _read_dict(first, now) if isinstance(first, dict) else Fault(message=word(first))
     return None
 
 
-def read_body(body: bytes) -> Fault | None:
-    """The fault in the body of an error status; None when it is no JSON. A bare `message` will do."""
-    try:
-        value = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+def bare(value: dict[str, Any]) -> Fault | None:
+    """The fault in a body that has no error but a `message`, or a code that is not one of success."""
+    message = next((told for name in _MESSAGES if isinstance(told := value.get(name), str) and told.strip()), "")
+    code = value.get("code")
+    failed = value.get("success") is False or (count(code) or 0) not in (0, 200) or word(code).strip("0") not in _FINE
+    if not failed and (not message or code is not None or value.get("success") is True):
         return None
-    fault = read(value)
+    return _read_dict({**value, "message": whole(message)}, 0.0)
+
+
+def said(value: Any) -> Fault:
+    """The fault in what a server itself calls an error, whatever its form."""
+    if isinstance(value, dict):
+        return bare(value) or _read_dict(value, 0.0)
+    return Fault(message=whole(value) if isinstance(value, str) else dumps(value))
+
+
+def read_body(body: bytes, now: float = 0.0) -> Fault | None:
+    """The fault in the body of an error status; None when it is no JSON. A bare `message` will do."""
+    value = _json_in(body)
+    fault = read(value, now)
     if fault is None and isinstance(value, dict):
-        message = value.get("message") or value.get("Message") or value.get("msg")
-        return Fault(message=message if isinstance(message, str) else "", words=_words((value.get("code"),)))
+        message = next((told for name in _MESSAGES if isinstance(told := value.get(name), str)), "")
+        return _read_dict({**value, "message": message}, now)
+    if fault is None and isinstance(value, str):
+        return Fault(message=whole(value))
     return fault
+
+
+def _json_in(body: bytes) -> Any:
+    """The JSON of an error's body, also where it came as an event; None when there is none."""
+    try:
+        return loads(body)
+    except NotJsonError:
+        pass
+    for line in body[:MAX_EVENT_LINES].splitlines():
+        name, _, data = line.partition(b":")
+        if name in (b"data", b"error"):
+            try:
+                return loads(data)
+            except NotJsonError:
+                continue
+    return None
+
+
+def _is_answer(value: dict[str, Any]) -> bool:
+    return bool(value.get("choices") or value.get("content"))
+
+
+def _says_something(error: dict[str, Any]) -> bool:
+    return any(told not in (None, "", 0, False, [], {}) for told in error.values())
 
 
 def answer_error(
@@ -245,6 +314,7 @@ def classify(
 
 def clip(text: str, key: str = "") -> str:
     """A provider's own words: one line, shortened, without any key, even a masked one (ends of a key identify it)."""
+    text = _CONTROL.sub("", _ESCAPES.sub("", whole(text)))
     if key:
         text = text.replace(key, "[key]")
     text = _MASKED_KEY.sub("[key]", " ".join(text.split()))
@@ -256,26 +326,29 @@ def host_of(target: Target) -> str:
     return target.base_url.partition("://")[2].partition("/")[0].rpartition("@")[2]
 
 
-def _read_dict(error: dict[str, Any]) -> Fault:
-    message = error.get("message")
-    text = message if isinstance(message, str) else msgspec.json.encode(error).decode()
+def _read_dict(error: dict[str, Any], now: float) -> Fault:
+    message = error.get("message") or error.get("msg")
+    text = whole(message) if isinstance(message, str) else dumps(error)
     code = error.get("code")
     details = error.get("details")
-    words = [error.get("type"), code, error.get("status")]
+    words = [error.get("type"), code, error.get("status"), error.get("reason")]
     retry_after = None
     if isinstance(details, dict):  # Anthropic
         words.append(details.get("error_code"))
     elif isinstance(details, list):  # Google
         told = (d.get("retryDelay") for d in details if isinstance(d, dict))
         retry_after = next((headers.duration(t) for t in told if isinstance(t, str)), None)
-    if retry_after is None and (again := _AGAIN.search(text)):
-        retry_after = headers.duration(again.group(1))
+        words += [d.get("reason") for d in details if isinstance(d, dict)]
+    if retry_after is None:
+        retry_after = _told_headers(error.get("metadata"), now)
+    if retry_after is None:
+        retry_after = wait_in(text)
     param = error.get("param")
     prefix = _FIELD_PROSE.match(text)
     return Fault(
         message=text,
         words=_words(words),
-        field=param if isinstance(param, str) and param else prefix.group(1) if prefix else None,
+        field=whole(param) if isinstance(param, str) and param else prefix.group(1) if prefix else None,
         status=status_in(code),
         retry_after=retry_after,
     )
@@ -285,18 +358,39 @@ def _read_detail(detail: Any) -> Fault:
     if isinstance(detail, list) and detail and isinstance(detail[0], dict):
         place = [str(part) for part in detail[0].get("loc", ()) if part != "body"]
         return Fault(message=str(detail[0].get("msg", "")), field=".".join(place) or None)
-    return Fault(message=detail if isinstance(detail, str) else msgspec.json.encode(detail).decode())
+    if isinstance(detail, dict):
+        return _read_dict(detail, 0.0)
+    return Fault(message=whole(detail) if isinstance(detail, str) else dumps(detail))
+
+
+def _told_headers(metadata: Any, now: float) -> float | None:
+    """A retry hint among the headers that OpenRouter copies into the body."""
+    kept = metadata.get("headers") if isinstance(metadata, dict) else None
+    if not isinstance(kept, dict):
+        return None
+    return headers.read({word(name).lower(): word(value) for name, value in kept.items()}, now)[1]
+
+
+def wait_in(text: str) -> float | None:
+    """The wait in seconds that a provider asks for in its prose."""
+    if again := _AGAIN.search(text):
+        return headers.duration(again.group(1).rstrip("."))
+    if again := _AGAIN_IN_WORDS.search(text):
+        number, unit = float(again.group(1)), again.group(2).lower()
+        scale = next(scale for start, scale in _UNITS if unit.startswith(start))
+        return headers.duration(f"{number * scale:.3f}s")
+    return None
 
 
 def status_in(code: Any) -> int | None:
     """The HTTP status that a body's `code` is, if it is one."""
-    if isinstance(code, str) and code.isdecimal() and len(code) == 3:
+    if isinstance(code, str) and code.isascii() and code.isdecimal() and len(code) == 3:
         code = int(code)
     return code if isinstance(code, int) and not isinstance(code, bool) and 400 <= code <= 599 else None
 
 
 def _words(values: Iterable[Any]) -> frozenset[str]:
-    return frozenset(value.lower() for value in values if isinstance(value, str))
+    return frozenset(told.lower() for value in values if (told := word(value)))
 
 
 def _is_html(text: str) -> bool:

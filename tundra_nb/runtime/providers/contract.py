@@ -8,13 +8,18 @@ differences. A wire format is made for one target, so that its URLs and headers 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import msgspec
 
 from tundra_nb.errors import ProviderError
 from tundra_nb.types import Ask, ToolCall, Usage
+from tundra_nb.types.pieces import Piece
+
+
+def _unknown() -> float:
+    return 0.0
 
 
 class Target(msgspec.Struct, frozen=True, kw_only=True):
@@ -27,6 +32,8 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
     key: str = msgspec.field(default="")
     """The key itself; never logged. `repr` of this struct is masked."""
     key_variable: str = ""
+    now: Callable[[], float] = _unknown
+    """Seconds since the epoch, to read points of time in bodies from."""
 
     def __repr__(self) -> str:
         return f"Target({self.profile}, {self.kind}, {self.base_url})"
@@ -65,6 +72,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     """A complete answer of a provider."""
 
     text: str
+    reasoning: str = ""
     model: str
     """The model that answered, by its own word; the requested one when it did not say."""
     usage: Usage
@@ -99,12 +107,16 @@ class StreamReader(Protocol):
         """The stream's own end mark has been read."""
         ...
 
-    def feed(self, event: str, data: bytes) -> Sequence[str]:
-        """Take one server-sent event; return the pieces of text it adds.
+    def feed(self, event: str, data: bytes) -> Sequence[Piece]:
+        """Take one server-sent event; return the pieces it adds.
 
         Raises:
             TundraError: the event is an error, classified as a status would be; or it cannot be parsed.
         """
+        ...
+
+    def flush(self) -> Sequence[Piece]:
+        """What was held back because more of it might have come."""
         ...
 
     def finish(self) -> Answer:
@@ -149,7 +161,7 @@ class WireFormat(Protocol):
         ...
 
     def answer(self, model: str, body: bytes) -> Answer:
-        """Read a whole (unstreamed) 200 answer.
+        """Read a whole (unstreamed) 200 answer: a JSON document, or a stream of events sent all the same.
 
         Raises:
             ParseError: it is not what this format promises.

@@ -91,12 +91,6 @@ class Exchange:
         assert self._response is not None
         return self._response
 
-    @property
-    def is_event_stream(self) -> bool:
-        """False when the answer says that it is one JSON document or a web page, which some servers send instead."""
-        kind = self._open.headers.get("content-type", "").partition(";")[0].strip().lower()
-        return kind not in ("application/json", "text/html", "application/problem+json")
-
     async def failure_body(self) -> bytes:
         """What a status other than 200 came with.
 

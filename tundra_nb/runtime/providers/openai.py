@@ -1,7 +1,7 @@
 """The chat-completions form: OpenAI itself, local servers (llama.cpp, vLLM, Ollama), and whoever else speaks it.
 
-`Ask` is already in this form, so messages and tools pass through. Reasoning that a server sends beside the text
-(`reasoning_content`) is not part of the answer's text.
+`Ask` is already in this form, so messages and tools pass through. Chunks are read as plain JSON values, not by a
+schema: what servers call compatible differs in every field, and a complete answer is a success however it is spelled.
 """
 
 from __future__ import annotations
@@ -12,52 +12,23 @@ from typing import Any
 import msgspec
 
 from tundra_nb._version import __version__
-from tundra_nb.errors import ParseError, ProviderError
-from tundra_nb.types import Ask, ToolCall
+from tundra_nb.errors import ParseError, ProviderError, TundraError
+from tundra_nb.types import Ask
+from tundra_nb.types.pieces import Piece
 
-from . import classify, listing, usage
+from . import classify, events, listing, usage
 from .contract import Answer, ModelInfo, Target
+from .draft import Draft
+from .lenient import NotJsonError, dumps, loads, word
 
 USER_AGENT = f"tundra-nb/{__version__}"
 _NEW_LIMIT_HOST = "https://api.openai.com"
 """Where it must be `max_completion_tokens`: reasoning models there refuse `max_tokens`, which other servers know."""
+_ENDED_BY_ERROR = "error"
+"""OpenRouter's finish reason for an answer that broke off."""
 
+_NO_MESSAGE = "the answer is not of the chat-completions form: it holds no message"
 
-class _Function(msgspec.Struct):
-    name: str | None = None
-    arguments: str | None = None
-
-
-class _Tool(msgspec.Struct):
-    index: int | None = None
-    id: str | None = None
-    function: _Function | None = None
-
-
-class _Message(msgspec.Struct):
-    content: str | list[Any] | None = None
-    refusal: str | None = None
-    tool_calls: list[_Tool] | None = None
-
-
-class _Choice(msgspec.Struct):
-    delta: _Message | None = None
-    message: _Message | None = None
-    finish_reason: str | None = None
-    error: Any = None
-
-
-class Body(msgspec.Struct):
-    """A whole answer, or one chunk of a streamed one. Every field may be missing: servers differ."""
-
-    id: str | None = None
-    model: str | None = None
-    choices: list[_Choice] | None = None
-    usage: Any = None
-    error: Any = None
-
-
-_decode = msgspec.json.Decoder(Body).decode
 _encode = msgspec.json.Encoder().encode
 
 
@@ -82,8 +53,11 @@ class OpenAIFormat:
         return _encode(self.fields(ask, model))
 
     def fields(self, ask: Ask, model: str) -> dict[str, Any]:
-        """The request as a dict; what is not given is left out."""
-        fields: dict[str, Any] = {"model": model, "messages": ask.messages}
+        """The request as a dict; what is not given is left out.
+
+        `stream` is always said: some servers stream by default.
+        """
+        fields: dict[str, Any] = {"model": model, "messages": ask.messages, "stream": ask.stream}
         if ask.max_tokens is not None:
             fields[self._limit_field] = ask.max_tokens
         if ask.temperature is not None:
@@ -97,35 +71,13 @@ class OpenAIFormat:
         if ask.stop:
             fields["stop"] = ask.stop
         if ask.stream:
-            fields["stream"] = True
             fields["stream_options"] = {"include_usage": True}
         if ask.extra:
             fields.update(ask.extra)
         return fields
 
     def answer(self, model: str, body: bytes) -> Answer:
-        told = self.decode(model, body)
-        choice = told.choices[0] if told.choices else None
-        message = choice.message if choice else None
-        if choice is None or message is None:
-            raise ParseError(profile=self.target.profile, problem="the answer holds no message")
-        return Answer(
-            text=text_of(message.content) or message.refusal or "",
-            model=told.model or model,
-            usage=usage.from_openai(told.usage),
-            stop_reason=choice.finish_reason,
-            tool_calls=tuple(
-                ToolCall(
-                    id=call.id or "",
-                    name=call.function.name or "",
-                    arguments=call.function.arguments or "{}",
-                )
-                for call in message.tool_calls or ()
-                if call.function
-            ),
-            request_id=told.id,
-            cost_usd=usage.cost_told(told.usage),
-        )
+        return events.answer_of(self.reader(model), self.target.profile, body)
 
     def reader(self, model: str) -> Reader:
         return Reader(self, model)
@@ -139,144 +91,216 @@ class OpenAIFormat:
 
     def fault_in(self, body: bytes) -> classify.Fault | None:
         """The fault in the body of an error status; None when it is no JSON."""
-        return classify.read_body(body)
+        return classify.read_body(body, self.target.now())
 
     def fault_of(self, value: Any) -> classify.Fault | None:
         """The fault in a decoded body that came under status 200."""
-        return classify.read(value)
-
-    def decode(self, model: str, data: bytes) -> Body:
-        """Decode one body or chunk.
-
-        Raises:
-            ParseError: not JSON, or of another form.
-            TundraError: it holds an error in spite of the status 200.
-        """
-        try:
-            told = _decode(data)
-        except (msgspec.DecodeError, UnicodeDecodeError) as exc:
-            self._raise_fault(model, data)
-            raise ParseError(profile=self.target.profile, problem=_problem(exc)) from exc
-        if told.error is not None or (told.choices and told.choices[0].error is not None) or told.choices is None:
-            self._raise_fault(model, data)
-        return told
-
-    def _raise_fault(self, model: str, data: bytes) -> None:
-        try:
-            value = msgspec.json.decode(data)
-        except (msgspec.DecodeError, UnicodeDecodeError):
-            return
-        fault = self.fault_of(value)
-        if fault is None and isinstance(value, dict):
-            choices = value.get("choices")
-            if isinstance(choices, list) and choices and isinstance(choices[0], dict):
-                fault = self.fault_of(choices[0])
-        if fault is not None:
-            raise classify.classify(self.target, model, None, fault)
+        return classify.read(value, self.target.now())
 
 
 class Reader:
-    """Reads a streamed answer of this form."""
+    """Reads an answer of this form, streamed or whole."""
 
     def __init__(self, wire: OpenAIFormat, model: str) -> None:
         self._wire = wire
         self._asked = model
         self.done = False
-        self._text: list[str] = []
+        self._draft = Draft(wire.target.profile)
         self._refusal: list[str] = []
-        self._calls: list[list[str]] = []
-        self._index: dict[int | str, int] = {}
-        self._model: str | None = None
-        self._id: str | None = None
-        self._usage: Any = None
-        self._stop: str | None = None
         self._seen = False
+        """A choice has come, if only with its reason to stop."""
+        self._spoke = False
+        """A message, or a part of one, has come."""
 
-    def feed(self, event: str, data: bytes) -> Sequence[str]:
+    def feed(self, event: str, data: bytes) -> Sequence[Piece]:
+        if self.done:
+            return ()
+        data = data.strip()
         if data == b"[DONE]":
             self.done = True
             return ()
-        told = self._wire.decode(self._asked, data)
-        if event == "error":  # named so, but of no error form that is known
-            fault = classify.Fault(message=data[:1000].decode("utf-8", "replace"))
-            raise classify.classify(self._wire.target, self._asked, None, fault)
-        if self._model is None and told.model:
-            self._model = told.model
-        if self._id is None and told.id:
-            self._id = told.id
-        if told.usage is not None:
-            self._usage = told.usage
-        if not told.choices:
+        if events.is_filler(event, data):
             return ()
+        try:
+            told = loads(data)
+        except NotJsonError as exc:
+            if event == "error":
+                raise self._error(classify.Fault(message=data[:1000].decode("utf-8", "replace"))) from None
+            raise self._unreadable(f"the answer cannot be read: {exc}") from exc
+        if event == "error":  # named so, whatever its form
+            raise self._error(self._wire.fault_of(told) or classify.said(told))
+        return self.chunk(told)
+
+    def take_whole(self, told: Any) -> Sequence[Piece]:
+        """Take an unstreamed answer."""
+        pieces = self.chunk(told)
+        if not self._spoke:
+            raise self._unreadable(_NO_MESSAGE)
+        self.done = True
+        return pieces
+
+    def chunk(self, told: Any) -> Sequence[Piece]:
+        """Take a decoded chunk, or a whole answer."""
+        if not isinstance(told, dict):
+            fault = self._wire.fault_of(told)
+            raise self._error(fault) if fault is not None else self._unreadable(_NO_MESSAGE)
+        draft = self._draft
+        choices = told.get("choices")
+        if choices is not None and not isinstance(choices, list | dict):
+            raise self._unreadable(_NO_MESSAGE)
+        if (not choices or told.get("error") or "base_resp" in told) and (fault := self._fault(told)) is not None:
+            raise self._error(fault)
+        if not draft.model and (model := told.get("model")):
+            draft.model = word(model)
+        if not draft.id and (told_id := told.get("id")):
+            draft.id = word(told_id)
+        usage.count_chunk(draft, told)
+        choice = _first(choices)
+        if choice is None:
+            return ()
+        if choice.get("error") and (fault := self._wire.fault_of(choice)) is not None:
+            raise self._error(fault)
+        usage.count_choice(draft, choice)
         self._seen = True
-        choice = told.choices[0]
-        if choice.finish_reason is not None:
-            self._stop = choice.finish_reason
-        delta = choice.delta or choice.message
-        if delta is None:
-            return ()
-        for call in delta.tool_calls or ():
-            self._tool(call)
-        if delta.refusal:
-            self._refusal.append(delta.refusal)
-            return (delta.refusal,)
-        if not delta.content:
-            return ()
-        text = delta.content if isinstance(delta.content, str) else text_of(delta.content)
-        self._text.append(text)
-        return (text,) if text else ()
+        if (stop := choice.get("finish_reason")) and (stop := word(stop)):
+            if stop == _ENDED_BY_ERROR:
+                message = "the provider broke the answer off (finish_reason 'error')"
+                raise self._error(classify.Fault(message=message))
+            draft.stop = stop
+        return self._message(choice)
+
+    def flush(self) -> Sequence[Piece]:
+        return self._draft.flush()
 
     def finish(self) -> Answer:
-        profile = self._wire.target.profile
+        draft = self._draft
         if not self._seen:
-            raise ParseError(profile=profile, problem="the stream held no answer")
-        if not self.done and self._stop is None:
-            raise ParseError(profile=profile, problem="the stream was cut: it ended without its end mark")
-        return Answer(
-            text="".join(self._text) or "".join(self._refusal),
-            model=self._model or self._asked,
-            usage=usage.from_openai(self._usage),
-            stop_reason=self._stop,
-            tool_calls=tuple(
-                ToolCall(id=call[0], name=call[1], arguments="".join(call[2:]) or "{}") for call in self._calls
-            ),
-            request_id=self._id,
-            cost_usd=usage.cost_told(self._usage),
+            raise self._unreadable("the stream held no answer")
+        if not self.done and not draft.stop:
+            raise self._unreadable("the stream was cut: it ended without its end mark")
+        return draft.answer(
+            self._asked, usage.from_openai(draft.usage), draft.stop or None, usage.cost_told(draft.usage)
         )
 
-    def _tool(self, told: _Tool) -> None:
-        """Add a piece of a tool call. Pieces belong together by index, or by id where a server sends no index."""
-        key: int | str | None = told.index if told.index is not None else told.id
-        if key is None:
-            place = len(self._calls) - 1
-        elif key in self._index:
-            place = self._index[key]
-        else:
-            place = self._index[key] = len(self._calls)
-            self._calls.append(["", ""])
-        if place < 0:
-            raise ParseError(profile=self._wire.target.profile, problem="a piece of a tool call belongs to none")
-        call = self._calls[place]
-        if told.id and not call[0]:
-            call[0] = told.id
-        if told.function is not None:
-            if told.function.name and not call[1]:
-                call[1] = told.function.name
-            if told.function.arguments:
-                call.append(told.function.arguments)
+    def _message(self, choice: dict[str, Any]) -> list[Piece]:
+        delta, message = choice.get("delta"), choice.get("message")
+        pieces: list[Piece] = []
+        if isinstance(delta, dict):
+            self._spoke = True
+            pieces += self._add(delta)
+        if isinstance(message, dict):
+            self._spoke = True
+            pieces += self._whole(message)
+        elif not isinstance(delta, dict) and isinstance(choice.get("text"), str):  # the form of completions
+            self._spoke = True
+            pieces += self._draft.say(choice["text"])
+        return pieces
+
+    def _whole(self, message: dict[str, Any]) -> list[Piece]:
+        """A message that is there in full, of which nothing, or a part, or all has come in pieces before."""
+        draft = self._draft
+        if draft.has_text:
+            text, so_far = text_of(message.get("content")), draft.text
+            rest = text[len(so_far) :] if text.startswith(so_far) else ""
+            message = {**message, "content": rest, "refusal": None}
+        if draft.has_reasoning:
+            message = {**message, "reasoning_content": None, "reasoning": None}
+        if draft.has_calls:
+            message = {**message, "tool_calls": None, "function_call": None}
+        return self._add(message)
+
+    def _add(self, delta: dict[str, Any]) -> list[Piece]:
+        draft = self._draft
+        pieces: list[Piece] = []
+        reasoning = delta.get("reasoning_content") or delta.get("reasoning")
+        if reasoning and isinstance(reasoning, str | list):
+            pieces += draft.think(text_of(reasoning))
+        content = delta.get("content")
+        if content:
+            pieces += draft.say(content if isinstance(content, str) else text_of(content))
+        refusal = delta.get("refusal")
+        if refusal and isinstance(refusal, str):
+            pieces += draft.say(refusal)
+        if calls := delta.get("tool_calls"):
+            pieces += self._calls(calls)
+        if isinstance(old := delta.get("function_call"), dict):
+            pieces += self._calls([{"index": 0, "function": old}])
+        return pieces
+
+    def _calls(self, told: Any) -> list[Piece]:
+        pieces: list[Piece] = []
+        numbers: set[int] = set()
+        for call in _calls_in(told):
+            function = call.get("function")
+            function = function if isinstance(function, dict) else call
+            index = _number(call.get("index"))
+            name = word(function.get("name"))
+            arguments = function.get("arguments")
+            if not isinstance(arguments, str):
+                arguments = "" if arguments is None or isinstance(arguments, bool) else dumps(arguments)
+            given_id = word(call.get("id")).strip()
+            apart = index in numbers
+            if index is not None:
+                numbers.add(index)
+            pieces += self._draft.call(index, given_id, name, arguments, apart=apart)
+        return pieces
+
+    def _fault(self, told: dict[str, Any]) -> classify.Fault | None:
+        """The fault in a chunk; an `error` with nothing in it beside a choice is none."""
+        fault = self._wire.fault_of(told)
+        if fault is None and not told.get("choices"):
+            fault = classify.bare(told)
+        return fault
+
+    def _error(self, fault: classify.Fault) -> TundraError:
+        return classify.classify(self._wire.target, self._asked, None, fault)
+
+    def _unreadable(self, problem: str) -> ParseError:
+        return ParseError(profile=self._wire.target.profile, problem=problem)
 
 
-def text_of(content: str | list[Any] | None) -> str:
+def text_of(content: Any) -> str:
     """The text in a message's content; parts of other kinds are read over."""
     if content is None or isinstance(content, str):
         return content or ""
-    parts = (part.get("text") for part in content if isinstance(part, dict) and part.get("type") == "text")
-    return "".join(part for part in parts if isinstance(part, str))
+    if isinstance(content, dict):
+        content = [content]
+    if not isinstance(content, list):
+        return ""
+    return "".join(_part_text(part) for part in content)
 
 
-def _problem(exc: Exception) -> str:
-    if isinstance(exc, msgspec.ValidationError):
-        return f"the answer is not of the chat-completions form ({exc})"
-    if isinstance(exc, UnicodeDecodeError) or "UTF-8" in str(exc):
-        return "the answer is not valid UTF-8"
-    return "the answer is not valid JSON"
+def _part_text(part: Any) -> str:
+    if isinstance(part, str):
+        return part
+    if not isinstance(part, dict) or part.get("type", "text") not in ("text", "output_text"):
+        return ""
+    text = part.get("text")
+    return text if isinstance(text, str) else ""
+
+
+def _first(choices: Any) -> dict[str, Any] | None:
+    """The choice that was asked for: number 0, or the first where none has a number. Others are not mixed in."""
+    if isinstance(choices, dict):
+        choices = [choices] if "delta" in choices or "message" in choices else list(choices.values())
+    if not isinstance(choices, list):
+        return None
+    for choice in choices:
+        if isinstance(choice, dict) and not _number(choice.get("index")):
+            return choice
+    return None
+
+
+def _calls_in(told: Any) -> list[dict[str, Any]]:
+    if isinstance(told, dict):
+        told = [told] if "function" in told or "name" in told else list(told.values())
+    return [call for call in told if isinstance(call, dict)] if isinstance(told, list) else []
+
+
+def _number(value: Any) -> int | None:
+    """A place in a list, also one written as text."""
+    if isinstance(value, str) and value.strip().isdecimal() and len(value) < 10:
+        return int(value)
+    if isinstance(value, bool) or not isinstance(value, int | float) or value != value // 1:
+        return None
+    return int(value)

@@ -9,16 +9,13 @@ from __future__ import annotations
 
 from typing import Any
 
-import msgspec
-
 from tundra_nb.errors import ProviderError, Unsupported
 from tundra_nb.types import Ask
 
-from . import classify, headers, listing
+from . import classify, listing
 from .contract import ModelInfo, Target
+from .lenient import NotJsonError, loads
 from .openai import OpenAIFormat
-
-_EPOCH_NOT_KNOWN = 0.0
 
 
 class OpenRouterFormat(OpenAIFormat):
@@ -45,10 +42,10 @@ class OpenRouterFormat(OpenAIFormat):
 
     def fault_in(self, body: bytes) -> classify.Fault | None:
         try:
-            value = msgspec.json.decode(body)
-        except (msgspec.DecodeError, UnicodeDecodeError):
-            return None
-        return self.fault_of(value) or classify.read_body(body)
+            value = loads(body)
+        except NotJsonError:
+            return super().fault_in(body)
+        return self.fault_of(value) or super().fault_in(body)
 
     def fault_of(self, value: Any) -> classify.Fault | None:
         fault = super().fault_of(value)
@@ -86,9 +83,6 @@ class OpenRouterFormat(OpenAIFormat):
                 message = f"{who}: {told}" if isinstance(who, str) else told
             elif isinstance(who, str):
                 message = f"{who}: {message}"
-            kept = metadata.get("headers")
-            if retry_after is None and isinstance(kept, dict):
-                retry_after = _reset(kept)
         return classify.Fault(
             message=message, words=frozenset(words), field=field, status=fault.status, retry_after=retry_after
         )
@@ -102,16 +96,8 @@ def _inner(raw: Any) -> tuple[classify.Fault | None, str]:
     value = raw
     if isinstance(raw, str):
         try:
-            value = msgspec.json.decode(raw)
-        except (msgspec.DecodeError, UnicodeDecodeError):
+            value = loads(raw.encode(errors="replace"))
+        except NotJsonError:
             return None, raw
     fault = classify.read(value)
     return fault, fault.message if fault else raw if isinstance(raw, str) else ""
-
-
-def _reset(kept: dict[str, Any]) -> float | None:
-    """A retry hint among the headers that OpenRouter copies into the body, when it is a duration."""
-    for name, value in kept.items():
-        if str(name).lower() == "retry-after":
-            return headers.seconds(str(value), _EPOCH_NOT_KNOWN)
-    return None

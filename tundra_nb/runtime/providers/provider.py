@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import re
 import time
 from collections.abc import AsyncGenerator, Callable
@@ -23,8 +24,9 @@ from tundra_nb.errors import (
 )
 from tundra_nb.settings import VENDORS, DeadlineSettings, ProfileSettings
 from tundra_nb.types import Ask
+from tundra_nb.types.pieces import Piece, Reasoning, Text, ToolCallPiece
 
-from . import classify, models, prices, sse
+from . import classify, events, models, prices, sse
 from .anthropic import AnthropicFormat
 from .check import Size, check_ask
 from .contract import Answer, ModelInfo, Seen, Target, WireFormat
@@ -106,8 +108,8 @@ class Provider:
 
     async def attempt(
         self, ask: Ask, model: str, seen: Seen, record: bool = False, size: Size | None = None
-    ) -> AsyncGenerator[str | Answer, None]:
-        """Ask once. Gives pieces of text as they arrive, then exactly one `Answer`.
+    ) -> AsyncGenerator[Piece | Answer, None]:
+        """Ask once. Gives the pieces of the answer as they arrive, then exactly one `Answer`.
 
         Closing the generator, or cancelling the task in it, closes the connection at once.
 
@@ -143,15 +145,15 @@ class Provider:
                 if status != 200:
                     body = await exchange.failure_body()
                     raise ready.wire.error(model, status, seen.retry_after, body)
-                if ask.stream and exchange.is_event_stream:
+                if ask.stream:
                     async with contextlib.aclosing(self._stream(exchange, ready.wire, model)) as pieces:
                         async for piece in pieces:
                             yield piece
                 else:
                     answer = ready.wire.answer(model, self._checked(await exchange.body()))
                     seen.request_id = seen.request_id or answer.request_id
-                    if answer.text:
-                        yield answer.text
+                    for piece in _pieces_of(answer):
+                        yield piece
                     yield answer
             finally:
                 await exchange.aclose()
@@ -235,17 +237,30 @@ class Provider:
                 base_url=self._base_url,
                 key=key,
                 key_variable=profile.api_key_env,
+                now=self._line.now,
             )
             ready = self._prepared = _Prepared(FORMATS[profile.kind](target), target)
         return ready
 
-    async def _stream(self, exchange: Exchange, wire: WireFormat, model: str) -> AsyncGenerator[str | Answer, None]:
+    async def _stream(self, exchange: Exchange, wire: WireFormat, model: str) -> AsyncGenerator[Piece | Answer, None]:
+        """Read an answer that is streamed, or was to be: some servers send the whole document at once."""
+        start: list[bytes] = []
+        is_whole: bool | None = None
+        while is_whole is None and (chunk := await exchange.next()) is not None:
+            start.append(chunk)
+            is_whole = events.looks_whole(b"".join(start))
+        if is_whole or is_whole is None:
+            answer = wire.answer(model, self._checked(b"".join(start) + await exchange.body()))
+            for piece in _pieces_of(answer):
+                yield piece
+            yield answer
+            return
         parser = sse.Parser()
         reader = wire.reader(model)
-        delivered = False
+        delivered = 0
+        chunk = b"".join(start)
         while not reader.done:
-            chunk = await exchange.next()
-            pieces: list[str] = []
+            pieces: list[Piece] = []
             failure: TundraError | None = None
             try:
                 for event, data in parser.close() if chunk is None else parser.feed(chunk):
@@ -257,12 +272,16 @@ class Provider:
             # text that came in one chunk with an error is given only after other text: as long as nothing has been
             # delivered, the call may still be repeated elsewhere
             if pieces and (failure is None or delivered):
-                delivered = True
-                yield "".join(pieces)
+                for piece in _joined(pieces):
+                    delivered += 1
+                    yield piece
             if failure is not None:
                 raise failure
-            if chunk is None:
+            if chunk is None or reader.done:
                 break
+            chunk = await exchange.next()
+        for piece in reader.flush():
+            yield piece
         answer = reader.finish()
         exchange.seen.request_id = exchange.seen.request_id or answer.request_id
         await exchange.drain()
@@ -333,3 +352,29 @@ class _Prepared:
         # `identity`: a compressed stream would be held back for its compressor
         head = httpx.Headers([*wire.headers, ("accept-encoding", "identity"), ("host", self.url.netloc.decode())])
         self.headers = head.raw
+
+
+def _pieces_of(answer: Answer) -> list[Piece]:
+    """The pieces of an answer that came whole."""
+    pieces: list[Piece] = [Reasoning(answer.reasoning)] if answer.reasoning else []
+    if answer.text:
+        pieces.append(Text(answer.text))
+    for index, call in enumerate(answer.tool_calls):
+        pieces.append(ToolCallPiece(index, call.id, call.name, call.arguments))
+    return pieces
+
+
+def _joined(pieces: list[Piece]) -> list[Piece]:
+    """Neighbouring texts as one: what came in one network read is passed on in one."""
+    if len(pieces) == 1:
+        return pieces
+    joined: list[Piece] = []
+    for _, group in itertools.groupby(pieces, type):
+        run = list(group)
+        if isinstance(run[0], Text):
+            joined.append(Text("".join(piece.text for piece in run if isinstance(piece, Text))))
+        elif isinstance(run[0], Reasoning):
+            joined.append(Reasoning("".join(piece.text for piece in run if isinstance(piece, Reasoning))))
+        else:
+            joined += run
+    return joined

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from tundra_nb.types import Usage
+
+from .lenient import count
+
+if TYPE_CHECKING:
+    from .draft import Draft
 
 
 def from_openai(raw: Any) -> Usage:
     """Read the `usage` of the chat-completions form. Anything missing or not a count is None."""
     if not isinstance(raw, dict):
         return Usage()
+    if "prompt_tokens" not in raw and "completion_tokens" not in raw:
+        return _by_other_names(raw)
     given = _count(raw, "prompt_tokens")
     written = _count(raw, "completion_tokens")
     prompt = raw.get("prompt_tokens_details")
@@ -22,6 +31,8 @@ def from_openai(raw: Any) -> Usage:
     cached = _count(prompt, "cached_tokens")
     if cached is None:
         cached = _count(raw, "prompt_cache_hit_tokens")  # DeepSeek
+    if cached is None:
+        cached = _count(raw, "cached_tokens")  # Moonshot
     return Usage(
         input_tokens=given,
         output_tokens=written,
@@ -53,8 +64,37 @@ def cost_told(raw: Any) -> float | None:
     return float(cost) if isinstance(cost, int | float) and not isinstance(cost, bool) and cost >= 0 else None
 
 
+def count_chunk(draft: Draft, told: dict[str, Any]) -> None:
+    """Take the counts of one chunk of the chat-completions form, wherever it has them."""
+    if counts := told.get("usage"):
+        draft.count(counts)
+    if isinstance(groq := told.get("x_groq"), dict):
+        draft.count(groq.get("usage"))
+    if (cached := told.get("cached_tokens")) is not None:
+        draft.count({"cached_tokens": cached})
+
+
+def count_choice(draft: Draft, choice: dict[str, Any]) -> None:
+    """The same for what stands beside a choice (Moonshot)."""
+    if counts := choice.get("usage"):
+        draft.count(counts)
+
+
+def _by_other_names(raw: dict[str, Any]) -> Usage:
+    """Counts under the names of the Messages form or of Responses, which say `input_tokens` both."""
+    details = raw.get("input_tokens_details")
+    if not isinstance(details, dict):
+        told = from_anthropic(raw)
+        if told.cached_tokens is None and (cached := _count(raw, "cached_tokens")) is not None:
+            return msgspec.structs.replace(told, cached_tokens=cached)
+        return told
+    return Usage(
+        input_tokens=_count(raw, "input_tokens"),
+        output_tokens=_count(raw, "output_tokens"),
+        cached_tokens=_count(details, "cached_tokens"),
+        reasoning_tokens=_count(raw.get("output_tokens_details"), "reasoning_tokens"),
+    )
+
+
 def _count(raw: Any, name: str) -> int | None:
-    value = raw.get(name) if isinstance(raw, dict) else None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1 << 53:
-        return None
-    return int(value)
+    return count(raw.get(name)) if isinstance(raw, dict) else None
