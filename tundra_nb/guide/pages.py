@@ -1,0 +1,173 @@
+"""The pages as data: title, category, sections.
+
+A page of an error or a situation has the sections of `SECTIONS`, each once and in this order; a test says what is
+missing. `Provoke it` and `Afterwards` hold command lines that a test runs.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.resources
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from tundra_nb import errors
+from tundra_nb.errors import TundraError
+
+SECTIONS = (
+    "As seen",
+    "Symptoms",
+    "Causes",
+    "Remedies",
+    "Prevention",
+    "Handling",
+    "Provoke it",
+    "Afterwards",
+    "In the history",
+)
+CATEGORIES = (
+    "providers",
+    "limits and breakers",
+    "terminals",
+    "history",
+    "transport",
+    "configuration",
+    "use",
+    "security",
+    "agents",
+    "git",
+    "integrations",
+)
+"""In the order in which they are listed; the last three are of the original alone."""
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+COMMAND = re.compile(r"(?<![\w/`])`(%{0,2}tundra(?: [^`]*)?)`")
+
+Kind = Literal["error", "situation"]
+
+
+class Page(msgspec.Struct, frozen=True, kw_only=True):
+    """One page of an error or a situation."""
+
+    name: str
+    """Its file without `.md`: the class of the error, or the situation in kebab-case."""
+    kind: Kind
+    title: str
+    category: str
+    intro: str
+    sections: dict[str, str]
+    text: str
+    """All of it, Markdown."""
+
+    @property
+    def code(self) -> str:
+        """The code of its error; empty for a situation."""
+        return self.title.partition(": ")[0] if self.kind == "error" else ""
+
+    @property
+    def severity(self) -> str:
+        found = re.search(r"^\| severity \| (\w+)", self.sections.get("Handling", ""), re.MULTILINE)
+        return found.group(1) if found else ""
+
+    @property
+    def remedies(self) -> list[str]:
+        """The remedies in order, Markdown, without their numbers."""
+        found = re.split(r"^\d+\. +", self.sections.get("Remedies", ""), flags=re.MULTILINE)
+        return [" ".join(part.split()) for part in found if part.strip()]
+
+    @property
+    def seen(self) -> str:
+        """The first line of the message as a person sees it."""
+        blocks = self.blocks("As seen")
+        return blocks[0].strip().splitlines()[0].strip() if blocks else ""
+
+    def blocks(self, section: str) -> list[str]:
+        """The fenced blocks of a section."""
+        return [body for _, body in FENCE.findall(self.sections.get(section, "") + "\n")]
+
+
+def folder() -> Path:
+    """Where the pages are."""
+    return Path(str(importlib.resources.files("tundra_nb.guide")))
+
+
+@functools.cache
+def every_page() -> dict[str, Page]:
+    """All pages of errors and situations, by name."""
+    found = {}
+    for kind, place in (("error", "errors"), ("situation", "situations")):
+        for file in sorted((folder() / place).glob("*.md")):
+            if file.stem != "index":
+                found[file.stem] = read(file.stem, kind, file.read_text(encoding="utf-8"))  # type: ignore[arg-type]
+    return found
+
+
+def read(name: str, kind: Kind, text: str) -> Page:
+    """A page from its Markdown; sections that are missing are missing in it."""
+    head, *parts = re.split(r"^## +", text, flags=re.MULTILINE)
+    title, _, rest = head.partition("\n")
+    category = re.search(r"^Category: (.+)$", rest, re.MULTILINE)
+    sections = {}
+    for part in parts:
+        heading, _, body = part.partition("\n")
+        sections[heading.strip()] = body.strip()
+    return Page(
+        name=name,
+        kind=kind,
+        title=title.removeprefix("# ").strip(),
+        category=category.group(1).strip() if category else "",
+        intro=re.sub(r"^Category: .+$", "", rest, flags=re.MULTILINE).strip(),
+        sections=sections,
+        text=text,
+    )
+
+
+def of_class(cls: type[TundraError]) -> Page | None:
+    """The page of an error class, or of the nearest class above it that has one."""
+    for above in cls.__mro__:
+        if page := every_page().get(above.__name__):
+            return page
+    return None
+
+
+@functools.cache
+def classes() -> dict[str, type[TundraError]]:
+    """Every error class by its name, without those that only group others."""
+    return {cls.__name__: cls for cls in errors.every_error() if "code" in _inherited(cls)}
+
+
+def _inherited(cls: type[TundraError]) -> set[str]:
+    """What a class or one above it, but not the root, defines: the root's own code means nothing."""
+    return {name for above in cls.__mro__ if above is not TundraError for name in vars(above)} & {"code"}
+
+
+def handling(cls: type[TundraError]) -> str:
+    """The section `Handling`, from the class."""
+    def yes(flag: bool) -> str:
+        return "yes" if flag else "no"
+
+    return "\n".join(
+        [
+            "| | |",
+            "|---|---|",
+            f"| severity | {cls.severity} |",
+            f"| repeated on the same profile | {yes(cls.retryable)} |",
+            f"| next profile is asked | {yes(cls.fails_over)} |",
+            f"| counts for the breaker | {yes(cls.trips_breaker)} |",
+            f"| parks the profile | {yes(cls.parks)} |",
+            f"| HTTP status | {cls.http_status} |",
+        ]
+    )
+
+
+def commands(text: str) -> Iterator[str]:
+    """Every command that a text names in backticks or in a fenced block, without `%`."""
+    for _, body in FENCE.findall(text):
+        for line in body.splitlines():
+            if line.strip().startswith(("tundra ", "%tundra ", "%%tundra ", "$ tundra ")):
+                yield line.strip().removeprefix("$ ").lstrip("%")
+    for found in COMMAND.findall(FENCE.sub("", text)):
+        yield found.lstrip("%")
