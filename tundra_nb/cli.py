@@ -130,10 +130,14 @@ def run(args: Sequence[str]) -> int:
 
 
 def _print(result: commands.Result, face: Face) -> None:
+    value = result.value
     if result.as_json:
         from tundra_nb.views.data import to_json
 
-        print(to_json(result.value))
+        print(to_json(value.to_wire() if isinstance(value, TundraError) else value))
+        return
+    if isinstance(value, TundraError):
+        _print_error(value, face)
         return
     from rich.console import Console
 
@@ -141,7 +145,7 @@ def _print(result: commands.Result, face: Face) -> None:
 
     console = Console(highlight=False)
     with console.capture() as captured:
-        text.show(show.blocks_of(result.value), console)
+        text.show(show.blocks_of(value), console)
     sys.stdout.write(face.words(captured.get()))
 
 

@@ -131,7 +131,6 @@ def test_sql_and_prompts_are_read_from_standard_input(home: Any, provider: Scrip
         (["daemon", "strat"], "Did you mean 'start'?"),
         (["providers", "add", "x"], "--kind"),
         (["calls", "--as", "x"], "binds a variable of a notebook"),
-        (["explain", "Nonsense"], "no error code"),
     ],
 )
 def test_wrong_usage_exits_with_2_and_starts_nothing(home: Any, args: list[str], told: str) -> None:
@@ -139,6 +138,22 @@ def test_wrong_usage_exits_with_2_and_starts_nothing(home: Any, args: list[str],
     assert done.returncode == 2
     assert told in done.stderr
     assert done.stdout == ""
+    assert not home.data_dir.exists()
+
+
+def test_what_nothing_is_known_of_exits_with_1_and_starts_nothing(home: Any) -> None:
+    done = home.run("explain", "Zzyzx")
+    assert done.returncode == 1
+    assert "nothing is known of 'Zzyzx'" in done.stderr
+    assert "`tundra explain` lists everything" in done.stderr
+    assert not home.data_dir.exists()
+
+
+def test_the_guide_needs_no_daemon(home: Any) -> None:
+    assert "BreakerOpen" in home.run("guide").stdout
+    page = home.run("guide", "disk full")
+    assert page.returncode == 0
+    assert "Disk full" in page.stdout
     assert not home.data_dir.exists()
 
 

@@ -18,8 +18,10 @@ import click
 import msgspec
 from starlette.routing import Route
 
-from tundra_nb import errors, settings
+from tundra_nb import settings
 from tundra_nb.commands.table import root
+from tundra_nb.guide import originals
+from tundra_nb.guide import pages as guide_pages
 from tundra_nb.settings import model
 
 GUIDE = Path(str(importlib.resources.files("tundra_nb.guide")))
@@ -76,33 +78,54 @@ streams, or JSON rows when `Accept: application/json` asks for them; times are I
 
 
 def index_page() -> str:
-    """The error index: one row per code."""
-    lines = [
-        "# Errors",
-        "",
-        NOTE,
-        INDEX_INTRO,
-        "",
-        "| code | severity | HTTP | repeated | next profile | page |",
-        "|---|---|---|---|---|---|",
+    """The error index: our errors, situations, and every name of the original's."""
+    lines = ["# Errors", "", NOTE, INDEX_INTRO, ""]
+    lines += [
+        "| error | code | severity | HTTP | repeated | next profile | category |",
+        "|---|---|---|---|---|---|---|",
     ]
-    seen: set[str] = set()
-    for cls in errors.every_error():
-        if "code" not in vars(cls) or cls is errors.TundraError or cls.code in seen:
-            continue
-        seen.add(cls.code)
-        repeated, over = ("yes" if flag else "no" for flag in (cls.retryable, cls.fails_over))
-        page = f"[{cls.guide}]({cls.guide}.md)"
-        lines.append(f"| `{cls.code}` | {cls.severity} | {cls.http_status} | {repeated} | {over} | {page} |")
-    lines += ["", "## TundraError", INDEX_BASE]
+    pages = guide_pages.every_page()
+    for name, cls in sorted(guide_pages.classes().items()):
+        if name in pages:
+            repeated, over = ("yes" if flag else "no" for flag in (cls.retryable, cls.fails_over))
+            told = [f"[{name}]({name}.md)", f"`{cls.code}`", cls.severity, str(cls.http_status), repeated, over]
+            lines.append(f"| {' | '.join([*told, pages[name].category])} |")
+    lines += ["", "## Situations", "", "| situation | category |", "|---|---|"]
+    for page in pages.values():
+        if page.kind == "situation":
+            lines.append(f"| [{page.title}](../situations/{page.name}.md) | {page.category} |")
+    lines += ["", "## Names of Auto-Tundra", "", INDEX_ORIGINALS]
+    for enum, rows in sorted(originals.enums().items()):
+        lines += ["", f"### {enum}", "", f"{rows[0].crate}, `{rows[0].file}`, {rows[0].category}.", ""]
+        lines += ["| variant | severity | what it was | here | where to look |", "|---|---|---|---|---|"]
+        for row in rows:
+            here = f"[{row.here}]({row.here}.md)" if row.here else "no counterpart"
+            lines.append(f"| `{row.name}` | {row.severity} | {row.means} | {here} | {row.look} |")
+    lines += ["", "## TundraError", "", INDEX_BASE]
     return "\n".join(lines) + "\n"
 
 
 INDEX_INTRO = """\
-Every error has a stable code, a sentence of cause and a sentence of remedy. `%tundra explain CODE` shows its page,
-`%tundra explain last` that of the last error."""
+Every error has a stable code, a sentence of cause and a sentence of remedy. `%tundra explain CODE` joins its page with
+what happened here; `%tundra explain last` does so for the latest; `%tundra guide` lists everything. Errors that share a
+code have a page each."""
+INDEX_ORIGINALS = """\
+Every error type of the system that this one follows, so that a name from an old log is found: `%tundra explain
+LlmError::Timeout`, or the whole line."""
 INDEX_BASE = """\
 **What it is.** The base of all errors raised on purpose; `except tundra_nb.errors.TundraError` catches them all."""
+
+
+def error_pages() -> dict[Path, str]:
+    """The pages of errors, with the section `Handling` as the class has it."""
+    made = {}
+    for name, cls in guide_pages.classes().items():
+        file = GUIDE / "errors" / f"{name}.md"
+        if file.exists():
+            head, _, rest = file.read_text().partition("## Handling\n")
+            _, _, after = rest.partition("\n## ")
+            made[file] = f"{head}## Handling\n{guide_pages.handling(cls)}\n\n## {after}"
+    return made
 
 
 def pages() -> dict[Path, str]:
@@ -112,6 +135,7 @@ def pages() -> dict[Path, str]:
         GUIDE / "commands.md": commands_page(),
         GUIDE / "http-api.md": routes_page(),
         GUIDE / "errors" / "index.md": index_page(),
+        **error_pages(),
     }
 
 

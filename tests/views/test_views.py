@@ -115,8 +115,8 @@ def test_cleaned_text_has_no_control_characters_but_tab_and_newline(raw: str) ->
 
 def test_every_error_code_can_be_explained() -> None:
     for code in explain.codes():
-        assert explain.find(code).code == code
-        assert explain.find(code.rpartition("::")[2]).code == code
+        assert explain.find(code).pages[0].code == code
+        assert explain.find(code.rpartition("::")[2]).pages[0].code == code
 
 
 @pytest.mark.parametrize(

@@ -128,7 +128,6 @@ def test_an_unknown_word_names_the_nearest(face: Face) -> None:
         ("ask --profil x hi", "--profile"),
         ("breakers rest scripted", "'reset'"),
         ("daemon strat", "'start'"),
-        ("explain RateLimitted", "RateLimited"),
     ):
         told = face.run(line)
         assert told.failed, line

@@ -19,6 +19,7 @@ from .aio_ptys import AsyncPtys
 from .answer import AnswerReader, died, not_yet
 from .call import ATTEMPT_PAUSES, Answer, Call, Step, read, refusal, seen_from
 from .endpoints import awaited
+from .explain import guide
 from .link import Link, Place
 from .live import OnOutput, Run, ShellRun
 from .pty_calls import Command, Program
@@ -124,6 +125,7 @@ class AsyncClient:
     note = awaited(api.note)
     set_setting = awaited(api.set_setting)
     explain = awaited(explain.explain)
+    guide = staticmethod(guide)
 
     @overload
     def ask(

@@ -16,6 +16,7 @@ from .answer import AnswerReader, died, not_yet
 from .attach import Attachment
 from .call import ATTEMPT_PAUSES, Answer, Call, Step, read, refusal, seen_from
 from .endpoints import blocking
+from .explain import guide
 from .link import Link
 from .live import OnOutput, Run, ShellRun
 from .owner import owner_name
@@ -126,6 +127,7 @@ class Client:
     note = blocking(api.note)
     set_setting = blocking(api.set_setting)
     explain = blocking(explain.explain)
+    guide = staticmethod(guide)
 
     @overload
     def ask(

@@ -67,8 +67,17 @@ class Code(_Words):
         return (*explain.codes(),)
 
 
-class CodeOrLast(Code):
-    """An error code, or `last`."""
+class Topic(Code):
+    """An error, a situation, or a name of the original's."""
+
+    def suggestions(self, ctx: click.Context) -> Sequence[str]:
+        told = explain.contents()
+        names = [*super().suggestions(ctx), *(page.name for page in told.pages), *(row.path for row in told.originals)]
+        return tuple(dict.fromkeys(names))
+
+
+class CodeOrLast(Topic):
+    """The same, or `last`."""
 
     def suggestions(self, ctx: click.Context) -> Sequence[str]:
         return ("last", *super().suggestions(ctx))

@@ -13,6 +13,7 @@ TABLE = {
     "last": "last",
     "why": "why",
     "explain": "explain",
+    "guide": "guide",
     "calls": "calls",
     "attempts": "attempts",
     "errors": "errors",

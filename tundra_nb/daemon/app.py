@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import getpass
 import logging
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from tundra_nb.daemon.life import Life
     from tundra_nb.runtime.runtime import Runtime
 
+REPEATED_US = 1_000_000
+
 _log = logging.getLogger("tundra.daemon")
 
 
@@ -38,12 +41,42 @@ class Daemon:
         return unquote(request.headers.get("x-tundra-user", "")) or self.os_user
 
 
+class _Told:
+    """Writes down the errors that callers are told outside an operation, whose own rows have them.
+
+    A caller that repeats itself leaves one row a second.
+    """
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+        self._last = ("", 0)
+
+    def write(self, error: errors.TundraError) -> None:
+        now = self._runtime.clock.now_us()
+        same, at = self._last
+        if isinstance(error, errors.Cancelled) or (same == str(error) and now - at < REPEATED_US):
+            return
+        self._last = (str(error), now)
+        with contextlib.suppress(errors.StoreError):  # no room for it: the caller is told all the same
+            self._runtime.record_error(_room(error), error, pty_id=getattr(error, "pty_id", None))
+
+
+def _room(error: errors.TundraError) -> str:
+    if isinstance(error, errors.PtyError):
+        return "ptys"
+    is_history = isinstance(error, errors.StoreError | errors.QueryRefused | errors.RefNotFound)
+    return "history" if is_history else "daemon"
+
+
 def create_app(runtime: Runtime, life: Life) -> Starlette:
     """Build the application over a runtime that is already open."""
     daemon = Daemon(runtime, life, getpass.getuser())
 
+    told = _Told(runtime)
+
     async def on_tundra_error(_: Request, exc: Exception) -> Response:
         assert isinstance(exc, errors.TundraError)
+        told.write(exc)
         return error_response(exc, runtime.redactor)
 
     async def on_http_error(request: Request, exc: Exception) -> Response:

@@ -28,7 +28,10 @@ class TundraError(Exception):
     parks: ClassVar[bool] = False
     """The profile stays unusable until settings change or it is rechecked."""
     guide: ClassVar[str] = "index"
-    """Page of `tundra_nb/guide/errors` that explains it."""
+    """Page of `tundra_nb/guide/errors` that explains it: each class has one of its own name."""
+
+    def __init_subclass__(cls) -> None:
+        cls.guide = cls.__name__
 
     @property
     def message(self) -> str:

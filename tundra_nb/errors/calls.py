@@ -22,7 +22,6 @@ class LimitExceeded(TundraError):
     http_status: ClassVar[int] = 429
     retryable: ClassVar[bool] = True
     fails_over: ClassVar[bool] = True
-    guide: ClassVar[str] = "limits"
 
     @property
     def message(self) -> str:
@@ -52,7 +51,6 @@ class BreakerOpen(TundraError):
     http_status: ClassVar[int] = 503
     retryable: ClassVar[bool] = True
     fails_over: ClassVar[bool] = True
-    guide: ClassVar[str] = "breakers"
 
     @property
     def message(self) -> str:
@@ -74,7 +72,6 @@ class AllProvidersExhausted(TundraError):
     severity: ClassVar[Severity] = "high"
     http_status: ClassVar[int] = 503
     retryable: ClassVar[bool] = True
-    guide: ClassVar[str] = "providers"
 
     @property
     def message(self) -> str:
@@ -95,7 +92,6 @@ class Cancelled(TundraError):
     """The caller went away, or pressed stop."""
 
     code: ClassVar[str] = "Cancelled"
-    guide: ClassVar[str] = "providers"
     severity: ClassVar[Severity] = "info"
     http_status: ClassVar[int] = 499
 

@@ -18,7 +18,6 @@ class StoreError(TundraError):
     code: ClassVar[str] = "StoreError"
     severity: ClassVar[Severity] = "high"
     http_status: ClassVar[int] = 503
-    guide: ClassVar[str] = "store"
 
     @property
     def message(self) -> str:
@@ -66,7 +65,6 @@ class QueryRefused(TundraError):
     code: ClassVar[str] = "QueryRefused"
     severity: ClassVar[Severity] = "low"
     http_status: ClassVar[int] = 400
-    guide: ClassVar[str] = "store"
 
     @property
     def message(self) -> str:
@@ -86,7 +84,6 @@ class RefNotFound(TundraError):
     code: ClassVar[str] = "RefNotFound"
     severity: ClassVar[Severity] = "low"
     http_status: ClassVar[int] = 404
-    guide: ClassVar[str] = "store"
 
     @property
     def message(self) -> str:

@@ -14,7 +14,6 @@ class ProviderError(TundraError):
 
     profile: str
     fails_over: ClassVar[bool] = True
-    guide: ClassVar[str] = "providers"
 
 
 @dataclasses.dataclass(eq=False, kw_only=True)

@@ -12,8 +12,6 @@ from .base import Severity, TundraError
 class PtyError(TundraError):
     """Base of terminal errors."""
 
-    guide: ClassVar[str] = "ptys"
-
 
 @dataclasses.dataclass(eq=False, kw_only=True)
 class AtCapacity(PtyError):

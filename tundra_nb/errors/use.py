@@ -19,7 +19,6 @@ class UsageError(TundraError):
     code: ClassVar[str] = "UsageError"
     severity: ClassVar[Severity] = "low"
     http_status: ClassVar[int] = 400
-    guide: ClassVar[str] = "usage"
 
     @property
     def message(self) -> str:
@@ -39,7 +38,6 @@ class TransportError(TundraError):
     code: ClassVar[str] = "TransportError"
     http_status: ClassVar[int] = 502
     retryable: ClassVar[bool] = True
-    guide: ClassVar[str] = "daemon"
 
     @property
     def message(self) -> str:
@@ -63,7 +61,6 @@ class IpcError(TundraError):
     severity: ClassVar[Severity] = "high"
     http_status: ClassVar[int] = 503
     retryable: ClassVar[bool] = True
-    guide: ClassVar[str] = "daemon"
 
     @property
     def message(self) -> str:
@@ -88,7 +85,6 @@ class ConfigError(TundraError):
     code: ClassVar[str] = "ConfigError"
     severity: ClassVar[Severity] = "critical"
     http_status: ClassVar[int] = 500
-    guide: ClassVar[str] = "settings"
 
     @property
     def message(self) -> str:
@@ -109,7 +105,6 @@ class KeyMissing(ConfigError):
     severity: ClassVar[Severity] = "high"
     fails_over: ClassVar[bool] = True
     parks: ClassVar[bool] = True
-    guide: ClassVar[str] = "settings"
 
     @property
     def message(self) -> str:
@@ -132,7 +127,6 @@ class InternalError(TundraError):
 
     problem: str = "unexpected failure"
     code: ClassVar[str] = "InternalError"
-    guide: ClassVar[str] = "daemon"
     severity: ClassVar[Severity] = "high"
     http_status: ClassVar[int] = 500
 

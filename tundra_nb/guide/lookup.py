@@ -99,8 +99,9 @@ def _in_line(line: str) -> Topic | None:
         lowered = " ".join(line.lower().split())
         scored = [(len(phrase), page) for phrase, page in _phrases() if phrase in lowered]
         best = max((score for score, _ in scored), default=0)
-        found = list(dict.fromkeys(page.name for score, page in scored if score == best and best))  # type: ignore[arg-type]
-        found = [pages.every_page()[name] for name in found]  # type: ignore[index]
+        for score, page in scored:
+            if score == best and page not in found:
+                found.append(page)
     return Topic(asked=line, pages=tuple(found), originals=tuple(rows), is_guess=True) if found or rows else None
 
 

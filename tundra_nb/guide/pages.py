@@ -69,7 +69,7 @@ class Page(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def severity(self) -> str:
-        found = re.search(r"^\| severity \| (\w+)", self.sections.get("Handling", ""), re.MULTILINE)
+        found = re.search(r"[Ss]everity (?:\| )?(\w+)", self.sections.get("Handling", ""))
         return found.group(1) if found else ""
 
     @property
@@ -146,6 +146,7 @@ def _inherited(cls: type[TundraError]) -> set[str]:
 
 def handling(cls: type[TundraError]) -> str:
     """The section `Handling`, from the class."""
+
     def yes(flag: bool) -> str:
         return "yes" if flag else "no"
 

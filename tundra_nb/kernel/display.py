@@ -32,6 +32,8 @@ _VIEWED = (
     ("tundra_nb.client.results", "Document"),
     ("tundra_nb.client.versions", "Merged"),
     ("tundra_nb.client.explain", "Explanation"),
+    ("tundra_nb.client.explain", "Contents"),
+    ("tundra_nb.guide.pages", "Page"),
     ("tundra_nb.client.pty_calls", "Matched"),
     ("tundra_nb.terminal.screen", "Screen"),
     ("tundra_nb.views", "Message"),

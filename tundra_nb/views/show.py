@@ -6,11 +6,12 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from tundra_nb.client.explain import Explanation
+from tundra_nb.client.explain import Contents, Explanation
 from tundra_nb.client.live import Run
 from tundra_nb.client.pty_calls import Matched
 from tundra_nb.client.results import DaemonStatus, Document, Last, Status, Why
 from tundra_nb.client.versions import Merged
+from tundra_nb.guide.pages import Page
 from tundra_nb.terminal.screen import Screen
 from tundra_nb.types import Reply
 
@@ -27,6 +28,8 @@ VIEWS: dict[type[Any], Callable[[Any], Sequence[Block]]] = {
     Matched: terminal.matched_blocks,
     Screen: terminal.screen_blocks,
     Explanation: explanation.blocks,
+    Contents: explanation.contents,
+    Page: explanation.page,
     Document: lambda found: [
         Facts([(name, _value(value)) for name, value in found.items() if value not in (None, "")])
     ],
