@@ -15,6 +15,7 @@ from collections.abc import AsyncGenerator, Callable
 import httpx
 import msgspec
 
+from tundra_nb import sse
 from tundra_nb.errors import (
     KeyMissing,
     KeyRejected,
@@ -26,7 +27,7 @@ from tundra_nb.settings import VENDORS, DeadlineSettings, ProfileSettings
 from tundra_nb.types import Ask
 from tundra_nb.types.pieces import Piece, Reasoning, Text, ToolCallPiece
 
-from . import classify, events, models, prices, sse
+from . import classify, events, models, prices
 from .anthropic import AnthropicFormat
 from .check import Size, check_ask
 from .contract import Answer, ModelInfo, Seen, Target, WireFormat
