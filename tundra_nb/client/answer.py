@@ -51,7 +51,7 @@ class AnswerReader:
                 try:
                     return _PIECES[event.name](event.data)
                 except msgspec.DecodeError as exc:
-                    raise self._malformed(exc) from exc
+                    raise malformed(exc) from exc
             case "notice":
                 self.notices.append(self._json(event))
             case "reply":

@@ -152,7 +152,10 @@ class Group(click.Group):
 
 
 class LazyGroup(Group):
-    """A group whose commands are imported when they are used. `table`: name → module, relative to this package."""
+    """A group whose commands are imported when they are used.
+
+    `table`: name → module of this package, or the whole name of a module of a room above.
+    """
 
     def __init__(self, *args: Any, table: dict[str, str], **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -164,7 +167,8 @@ class LazyGroup(Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in self.table:
             return None
-        module = importlib.import_module(f".{self.table[cmd_name]}", __package__)
+        name = self.table[cmd_name]
+        module = importlib.import_module(name if "." in name else f".{name}", __package__)
         found: click.Command = module.command
         return found
 

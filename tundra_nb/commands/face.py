@@ -19,7 +19,7 @@ class Face(abc.ABC):
     `body` is the cell below a cell magic, or standard input of the command line; None when there is none.
     """
 
-    name: Literal["cli", "kernel"]
+    name: Literal["cli", "kernel", "agent"]
     prefix: str
     """Put before a command to give it: `tundra ` or `%tundra `."""
 
