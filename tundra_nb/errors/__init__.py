@@ -11,6 +11,7 @@
     │   └── ApiError             any other error status
     │       ├── RequestRejected    400, 409, 413, 422: the request is wrong
     │       ├── KeyRejected        401, 403
+    │       ├── Forbidden          403 whatever the key: country, network, firewall, policy
     │       ├── QuotaSpent         402, insufficient_quota, spend limit
     │       ├── Redirected         3xx: the address has moved; never followed
     │       └── Moderated          content policy
@@ -47,6 +48,7 @@ from .calls import AllProvidersExhausted, BreakerOpen, Cancelled, LimitExceeded
 from .history import QueryRefused, RefNotFound, StoreBusy, StoreDamaged, StoreError, StoreUnavailable
 from .providers import (
     ApiError,
+    Forbidden,
     HttpError,
     KeyRejected,
     Moderated,
@@ -71,6 +73,7 @@ __all__ = [
     "BreakerOpen",
     "Cancelled",
     "ConfigError",
+    "Forbidden",
     "HandleNotFound",
     "HttpError",
     "InternalError",

@@ -6,6 +6,7 @@ import dataclasses
 from typing import Any, ClassVar
 
 from .base import Severity, TundraError
+from .spans import span
 
 
 @dataclasses.dataclass(eq=False, kw_only=True)
@@ -29,7 +30,7 @@ class LimitExceeded(TundraError):
         if self.retry_after is None:
             asked = f"{self.requested:g} {self.resource} at once"
             return f"{asked} is more than the {whose} limit ever admits ({self.limit:g})"
-        return f"the {whose} limit of {self.resource} is reached, again in {self.retry_after:.3g} s"
+        return f"the {whose} limit of {self.resource} is reached, again in {span(self.retry_after)}"
 
     @property
     def hint(self) -> str:
@@ -54,7 +55,7 @@ class BreakerOpen(TundraError):
 
     @property
     def message(self) -> str:
-        wait = f", next probe in {self.retry_after:.3g} s" if self.retry_after else ""
+        wait = f", next probe in {span(self.retry_after)}" if self.retry_after else ""
         return f"{self.profile}: breaker open{wait}" + (f" (after {self.cause})" if self.cause else "")
 
     @property

@@ -14,13 +14,14 @@ from contextlib import aclosing, contextmanager
 import msgspec
 
 from tundra_nb import errors
+from tundra_nb.errors.spans import span
 from tundra_nb.runtime import lines
 from tundra_nb.runtime.profiles import Profiles, ProfileSlot
 from tundra_nb.runtime.providers.check import Size, check_ask
 from tundra_nb.runtime.providers.contract import Answer
 from tundra_nb.runtime.providers.provider import Provider
 from tundra_nb.runtime.reserve import estimate_tokens, used_tokens
-from tundra_nb.runtime.resilience.router import FailOver, Retry, exhausted, remaining
+from tundra_nb.runtime.resilience.router import FailOver, Retry, Stop, exhausted, remaining
 from tundra_nb.runtime.rows import CallRows, Entry, acting
 from tundra_nb.settings import ProfileSettings
 from tundra_nb.types import Ask, Outcome, Reply
@@ -168,8 +169,12 @@ class _Run:
             raise next(iter(self._failures.values()))
         raise exhausted(self._failures.values())
 
+    @property
+    def _time_left(self) -> float:
+        return self.rows.began + self._router.deadline_seconds - self._clock.monotonic()
+
     def _may_wait(self, seconds: float | None) -> bool:
-        return seconds is not None and seconds <= self._router.max_wait_seconds
+        return seconds is not None and seconds <= self._router.max_wait_seconds and seconds < self._time_left
 
     async def _try(self, slot: ProfileSlot, pause: float) -> Entry | FailOver:
         """Attempts at one profile: the one that was answered, or that the next candidate is to be asked.
@@ -193,14 +198,22 @@ class _Run:
             try:
                 await self._attempt(slot, entry)
             except errors.TundraError as error:
+                if isinstance(error, errors.BreakerOpen) and retries:
+                    # opened by this very call, or meanwhile: what the provider said is what matters
+                    met = self._failures[name]
+                    if self._ask.failover:
+                        return FailOver()
+                    raise met from error
                 self._failures[name] = error
                 decision = self._p.router.decide(
                     error,
                     retries,
                     should_retry=entry.seen.should_retry,
                     delivered=self._delivered,
-                    time_left=self.rows.began + self._router.deadline_seconds - self._clock.monotonic(),
+                    time_left=self._time_left,
                 )
+                if isinstance(decision, Retry) and slot.breaker.state == "open":  # a retry would only be refused
+                    decision = FailOver() if error.fails_over else Stop()
                 if isinstance(decision, FailOver) and self._ask.failover:
                     return decision
                 if not isinstance(decision, Retry):
@@ -333,7 +346,7 @@ class _Run:
 
     async def _pause(self, seconds: float, kind: str, profile: str, why: errors.TundraError) -> None:
         self.rows.begin()
-        await self._notify(kind, profile, f"{why}; again in {seconds:.2g} s", seconds)
+        await self._notify(kind, profile, f"{why}; again in {span(seconds)}", seconds)
         began = self._clock.monotonic()
         try:
             await self._clock.sleep(seconds)
