@@ -18,6 +18,8 @@
     ├── LimitExceeded          our own limiter refused
     ├── BreakerOpen            our own breaker refused
     ├── AllProvidersExhausted  no candidate profile answered
+    ├── TokenRefused           the gateway does not know who asks
+    ├── BudgetSpent            the budget of a gateway token does not cover the call
     ├── Cancelled              the caller went away
     ├── PtyError
     │   ├── AtCapacity
@@ -44,7 +46,7 @@ differ in how the router treats them.
 from __future__ import annotations
 
 from .base import Severity, TundraError
-from .calls import AllProvidersExhausted, BreakerOpen, Cancelled, LimitExceeded
+from .calls import AllProvidersExhausted, BreakerOpen, BudgetSpent, Cancelled, LimitExceeded, TokenRefused
 from .history import QueryRefused, RefNotFound, StoreBusy, StoreDamaged, StoreError, StoreUnavailable
 from .providers import (
     ApiError,
@@ -71,6 +73,7 @@ __all__ = [
     "ApiError",
     "AtCapacity",
     "BreakerOpen",
+    "BudgetSpent",
     "Cancelled",
     "ConfigError",
     "Forbidden",
@@ -99,6 +102,7 @@ __all__ = [
     "StoreError",
     "StoreUnavailable",
     "Timeout",
+    "TokenRefused",
     "TransportError",
     "TundraError",
     "Unsupported",
