@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from tundra_nb.terminal.asciicast import asciicast
 
 from . import pty_calls as calls
-from .answer import Event
 from .call import Call, Step
 from .endpoints import Awaiting, awaited
 from .link import Link
@@ -20,6 +19,7 @@ from .owner import owner_name
 from .pty_calls import Command, Matched, Pattern, Program
 from .ptys import Cwd, folder, shown
 from .results import Document
+from .sse import Event
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -67,6 +67,7 @@ class AsyncPtys:
         rows: int | None = None,
         columns: int | None = None,
         with_keys: Collection[str] = (),
+        persistent: bool = False,
     ) -> AsyncPty:
         """Start a command in a PTY that lives on; see `Ptys.open`."""
         call = calls.spawn(
@@ -77,6 +78,7 @@ class AsyncPtys:
             columns=columns,
             with_keys=with_keys,
             kind="terminal",
+            persistent=persistent,
         )
         return AsyncPty(self, str((await self._do(call))["pty_id"]))
 
@@ -88,12 +90,23 @@ class AsyncPtys:
         cwd: Cwd = None,
         env: Mapping[str, str] | None = None,
         with_keys: Collection[str] = (),
+        persistent: bool = False,
         on_output: OnOutput | None = None,
     ) -> Run:
         """Run a command to its end; see `Client.run`. Cancelling it ends the command."""
-        call = calls.spawn(command, cwd=folder(self._client.link, cwd), env=env, timeout=timeout, with_keys=with_keys)
+        owner = owner_name(self._client.caller)
+        call = calls.spawn(
+            command,
+            cwd=folder(self._client.link, cwd),
+            env=env,
+            timeout=timeout,
+            with_keys=with_keys,
+            owner=owner,
+            persistent=persistent,
+            wait=calls.QUEUE_TIMEOUT,
+        )
         pty_id = str((await self._do(call))["pty_id"])
-        return await self._drain(calls.follow(pty_id), CommandReader(pty_id, timeout), on_output)
+        return await self._drain(calls.follow(pty_id, owner=owner), CommandReader(pty_id, timeout), on_output)
 
     async def sh(
         self,

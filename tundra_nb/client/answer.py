@@ -3,23 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NoReturn
 
 import msgspec
 
-from tundra_nb.errors import IpcError, from_wire
+from tundra_nb.errors import IpcError, TundraError, from_wire
 from tundra_nb.types import Reply
 from tundra_nb.types.pieces import Piece, Reasoning, Text, ToolCallPiece
 
+from .sse import Event
 
-class Event(NamedTuple):
-    """One event of a stream of the daemon; `data` is JSON."""
-
-    name: str
-    data: bytes
-
-
-_PIECES: dict[str, Callable[[bytes], Piece]] = {
+_PIECES: dict[str, Callable[[str], Piece]] = {
     "text": msgspec.json.Decoder(Text).decode,
     "reasoning": msgspec.json.Decoder(Reasoning).decode,
     "tool_call": msgspec.json.Decoder(ToolCallPiece).decode,
@@ -51,14 +45,14 @@ class AnswerReader:
                 try:
                     return _PIECES[event.name](event.data)
                 except msgspec.DecodeError as exc:
-                    raise malformed(exc) from exc
+                    raise self._malformed(exc) from exc
             case "notice":
                 self.notices.append(self._json(event))
             case "reply":
                 try:
                     self.reply = msgspec.json.decode(event.data, type=Reply)
                 except msgspec.DecodeError as exc:
-                    raise malformed(exc) from exc
+                    raise self._malformed(exc) from exc
             case "error":
                 raise from_wire(self._json(event))
         return None  # other events are of a newer daemon
@@ -76,13 +70,12 @@ class AnswerReader:
         try:
             found = msgspec.json.decode(event.data, type=dict[str, Any])
         except msgspec.DecodeError as exc:
-            raise malformed(exc) from exc
+            raise self._malformed(exc) from exc
         return found
 
-
-def malformed(exc: Exception) -> IpcError:
-    """What came is no stream of events that we know."""
-    return IpcError(kind="malformed", problem=f"the daemon's event stream cannot be read: {exc}")
+    @staticmethod
+    def _malformed(exc: Exception) -> TundraError:
+        return IpcError(kind="malformed", problem=f"the daemon's event stream cannot be read: {exc}")
 
 
 def died() -> IpcError:

@@ -15,7 +15,8 @@ import msgspec
 
 from tundra_nb.errors import Timeout, TundraError, from_wire
 
-from .answer import Event, died
+from .answer import died
+from .sse import Event
 
 
 class Run(msgspec.Struct, frozen=True, kw_only=True):

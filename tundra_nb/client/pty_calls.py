@@ -31,6 +31,8 @@ Program = Literal["bash", "zsh"]
 Pattern = str | re.Pattern[str] | type
 """A regular expression, or pexpect's `EOF` or `TIMEOUT`, also as the words."""
 
+QUEUE_TIMEOUT = 3600.0
+"""Longest wait for a free PTY: the setting `pty.queue_seconds` ends it before."""
 INPUT_TIMEOUT = 600.0
 """Seconds of silence while a program is slow to read what is typed."""
 _FLAGS = {re.IGNORECASE: "i", re.MULTILINE: "m", re.DOTALL: "s", re.VERBOSE: "x", re.ASCII: "a"}
@@ -93,14 +95,23 @@ def spawn(
     timeout: float | None = None,
     with_keys: Collection[str] = (),
     kind: Literal["command", "terminal"] = "command",
+    owner: str = "",
+    persistent: bool = False,
+    wait: float = 0.0,
 ) -> Call[Document]:
-    """Start a command in a PTY: text runs by the shell, a list as it is."""
+    """Start a command in a PTY: text runs by the shell, a list as it is.
+
+    With an `owner` it ends when that no longer follows it, unless it is `persistent`. `wait`: seconds to wait for a
+    free one.
+    """
     body = {
         "command": command if isinstance(command, str) else list(command),
         "kind": kind,
         **_given(cwd=cwd, env=env, rows=rows, columns=columns, timeout=timeout, with_keys=with_keys),
+        **({"persistent": True} if persistent else {"owner": owner} if owner else {}),
+        **({"wait": wait} if wait else {}),
     }
-    return Call(method="POST", path="/api/ptys", body=body, decode=api.document)
+    return Call(method="POST", path="/api/ptys", body=body, decode=api.document, timeout=wait + CALL_TIMEOUT)
 
 
 def cell(
@@ -157,12 +168,12 @@ def text(pty_id: str, since: int = 0) -> Call[str]:
     return Call(method="GET", path=_path(pty_id, "transcript"), query=query(since=since), decode=_decoded, accept="*/*")
 
 
-def follow(pty_id: str, since: int = 0) -> Call[None]:
-    """The output as events, until the PTY ends."""
+def follow(pty_id: str, since: int = 0, owner: str = "") -> Call[None]:
+    """The output as events, until the PTY ends. A PTY that has an `owner` ends when that no longer follows it."""
     return Call(
         method="GET",
         path=_path(pty_id, "transcript"),
-        query=query(since=since),
+        query=query(since=since, owner=owner or None),
         decode=lambda _: None,
         accept=EVENTS,
         timeout=STREAM_TIMEOUT,

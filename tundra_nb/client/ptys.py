@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
-from collections.abc import Collection, Generator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+from tundra_nb.errors import AtCapacity
 from tundra_nb.terminal.asciicast import asciicast
 
 from . import pty_calls as calls
-from .answer import Event
 from .call import Call, Step
 from .endpoints import Blocking, blocking
 from .link import Link
@@ -19,6 +20,7 @@ from .live import CellReader, CommandReader, Live, OnOutput, Run, ShellRun
 from .owner import owner_name
 from .pty_calls import Command, Matched, Pattern, Program
 from .results import Document
+from .sse import Event
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -69,8 +71,12 @@ class Ptys:
         rows: int | None = None,
         columns: int | None = None,
         with_keys: Collection[str] = (),
+        persistent: bool = False,
     ) -> Pty:
-        """Start a command in a PTY that lives on; close it. One that is idle for `pty.idle_seconds` is ended.
+        """Start a command in a PTY that lives on; close it.
+
+        It is ended `pty.grace_seconds` after its last viewer has gone (a terminal tab, not this process), and when it
+        has been idle for `pty.idle_seconds`; a `persistent` one is not.
 
         Raises:
             SpawnFailed, AtCapacity: it could not be started.
@@ -83,6 +89,7 @@ class Ptys:
             columns=columns,
             with_keys=with_keys,
             kind="terminal",
+            persistent=persistent,
         )
         return Pty(self, str(self._do(call)["pty_id"]))
 
@@ -94,10 +101,11 @@ class Ptys:
         cwd: Cwd = None,
         env: Mapping[str, str] | None = None,
         with_keys: Collection[str] = (),
+        persistent: bool = False,
         on_output: OnOutput | None = None,
     ) -> Run:
         """Run a command to its end; see `Client.run`."""
-        live = self.start(command, timeout=timeout, cwd=cwd, env=env, with_keys=with_keys)
+        live = self.start(command, timeout=timeout, cwd=cwd, env=env, with_keys=with_keys, persistent=persistent)
         return live.drain(shown(on_output))
 
     def sh(
@@ -126,14 +134,34 @@ class Ptys:
         cwd: Cwd = None,
         env: Mapping[str, str] | None = None,
         with_keys: Collection[str] = (),
+        persistent: bool = False,
+        on_queue: Callable[[AtCapacity], object] = lambda _: None,
     ) -> Live[Run]:
-        """Start a command; `drain` what this returns."""
-        call = calls.spawn(command, cwd=folder(self._client.link, cwd), env=env, timeout=timeout, with_keys=with_keys)
-        pty_id = str(self._do(call)["pty_id"])
+        """Start a command; `drain` what this returns, at once: it ends when nobody follows it, unless `persistent`.
+
+        Where every PTY is in use it waits for one in turn, at most `pty.queue_seconds`, and tells `on_queue` so.
+        """
+        owner = owner_name(self._client.caller)
+        make = functools.partial(
+            calls.spawn,
+            command,
+            cwd=folder(self._client.link, cwd),
+            env=env,
+            timeout=timeout,
+            with_keys=with_keys,
+            owner=owner,
+            persistent=persistent,
+        )
+        try:
+            opened = self._do(make())
+        except AtCapacity as error:
+            on_queue(error)
+            opened = self._do(make(wait=calls.QUEUE_TIMEOUT))
+        pty_id = str(opened["pty_id"])
         return Live(
             shortened(command),
             CommandReader(pty_id, timeout),
-            lambda: self._client._events(calls.follow(pty_id)),  # noqa: SLF001 - a namespace of the client
+            lambda: self._client._events(calls.follow(pty_id, owner=owner)),  # noqa: SLF001 - a namespace of the client
             self._interrupt,
             self._end,
         )

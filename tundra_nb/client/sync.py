@@ -8,13 +8,11 @@ from collections.abc import Callable, Collection, Generator, Iterator, Mapping, 
 from typing import Any, Literal, Self, TypeVar, Unpack, overload
 
 from tundra_nb.errors import IpcError, TundraError
-from tundra_nb.local.wire import GONE, Pool, Response, Wire
-from tundra_nb.sse import EventTooLongError, Parser
 from tundra_nb.types import Ask, Reply
 from tundra_nb.types.pieces import Piece, Text
 
 from . import api, explain
-from .answer import AnswerReader, Event, died, malformed, not_yet
+from .answer import AnswerReader, died, not_yet
 from .attach import Attachment
 from .call import ATTEMPT_PAUSES, Answer, Call, Step, read, refusal, seen_from
 from .endpoints import blocking
@@ -24,7 +22,9 @@ from .live import OnOutput, Run, ShellRun
 from .owner import owner_name
 from .pty_calls import Command, Program
 from .ptys import Cwd, Ptys
+from .sse import Event, Parser
 from .versions import Versions
+from .wire import GONE, Pool, Response, Wire
 
 T = TypeVar("T")
 OnNotice = Callable[[Mapping[str, Any]], None]
@@ -209,6 +209,7 @@ class Client:
         cwd: Cwd = None,
         env: Mapping[str, str] | None = None,
         with_keys: Collection[str] = (),
+        persistent: bool = False,
         on_output: OnOutput | None = None,
     ) -> Run:
         """Run a shell command line in a PTY and wait for its end.
@@ -219,6 +220,7 @@ class Client:
             cwd: working directory; this process's by default.
             env: variables set beside the daemon's.
             with_keys: names of variables that the command gets although they hold keys.
+            persistent: it goes on when this process ends; otherwise it ends with it.
             on_output: called with each piece of output as it comes.
 
         Raises:
@@ -226,7 +228,15 @@ class Client:
             SpawnFailed, AtCapacity: it could not be started.
             KeyboardInterrupt: an interrupt was passed on to it (INT, then harder); says how it ended.
         """
-        return self.ptys.run(command, timeout=timeout, cwd=cwd, env=env, with_keys=with_keys, on_output=on_output)
+        return self.ptys.run(
+            command,
+            timeout=timeout,
+            cwd=cwd,
+            env=env,
+            with_keys=with_keys,
+            persistent=persistent,
+            on_output=on_output,
+        )
 
     def sh(
         self,
@@ -312,10 +322,7 @@ class Client:
                 raise refusal(answer, bridged=wire.place.is_bridged)
             parser = Parser()
             for chunk in response.pieces():
-                for name, data in parser.feed(chunk):
-                    yield Event(name, data)
-        except EventTooLongError as exc:
-            raise malformed(exc) from exc
+                yield from parser.feed(chunk)
         except GONE as exc:
             raise self._broken(exc) from exc
         finally:

@@ -11,9 +11,8 @@ from click.shell_completion import CompletionItem
 
 from tundra_nb.client import explain, times
 from tundra_nb.client.live import Live, R
-from tundra_nb.errors import TundraError, UsageError
+from tundra_nb.errors import CommandFailed, TundraError, UsageError
 from tundra_nb.frames import summary
-from tundra_nb.settings import variables as variables_
 from tundra_nb.types import VERSIONED_TABLES
 
 from .command import Result
@@ -126,24 +125,10 @@ class PtyId(_Words):
             return ()
 
 
-class Variable(click.ParamType[str]):
-    """The name of a variable; a key that was pasted there is refused, and not repeated."""
-
-    name = "variable"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        del ctx
-        field = param.opts[-1] if isinstance(param, click.Option) else "NAMES"
-        variables_.check(str(value), field)
-        return str(value)
-
-
 def child(function: F) -> F:
     """`--cwd`, `--env` and `--with-keys`: what a child process starts with."""
     for option in (
-        click.option(
-            "--with-keys", multiple=True, type=Variable(), metavar="NAME", help="Let this key variable through."
-        ),
+        click.option("--with-keys", multiple=True, metavar="NAME", help="Let this key variable through."),
         click.option("--env", multiple=True, metavar="NAME=VALUE", help="Set a variable."),
         click.option("--cwd", metavar="FOLDER", help="Where to start.  [default: here]"),
     ):
@@ -159,17 +144,38 @@ def variables(given: Sequence[str]) -> dict[str, str]:
     """
     for word in given:
         if not word.partition("=")[1] or word.startswith("="):
-            raise UsageError(  # not repeated: it may be a key
-                problem="--env is not of the form NAME=VALUE", field="--env", remedy="For example `--env DEBUG=1`."
-            )
-        variables_.check(word.partition("=")[0], "--env")
+            raise UsageError(problem=f"{word!r} is not of the form NAME=VALUE", field="--env")
     return {name: value for name, _, value in (word.partition("=") for word in given)}
 
 
-def ended(face: Face, live: Live[R]) -> Result:
-    """Show the output of a command to its end, unless JSON was asked for; a failing one is exit code 1."""
+def check(function: F) -> F:
+    """`--check` and `--no-check`: whether a failing command is an error of its cell."""
+    return click.option(
+        "--check/--no-check",
+        "is_checked",
+        default=None,
+        help="A failing command is an error, and ends a notebook that runs as a whole.  [default: `pty.check`]",
+    )(function)
+
+
+def ended(face: Face, live: Live[R], is_checked: bool | None) -> Result:
+    """Show the output of a command to its end, unless JSON was asked for; a failing one is exit code 1.
+
+    Raises:
+        CommandFailed: it failed, and that is to be an error.
+    """
     run = live.drain(lambda _: None) if face.wants_json else face.show_output(live)
+    if not run.is_ok and (_is_checked(face) if is_checked is None else is_checked):
+        raise CommandFailed(command=live.what, ending=run.ending, pty_id=run.pty_id)
     return Result(run, exit_code=0 if run.is_ok else 1)
+
+
+def _is_checked(face: Face) -> bool:
+    """The setting; asked only once something has failed."""
+    if face.name == "cli":
+        return False  # its exit code says it
+    found = face.client.settings()
+    return bool((found.loc[found["path"] == "pty.check", "value"] == "true").any())
 
 
 class Window(TypedDict):

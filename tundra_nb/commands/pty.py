@@ -13,7 +13,7 @@ from tundra_nb.errors import UsageError
 from tundra_nb.views import Message, Transcript
 
 from . import options
-from .command import CodeCommand, Command, Group, ShellCommand
+from .command import Command, Group, TextCommand
 from .face import Face, pass_face
 
 if TYPE_CHECKING:
@@ -27,20 +27,32 @@ pty_id = click.argument("pty_id", metavar="ID", type=options.PtyId())
 @pass_face
 def command(face: Face, ctx: click.Context) -> pd.DataFrame | None:
     """The pseudo-terminals that are open."""
-    return face.client.ptys() if ctx.invoked_subcommand is None else None
+    return _listed(face) if ctx.invoked_subcommand is None else None
 
 
 @command.command("list", cls=Command)
 @pass_face
 def list_(face: Face) -> pd.DataFrame:
-    """The pseudo-terminals that are open."""
-    return face.client.ptys()
+    """The pseudo-terminals that are open, and on the last line what their transcripts take of the disk."""
+    return _listed(face)
 
 
-@command.command("open", cls=ShellCommand)
+def _listed(face: Face) -> pd.DataFrame:
+    found = face.client.ptys()
+    used = found.attrs.get("transcripts")
+    if used and not face.wants_json:
+        share = f"{used['used_bytes'] / 1e6:,.1f} of {used['limit_bytes'] / 1e6:,.0f} MB"
+        face.write(f"Transcripts: {share} (`pty.transcripts_mb`); those of ended terminals go first.\n")
+        stopped = [f"{row.pty_id}: {row.warning}" for row in found.itertuples() if isinstance(row.warning, str)]
+        face.write("".join(f"{line}\n" for line in stopped))
+    return found
+
+
+@command.command("open", cls=TextCommand)
 @click.argument("text", nargs=-1)
 @click.option("--rows", type=int, help="Of the screen.  [default: 24]")
 @click.option("--columns", type=int, help="Of the screen.  [default: 80]")
+@click.option("--persistent", is_flag=True, help="Do not end it when nobody looks at it, or nothing happens.")
 @click.option("--widget", is_flag=True, help="Notebook: a live screen to type into.")
 @options.child
 @pass_face
@@ -49,6 +61,7 @@ def open_(
     text: tuple[str, ...],
     rows: int | None,
     columns: int | None,
+    persistent: bool,
     widget: bool,
     cwd: str | None,
     env: tuple[str, ...],
@@ -56,7 +69,8 @@ def open_(
 ) -> Any:
     """Start a command that lives on, to talk to; TEXT is its command line, a bash by default.
 
-    It is ended when it has been idle (no output, input, or CPU time) for `pty.idle_seconds`.
+    It is ended `pty.grace_seconds` after its last viewer (a terminal tab) has gone, and when it has been idle (no
+    output, input, or CPU time) for `pty.idle_seconds`.
     """
     opened = face.client.ptys.open(
         " ".join(text) or "bash",
@@ -65,6 +79,7 @@ def open_(
         cwd=cwd,
         env=options.variables(env),
         with_keys=with_keys,
+        persistent=persistent,
     )
     return face.terminal_widget(opened.id) if widget else opened.info
 
@@ -97,12 +112,7 @@ def send(face: Face, pty_id: str, words: tuple[str, ...], no_enter: bool) -> Mes
 @pty_id
 @click.argument("pattern")
 @click.option("--send", "typed", metavar="TEXT", help="Then type this and Enter.")
-@click.option(
-    "--send-env",
-    type=options.Variable(),
-    metavar="NAME",
-    help="Then type the value of this variable and Enter, once nothing echoes.",
-)
+@click.option("--send-env", metavar="NAME", help="Then type the value of this variable and Enter, once nothing echoes.")
 @click.option("--timeout", type=float, default=30.0, show_default=True, metavar="SECONDS", help="Wait so long.")
 @pass_face
 def expect(face: Face, pty_id: str, pattern: str, typed: str | None, send_env: str | None, timeout: float) -> Matched:
@@ -168,7 +178,7 @@ def export(face: Face, pty_id: str, file: str | None) -> Message:
     return Message(f"{path}: {made.count(chr(10)) - 1:,} events.")
 
 
-@command.command("search", cls=CodeCommand)
+@command.command("search", cls=TextCommand)
 @click.argument("pattern", nargs=-1)
 @click.option("--limit", type=click.IntRange(1, 1000), default=1000, help="At most so many lines.")
 @pass_face

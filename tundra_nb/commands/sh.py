@@ -9,16 +9,17 @@ import click
 from tundra_nb.errors import UsageError
 
 from . import options
-from .command import Result, ShellCommand
+from .command import Result, TextCommand
 from .command import command as _command
 from .face import Face, pass_face
 
 
-@_command("sh", cls=ShellCommand)
+@_command("sh", cls=TextCommand)
 @click.argument("text", nargs=-1)
 @click.option("--fresh", is_flag=True, help="End the shell of before, start a new one.")
 @click.option("--zsh", "program", flag_value="zsh", default=None, help="A zsh instead of a bash.")
 @click.option("--timeout", type=float, metavar="SECONDS", help="Interrupt the cell after so long.")
+@options.check
 @options.child
 @pass_face
 def command(
@@ -27,6 +28,7 @@ def command(
     fresh: bool,
     program: Literal["zsh"] | None,
     timeout: float | None,
+    is_checked: bool | None,
     cwd: str | None,
     env: tuple[str, ...],
     with_keys: tuple[str, ...],
@@ -50,4 +52,4 @@ def command(
         env=options.variables(env),
         with_keys=with_keys,
     )
-    return options.ended(face, live)
+    return options.ended(face, live, is_checked)

@@ -11,13 +11,23 @@ from urllib.parse import unquote
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
 
 from tundra_nb import errors
 from tundra_nb.daemon.answers import error_response
 from tundra_nb.daemon.routes import daemon as daemon_routes
-from tundra_nb.daemon.routes import events, faults, history, operations, profiles, ptys, status, versions
+from tundra_nb.daemon.routes import (
+    events,
+    faults,
+    history,
+    operations,
+    profiles,
+    ptys,
+    status,
+    terminal_ws,
+    versions,
+)
 
 if TYPE_CHECKING:
     from tundra_nb.daemon.life import Life
@@ -36,7 +46,7 @@ class Daemon:
     life: Life
     os_user: str
 
-    def user(self, request: Request) -> str:
+    def user(self, request: HTTPConnection) -> str:
         """Whose call it is: the bridge names the Jupyter user; who comes by the socket is the OS user."""
         return unquote(request.headers.get("x-tundra-user", "")) or self.os_user
 
@@ -58,7 +68,7 @@ class _Told:
             return
         self._last = (str(error), now)
         with contextlib.suppress(errors.StoreError):  # no room for it: the caller is told all the same
-            self._runtime.journal.error(_room(error), error, pty_id=getattr(error, "pty_id", None))
+            self._runtime.record_error(_room(error), error, pty_id=getattr(error, "pty_id", None))
 
 
 def _room(error: errors.TundraError) -> str:
@@ -99,6 +109,7 @@ def create_app(runtime: Runtime, life: Life) -> Starlette:
             *history.routes(daemon),
             *versions.routes(daemon),
             *events.routes(daemon),
+            *terminal_ws.routes(daemon),
             *ptys.routes(daemon),
             *daemon_routes.routes(daemon),
         ],

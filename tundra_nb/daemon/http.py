@@ -11,6 +11,7 @@ import uvicorn
 
 from tundra_nb.daemon.life import ASGIApp
 from tundra_nb.daemon.listen import PeerChecked
+from tundra_nb.daemon.sockets import MAX_MESSAGE_BYTES, socket_class
 from tundra_nb.settings import Settings
 
 
@@ -19,9 +20,8 @@ def configured(app: ASGIApp, settings: Settings, *, drain: int, keep_alive: int)
     return uvicorn.Config(
         app,
         http=PeerChecked,
-        ws="websockets-sansio",
-        ws_ping_interval=settings.pty.ping_seconds,
-        ws_ping_timeout=settings.pty.pong_seconds,
+        ws=socket_class(settings.pty.ping_seconds, settings.pty.pong_seconds),
+        ws_max_size=MAX_MESSAGE_BYTES,
         ws_per_message_deflate=False,
         lifespan="off",
         interface="asgi3",

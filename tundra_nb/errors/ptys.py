@@ -19,6 +19,8 @@ class AtCapacity(PtyError):
 
     capacity: int
     holders: list[str]
+    waiting: int = 0
+    """Callers that wait for a slot already."""
     code: ClassVar[str] = "AtCapacity"
     severity: ClassVar[Severity] = "high"
     http_status: ClassVar[int] = 503
@@ -26,7 +28,8 @@ class AtCapacity(PtyError):
 
     @property
     def message(self) -> str:
-        return f"all {self.capacity} PTYs are in use: " + "; ".join(self.holders)
+        queue = f" and {self.waiting} callers wait" if self.waiting else ""
+        return f"all {self.capacity} PTYs are in use{queue}: " + "; ".join(self.holders)
 
     @property
     def hint(self) -> str:
@@ -86,3 +89,24 @@ class SpawnFailed(PtyError):
     @property
     def reason(self) -> str:
         return f"spawn_{self.kind}"
+
+
+@dataclasses.dataclass(eq=False, kw_only=True)
+class CommandFailed(PtyError):
+    """A command or cell ended badly, and `--check` (or the setting `pty.check`) makes that an error."""
+
+    command: str
+    ending: str
+    """exit code 1, ended by SIGKILL."""
+    pty_id: str
+    code: ClassVar[str] = "CommandFailed"
+    severity: ClassVar[Severity] = "low"
+    http_status: ClassVar[int] = 422
+
+    @property
+    def message(self) -> str:
+        return f"{self.command!r}: {self.ending}"
+
+    @property
+    def hint(self) -> str:
+        return f"`%tundra pty show {self.pty_id} --text` shows its output; without `--check` it is no error."

@@ -113,6 +113,9 @@ LIVE: dict[str, tuple[Column, ...]] = {
         _open("exit_signal"),
         Column("bytes_out", "int", nullable=True),
         _float("seconds"),
+        _open("keep"),
+        Column("viewers", "int", nullable=True),
+        _text("warning"),
     ),
     "commits": (
         _text("commit", nullable=False),

@@ -11,17 +11,16 @@ from typing import Any
 
 from tundra_nb.client.live import Live, R, Run
 
-from .display import MIN_PAUSE_SECONDS, bundle, was_shown
-from .growing import Growing, can_update
+from .display import MIN_PAUSE_SECONDS, bundle, display_data, is_kernel, metadata_of, was_shown
 
 TAIL_CHARACTERS = 16_000
 
 
 def show_output(live: Live[R], shell: Any) -> R:
     """Show the output of a command while it comes; return how it ended."""
-    if not can_update(shell):
+    if not is_kernel(shell):
         return _print_output(live)
-    output = _Output(shell)
+    output = _Growing()
     try:
         run = live.drain(output.add, output.draw_rest)
     except BaseException as exc:
@@ -51,15 +50,15 @@ def _print_output(live: Live[R]) -> R:
     return run
 
 
-class _Output:
+class _Growing:
     """One output that is updated while the command runs."""
 
-    def __init__(self, shell: Any) -> None:
+    def __init__(self) -> None:
         self._tail = ""
         self._is_cut = False
         self._is_drawn = True
         self._due = 0.0
-        self._output = Growing(shell)
+        self._handle: Any = None
 
     def add(self, piece: str) -> None:
         text = self._tail + piece
@@ -76,23 +75,29 @@ class _Output:
         self._is_drawn = True
         began = time.monotonic()
         text = self._tail.partition("\n")[2] if self._is_cut else self._tail
-        self._output.draw(self._bundle(text, "running …"), {})
+        self._draw(text, "running …")
         now = time.monotonic()
         self._due = now + max(MIN_PAUSE_SECONDS, 4 * (now - began))
 
     def finish(self, run: Run) -> None:
-        self._output.finish(*bundle(run))
+        data, metadata = bundle(run)
+        self._show(data, metadata)
 
     def break_off(self, text: str, why: str) -> None:
         """It has no end of its own to show."""
-        self._output.finish(self._bundle(text, why), {})
+        self._draw(text, why)
 
-    @staticmethod
-    def _bundle(text: str, note: str) -> dict[str, Any]:
+    def _draw(self, text: str, note: str) -> None:
         from tundra_nb.views import html
         from tundra_nb.views import text as plain
         from tundra_nb.views.blocks import Block, Output, Para, Styled
         from tundra_nb.views.terminal import SHOWN_CHARACTERS
 
         blocks: list[Block] = [Output(text[-SHOWN_CHARACTERS:].replace("\r\n", "\n")), Para(Styled(note, "dim"))]
-        return {"text/plain": plain.plain(blocks), "text/html": html.render(blocks)}
+        self._show({"text/plain": plain.plain(blocks), "text/html": html.render(blocks)}, metadata_of(None))
+
+    def _show(self, data: dict[str, Any], metadata: dict[str, Any]) -> None:
+        if self._handle is None:
+            self._handle = display_data(data, raw=True, metadata=metadata, display_id=True)
+        else:
+            self._handle.update(data, raw=True, metadata=metadata)

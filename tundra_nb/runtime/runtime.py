@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Coroutine, Mapping
 from contextlib import AsyncExitStack
 from typing import Any, Self
 
 from tundra_nb.paths import Paths
-from tundra_nb.runtime.caller import Budgets, spent_in
 from tundra_nb.runtime.clock import Clock, Ids, SystemClock
 from tundra_nb.runtime.drills import Drills
 from tundra_nb.runtime.history.service import History
@@ -19,6 +19,7 @@ from tundra_nb.runtime.profiles import Profiles, ProfileSlot
 from tundra_nb.runtime.providers import prices
 from tundra_nb.runtime.providers.provider import Provider
 from tundra_nb.runtime.providers.transport import Transport
+from tundra_nb.runtime.ptys.life import Transition
 from tundra_nb.runtime.ptys.pool import PtyPool
 from tundra_nb.runtime.resilience.limiter import Limiter
 from tundra_nb.runtime.resilience.router import Router
@@ -86,8 +87,7 @@ class Runtime:
         self.profiles = Profiles(
             keys=self.keys, router=self.router, limiter=self.limiter, journal=self.journal, connect=self._connect
         )
-        self.budgets = Budgets(self.clock, lambda name, since_us: spent_in(self.history, name, since_us))
-        self.operations = Operations(self.profiles, self.budgets)
+        self.operations = Operations(self.profiles)
         pool = PtyPool(
             loaded.settings.pty,
             paths.ptys,
@@ -98,8 +98,9 @@ class Runtime:
             key_variables=self._key_variables,
             environ=environ,
             adopter=adopter,
+            reserve_mb=lambda: self.loaded.settings.store.reserve_mb,
         )
-        self.terminals = Terminals(pool)
+        self.terminals = Terminals(pool, record=self._on_connection)
         self.versioning = Versioning(self)
         self._exits = AsyncExitStack()
 
@@ -156,8 +157,12 @@ class Runtime:
         named = {slot.profile.api_key_env for slot in self.slots.values()}
         return frozenset(named | {self.loaded.settings.store.password_env}) - {""}
 
+    def _on_connection(self, pty_id: str, step: Transition) -> None:
+        """A viewer's connection has moved."""
+        logging.getLogger("tundra.ptys").info("PTY %s: %s is %s (%s)", pty_id, step.viewer, step.new, step.reason)
+
     def pty_counts(self) -> dict[str, int]:
-        return {"open": len(self.terminals.pool.list()), "capacity": self.loaded.settings.pty.capacity}
+        return {"open": len(self.terminals.pool.running), "capacity": self.loaded.settings.pty.capacity}
 
     def _configure_ptys(self, loaded: Loaded) -> None:
         self.terminals.pool.configure(loaded.settings.pty)

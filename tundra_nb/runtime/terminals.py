@@ -1,7 +1,8 @@
 """Terminals as the daemon offers them: the pool, deadlines of commands, and one persistent shell per notebook.
 
-command     ends by itself, by its deadline, or by an interrupt that grows harder
-terminal    ends when it has been idle: no output, no input, no CPU time for `pty.idle_seconds`
+command     ends by itself, by its deadline, or by an interrupt that grows harder; one that has an owner also ends
+            `pty.grace_seconds` after its owner has stopped following it, because nobody else waits for it
+terminal    ends after its last viewer, or when it has been idle (`ptys.life`)
 shell       belongs to an *owner* (a kernel) and ends when that has been gone for `OWNER_GONE_SECONDS`, so that a
             reconnecting kernel finds it again
 """
@@ -14,22 +15,25 @@ import logging
 import os
 import re
 import signal
-from collections.abc import AsyncGenerator, Collection, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from tundra_nb.errors import HandleNotFound, TundraError, UsageError
 from tundra_nb.runtime.ptys import leftovers, search, transcript
 from tundra_nb.runtime.ptys.expect import Dialogue
+from tundra_nb.runtime.ptys.life import Transition
+from tundra_nb.runtime.ptys.matchers import Matchers
 from tundra_nb.runtime.ptys.pool import PtyPool
 from tundra_nb.runtime.ptys.pty import Pty
 from tundra_nb.runtime.ptys.shell import CellEnd, Program, Shell
 from tundra_nb.runtime.ptys.spawn import Size
+from tundra_nb.runtime.ptys.viewers import Viewers
 
+FIRST_LOOK_SECONDS = 60.0
+"""How soon the owner of a command must begin to follow it."""
 OWNER_GONE_SECONDS = 60.0
 """How long a shell outlives the kernel it belongs to."""
-IDLE_LOOK_SECONDS = 1.0
-"""How often the idle rule is applied."""
 
 _log = logging.getLogger("tundra.ptys")
 
@@ -37,32 +41,43 @@ _log = logging.getLogger("tundra.ptys")
 class Terminals:
     """What the terminal routes use. Opened and closed with its pool."""
 
-    def __init__(self, pool: PtyPool, *, owner_gone_seconds: float = OWNER_GONE_SECONDS) -> None:
+    def __init__(
+        self,
+        pool: PtyPool,
+        *,
+        record: Callable[[str, Transition], None] = lambda *_: None,
+        owner_gone_seconds: float = OWNER_GONE_SECONDS,
+    ) -> None:
         self.pool = pool
         self._gone_seconds = owner_gone_seconds
         self._alarms: dict[str, asyncio.Task[None]] = {}
         self._timed_out: set[str] = set()
+        self._followers: dict[str, int] = {}
+        self._forsaken: dict[str, asyncio.Task[None]] = {}
         self._shells: dict[str, Shell] = {}
         self._starting = asyncio.Lock()
         self._owners: dict[str, int] = {}
         self._farewells: dict[str, asyncio.Task[None]] = {}
         self._dialogues: dict[str, Dialogue] = {}
+        self._matchers = Matchers()
         self._interrupting: set[asyncio.Task[str]] = set()
-        self._idle_rule: asyncio.Task[None] | None = None
+        self.viewers = Viewers(pool, record)
 
     async def open(self) -> None:
-        """Open the pool and begin to apply the idle rule."""
+        """Open the pool, and begin to apply the rules of viewers and idleness."""
         await self.pool.open()
-        self._idle_rule = asyncio.create_task(self._end_idle(), name="ptys.idle")
+        self.viewers.open()
 
     async def aclose(self) -> None:
         """End everything: deadlines, shells, the pool."""
         tasks: list[asyncio.Task[Any]] = [*self._alarms.values(), *self._farewells.values(), *self._interrupting]
-        tasks += [self._idle_rule] if self._idle_rule is not None else []
+        tasks += self._forsaken.values()
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await self.viewers.aclose()
         await self.pool.aclose()
+        await self._matchers.aclose()
 
     # --- commands ----------------------------------------------------------------------------------------------------
 
@@ -77,8 +92,15 @@ class Terminals:
         kind: str,
         timeout: float | None,  # noqa: ASYNC109 - a deadline for the command, not for this coroutine
         with_keys: Collection[str],
+        owner: str = "",
+        persistent: bool = False,
+        wait: float = 0.0,
     ) -> Pty:
-        """Start a command; with `timeout` it is interrupted after so many seconds, with more and more force."""
+        """Start a command; with `timeout` it is interrupted after so many seconds, with more and more force.
+
+        With an `owner` it ends when that no longer follows it, without one after its viewers; `persistent` it does
+        neither. `wait`: seconds to wait for a free slot.
+        """
         if timeout is not None and timeout <= 0:
             raise UsageError(problem=f"timeout {timeout:g} is not a positive number of seconds", field="timeout")
         pty = await self.pool.spawn(
@@ -87,9 +109,13 @@ class Terminals:
             env=env,
             size=size,
             kind="terminal" if kind == "terminal" else "command",
+            keep="always" if persistent else "owner" if owner else "viewers",
             user=user,
             with_keys=with_keys,
+            wait=min(wait, self.pool.settings.queue_seconds),
         )
+        if pty.life.keep == "owner":
+            self._expect_owner(pty, FIRST_LOOK_SECONDS)
         if timeout is not None:
             self._alarms[pty.id] = asyncio.create_task(self._end_after(pty, timeout), name=f"ptys.timeout.{pty.id}")
         return pty
@@ -129,20 +155,35 @@ class Terminals:
                 await self.pool.release(pty.id, "interrupted")
         return last
 
-    # --- the idle rule -----------------------------------------------------------------------------------------------
+    @contextlib.contextmanager
+    def followed(self, pty: Pty) -> Iterator[None]:
+        """While the block runs, the owner of a command follows it; some time after the last block it is ended."""
+        self._followers[pty.id] = self._followers.get(pty.id, 0) + 1
+        if (alarm := self._forsaken.pop(pty.id, None)) is not None:
+            alarm.cancel()
+        try:
+            yield
+        finally:
+            self._followers[pty.id] -= 1
+            if not self._followers[pty.id]:
+                del self._followers[pty.id]
+                if pty.life.keep == "owner" and not pty.exited.is_set():
+                    self._expect_owner(pty, self.pool.settings.grace_seconds)
 
-    async def _end_idle(self) -> None:
-        while True:
-            limit = self.pool.settings.idle_seconds
-            await asyncio.sleep(min(IDLE_LOOK_SECONDS, limit / 4))
-            for pty in self.pool.list():
-                if pty.kind != "terminal" or pty.exited.is_set() or pty.idle_seconds < limit:
-                    continue
-                self.pool.look_at_work(pty)
-                if pty.idle_seconds >= limit:
-                    _log.info("PTY %s (%s) is ended: idle for %.0f s", pty.id, pty.command, pty.idle_seconds)
-                    with contextlib.suppress(HandleNotFound):
-                        await self.pool.release(pty.id, f"idle for {limit:g} s")
+    def _expect_owner(self, pty: Pty, seconds: float) -> None:
+        self._forsaken[pty.id] = asyncio.create_task(self._end_forsaken(pty, seconds), name=f"ptys.owner.{pty.id}")
+
+    async def _end_forsaken(self, pty: Pty, seconds: float) -> None:
+        try:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(pty.exited.wait(), seconds)
+                return
+            _log.info("PTY %s (%s) is ended: whoever asked for it has been gone for %g s", pty.id, pty.command, seconds)
+            with contextlib.suppress(HandleNotFound):
+                await self.pool.release(pty.id, "whoever asked for it has gone")
+        finally:
+            if self._forsaken.get(pty.id) is asyncio.current_task():
+                del self._forsaken[pty.id]
 
     # --- what is on disk ---------------------------------------------------------------------------------------------
 
@@ -172,10 +213,17 @@ class Terminals:
         pool = self.pool
         live = frozenset(pty.id for pty in pool.list())
         found = await asyncio.to_thread(
-            leftovers.look, pool.transcripts, pool.instance, socket_folder, pool.settings.transcript_days, live
+            leftovers.look,
+            pool.transcripts,
+            pool.instance,
+            socket_folder,
+            pool.settings.transcript_days,
+            live,
+            is_space_needed=pool.budget.is_disk_short or pool.budget.over_bytes > 0,
         )
         if not is_dry:
             await asyncio.to_thread(leftovers.remove, found)
+            await asyncio.to_thread(pool.budget.scan)
         return found
 
     # --- dialogues ---------------------------------------------------------------------------------------------------
@@ -186,7 +234,7 @@ class Terminals:
         for known in [known for known in self._dialogues if known not in {open_.id for open_ in self.pool.list()}]:
             if known != pty.id:
                 del self._dialogues[known]
-        return self._dialogues.setdefault(pty.id, Dialogue(pty))
+        return self._dialogues.setdefault(pty.id, Dialogue(pty, self._matchers))
 
     # --- shells ------------------------------------------------------------------------------------------------------
 

@@ -35,6 +35,8 @@ class StoreSettings(Section, frozen=True):
     """A Dolt commit after so many new rows …"""
     commit_seconds: PositiveFloat = 60.0
     """… or so many seconds, whichever comes first."""
+    reserve_mb: NonNegativeFloat = 64.0
+    """Disk kept free for the spool: transcripts and recordings stop before it."""
 
 
 class RouterSettings(Section, frozen=True):
@@ -96,14 +98,24 @@ class PtySettings(Section, frozen=True):
     """Pseudo-terminals."""
 
     capacity: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 10
+    queue_seconds: NonNegativeFloat = 30.0
+    """How long `run` waits for a free terminal."""
     grace_seconds: NonNegativeFloat = 10.0
-    """How long a terminal lives on after its last viewer left."""
+    """How long a terminal lives on after its last viewer left, and a command after whoever asked for it."""
+    lab_grace_seconds: NonNegativeFloat = 45.0
+    """The same when that viewer was JupyterLab's own terminal, which takes its time to come back."""
     idle_seconds: PositiveFloat = 300.0
     """Without output, input or CPU time of its processes."""
     ping_seconds: PositiveFloat = 30.0
+    """How often a viewer is asked whether it is still there (at the daemon's next start) …"""
     pong_seconds: PositiveFloat = 10.0
+    """… and how long it may take to answer."""
     transcript_days: PositiveFloat = 7.0
-    """How long transcripts are kept."""
+    """How long transcripts are kept …"""
+    transcripts_mb: PositiveFloat = 1024.0
+    """… and how much all of them may take; those of ended terminals go, oldest first."""
+    check: bool = False
+    """Whether a failing `%tundra run` or `%%tundra sh` is an error of its cell, as with `--check`."""
 
 
 class DaemonSettings(Section, frozen=True):
@@ -126,26 +138,6 @@ class RecordSettings(Section, frozen=True):
 
     content: Literal["off", "errors", "all"] = "off"
     """`errors`, `all`: keep request and response text, redacted, in the table `exchange`."""
-
-
-class GatewaySettings(Section, frozen=True):
-    """The gateway: `/v1` for programs that speak a vendor's own API."""
-
-    listen: str = ""
-    """Address and port, such as `127.0.0.1:4242`, where programs with a token reach `/v1`; port 0 chooses one and keeps
-    it. Empty: only the socket and the Jupyter server."""
-    tls_cert: str = ""
-    """File with the certificate chain. Beyond loopback it is needed, with `tls_key`, unless `insecure` is true."""
-    tls_key: str = ""
-    """File with the certificate's private key."""
-    insecure: bool = False
-    """Listen beyond loopback without TLS: tokens and prompts then cross the network in the clear."""
-    hold_seconds: PositiveFloat = 20.0
-    """How long a stream's 200 waits for the provider's first event: what fails until then is a true status."""
-    max_body_mb: PositiveInt = 32
-    """Longest request body."""
-    models: dict[str, str] = {}
-    """Other names for models: the name that programs send, and a profile, model or `profile/model` to ask instead."""
 
 
 class ProfileSettings(Section, frozen=True):
@@ -181,7 +173,6 @@ class Settings(Section, frozen=True):
     daemon: DaemonSettings = DaemonSettings()
     log: LogSettings = LogSettings()
     record: RecordSettings = RecordSettings()
-    gateway: GatewaySettings = GatewaySettings()
     profile: tuple[ProfileSettings, ...] = ()
 
 

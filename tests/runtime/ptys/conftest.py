@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import ctypes
 import os
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,14 @@ from tundra_nb.settings import PtySettings
 from tundra_nb.types import SessionEvent
 
 ENVIRON = {"PATH": os.environ.get("PATH", os.defpath), "HOME": "/tmp", "LANG": "C.UTF-8"}
+
+
+async def until(condition: Callable[[], Any], seconds: float = 20.0) -> None:
+    """Wait for a condition; fails the test after so many seconds."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {seconds:g} s"
+        await asyncio.sleep(0.01)
 
 
 class Made(list[SessionEvent]):
@@ -55,6 +65,7 @@ def make_pool(tmp_path: Path, events: Made) -> Callable[..., PtyPool]:
         secrets: dict[str, str] | None = None,
         key_variables: tuple[str, ...] = (),
         grace: float = 2.0,
+        adopter: int | None = os.getpid(),
         folder: Path = tmp_path / "ptys",
     ) -> PtyPool:
         clock = SystemClock()
@@ -67,7 +78,7 @@ def make_pool(tmp_path: Path, events: Made) -> Callable[..., PtyPool]:
             secrets=lambda: secrets or {},
             key_variables=lambda: key_variables,
             environ={**ENVIRON, **(environ or {})},
-            adopter=os.getpid(),
+            adopter=adopter,
             grace=grace,
         )
 

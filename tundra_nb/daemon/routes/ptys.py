@@ -43,6 +43,12 @@ class SpawnBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     timeout: float | None = None
     kind: Literal["command", "terminal"] = "command"
     with_keys: list[str] = []
+    owner: str = ""
+    """Who follows it (`?owner=` of the transcript); when nobody does any more, it ends. Empty: nobody has to."""
+    persistent: bool = False
+    """It ends by itself only, whoever goes."""
+    wait: float = 0.0
+    """Seconds to wait for a free terminal, at most `pty.queue_seconds`."""
 
 
 class CellBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
@@ -99,8 +105,14 @@ def routes(daemon: Daemon) -> list[BaseRoute]:
     def found(request: Request) -> Pty:
         return pool.find(request.path_params["id"])
 
+    def ended_by_others() -> list[Pty]:
+        """Those that did not end by themselves, until somebody deletes them: their viewers are to learn why."""
+        return [pty for pty in pool.ended if pty.state != "exited" and not pty.is_dismissed]
+
     async def listing(request: Request) -> Response:
-        return json_response({"rows": [row(daemon, pty) for pty in pool.list()]})
+        shown = [*(ended_by_others() if request.query_params.get("ended") == "1" else ()), *pool.list()]
+        used = {"used_bytes": pool.budget.used_bytes, "limit_bytes": pool.budget.limit_bytes}
+        return json_response({"rows": [row(daemon, pty) for pty in shown], "transcripts": used})
 
     async def spawn(request: Request) -> Response:
         body = await read_body(request, SpawnBody)
@@ -113,6 +125,9 @@ def routes(daemon: Daemon) -> list[BaseRoute]:
             kind=body.kind,
             timeout=body.timeout,
             with_keys=body.with_keys,
+            owner=body.owner,
+            persistent=body.persistent,
+            wait=body.wait,
         )
         return json_response(row(daemon, pty), status=201)
 
@@ -123,6 +138,7 @@ def routes(daemon: Daemon) -> list[BaseRoute]:
         pty = found(request)
         if not pty.released.is_set():
             await pool.release(pty.id, f"ended by {daemon.user(request)}")
+        pty.is_dismissed = True
         return json_response(row(daemon, pty))
 
     async def interrupt(request: Request) -> Response:
@@ -160,7 +176,7 @@ def routes(daemon: Daemon) -> list[BaseRoute]:
         except errors.HandleNotFound:
             return StreamingResponse(_file(terminals.transcript_of(request.path_params["id"]), since), media_type=BYTES)
         if "text/event-stream" in request.headers.get("accept", ""):
-            return _stream(_follow(daemon, pty, since))
+            return _stream(_follow(daemon, pty, since, request.query_params.get("owner", "")))
         return StreamingResponse(_bytes(pty, since), media_type=BYTES)
 
     async def timing(request: Request) -> Response:
@@ -253,24 +269,25 @@ async def _file(path: Path, since: int) -> AsyncIterator[bytes]:
         since += len(data)
 
 
-async def _follow(daemon: Daemon, pty: Pty, since: int) -> AsyncIterator[bytes]:
+async def _follow(daemon: Daemon, pty: Pty, since: int, owner: str) -> AsyncIterator[bytes]:
     """`output` events until the leader has ended, then `exit` with the row of the PTY."""
     viewer = pty.viewer(since, to_exit=True)
-    while True:
-        try:
-            got = await asyncio.wait_for(viewer.read_text(), HEARTBEAT_SECONDS)
-        except TimeoutError:
-            yield b": alive\n\n"
-            continue
-        if got is None:
-            break
-        text, seq, missed = got
-        if missed:
-            yield sse("missed", {"bytes": missed})
-        if text:
-            yield sse("output", {"seq": seq, "text": text})
-    await pty.exited.wait()
-    yield sse("exit", row(daemon, pty))
+    with daemon.runtime.terminals.followed(pty) if owner else contextlib.nullcontext():
+        while True:
+            try:
+                got = await asyncio.wait_for(viewer.read_text(), HEARTBEAT_SECONDS)
+            except TimeoutError:
+                yield b": alive\n\n"
+                continue
+            if got is None:
+                break
+            text, seq, missed = got
+            if missed:
+                yield sse("missed", {"bytes": missed})
+            if text:
+                yield sse("output", {"seq": seq, "text": text})
+        await pty.exited.wait()
+        yield sse("exit", row(daemon, pty))
 
 
 async def _cell_events(daemon: Daemon, pieces: Any) -> AsyncIterator[bytes]:

@@ -177,11 +177,7 @@ class Reader:
         if not self._seen:
             raise self._unreadable("the stream held no answer")
         if not self.done and not draft.stop:
-            raise ParseError(
-                profile=self._wire.target.profile,
-                problem="the stream was cut: it ended without its end mark",
-                is_cut=True,
-            )
+            raise self._unreadable("the stream was cut: it ended without its end mark")
         return draft.answer(
             self._asked, usage.from_openai(draft.usage), draft.stop or None, usage.cost_told(draft.usage)
         )

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import time
 
-from . import processes
 from .pty import Pty
-from .reap import Orphans
+from .reap import Orphans, living, signal_all
 
 GRACE_SECONDS = 2.0
 """Between HUP and KILL."""
@@ -39,14 +39,26 @@ async def end_session(pty: Pty, orphans: Orphans, grace: float) -> Ended:
         async with orphans.turn:
             await asyncio.sleep(0)  # one session per turn of the loop: hundreds that end at once must not hold it up
             look = await orphans.snapshot()
-            alive = processes.living([pty.pid, *look.by_session.get(pty.pid, ()), *look.by_mark.get(pty.mark, ())])
+            alive = await living(
+                [
+                    pty.pid,
+                    *look.by_session.get(pty.pid, ()),
+                    *look.by_mark.get(pty.mark, ()),
+                    *(look.by_tag.get(pty.tag, ()) if pty.tag else ()),
+                    *(pty.group.members() if pty.group is not None else ()),
+                ]
+            )
             waited = time.monotonic() - started
             if alive:
                 empty = 0
                 if waited >= grace:
-                    processes.kill(alive)
+                    if pty.group is not None:
+                        pty.group.kill()
+                    # STOP all first: a fork storm ends in half the time when nobody forks meanwhile.
+                    await signal_all(alive, signal.SIGSTOP, signal.SIGKILL)
                 else:
-                    processes.hang_up(p for p in alive if (p.pid, p.start) not in ended.seen)
+                    fresh = [p for p in alive if (p.pid, p.start) not in ended.seen]
+                    await signal_all(fresh, signal.SIGHUP, signal.SIGCONT)
                 ended.seen.update((p.pid, p.start) for p in alive)
                 pause = min(pause * 1.5, LONGEST_PAUSE_SECONDS)
             elif look.number != last_look:

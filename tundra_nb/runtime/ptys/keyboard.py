@@ -105,20 +105,26 @@ class Keyboard(Feed):
 
     async def type(self, data: bytes) -> str:
         """`write`, and a warning when the kernel will cut a line; else an empty string."""
-        warning = self._check_lines(data)
-        await self.write(data)
-        return warning
-
-    def _check_lines(self, data: bytes) -> str:
-        lines = data.replace(b"\r", b"\n").split(b"\n")
-        longest = max(self._line_bytes + len(lines[0]), *map(len, lines[1:]), 0)
+        length = self.cut(data)
+        lines = _lines(data)
         self._line_bytes = len(lines[-1]) + (self._line_bytes if len(lines) == 1 else 0)
-        if longest <= MAX_CANONICAL_BYTES or not sys.platform.startswith("linux"):
+        await self.write(data)
+        if not length:
             return ""
+        return f"a line of {length:,} bytes: in line mode the terminal drops all beyond {MAX_CANONICAL_BYTES:,}"
+
+    def cut(self, data: bytes) -> int:
+        """Bytes of the longest line of `data` that the kernel would cut now; 0 when it would cut none."""
+        lines = _lines(data)
+        longest = max(self._line_bytes + len(lines[0]), *map(len, lines[1:]), 0)
+        if longest <= MAX_CANONICAL_BYTES or not sys.platform.startswith("linux"):
+            return 0
         try:
             modes = termios.tcgetattr(self._master)
         except termios.error:
-            return ""
-        if not modes[3] & termios.ICANON:
-            return ""
-        return f"a line of {longest:,} bytes: in line mode the terminal drops all beyond {MAX_CANONICAL_BYTES:,}"
+            return 0
+        return longest if modes[3] & termios.ICANON else 0
+
+
+def _lines(data: bytes) -> list[bytes]:
+    return data.replace(b"\r", b"\n").split(b"\n")

@@ -12,7 +12,7 @@ from tundra_nb.errors import PtyError
 from tundra_nb.runtime.clock import Clock, Ids
 from tundra_nb.types import PtyState, SessionEvent
 
-from . import record
+from . import cgroups, record
 from .pty import Pty
 
 ROUNDS = 5
@@ -33,8 +33,9 @@ class Ledger:
         self._clock = clock
         self._on_event = on_event
 
-    def begin(self) -> None:
-        """Begin a record of our own in place of an earlier daemon's."""
+    def begin(self, groups: str = "") -> None:
+        """Begin a record of our own in place of an earlier daemon's; `groups`: our control group."""
+        self._file.groups = groups
         with self._on_disk():
             self._file.begin()
 
@@ -47,6 +48,7 @@ class Ledger:
             at_us=pty.at_us,
             cwd=pty.cwd,
             user=pty.user or "",
+            tag=pty.tag,
         )
         with self._on_disk():
             self._file.opened(pty.id, session)
@@ -81,6 +83,8 @@ class Ledger:
                 break
             had |= {stray.pty_id for stray in found}
             await asyncio.to_thread(record.end, found)
+        if left.groups and record.is_of_the_dead(left):
+            await asyncio.to_thread(cgroups.end_all, Path(left.groups))
         for pty_id, session in left.sessions.items():
             if pty_id in had:
                 event, message = "orphan_ended", "left by a daemon that died; ended at the next start"

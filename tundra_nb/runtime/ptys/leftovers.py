@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from . import processes, record, transcript
+from . import budget, processes, record, transcript
 
 Kind = Literal["process", "socket", "transcript"]
 
@@ -31,7 +31,15 @@ class Leftover(NamedTuple):
     stray: record.Stray | None = None
 
 
-def look(transcripts: Path, instance: str, socket_folder: Path, days: float, keep: frozenset[str]) -> list[Leftover]:
+def look(
+    transcripts: Path,
+    instance: str,
+    socket_folder: Path,
+    days: float,
+    keep: frozenset[str],
+    *,
+    is_space_needed: bool = False,
+) -> list[Leftover]:
     """Everything that `remove` would remove. Looks at every process and file: not for an event loop.
 
     Args:
@@ -40,13 +48,20 @@ def look(transcripts: Path, instance: str, socket_folder: Path, days: float, kee
         socket_folder: where sockets of daemons are.
         days: how long transcripts are kept.
         keep: sessions that are open.
+        is_space_needed: the disk is short: all transcripts of ended sessions can go, young ones too.
     """
+    aged = transcript.old(transcripts, days, keep)
+    spare = [path for path in budget.ended(transcripts, keep) if path not in aged] if is_space_needed else []
     return [
         *_strays(transcripts, instance),
         *_dead_sockets(socket_folder),
         *(
             Leftover("transcript", str(path), f"quiet for {(time.time() - path.stat().st_mtime) / 86_400:.0f} days")
-            for path in transcript.old(transcripts, days, keep)
+            for path in aged
+        ),
+        *(
+            Leftover("transcript", str(path), f"{path.stat().st_size / 1e6:,.1f} MB, ended; the disk is short")
+            for path in spare
         ),
     ]
 

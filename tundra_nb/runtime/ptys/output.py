@@ -25,6 +25,9 @@ SHORT_READ_BYTES = 512
 TAIL_BYTES = 1 << 18
 """Where a live viewer goes on after a gap: so far before the end."""
 CHUNK_BYTES = 1 << 16
+LONGEST_CHARACTER = 3
+"""Bytes of a UTF-8 character after its first."""
+_CONTINUATION = bytes(range(0x80, 0xC0))
 
 
 class Chunk(NamedTuple):
@@ -231,7 +234,7 @@ class Viewer:
 
     def __init__(self, output: Output, since: int = 0, *, is_live: bool = False, to_exit: bool = False) -> None:
         self._output = output
-        self._is_live = is_live
+        self.is_live = is_live
         self._to_exit = to_exit
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self.cursor = since
@@ -241,7 +244,7 @@ class Viewer:
         if not await self._output.more(self.cursor, to_exit=self._to_exit):
             return None
         missed = 0
-        if self._is_live and self.cursor < self._output.start and not self._output.is_finished:
+        if self.is_live and self.cursor < self._output.start and not self._output.is_finished:
             resumed = max(self._output.start, self._output.end - TAIL_BYTES)
             missed, self.cursor = resumed - self.cursor, resumed
         chunk = self._output.read(self.cursor, limit)
@@ -255,7 +258,13 @@ class Viewer:
             rest = self._decoder.decode(b"", final=True)
             self._decoder.reset()
             return (rest, self.cursor, 0) if rest else None
-        if chunk.missed:
+        data, missed = chunk.data, chunk.missed
+        if missed:
+            missed += len(self._decoder.getstate()[0])
             self._decoder.reset()
-        text = self._decoder.decode(chunk.data)
-        return text, chunk.next - len(self._decoder.getstate()[0]), chunk.missed
+            # The gap may end in the middle of a character.
+            whole = data.lstrip(_CONTINUATION) if len(data) > LONGEST_CHARACTER else data
+            cut = min(len(data) - len(whole), LONGEST_CHARACTER)
+            data, missed = data[cut:], missed + cut
+        text = self._decoder.decode(data)
+        return text, chunk.next - len(self._decoder.getstate()[0]), missed

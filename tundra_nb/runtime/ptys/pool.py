@@ -28,14 +28,17 @@ from tundra_nb.runtime.clock import Clock, Ids
 from tundra_nb.settings import PtySettings
 from tundra_nb.types import SessionEvent
 
-from . import environment, processes, transcript
+from . import environment, transcript
+from .budget import Budget, prune
+from .cgroups import Groups
 from .ending import GRACE_SECONDS, end_session
 from .ledger import Ledger
+from .life import Keep, Life, Rules
 from .mask import Masker
 from .output import Output
 from .pty import Kind, Pty
 from .reader import Reader
-from .reap import Leader, Orphans
+from .reap import Leader, Orphans, descendants, living, signal_all
 from .spawn import Size, spawn
 
 STOPPED = "the daemon stops"
@@ -45,6 +48,8 @@ WORK_SWEEPS = 5
 """CPU time of the sessions is looked at in every fifth sweep."""
 RETENTION_SECONDS = 3600.0
 NEARLY_FULL = 0.8
+QUEUE = 256
+"""Callers that wait for a slot; one more is refused."""
 REMEMBERED = 200
 """Sessions that have ended and can still be read by id."""
 
@@ -64,6 +69,7 @@ class PtyPool:
         key_variables: names that profiles take their keys from.
         environ: what sessions inherit, keys taken out.
         adopter: pid of the subreaper above the sessions (the guard), or of this process if it is one itself.
+        reserve_mb: what transcripts leave free on the disk.
         grace: seconds between HUP and KILL.
     """
 
@@ -79,13 +85,17 @@ class PtyPool:
         key_variables: Callable[[], Collection[str]],
         environ: Mapping[str, str],
         adopter: int | None,
+        reserve_mb: Callable[[], float] = lambda: 0.0,
         grace: float = GRACE_SECONDS,
     ) -> None:
         self.ended: deque[Pty] = deque(maxlen=REMEMBERED)
         """Newest last; their output is read from the transcripts."""
+        self.on_exit: Callable[[Pty], None] = lambda _: None
+        """Told that a session's leader has ended."""
+        self.ids = ids
+        self.clock = clock
         self._settings = settings
         self._folder = folder
-        self._clock = clock
         self._secrets = secrets
         self._key_variables = key_variables
         self._environ = environ
@@ -95,6 +105,17 @@ class PtyPool:
         self._orphans = Orphans(adopter, self._leaders)
         self._instance = f"{os.getpid():x}.{clock.now_us():x}"
         self._ledger = Ledger(folder / "record.json", self._instance, ids, clock, on_event)
+        self.budget = Budget(
+            folder / "transcripts",
+            lambda: int(self._settings.transcripts_mb * 1e6),
+            lambda: int(reserve_mb() * 1e6),
+            self._prune_soon,
+        )
+        self._pruning: asyncio.Task[None] | None = None
+        self._queue: deque[asyncio.Future[None]] = deque()
+        self._promised = 0
+        """Slots that were given to somebody in the queue who has not taken them yet."""
+        self._groups: Groups | None = None
         self._last_number = 0
         self._endings: dict[str, asyncio.Task[None]] = {}
         self._dirty: set[Output] = set()
@@ -125,6 +146,10 @@ class PtyPool:
     def configure(self, settings: PtySettings) -> None:
         """Use these settings from now on. Sessions beyond a lowered capacity live on; new ones are refused."""
         self._settings = settings
+        self.budget.renew()
+        if self.budget.over_bytes and self._sweeper is not None:
+            self._prune_soon()
+        self._call_next()
 
     @property
     def transcripts(self) -> Path:
@@ -137,8 +162,10 @@ class PtyPool:
         self._folder.chmod(0o700)
         await self._ledger.end_strays()
         await asyncio.to_thread(transcript.delete_old, self.transcripts, self._settings.transcript_days)
+        await asyncio.to_thread(self.budget.scan)
         self._reader.open()
-        self._ledger.begin()
+        self._groups = Groups(self._instance)
+        self._ledger.begin(str(self._groups.base or ""))
         self._sweeper = asyncio.create_task(self._sweep_on(), name="ptys.sweep")
 
     async def aclose(self) -> None:
@@ -146,6 +173,10 @@ class PtyPool:
         self._is_closing = True
         if self._sweeper is None:
             return
+        for waiting in self._queue:
+            waiting.cancel()
+        if self._pruning is not None:
+            await asyncio.wait((self._pruning,))
         await asyncio.gather(*(self._endings.get(pty.id) or self._begin_ending(pty, STOPPED) for pty in self.list()))
         self._sweeper.cancel()
         with contextlib.suppress(asyncio.CancelledError):
@@ -156,6 +187,8 @@ class PtyPool:
             self._ticker = None
         self._reader.close()
         await self._orphans.snapshot()  # reaps
+        if self._groups is not None:
+            await asyncio.to_thread(self._groups.close)
         self._ledger.close()
 
     async def spawn(
@@ -166,9 +199,11 @@ class PtyPool:
         env: Mapping[str, str] | None = None,
         size: Size = Size(),  # noqa: B008 - a named tuple
         kind: Kind = "command",
+        keep: Keep = "always",
         user: str | None = None,
         with_keys: Collection[str] = (),
         handed: Mapping[int, int] | None = None,
+        wait: float = 0.0,
     ) -> Pty:
         """Start a session.
 
@@ -177,13 +212,15 @@ class PtyPool:
             cwd: working directory; left out: the home directory.
             env: variables on top of the inherited ones.
             size: of the window.
-            kind: what rules its life follows.
+            kind: what it is for.
+            keep: what ends it.
             user: on whose behalf.
             with_keys: variables to let through although they hold keys.
             handed: descriptors for the child, number there → ours; they stay ours to close.
+            wait: seconds to wait for a free slot; who waits gets it in turn.
 
         Raises:
-            AtCapacity: every slot is taken; says by whom.
+            AtCapacity: every slot is taken (still, after `wait`), or too many wait already; says by whom.
             SpawnFailed: with the operating system's reason.
             UsageError: bad size, NUL, unknown name in `with_keys`.
         """
@@ -206,7 +243,7 @@ class PtyPool:
         masker = Masker(secrets)
         shown = masker.text(shown)
         try:
-            self._check_room()
+            await self._room(wait)
             pty = self._start(
                 pty_id=pty_id,
                 mark=mark,
@@ -218,6 +255,7 @@ class PtyPool:
                 masker=masker,
                 size=size,
                 kind=kind,
+                keep=keep,
                 user=user,
                 handed=handed,
             )
@@ -253,6 +291,11 @@ class PtyPool:
         known = [*self._live, *(pty.id for pty in self.ended)]
         raise HandleNotFound(pty_id=pty_id, nearest=nearest(pty_id, known))
 
+    @property
+    def running(self) -> list[Pty]:
+        """Sessions that hold a slot: one that has exited holds none, while what it left is being ended."""
+        return [pty for pty in self._live.values() if not pty.exited.is_set()]
+
     def list(self) -> list[Pty]:
         """Open sessions, oldest first."""
         return list(self._live.values())
@@ -270,10 +313,10 @@ class PtyPool:
         for pty in self._live.values():
             pty.mask(secrets)
 
-    def look_at_work(self, pty: Pty) -> None:
+    async def look_at_work(self, pty: Pty) -> None:
         """Bring a session's `idle_seconds` up to date with the CPU time of its processes."""
         if not pty.exited.is_set():
-            pty.note_work(processes.descendants([pty.pid]))
+            pty.note_work(await descendants([pty.pid]))
 
     async def release(self, pty_id: str, reason: str = "") -> None:
         """End every process of a session and free its slot. Cancelling the wait does not stop it.
@@ -300,13 +343,16 @@ class PtyPool:
         masker: Masker,
         size: Size,
         kind: Kind,
+        keep: Keep,
         user: str | None,
         handed: Mapping[int, int] | None,
     ) -> Pty:
-        at_us = self._clock.now_us()
+        at_us = self.clock.now_us()
         try:
             written = transcript.Transcript(
-                self.transcripts, transcript.Head(pty_id, shown, cwd, size.columns, size.rows, at_us)
+                self.transcripts,
+                transcript.Head(pty_id, shown, cwd, size.columns, size.rows, at_us),
+                take=self.budget.take,
             )
         except OSError as exc:
             why = "descriptors" if exc.errno in (errno.EMFILE, errno.ENFILE) else "other"
@@ -318,6 +364,10 @@ class PtyPool:
             written.path.unlink(missing_ok=True)
             written.index_path.unlink(missing_ok=True)
             raise
+        group = self._groups.make(pty_id) if self._groups is not None else None
+        if group is not None and not group.take(started.pid):
+            group.remove()
+            group = None
         try:
             leader = Leader(started.pid, lambda: self._on_exit(pty_id))
         except OSError as exc:  # without a descriptor that tells of its end, it must not live
@@ -334,31 +384,77 @@ class PtyPool:
             cwd=cwd,
             size=size,
             kind=kind,
+            life=Life(keep, self.rules),
             user=user,
             withheld=child.withheld,
             at_us=at_us,
             master=started.master,
             modes=started.modes,
+            tag=started.tag,
+            group=group,
             leader=leader,
             output=output,
             paths=(written.path, written.index_path),
             secrets=secrets,
         )
 
-    def _check_room(self) -> None:
+    def rules(self) -> Rules:
+        """What the settings say now about viewers and their terminals."""
+        chosen = self._settings
+        return Rules(chosen.grace_seconds, chosen.lab_grace_seconds, chosen.idle_seconds)
+
+    async def _room(self, wait: float) -> None:
+        """Return when there is a free slot, which the caller must take at once."""
+        self._check_is_open()
+        if self._free > 0 and not (self._queue and wait > 0):
+            return
+        if wait <= 0 or len(self._queue) >= QUEUE:
+            raise self._at_capacity()
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._queue.append(turn)
+        try:
+            async with asyncio.timeout(wait):
+                await turn
+        except TimeoutError:
+            if not turn.done() or turn.cancelled():
+                raise self._at_capacity() from None
+        except asyncio.CancelledError:
+            if not self._is_closing:
+                raise
+        finally:
+            if turn.done() and not turn.cancelled():
+                self._promised -= 1
+            else:
+                self._queue.remove(turn)
+            # Cancelled between its turn and taking it: the next one is called.
+            asyncio.get_running_loop().call_soon(self._call_next)
+        self._check_is_open()
+
+    @property
+    def _free(self) -> int:
+        return self._settings.capacity - len(self.running) - self._promised
+
+    def _call_next(self) -> None:
+        while self._queue and self._free > 0:
+            turn = self._queue.popleft()
+            if not turn.done():
+                self._promised += 1
+                turn.set_result(None)
+
+    def _check_is_open(self) -> None:
         if self._is_closing or self._sweeper is None:
             raise UsageError(problem="the pool of PTYs is closed", remedy="Start the daemon again.")
-        if len(self._live) >= self._settings.capacity:
-            holders = [
-                f"{pty.id} {pty.command[:60]!r} for {pty.seconds:.0f} s"
-                + (f", idle for {pty.idle_seconds:.0f} s" if pty.idle_seconds >= 1 else "")
-                + ("" if pty.state == "running" else f" ({pty.state})")
-                for pty in self._live.values()
-            ]
-            raise AtCapacity(capacity=self._settings.capacity, holders=holders)
+
+    def _at_capacity(self) -> AtCapacity:
+        holders = [
+            f"{pty.id} {pty.command[:60]!r} for {pty.seconds:.0f} s"
+            + (f", idle for {pty.idle_seconds:.0f} s" if pty.idle_seconds >= 1 else "")
+            for pty in self.running
+        ]
+        return AtCapacity(capacity=self._settings.capacity, holders=holders, waiting=len(self._queue))
 
     def _warn_when_nearly_full(self) -> None:
-        used, capacity = len(self._live), self._settings.capacity
+        used, capacity = len(self.running), self._settings.capacity
         is_nearly_full = used >= NEARLY_FULL * capacity
         if is_nearly_full and not self._is_warned:
             _log.warning("%d of %d PTYs are in use; `pty.capacity` raises the limit", used, capacity)
@@ -366,7 +462,7 @@ class PtyPool:
 
     def _next_id(self) -> str:
         """Seconds since the epoch in base 36: short, increasing, and never one of an earlier run."""
-        number = max(self._last_number + 1, self._clock.now_us() // 1_000_000)
+        number = max(self._last_number + 1, self.clock.now_us() // 1_000_000)
         while (self.transcripts / f"{_base36(number)}.out").exists():
             number += 1
         self._last_number = number
@@ -381,6 +477,8 @@ class PtyPool:
         self._ledger.emit(pty, pty.state, self._endings[pty_id].get_name() if is_wanted else "")
         if not is_wanted:
             self._begin_ending(pty, "")
+        self.on_exit(pty)
+        self._call_next()
 
     def _begin_ending(self, pty: Pty, reason: str) -> asyncio.Task[None]:
         pty.why_ended = reason
@@ -396,10 +494,13 @@ class PtyPool:
             pty.mark_exited("lost")
             self._ledger.emit(pty, "lost", f"process {pty.pid} cannot be ended")
         pty.mark_released()
+        if pty.group is not None:
+            pty.group.remove()
         self._dirty.discard(pty.output)
         del self._live[pty.id]
         del self._endings[pty.id]
         self.ended.append(pty)
+        self.budget.renew()
         self._ledger.closed(pty)
         if had_exited and ended.seen:
             self._ledger.emit(pty, "orphan_ended", f"{len(ended.seen)} processes that outlived the command were ended")
@@ -418,6 +519,7 @@ class PtyPool:
                     cleaned = time.monotonic()
                     days, live = self._settings.transcript_days, frozenset(self._live)
                     await asyncio.to_thread(transcript.delete_old, self.transcripts, days, live)
+                    await asyncio.to_thread(self.budget.scan)
             except Exception:  # noqa: BLE001 - top of a task; logged, and the next sweep is in a second
                 _log.exception("the sweep over PTYs failed; it goes on in a second")
 
@@ -427,17 +529,39 @@ class PtyPool:
             if not pty.exited.is_set() and not self._reader.has(pty.master):
                 self._reader.add(pty.master, pty.output)
             if is_work_looked_at:
-                self.look_at_work(pty)
+                await self.look_at_work(pty)
         if not self._live and self._orphans.are_far:
             return
-        for mark, pids in (await self._orphans.snapshot()).by_mark.items():
+        look = await self._orphans.snapshot()
+        for mark, pids in look.by_mark.items():
             instance, _, pty_id = mark.partition("/")
             if instance == self._instance and pty_id not in self._live:
-                _log.warning("processes %s of the released PTY %s are ended", pids, pty_id)
-                processes.kill(processes.living(pids))
+                await self._end_late(pty_id, pids)
+        for pty in [pty for pty in self.ended if pty.tag in look.by_tag]:
+            await self._end_late(pty.id, look.by_tag[pty.tag])
+
+    @staticmethod
+    async def _end_late(pty_id: str, pids: Sequence[int]) -> None:
+        _log.warning("processes %s of the released PTY %s are ended", pids, pty_id)
+        await signal_all(await living(pids), signal.SIGSTOP, signal.SIGKILL)
 
     def _leaders(self) -> set[int]:
         return {pty.pid for pty in self._live.values()}
+
+    # --- the transcripts' budget -------------------------------------------------------------------------------------
+
+    def _prune_soon(self) -> None:
+        if self._pruning is None:
+            self._pruning = asyncio.create_task(self._prune(), name="ptys.prune")
+            self._pruning.add_done_callback(lambda _: setattr(self, "_pruning", None))
+
+    async def _prune(self) -> None:
+        over = self.budget.over_bytes + self.budget.limit_bytes // 50  # some room, so that it is not done for each byte
+        freed = await asyncio.to_thread(prune, self.transcripts, frozenset(self._live), over)
+        self.budget.freed(freed)
+        if freed:
+            limit = self._settings.transcripts_mb
+            _log.info("%.0f MB of old transcripts were deleted: `pty.transcripts_mb` is %g", freed / 1e6, limit)
 
     # --- ticks -------------------------------------------------------------------------------------------------------
 

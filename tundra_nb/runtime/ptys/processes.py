@@ -23,6 +23,9 @@ MARKER = "TUNDRA_PTY_ID"
 """Environment variable `<instance>/<pty>` that every process of a session inherits."""
 PR_SET_CHILD_SUBREAPER = 36
 """linux/prctl.h."""
+TAG_BASE = 1 << 50
+"""Microseconds, 35 years: a limit on real-time processes that limits nobody, and tells a session by its number."""
+_TAG_LINE = b"Max realtime timeout"
 _DEAD = ("Z", "X", "x")
 
 
@@ -107,6 +110,20 @@ def marker(pid: int) -> str:
         if item.startswith(prefix):
             return item[len(prefix) :].decode(errors="replace")
     return ""
+
+
+def tag(pid: int) -> int:
+    """The session's number in the soft limit of real-time CPU time (`spawn`), 0 when it has none.
+
+    Inherited by whatever a session starts, and kept when the environment is cleared and the session left.
+    """
+    if not LINUX:
+        return 0
+    for line in _read(f"/proc/{pid}/limits").splitlines():
+        if line.startswith(_TAG_LINE):
+            soft = line[len(_TAG_LINE) :].split()[0]
+            return int(soft) if soft.isdigit() and int(soft) > TAG_BASE else 0
+    return 0
 
 
 def all_pids() -> list[int]:

@@ -18,7 +18,9 @@ from tundra_nb.errors import HandleNotFound, Timeout
 from tundra_nb.types import PtyState
 
 from . import processes, transcript
+from .cgroups import Group
 from .keyboard import Keyboard
+from .life import Keep, Life
 from .output import Chunk, Output, Viewer
 from .reap import Exit, Leader
 from .spawn import Size, set_size
@@ -28,7 +30,7 @@ if sys.platform != "win32":
     import termios
 
 Kind = Literal["command", "shell", "terminal"]
-"""`command` ends by itself, `shell` lives as long as its notebook, `terminal` is subject to the idle rule."""
+"""`command` ends by itself, `shell` runs a notebook's cells, `terminal` is talked to. What else ends it: `life`."""
 TIOCSIG = 0x40045436 if sys.platform == "linux" else 0x2000745F
 """asm-generic/ioctls.h, sys/ttycom.h. Signals the foreground job: in raw mode too, and across users."""
 INTERRUPT = b"\x03"
@@ -59,6 +61,12 @@ class PtyInfo(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     withheld: tuple[str, ...] = ()
     """Variables that its processes did not inherit, because they hold keys."""
     warning: str | None = None
+    keep: Keep = "always"
+    """What ends it: its owner's end, its last viewer's, or nothing but itself."""
+    viewers: int = 0
+    """How many look at it now."""
+    ending: str | None = None
+    """How and why it ended."""
 
 
 class Pty:
@@ -73,11 +81,14 @@ class Pty:
         cwd: str,
         size: Size,
         kind: Kind,
+        life: Life,
         user: str | None,
         withheld: tuple[str, ...],
         at_us: int,
         master: int,
         modes: list[Any],
+        tag: int,
+        group: Group | None,
         leader: Leader,
         output: Output,
         paths: tuple[Path, Path],
@@ -89,17 +100,27 @@ class Pty:
         self.cwd = cwd
         self.size = size
         self.kind: Kind = kind
+        self.life = life
+        """Its viewers, and what ends it."""
         self.user = user
         self.withheld = withheld
         self.at_us = at_us
         self.modes = modes
         """Of the terminal, as a program finds them that starts in it."""
+        self.tag = tag
+        """Number in the limits of everything that it starts; 0 where there is no such thing."""
+        self.group = group
+        """Its control group, where the machine has one for us."""
         self.output = output
         self.transcript, self._index = paths
         """File with all output; it survives the session."""
         self.state: PtyState = "running"
         self.why_ended = ""
         """Who or what ended it, when it did not end by itself."""
+        self.is_dismissed = False
+        """Somebody has ended it, or has seen that it ended."""
+        self.is_ending = False
+        """It is being ended because nobody looks at it any more, or it is idle."""
         self.master = master
         self.leader = leader
         self.exited = asyncio.Event()
@@ -173,6 +194,9 @@ class Pty:
             user=self.user,
             withheld=self.withheld,
             warning=self.output.problem or None,
+            keep=self.life.keep,
+            viewers=len(self.life.present),
+            ending=self.ending if self.exited.is_set() else None,
         )
 
     # --- output ------------------------------------------------------------------------------------------------------
@@ -213,6 +237,10 @@ class Pty:
             return await self._keyboard.type(data)
         except BrokenPipeError:
             raise HandleNotFound(pty_id=self.id, ended=self.ending) from None
+
+    def cut_line(self, data: bytes) -> int:
+        """Bytes of the longest line of `data` that the terminal would cut; 0 when it would cut none."""
+        return self._keyboard.cut(data)
 
     @property
     def interrupts(self) -> int:

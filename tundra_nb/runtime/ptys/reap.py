@@ -13,12 +13,58 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import NamedTuple
 
 from . import processes
 
 SNAPSHOT_SECONDS = 0.002
+SLICE_SECONDS = 0.002
+"""Longest look at processes in one turn of the loop: a session may have hundreds."""
+
+
+class Slices:
+    """Work on many processes in slices: `turn` lets the loop go on when a slice is used up."""
+
+    def __init__(self) -> None:
+        self._until = time.monotonic() + SLICE_SECONDS
+
+    async def turn(self) -> None:
+        if time.monotonic() >= self._until:
+            await asyncio.sleep(0)
+            self._until = time.monotonic() + SLICE_SECONDS
+
+
+async def descendants(roots: Iterable[int]) -> dict[int, processes.Process]:
+    """The roots and everything below them, zombies included: `processes.descendants`, in slices."""
+    slices = Slices()
+    found: dict[int, processes.Process] = {}
+    queue = list(roots)
+    while queue:
+        pid = queue.pop()
+        if pid in found:
+            continue
+        await slices.turn()
+        process = processes.look(pid)
+        if process is not None:
+            found[pid] = process
+            queue += processes.children(pid)
+    return found
+
+
+async def living(roots: Iterable[int]) -> list[processes.Process]:
+    """The roots and everything below them, as far as it lives."""
+    return [process for process in (await descendants(roots)).values() if process.is_alive]
+
+
+async def signal_all(found: Iterable[processes.Process], *numbers: int) -> None:
+    """Send each of these signals to all, in slices. All get the first before one gets the second."""
+    slices = Slices()
+    listed = list(found)
+    for number in numbers:
+        for process in listed:
+            await slices.turn()
+            processes.send(process, number)
 
 
 class Exit(NamedTuple):
@@ -83,6 +129,8 @@ class Snapshot(NamedTuple):
     number: int
     by_session: Mapping[int, list[int]]
     by_mark: Mapping[str, list[int]]
+    by_tag: Mapping[int, list[int]]
+    """Only those that neither session nor mark tells."""
 
 
 class Orphans:
@@ -98,7 +146,8 @@ class Orphans:
         self._known_adopter = adopter
         self._leaders = leaders
         self._own_session = os.getsid(0)
-        self._snapshot = Snapshot(0, {}, {})
+        self._snapshot = Snapshot(0, {}, {}, {})
+        self._looking = asyncio.Lock()
         self._taken = 0.0
         self.turn = asyncio.Lock()
         """Whoever holds it looks at processes and signals them."""
@@ -110,15 +159,16 @@ class Orphans:
 
     async def snapshot(self) -> Snapshot:
         """Look, at most every two milliseconds: many sessions that end at once share a look. Reaps on the way."""
-        if time.monotonic() - self._taken >= SNAPSHOT_SECONDS:
-            adopter = self._adopter
-            if adopter is None:
-                candidates = await asyncio.to_thread(processes.all_pids)
-            else:
-                candidates = processes.children(adopter)
-            self._snapshot = self._sort(candidates)
-            self._taken = time.monotonic()
-        return self._snapshot
+        async with self._looking:
+            if time.monotonic() - self._taken >= SNAPSHOT_SECONDS:
+                adopter = self._adopter
+                if adopter is None:
+                    candidates = await asyncio.to_thread(processes.all_pids)
+                else:
+                    candidates = processes.children(adopter)
+                self._snapshot = await self._sort(candidates)
+                self._taken = time.monotonic()
+            return self._snapshot
 
     @property
     def _adopter(self) -> int | None:
@@ -126,14 +176,17 @@ class Orphans:
         known = self._known_adopter
         return known if known in (os.getpid(), os.getppid()) else None
 
-    def _sort(self, candidates: Collection[int]) -> Snapshot:
+    async def _sort(self, candidates: Collection[int]) -> Snapshot:
         own_pid = os.getpid()
-        known = {own_pid, *self._leaders()}
+        leaders = set(self._leaders())
+        slices = Slices()
         by_session: dict[int, list[int]] = {}
         by_mark: dict[str, list[int]] = {}
+        by_tag: dict[int, list[int]] = {}
         for pid in candidates:
-            if pid in known:
+            if pid == own_pid or pid in leaders:
                 continue
+            await slices.turn()
             process = processes.look(pid)
             if process is None or process.session == self._own_session:
                 continue  # children of our own share our session
@@ -141,7 +194,14 @@ class Orphans:
                 by_session.setdefault(process.session, []).append(pid)
                 if mark := processes.marker(pid):
                     by_mark.setdefault(mark, []).append(pid)
+                elif process.session not in leaders and (tag := processes.tag(pid)):
+                    by_tag.setdefault(tag, []).append(pid)
             elif process.parent == own_pid:
-                with contextlib.suppress(ChildProcessError):
-                    os.waitpid(pid, os.WNOHANG)
-        return Snapshot(self._snapshot.number + 1, by_session, by_mark)
+                _reap(pid)
+        return Snapshot(self._snapshot.number + 1, by_session, by_mark, by_tag)
+
+
+def _reap(pid: int) -> None:
+    """Take a dead child's status; returns at once."""
+    with contextlib.suppress(ChildProcessError):
+        os.waitpid(pid, os.WNOHANG)

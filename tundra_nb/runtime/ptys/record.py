@@ -2,8 +2,9 @@
 
 The next daemon ends what is left of them, and nothing else: nothing at all if the machine was started anew, the pid
 namespace or the user is another, or that daemon still lives; else only processes whose pid and start time are recorded,
-that belong to a recorded leader's session, or that carry the marker of that very daemon in their environment. Known
-blind spots: programs that overwrite their environment, and other users (sudo).
+that belong to a recorded leader's session, that carry the marker of that very daemon in their environment or the
+number of a recorded session in their limits, or that are in that daemon's control group. Without a control group,
+processes of other users (sudo) are found but may not be signalled.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ class RecordedSession(msgspec.Struct, frozen=True):
     at_us: int
     cwd: str = ""
     user: str = ""
+    tag: int = 0
 
 
 class Record(msgspec.Struct, frozen=True):
@@ -49,6 +51,8 @@ class Record(msgspec.Struct, frozen=True):
     daemon: int
     daemon_start: int
     sessions: dict[str, RecordedSession]
+    groups: str = ""
+    """Path of the daemon's control group, where it has one."""
 
 
 class Change(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -68,7 +72,7 @@ class Stray(msgspec.Struct, frozen=True):
     command: str
 
 
-def describe(instance: str, sessions: dict[str, RecordedSession]) -> Record:
+def describe(instance: str, sessions: dict[str, RecordedSession], groups: str = "") -> Record:
     """The record of this process."""
     own = processes.look(os.getpid())
     return Record(
@@ -79,6 +83,7 @@ def describe(instance: str, sessions: dict[str, RecordedSession]) -> Record:
         daemon=os.getpid(),
         daemon_start=own.start if own else 0,
         sessions=sessions,
+        groups=groups,
     )
 
 
@@ -91,6 +96,7 @@ class RecordFile:
     def __init__(self, path: Path, instance: str) -> None:
         self._path = path
         self._instance = instance
+        self.groups = ""
         self._sessions: dict[str, RecordedSession] = {}
         self._changes = 0
         self._fd = -1
@@ -103,7 +109,7 @@ class RecordFile:
         new = self._path.with_suffix(".new")
         fd = os.open(new, os.O_CREAT | os.O_WRONLY | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC, 0o600)
         try:
-            os.write(fd, _ENCODER.encode(describe(self._instance, self._sessions)) + b"\n")
+            os.write(fd, _ENCODER.encode(describe(self._instance, self._sessions, self.groups)) + b"\n")
             os.replace(new, self._path)
         except BaseException:
             os.close(fd)
@@ -157,12 +163,17 @@ def read(path: Path) -> Record | None:
     return record
 
 
+def is_of_the_dead(record: Record) -> bool:
+    """Whether what a record names is ours to end: this boot, namespace and user, and its daemon is dead."""
+    if (record.boot, record.namespace, record.uid) != (_boot(), _namespace(), os.getuid()):
+        return False
+    daemon = processes.look(record.daemon)
+    return daemon is None or not daemon.is_alive or daemon.start != record.daemon_start
+
+
 def strays(record: Record) -> list[Stray]:
     """What is left of a dead daemon's sessions. Looks at every process: not for an event loop."""
-    if (record.boot, record.namespace, record.uid) != (_boot(), _namespace(), os.getuid()):
-        return []
-    daemon = processes.look(record.daemon)
-    if daemon is not None and daemon.is_alive and daemon.start == record.daemon_start:
+    if not is_of_the_dead(record):
         return []
     # A leader's number is trusted as session id only while nobody else has it.
     trusted: dict[int, str] = {}
@@ -172,6 +183,7 @@ def strays(record: Record) -> list[Stray]:
         leader = processes.look(session.pid)
         if leader is None or leader.start == session.start:
             trusted[session.pid] = pty_id
+    tagged = {session.tag: pty_id for pty_id, session in record.sessions.items() if session.tag}
     found = []
     for pid in processes.all_pids():
         process = processes.look(pid)
@@ -179,6 +191,8 @@ def strays(record: Record) -> list[Stray]:
             continue
         instance, _, marked = processes.marker(pid).partition("/")
         pty_id = marked if instance == record.instance else trusted.get(process.session, "")
+        if not pty_id and tagged:
+            pty_id = tagged.get(processes.tag(pid), "")
         if pty_id:
             found.append(Stray(pid, process.start, pty_id, command_of(pid)))
     return found

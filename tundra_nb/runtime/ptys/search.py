@@ -34,20 +34,12 @@ class Found(NamedTuple):
     """There may be more: the limit or the deadline was reached."""
 
 
-def compiled(pattern: str) -> re.Pattern[bytes]:
-    """A pattern over the bytes of a line.
-
-    Raises:
-        UsageError: it is no regular expression.
-    """
-    try:
-        return re.compile(pattern.encode())
-    except re.error as exc:
-        raise UsageError(
-            problem=f"{pattern!r} is not a regular expression: {exc}",
-            field="pattern",
-            remedy="Escape what is meant literally with `re.escape`.",
-        ) from exc
+def _no_pattern(pattern: str, why: str) -> UsageError:
+    return UsageError(
+        problem=f"{pattern!r} is not a regular expression: {why}",
+        field="pattern",
+        remedy="Escape what is meant literally with `re.escape`.",
+    )
 
 
 async def found(folder: Path, pattern: str, limit: int, deadline: float = DEADLINE_SECONDS) -> Found:
@@ -62,7 +54,6 @@ async def found(folder: Path, pattern: str, limit: int, deadline: float = DEADLI
     Raises:
         UsageError: `pattern` is no regular expression.
     """
-    compiled(pattern)
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         *("-P", "-m", __name__, str(folder), str(limit)),
@@ -79,7 +70,10 @@ async def found(folder: Path, pattern: str, limit: int, deadline: float = DEADLI
             process.stdin.write(pattern.encode())
             process.stdin.close()
             async for line in process.stdout:
-                rows.append(msgspec.json.decode(line))  # noqa: PERF401 - what came before the deadline counts
+                row = msgspec.json.decode(line)
+                if "error" in row:
+                    raise _no_pattern(pattern, row["error"])
+                rows.append(row)
     except TimeoutError:
         is_late = True
     finally:
@@ -90,8 +84,12 @@ async def found(folder: Path, pattern: str, limit: int, deadline: float = DEADLI
 
 
 def main(folder: Path, limit: int) -> None:
-    """Print the hits."""
-    pattern = compiled(sys.stdin.read())
+    """Print the hits, or what is wrong with the pattern. Even compiling one may take for ever, so it is done here."""
+    try:
+        pattern = re.compile(sys.stdin.read().encode())
+    except (re.error, RecursionError, OverflowError) as exc:
+        sys.stdout.buffer.write(msgspec.json.encode({"error": str(exc)}) + b"\n")
+        return
     heads: dict[str, transcript.Head | None] = {}
     for hit in transcript.search(folder, pattern, limit):
         if hit.pty_id not in heads:

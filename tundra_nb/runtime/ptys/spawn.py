@@ -14,10 +14,11 @@ import ctypes
 import errno
 import functools
 import os
+import secrets
 import stat
 import struct
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from tundra_nb.errors import SpawnFailed, UsageError
@@ -26,10 +27,14 @@ from . import processes
 
 if sys.platform != "win32":
     import fcntl
+    import resource
     import termios
 
-MAX_SIZE = 10_000
+MAX_SIZE = 1000
 """Columns or rows. The kernel takes 65,535, but programs allocate screens from these numbers."""
+MAX_CELLS = 250_000
+"""Columns × rows: such a screen is drawn in a second."""
+TAG_BITS = 48
 IUTF8 = 0o40000
 """asm/termbits.h: erase whole characters in canonical mode."""
 POSIX_SPAWN_SETSIGDEF = 0x04
@@ -53,6 +58,12 @@ class Size(NamedTuple):
                 field="size",
                 remedy=f"Columns and rows go from 1 to {MAX_SIZE:,}.",
             )
+        if self.columns * self.rows > MAX_CELLS:
+            raise UsageError(
+                problem=f"a terminal of {self.columns} × {self.rows} characters is too large",
+                field="size",
+                remedy=f"Columns times rows go to {MAX_CELLS:,}.",
+            )
         return self
 
 
@@ -63,6 +74,8 @@ class Spawned(NamedTuple):
     master: int
     modes: list[Any]
     """Of the terminal, before the program could change them; as `termios.tcsetattr` takes them."""
+    tag: int = 0
+    """Number that everything in the session carries (`processes.tag`); 0 where there is no such thing."""
 
 
 def spawn(
@@ -116,18 +129,42 @@ def _spawn_libc(
         libc = _libc()
         on_exit.callback(libc.posix_spawn_file_actions_destroy, actions)
         pid = ctypes.c_int()
-        code = libc.posix_spawn(
-            ctypes.byref(pid),
-            os.fsencode(program),
-            actions,
-            _attributes(),
-            _strings(os.fsencode(word) for word in argv),
-            _strings(os.fsencode(f"{name}={value}") for name, value in env.items()),
-        )
+        tag = processes.TAG_BASE + secrets.randbits(TAG_BITS)
+        with _tagged(tag) as is_tagged:
+            code = libc.posix_spawn(
+                ctypes.byref(pid),
+                os.fsencode(program),
+                actions,
+                _attributes(),
+                _strings(os.fsencode(word) for word in argv),
+                _strings(os.fsencode(f"{name}={value}") for name, value in env.items()),
+            )
         if code:
             raise _failed(argv, code, program)
         on_failure.pop_all()
-    return Spawned(pid.value, master, modes)
+    return Spawned(pid.value, master, modes, tag if is_tagged else 0)
+
+
+@contextlib.contextmanager
+def _tagged(tag: int) -> Iterator[bool]:
+    """While the block runs, what is started gets `tag` as its soft limit of real-time CPU time.
+
+    The one thing that a process hands on to all its descendants and that neither `env -i` nor `setsid` nor `exec`
+    takes away. Ours is put back at once; the microseconds cost nothing.
+    """
+    try:
+        soft, hard = resource.getrlimit(resource.RLIMIT_RTTIME)
+        if hard != resource.RLIM_INFINITY and hard < tag:
+            yield False
+            return
+        resource.setrlimit(resource.RLIMIT_RTTIME, (tag, hard))
+    except (OSError, ValueError):
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        resource.setrlimit(resource.RLIMIT_RTTIME, (soft, hard))
 
 
 def _file_actions(folder: int, terminal: str, handed: Mapping[int, int]) -> ctypes.Array[ctypes.c_char]:

@@ -13,13 +13,11 @@ import logging
 import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
-
-from tundra_nb.terminal import escapes
 
 from .spawn import Size
 
@@ -28,6 +26,9 @@ MAX_BYTES = 1 << 30
 INDEX_SECONDS = 0.01
 """Finest step of the index: enough for a replay."""
 READ_BYTES = 1 << 20
+
+_ESCAPES = re.compile(rb"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)?|\x1b.|[\x00-\x08\x0b-\x1f\x7f]")
+"""Colours and moves of the cursor, which stand in the middle of what people search for."""
 
 _log = logging.getLogger("tundra.ptys")
 _encode = msgspec.json.Encoder().encode
@@ -53,9 +54,18 @@ class Hit(NamedTuple):
 
 
 class Transcript:
-    """Writer of one session's files. Opened at once; `close` flushes nothing, the owner did."""
+    """Writer of one session's files. Opened at once; `close` flushes nothing, the owner did.
 
-    def __init__(self, folder: Path, head: Head, max_bytes: int = MAX_BYTES) -> None:
+    `take` is told how many bytes are to be written, and returns why they may not be (`Budget.take`).
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        head: Head,
+        max_bytes: int = MAX_BYTES,
+        take: Callable[[int], str] = lambda _: "",
+    ) -> None:
         self.path = folder / f"{head.id}.out"
         self.index_path = folder / f"{head.id}.jsonl"
         self.end = 0
@@ -63,6 +73,7 @@ class Transcript:
         self.problem = ""
         """Why it ended before the session did."""
         self._max_bytes = max_bytes
+        self._take = take
         self._marks: list[dict[str, Any]] = []
         self._marked_at = -1.0
         flags = os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC | os.O_APPEND
@@ -94,6 +105,9 @@ class Transcript:
     def append(self, views: list[memoryview]) -> None:
         """Write bytes and the marks so far."""
         if self.problem:
+            return
+        if views and (refused := self._take(sum(map(len, views)))):
+            self._end(f"the transcript ended here: {refused}")
             return
         try:
             if views:
@@ -162,7 +176,7 @@ def search(folder: Path, pattern: re.Pattern[bytes], limit: int = 1000) -> Itera
         offset = 0
         with path.open("rb") as file:
             for line in _lines(file):
-                content = escapes.IN_BYTES.sub(b"", line.rstrip(b"\r\n"))
+                content = _ESCAPES.sub(b"", line.rstrip(b"\r\n"))
                 if pattern.search(content):
                     yield Hit(path.stem, offset, content.decode(errors="replace"))
                     found += 1
