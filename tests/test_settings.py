@@ -159,3 +159,41 @@ def test_a_value_of_a_profile_is_set_by_its_name(file: Path) -> None:
 def test_a_value_of_an_unknown_profile_is_refused(file: Path) -> None:
     with pytest.raises(UsageError, match="no profile 'c'"):
         settings_file.set_value(file, "profile.c.rpm", 50, {})
+
+
+PASTED = [
+    "sk-ant-api03-0123456789abcdefABCDEF",
+    "sk_live_51H8xabcdEFGH0123456789",
+    "abcdef0123456789abcdef0123456789",
+    "AKIAIOSFODNN7EXAMPLE",
+    "ghp_0123456789abcdefABCDEF0123456789abcd",
+    "A9xK2mP4qR7sT1uV3wX5yZ8",
+    "MY KEY",
+    "$MY_KEY",
+]
+
+
+@pytest.mark.parametrize("pasted", PASTED)
+def test_a_key_where_a_variables_name_belongs_is_refused_and_not_repeated(file: Path, pasted: str) -> None:
+    profile = '[[profile]]\nname = "a"\nkind = "openai"\n'
+    with pytest.raises(ConfigError) as in_file:
+        loaded(file, f'{profile}api_key_env = "{pasted}"\n')
+    assert "profile.a.api_key_env" in in_file.value.message
+    file.write_text(profile)
+    with pytest.raises(ConfigError) as in_environment:
+        loaded(file, TUNDRA_STORE__PASSWORD_ENV=pasted)
+    assert "TUNDRA_STORE__PASSWORD_ENV" in in_environment.value.message
+    with pytest.raises(UsageError) as by_flag:
+        settings_file.set_value(file, "profile.a.api_key_env", pasted, {})
+    with pytest.raises(UsageError) as by_add:
+        settings_file.add_profile(file, {"name": "b", "kind": "openai", "api_key_env": pasted}, {})
+    for caught in (in_file, in_environment, by_flag, by_add):
+        assert pasted not in f"{caught.value.message} {caught.value.hint}"
+        assert "revoked" in caught.value.hint
+    assert pasted not in file.read_text()
+
+
+@pytest.mark.parametrize("name", ["OPENAI_API_KEY", "hf_token", "_X", "KEY_2024_PROD", "TeamKey2024"])
+def test_the_name_of_a_variable_is_accepted(file: Path, name: str) -> None:
+    found = loaded(file, f'[[profile]]\nname = "a"\nkind = "openai"\napi_key_env = "{name}"\n')
+    assert found.settings.profile[0].api_key_env == name

@@ -6,6 +6,7 @@ error.
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -49,9 +50,17 @@ class CommandLine(Face):
         if self._has_read or sys.stdin is None or sys.stdin.isatty():
             return None
         self._has_read = True
-        return sys.stdin.read()
+        try:
+            return sys.stdin.buffer.read().decode()
+        except UnicodeDecodeError as exc:
+            raise UsageError(
+                problem=f"standard input is not UTF-8: byte {exc.start + 1} is {exc.object[exc.start]:#04x}",
+                field="stdin",
+                remedy="Convert it, for example with `iconv -f latin1 -t utf-8`.",
+            ) from None
 
-    def show_answer(self, stream: ReplyStream) -> Reply:
+    def show_answer(self, stream: ReplyStream, asked: str = "") -> Reply:
+        del asked  # a terminal shows what is under way by itself: the prompt has not come back
         from tundra_nb.views.blocks import clean
         from tundra_nb.views.reply import summary
 
@@ -110,7 +119,11 @@ def run(args: Sequence[str]) -> int:
         print(f"tundra {__version__}")
         return 0
     face = CommandLine()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal of another encoding shows the rest
     try:
+        _check_encoding(args)
         result = commands.run(root, args, face)
         if result.value is not None and not (isinstance(result.value, Reply | Run) and not result.as_json):
             _print(result, face)
@@ -127,6 +140,22 @@ def run(args: Sequence[str]) -> int:
     finally:
         face.close()
     return result.exit_code
+
+
+def _check_encoding(args: Sequence[str]) -> None:
+    """Refuse arguments that are not UTF-8: Python passes their bytes on as halves of surrogate pairs.
+
+    Raises:
+        UsageError: one is not.
+    """
+    for number, arg in enumerate(args, 1):
+        if any("\ud800" <= character <= "\udfff" for character in arg):
+            told = arg.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+            raise UsageError(
+                problem=f"argument {number} is not UTF-8: {told[:40]!r}",
+                field=f"argument {number}",
+                remedy="Give it in UTF-8; the locale of this shell is another one.",
+            )
 
 
 def _print(result: commands.Result, face: Face) -> None:

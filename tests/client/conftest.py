@@ -19,8 +19,9 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from tundra_nb import errors
-from tundra_nb.client.link import Link, Place
+from tundra_nb.client.link import Link
 from tundra_nb.client.sync import Client
+from tundra_nb.local.place import Place
 from tundra_nb.types import columns
 
 ARROW_TYPES = {

@@ -10,8 +10,9 @@ from starlette.responses import HTMLResponse, JSONResponse
 
 from tundra_nb import errors
 from tundra_nb.client.aio import AsyncClient
-from tundra_nb.client.link import Link, place_of_url
+from tundra_nb.client.link import Link
 from tundra_nb.client.sync import Client
+from tundra_nb.local.place import place_of_url
 
 from .conftest import REPLY, ScriptedDaemon, sse
 

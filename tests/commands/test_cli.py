@@ -159,3 +159,52 @@ def test_the_guide_needs_no_daemon(home: Any) -> None:
 
 def test_the_version_is_told(home: Any) -> None:
     assert home.run("--version").stdout == f"tundra {__version__}\n"
+
+
+def run_bytes(home: Any, args: list[bytes], stdin: bytes = b"") -> tuple[int, str, str]:
+    import subprocess
+    import sys
+
+    command = [sys.executable.encode(), b"-m", b"tundra_nb.cli", *args]
+    done = subprocess.run(command, env=home.env, input=stdin, capture_output=True, timeout=60, check=False)
+    return done.returncode, done.stdout.decode(), done.stderr.decode()
+
+
+def test_text_that_is_not_utf8_is_refused_in_a_line(home: Any, provider: ScriptedProcess) -> None:
+    for args, stdin in (([b"ask"], b"caf\xe9"), ([b"ask", b"caf\xe9"], b""), ([b"sql"], b"select '\xff'")):
+        code, _, told = run_bytes(home, args, stdin)
+        assert code == 2
+        assert "is not UTF-8" in told
+        assert len(told.splitlines()) == 2
+    assert not provider.requests
+
+
+def test_a_known_option_behind_the_prompt_is_an_option(home: Any, provider: ScriptedProcess) -> None:
+    provider.script(CHAT, Step(text="hi"))
+    reply = json.loads(home.run("ask", "hi", "there", "--json").stdout)
+    assert reply["text"] == "hi"
+    assert provider.requests[-1].json["messages"][-1]["content"] == "hi there"
+    refused = home.run("ask", "hi", "--no-failover", "there")
+    assert refused.returncode == 2
+    assert "stands in the middle of the text" in refused.stderr
+    assert len(provider.requests) == 1
+
+
+def test_a_program_gets_its_own_options(home: Any, provider: ScriptedProcess) -> None:
+    done = home.run("run", "echo", "-h", "-x", "--", "--json")
+    assert done.stdout == "-h -x -- --json\n"
+
+
+def test_a_pasted_key_is_refused_and_not_repeated(home: Any) -> None:
+    key = "sk-ant-api03-0123456789abcdefABCDEF"
+    for args in (
+        ["providers", "add", "x", "--kind", "openai", "--api-key-env", key],
+        ["run", "--with-keys", key, "true"],
+        ["run", "--env", key, "true"],
+        ["keys", "offer", key],
+        ["settings", "set", f"store.password_env={key}"],
+    ):
+        done = home.run(*args)
+        assert done.returncode in (1, 2), args
+        assert key not in done.stdout + done.stderr
+    assert not home.config.exists() or key not in home.config.read_text()

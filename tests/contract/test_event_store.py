@@ -93,6 +93,16 @@ async def test_every_kind_of_value_comes_back_as_it_went_in(store: Store) -> Non
         "caller": None,
         "message": None,
         "retry_after_s": None,
+        "asked": None,
+        "dialect": None,
+        "way": None,
+        "dropped": None,
+        "client": None,
+        "retry_count": None,
+        "trace_id": None,
+        "parent_span_id": None,
+        "run_id": None,
+        "writer_id": store.history.writer_id,
     }
     assert (second["message"], second["code"], second["waited_ms"], second["streamed"]) == (
         text,

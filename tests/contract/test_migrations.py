@@ -1,4 +1,4 @@
-"""Migrations on both engines, with a second schema that was made up; each step in a process of its own.
+"""Migrations on both engines, with a further schema that was made up; each step in a process of its own.
 
 The store is opened there directly, because the embedded engine cannot be loaded beside a `sqlite3` that is in use.
 """
@@ -17,6 +17,7 @@ import pytest
 from tundra_nb.runtime.history.migrations import MIGRATIONS
 from tundra_nb.runtime.history.schema import SCHEMA_VERSION
 
+NEXT = SCHEMA_VERSION + 1
 GOOD = ("CREATE TABLE mood (mood_id BIGINT PRIMARY KEY, word VARCHAR(20))", "UPDATE note SET subject = 'migrated'")
 BAD = (*GOOD, "UPDATE no_such_table SET x = 1")
 
@@ -35,8 +36,8 @@ else:
     from tundra_nb.runtime.history.dolt import DoltStore
     store = DoltStore(config)
 if given["statements"]:
-    step = migrations.Migration(2, "moods", tuple(given["statements"]), tuple(given["statements"]))
-    migrations.MIGRATIONS, schema.SCHEMA_VERSION = (step,), 2
+    step = migrations.Migration(given["number"], "moods", tuple(given["statements"]), tuple(given["statements"]))
+    migrations.MIGRATIONS, schema.SCHEMA_VERSION = (*migrations.MIGRATIONS, step), given["number"]
 if given["dies_in"] == "after the merge":
     migrations._tag = lambda _, name, **__: os._exit(9) if name.endswith("after") else store.tag(name)
 elif given["dies_in"]:
@@ -48,7 +49,7 @@ except errors.TundraError as exc:
     print(json.dumps({"error": exc.to_wire()}))
     sys.exit()
 if given["note"]:
-    store.write({"note": [(given["note"], 1, "ada", "first", "body")]}, spool.Place(1, given["note"]))
+    store.write({"note": [(given["note"], 1, "ada", "first", "body", None)]}, spool.Place(1, given["note"]))
 notes = store.frame(query.FrameQuery(table="note"), contract.Stop())
 from tundra_nb.runtime.history import arrow
 print(json.dumps({
@@ -59,7 +60,8 @@ print(json.dumps({
     "log": [commit.message for commit in store.log()],
     "at_before": None if not given["statements"] else [
         row["subject"] for row in arrow.rows(store.frame(
-            query.FrameQuery(table="note", at=store.resolve("schema-2-before")), contract.Stop()).batches)],
+            query.FrameQuery(table="note", at=store.resolve(f"schema-{given['number']}-before")),
+            contract.Stop()).batches)],
 }))
 store.close()
 """
@@ -84,7 +86,9 @@ class Process:
         }
 
     def run(self, statements: tuple[str, ...] = (), note: int = 0, dies_in: str = "") -> dict[str, Any]:
-        given = json.dumps({"config": self.config, "statements": statements, "note": note, "dies_in": dies_in})
+        given = json.dumps(
+            {"config": self.config, "statements": statements, "number": NEXT, "note": note, "dies_in": dies_in}
+        )
         done = subprocess.run(
             [sys.executable, "-c", PROGRAM], check=False, input=given, capture_output=True, text=True, timeout=60
         )
@@ -105,12 +109,12 @@ def process(request: pytest.FixtureRequest, tmp_path: Path) -> Process:
 
 
 def test_a_migration_is_one_commit_between_two_tags(process: Process) -> None:
-    assert process.run(note=1)["version"] == 1
+    assert process.run(note=1)["version"] == SCHEMA_VERSION
     found = process.run(GOOD, note=2)
-    assert (found["version"], found["place"]) == (2, 2)
+    assert (found["version"], found["place"]) == (NEXT, 2)
     assert found["notes"] == {"1": "migrated", "2": "first"}
-    assert found["refs"] == ["main", "schema-2-after", "schema-2-before"]
-    assert found["log"][0] == "Migrate to schema 2: moods"
+    assert found["refs"] == ["main", f"schema-{NEXT}-after", f"schema-{NEXT}-before"]
+    assert found["log"][0] == f"Migrate to schema {NEXT}: moods"
     assert found["at_before"] == ["first"]
     assert process.run(GOOD)["log"] == found["log"]
 
@@ -119,10 +123,10 @@ def test_a_migration_that_fails_changes_nothing_and_says_so(process: Process) ->
     process.run(note=1)
     error = process.run(BAD)["error"]
     assert (error["code"], error["reason"]) == ("StoreDamaged", "migration")
-    assert "schema 2 (moods)" in error["message"]
+    assert f"schema {NEXT} (moods)" in error["message"]
     again = process.run(note=2)
-    assert (again["version"], again["place"], again["notes"]) == (1, 2, {"1": "first", "2": "first"})
-    assert again["refs"] == ["main", "schema-2-before"]
+    assert (again["version"], again["place"], again["notes"]) == (SCHEMA_VERSION, 2, {"1": "first", "2": "first"})
+    assert again["refs"] == ["main", f"schema-{NEXT}-before"]
     assert process.run(GOOD)["notes"] == {"1": "migrated", "2": "migrated"}
 
 
@@ -131,8 +135,8 @@ def test_a_migration_that_was_interrupted_is_finished_at_the_next_start(process:
     process.run(note=1)
     process.run(GOOD, dies_in=dies_in)
     found = process.run(GOOD)
-    assert (found["version"], found["notes"], found["place"]) == (2, {"1": "migrated"}, 1)
-    assert found["refs"] == ["main", "schema-2-after", "schema-2-before"]
+    assert (found["version"], found["notes"], found["place"]) == (NEXT, {"1": "migrated"}, 1)
+    assert found["refs"] == ["main", f"schema-{NEXT}-after", f"schema-{NEXT}-before"]
 
 
 def test_a_history_of_a_newer_program_is_refused(process: Process) -> None:
@@ -140,7 +144,7 @@ def test_a_history_of_a_newer_program_is_refused(process: Process) -> None:
     process.run(GOOD)
     error = process.run()["error"]
     assert (error["code"], error["reason"]) == ("StoreDamaged", "newer")
-    assert "schema 2" in error["message"]
+    assert f"schema {NEXT}" in error["message"]
 
 
 def test_the_newest_schema_is_the_last_migrations() -> None:

@@ -81,3 +81,31 @@ def test_an_unknown_name_names_the_nearest() -> None:
 def test_an_expression_that_fails_is_told() -> None:
     with pytest.raises(UsageError, match="ZeroDivisionError"):
         expand("{{1 / 0}}", {})
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "docker ps --format '{{.Names}}'",
+        "kubectl get -o go-template='{{range .items}}{{.metadata.name}}{{end}}'",
+        "{{range}}",
+        "{{len}}",
+        "{{range(3)}}",
+        "{{ item.name }}",
+        "{% for x in y %}{{ x }}{% endfor %}",
+        "{{#if x}}",
+        "{{ }}",
+    ],
+)
+def test_braces_of_other_languages_are_refused_and_how_to_write_them_told(text: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        expand(text, {"items": 1})
+    assert r"\{{" in f"{caught.value.message} {caught.value.hint}"
+
+
+def test_escaped_braces_arrive_as_they_are() -> None:
+    assert split(r"sh docker ps --format '\{{.Names}}'", root)[-1] == "docker ps --format '{{.Names}}'"
+
+
+def test_a_builtin_may_work_on_what_is_the_users() -> None:
+    assert expand("{{len(rows)}} {{max(r for r in rows)}}", {"rows": [1, 2]}) == "2 2"

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from tundra_nb.runtime.caller import Budgets
 from tundra_nb.runtime.clock import Clock, Ids, SystemClock
 from tundra_nb.runtime.keys import KeyRing
 from tundra_nb.runtime.operations import Notice, Operations
@@ -71,7 +72,13 @@ class Calls:
         )
         self.profiles.configure(msgspec.structs.replace(settings, profile=tuple(profiles)))
         self.slots = self.profiles.slots
-        self.operations = Operations(self.profiles)
+        self.spent: dict[str, float] = {}
+        """What the history would tell of each token's day."""
+
+        async def spent_since(name: str, since_us: int) -> float:
+            return self.spent.get(name, 0.0)
+
+        self.operations = Operations(self.profiles, Budgets(clock, spent_since))
         self.running = self.operations.running
 
     async def on_piece(self, piece: Piece) -> None:

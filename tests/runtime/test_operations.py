@@ -192,13 +192,44 @@ async def test_a_retry_after_is_obeyed_to_the_letter_and_the_latest_counts() -> 
         assert [row.backoff_ms for row in c.attempts] == [0, 5000, 2000]
 
 
-async def test_a_429_without_a_hint_is_not_tried_again() -> None:
+async def test_a_429_without_a_hint_is_tried_again_after_the_backoff() -> None:
     async with calls("only") as c:
+        c.servers["only"].script(CHAT, limited())
+        await c.ask()
+        assert c.story == [("only", "error", "rate_limited", "first"), ("only", "ok", "answered", "retry")]
+        assert c.slots["only"].breaker.failures == 0
+
+
+async def test_a_429_without_a_hint_is_not_tried_again_when_the_backoff_is_longer_than_may_be_waited() -> None:
+    patience = RouterSettings(backoff_seconds=5, backoff_cap_seconds=5, max_wait_seconds=1)
+    async with calls("only", router=patience) as c:
         c.servers["only"].script(CHAT, limited())
         error_met = await failing(c.ask())
         assert c.story == [("only", "error", "rate_limited", "first")]
         assert isinstance(error_met, errors.AllProvidersExhausted)
-        assert c.slots["only"].breaker.failures == 0
+
+
+async def test_a_breaker_that_opens_during_a_call_does_not_replace_the_providers_words() -> None:
+    for failover, kind in ((True, errors.AllProvidersExhausted), (False, errors.ApiError)):
+        async with calls("only", breaker=BreakerSettings(failures=2)) as c:
+            c.servers["only"].script(CHAT, Step(status=529, text="too busy today", repeat=0))
+            error_met = await failing(c.ask(failover=failover))
+            assert type(error_met) is kind
+            assert "too busy today" in str(error_met)
+            assert "breaker" not in str(error_met)
+            assert c.slots["only"].breaker.state == "open"
+            assert len(c.attempts) == 2  # a third would only have been refused
+
+
+async def test_a_cooling_profile_that_comes_back_after_the_deadline_is_refused_at_once() -> None:
+    clock = VirtualClock()
+    async with calls("only", clock=clock, router=RouterSettings(deadline_seconds=5, max_wait_seconds=20)) as c:
+        c.servers["only"].script(CHAT, limited(12))
+        await failing(c.ask())
+        began = clock.monotonic()
+        error_met = await failing(c.ask(failover=False))
+        assert isinstance(error_met, errors.RateLimited)
+        assert clock.monotonic() == began
 
 
 async def test_a_429_penalises_the_bucket_and_cools_the_profile() -> None:

@@ -1,7 +1,7 @@
 """The only way in: a synchronous and an asynchronous client over the daemon's HTTP API.
 
 What lives here: one table of API calls (`api`, `versions`, `ptys`: pure descriptions and decoders), the two clients
-that send them (`sync` over stdlib `http.client`, `aio` over aiohttp), the attached stream, time words, Arrow → pandas.
+that send them (`sync` over `local.wire`, `aio` over aiohttp), the attached stream, time words, Arrow → pandas.
 It is separate so that everything for users (commands, magics, widgets, incidents) shares one door that can also stand
 on another machine. May import `errors`, `types`, `settings`, `paths`; never `runtime` or `daemon`. pandas, pyarrow and
 aiohttp are imported when a call needs them.

@@ -11,22 +11,23 @@ from typing import Any, Literal, Self, TypeVar, Unpack, overload
 import aiohttp
 
 from tundra_nb.errors import IpcError, TundraError
+from tundra_nb.local.place import Place, check_owner
+from tundra_nb.local.wire import CONNECT_TIMEOUT
+from tundra_nb.sse import EventTooLongError, Parser
 from tundra_nb.types import Reply
 from tundra_nb.types.pieces import Piece, Text
 
 from . import api, explain
 from .aio_ptys import AsyncPtys
-from .answer import AnswerReader, died, not_yet
+from .answer import AnswerReader, Event, died, malformed, not_yet
 from .call import ATTEMPT_PAUSES, Answer, Call, Step, read, refusal, seen_from
 from .endpoints import awaited
 from .explain import guide
-from .link import Link, Place
+from .link import Link
 from .live import OnOutput, Run, ShellRun
 from .pty_calls import Command, Program
 from .ptys import Cwd
-from .sse import Event, Parser
 from .versions import AsyncVersions
-from .wire import CONNECT_TIMEOUT
 
 T = TypeVar("T")
 MAX_CONNECTIONS = 256
@@ -226,8 +227,10 @@ class AsyncClient:
                     raise refusal(answer, bridged=place.is_bridged)
                 parser = Parser()
                 async for chunk in response.content.iter_any():
-                    for event in parser.feed(chunk):
-                        yield event
+                    for name, data in parser.feed(chunk):
+                        yield Event(name, data)
+            except EventTooLongError as exc:
+                raise malformed(exc) from exc
             except _GONE as exc:
                 raise self._broken(place, exc) from exc
             finally:
@@ -278,6 +281,9 @@ class AsyncClient:
             return await asyncio.to_thread(self._link.find)
 
     async def _session_for(self, place: Place) -> aiohttp.ClientSession:
+        if place.socket is not None:
+            with contextlib.suppress(OSError):  # gone: connecting says so
+                check_owner(place.socket)
         if self._session is None or self._session.closed or self._session_place != place:
             if self._session is not None:
                 await self._session.close()

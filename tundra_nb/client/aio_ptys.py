@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from tundra_nb.terminal.asciicast import asciicast
 
 from . import pty_calls as calls
+from .answer import Event
 from .call import Call, Step
 from .endpoints import Awaiting, awaited
 from .link import Link
@@ -19,7 +20,6 @@ from .owner import owner_name
 from .pty_calls import Command, Matched, Pattern, Program
 from .ptys import Cwd, folder, shown
 from .results import Document
-from .sse import Event
 
 if TYPE_CHECKING:
     import pandas as pd

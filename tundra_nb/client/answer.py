@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import msgspec
 
-from tundra_nb.errors import IpcError, TundraError, from_wire
+from tundra_nb.errors import IpcError, from_wire
 from tundra_nb.types import Reply
 from tundra_nb.types.pieces import Piece, Reasoning, Text, ToolCallPiece
 
-from .sse import Event
 
-_PIECES: dict[str, Callable[[str], Piece]] = {
+class Event(NamedTuple):
+    """One event of a stream of the daemon; `data` is JSON."""
+
+    name: str
+    data: bytes
+
+
+_PIECES: dict[str, Callable[[bytes], Piece]] = {
     "text": msgspec.json.Decoder(Text).decode,
     "reasoning": msgspec.json.Decoder(Reasoning).decode,
     "tool_call": msgspec.json.Decoder(ToolCallPiece).decode,
@@ -45,14 +51,14 @@ class AnswerReader:
                 try:
                     return _PIECES[event.name](event.data)
                 except msgspec.DecodeError as exc:
-                    raise self._malformed(exc) from exc
+                    raise malformed(exc) from exc
             case "notice":
                 self.notices.append(self._json(event))
             case "reply":
                 try:
                     self.reply = msgspec.json.decode(event.data, type=Reply)
                 except msgspec.DecodeError as exc:
-                    raise self._malformed(exc) from exc
+                    raise malformed(exc) from exc
             case "error":
                 raise from_wire(self._json(event))
         return None  # other events are of a newer daemon
@@ -70,12 +76,13 @@ class AnswerReader:
         try:
             found = msgspec.json.decode(event.data, type=dict[str, Any])
         except msgspec.DecodeError as exc:
-            raise self._malformed(exc) from exc
+            raise malformed(exc) from exc
         return found
 
-    @staticmethod
-    def _malformed(exc: Exception) -> TundraError:
-        return IpcError(kind="malformed", problem=f"the daemon's event stream cannot be read: {exc}")
+
+def malformed(exc: Exception) -> IpcError:
+    """What came is no stream of events that we know."""
+    return IpcError(kind="malformed", problem=f"the daemon's event stream cannot be read: {exc}")
 
 
 def died() -> IpcError:

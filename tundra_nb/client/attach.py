@@ -15,10 +15,11 @@ import urllib.parse
 from typing import ClassVar
 
 from tundra_nb.errors import TundraError
+from tundra_nb.local.place import Place
+from tundra_nb.local.wire import GONE, Wire
 
 from .call import EVENTS
-from .link import Link, Place
-from .wire import GONE, Wire
+from .link import Link
 
 BACKOFF_SECONDS = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 """Pauses between attempts to reconnect; the last repeats."""

@@ -13,7 +13,7 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
-from tundra_nb.errors import IpcError, TransportError, TundraError, from_wire
+from tundra_nb.errors import IpcError, TransportError, TundraError, UsageError, from_wire
 
 T = TypeVar("T")
 
@@ -59,11 +59,19 @@ class Call(Generic[T]):
 
     @property
     def target(self) -> str:
-        return f"{self.path}?{urllib.parse.urlencode(self.query)}" if self.query else self.path
+        if not self.query:
+            return self.path
+        try:
+            return f"{self.path}?{urllib.parse.urlencode(self.query)}"
+        except UnicodeEncodeError as exc:
+            raise _no_text(exc) from None
 
     @property
     def payload(self) -> bytes | None:
-        return None if self.body is None else msgspec.json.encode(self.body)
+        try:
+            return None if self.body is None else msgspec.json.encode(self.body)
+        except UnicodeEncodeError as exc:
+            raise _no_text(exc) from None
 
     @property
     def headers(self) -> dict[str, str]:
@@ -98,8 +106,15 @@ def seen_from(call: Call[T], at: str | None, name: str) -> Call[T]:
 
 
 def quoted(part: object) -> str:
-    """One path segment, safe for any text."""
-    return urllib.parse.quote(str(part), safe="~")
+    """One path segment, safe for any text.
+
+    Raises:
+        UsageError: it is no text, but for half a character.
+    """
+    try:
+        return urllib.parse.quote(str(part), safe="~")
+    except UnicodeEncodeError as exc:
+        raise _no_text(exc) from None
 
 
 def query(**given: object) -> tuple[tuple[str, str], ...]:
@@ -109,6 +124,16 @@ def query(**given: object) -> tuple[tuple[str, str], ...]:
 
 def _text(value: object) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _no_text(exc: UnicodeEncodeError) -> UsageError:
+    """A lone surrogate: half of a pair that stands for one character in UTF-16, and nothing by itself."""
+    around = exc.object[max(exc.start - 12, 0) : exc.start].encode("utf-8", "replace").decode()
+    return UsageError(
+        problem=f"the text cannot be sent: character {exc.start + 1}, after {around!r}, is half a surrogate pair",
+        field="text",
+        remedy='`text.encode("utf-8", "replace").decode()` makes a question mark of it.',
+    )
 
 
 def read(call: Call[T], answer: Answer, *, bridged: bool) -> T:

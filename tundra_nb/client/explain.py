@@ -259,7 +259,7 @@ def _row(asked: str) -> Generator[Call[Any], Any, dict[str, Any] | None]:
     for row in reversed(rows):
         ids = [_text(row.get(name)) for name in ("error_id", "operation_id")]
         if any(found.endswith(digits) for found in ids if asked.isdigit()) or _text(row.get("pty_id")) == asked:
-            return row
+            return dict(row)
     if not asked.lstrip("-").isdigit():
         return None
     try:

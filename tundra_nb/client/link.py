@@ -5,45 +5,17 @@ A client reaches the daemon by its Unix socket, or through a Jupyter server when
 
 from __future__ import annotations
 
-import dataclasses
 import os
-import urllib.parse
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from tundra_nb import paths
 from tundra_nb._version import API
-from tundra_nb.errors import ConfigError, IpcError, TransportError, TundraError
+from tundra_nb.errors import IpcError, TransportError, TundraError
+from tundra_nb.local.place import Place, place_of_url
 
 if TYPE_CHECKING:
     from tundra_nb.local.launch import Connection
-
-
-@dataclasses.dataclass(frozen=True)
-class Place:
-    """Where requests go. `socket` or `host` is set, never both."""
-
-    socket: str | None = None
-    host: str = "tundra"
-    port: int | None = None
-    is_https: bool = False
-    prefix: str = ""
-    """Put before each path: the Jupyter server's base URL and `/tundra`."""
-    token: str | None = dataclasses.field(default=None, repr=False)
-
-    @property
-    def is_bridged(self) -> bool:
-        return self.socket is None
-
-    @property
-    def authority(self) -> str:
-        """Host and port, as a Host header and a URL have them."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{host}:{self.port}" if self.port else host
-
-    @property
-    def headers(self) -> dict[str, str]:
-        return {"Authorization": f"token {self.token}"} if self.token else {}
 
 
 class Link:
@@ -124,32 +96,6 @@ class Link:
         if self.place is not None and self.place.is_bridged:
             return TransportError(problem=f"no answer from the Jupyter server at {self.place.host}: {reason}")
         return IpcError(kind="absent", problem=f"the daemon cannot be reached: {reason}")
-
-
-def place_of_url(url: str, token: str | None) -> Place:
-    """The place that `TUNDRA_URL` names: the base URL of a Jupyter server.
-
-    Raises:
-        ConfigError: it is no http(s) URL.
-    """
-    parts = urllib.parse.urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ConfigError(
-            where="TUNDRA_URL",
-            problem="not an http(s) URL",
-            remedy="It is the address of a Jupyter server, such as http://127.0.0.1:8888/.",
-        )
-    if token is not None and not (token.isascii() and token.isprintable()):
-        raise ConfigError(
-            where="TUNDRA_TOKEN", problem="has characters that no token has", remedy="Copy it again, without line ends."
-        )
-    return Place(
-        host=parts.hostname,
-        port=parts.port,
-        is_https=parts.scheme == "https",
-        prefix=parts.path.rstrip("/").removesuffix("/tundra") + "/tundra",
-        token=token,
-    )
 
 
 def _place_of(connection: Connection) -> Place:

@@ -15,8 +15,7 @@ import msgspec
 
 from tundra_nb.errors import Timeout, TundraError, from_wire
 
-from .answer import died
-from .sse import Event
+from .answer import Event, died
 
 
 class Run(msgspec.Struct, frozen=True, kw_only=True):

@@ -13,6 +13,7 @@ from tundra_nb.errors import AtCapacity
 from tundra_nb.terminal.asciicast import asciicast
 
 from . import pty_calls as calls
+from .answer import Event
 from .call import Call, Step
 from .endpoints import Blocking, blocking
 from .link import Link
@@ -20,7 +21,6 @@ from .live import CellReader, CommandReader, Live, OnOutput, Run, ShellRun
 from .owner import owner_name
 from .pty_calls import Command, Matched, Pattern, Program
 from .results import Document
-from .sse import Event
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -8,11 +8,13 @@ from collections.abc import Callable, Collection, Generator, Iterator, Mapping, 
 from typing import Any, Literal, Self, TypeVar, Unpack, overload
 
 from tundra_nb.errors import IpcError, TundraError
+from tundra_nb.local.wire import GONE, Pool, Response, Wire
+from tundra_nb.sse import EventTooLongError, Parser
 from tundra_nb.types import Ask, Reply
 from tundra_nb.types.pieces import Piece, Text
 
 from . import api, explain
-from .answer import AnswerReader, died, not_yet
+from .answer import AnswerReader, Event, died, malformed, not_yet
 from .attach import Attachment
 from .call import ATTEMPT_PAUSES, Answer, Call, Step, read, refusal, seen_from
 from .endpoints import blocking
@@ -22,9 +24,7 @@ from .live import OnOutput, Run, ShellRun
 from .owner import owner_name
 from .pty_calls import Command, Program
 from .ptys import Cwd, Ptys
-from .sse import Event, Parser
 from .versions import Versions
-from .wire import GONE, Pool, Response, Wire
 
 T = TypeVar("T")
 OnNotice = Callable[[Mapping[str, Any]], None]
@@ -322,7 +322,10 @@ class Client:
                 raise refusal(answer, bridged=wire.place.is_bridged)
             parser = Parser()
             for chunk in response.pieces():
-                yield from parser.feed(chunk)
+                for name, data in parser.feed(chunk):
+                    yield Event(name, data)
+        except EventTooLongError as exc:
+            raise malformed(exc) from exc
         except GONE as exc:
             raise self._broken(exc) from exc
         finally:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 import msgspec
 
 from tundra_nb.frames import frames
-from tundra_nb.types import TABLES, Column
+from tundra_nb.types import TABLES, VERSIONED_TABLES, Column
 
 from . import api
 from .call import ARROW, Answer, Call, Flow, Step, query, quoted
@@ -97,7 +97,7 @@ def _end(ref: str) -> str | None:
 
 def people_first(table: str) -> tuple[bool, int]:
     """Sorts tables: what people changed stands above the events that followed."""
-    return table not in ("setting", "profile", "price", "note"), list(TABLES).index(table)
+    return table not in (*VERSIONED_TABLES, "note"), list(TABLES).index(table)
 
 
 def _diff(from_ref: str, to_ref: str, table: str, limit: int | None) -> Call[tuple[pa.Table, dict[str, Any]]]:

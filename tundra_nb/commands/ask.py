@@ -49,4 +49,4 @@ def command(
     )
     if face.wants_json and not face.shows_frames:
         return face.client.ask_as(question)
-    return face.show_answer(face.client.ask_as(question, stream=True))
+    return face.show_answer(face.client.ask_as(question, stream=True), profile or "")

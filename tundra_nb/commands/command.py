@@ -15,6 +15,7 @@ from tundra_nb.errors import UsageError
 from tundra_nb.nearest import nearest
 
 from .face import Face, face_of
+from .text import divide
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
@@ -66,9 +67,29 @@ class Command(click.Command):
 
 
 class TextCommand(Command):
-    """A command whose last argument is free text."""
+    """A command whose last argument is free text; `text` has the rule on options around it."""
 
     takes_text = True
+    is_code = False
+    """The text is code, in which quotes hold words together."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        parts = divide(self, args)
+        return super().parse_args(ctx, [*parts.options, "--", *(args[index] for index in parts.text)])
+
+
+class CodeCommand(TextCommand):
+    """A text command whose text is code."""
+
+    is_code = True
+
+
+class ShellCommand(CodeCommand):
+    """A text command whose text is for a shell: `-h` belongs to what it runs, as in `df -h`."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        kwargs.setdefault("context_settings", CONTEXT | {"help_option_names": ["--help"]})
+        super().__init__(*args, **kwargs)
 
 
 class PlainCommand(Command):
@@ -131,7 +152,10 @@ class Group(click.Group):
 
 
 class LazyGroup(Group):
-    """A group whose commands are imported when they are used. `table`: name → module, relative to this package."""
+    """A group whose commands are imported when they are used.
+
+    `table`: name → module of this package, or the whole name of a module of a room above.
+    """
 
     def __init__(self, *args: Any, table: dict[str, str], **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -143,7 +167,8 @@ class LazyGroup(Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in self.table:
             return None
-        module = importlib.import_module(f".{self.table[cmd_name]}", __package__)
+        name = self.table[cmd_name]
+        module = importlib.import_module(name if "." in name else f".{name}", __package__)
         found: click.Command = module.command
         return found
 

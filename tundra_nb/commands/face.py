@@ -19,7 +19,7 @@ class Face(abc.ABC):
     `body` is the cell below a cell magic, or standard input of the command line; None when there is none.
     """
 
-    name: Literal["cli", "kernel"]
+    name: Literal["cli", "kernel", "agent"]
     prefix: str
     """Put before a command to give it: `tundra ` or `%tundra `."""
 
@@ -33,8 +33,8 @@ class Face(abc.ABC):
         """The client, connected when it is used."""
 
     @abc.abstractmethod
-    def show_answer(self, stream: ReplyStream) -> Reply:
-        """Show an answer while it comes; return its reply."""
+    def show_answer(self, stream: ReplyStream, asked: str = "") -> Reply:
+        """Show an answer while it comes; return its reply. `asked` is the profile that was named, if any."""
 
     @abc.abstractmethod
     def show_output(self, live: Live[R]) -> R:

@@ -10,6 +10,7 @@ import click
 from tundra_nb.errors import UsageError
 from tundra_nb.views import Message
 
+from . import options
 from .command import Command, Group
 from .face import Face, pass_face
 
@@ -26,7 +27,7 @@ def command(face: Face, ctx: click.Context) -> pd.DataFrame | None:
 
 
 @command.command("offer", cls=Command)
-@click.argument("names", nargs=-1)
+@click.argument("names", nargs=-1, type=options.Variable())
 @pass_face
 def offer(face: Face, names: tuple[str, ...]) -> Message:
     """Hand the daemon keys of this process's environment, held in its memory only.

@@ -13,6 +13,7 @@ from tundra_nb.client import explain, times
 from tundra_nb.client.live import Live, R
 from tundra_nb.errors import CommandFailed, TundraError, UsageError
 from tundra_nb.frames import summary
+from tundra_nb.settings import variables as variables_
 from tundra_nb.types import VERSIONED_TABLES
 
 from .command import Result
@@ -125,10 +126,24 @@ class PtyId(_Words):
             return ()
 
 
+class Variable(click.ParamType[str]):
+    """The name of a variable; a key that was pasted there is refused, and not repeated."""
+
+    name = "variable"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        del ctx
+        field = param.opts[-1] if isinstance(param, click.Option) else "NAMES"
+        variables_.check(str(value), field)
+        return str(value)
+
+
 def child(function: F) -> F:
     """`--cwd`, `--env` and `--with-keys`: what a child process starts with."""
     for option in (
-        click.option("--with-keys", multiple=True, metavar="NAME", help="Let this key variable through."),
+        click.option(
+            "--with-keys", multiple=True, type=Variable(), metavar="NAME", help="Let this key variable through."
+        ),
         click.option("--env", multiple=True, metavar="NAME=VALUE", help="Set a variable."),
         click.option("--cwd", metavar="FOLDER", help="Where to start.  [default: here]"),
     ):
@@ -144,7 +159,10 @@ def variables(given: Sequence[str]) -> dict[str, str]:
     """
     for word in given:
         if not word.partition("=")[1] or word.startswith("="):
-            raise UsageError(problem=f"{word!r} is not of the form NAME=VALUE", field="--env")
+            raise UsageError(  # not repeated: it may be a key
+                problem="--env is not of the form NAME=VALUE", field="--env", remedy="For example `--env DEBUG=1`."
+            )
+        variables_.check(word.partition("=")[0], "--env")
     return {name: value for name, _, value in (word.partition("=") for word in given)}
 
 

@@ -30,7 +30,12 @@ def command(face: Face, ctx: click.Context, widget: bool) -> Any:
 @click.option("--kind", type=click.Choice(get_args(ProviderKind)), required=True, help="What API it speaks.")
 @click.option("--base-url", help="Where it is; left out: the vendor's own host.")
 @click.option("--model", help="Left out: chosen from the provider's own list.")
-@click.option("--api-key-env", metavar="VARIABLE", help="Name of the variable that holds the key, never the key.")
+@click.option(
+    "--api-key-env",
+    type=options.Variable(),
+    metavar="VARIABLE",
+    help="Name of the variable that holds the key, never the key.",
+)
 @click.option("--priority", type=int, help="Lower is asked first.  [default: 0]")
 @pass_face
 def add(

@@ -13,7 +13,7 @@ from tundra_nb.errors import UsageError
 from tundra_nb.views import Message, Transcript
 
 from . import options
-from .command import Command, Group, TextCommand
+from .command import CodeCommand, Command, Group, ShellCommand
 from .face import Face, pass_face
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def _listed(face: Face) -> pd.DataFrame:
     return found
 
 
-@command.command("open", cls=TextCommand)
+@command.command("open", cls=ShellCommand)
 @click.argument("text", nargs=-1)
 @click.option("--rows", type=int, help="Of the screen.  [default: 24]")
 @click.option("--columns", type=int, help="Of the screen.  [default: 80]")
@@ -112,7 +112,12 @@ def send(face: Face, pty_id: str, words: tuple[str, ...], no_enter: bool) -> Mes
 @pty_id
 @click.argument("pattern")
 @click.option("--send", "typed", metavar="TEXT", help="Then type this and Enter.")
-@click.option("--send-env", metavar="NAME", help="Then type the value of this variable and Enter, once nothing echoes.")
+@click.option(
+    "--send-env",
+    type=options.Variable(),
+    metavar="NAME",
+    help="Then type the value of this variable and Enter, once nothing echoes.",
+)
 @click.option("--timeout", type=float, default=30.0, show_default=True, metavar="SECONDS", help="Wait so long.")
 @pass_face
 def expect(face: Face, pty_id: str, pattern: str, typed: str | None, send_env: str | None, timeout: float) -> Matched:
@@ -178,7 +183,7 @@ def export(face: Face, pty_id: str, file: str | None) -> Message:
     return Message(f"{path}: {made.count(chr(10)) - 1:,} events.")
 
 
-@command.command("search", cls=TextCommand)
+@command.command("search", cls=CodeCommand)
 @click.argument("pattern", nargs=-1)
 @click.option("--limit", type=click.IntRange(1, 1000), default=1000, help="At most so many lines.")
 @pass_face

@@ -7,12 +7,12 @@ import click
 from tundra_nb.errors import UsageError
 
 from . import options
-from .command import Result, TextCommand
+from .command import Result, ShellCommand
 from .command import command as _command
 from .face import Face, pass_face
 
 
-@_command("run", cls=TextCommand)
+@_command("run", cls=ShellCommand)
 @click.argument("text", nargs=-1)
 @click.option("--timeout", type=float, metavar="SECONDS", help="End it after so long.")
 @click.option("--persistent", is_flag=True, help="Let it go on when the kernel, or this command, ends.")

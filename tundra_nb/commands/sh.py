@@ -9,12 +9,12 @@ import click
 from tundra_nb.errors import UsageError
 
 from . import options
-from .command import Result, TextCommand
+from .command import Result, ShellCommand
 from .command import command as _command
 from .face import Face, pass_face
 
 
-@_command("sh", cls=TextCommand)
+@_command("sh", cls=ShellCommand)
 @click.argument("text", nargs=-1)
 @click.option("--fresh", is_flag=True, help="End the shell of before, start a new one.")
 @click.option("--zsh", "program", flag_value="zsh", default=None, help="A zsh instead of a bash.")

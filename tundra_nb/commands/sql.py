@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .command import TextCommand
+from .command import CodeCommand
 from .command import command as _command
 from .face import Face, pass_face
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-@_command("sql", cls=TextCommand)
+@_command("sql", cls=CodeCommand)
 @click.argument("text", nargs=-1)
 @click.option("--at", metavar="REF", help="The history as of a commit, branch, tag or time.")
 @click.option("--limit", type=click.IntRange(min=1), help="At most so many rows.")

@@ -52,11 +52,12 @@ TABLE = {
     "fault": "fault",
     "settings": "settings",
     "keys": "keys",
+    "mcp": "tundra_nb.agents.mcp_command",
     "daemon": "daemon",
     "logs": "logs",
     "clean": "clean",
 }
-"""Command → module of this package, in the order of the help."""
+"""Command → module, of this package where nothing else is said, in the order of the help."""
 
 
 @click.group("tundra", cls=LazyGroup, table=TABLE, context_settings=CONTEXT)

@@ -68,7 +68,7 @@ class _Told:
             return
         self._last = (str(error), now)
         with contextlib.suppress(errors.StoreError):  # no room for it: the caller is told all the same
-            self._runtime.record_error(_room(error), error, pty_id=getattr(error, "pty_id", None))
+            self._runtime.journal.error(_room(error), error, pty_id=getattr(error, "pty_id", None))
 
 
 def _room(error: errors.TundraError) -> str:

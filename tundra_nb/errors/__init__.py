@@ -11,12 +11,15 @@
     │   └── ApiError             any other error status
     │       ├── RequestRejected    400, 409, 413, 422: the request is wrong
     │       ├── KeyRejected        401, 403
+    │       ├── Forbidden          403 whatever the key: country, network, firewall, policy
     │       ├── QuotaSpent         402, insufficient_quota, spend limit
     │       ├── Redirected         3xx: the address has moved; never followed
     │       └── Moderated          content policy
     ├── LimitExceeded          our own limiter refused
     ├── BreakerOpen            our own breaker refused
     ├── AllProvidersExhausted  no candidate profile answered
+    ├── TokenRefused           the gateway does not know who asks
+    ├── BudgetSpent            the budget of a gateway token does not cover the call
     ├── Cancelled              the caller went away
     ├── PtyError
     │   ├── AtCapacity
@@ -44,10 +47,11 @@ differ in how the router treats them.
 from __future__ import annotations
 
 from .base import Severity, TundraError
-from .calls import AllProvidersExhausted, BreakerOpen, Cancelled, LimitExceeded
+from .calls import AllProvidersExhausted, BreakerOpen, BudgetSpent, Cancelled, LimitExceeded, TokenRefused
 from .history import QueryRefused, RefNotFound, StoreBusy, StoreDamaged, StoreError, StoreUnavailable
 from .providers import (
     ApiError,
+    Forbidden,
     HttpError,
     KeyRejected,
     Moderated,
@@ -70,9 +74,11 @@ __all__ = [
     "ApiError",
     "AtCapacity",
     "BreakerOpen",
+    "BudgetSpent",
     "Cancelled",
     "CommandFailed",
     "ConfigError",
+    "Forbidden",
     "HandleNotFound",
     "HttpError",
     "InternalError",
@@ -98,6 +104,7 @@ __all__ = [
     "StoreError",
     "StoreUnavailable",
     "Timeout",
+    "TokenRefused",
     "TransportError",
     "TundraError",
     "Unsupported",

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, ClassVar, Literal
 
+_STEERING = dict.fromkeys((*range(9), *range(11, 32), *range(127, 160)))
+"""Characters that steer a terminal: words of a provider or a program must not."""
 Severity = Literal["critical", "high", "medium", "low", "info"]
 
 
@@ -64,7 +66,7 @@ class TundraError(Exception):
         if self.hint:
             lines.append(f"  → {self.hint}")
         lines.append(f"  %tundra explain {self.code}")
-        return lines
+        return [line.translate(_STEERING) for line in lines]
 
     def to_wire(self) -> dict[str, Any]:
         """The JSON body of an error answer."""

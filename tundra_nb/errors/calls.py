@@ -6,6 +6,7 @@ import dataclasses
 from typing import Any, ClassVar
 
 from .base import Severity, TundraError
+from .spans import span
 
 
 @dataclasses.dataclass(eq=False, kw_only=True)
@@ -29,7 +30,7 @@ class LimitExceeded(TundraError):
         if self.retry_after is None:
             asked = f"{self.requested:g} {self.resource} at once"
             return f"{asked} is more than the {whose} limit ever admits ({self.limit:g})"
-        return f"the {whose} limit of {self.resource} is reached, again in {self.retry_after:.3g} s"
+        return f"the {whose} limit of {self.resource} is reached, again in {span(self.retry_after)}"
 
     @property
     def hint(self) -> str:
@@ -54,7 +55,7 @@ class BreakerOpen(TundraError):
 
     @property
     def message(self) -> str:
-        wait = f", next probe in {self.retry_after:.3g} s" if self.retry_after else ""
+        wait = f", next probe in {span(self.retry_after)}" if self.retry_after else ""
         return f"{self.profile}: breaker open{wait}" + (f" (after {self.cause})" if self.cause else "")
 
     @property
@@ -85,6 +86,70 @@ class AllProvidersExhausted(TundraError):
         if len(self.causes) == 1:
             return str(self.causes[0]["hint"])
         return "`%tundra why last` shows each attempt; `%tundra status` shows parked and cooling profiles."
+
+
+@dataclasses.dataclass(eq=False, kw_only=True)
+class TokenRefused(TundraError):
+    """A program came to the gateway without a token that serves. `kind`: missing, unknown, revoked, expired, url."""
+
+    kind: str
+    name: str = ""
+    """Of the token, where it was one of ours."""
+    code: ClassVar[str] = "TokenRefused"
+    severity: ClassVar[Severity] = "low"
+    http_status: ClassVar[int] = 401
+
+    @property
+    def message(self) -> str:
+        return {
+            "missing": "this address needs a gateway token, and none was sent",
+            "unknown": "the token that was sent is none of this gateway's",
+            "revoked": f"the token {self.name!r} has been revoked",
+            "expired": f"the token {self.name!r} has expired",
+            "url": "a token in the address is not accepted: addresses end up in logs",
+        }.get(self.kind, "the token was refused")
+
+    @property
+    def hint(self) -> str:
+        if self.kind == "url":
+            return "Send it as `Authorization: Bearer`, or `x-api-key`; make a new one, this one may have been logged."
+        return "`tundra token new NAME` makes one; give it to the program as its API key."
+
+    @property
+    def reason(self) -> str:
+        return f"token_{self.kind}"
+
+
+@dataclasses.dataclass(eq=False, kw_only=True)
+class BudgetSpent(TundraError):
+    """The budget of a gateway token does not cover a call. Amounts in USD; `retry_after` seconds until it is new."""
+
+    name: str
+    profile: str
+    budget: float
+    spent: float
+    """Settled and reserved since 00:00 UTC."""
+    needed: float | None
+    """Most that the call can cost; None: its model has no price, so nobody can say."""
+    retry_after: float | None = None
+    code: ClassVar[str] = "BudgetSpent"
+    http_status: ClassVar[int] = 429
+    fails_over: ClassVar[bool] = True
+
+    @property
+    def message(self) -> str:
+        if self.needed is None:
+            return f"{self.profile}: the model has no known price, and token {self.name!r} has a budget"
+        return (
+            f"{self.profile}: the call may cost {self.needed:.4g} USD, and of the {self.budget:g} USD a day of token "
+            f"{self.name!r} {self.spent:.4g} are spent or reserved"
+        )
+
+    @property
+    def hint(self) -> str:
+        if self.needed is None:
+            return "Ask a model with a price, or use a token without `--usd-per-day`."
+        return "Ask for less (smaller max_tokens), wait until 00:00 UTC, or use a token with a larger budget."
 
 
 @dataclasses.dataclass(eq=False, kw_only=True)

@@ -6,6 +6,7 @@ import dataclasses
 from typing import ClassVar
 
 from .base import Severity, TundraError
+from .spans import span
 
 
 @dataclasses.dataclass(eq=False, kw_only=True)
@@ -68,15 +69,15 @@ class Timeout(ProviderError):
     @property
     def message(self) -> str:
         what = {
-            "connect": "no connection within {s:g} s",
-            "idle": "nothing arrived for {s:g} s",
-            "total": "the answer took longer than {s:g} s",
-            "operation": "the whole operation took longer than {s:g} s",
-            "command": "the command ran longer than {s:g} s",
-            "expect": "nothing that was expected appeared within {s:g} s",
-        }.get(self.deadline, "longer than {s:g} s")
+            "connect": "no connection within {s}",
+            "idle": "nothing arrived for {s}",
+            "total": "the answer took longer than {s}",
+            "operation": "the whole operation took longer than {s}",
+            "command": "the command ran longer than {s}",
+            "expect": "nothing that was expected appeared within {s}",
+        }.get(self.deadline, "longer than {s}")
         who = f"{self.profile}: " if self.profile else ""
-        return f"{who}{what.format(s=self.seconds)} ({self.deadline} deadline)"
+        return f"{who}{what.format(s=span(self.seconds))} ({self.deadline} deadline)"
 
     @property
     def hint(self) -> str:
@@ -99,6 +100,8 @@ class ParseError(ProviderError):
 
     problem: str
     excerpt: str = ""
+    is_cut: bool = False
+    """It began well, and ended before its end."""
     code: ClassVar[str] = "ParseError"
     severity: ClassVar[Severity] = "low"
     http_status: ClassVar[int] = 502
@@ -110,7 +113,13 @@ class ParseError(ProviderError):
 
     @property
     def hint(self) -> str:
+        if self.is_cut:
+            return "Ask again. When it happens often, something between here and the provider ends long answers."
         return "Check that base_url points at the API, not at a web page or a login proxy."
+
+    @property
+    def reason(self) -> str:
+        return "cut" if self.is_cut else "parse_error"
 
 
 @dataclasses.dataclass(eq=False, kw_only=True)
@@ -125,7 +134,7 @@ class RateLimited(ProviderError):
 
     @property
     def message(self) -> str:
-        wait = f", again in {self.retry_after:.3g} s" if self.retry_after is not None else ""
+        wait = f", again in {span(self.retry_after)}" if self.retry_after is not None else ""
         return f"{self.profile}: rate limited by the provider (429){wait}" + (f": {self.detail}" if self.detail else "")
 
     @property
@@ -137,7 +146,7 @@ class RateLimited(ProviderError):
 class Unsupported(ProviderError):
     """The model does not exist here, or cannot do what was asked.
 
-    `kind`: model, tools, vision, stream, json, context.
+    `kind`: model, tools, vision, stream, json, context, field (something in the request has no words in its form).
     """
 
     kind: str
@@ -157,6 +166,7 @@ class Unsupported(ProviderError):
             "stream": f"{self.model!r} does not stream",
             "json": f"{self.model!r} has no JSON mode",
             "context": f"the prompt is too long for {self.model!r}",
+            "field": "the request cannot be said in its form",
         }.get(self.kind, self.kind)
         return f"{self.profile}: {what}" + (f" ({self.detail})" if self.detail else "")
 
@@ -166,6 +176,8 @@ class Unsupported(ProviderError):
             return f"Did you mean {self.nearest!r}? `%tundra models` lists what each profile has."
         if self.kind == "context":
             return "Shorten the prompt, or add a profile whose model has a larger context."
+        if self.kind == "field":
+            return "Leave the field out, or add a profile of the form that knows it."
         return "`%tundra models` lists what each profile has."
 
     @property
@@ -235,6 +247,20 @@ class KeyRejected(ApiError):
     def hint(self) -> str:
         name = self.variable or "api_key_env"
         return f"Profile parked. Correct {name}, then `%tundra providers recheck {self.profile}`."
+
+
+@dataclasses.dataclass(eq=False, kw_only=True)
+class Forbidden(ApiError):
+    """Refused whatever the key: a country, a network, a firewall before the provider, a policy of the account."""
+
+    severity: ClassVar[Severity] = "high"
+    retryable: ClassVar[bool] = False
+    trips_breaker: ClassVar[bool] = False
+    _what: ClassVar[str] = "calls from here are refused"
+
+    @property
+    def hint(self) -> str:
+        return "Not the key: a country, network, firewall or policy is refused. Ask from elsewhere, or another profile."
 
 
 @dataclasses.dataclass(eq=False, kw_only=True)

@@ -52,11 +52,13 @@ _shown: list[Any] = []
 """What was shown live last; as the value of the cell it is not shown again."""
 
 
-def show_live(stream: ReplyStream, shell: Any) -> Reply:
-    """Show an answer while it comes; return its reply."""
-    if not is_kernel(shell):
+def show_live(stream: ReplyStream, shell: Any, asked: str = "") -> Reply:
+    """Show an answer while it comes; return its reply. `asked` is the profile that was named."""
+    from .growing import can_update
+
+    if not can_update(shell):
         return _print_live(stream)
-    output = _Growing()
+    output = _Answer(shell, asked)
     stream.on_notice = output.notice
     try:
         with stream:
@@ -71,45 +73,67 @@ def show_live(stream: ReplyStream, shell: Any) -> Reply:
 
 
 def is_kernel(shell: Any) -> bool:
-    """Whether outputs can be updated: a Jupyter kernel, not terminal IPython."""
+    """Whether there is a kernel, and so a place for widgets: not in terminal IPython."""
     return getattr(shell, "kernel", None) is not None
 
 
-class _Growing:
+class _Answer:
     """One output that is updated as the answer grows."""
 
-    def __init__(self) -> None:
+    def __init__(self, shell: Any, asked: str) -> None:
+        from .growing import Growing
+
         self._text = ""
+        self._asked = asked
         self._notices: list[str] = []
-        self._handle: Any = None
         self._due = 0.0
+        self._output = Growing(shell, self._wait)
 
     def notice(self, told: Mapping[str, Any]) -> None:
-        if told.get("kind") != "attempt":
+        with self._output.lock:
+            if told.get("kind") == "attempt":
+                self._asked = str(told.get("profile") or "")
+                return
             self._notices = [*self._notices, str(told.get("message") or told.get("kind"))][-KEPT_NOTICES:]
             self._draw(self._notices)
 
     def add(self, piece: str) -> None:
-        self._text += piece
-        now = time.monotonic()
-        if now >= self._due:
-            self._draw(self._notices)
-            took = time.monotonic() - now
-            self._due = now + max(MIN_PAUSE_SECONDS, 4 * took, len(self._text) / CHARS_PER_SECOND)
+        self._output.settle()
+        with self._output.lock:
+            self._text += piece
+            now = time.monotonic()
+            if now >= self._due:
+                self._draw(self._notices)
+                took = time.monotonic() - now
+                self._due = now + max(MIN_PAUSE_SECONDS, 4 * took, len(self._text) / CHARS_PER_SECOND)
 
     def finish(self, reply: Reply) -> None:
         from tundra_nb.views import reply as view
 
+        self._output.settle()
         self._text = reply.text
         foot = view.summary(reply)
         calls = [f"{call.name}({call.arguments})" for call in reply.tool_calls]
-        self._draw([foot], code="\n".join(calls), metadata=metadata_of(reply))
+        data = self._bundle([foot], code="\n".join(calls))
+        self._output.finish(data, metadata_of(reply))
 
     def break_off(self, why: str) -> None:
-        if self._handle is not None:
-            self._draw([*self._notices, why])
+        """It has no end: what had come stays, and that nothing had come is no answer that broke off."""
+        self._output.settle()
+        with self._output.lock:
+            if self._text or (self._output.is_shown and why == "interrupted"):
+                self._output.finish(self._bundle([*self._notices, why]), {})
+            elif self._output.is_shown:
+                self._output.finish(self._bundle(self._notices or ["no answer came"]), {})
 
-    def _draw(self, lines: Sequence[str], *, code: str = "", metadata: dict[str, Any] | None = None) -> None:
+    def _wait(self, seconds: float) -> None:
+        whom = f" {self._asked}" if self._asked else ""
+        self._draw([*self._notices, f"asking{whom} … {seconds:.0f} s without a word so far"])
+
+    def _draw(self, lines: Sequence[str]) -> None:
+        self._output.draw(self._bundle(lines), {})
+
+    def _bundle(self, lines: Sequence[str], *, code: str = "") -> dict[str, Any]:
         from tundra_nb.views import html
         from tundra_nb.views.blocks import Block, Code, Para, Prose, Styled, clean
 
@@ -118,11 +142,7 @@ class _Growing:
             blocks.append(Code(code))
         blocks += [Para(Styled(line, "dim")) for line in lines]
         plain = clean("\n\n".join(filter(None, [self._text, code, "\n".join(lines)])))
-        data = {"text/plain": plain, "text/html": html.render(blocks)}
-        if self._handle is None:
-            self._handle = display_data(data, raw=True, metadata=metadata, display_id=True)
-        else:
-            self._handle.update(data, raw=True, metadata=metadata)
+        return {"text/plain": plain, "text/html": html.render(blocks)}
 
 
 def _print_live(stream: ReplyStream) -> Reply:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import builtins
 import io
 import re
 import shlex
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
 _EXPRESSION = re.compile(r"(\\?)\{\{(.+?)\}\}", re.DOTALL)
 _HELD = re.compile("\ue000(\\d+)\ue001")
 """Private-use characters that stand for an expansion while the line is split, so that its spaces and quotes do not."""
+_AS_THEY_ARE = r"Write `\{{` to send the braces as they are"
 
 
 def expand(text: str, names: Mapping[str, Any], scope: Mapping[str, Any] | None = None) -> str:
@@ -28,7 +31,7 @@ def expand(text: str, names: Mapping[str, Any], scope: Mapping[str, Any] | None 
         scope: the local ones.
 
     Raises:
-        UsageError: an expression fails; an unknown name names the nearest.
+        UsageError: an expression fails, or names nothing of the user's own; an unknown name names the nearest.
     """
     return _EXPRESSION.sub(lambda found: _value(found, names, scope), text)
 
@@ -62,29 +65,82 @@ def split(
     return [_HELD.sub(lambda found: values[int(found[1])], word) for word in words]
 
 
+def asks_for_help(line: str, root: click.Group) -> bool:
+    """Whether a line is a question about a command, as `calls?` is; a text that ends in `?` is none."""
+    if not (asked := re.fullmatch(r"([\w-]+(?: [\w-]+)?)\?{1,2}", line.strip())):
+        return False
+    command: click.Command | None = root
+    for word in asked[1].split():
+        command = _find(command, word) if command is not None else None
+    return command is not None
+
+
 def _value(found: re.Match[str], names: Mapping[str, Any], scope: Mapping[str, Any] | None) -> str:
     escaped, expression = found[1], found[2].strip()
     if escaped:
         return found[0][1:]
+    known = {**names, **(scope or {})}
+    as_it_stands = f"Write `\\{found[0]}` to send the braces as they are" if len(found[0]) < 40 else _AS_THEY_ARE
     try:
-        return str(eval(expression, dict(names), dict(scope or {})))  # noqa: S307 - the user's own code in the user's own cell
-    except NameError as exc:
-        known = [*names, *(scope or {})]
+        used = _names_in(expression)
+    except (SyntaxError, ValueError) as exc:  # `{{.Names}}`, `{{range .items}}`, `{{#if x}}`
         raise UsageError(
-            problem=f"{{{{{expression}}}}}: {exc}",
-            field=expression,
-            nearest=nearest(str(exc.name or expression), (name for name in known if not name.startswith("_"))),
-            remedy="Define it in a cell above.",
+            problem=f"{found[0]} is no Python expression ({exc.args[0]})", field="{{", remedy=f"{as_it_stands}."
         ) from None
+    unknown = [name for name in used if name not in known]
+    builtin = [name for name in unknown if hasattr(builtins, name)]
+    if missing := [name for name in unknown if name not in builtin]:
+        raise UsageError(
+            problem=rf"{{{{{expression}}}}}: name {missing[0]!r} is not defined (two braces as they are: `\{{{{`)",
+            field=expression,
+            nearest=nearest(missing[0], (name for name in known if not name.startswith("_"))),
+            remedy=f"Define it in a cell above. {as_it_stands}.",
+        )
+    foreign = UsageError(
+        problem=f"{{{{{expression}}}}}: {''.join(builtin[:1])} is Python's own, no variable of yours",
+        field=expression,
+        remedy=f"{as_it_stands}.",
+    )
+    if any(name not in _called(expression) for name in builtin):  # `{{range}}`, `{{range .items}}`
+        raise foreign
+    try:
+        value = eval(expression, known)  # noqa: S307 - the user's own code in the user's own cell
     except Exception as exc:
         raise UsageError(
             problem=f"{{{{{expression}}}}}: {type(exc).__name__}: {exc}",
             field=expression,
-            remedy="Correct the expression.",
+            remedy=f"Correct the expression. {as_it_stands}.",
         ) from exc
+    if builtin and len(builtin) == len(used) and not isinstance(value, str | int | float):  # `{{range(3)}}`
+        raise foreign
+    return str(value)
+
+
+def _names_in(expression: str) -> list[str]:
+    """The names that an expression takes from outside, in order.
+
+    Raises:
+        SyntaxError: it is none.
+    """
+    tree = ast.walk(ast.parse(expression, mode="eval"))
+    nodes = [node for node in tree if isinstance(node, ast.Name | ast.arg)]
+    own = {node.arg if isinstance(node, ast.arg) else node.id for node in nodes if not _is_read(node)}
+    return list(dict.fromkeys(node.id for node in nodes if isinstance(node, ast.Name) and node.id not in own))
+
+
+def _called(expression: str) -> set[str]:
+    """The names that it uses as functions."""
+    calls = [node.func for node in ast.walk(ast.parse(expression, mode="eval")) if isinstance(node, ast.Call)]
+    return {function.id for function in calls if isinstance(function, ast.Name)}
+
+
+def _is_read(node: ast.Name | ast.arg) -> bool:
+    return isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)
 
 
 def _split(line: str, root: click.Group) -> list[str]:
+    from tundra_nb.commands.text import divide, unquoted, words_of
+
     tokens = _Tokens(line)
     words: list[str] = []
     command: click.Command | None = None
@@ -95,18 +151,14 @@ def _split(line: str, root: click.Group) -> list[str]:
         words.append(word)
         if not word.startswith("-"):
             command = _find(command or root, word) or command
-    while (rest := line[tokens.place :].strip()).startswith("-") and len(rest) > 1 and not rest[1].isspace():
-        word = tokens.next()
-        assert word is not None
-        if word == "--":
-            rest = line[tokens.place :].strip()
-            break
-        words.append(word)
-        for _ in range(_values_of(command, word)):
-            value = tokens.next()
-            if value is not None:
-                words.append(value)
-    return [*words, "--", _unquoted(rest)] if rest else words
+    rest = line[tokens.place :]
+    given = words_of(command, rest)
+    parts = divide(command, [word.text for word in given])
+    words += map(unquoted, parts.options)
+    if not parts.text:
+        return words
+    text = rest[given[parts.text[0]].start : given[parts.text[-1]].end]
+    return [*words, "--", unquoted(text)]
 
 
 class _Tokens:
@@ -130,24 +182,3 @@ def _find(group: click.Command, name: str) -> click.Command | None:
     import click
 
     return group.get_command(click.Context(group), name) if isinstance(group, click.Group) else None
-
-
-def _values_of(command: click.Command, word: str) -> int:
-    """How many words after an option belong to it; an unknown one is left to click to refuse."""
-    import click
-
-    for param in command.params:
-        if isinstance(param, click.Option) and word in param.opts:
-            return 0 if param.is_flag else param.nargs
-    return 0
-
-
-def _unquoted(text: str) -> str:
-    if text[:1] in ("'", '"'):
-        try:
-            words = shlex.split(text)
-        except ValueError:
-            return text
-        if len(words) == 1:
-            return words[0]
-    return text

@@ -53,16 +53,17 @@ class TundraMagics(Magics):
     @needs_local_scope
     @line_cell_magic
     def tundra(self, line: str, cell: str | None = None, local_ns: Mapping[str, Any] | None = None) -> Any:
-        """Give a tundra command; `%tundra --help` lists them.
+        r"""Give a tundra command; `%tundra --help` lists them.
 
         `x = %tundra calls --since 1h` binds the result, as does `%%tundra sql --as x` for a cell; `{{name}}` stands for
-        a variable's text, and a semicolon at the line's end shows nothing.
+        a variable's text, `\{{` for two braces, and a semicolon at the line's end shows nothing.
         """
         from tundra_nb.errors import TundraError
 
-        wants_traceback = line.lstrip().startswith(TRACEBACK)
+        line = line.strip()
+        wants_traceback = line.startswith(TRACEBACK) or line.endswith(f" {TRACEBACK}")
         if wants_traceback:
-            line = line.lstrip().removeprefix(TRACEBACK)
+            line = line.removeprefix(TRACEBACK).removesuffix(f" {TRACEBACK}")
         try:
             with interruptible():
                 result = self._run(line, cell, local_ns)
@@ -70,8 +71,7 @@ class TundraMagics(Magics):
             if wants_traceback:
                 self._show_whole(error)
             raise
-        # not IPython's `output_can_be_silenced`: it reads the text as Python, and fails on `(`
-        return None if cell is None and line.rstrip().endswith(";") else result
+        return result
 
     def close(self) -> None:
         """Detach from the daemon and close the connections."""
@@ -83,11 +83,16 @@ class TundraMagics(Magics):
         from tundra_nb.commands import command as commands
         from tundra_nb.commands.table import root
 
-        from .line import expand, split
+        from .line import asks_for_help, expand, split
 
-        words = split(line, root, self.shell.user_ns, local_ns)
+        if cell is None and asks_for_help(line, root):
+            line = f"{line.rstrip('?')} --help"
+        names = self._names()
+        if local_ns is self.shell.user_ns:  # not in a function
+            local_ns = None
+        words = split(line, root, names, local_ns)
         # IPython ends each cell with a newline of its own
-        face = self.face(None if cell is None else expand(cell.removesuffix("\n"), self.shell.user_ns, local_ns))
+        face = self.face(None if cell is None else expand(cell.removesuffix("\n"), names, local_ns))
         try:
             result = commands.run(root, words, face)
         finally:
@@ -100,6 +105,18 @@ class TundraMagics(Magics):
         if result.as_name is not None:
             self.shell.push({result.as_name: result.value})
         return None if result.as_json or result.as_name is not None else result.value
+
+    def _names(self) -> Mapping[str, Any]:
+        """What is the user's own, without what the shell has put among it: `exit`, `open`, `get_ipython`."""
+        hidden = self.shell.user_ns_hidden
+        shells = {name for name in ("exit", "quit") if callable(self.shell.user_ns.get(name))}
+        return {
+            name: value
+            for name, value in self.shell.user_ns.items()
+            if name.startswith("_")
+            or name in ("In", "Out")
+            or (name not in shells and hidden.get(name, self) is not value)
+        }
 
     def _show_whole(self, error: BaseException) -> None:
         def render() -> list[str]:

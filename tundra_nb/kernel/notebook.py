@@ -31,8 +31,8 @@ class Notebook(Face):
     def client(self) -> Client:
         return self._magics.client
 
-    def show_answer(self, stream: ReplyStream) -> Reply:
-        return show_live(stream, self._magics.shell)
+    def show_answer(self, stream: ReplyStream, asked: str = "") -> Reply:
+        return show_live(stream, self._magics.shell, asked)
 
     def widget(self, name: str, *given: str) -> Any:
         if not is_kernel(self._magics.shell):

@@ -11,16 +11,17 @@ from typing import Any
 
 from tundra_nb.client.live import Live, R, Run
 
-from .display import MIN_PAUSE_SECONDS, bundle, display_data, is_kernel, metadata_of, was_shown
+from .display import MIN_PAUSE_SECONDS, bundle, was_shown
+from .growing import Growing, can_update
 
 TAIL_CHARACTERS = 16_000
 
 
 def show_output(live: Live[R], shell: Any) -> R:
     """Show the output of a command while it comes; return how it ended."""
-    if not is_kernel(shell):
+    if not can_update(shell):
         return _print_output(live)
-    output = _Growing()
+    output = _Output(shell)
     try:
         run = live.drain(output.add, output.draw_rest)
     except BaseException as exc:
@@ -50,15 +51,15 @@ def _print_output(live: Live[R]) -> R:
     return run
 
 
-class _Growing:
+class _Output:
     """One output that is updated while the command runs."""
 
-    def __init__(self) -> None:
+    def __init__(self, shell: Any) -> None:
         self._tail = ""
         self._is_cut = False
         self._is_drawn = True
         self._due = 0.0
-        self._handle: Any = None
+        self._output = Growing(shell)
 
     def add(self, piece: str) -> None:
         text = self._tail + piece
@@ -75,29 +76,23 @@ class _Growing:
         self._is_drawn = True
         began = time.monotonic()
         text = self._tail.partition("\n")[2] if self._is_cut else self._tail
-        self._draw(text, "running …")
+        self._output.draw(self._bundle(text, "running …"), {})
         now = time.monotonic()
         self._due = now + max(MIN_PAUSE_SECONDS, 4 * (now - began))
 
     def finish(self, run: Run) -> None:
-        data, metadata = bundle(run)
-        self._show(data, metadata)
+        self._output.finish(*bundle(run))
 
     def break_off(self, text: str, why: str) -> None:
         """It has no end of its own to show."""
-        self._draw(text, why)
+        self._output.finish(self._bundle(text, why), {})
 
-    def _draw(self, text: str, note: str) -> None:
+    @staticmethod
+    def _bundle(text: str, note: str) -> dict[str, Any]:
         from tundra_nb.views import html
         from tundra_nb.views import text as plain
         from tundra_nb.views.blocks import Block, Output, Para, Styled
         from tundra_nb.views.terminal import SHOWN_CHARACTERS
 
         blocks: list[Block] = [Output(text[-SHOWN_CHARACTERS:].replace("\r\n", "\n")), Para(Styled(note, "dim"))]
-        self._show({"text/plain": plain.plain(blocks), "text/html": html.render(blocks)}, metadata_of(None))
-
-    def _show(self, data: dict[str, Any], metadata: dict[str, Any]) -> None:
-        if self._handle is None:
-            self._handle = display_data(data, raw=True, metadata=metadata, display_id=True)
-        else:
-            self._handle.update(data, raw=True, metadata=metadata)
+        return {"text/plain": plain.plain(blocks), "text/html": html.render(blocks)}

@@ -1,13 +1,12 @@
 """Finding the daemon of a data directory, starting it when it is not there, and stopping it.
 
 Starting needs no agreement among clients either: whoever comes second starts a process that sees the lock held, and
-goes on waiting for the first one's. Standard library only, and nothing of the daemon: a kernel pays for what it uses.
+goes on waiting for the first one's. Nothing of the daemon is imported: a kernel pays for what it uses.
 """
 
 from __future__ import annotations
 
 import contextlib
-import http.client
 import json
 import os
 import signal
@@ -382,7 +381,7 @@ def _replaced(paths: Paths, found: Connection, *, start: bool) -> Connection | N
 def _ask_to_stop(found: Connection, *, force: bool, hold: bool, timeout: float) -> None:
     try:
         status, body = running.request(found, "POST", "/api/daemon/stop", {"force": force, "hold": hold}, timeout)
-    except (OSError, http.client.HTTPException) as exc:
+    except OSError as exc:
         if force:
             running.send_signal(found, signal.SIGKILL)
             return

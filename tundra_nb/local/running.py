@@ -2,14 +2,13 @@
 
 A daemon is found by the record in its lock file, or by its connection file. Neither is believed: only a socket that
 answers is a daemon, so a stale file or a reused pid does no harm. The lock file comes first, because the connection
-file of another Jupyter runtime directory may be an older daemon's, with the same socket path. Standard library only.
+file of another Jupyter runtime directory may be an older daemon's, with the same socket path.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-import http.client
 import json
 import os
 import signal
@@ -21,8 +20,10 @@ from pathlib import Path
 from typing import Any
 
 from tundra_nb._version import API
-from tundra_nb.errors import ConfigError, IpcError
 from tundra_nb.paths import Paths
+
+from .place import Place, dial
+from .wire import BadAnswer, Wire
 
 CONNECT_SECONDS = 2.0
 ANSWER_SECONDS = 5.0
@@ -92,33 +93,14 @@ def is_just_starting(paths: Paths) -> bool:
         return False
 
 
-def _connected(connection: Connection, timeout: float) -> socket.socket:
-    if not hasattr(socket, "AF_UNIX"):
-        raise ConfigError(
-            problem="the daemon needs Unix sockets, which this platform lacks",
-            remedy="Work inside WSL2, or set TUNDRA_URL and TUNDRA_TOKEN to reach a Jupyter server that has one.",
-        )
+def _dialled(connection: Connection) -> socket.socket:
     assert connection.socket is not None
-    owner = os.stat(connection.socket).st_uid
-    if owner != os.geteuid():
-        raise IpcError(
-            kind="refused",
-            problem=f"{connection.socket} belongs to uid {owner}, not to you",
-            remedy="Each user has a daemon of their own: check TUNDRA_DATA_DIR, and whether sudo is in the way.",
-        )
-    connected = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        connected.settimeout(timeout)
-        connected.connect(connection.socket)
-    except BaseException:
-        connected.close()
-        raise
-    return connected
+    return dial(connection.socket, CONNECT_SECONDS)
 
 
 def listens(connection: Connection) -> bool:
     try:
-        _connected(connection, CONNECT_SECONDS).close()
+        _dialled(connection).close()
     except (TimeoutError, BlockingIOError):
         return True  # its queue of connections is full
     except OSError:
@@ -126,36 +108,30 @@ def listens(connection: Connection) -> bool:
     return True
 
 
-class _Http(http.client.HTTPConnection):
-    def __init__(self, to: Connection, timeout: float) -> None:
-        super().__init__("tundra", timeout=timeout)
-        self._to = to
-        self._seconds = timeout
-
-    def connect(self) -> None:
-        self.sock = _connected(self._to, self._seconds)
-
-
 def request(
     to: Connection, method: str, path: str, body: Any = None, timeout: float = ANSWER_SECONDS
 ) -> tuple[int, dict[str, Any]]:
-    connection = _Http(to, timeout)
+    """Ask the daemon something small.
+
+    Raises:
+        OSError: it does not listen, does not answer in time, or not with HTTP and JSON.
+    """
+    wire = Wire(Place(socket=to.socket), connect_timeout=timeout)
     try:
-        payload = None if body is None else json.dumps(body)
-        connection.request(method, path, payload, {"Content-Type": "application/json", "Connection": "close"})
-        answer = connection.getresponse()
+        payload = None if body is None else json.dumps(body).encode()
+        answer = wire.exchange(method, path, {"Content-Type": "application/json", "Connection": "close"}, payload)
         found = json.loads(answer.read())
     except ValueError as exc:
-        raise http.client.HTTPException(f"the answer is not JSON: {exc}") from exc
+        raise BadAnswer(f"the answer is not JSON: {exc}") from exc
     finally:
-        connection.close()
+        wire.close()
     return answer.status, found if isinstance(found, dict) else {}
 
 
 def ask_status(connection: Connection, timeout: float) -> dict[str, Any] | None:
     try:
         code, body = request(connection, "GET", "/api/status?brief=1", timeout=timeout)
-    except (OSError, http.client.HTTPException):
+    except OSError:
         return None
     return body if code == 200 else None
 
@@ -181,7 +157,7 @@ def send_signal(connection: Connection, number: signal.Signals) -> bool:
     if not hasattr(socket, "SO_PEERCRED"):
         return False
     try:
-        with _connected(connection, CONNECT_SECONDS) as connected:
+        with _dialled(connection) as connected:
             pid = struct.unpack("3i", connected.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0]
         os.kill(pid, number)
     except OSError:

@@ -29,7 +29,7 @@ POLL_SECONDS = 1.0
 """How often the settings file is looked at; an edit by hand is in force about so soon."""
 
 VersionedRow = Setting | ProfileRow | Price
-_IGNORED = frozenset({"at", "author", "reason", "source"})
+_IGNORED = frozenset({"at", "author", "reason", "source", "writer_id"})
 """Columns that do not make a row different."""
 
 _log = logging.getLogger("tundra.router")

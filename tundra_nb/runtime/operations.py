@@ -14,13 +14,16 @@ from contextlib import aclosing, contextmanager
 import msgspec
 
 from tundra_nb import errors
+from tundra_nb.errors.spans import span
 from tundra_nb.runtime import lines
+from tundra_nb.runtime.caller import Budgets, Caller
 from tundra_nb.runtime.profiles import Profiles, ProfileSlot
-from tundra_nb.runtime.providers.check import Size, check_ask
+from tundra_nb.runtime.providers import prices
 from tundra_nb.runtime.providers.contract import Answer
 from tundra_nb.runtime.providers.provider import Provider
-from tundra_nb.runtime.reserve import estimate_tokens, used_tokens
-from tundra_nb.runtime.resilience.router import FailOver, Retry, exhausted, remaining
+from tundra_nb.runtime.requests import Asked, Request
+from tundra_nb.runtime.reserve import used_tokens
+from tundra_nb.runtime.resilience.router import FailOver, Retry, Stop, exhausted, remaining
 from tundra_nb.runtime.rows import CallRows, Entry, acting
 from tundra_nb.settings import ProfileSettings
 from tundra_nb.types import Ask, Outcome, Reply
@@ -56,20 +59,68 @@ class Operations:
     `running` holds the ids of those under way.
     """
 
-    def __init__(self, profiles: Profiles) -> None:
+    def __init__(self, profiles: Profiles, budgets: Budgets) -> None:
         self._profiles = profiles
+        self._budgets = budgets
         self.running: set[int] = set()
 
     async def ask(
         self, ask: Ask, *, user: str, on_piece: OnPiece | None = None, on_notice: OnNotice | None = None
     ) -> Reply:
-        """Carry out one call.
+        """Carry out one call of our own client.
 
         Args:
-            ask: what to ask. With `stream`, pieces go to `on_piece` as they arrive, and what has been delivered is
-                never repeated: after the first piece a failure ends the operation.
+            ask: what to ask.
             user: whose bucket of the user tier it takes from.
-            on_piece: awaited for each piece; being slow there slows the provider's stream down.
+            on_piece: see `Operation.carry_out`.
+            on_notice: see there.
+
+        Raises:
+            TundraError: see there.
+        """
+        return await self.call(Asked(ask), Caller(user)).carry_out(on_piece, on_notice)
+
+    def call(self, request: Request, caller: Caller) -> Operation:
+        """Open an operation; nothing is asked and nothing written before it is carried out."""
+        return Operation(self._profiles, self._budgets, self.running, request, caller)
+
+
+class Operation:
+    """One call: carried out once."""
+
+    def __init__(
+        self, profiles: Profiles, budgets: Budgets, running: set[int], request: Request, caller: Caller
+    ) -> None:
+        self._p = profiles
+        self._budgets = budgets
+        self._running = running
+        self._settings = profiles.settings
+        self._slots = profiles.slots
+        self._request = request
+        self._caller = caller
+        self._on_piece: OnPiece | None = None
+        self._on_notice: OnNotice | None = None
+        self._clock = profiles.clock
+        self._router = self._settings.router
+        self.rows = CallRows(profiles.journal, request, caller.name, self._settings.record.content)
+        self._delivered = False
+        self.failures: dict[str, errors.TundraError] = {}
+        """The last error by profile, in the order in which they were first met."""
+        self.retries = 0
+        """Made so far, at all profiles."""
+        self._tokens = 0
+        self._deadline = asyncio.timeout(self._router.deadline_seconds)
+
+    @property
+    def operation_id(self) -> int:
+        return self.rows.operation_id
+
+    async def carry_out(self, on_piece: OnPiece | None = None, on_notice: OnNotice | None = None) -> Reply:
+        """Ask until somebody answers or nobody is left.
+
+        Args:
+            on_piece: awaited for each piece of the answer as it arrives; being slow there slows the provider's stream
+                down. What has been delivered is never repeated: after the first piece a failure ends the operation.
             on_notice: awaited for each wait, retry and failover.
 
         Raises:
@@ -77,49 +128,18 @@ class Operations:
             asyncio.CancelledError: the caller went away. The upstream connection is closed, reservations are given
                 back, and the operation is recorded as cancelled, before this is raised.
         """
-        run = _Run(self._profiles, ask, user, on_piece, on_notice)
-        operation_id = run.rows.operation_id
-        token = acting.set(run.rows)
-        self.running.add(operation_id)
+        self._on_piece, self._on_notice = on_piece, on_notice
+        token = acting.set(self.rows)
+        self._running.add(self.operation_id)
         try:
-            return await run.carry_out()
+            return await self._carry_out()
         finally:
-            self.running.discard(operation_id)
+            self._running.discard(self.operation_id)
             acting.reset(token)
 
-
-class _Run:
-    """One operation under way."""
-
-    def __init__(
-        self,
-        profiles: Profiles,
-        ask: Ask,
-        user: str,
-        on_piece: OnPiece | None,
-        on_notice: OnNotice | None,
-    ) -> None:
-        self._p = profiles
-        self._settings = profiles.settings
-        self._slots = profiles.slots
-        self._ask = ask
-        self._user = user
-        self._on_piece = on_piece
-        self._on_notice = on_notice
-        self._clock = profiles.clock
-        self._router = self._settings.router
-        self.rows = CallRows(profiles.journal, ask, user, self._settings.record.content)
-        self._delivered = False
-        self._failures: dict[str, errors.TundraError] = {}
-        """The last error by profile, in the order in which they were first met."""
-        self._size: Size | None = None
-        self._tokens = 0
-        self._first: ProfileSettings | None = None
-        self._deadline = asyncio.timeout(self._router.deadline_seconds)
-
-    async def carry_out(self) -> Reply:
+    async def _carry_out(self) -> Reply:
         try:
-            self._size = check_ask(self._ask)
+            self._request.check()
             async with self._deadline:
                 entry = await self._answer()
         except TimeoutError:
@@ -127,7 +147,7 @@ class _Run:
             self.rows.end("error", error)
             raise error from None
         except errors.TundraError as error:
-            self.rows.end(_outcome_of(error, self._failures.values()), error)
+            self.rows.end(_outcome_of(error, self.failures.values()), error)
             raise
         except (asyncio.CancelledError, GeneratorExit):
             self.rows.end("cancelled", errors.Cancelled())
@@ -135,18 +155,21 @@ class _Run:
         except Exception as exc:
             self.rows.end("error", errors.InternalError(problem=f"unexpected {type(exc).__name__} in the daemon"))
             raise
-        return self.rows.reply(entry, self._failures)
+        return self.rows.reply(entry, self.failures)
 
     async def _answer(self) -> Entry:
         if not self._slots:
             raise errors.ConfigError(problem="no profile is set up, so there is nobody to ask", remedy=FIRST_PROFILE)
-        queue = self._p.router.candidates(self._ask.profile, failover=self._ask.failover)
-        self._tokens = estimate_tokens(self._ask)
-        self._first = queue[0] if queue else None
+        queue = self._request.candidates(self._p.router)
+        self._tokens = self._request.tokens
+        await self._budgets.ready(self._caller)
         cooling: set[str] = set()
         while queue:
             candidate = queue.pop(0)
             pause = 0.0
+            if (unable := self._request.unable(self._slots[candidate.name])) is not None:
+                self._pass_over(candidate, unable)
+                continue
             refusal = self._p.refusal(candidate)
             if isinstance(refusal, errors.RateLimited) and self._may_wait(refusal.retry_after):
                 if candidate.name not in cooling:  # asked after the others, once it may be
@@ -164,12 +187,16 @@ class _Run:
                 return done
             if done.larger_context:
                 queue = await self._larger(candidate, queue, done)
-        if not self._ask.failover and self._failures:
-            raise next(iter(self._failures.values()))
-        raise exhausted(self._failures.values())
+        if not self._request.failover and self.failures:
+            raise next(iter(self.failures.values()))
+        raise exhausted(self.failures.values())
+
+    @property
+    def _time_left(self) -> float:
+        return self.rows.began + self._router.deadline_seconds - self._clock.monotonic()
 
     def _may_wait(self, seconds: float | None) -> bool:
-        return seconds is not None and seconds <= self._router.max_wait_seconds
+        return seconds is not None and seconds <= self._router.max_wait_seconds and seconds < self._time_left
 
     async def _try(self, slot: ProfileSlot, pause: float) -> Entry | FailOver:
         """Attempts at one profile: the one that was answered, or that the next candidate is to be asked.
@@ -180,9 +207,9 @@ class _Run:
         name = slot.profile.name
         cause = "first"
         last = None
-        if self._failures:
+        if self.failures:
             cause = "failover"
-            last = next(reversed(self._failures.values()))
+            last = next(reversed(self.failures.values()))
             if self._on_notice is not None:
                 await self._notify("failover", name, f"asking {name}: {last}")
         retries = 0
@@ -193,19 +220,28 @@ class _Run:
             try:
                 await self._attempt(slot, entry)
             except errors.TundraError as error:
-                self._failures[name] = error
+                if isinstance(error, errors.BreakerOpen) and retries:
+                    # opened by this very call, or meanwhile: what the provider said is what matters
+                    met = self.failures[name]
+                    if self._request.failover:
+                        return FailOver()
+                    raise met from error
+                self.failures[name] = error
                 decision = self._p.router.decide(
                     error,
                     retries,
                     should_retry=entry.seen.should_retry,
                     delivered=self._delivered,
-                    time_left=self.rows.began + self._router.deadline_seconds - self._clock.monotonic(),
+                    time_left=self._time_left,
                 )
-                if isinstance(decision, FailOver) and self._ask.failover:
+                if isinstance(decision, Retry) and slot.breaker.state == "open":  # a retry would only be refused
+                    decision = FailOver() if error.fails_over else Stop()
+                if isinstance(decision, FailOver) and self._request.failover:
                     return decision
                 if not isinstance(decision, Retry):
                     raise
                 retries += 1
+                self.retries += 1
                 cause, pause = "retry", decision.delay
                 await self._pause(pause, "retry", name, error)
             else:
@@ -214,11 +250,11 @@ class _Run:
     async def _attempt(self, slot: ProfileSlot, entry: Entry) -> None:
         """One attempt: it fills `entry`, and has written its row when it is over."""
         with self._settled(slot, entry):
-            entry.model = self._model(slot.profile)
+            entry.model = self._request.model(slot.profile)
             if entry.breaker_state == "open":
                 slot.breaker.admit()  # refused at once, before waiting for a bucket
             entry.reservation = await self._p.limiter.reserve(
-                self._p.path(slot, self._user), self._tokens, self._router.max_wait_seconds, self.rows.operation_id
+                self._p.path(slot, self._caller), self._tokens, self._router.max_wait_seconds, self.operation_id
             )
             self.rows.waited += entry.reservation.waited
             entry.permit = slot.breaker.admit()
@@ -227,11 +263,12 @@ class _Run:
             if entry.model is None:  # under limiter and breaker too: a dead server's model list is a failure of it
                 self.rows.begin()
                 entry.model = await slot.provider.choose_model()
+            if self._caller.usd_per_day is not None:
+                needed = await self._most_it_costs(slot.profile, entry.model)
+                entry.money = self._budgets.reserve(self._caller, slot.profile.name, needed)
             self.rows.sending(entry)
             record = self._settings.record.content != "off"
-            async with aclosing(
-                slot.provider.attempt(self._ask, entry.model, entry.seen, record, self._size)
-            ) as pieces:
+            async with aclosing(self._request.attempt(slot, entry.model, entry, record)) as pieces:
                 async for piece in pieces:
                     if isinstance(piece, Answer):
                         entry.answer = piece
@@ -240,15 +277,18 @@ class _Run:
                         if self._on_piece is not None:
                             await self._on_piece(piece)
 
-    def _model(self, profile: ProfileSettings) -> str | None:
-        """The model to ask of a profile; None when it is to be chosen from the provider's list.
-
-        A model that the caller named is asked of the first candidate and of others of the same kind; another vendor
-        would not know it, so there the profile's own model is.
-        """
-        if self._ask.model and (self._first is None or profile.kind == self._first.kind):
-            return self._ask.model
-        return profile.model or None
+    async def _most_it_costs(self, profile: ProfileSettings, model: str) -> float | None:
+        """USD; None where the model has no price."""
+        if profile.kind == "local":
+            return 0.0
+        if not prices.is_loaded():
+            await asyncio.to_thread(prices.load)
+        listed = prices.listed(profile.kind, model, profile.base_url)
+        if listed is None or listed.input_usd is None or listed.output_usd is None:
+            return None
+        written = self._request.output_tokens
+        read = max(self._tokens - written, 0)
+        return (read * listed.input_usd + written * listed.output_usd) / 1e6
 
     @contextmanager
     def _settled(self, slot: ProfileSlot, entry: Entry) -> Iterator[None]:
@@ -268,6 +308,7 @@ class _Run:
             if entry.permit is not None:
                 entry.permit.release()
             self._give_back(entry, self._tokens)
+            self._pay(entry)
             self._row(slot, entry, "cancelled", errors.Cancelled())
             raise
         assert entry.answer is not None
@@ -275,6 +316,7 @@ class _Run:
         entry.permit.success()
         self._give_back(entry, used_tokens(entry.answer.usage, self._tokens))
         self._row(slot, entry, "ok", None)
+        self._pay(entry)
 
     def _fail(self, slot: ProfileSlot, entry: Entry, error: errors.TundraError) -> None:
         """Tell breaker, limiter and router of a failed attempt."""
@@ -284,6 +326,7 @@ class _Run:
             else:
                 entry.permit.release()
         self._give_back(entry, self._tokens if self._delivered else 0)  # an error answer costs its request only
+        self._pay(entry)
         name = slot.profile.name
         if error.parks:
             self._p.park(name, error)
@@ -300,6 +343,12 @@ class _Run:
             else:
                 entry.reservation.settle(tokens)
 
+    def _pay(self, entry: Entry) -> None:
+        """Settle what was reserved of a budget. An answer cut short is billed, and nobody says how much."""
+        if entry.money is not None:
+            unknown = entry.money.reserved if self._delivered else 0.0
+            entry.money.settle(unknown if entry.cost_usd is None else entry.cost_usd)
+
     def _row(self, slot: ProfileSlot, entry: Entry, outcome: Outcome, error: errors.TundraError | None) -> None:
         if entry.seen.status is not None:
             slot.seen, slot.seen_at = entry.seen, self._clock.monotonic()
@@ -308,9 +357,9 @@ class _Run:
     def _pass_over(self, profile: ProfileSettings, error: errors.TundraError) -> None:
         """Write the attempt row of a profile that is not asked."""
         slot = self._slots[profile.name]
-        entry = self.rows.entry(profile, "failover" if self._failures else "first", slot.breaker.state)
-        entry.model = self._model(profile)
-        self._failures[profile.name] = error
+        entry = self.rows.entry(profile, "failover" if self.failures else "first", slot.breaker.state)
+        entry.model = self._request.model(profile)
+        self.failures[profile.name] = error
         self.rows.attempt_ended(entry, "refused", error)
 
     async def _larger(
@@ -326,14 +375,14 @@ class _Run:
         return remaining(asked, failed, decision, self._context_tokens)
 
     def _context_tokens(self, profile: ProfileSettings) -> int | None:
-        return self._slots[profile.name].provider.context_tokens(self._model(profile))
+        return self._slots[profile.name].provider.context_tokens(self._request.model(profile))
 
     def _out_of_time(self) -> errors.Timeout:
         return errors.Timeout(deadline="operation", seconds=self._router.deadline_seconds)
 
     async def _pause(self, seconds: float, kind: str, profile: str, why: errors.TundraError) -> None:
         self.rows.begin()
-        await self._notify(kind, profile, f"{why}; again in {seconds:.2g} s", seconds)
+        await self._notify(kind, profile, f"{why}; again in {span(seconds)}", seconds)
         began = self._clock.monotonic()
         try:
             await self._clock.sleep(seconds)
@@ -361,4 +410,4 @@ def _outcome_of(error: errors.TundraError, causes: Iterable[errors.TundraError] 
     return "refused" if met and all(isinstance(each, _REFUSALS) for each in met) else "error"
 
 
-_REFUSALS = (errors.LimitExceeded, errors.BreakerOpen)
+_REFUSALS = (errors.LimitExceeded, errors.BreakerOpen, errors.BudgetSpent)

@@ -19,6 +19,7 @@ import msgspec
 
 from tundra_nb import errors
 from tundra_nb.nearest import nearest
+from tundra_nb.runtime.caller import Caller
 from tundra_nb.runtime.clock import Clock
 from tundra_nb.runtime.history.query import Condition, FrameQuery
 from tundra_nb.runtime.history.service import History
@@ -41,6 +42,8 @@ RESTORE_ROWS = 50
 NOT_THE_WAY = frozenset({"model", "priority", "rpm", "tpm", "enabled"})
 """Settings of a profile that change nothing of how its provider is reached."""
 
+NOBODY = Caller("")
+
 State = Literal["ready", "cooling", "parked", "breaker_open", "disabled"]
 Connect = Callable[[ProfileSettings, Settings], Provider]
 """Makes the provider of a profile; injected, so that tests and replays choose what is behind it."""
@@ -49,13 +52,13 @@ _log = logging.getLogger("tundra.router")
 
 
 class ProfileSlot:
-    """What the runtime keeps per profile: its provider, its breaker, and its limiter path by user."""
+    """What the runtime keeps per profile: its provider, its breaker, and its limiter path by caller."""
 
     def __init__(self, profile: ProfileSettings, provider: Provider, breaker: Breaker) -> None:
         self.profile = profile
         self.provider = provider
         self.breaker = breaker
-        self.paths: dict[str, LimitPath] = {}
+        self.paths: dict[Caller, LimitPath] = {}
         self.seen: Seen | None = None
         """What the last attempt that reached the provider saw."""
         self.seen_at: float = 0.0
@@ -103,7 +106,7 @@ class Profiles:
             slots[profile.name] = self._made(profile) if known is None else self._adapted(known, profile, before)
         self.slots = slots
         self.router.configure(chosen.profile, chosen.router)
-        self.limiter.configure(limit for profile in chosen.profile for limit in limits_for(chosen, profile, ""))
+        self.limiter.configure(limit for profile in chosen.profile for limit in limits_for(chosen, profile, NOBODY))
 
     def _made(self, profile: ProfileSettings) -> ProfileSlot:
         breaker = Breaker(
@@ -114,7 +117,7 @@ class Profiles:
     def _adapted(self, known: ProfileSlot, profile: ProfileSettings, before: Settings) -> ProfileSlot:
         chosen = self.settings
         known.breaker.configure(chosen.breaker)
-        if limits_for(before, known.profile, "") != limits_for(chosen, profile, ""):
+        if limits_for(before, known.profile, NOBODY) != limits_for(chosen, profile, NOBODY):
             known.paths.clear()
         if known.profile == profile:
             known.provider.configure(profile, chosen.deadlines)
@@ -174,13 +177,13 @@ class Profiles:
             return errors.KeyMissing(profile=profile.name, variable=variable)
         return self.router.unavailable(profile.name)
 
-    def path(self, slot: ProfileSlot, user: str) -> LimitPath:
-        """The limiter path of a user on a profile."""
-        path = slot.paths.get(user)
+    def path(self, slot: ProfileSlot, caller: Caller) -> LimitPath:
+        """The limiter path of a caller on a profile."""
+        path = slot.paths.get(caller)
         if path is None:
             if len(slot.paths) >= USERS_KEPT:
                 slot.paths.clear()
-            path = slot.paths[user] = self.limiter.path(limits_for(self.settings, slot.profile, user))
+            path = slot.paths[caller] = self.limiter.path(limits_for(self.settings, slot.profile, caller))
         return path
 
     # --- parked
@@ -291,7 +294,7 @@ class Profiles:
     def limit_rows(self, user: str) -> list[dict[str, Any]]:
         """Our buckets, those of `user` in any case, and beside them what each provider last told of its own."""
         for slot in self.slots.values():  # a bucket that nobody has used yet is there all the same
-            self.path(slot, user)
+            self.path(slot, Caller(user))
         rows: list[dict[str, Any]] = [
             {
                 "owner": "tundra",

@@ -6,6 +6,7 @@ import math
 
 import msgspec
 
+from tundra_nb.runtime.caller import Caller
 from tundra_nb.runtime.resilience.limiter import Limit
 from tundra_nb.settings import ProfileSettings, Settings, TierSettings
 from tundra_nb.types import Ask, Tier, Usage
@@ -16,21 +17,26 @@ BYTES_PER_TOKEN = 4
 """The usual estimate for text."""
 
 
-def limits_for(settings: Settings, profile: ProfileSettings, user: str) -> list[Limit]:
-    """The buckets that a call of `user` on `profile` goes through: global → user → profile, where switched on.
+def limits_for(settings: Settings, profile: ProfileSettings, caller: Caller) -> list[Limit]:
+    """The buckets that a call of `caller` on `profile` goes through: global → user → profile, where switched on.
 
-    `rpm` and `tpm` of a profile stand in for the tier of profiles.
+    `rpm` and `tpm` of a profile, or of a caller's token, stand in for their tier.
     """
-    limits = [
+    return [
         *_of_tier("global", "global", settings.limits.global_),
-        *_of_tier("user", user, settings.limits.user),
+        *_own_or_tier("user", caller.limit_key, caller.rpm, caller.tpm, settings.limits.user),
+        *_own_or_tier("profile", profile.name, profile.rpm, profile.tpm, settings.limits.profile),
     ]
-    if profile.rpm is None and profile.tpm is None:
-        return limits + _of_tier("profile", profile.name, settings.limits.profile)
-    if profile.rpm is not None:
-        limits.append(Limit("profile", profile.name, "requests", profile.rpm / 60, max(profile.rpm, 1.0)))
-    if profile.tpm is not None:
-        limits.append(Limit("profile", profile.name, "tokens", profile.tpm / 60, profile.tpm))
+
+
+def _own_or_tier(tier: Tier, key: str, rpm: float | None, tpm: float | None, values: TierSettings) -> list[Limit]:
+    if rpm is None and tpm is None:
+        return _of_tier(tier, key, values)
+    limits = []
+    if rpm is not None:
+        limits.append(Limit(tier, key, "requests", rpm / 60, max(rpm, 1.0)))
+    if tpm is not None:
+        limits.append(Limit(tier, key, "tokens", tpm / 60, tpm))
     return limits
 
 

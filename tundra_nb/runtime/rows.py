@@ -10,10 +10,11 @@ import contextvars
 import dataclasses
 import json
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tundra_nb import errors
 from tundra_nb.runtime import lines
+from tundra_nb.runtime.caller import Money
 from tundra_nb.runtime.clock import Clock, Ids
 from tundra_nb.runtime.providers import prices
 from tundra_nb.runtime.providers.contract import Answer, Seen
@@ -22,7 +23,6 @@ from tundra_nb.runtime.resilience.limiter import LimitNotice, Reservation
 from tundra_nb.runtime.telemetry.redact import Redactor
 from tundra_nb.settings import ProfileSettings
 from tundra_nb.types import (
-    Ask,
     Attempt,
     AttemptOpened,
     BreakerEvent,
@@ -37,6 +37,9 @@ from tundra_nb.types import (
     Reply,
     Usage,
 )
+
+if TYPE_CHECKING:
+    from tundra_nb.runtime.requests import Request
 
 Record = Callable[..., None]
 """Takes events, and returns when they are safe."""
@@ -152,7 +155,9 @@ class Entry:
         "backoff",
         "breaker_state",
         "cause",
+        "cost_usd",
         "model",
+        "money",
         "permit",
         "profile",
         "reservation",
@@ -184,6 +189,9 @@ class Entry:
         self.permit: Permit | None = None
         self.reservation: Reservation | None = None
         self.answer: Answer | None = None
+        self.money: Money | None = None
+        self.cost_usd: float | None = None
+        """Known once its row is written."""
 
 
 class CallRows:
@@ -192,11 +200,12 @@ class CallRows:
     `content` is the setting `record.content`.
     """
 
-    def __init__(self, journal: Journal, ask: Ask, user: str, content: str) -> None:
+    def __init__(self, journal: Journal, request: Request, user: str, content: str) -> None:
         self._journal = journal
         self._content = content
+        self._request = request
+        facts = self._facts = request.facts
         self._clock = journal.clock
-        self._ask = ask
         self._user = user
         self._at = self._clock.now_us()
         self.operation_id = journal.ids.next()
@@ -206,13 +215,16 @@ class CallRows:
         self.attempt_id: int | None = None
         """Of the attempt under way, or the last one."""
         self._attempts = 0
+        self._asked: dict[str, None] = {}
+        """The profiles that were asked, in order, each once."""
         self._unwritten: OperationOpened | None = OperationOpened(
             operation_id=self.operation_id,
             at=self._at,
-            requested_model=ask.model,
+            kind=facts.kind,
+            requested_model=facts.requested_model,
             user_name=user,
-            caller=ask.caller,
-            streamed=ask.stream,
+            caller=facts.caller,
+            streamed=facts.streamed,
         )
         self._last: Attempt | None = None
         self._price_at: str | None = None
@@ -236,6 +248,7 @@ class CallRows:
     def entry(self, profile: ProfileSettings, cause: str, state: BreakerState, backoff: float = 0.0) -> Entry:
         """The next attempt, at a profile whose breaker is in `state`."""
         self._attempts += 1
+        self._asked[profile.name] = None
         self.attempt_id = attempt_id = self._journal.ids.next()
         return Entry(
             profile,
@@ -302,6 +315,7 @@ class CallRows:
             limit_headers=outside(json.dumps(seen.headers)) if seen.headers else None,
         )
         self._last, self._price_at = row, price_at
+        entry.cost_usd = cost
         events: list[Event] = [row]
         content = self._content
         if seen.request_body and (content == "all" or (content == "errors" and error is not None)):
@@ -341,7 +355,7 @@ class CallRows:
             reasoning=answer.reasoning,
             profile=name,
             model=row.model or answer.model,
-            requested_model=self._ask.model,
+            requested_model=self._facts.requested_model,
             usage=answer.usage,
             attempts=self._attempts,
             cost_usd=row.cost_usd,
@@ -358,7 +372,8 @@ class CallRows:
         return Operation(
             operation_id=self.operation_id,
             at=self._at,
-            requested_model=self._journal.outside(self._ask.model),
+            kind=self._facts.kind,
+            requested_model=self._journal.outside(self._facts.requested_model),
             profile=answered.profile if answered else None,
             model=answered.model if answered else None,
             outcome=outcome,
@@ -373,9 +388,17 @@ class CallRows:
             cost_usd=answered.cost_usd if answered else None,
             price_at=self._price_at if answered else None,
             stop_reason=answered.stop_reason if answered else None,
-            streamed=self._ask.stream,
+            streamed=self._facts.streamed,
             user_name=self._user,
-            caller=self._ask.caller,
+            caller=self._facts.caller,
+            asked=",".join(self._asked) or None,
+            dialect=self._facts.dialect,
+            way=self._request.way,
+            dropped=",".join(self._request.dropped) or None,
+            client=self._journal.outside(self._facts.client),
+            retry_count=self._facts.retry_count,
+            trace_id=self._facts.trace_id,
+            parent_span_id=self._facts.parent_span_id,
             message=self._journal.redactor.text(str(error)) if error else None,
             retry_after_s=getattr(error, "retry_after", None),
         )

@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack
 from typing import Any, Self
 
 from tundra_nb.paths import Paths
+from tundra_nb.runtime.caller import Budgets, spent_in
 from tundra_nb.runtime.clock import Clock, Ids, SystemClock
 from tundra_nb.runtime.drills import Drills
 from tundra_nb.runtime.history.service import History
@@ -87,7 +88,8 @@ class Runtime:
         self.profiles = Profiles(
             keys=self.keys, router=self.router, limiter=self.limiter, journal=self.journal, connect=self._connect
         )
-        self.operations = Operations(self.profiles)
+        self.budgets = Budgets(self.clock, lambda name, since_us: spent_in(self.history, name, since_us))
+        self.operations = Operations(self.profiles, self.budgets)
         pool = PtyPool(
             loaded.settings.pty,
             paths.ptys,

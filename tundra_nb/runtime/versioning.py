@@ -18,7 +18,7 @@ from tundra_nb import settings
 from tundra_nb.errors import StoreError, TundraError, UsageError
 from tundra_nb.runtime.history.query import FrameQuery
 from tundra_nb.runtime.in_force import differing, signature
-from tundra_nb.settings import Loaded
+from tundra_nb.settings import Loaded, variables
 from tundra_nb.settings import file as settings_file
 from tundra_nb.types import Note
 
@@ -170,7 +170,9 @@ class Versioning:
             value = json.loads(row["value"])
             if _value(self._in_force.loaded, path) == value:
                 continue
-            told = {"path": path, "was": _value(self._in_force.loaded, path), "value": value}
+            is_pasted = path.endswith(variables.SUFFIX) and not variables.is_name(str(value or "NONE"))
+            was_in_force = _value(self._in_force.loaded, path)
+            told = {"path": path, "was": was_in_force, "value": "<key>" if is_pasted else value}
             try:
                 self._in_force.apply(settings_file.set_value(self._in_force.loaded.file, path, value, runtime.environ))
             except TundraError as error:

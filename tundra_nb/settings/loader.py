@@ -15,6 +15,7 @@ from tundra_nb.errors import ConfigError
 from tundra_nb.nearest import nearest
 from tundra_nb.types import ProviderKind
 
+from . import variables
 from .model import PRESETS, VENDORS, ProfileSettings, Section, Settings
 
 
@@ -54,6 +55,7 @@ def load(file: Path, environ: Mapping[str, str]) -> Loaded:
         _put(written, path, text, variable)
         sources[".".join(path)] = variable
     _check_keys(written, Settings, (), sources)
+    variables.check_tree(written, sources)
     preset = written.get("preset", "production")
     filled = _merge(PRESETS.get(preset, {}) if isinstance(preset, str) else {}, written)
     _mark(PRESETS.get(str(preset), {}), f"preset {preset}", sources)

@@ -140,6 +140,26 @@ class RecordSettings(Section, frozen=True):
     """`errors`, `all`: keep request and response text, redacted, in the table `exchange`."""
 
 
+class GatewaySettings(Section, frozen=True):
+    """The gateway: `/v1` for programs that speak a vendor's own API."""
+
+    listen: str = ""
+    """Address and port, such as `127.0.0.1:4242`, where programs with a token reach `/v1`; port 0 chooses one and keeps
+    it. Empty: only the socket and the Jupyter server."""
+    tls_cert: str = ""
+    """File with the certificate chain. Beyond loopback it is needed, with `tls_key`, unless `insecure` is true."""
+    tls_key: str = ""
+    """File with the certificate's private key."""
+    insecure: bool = False
+    """Listen beyond loopback without TLS: tokens and prompts then cross the network in the clear."""
+    hold_seconds: PositiveFloat = 20.0
+    """How long a stream's 200 waits for the provider's first event: what fails until then is a true status."""
+    max_body_mb: PositiveInt = 32
+    """Longest request body."""
+    models: dict[str, str] = {}
+    """Other names for models: the name that programs send, and a profile, model or `profile/model` to ask instead."""
+
+
 class ProfileSettings(Section, frozen=True):
     """One named way to reach one model."""
 
@@ -173,6 +193,7 @@ class Settings(Section, frozen=True):
     daemon: DaemonSettings = DaemonSettings()
     log: LogSettings = LogSettings()
     record: RecordSettings = RecordSettings()
+    gateway: GatewaySettings = GatewaySettings()
     profile: tuple[ProfileSettings, ...] = ()
 
 

@@ -14,16 +14,16 @@ from typing import NamedTuple
 
 import msgspec
 
-from tundra_nb.terminal.screen import Run, Style
+from .escapes import C1, CONTROLS, SEQUENCE, UNFINISHED
+from .screen import Run, Style
 
 _TOKEN = re.compile(
     r"\x1b\[(?P<sgr>[\d;:]*)m"
     r"|\x1b\[(?P<erase>[012]?)K"
     r"|(?P<control>[\n\r\x08])"
-    r"|\x1b\[[0-?]*[ -/]*[@-~]|\x1b[]PX^_][^\x07\x1b]*(?:\x07|\x1b\\)?|\x1b[ -/]*[0-~]?|[\x00-\x08\x0b-\x1f\x7f-\x9f]"
+    rf"|{SEQUENCE}|{CONTROLS}|{C1}"
     r"|(?P<text>[^\x00-\x08\x0a-\x1f\x7f-\x9f]+)"
 )
-_UNFINISHED = re.compile(r"\x1b(?:\[[0-?]*[ -/]*|[]PX^_][^\x07\x1b]*\x1b?|[ -/]*)?\Z")
 _MAX_HELD = 4096
 """Characters of an escape sequence without an end; then it is text."""
 
@@ -127,7 +127,7 @@ class Colours:
     def feed(self, piece: str) -> str:
         """What may be written of the output so far; half an escape sequence waits for its rest."""
         text = self._held + piece
-        found = _UNFINISHED.search(text)
+        found = UNFINISHED.search(text)
         self._held = found[0] if found is not None and len(found[0]) <= _MAX_HELD else ""
         if self._held:
             text = text[: -len(self._held)]

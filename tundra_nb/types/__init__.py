@@ -10,6 +10,9 @@
 - **spool**: the daemon's append-only log of events; the **store worker** follows it into the **store** (the database).
 - **commit**, **ref**, **pin**: a state of the store, a name for one, a name that will not change.
 - **PTY**: one pseudo-terminal with the session of processes in it.
+- **writer**: one daemon as the author of rows. `writer_id` stands in each row; the store worker fills it in.
+- **frame version**: the columns that a frame had when it was pinned. Columns are only added, at the end, and may be
+  empty, so that a version is a number of columns (`columns(table, version)`).
 
 Event rows are the columns of the history tables: a field's order is the column's order, its annotation the column's
 type (`columns` reads both), so that the database, the Arrow stream and the DataFrame cannot disagree. Times are int64
@@ -23,18 +26,24 @@ from tundra_nb.errors import Severity
 from .calls import Ask, Reply, ToolCall, Usage
 from .columns import Category, Column, ColumnType, Id, LongText, Text, Time, columns_of
 from .events import (
+    FRAME_VERSION,
     FRAMES,
     KEY_OF,
+    REPLACED_TABLES,
     TABLE_OF,
     TABLES,
     VERSIONED_TABLES,
+    AgentRun,
+    AgentStep,
     Attempt,
     AttemptOpened,
     BreakerEvent,
+    ConnectionEvent,
     ErrorEvent,
     Event,
     Exchange,
     ImportedLog,
+    IncidentRow,
     LimitEvent,
     Note,
     Operation,
@@ -44,16 +53,32 @@ from .events import (
     Row,
     SessionEvent,
     Setting,
+    WriterRow,
     columns,
 )
-from .words import BreakerState, Decision, Outcome, ProviderKind, PtyState, Resource, Tier
+from .words import (
+    BreakerState,
+    ConnectionState,
+    Decision,
+    IncidentState,
+    Outcome,
+    ProviderKind,
+    PtyState,
+    Resource,
+    RunOutcome,
+    Tier,
+)
 
 __all__ = [
     "FRAMES",
+    "FRAME_VERSION",
     "KEY_OF",
+    "REPLACED_TABLES",
     "TABLES",
     "TABLE_OF",
     "VERSIONED_TABLES",
+    "AgentRun",
+    "AgentStep",
     "Ask",
     "Attempt",
     "AttemptOpened",
@@ -62,12 +87,16 @@ __all__ = [
     "Category",
     "Column",
     "ColumnType",
+    "ConnectionEvent",
+    "ConnectionState",
     "Decision",
     "ErrorEvent",
     "Event",
     "Exchange",
     "Id",
     "ImportedLog",
+    "IncidentRow",
+    "IncidentState",
     "LimitEvent",
     "LongText",
     "Note",
@@ -81,6 +110,7 @@ __all__ = [
     "Reply",
     "Resource",
     "Row",
+    "RunOutcome",
     "SessionEvent",
     "Setting",
     "Severity",
@@ -89,6 +119,7 @@ __all__ = [
     "Time",
     "ToolCall",
     "Usage",
+    "WriterRow",
     "columns",
     "columns_of",
 ]

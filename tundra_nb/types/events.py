@@ -7,7 +7,17 @@ import msgspec
 from tundra_nb.errors import Severity
 
 from .columns import Category, Column, Id, LongText, Text, Time, columns_of
-from .words import BreakerState, Decision, Outcome, PtyState, Resource, Tier
+from .words import (
+    BreakerState,
+    ConnectionState,
+    Decision,
+    IncidentState,
+    Outcome,
+    PtyState,
+    Resource,
+    RunOutcome,
+    Tier,
+)
 
 
 class Operation(msgspec.Struct, frozen=True, kw_only=True, tag=True, omit_defaults=True):
@@ -41,6 +51,25 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True, tag=True, omit_defaul
     """What asked: kernel, cli, python, gateway."""
     message: LongText | None = None
     retry_after_s: float | None = None
+    asked: Category | None = None
+    """The profiles that were asked, in order and each once, with commas between them; the first answers for the call
+    where none of them did."""
+    dialect: Category | None = None
+    """The wire form in which the caller spoke: openai-chat, openai-responses, anthropic; None for our own `ask`."""
+    way: Category | None = None
+    """How a caller's body went on: relayed, translated."""
+    dropped: Text | None = None
+    """Names of the caller's fields that the other wire form has no word for, with commas between them."""
+    client: Category | None = None
+    """Name and version of the caller's own library, as it says."""
+    retry_count: int | None = None
+    """How often that library has sent the same call before, as it says."""
+    trace_id: Text | None = None
+    parent_span_id: Text | None = None
+    """The caller's span, by its W3C `traceparent`."""
+    run_id: Id | None = None
+    """The agent's run that this call belongs to."""
+    writer_id: Category | None = None
 
 
 class Attempt(msgspec.Struct, frozen=True, kw_only=True, tag=True, omit_defaults=True):
@@ -81,6 +110,7 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True, tag=True, omit_defaults
     message: LongText | None = None
     limit_headers: LongText | None = None
     """The provider's rate-limit headers as seen, JSON object of strings."""
+    writer_id: Category | None = None
 
 
 class LimitEvent(msgspec.Struct, frozen=True, kw_only=True, tag=True, omit_defaults=True):
@@ -96,6 +126,7 @@ class LimitEvent(msgspec.Struct, frozen=True, kw_only=True, tag=True, omit_defau
     remaining: float | None = None
     retry_after_s: float | None = None
     operation_id: Id | None = None
+    writer_id: Category | None = None
 
 
 class BreakerEvent(msgspec.Struct, frozen=True, kw_only=True, tag=True, omit_defaults=True):
@@ -112,6 +143,7 @@ class BreakerEvent(msgspec.Struct, frozen=True, kw_only=True, tag=True, omit_def
     open_until: Time | None = None
     parked: bool = False
     message: LongText | None = None
+    writer_id: Category | None = None
 
 
 class SessionEvent(msgspec.Struct, frozen=True, kw_only=True, tag=True, omit_defaults=True):
@@ -132,6 +164,7 @@ class SessionEvent(msgspec.Struct, frozen=True, kw_only=True, tag=True, omit_def
     message: LongText | None = None
     cwd: LongText | None = None
     user_name: Category | None = None
+    writer_id: Category | None = None
 
 
 class ErrorEvent(msgspec.Struct, frozen=True, kw_only=True, tag=True, omit_defaults=True):
@@ -149,17 +182,26 @@ class ErrorEvent(msgspec.Struct, frozen=True, kw_only=True, tag=True, omit_defau
     operation_id: Id | None = None
     pty_id: Category | None = None
     reason: Category | None = None
+    writer_id: Category | None = None
 
 
 class Exchange(msgspec.Struct, frozen=True, kw_only=True, tag=True, omit_defaults=True):
-    """Request and response text of one attempt, redacted; only when `record.content` asks for it."""
+    """Request and response of one attempt, redacted; only when `record.content` asks for it."""
 
     exchange_id: Id
     at: Time
     operation_id: Id
     attempt_id: Id
-    request: LongText
-    response: LongText
+    request: LongText = ""
+    response: LongText = ""
+    """Both texts are empty where the recording's file holds them."""
+    recording: Text | None = None
+    """The recording's file below `recordings/` in the data directory, with the timing of each piece."""
+    sha256: Text | None = None
+    """Of that file."""
+    request_bytes: int | None = None
+    response_bytes: int | None = None
+    writer_id: Category | None = None
 
 
 class Note(msgspec.Struct, frozen=True, kw_only=True, tag=True, omit_defaults=True):
@@ -171,6 +213,7 @@ class Note(msgspec.Struct, frozen=True, kw_only=True, tag=True, omit_defaults=Tr
     subject: Text
     """What it is about: an id, a code, or empty."""
     body: LongText
+    writer_id: Category | None = None
 
 
 class ImportedLog(msgspec.Struct, frozen=True, kw_only=True, tag=True, omit_defaults=True):
@@ -182,6 +225,7 @@ class ImportedLog(msgspec.Struct, frozen=True, kw_only=True, tag=True, omit_defa
     severity: Category
     logger: Category
     message: LongText
+    writer_id: Category | None = None
 
 
 class Setting(msgspec.Struct, frozen=True, kw_only=True, tag=True, omit_defaults=True):
@@ -195,6 +239,7 @@ class Setting(msgspec.Struct, frozen=True, kw_only=True, tag=True, omit_defaults
     at: Time
     author: Category
     reason: LongText = ""
+    writer_id: Category | None = None
 
 
 class ProfileRow(msgspec.Struct, frozen=True, kw_only=True, tag="Profile", omit_defaults=True):
@@ -211,6 +256,7 @@ class ProfileRow(msgspec.Struct, frozen=True, kw_only=True, tag="Profile", omit_
     rpm: float | None = None
     tpm: float | None = None
     at: Time
+    writer_id: Category | None = None
 
 
 class Price(msgspec.Struct, frozen=True, kw_only=True, tag=True, omit_defaults=True):
@@ -224,6 +270,130 @@ class Price(msgspec.Struct, frozen=True, kw_only=True, tag=True, omit_defaults=T
     cached_usd: float | None = None
     dated: Text = ""
     at: Time
+    writer_id: Category | None = None
+
+
+class ConnectionEvent(msgspec.Struct, frozen=True, kw_only=True, tag=True, omit_defaults=True):
+    """One transition of a viewer's connection to a PTY, or of a line between the processes that failed."""
+
+    connection_event_id: Id
+    at: Time
+    pty_id: Category | None = None
+    """None when the connection is no terminal's."""
+    peer: Category
+    """Who is at the other end: lab, kernel, cli, browser, bridge."""
+    old_state: ConnectionState | None = None
+    """None at the first transition of a connection."""
+    new_state: ConnectionState
+    reason: Category
+    """One stable word: opened, resumed, ping_timeout, closed_by_peer, slow, released …"""
+    bytes_missed: int = 0
+    """Of the shown output, which the viewer never got."""
+    viewer: Text | None = None
+    """Tells the connections of one PTY apart; a resumed one keeps it."""
+    close_code: int | None = None
+    """Of the WebSocket."""
+    code: Category | None = None
+    """TransportError or IpcError, where it was one."""
+    message: LongText | None = None
+    """What the client saw."""
+    writer_id: Category | None = None
+
+
+class IncidentRow(msgspec.Struct, frozen=True, kw_only=True, tag="Incident", omit_defaults=True):
+    """A title, a window, a pin and a notebook. Mutable and versioned."""
+
+    incident_id: Id
+    at: Time
+    title: Text
+    since: Time
+    until: Time
+    ref: Text
+    """The tag of the pin."""
+    state: IncidentState = "open"
+    author: Category
+    notebook: LongText = ""
+    """Where it was written; it may have been moved since."""
+    frame_version: int | None = None
+    """The columns over which the pin's digests are computed."""
+    digests: LongText | None = None
+    """SHA-256 of each pinned frame, a JSON object by the frame's name."""
+    reason: LongText | None = None
+    """Why it was closed, or pinned anew."""
+    writer_id: Category | None = None
+
+
+class WriterRow(msgspec.Struct, frozen=True, kw_only=True, tag="Writer", omit_defaults=True):
+    """A daemon that writes to this history. One row each, replaced as it is seen again."""
+
+    writer_id: Text
+    at: Time
+    """When it first wrote here."""
+    host: Category
+    user_name: Category | None = None
+    data_dir: Text | None = None
+    """Hash of the data directory's path: a copied directory is another writer."""
+    node: int
+    """What tells its ids from others'."""
+    started_at: Time | None = None
+    seen_at: Time | None = None
+    version: Text | None = None
+    """Of tundra_nb."""
+
+
+class AgentRun(msgspec.Struct, frozen=True, kw_only=True, tag=True, omit_defaults=True):
+    """One run of an agent, written when it ends. `at` is when it began."""
+
+    run_id: Id
+    at: Time
+    agent: Category
+    """What ran: triage, or the name an agent from outside gives itself."""
+    question: LongText
+    ref: Text | None = None
+    """The pin that it read at."""
+    profile: Category | None = None
+    model: Category | None = None
+    outcome: RunOutcome
+    stopped: Category | None = None
+    """Why it ended: done, budget, deadline, calls, refused, no_model, error."""
+    steps: int = 0
+    operations: int = 0
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    cost_usd: float | None = None
+    budget_usd: float | None = None
+    seconds: float | None = None
+    findings: LongText | None = None
+    """JSON list of what it found, each with the ids that prove it."""
+    user_name: Category | None = None
+    caller: Category | None = None
+    message: LongText | None = None
+    writer_id: Category | None = None
+
+
+class AgentStep(msgspec.Struct, frozen=True, kw_only=True, tag=True, omit_defaults=True):
+    """One step of an agent's run: a call of the model, of a tool, or a question to a person."""
+
+    agent_step_id: Id
+    at: Time
+    run_id: Id
+    seq: int
+    """1 for the first step of its run."""
+    kind: Category
+    """model, tool, approval, finding."""
+    tool: Category | None = None
+    arguments: LongText | None = None
+    """JSON object, as the model wrote it."""
+    outcome: Category
+    """ok, error, refused, denied, struck."""
+    operation_id: Id | None = None
+    """The model's call, where the step is one."""
+    rows_found: int | None = None
+    answer_chars: int | None = None
+    """Of the tool's answer, as the model was given it."""
+    seconds: float | None = None
+    message: LongText | None = None
+    writer_id: Category | None = None
 
 
 Row = (
@@ -239,6 +409,11 @@ Row = (
     | Setting
     | ProfileRow
     | Price
+    | ConnectionEvent
+    | IncidentRow
+    | WriterRow
+    | AgentRun
+    | AgentStep
 )
 """What one history table holds a row of."""
 
@@ -281,10 +456,17 @@ TABLES: dict[str, type[msgspec.Struct]] = {
     "setting": Setting,
     "profile": ProfileRow,
     "price": Price,
+    "connection_event": ConnectionEvent,
+    "incident": IncidentRow,
+    "writer": WriterRow,
+    "agent_run": AgentRun,
+    "agent_step": AgentStep,
 }
 """History table by name."""
-VERSIONED_TABLES = ("setting", "profile", "price")
-"""Tables whose rows change in place; all others only grow."""
+VERSIONED_TABLES = ("setting", "profile", "price", "incident")
+"""Tables that people change: rows are replaced in place, and each change is a commit with author and reason."""
+REPLACED_TABLES = (*VERSIONED_TABLES, "writer")
+"""Tables whose rows are replaced by newer ones of the same key; all others only grow."""
 TABLE_OF: dict[type[msgspec.Struct], str] = {row: name for name, row in TABLES.items()}
 KEY_OF: dict[str, str] = {
     name: next(field for field in row.__struct_fields__ if field.endswith("_id") and field != "pty_id")
@@ -299,11 +481,39 @@ FRAMES: dict[str, str] = {
     "pty-history": "session_event",
     "errors": "error_event",
     "notes": "note",
+    "connections": "connection_event",
+    "incidents": "incident",
+    "writers": "writer",
+    "agent-runs": "agent_run",
+    "agent-steps": "agent_step",
 }
 """History table by the name that magics and the HTTP API use."""
 _COLUMNS = {name: columns_of(row) for name, row in TABLES.items()}
 
 
-def columns(table: str) -> tuple[Column, ...]:
-    """The columns of a history table, in order."""
-    return _COLUMNS[table]
+FRAME_VERSION = 2
+"""Which columns frames have today; the schema of the database has the same number."""
+_WIDTHS: dict[int, dict[str, int]] = {
+    1: {
+        "operation": 23,
+        "attempt": 28,
+        "limit_event": 10,
+        "breaker_event": 11,
+        "session_event": 14,
+        "error_event": 11,
+        "exchange": 6,
+        "note": 5,
+        "imported_log": 6,
+        "setting": 7,
+        "profile": 11,
+        "price": 8,
+    }
+}
+"""How many columns each table had in the frame versions of before."""
+
+
+def columns(table: str, version: int = FRAME_VERSION) -> tuple[Column, ...]:
+    """The columns of a history table, in order; of an earlier frame version, those that it had then (maybe none)."""
+    if version >= FRAME_VERSION:
+        return _COLUMNS[table]
+    return _COLUMNS[table][: _WIDTHS[version].get(table, 0)]

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
+
+from tundra_nb.terminal import escapes
 
 if TYPE_CHECKING:
     from tundra_nb.terminal.screen import Screen
@@ -98,12 +99,10 @@ class Picture:
 
 Block = Heading | Facts | Table | Para | Code | Output | Shot | Prose | Picture
 
-_CONTROLS = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)?|[\x00-\x08\x0b-\x1f\x7f-\x9f]")
-
 
 def clean(text: str) -> str:
     """Text without escape sequences and control characters, which could redraw the terminal; tabs and newlines stay."""
-    return _CONTROLS.sub("", text)
+    return escapes.IN_TEXT.sub("", text)
 
 
 def words(cell: Cell) -> str:

@@ -59,7 +59,7 @@ TABLE: list[tuple[str, int, Any, type[errors.ProviderError], dict[str, Any]]] = 
     ("openai", 401, openai("Incorrect API key provided: sk-cana********cdef.", "invalid_request_error", "invalid_api_key"),
      errors.KeyRejected, {"status": 401, "variable": "THE_KEY"}),
     ("openai", 403, openai("Country, region, or territory not supported", "request_forbidden",
-     "unsupported_country_region_territory"), errors.KeyRejected, {"status": 403}),
+     "unsupported_country_region_territory"), errors.Forbidden, {"status": 403}),
     ("openai", 400, openai("Invalid type for 'temperature'", "invalid_request_error", "invalid_type", "temperature"),
      errors.RequestRejected, {"field": "temperature"}),
     ("openai", 400, openai("Your request was rejected by the safety system", "invalid_request_error",

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tundra_nb import errors
-from tundra_nb.runtime.providers import sse, usage
+from tundra_nb import errors, sse
+from tundra_nb.runtime.providers import usage
 from tundra_nb.runtime.providers.anthropic import DEFAULT_MAX_TOKENS, AnthropicFormat
 from tundra_nb.runtime.providers.contract import Answer, Target, WireFormat
 from tundra_nb.runtime.providers.openai import OpenAIFormat

@@ -187,7 +187,7 @@ ERRORS: list[TundraError] = [
         (BUSY, Retry(0.5), FailOver()),
         (BUSY_7, Retry(7), FailOver()),
         (BUSY_99, FailOver(), FailOver()),
-        (LIMITED, FailOver(), FailOver()),
+        (LIMITED, Retry(0.5), FailOver()),
         (LIMITED_7, Retry(7), FailOver()),
         (LIMITED_20, Retry(20), FailOver()),
         (LIMITED_21, FailOver(), FailOver()),

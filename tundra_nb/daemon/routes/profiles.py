@@ -11,6 +11,7 @@ from starlette.routing import BaseRoute, Route
 
 from tundra_nb import errors, settings
 from tundra_nb.daemon.answers import json_response, read_body
+from tundra_nb.settings import variables
 
 if TYPE_CHECKING:
     from tundra_nb.daemon.app import Daemon
@@ -85,6 +86,8 @@ def routes(daemon: Daemon) -> list[BaseRoute]:
 
     async def offer(request: Request) -> Response:
         body = await read_body(request, dict[str, str])
+        for variable in body:
+            variables.check(variable, "variable")
         runtime.profiles.offer(body)
         runtime.terminals.pool.refresh_secrets()
         return json_response({"rows": key_cards(daemon)})

@@ -108,10 +108,15 @@ def last_of(steps: Sequence[Step]) -> str | None:
     return steps[-1].commit if steps else None
 
 
+def diff_names(table: str) -> list[str]:
+    """The columns that a `Fetch` gives."""
+    names = [column.name for column in columns(table)]
+    return ["diff_type", *(f"from_{name}" for name in names), *(f"to_{name}" for name in names)]
+
+
 def diff_columns(table: str) -> str:
     """What a `Fetch` selects."""
-    names = [column.name for column in columns(table)]
-    return ", ".join(["diff_type", *(f"from_{name}" for name in names), *(f"to_{name}" for name in names)])
+    return ", ".join(diff_names(table))
 
 
 def _schema(table: str) -> pa.Schema:

@@ -15,7 +15,7 @@ import datetime as dt
 import logging
 import re
 import sys
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Collection, Generator, Iterator, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -209,10 +209,12 @@ class DoltStore:
         if not any(ref.kind == "branch" and ref.name == branch for ref in self.refs()):
             self.branch(branch)
         with self._seam(), contextlib.closing(self._connect(f"{self._config.database}/{branch}")) as db:
+            version = _schema_version(db)  # the branch may be older than the last migration
             db.begin()
             with db.cursor() as cursor:
                 for table, some in rows.items():
-                    cursor.executemany(self._inserts[table], some)
+                    width = len(columns(table, version))
+                    cursor.executemany(schema.dolt_insert(table, version), [row[:width] for row in some])
             db.commit()
             count = sum(len(some) for some in rows.values())
             text = "CALL DOLT_COMMIT('-am', %s, '--author', %s, '--allow-empty')"
@@ -325,17 +327,13 @@ class DoltStore:
         source = table if at is None else f"{table} AS OF '{at}'"
         where, values = condition(query, "%s")
         db = self._reader(stop)
-        exists, truncated = True, False
+        truncated = False
         try:
             with self._seam(stop=stop):
                 run(db, "START TRANSACTION READ ONLY")  # one snapshot for all pieces
-                try:
-                    run(db, f"SELECT 1 FROM {source} LIMIT 1")  # noqa: S608 - names of ours, a checked hash
-                except pymysql.err.ProgrammingError as exc:
-                    if exc.args[0] != NO_SUCH_TABLE:
-                        raise
-                    exists = False
-                if exists and query.limit is not None:
+                there = _columns_of(db, source)
+                source = schema.with_all_columns(source, table, there)
+                if there and query.limit is not None:
                     count = f"SELECT count(*) FROM (SELECT 1 FROM {source} WHERE {where} LIMIT %s) AS some"  # noqa: S608
                     truncated = run(db, count, *values, query.limit + 1)[0][0] > query.limit
         except BaseException:
@@ -348,7 +346,7 @@ class DoltStore:
 
         made = arrow.builders(made_schema, table)
         parts = pieces(fetch, query, made, stop, source=source, array="json_arrayagg", comma=", ", placeholder="%s")
-        batches = self._batches(db, parts if exists else nothing(), made_schema, made, stop)
+        batches = self._batches(db, parts if there else nothing(), made_schema, made, stop)
         return Frame(made_schema, batches, {"commit": at, "truncated": truncated})
 
     def _batches(
@@ -432,11 +430,17 @@ class DoltStore:
         before, after = self.resolve(a), self.resolve(b)
         made_schema = schema.arrow_diff_schema(known_table(table))
         made = arrow.builders(made_schema, table)
-        names = ", ".join(name for name in made_schema.names if name != "table")
         key = KEY_OF[table]
-        text = f"SELECT %s, {names} FROM dolt_diff(%s, %s, %s) ORDER BY coalesce(to_{key}, from_{key})"  # noqa: S608
         db = self._reader(stop)
-        parts = self._rows(db, text, (table, before, after, table), limit, made, stop)
+        try:
+            with self._seam(stop=stop):
+                there = _columns_of(db, "dolt_diff(%s, %s, %s)", before, after, table)
+        except BaseException:
+            drop(db)
+            raise
+        names = _or_null([name for name in made_schema.names if name != "table"], there)
+        text = f"SELECT %s, {names} FROM dolt_diff(%s, %s, %s) ORDER BY coalesce(to_{key}, from_{key})"  # noqa: S608
+        parts = self._rows(db, text, (table, before, after, table), limit, made, stop) if there else nothing()
         meta = {"from_commit": before, "to_commit": after, "commit": after, "truncated": False}
         return Frame(made_schema, self._batches(db, parts, made_schema, made, stop), meta)
 
@@ -474,10 +478,16 @@ class DoltStore:
             ancestors = run(db, "SELECT commit_hash, parent_hash, parent_index FROM dolt_commit_ancestors")
             steps = changes.first_parents(head, ancestors)
             touched = {row[0] for row in run(db, "SELECT commit_hash FROM dolt_diff WHERE table_name = %s", table)}
-            text = f"SELECT {changes.diff_columns(table)} FROM dolt_diff(%s, %s, %s)"  # noqa: S608 - checked name
-            return changes.row_history(
-                table, key, steps, touched, log, lambda before, after: run(db, text, before, after, table)
-            )
+
+            def fetch(before: str, after: str) -> Sequence[Sequence[Any]]:
+                there = _columns_of(db, "dolt_diff(%s, %s, %s)", before, after, table)
+                if not there:
+                    return ()
+                names = _or_null(changes.diff_names(table), there)
+                text = f"SELECT {names} FROM dolt_diff(%s, %s, %s)"  # noqa: S608 - checked names
+                return run(db, text, before, after, table)
+
+            return changes.row_history(table, key, steps, touched, log, fetch)
 
     def tables(self) -> list[TableInfo]:
         with self._seam(), contextlib.closing(self._reader()) as db:
@@ -600,6 +610,23 @@ class DoltStore:
 
 def _schema_version(db: Connection) -> int:
     return int(run(db, "SELECT content FROM meta WHERE name = 'schema_version'")[0][0])
+
+
+def _or_null(names: Sequence[str], there: Collection[str]) -> str:
+    """What to select: the server's version tables have the columns of then, ours have those of today."""
+    return ", ".join(name if name in there else f"NULL AS {name}" for name in names)
+
+
+def _columns_of(db: Connection, source: str, *values: Any) -> set[str]:
+    """The columns that a table has at a state, or a version table has; none when it was not there."""
+    with db.cursor() as cursor:
+        try:
+            cursor.execute(f"SELECT * FROM {source} LIMIT 0", values or None)  # noqa: S608 - names of ours, a checked hash
+        except pymysql.err.ProgrammingError as exc:
+            if exc.args[0] != NO_SUCH_TABLE:
+                raise
+            return set()
+        return {entry[0] for entry in cursor.description}
 
 
 def _changed(db: Connection) -> list[str]:

@@ -31,7 +31,7 @@ from tundra_nb.errors import (
     UsageError,
 )
 from tundra_nb.nearest import nearest
-from tundra_nb.types import KEY_OF, TABLES
+from tundra_nb.types import KEY_OF, TABLES, columns
 
 from . import arrow, changes, schema, sql_guard
 from .contract import (
@@ -207,9 +207,11 @@ class DoltliteStore:
         if not any(ref.kind == "branch" and ref.name == branch for ref in self.refs()):
             self.branch(branch)
         with self._seam(), contextlib.closing(self._connect(f"{self._path}@{branch}")) as db:
+            version = _schema_version(db)  # the branch may be older than the last migration
             db.execute("BEGIN IMMEDIATE")
             for table, some in rows.items():
-                db.executemany(self._inserts[table], some)
+                width = len(columns(table, version))
+                db.executemany(schema.doltlite_insert(table, version), [row[:width] for row in some])
             db.execute("COMMIT")
             count = sum(len(some) for some in rows.values())
             found = db.execute(
@@ -355,10 +357,11 @@ class DoltliteStore:
         try:
             with self._seam(stop=stop):
                 db.execute("BEGIN")  # one snapshot for all pieces
-                exists = db.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (table,)).fetchone()
+                there = {row[0] for row in db.execute("SELECT name FROM pragma_table_info(?)", (table,))}
+                source = schema.with_all_columns(table, table, there)
                 truncated = False
-                if exists and query.limit is not None:
-                    count = f"SELECT count(*) FROM (SELECT 1 FROM {table} WHERE {where} LIMIT ?)"  # noqa: S608
+                if there and query.limit is not None:
+                    count = f"SELECT count(*) FROM (SELECT 1 FROM {source} WHERE {where} LIMIT ?)"  # noqa: S608
                     truncated = db.execute(count, (*values, query.limit + 1)).fetchone()[0] > query.limit
         except BaseException:
             self._readers.give_back(db)
@@ -370,8 +373,8 @@ class DoltliteStore:
                 row: Sequence[Any] = db.execute(text, given).fetchone()
                 return row
 
-        parts = pieces(fetch, query, made, stop, source=table, array="json_group_array", comma=",", placeholder="?")
-        batches = self._batches(db, parts if exists else nothing(), made_schema, made)
+        parts = pieces(fetch, query, made, stop, source=source, array="json_group_array", comma=",", placeholder="?")
+        batches = self._batches(db, parts if there else nothing(), made_schema, made)
         return Frame(made_schema, batches, {"commit": at, "truncated": truncated})
 
     def _batches(

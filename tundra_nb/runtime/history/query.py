@@ -15,7 +15,7 @@ import msgspec
 from tundra_nb.errors import UsageError
 from tundra_nb.nearest import nearest
 from tundra_nb.runtime.clock import id_floor
-from tundra_nb.types import FRAMES, KEY_OF, TABLES, VERSIONED_TABLES, Column, columns
+from tundra_nb.types import FRAMES, KEY_OF, REPLACED_TABLES, TABLES, Column, columns
 
 Op = Literal["eq", "ne", "lt", "le", "gt", "ge", "in", "contains", "prefix", "null"]
 OPS: tuple[Op, ...] = ("eq", "ne", "lt", "le", "gt", "ge", "in", "contains", "prefix", "null")
@@ -93,7 +93,7 @@ def condition(query: FrameQuery, placeholder: str) -> tuple[str, list[Any]]:
         values.extend(given)
 
     key = KEY_OF[query.table]
-    ordered = query.table not in VERSIONED_TABLES and query.table != "imported_log"
+    ordered = query.table not in REPLACED_TABLES and query.table != "imported_log"
     if query.since_us is not None:
         if ordered:
             add(f"{key} >= ?", id_floor(max(0, query.since_us - KEY_SLACK_US)))

@@ -10,13 +10,13 @@ commit, so that merge, revert and checkout leave it alone.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import pyarrow as pa
 
-from tundra_nb.types import KEY_OF, TABLES, VERSIONED_TABLES, ColumnType, columns
+from tundra_nb.types import FRAME_VERSION, KEY_OF, REPLACED_TABLES, TABLES, ColumnType, columns
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = FRAME_VERSION
 MAIN = "main"
 """The branch that events go to."""
 AUTHOR = "tundra_nb <tundra@localhost>"
@@ -54,22 +54,22 @@ _ARROW: dict[ColumnType, pa.DataType] = {
 }
 
 
-def doltlite_ddl() -> list[str]:
-    """Statements that make an empty doltlite file ours."""
+def doltlite_ddl(version: int = SCHEMA_VERSION) -> list[str]:
+    """Statements that make an empty doltlite file ours; an earlier version is for tests of migrations."""
     return [
-        *(_create(table, _DOLTLITE) for table in TABLES),
+        *(_create(table, _DOLTLITE, version) for table in TABLES if columns(table, version)),
         "CREATE TABLE meta (name TEXT PRIMARY KEY, content TEXT NOT NULL)",
-        f"INSERT INTO meta VALUES ('schema_version', '{SCHEMA_VERSION}')",  # noqa: S608 - a number of ours
+        f"INSERT INTO meta VALUES ('schema_version', '{version}')",  # noqa: S608 - a number of ours
         "INSERT OR IGNORE INTO dolt_ignore VALUES ('spool_place', 1)",
     ]
 
 
-def dolt_ddl() -> list[str]:
+def dolt_ddl(version: int = SCHEMA_VERSION) -> list[str]:
     """Statements that make an empty Dolt database ours."""
     return [
-        *(_create(table, _DOLT) for table in TABLES),
+        *(_create(table, _DOLT, version) for table in TABLES if columns(table, version)),
         "CREATE TABLE meta (name VARCHAR(64) PRIMARY KEY, content TEXT NOT NULL)",
-        f"INSERT INTO meta VALUES ('schema_version', '{SCHEMA_VERSION}')",  # noqa: S608 - a number of ours
+        f"INSERT INTO meta VALUES ('schema_version', '{version}')",  # noqa: S608 - a number of ours
         "INSERT IGNORE INTO dolt_ignore VALUES ('spool_place', 1)",
     ]
 
@@ -82,21 +82,24 @@ LOCAL_DDL = (
 """For both engines, at each start: a clone comes without this table, because no commit holds it."""
 
 
-def doltlite_insert(table: str) -> str:
-    """Insert a row once: a second delivery of an event changes nothing, of a versioned row replaces it."""
-    names = [column.name for column in columns(table)]
+def doltlite_insert(table: str, version: int = SCHEMA_VERSION) -> str:
+    """Insert a row once: a second delivery of an event changes nothing, of a versioned row replaces it.
+
+    `version`: of the tables there; a row is cut to the columns that they have.
+    """
+    names = [column.name for column in columns(table, version)]
     places = ", ".join("?" * len(names))
-    if table not in VERSIONED_TABLES:
+    if table not in REPLACED_TABLES:
         return f"INSERT OR IGNORE INTO {table} VALUES ({places})"  # noqa: S608 - names of ours
     updates = ", ".join(f"{name} = excluded.{name}" for name in names if name != KEY_OF[table])
     return f"INSERT INTO {table} VALUES ({places}) ON CONFLICT ({KEY_OF[table]}) DO UPDATE SET {updates}"  # noqa: S608
 
 
-def dolt_insert(table: str) -> str:
+def dolt_insert(table: str, version: int = SCHEMA_VERSION) -> str:
     """Like `doltlite_insert`; in the form that PyMySQL's `executemany` turns into one multi-row statement."""
-    names = [column.name for column in columns(table)]
+    names = [column.name for column in columns(table, version)]
     places = ", ".join(["%s"] * len(names))
-    if table not in VERSIONED_TABLES:
+    if table not in REPLACED_TABLES:
         return f"INSERT IGNORE INTO {table} VALUES ({places})"  # noqa: S608 - names of ours
     updates = ", ".join(f"{name} = VALUES({name})" for name in names if name != KEY_OF[table])
     return f"INSERT INTO {table} VALUES ({places}) ON DUPLICATE KEY UPDATE {updates}"  # noqa: S608
@@ -117,9 +120,17 @@ def arrow_diff_schema(table: str) -> pa.Schema:
     return pa.schema(fields)
 
 
-def _create(table: str, kinds: dict[ColumnType, str]) -> str:
+def _create(table: str, kinds: dict[ColumnType, str], version: int) -> str:
     parts = []
-    for column in columns(table):
+    for column in columns(table, version):
         rule = " PRIMARY KEY" if column.name == KEY_OF[table] else "" if column.nullable else " NOT NULL"
         parts.append(f"{column.name} {kinds[column.type]}{rule}")
     return f"CREATE TABLE {table} ({', '.join(parts)})"
+
+
+def with_all_columns(source: str, table: str, there: Collection[str]) -> str:
+    """`source` as a subquery that also has the columns which the table got later than that state, as NULL."""
+    missing = [column.name for column in columns(table) if column.name not in there]
+    if not missing:
+        return source
+    return f"(SELECT *, {', '.join(f'NULL AS {name}' for name in missing)} FROM {source}) AS with_later"  # noqa: S608

@@ -249,6 +249,11 @@ class History:
         self._set_state("closed")
         self._spool.close()
 
+    @property
+    def writer_id(self) -> str:
+        """What stands as `writer_id` in the rows of this daemon."""
+        return self._identity.writer_id
+
     def append(self, *events: Event) -> None:
         """Record events; when this returns, they survive the death of every process. From any thread.
 

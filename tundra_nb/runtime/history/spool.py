@@ -37,6 +37,8 @@ READ_BYTES = 1 << 20
 SHORT_TEXT = 255
 """Characters that `types.Text` and `types.Category` hold; a payload of fewer bytes needs no check."""
 
+WRITER_CHARACTERS = 12
+
 _HEADER = struct.Struct("<II")
 _SUFFIX = ".spool"
 _IDENTITY = "owner.json"
@@ -61,6 +63,11 @@ class Identity(msgspec.Struct, frozen=True):
 
     owner: str
     node: int
+
+    @property
+    def writer_id(self) -> str:
+        """What stands in the rows that this daemon writes."""
+        return writer_id(self.owner)
 
 
 class Batch(msgspec.Struct):
@@ -330,6 +337,11 @@ def save_identity(folder: Path, new: Identity) -> Identity:
     except OSError as exc:
         raise _unwritable(folder, exc) from exc
     return new
+
+
+def writer_id(owner: str) -> str:
+    """A daemon's name in the rows it writes: the beginning of its `owner`."""
+    return owner[:WRITER_CHARACTERS]
 
 
 def segments(folder: Path) -> list[int]:

@@ -14,19 +14,19 @@ import os
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
 from tundra_nb.errors import ConfigError, StoreError, StoreUnavailable, TundraError
-from tundra_nb.types import TABLE_OF, Event
+from tundra_nb.types import TABLE_OF, TABLES, Event, columns
 
 from . import schema
 from .contract import EventStore
 from .protocol import Config, Progress
-from .spool import START, Place, SpoolReader, repaired
+from .spool import START, Place, SpoolReader, repaired, writer_id
 
 log = logging.getLogger("tundra.history")
 
@@ -40,6 +40,14 @@ RETRY_SECONDS = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 PROGRESS_SECONDS = 0.05
 GC_PAUSE_SECONDS = 600.0
 """After a gc that failed."""
+
+_WRITER_PLACE = {
+    table: place
+    for table in TABLES
+    for place, column in enumerate(columns(table))
+    if column.name == "writer_id" and column.nullable
+}
+"""Where `writer_id` stands in the rows of a table."""
 
 T = TypeVar("T")
 
@@ -57,6 +65,7 @@ class Writer(threading.Thread):
         super().__init__(name="history-writer", daemon=True)
         self._store = store
         self._config = config
+        self._writer_id = writer_id(config.owner)
         self._on_progress = on_progress
         self._on_fatal = on_fatal
         self._reader: SpoolReader | None = None
@@ -210,7 +219,7 @@ class Writer(threading.Thread):
         for kind, some in itertools.groupby(self._pending, type):
             table = TABLE_OF.get(kind)
             if table is not None:
-                rows.setdefault(table, []).extend(map(msgspec.structs.astuple, some))
+                rows.setdefault(table, []).extend(self._signed(table, some))
         refused = self._persist(lambda: self._store.write(rows, place))
         count = sum(len(some) for some in rows.values())
         self._pending = []
@@ -221,6 +230,15 @@ class Writer(threading.Thread):
         with self._changed:
             self._place = place
             self._changed.notify_all()
+
+    def _signed(self, table: str, events: Iterable[Event]) -> Iterator[tuple[Any, ...]]:
+        """The events as rows of ours, unless they say whose they are."""
+        place = _WRITER_PLACE.get(table)
+        for row in map(msgspec.structs.astuple, events):
+            if place is None or row[place] is not None:
+                yield row
+            else:
+                yield (*row[:place], self._writer_id, *row[place + 1 :])
 
     def _is_commit_due(self) -> bool:
         age = time.monotonic() - self._committed_at

@@ -211,7 +211,11 @@ class Reader:
         draft = self._draft
         if not self.done:
             if self._begun:
-                raise self._unreadable("the stream was cut: it ended without message_stop")
+                raise ParseError(
+                    profile=self._wire.target.profile,
+                    problem="the stream was cut: it ended without message_stop",
+                    is_cut=True,
+                )
             raise self._unreadable("the stream held no answer")
         return draft.answer(self._asked, usage.from_anthropic(draft.usage), stop_reason(draft.stop))
 

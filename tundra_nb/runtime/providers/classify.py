@@ -7,6 +7,7 @@ then by the status. The same two steps serve error statuses, error bodies under 
 
 from __future__ import annotations
 
+import importlib.resources
 import re
 from collections.abc import Iterable
 from typing import Any
@@ -15,6 +16,7 @@ import msgspec
 
 from tundra_nb.errors import (
     ApiError,
+    Forbidden,
     HttpError,
     KeyRejected,
     Moderated,
@@ -47,70 +49,46 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True):
     retry_after: float | None = None
 
 
-_CONTEXT = frozenset(
-    {"context_length_exceeded", "exceed_context_size_error", "token_limit_exceeded", "string_above_max_length"}
-)
-_QUOTA = frozenset(
-    {
-        "insufficient_quota",
-        "billing_error",
-        "billing_hard_limit_reached",
-        "billing_not_active",
-        "enforced_spend_limit_reached",
-        "payment_required",
-        "insufficient_credits",
-    }
-)
-_MODERATION = frozenset(
-    {"content_policy_violation", "content_filter", "moderation_blocked", "refusal", "responsibleaipolicyviolation"}
-)
-_KEY = frozenset(
-    {"invalid_api_key", "authentication_error", "permission_error", "unauthenticated", "account_deactivated"}
-)
-_MODEL = frozenset({"model_not_found", "deploymentnotfound", "model_not_available"})
-_LIMIT = frozenset({"rate_limit_error", "rate_limit_exceeded", "resource_exhausted"})
-_WAIT_402 = "openrouter_in_flight_budget"
-"""OpenRouter's 402 that passes by itself: running requests hold the budget."""
+class Phrase(msgspec.Struct, frozen=True):
+    """One line of `phrases.tsv`: how one vendor words one class of fault."""
 
-_CONTEXT_PROSE = re.compile(
-    r"maximum context length|context (?:length|window|size|limit)|prompt is too long"
-    r"|input (?:is|tokens?) .{0,20}too long|input length .{0,40}exceed|exceeds? .{0,30}context",
-    re.IGNORECASE,
-)
-_QUOTA_PROSE = re.compile(
-    r"credit balance is too low|specified (?:api|workspace api) usage limits|spend(?:ing)? limit|insufficient credits",
-    re.IGNORECASE,
-)
-_MODERATION_PROSE = re.compile(
-    r"content (?:management |filtering )?policy|safety system|flagged|moderation|guardrail|usage polic", re.IGNORECASE
-)
-_KEY_PROSE = re.compile(r"api[ _-]key not valid|invalid api[ _-]key|incorrect api[ _-]key", re.IGNORECASE)
-_MODEL_PROSE = re.compile(
-    r"model.{0,120}(?:not found|does not exist|not exist|not available|is not a valid|not loaded|decommissioned"
-    r"|unknown)|not a valid model|no (?:allowed )?(?:endpoints|providers) (?:found|are available)|unknown model"
-    r"|invalid model|^model: ",
-    re.IGNORECASE | re.DOTALL,
-)
-_CAPABILITY_PROSE: dict[str, re.Pattern[str]] = {
-    "tools": re.compile(
-        r"not support (?:tool|function)|support tool use|tools? (?:are|is) not supported|tool(?:s|_choice)? param"
-        r"|enable-auto-tool-choice|tool(?:s| use| calling) (?:is |are )?(?:not supported|unsupported)",
-        re.IGNORECASE,
-    ),
-    "vision": re.compile(
-        r"not support (?:image|vision|multimodal)|support image|image (?:input|url)s? (?:is|are) (?:not supported|only)"
-        r"|is not a multimodal model|mmproj",
-        re.IGNORECASE,
-    ),
-    "json": re.compile(
-        r"response_format.{0,80}(?:not supported|unsupported)|not support (?:json|response_format|structured)"
-        r"|json mode is not",
-        re.IGNORECASE,
-    ),
-    "stream": re.compile(
-        r"not support stream|stream(?:ing)? (?:is )?(?:not supported|unsupported)|verified to stream", re.IGNORECASE
-    ),
-}
+    kind: str
+    statuses: frozenset[int]
+    """Empty: any."""
+    word: str
+    """A stable word; empty when `pattern` decides."""
+    pattern: re.Pattern[str] | None
+    seen: str
+    """Whose words these are."""
+
+
+def read_phrases(table: str) -> tuple[Phrase, ...]:
+    """Read the table of phrases.
+
+    Raises:
+        ValueError: a line is not of its form.
+    """
+    phrases = []
+    for line in table.splitlines():
+        if not line or line.startswith("#"):
+            continue
+        kind, statuses, form, told, seen = line.split("\t")
+        phrases.append(
+            Phrase(
+                kind=kind,
+                statuses=frozenset() if statuses == "*" else frozenset(map(int, statuses.split(","))),
+                word=told if form == "word" else "",
+                pattern=re.compile(told, re.IGNORECASE | re.DOTALL) if form == "text" else None,
+                seen=seen,
+            )
+        )
+    return tuple(phrases)
+
+
+PHRASES = read_phrases(importlib.resources.files(__package__).joinpath("phrases.tsv").read_text("utf-8"))
+CAPABILITIES = frozenset({"context", "model", "tools", "vision", "json", "stream"})
+"""Kinds of fault that are `Unsupported`, by its own words."""
+
 _STATUS_OF_WORD: dict[str, int] = {
     "invalid_request_error": 400,
     "invalid_request": 400,
@@ -140,6 +118,7 @@ _STATUS_OF_WORD: dict[str, int] = {
 }
 """The status an error would have had, had it not come inside a 200."""
 _FIELD_PROSE = re.compile(r"^([a-z_]+(?:[.\[][\w.\[\]]*)?): ")
+_QUOTED_FIELD = re.compile(r"(?:parameter|argument|field|name)s?(?: supplied)?:? [\"'`]?([A-Za-z_][\w.\[\]]{0,63})")
 _ASKS = (
     r"(?:try again|retry(?: your request)?|wait|available again|resets?)(?: at least| about)?(?: in| after| for)?:? "
 )
@@ -180,7 +159,7 @@ def read(value: Any, now: float = 0.0) -> Fault | None:
         return Fault(message=whole(error), words=_words((value.get("code"), value.get("type"))))
     status = value.get("base_resp")
     if isinstance(status, dict) and (code := count(status.get("status_code"))):  # MiniMax
-        return Fault(message=word(status.get("status_msg")), words=_words((code,)))
+        return Fault(message=word(status.get("status_msg")), words=frozenset((f"base_resp:{code}",)))
     if value.get("object") == "error":  # vLLM before 0.10
         return _read_dict(value, now)
     detail = value.get("detail")
@@ -253,6 +232,8 @@ def answer_error(
     if fault is not None:
         return classify(target, model, status, fault, retry_after)
     text = body[:2000].decode("utf-8", "replace").strip()
+    if fault is None and status == 403 and text and not _is_html(text):  # not the API: whatever stands before it
+        return Forbidden(profile=target.profile, status=status, detail=clip(text, target.key))
     if status == 407:
         return HttpError(profile=target.profile, host=host_of(target), kind="proxy", cause="407 from the proxy")
     if text and status in (400, 401, 403, 404, 405) and (_is_html(text) or status in (404, 405)):
@@ -275,41 +256,60 @@ def classify(
     """
     if status is None or status < 400:
         status = fault.status or next((_STATUS_OF_WORD[w] for w in sorted(fault.words) if w in _STATUS_OF_WORD), 500)
-    words, prose = fault.words, fault.message
-    detail = clip(prose, target.key)
+    detail = clip(fault.message, target.key)
     if retry_after is None:
         retry_after = fault.retry_after
-    wrong = status in (400, 404, 413, 422, 500, 501)
+    name = target.profile
+    kind = _kind_by_words(status, fault) or _kind_by_status(status)
+    if kind in CAPABILITIES:
+        return Unsupported(profile=name, detail=detail, kind=kind, model=model, status=status)
+    match kind:
+        case "quota":
+            return QuotaSpent(profile=name, detail=detail, status=status)
+        case "limit":
+            return RateLimited(profile=name, detail=detail, retry_after=retry_after)
+        case "moderation":
+            return Moderated(profile=name, detail=detail, status=status)
+        case "forbidden":
+            return Forbidden(profile=name, detail=detail, status=status)
+        case "key":
+            return KeyRejected(profile=name, detail=detail, status=status, variable=target.key_variable)
+        case "address":
+            problem = f"status {status}: there is no such address at {host_of(target)}"
+            return ParseError(profile=name, problem=f"{problem} ({detail})" if detail else problem)
+        case "failed":
+            return ApiError(profile=name, detail=detail, status=status, retry_after=retry_after)
+    return RequestRejected(profile=name, detail=detail, status=status, field=fault.field or _field_in(fault.message))
 
-    def unsupported(kind: str) -> Unsupported:
-        return Unsupported(profile=target.profile, detail=detail, kind=kind, model=model, status=status)
 
-    if words & _CONTEXT or (wrong and _CONTEXT_PROSE.search(prose)):
-        return unsupported("context")
-    if _WAIT_402 in words and status == 402:
-        return RateLimited(profile=target.profile, detail=detail, retry_after=retry_after)
-    if words & _QUOTA or status == 402 or (status in (400, 403) and _QUOTA_PROSE.search(prose)):
-        return QuotaSpent(profile=target.profile, detail=detail, status=status)
-    if words & _MODERATION or (status in (400, 403) and _MODERATION_PROSE.search(prose)):
-        return Moderated(profile=target.profile, detail=detail, status=status)
-    if words & _MODEL:
-        return unsupported("model")
-    if status in (401, 403) or (status == 400 and (words & _KEY or _KEY_PROSE.search(prose))):
-        return KeyRejected(profile=target.profile, detail=detail, status=status, variable=target.key_variable)
-    if wrong:
-        for kind, pattern in _CAPABILITY_PROSE.items():
-            if pattern.search(prose):
-                return unsupported(kind)
-        if status in (400, 404) and _MODEL_PROSE.search(prose):
-            return unsupported("model")
-    if status == 429 or words & _LIMIT:
-        return RateLimited(profile=target.profile, detail=detail, retry_after=retry_after)
+def _kind_by_words(status: int, fault: Fault) -> str | None:
+    """What the table of phrases says; None when no line of it fits."""
+    for phrase in PHRASES:
+        if phrase.statuses and status not in phrase.statuses:
+            continue
+        if phrase.pattern is not None:
+            if phrase.pattern.search(fault.message):
+                return phrase.kind
+        elif phrase.word in fault.words:
+            return phrase.kind
+    return None
+
+
+def _kind_by_status(status: int) -> str:
+    if status in (401, 403):
+        return "key"
     if status in (404, 405):
-        problem = f"status {status}: there is no such address at {host_of(target)}"
-        return ParseError(profile=target.profile, problem=f"{problem} ({detail})" if detail else problem)
-    if status == 408 or status >= 500:
-        return ApiError(profile=target.profile, detail=detail, status=status, retry_after=retry_after)
-    return RequestRejected(profile=target.profile, detail=detail, status=status, field=fault.field)
+        return "address"
+    if status == 451:
+        return "forbidden"
+    by_status = {402: "quota", 408: "failed", 429: "limit"}
+    return by_status.get(status, "failed" if status >= 500 else "request")
+
+
+def _field_in(text: str) -> str | None:
+    """The field that a provider's prose puts in quotes (`Unknown parameter: 'x'`)."""
+    told = _QUOTED_FIELD.search(text)
+    return told.group(1) if told else None
 
 
 def clip(text: str, key: str = "") -> str:

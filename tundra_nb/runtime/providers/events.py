@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
+from tundra_nb import sse
 from tundra_nb.errors import ParseError
 
-from . import sse
 from .contract import Answer, StreamReader
 from .lenient import NotJsonError, loads
 

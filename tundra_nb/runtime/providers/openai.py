@@ -177,7 +177,11 @@ class Reader:
         if not self._seen:
             raise self._unreadable("the stream held no answer")
         if not self.done and not draft.stop:
-            raise self._unreadable("the stream was cut: it ended without its end mark")
+            raise ParseError(
+                profile=self._wire.target.profile,
+                problem="the stream was cut: it ended without its end mark",
+                is_cut=True,
+            )
         return draft.answer(
             self._asked, usage.from_openai(draft.usage), draft.stop or None, usage.cost_told(draft.usage)
         )

@@ -15,6 +15,7 @@ from collections.abc import AsyncGenerator, Callable
 import httpx
 import msgspec
 
+from tundra_nb import sse
 from tundra_nb.errors import (
     KeyMissing,
     KeyRejected,
@@ -26,7 +27,7 @@ from tundra_nb.settings import VENDORS, DeadlineSettings, ProfileSettings
 from tundra_nb.types import Ask
 from tundra_nb.types.pieces import Piece, Reasoning, Text, ToolCallPiece
 
-from . import classify, events, models, prices, sse
+from . import classify, events, models, prices
 from .anthropic import AnthropicFormat
 from .check import Size, check_ask
 from .contract import Answer, ModelInfo, Seen, Target, WireFormat
@@ -90,7 +91,7 @@ class Provider:
         self._base_url = normalise(profile.kind, profile.base_url or VENDORS[profile.kind][0])
         self._key = key
         self._line = Line(transport, deadlines, monotonic, now)
-        self._prepared: _Prepared | None = None
+        self._prepared: Prepared | None = None
         self._models: list[ModelInfo] | None = None
         self._known: dict[str, ModelInfo] = {}
         self._models_at = 0.0
@@ -123,22 +124,18 @@ class Provider:
         Raises:
             TundraError: what went wrong, as the outcome table has it.
         """
-        ready = self._ready()
+        ready = self.prepared()
         if size is None:
             size = check_ask(ask)
         if (known := self._known.get(model)) is not None:
             models.refuse(self.profile.name, known, ask, size)
         body = ready.wire.body(ask, model)
-        if self.profile.kind != "local" and not prices.is_loaded():
-            await asyncio.to_thread(prices.load)  # whoever reckons the cost afterwards must not hold up the loop
+        await self.learn_prices()
         kept: list[bytes] | None = None
         if record:
             seen.request_body = body
             kept = []
-        limits = self._line.deadlines
-        # unstreamed, the first byte comes with the last: there only the total deadline means something
-        idle = limits.idle_seconds if ask.stream else limits.total_seconds
-        exchange = Exchange(self._line, ready.target, seen, kept, idle=idle, total=limits.total_seconds)
+        exchange = self.exchange(ready.target, seen, kept, is_streamed=ask.stream)
         try:
             try:
                 status = await exchange.send("POST", ready.url, ready.headers, body)
@@ -172,6 +169,18 @@ class Provider:
                 secret = ready.target.key.encode()
                 seen.response_body = response.replace(secret, b"[key]") if secret else response
 
+    async def learn_prices(self) -> None:
+        """Have the price table loaded: whoever reckons a cost afterwards must not hold up the loop."""
+        if self.profile.kind != "local" and not prices.is_loaded():
+            await asyncio.to_thread(prices.load)
+
+    def exchange(self, target: Target, seen: Seen, kept: list[bytes] | None, *, is_streamed: bool) -> Exchange:
+        """A request to be sent; the caller closes it. The body's pieces are added to `kept`."""
+        limits = self._line.deadlines
+        # unstreamed, the first byte comes with the last: there only the total deadline means something
+        idle = limits.idle_seconds if is_streamed else limits.total_seconds
+        return Exchange(self._line, target, seen, kept, idle=idle, total=limits.total_seconds)
+
     async def models(self, refresh: bool = False) -> list[ModelInfo]:
         """The models that this profile's provider lists; kept for ten minutes.
 
@@ -182,7 +191,7 @@ class Provider:
         """
         if self._models is not None and not refresh and self._line.monotonic() - self._models_at < MODELS_FRESH_SECONDS:
             return self._models
-        ready = self._ready()
+        ready = self.prepared()
         wire = ready.wire
         if refresh and wire.check_url != wire.models_url:
             await self._get(ready, wire.check_url)
@@ -220,8 +229,13 @@ class Provider:
         table = prices.listed(self.profile.kind, model, self._base_url)
         return table.context_tokens if table else None
 
-    def _ready(self) -> _Prepared:
-        """Wire format, URL and headers, made once per key."""
+    def prepared(self) -> Prepared:
+        """Wire format, URL and headers, made once per key.
+
+        Raises:
+            KeyMissing: the key is not there.
+            KeyRejected: it cannot be sent.
+        """
         profile = self.profile
         key = (self._key() or "").strip()
         if not key and profile.api_key_env:
@@ -239,7 +253,7 @@ class Provider:
                 key_variable=profile.api_key_env,
                 now=self._line.now,
             )
-            ready = self._prepared = _Prepared(FORMATS[profile.kind](target), target)
+            ready = self._prepared = Prepared(FORMATS[profile.kind](target), target)
         return ready
 
     async def _stream(self, exchange: Exchange, wire: WireFormat, model: str) -> AsyncGenerator[Piece | Answer, None]:
@@ -296,7 +310,7 @@ class Provider:
                 raise ParseError(profile=self.profile.name, problem="the answer is not UTF-8") from exc
         return data
 
-    async def _get(self, ready: _Prepared, url: str) -> bytes:
+    async def _get(self, ready: Prepared, url: str) -> bytes:
         """Read a whole answer of a GET; the key goes along.
 
         Raises:
@@ -340,7 +354,7 @@ class Provider:
         )
 
 
-class _Prepared:
+class Prepared:
     """What does not change from call to call."""
 
     __slots__ = ("headers", "target", "url", "wire")

@@ -19,6 +19,8 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from tundra_nb.terminal import escapes
+
 from .spawn import Size
 
 MAX_BYTES = 1 << 30
@@ -26,9 +28,6 @@ MAX_BYTES = 1 << 30
 INDEX_SECONDS = 0.01
 """Finest step of the index: enough for a replay."""
 READ_BYTES = 1 << 20
-
-_ESCAPES = re.compile(rb"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)?|\x1b.|[\x00-\x08\x0b-\x1f\x7f]")
-"""Colours and moves of the cursor, which stand in the middle of what people search for."""
 
 _log = logging.getLogger("tundra.ptys")
 _encode = msgspec.json.Encoder().encode
@@ -176,7 +175,7 @@ def search(folder: Path, pattern: re.Pattern[bytes], limit: int = 1000) -> Itera
         offset = 0
         with path.open("rb") as file:
             for line in _lines(file):
-                content = _ESCAPES.sub(b"", line.rstrip(b"\r\n"))
+                content = escapes.IN_BYTES.sub(b"", line.rstrip(b"\r\n"))
                 if pattern.search(content):
                     yield Hit(path.stem, offset, content.decode(errors="replace"))
                     found += 1

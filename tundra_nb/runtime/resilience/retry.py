@@ -24,7 +24,7 @@ class Backoff:
         self._random = random
 
     def delay(self, retry_number: int, retry_after: float | None = None) -> float | None:
-        """Seconds to pause before retry number 1, 2, …; None when the provider asks for longer than `max_wait_seconds`.
+        """Seconds to pause before retry number 1, 2, …; None when that is longer than `max_wait_seconds`.
 
         A `Retry-After` of the latest attempt is kept to the letter, never shortened; one of zero or less says nothing.
         """
@@ -32,4 +32,5 @@ class Backoff:
             return retry_after if retry_after <= self._settings.max_wait_seconds else None
         # The exponent is bounded so that any number of retries stays a float.
         pause: float = self._settings.backoff_seconds * 2.0 ** min(retry_number - 1, 60)
-        return min(pause, self._settings.backoff_cap_seconds) * (1.0 - JITTER * self._random())
+        pause = min(pause, self._settings.backoff_cap_seconds) * (1.0 - JITTER * self._random())
+        return pause if pause <= self._settings.max_wait_seconds else None

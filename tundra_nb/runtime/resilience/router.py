@@ -188,8 +188,8 @@ class Router:
         Args:
             error: what the latest attempt ended with.
             retries_made: how often this profile has been retried in this operation.
-            should_retry: the provider's `x-should-retry`. False forbids a retry; True stands in for a missing
-                `Retry-After` on 429. It never makes a wrong request right.
+            should_retry: the provider's `x-should-retry`. False forbids a retry; True never makes a wrong
+                request right.
             delivered: text has reached the caller: another answer would repeat it.
             time_left: seconds until the operation's own deadline; a retry that cannot begin before it is not made.
         """
@@ -208,11 +208,7 @@ class Router:
     @staticmethod
     def _may_retry(error: TundraError, should_retry: bool | None) -> bool:
         # Limiter and breaker have their own waits: what they refuse now they would refuse again.
-        if not isinstance(error, ProviderError) or not error.retryable or should_retry is False:
-            return False
-        if isinstance(error, RateLimited):
-            return error.retry_after is not None or should_retry is True
-        return True
+        return isinstance(error, ProviderError) and error.retryable and should_retry is not False
 
 
 def remaining(

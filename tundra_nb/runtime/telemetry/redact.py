@@ -39,6 +39,7 @@ _CREDENTIAL = r"[A-Za-z0-9._~+/=-]"
 _PATTERNS: tuple[tuple[tuple[str, ...], re.Pattern[str], str], ...] = (
     # cheap substrings that must be there (lower case) · what is masked · what stands there instead
     (("sk-",), re.compile(r"(?<![A-Za-z0-9])sk-[A-Za-z0-9_-]{12,}"), "<key>"),
+    (("tnd-",), re.compile(r"(?<![A-Za-z0-9])tnd-[A-Za-z0-9_-]{12,}"), "<gateway token>"),
     (
         ("bearer", "basic"),
         # not the words of "basic authentication": a digit, padding, or a length that no word has

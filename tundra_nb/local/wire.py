@@ -1,7 +1,8 @@
-"""HTTP/1.1 over a Unix socket or TCP: one kept connection per thread.
+"""HTTP/1.1 over a Unix socket or TCP, blocking: the one way in which this package speaks to a daemon without a loop.
 
 Why not a library: httpx and aiohttp take 60 to 180 ms to import and `%load_ext` may take 60 in all; the standard
-library's http.client adds 0.16 ms to a round trip of 0.03, because it reads headers as those of an e-mail.
+library's http.client adds 0.16 ms to a round trip of 0.03, because it reads headers as those of an e-mail. The parser
+is that of httptools, which the daemon uses too.
 """
 
 from __future__ import annotations
@@ -14,13 +15,15 @@ import threading
 import weakref
 from collections.abc import Iterator, Mapping
 
-from .link import Place
+import httptools
+
+from .place import Place, dial
 
 CONNECT_TIMEOUT = 10.0
 """Seconds to connect; a Unix socket answers at once or never."""
 RECEIVE_BYTES = 262_144
-MAX_LINE_BYTES = 262_144
-"""Longest status, header or chunk line."""
+MAX_HEAD_BYTES = 1_048_576
+"""Longest head of an answer: the daemon's and Jupyter's have a few hundred bytes."""
 MAX_HEADERS = 256
 
 GONE = (OSError,)
@@ -34,29 +37,27 @@ class BadAnswer(ConnectionError):
 class Wire:
     """One connection to a place; it carries one exchange at a time."""
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: Place, *, connect_timeout: float = CONNECT_TIMEOUT) -> None:
         self.place = place
         self.sock: socket.socket | None = None
-        self._timeout: float | None = CONNECT_TIMEOUT
-        self._buffer = bytearray()
+        self._connect_timeout = connect_timeout
+        self._timeout: float | None = connect_timeout
 
     def connect(self) -> None:
-        """Connect, unless it is connected."""
+        """Connect, unless it is connected.
+
+        Raises:
+            IpcError: the socket belongs to another user.
+            OSError: nobody listens.
+        """
         if self.sock is not None:
             return
         place = self.place
         if place.socket is not None:
-            sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-            try:
-                sock.settimeout(CONNECT_TIMEOUT)
-                sock.connect(place.socket)
-            except BaseException:
-                sock.close()
-                raise
+            sock = dial(place.socket, self._connect_timeout)
         else:
-            sock = socket.create_connection(
-                (place.host, place.port or (443 if place.is_https else 80)), CONNECT_TIMEOUT
-            )
+            port = place.port or (443 if place.is_https else 80)
+            sock = socket.create_connection((place.host, port), self._connect_timeout)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if place.is_https:
                 import ssl
@@ -68,7 +69,7 @@ class Wire:
     @property
     def is_stale(self) -> bool:
         """The other side has closed it meanwhile: readable although nothing was asked."""
-        if self.sock is None or self._buffer:
+        if self.sock is None:
             return True
         try:
             readable, _, _ = select.select([self.sock], [], [], 0)
@@ -86,7 +87,6 @@ class Wire:
         if self.sock is not None:
             self.sock.close()
             self.sock = None
-        self._buffer.clear()
 
     def exchange(self, method: str, target: str, headers: Mapping[str, str], body: bytes | None = None) -> Response:
         """Send a request; the answer's head has come when this returns."""
@@ -97,74 +97,39 @@ class Wire:
         if body is not None:
             lines.append(f"Content-Length: {len(body)}")
         self.sock.sendall("\r\n".join([*lines, "", ""]).encode("latin-1") + (body or b""))
-        status = 100
-        while 100 <= status < 200:
-            status, told = self._head()
-        return Response(self, status, told)
+        return Response(self)
 
-    def line(self) -> bytes:
-        """The next line, without its end."""
-        start = 0
-        while (end := self._buffer.find(b"\n", start)) < 0:
-            start = len(self._buffer)
-            if start > MAX_LINE_BYTES:
-                raise BadAnswer("a header line without end")
-            self._fill()
-        found = bytes(self._buffer[:end]).rstrip(b"\r")
-        del self._buffer[: end + 1]
-        return found
-
-    def take(self, most: int) -> bytes:
-        """The next bytes, as many as are there, at least one."""
-        if not self._buffer:
-            self._fill()
-        found = bytes(self._buffer[:most])
-        del self._buffer[:most]
-        return found
-
-    def rest(self) -> Iterator[bytes]:
-        """All bytes until the other side closes."""
-        while True:
-            try:
-                yield self.take(RECEIVE_BYTES)
-            except BadAnswer:
-                return
-
-    def _fill(self) -> None:
+    def receive(self) -> bytes:
+        """What has come, at least one byte; empty when the other side has closed."""
         if self.sock is None:
             raise BadAnswer("the connection was closed here")
-        chunk = self.sock.recv(RECEIVE_BYTES)
-        if not chunk:
-            raise BadAnswer("the connection was closed")
-        self._buffer += chunk
-
-    def _head(self) -> tuple[int, dict[str, str]]:
-        version, _, told = self.line().partition(b" ")
-        if not version.startswith(b"HTTP/1.") or not told[:3].isdigit():
-            raise BadAnswer("the answer is not HTTP")
-        headers: dict[str, str] = {}
-        for _ in range(MAX_HEADERS):
-            line = self.line()
-            if not line:
-                return int(told[:3]), headers
-            name, _, value = line.partition(b":")
-            headers[name.decode("latin-1").lower()] = value.strip().decode("latin-1")
-        raise BadAnswer("too many headers")
+        return self.sock.recv(RECEIVE_BYTES)
 
 
 class Response:
     """An answer whose body is still to be read. Header names are lower case."""
 
-    def __init__(self, wire: Wire, status: int, headers: dict[str, str]) -> None:
-        self.status = status
-        self.headers = headers
+    def __init__(self, wire: Wire) -> None:
+        self.status = 0
+        self.headers: dict[str, str] = {}
         self._wire = wire
-        self._is_chunked = "chunked" in headers.get("transfer-encoding", "").lower()
-        length = headers.get("content-length", "")
-        self._length: int | None = int(length) if length.isdigit() else None
-        if status in (204, 304):
-            self._length, self._is_chunked = 0, False
-        self.keeps_alive = (self._is_chunked or self._length is not None) and headers.get("connection") != "close"
+        self._pieces: list[bytes] = []
+        self._has_head = False
+        self._may_keep = False
+        self._is_whole = False
+        self._has_more = False
+        self._count = 0
+        self._parser = httptools.HttpResponseParser(self)
+        size = 0
+        while not self._has_head:
+            size += self._feed()
+            if size > MAX_HEAD_BYTES or self._count > MAX_HEADERS:
+                raise BadAnswer("the head of the answer has no end")
+
+    @property
+    def keeps_alive(self) -> bool:
+        """The connection can carry another exchange once the body was read."""
+        return self._may_keep and self._is_whole and not self._has_more
 
     def read(self) -> bytes:
         """The whole body."""
@@ -176,32 +141,54 @@ class Response:
         Raises:
             BadAnswer: it ends before its end.
         """
-        if self._is_chunked:
-            yield from self._chunks()
-        elif self._length is None:
-            yield from self._wire.rest()
-        else:
-            yield from self._bytes(self._length)
-
-    def _chunks(self) -> Iterator[bytes]:
         while True:
-            size = self._wire.line().partition(b";")[0]
-            try:
-                length = int(size, 16)
-            except ValueError:
-                raise BadAnswer("the answer's chunks cannot be read") from None
-            if length == 0:
-                while self._wire.line():
-                    pass
+            pieces, self._pieces = self._pieces, []
+            yield from pieces
+            if self._is_whole and not self._pieces:
                 return
-            yield from self._bytes(length)
-            self._wire.line()
+            if not self._pieces:
+                self._feed()
 
-    def _bytes(self, left: int) -> Iterator[bytes]:
-        while left:
-            piece = self._wire.take(left)
-            left -= len(piece)
-            yield piece
+    def _feed(self) -> int:
+        """Take what comes next; returns how much it was."""
+        chunk = self._wire.receive()
+        if not chunk:
+            told = self.headers
+            if not self._has_head or "content-length" in told or "chunked" in told.get("transfer-encoding", "").lower():
+                raise BadAnswer("the connection was closed")
+            self._is_whole = self._has_more = True  # the close was the end of its body
+            return 0
+        try:
+            self._parser.feed_data(chunk)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as exc:
+            raise BadAnswer(f"the answer is not HTTP: {exc}") from None
+        return len(chunk)
+
+    # what the parser calls:
+
+    def on_message_begin(self) -> None:
+        self._has_more = self._is_whole  # more than was asked for
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._count += 1
+        if not self._has_head:
+            self.headers[name.decode("latin-1").lower()] = value.strip().decode("latin-1")
+
+    def on_headers_complete(self) -> None:
+        status = self._parser.get_status_code()
+        if status < 200:  # something for in between: the answer itself follows
+            self.headers.clear()
+        elif not self._has_head:
+            self.status = status
+            self._has_head = True
+            self._may_keep = bool(self._parser.should_keep_alive())
+
+    def on_body(self, body: bytes) -> None:
+        if not self._is_whole:
+            self._pieces.append(body)
+
+    def on_message_complete(self) -> None:
+        self._is_whole = self._has_head
 
 
 class Pool:

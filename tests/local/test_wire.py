@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import itertools
+import os
 import socket
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tundra_nb.client.link import Place
-from tundra_nb.client.wire import BadAnswer, Response, Wire
+from tundra_nb.errors import IpcError
+from tundra_nb.local.place import Place
+from tundra_nb.local.wire import MAX_HEAD_BYTES, BadAnswer, Response, Wire
 
 
 def answered(raw: bytes, cuts: list[int] | None = None) -> tuple[Response, bytes]:
@@ -80,6 +83,22 @@ def test_what_is_cut_or_no_http_is_a_lost_connection(raw: bytes) -> None:
 
 def test_an_interim_answer_is_passed_over() -> None:
     assert answered(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 204 No Content\r\n\r\n")[0].status == 204
+
+
+def test_the_head_of_an_answer_may_not_go_on_for_ever() -> None:
+    with pytest.raises(BadAnswer, match="no end"):
+        answered(b"HTTP/1.1 200 OK\r\nx: " + b"y" * (MAX_HEAD_BYTES + 1))
+
+
+def test_a_socket_of_another_user_is_refused_before_anything_is_sent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "s"))
+        listener.listen()
+        monkeypatch.setattr("os.geteuid", lambda: os.getuid() + 1)
+        with pytest.raises(IpcError, match="belongs to uid"):
+            Wire(Place(socket=str(tmp_path / "s"))).exchange("GET", "/api/status", {})
 
 
 @pytest.fixture

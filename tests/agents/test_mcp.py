@@ -1,0 +1,309 @@
+"""`tundra mcp` through its outermost door: the process that a host starts, and its HTTP form."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.agents.conftest import opened, text_of
+from tests.conftest import Home
+from tundra_nb.agents import answers, rpc, tools
+from tundra_nb.client.sync import Client
+from tundra_nb.errors import UsageError
+from tundra_nb.testing.scripted_provider import ScriptedProcess
+
+doltlite = pytest.mark.part("doltlite")
+MODERN = "2026-07-28"
+
+
+def meta(**capabilities: Any) -> dict[str, Any]:
+    return {rpc.VERSION_KEY: MODERN, rpc.CAPABILITIES_KEY: capabilities}
+
+
+@doltlite
+def test_a_host_lists_the_tools_and_reads_the_story_of_a_failed_call(home: Home, outage: Client) -> None:
+    """The text is the one that a person sees."""
+    with opened(home) as host:
+        told = host.initialize()
+        assert told["protocolVersion"] == "2025-11-25"
+        listed = host.request("tools/list")["result"]["tools"]
+        assert {"tundra_status", "tundra_calls", "tundra_why", "tundra_sql"} <= {tool["name"] for tool in listed}
+        assert len(listed) <= 12
+        story = host.call("tundra_why")
+        assert not story["isError"]
+        assert "529" in text_of(story)
+        assert outage.why("last").operation_id[-5:] in text_of(story)
+
+
+@doltlite
+def test_the_head_counts_all_rows_also_those_that_are_not_shown(home: Home, outage: Client) -> None:
+    """The errors are among the rows that are shown least."""
+    with opened(home) as host:
+        host.initialize()
+        text = text_of(host.call("tundra_calls", limit=1))
+    assert "5 rows" in text
+    assert "outcome: error 3 · ok 2" in text
+    assert "1 of 5 rows follow, newest first" in text
+
+
+@doltlite
+def test_a_value_never_becomes_an_option(home: Home, outage: Client) -> None:
+    with opened(home) as host:
+        host.initialize()
+        for profile in ("main --as x", "--help", "--limit=1"):
+            given = host.call("tundra_calls", profile=profile)
+            assert "usage" not in text_of(given).lower() or given["isError"]
+            assert "--help" not in text_of(given) or profile == "--help"
+        given = host.call("tundra_sql", text="--at main\nselect 1 as one")
+        assert given["isError"] or "one" in text_of(given)
+
+
+@doltlite
+def test_what_is_wrong_is_an_answer_that_a_model_can_mend(home: Home, outage: Client) -> None:
+    with opened(home) as host:
+        host.initialize()
+        refused = host.call("tundra_sql", text="delete from operation")
+        assert refused["isError"]
+        assert "QueryRefused" in text_of(refused)
+        unknown = host.call("tundra_calls", profil="main")
+        assert unknown["isError"]
+        assert "profile" in text_of(unknown)
+        wrong_type = host.call("tundra_calls", limit="many")
+        assert wrong_type["isError"]
+        answer = host.request("tools/call", {"name": "tundra_run", "arguments": {}})
+        assert answer["error"]["code"] == rpc.INVALID_PARAMS
+
+
+@doltlite
+def test_an_acting_tool_does_not_exist_unless_it_is_allowed(home: Home, outage: Client) -> None:
+    with opened(home) as host:
+        host.initialize(elicitation={})
+        names = {tool["name"] for tool in host.request("tools/list")["result"]["tools"]}
+        assert "tundra_breakers_reset" not in names
+        answer = host.request("tools/call", {"name": "tundra_breakers_reset", "arguments": {"name": "main"}})
+        assert "error" in answer
+    assert breaker(outage) == "open"
+
+
+@doltlite
+def test_a_client_that_cannot_ask_is_given_the_line_and_nothing_runs(home: Home, outage: Client) -> None:
+    with opened(home, "--allow", "breakers-reset") as host:
+        host.initialize()
+        given = host.call("tundra_breakers_reset", name="main")
+    assert given["isError"]
+    assert "not run" in text_of(given)
+    assert "tundra breakers reset main" in text_of(given)
+    assert breaker(outage) == "open"
+
+
+@doltlite
+@pytest.mark.parametrize(
+    ("answer", "after"),
+    [
+        ({"action": "accept", "content": {"approve": True}}, "closed"),
+        ({"action": "accept", "content": {"approve": False}}, "open"),
+        ({"action": "accept", "content": {"approve": "yes"}}, "open"),
+        ({"action": "decline"}, "open"),
+        ({}, "open"),
+    ],
+)
+def test_an_acting_tool_runs_only_after_a_yes(home: Home, outage: Client, answer: dict[str, Any], after: str) -> None:
+    """The question holds the exact command."""
+    with opened(home, "--allow", "all", answers=answer) as host:
+        host.initialize(elicitation={})
+        given = host.call("tundra_breakers_reset", name="main")
+        assert "tundra breakers reset main" in host.questions[0]["message"]
+        assert given["isError"] == (after == "open")
+    assert breaker(outage) == after
+
+
+@doltlite
+def test_a_wrong_command_is_refused_before_anybody_is_asked(home: Home, outage: Client) -> None:
+    with opened(home, "--allow", "all", answers={"action": "accept", "content": {"approve": True}}) as host:
+        host.initialize(elicitation={})
+        given = host.call("tundra_breakers_reset", name="nope")
+        assert given["isError"]
+        assert "main" in text_of(given)
+        assert host.questions == []
+
+
+@doltlite
+def test_a_yes_to_one_command_is_not_a_yes_to_another(home: Home, outage: Client) -> None:
+    """Stateless: the question's state comes back with the answer, sealed to its command, and counts once."""
+    yes = {"approve": {"action": "accept", "content": {"approve": True}}}
+    with opened(home, "--allow", "all") as host:
+
+        def call(tool: str, **more: Any) -> dict[str, Any]:
+            params = {"name": tool, "arguments": {"name": "main"}, "_meta": meta(elicitation={}), **more}
+            return host.request("tools/call", params)["result"]  # type: ignore[no-any-return]
+
+        asked = call("tundra_breakers_reset")
+        assert asked["resultType"] == "input_required"
+        state = asked["requestState"]
+        other = call("tundra_providers_park", requestState=state, inputResponses=yes)
+        assert other["isError"]
+        assert "another command" in text_of(other)
+        assert outage.providers()["state"].iloc[0] != "parked"
+        done = call("tundra_breakers_reset", requestState=state, inputResponses=yes)
+        assert not done["isError"]
+        again = call("tundra_breakers_reset", requestState=state, inputResponses=yes)
+        assert again["isError"]
+        forged = call("tundra_breakers_reset", requestState="x.y", inputResponses=yes)
+        assert forged["isError"]
+    assert breaker(outage) == "closed"
+
+
+def test_both_eras_and_broken_lines_are_answered(home: Home) -> None:
+    with opened(home) as host:
+        host.send("{")
+        assert host.receive()["error"]["code"] == rpc.PARSE_ERROR
+        host.send("[" * 5000)
+        assert host.receive()["error"]["code"] == rpc.PARSE_ERROR
+        host.send({"jsonrpc": "2.0", "id": 9})
+        assert host.receive()["error"]["code"] == rpc.INVALID_REQUEST
+        discovered = host.request("server/discover", {"_meta": meta()})["result"]
+        assert MODERN in discovered["supportedVersions"]
+        assert discovered["resultType"] == "complete"
+        listed = host.request("tools/list", {"_meta": meta()})["result"]
+        assert listed["ttlMs"] > 0
+        wrong = host.request("tools/list", {"_meta": {rpc.VERSION_KEY: "2199-01-01", rpc.CAPABILITIES_KEY: {}}})
+        assert wrong["error"]["code"] == rpc.UNSUPPORTED_VERSION
+        assert wrong["error"]["data"]["supported"] == [MODERN]
+        assert host.request("resources/list")["error"]["code"] == rpc.METHOD_NOT_FOUND
+        assert host.request("ping")["result"] == {}
+        assert host.request("initialize", {"protocolVersion": "1999"})["result"]["protocolVersion"] == "2025-11-25"
+
+
+def test_a_stopped_daemon_is_told_and_not_started(home: Home) -> None:
+    assert home.run("daemon", "start").returncode == 0
+    assert home.run("daemon", "stop").returncode == 0
+    with opened(home) as host:
+        host.initialize()
+        given = host.call("tundra_status")
+    assert given["isError"]
+    assert "tundra daemon start" in text_of(given)
+    assert '"running": false' in home.run("daemon", "status", "--json").stdout
+
+
+@contextlib.contextmanager
+def listening(home: Home, *args: str) -> Iterator[str]:
+    command = [sys.executable, "-m", "tundra_nb.cli", "mcp", "--listen", "127.0.0.1:0", *args]
+    process = subprocess.Popen(
+        command, env=home.env | {"TUNDRA_MCP_TOKEN": "secret"}, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        assert process.stderr is not None
+        found = re.search(r"http://\S+", process.stderr.readline())
+        assert found
+        yield found.group(0)
+    finally:
+        process.terminate()
+        process.communicate(timeout=15)
+
+
+def post(url: str, message: Any, **headers: str) -> tuple[int, Any]:
+    body = message if isinstance(message, bytes) else json.dumps(message).encode()
+    sent = {"content-type": "application/json", "authorization": "Bearer secret"}
+    sent |= {name.replace("_", "-"): value for name, value in headers.items()}
+    request = urllib.request.Request(url, data=body, headers={k: v for k, v in sent.items() if v})
+    try:
+        with urllib.request.urlopen(request, timeout=20) as answer:
+            text = answer.read()
+            return answer.status, json.loads(text) if text else None
+    except urllib.error.HTTPError as refused:
+        text = refused.read()
+        return refused.code, json.loads(text) if text else None
+
+
+def test_over_http_the_token_is_needed_and_pages_are_refused(home: Home) -> None:
+    listing = {"jsonrpc": "2.0", "id": 1, "method": "tools/list"}
+    with listening(home) as url:
+        assert post(url, listing)[0] == 200
+        assert post(url, listing, authorization="")[0] == 401
+        assert post(url, listing, authorization="Bearer wrong")[0] == 401
+        assert post(url, listing, origin="http://127.0.0.1:8888")[0] == 403
+        assert post(url, b"{")[0] == 400
+        assert post(url, b"x" * 5_000_000)[0] == 413
+        assert post(url, {"jsonrpc": "2.0", "method": "notifications/initialized"})[0] == 202
+        stateless = {"jsonrpc": "2.0", "id": 2, "method": "tools/list", "params": {"_meta": meta()}}
+        assert post(url, stateless)[1]["error"]["code"] == rpc.HEADER_MISMATCH
+        assert post(url, stateless, mcp_protocol_version=MODERN, mcp_method="tools/list")[0] == 200
+        unknown = {"jsonrpc": "2.0", "id": 3, "method": "no/such"}
+        assert post(url, unknown)[0] == 404
+
+
+@doltlite
+def test_over_stateless_http_a_yes_runs_the_command_once(home: Home, outage: Client, provider: ScriptedProcess) -> None:
+    headers = {"mcp_protocol_version": MODERN, "mcp_method": "tools/call", "mcp_name": "tundra_breakers_reset"}
+    params: dict[str, Any] = {
+        "name": "tundra_breakers_reset",
+        "arguments": {"name": "main"},
+        "_meta": meta(elicitation={}),
+    }
+    with listening(home, "--allow", "breakers-reset") as url:
+        call = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}
+        asked = post(url, call, **headers)[1]["result"]
+        params |= {
+            "requestState": asked["requestState"],
+            "inputResponses": {"approve": {"action": "accept", "content": {"approve": True}}},
+        }
+        assert not post(url, call, **headers)[1]["result"]["isError"]
+        assert post(url, call, **headers)[1]["result"]["isError"]
+    assert breaker(outage) == "closed"
+
+
+@pytest.mark.parametrize("listen", ["0.0.0.0:1", "192.168.1.1:80", "localhost", "127.0.0.1:99999", "example.com:80"])
+def test_only_a_loopback_address_is_listened_on(home: Home, listen: str) -> None:
+    done = home.run("mcp", "--listen", listen)
+    assert done.returncode == 2
+    assert "loopback" in done.stderr
+
+
+@pytest.mark.parametrize("host", ["claude-code", "codex", "cursor", "jupyter-ai"])
+def test_a_hosts_snippet_starts_the_door(home: Home, host: str) -> None:
+    done = home.run("mcp", "config", host)
+    assert done.returncode == 0
+    assert "mcp" in done.stdout
+    assert sys.executable.rpartition("/")[0] in done.stdout
+
+
+def test_no_tool_takes_a_path_or_an_address_or_acts() -> None:
+    """The schemas as a host gets them."""
+    offered = tools.readers()
+    assert not any(tool.acts for tool in offered.values())
+    names = {name for tool in offered.values() for name in tool.schema["properties"]}
+    assert not names & {"file", "path", "url", "out", "base_url", "cwd", "remote", "folder"}
+    with pytest.raises(UsageError, match="nothing called"):
+        tools.actors(["run"])
+
+
+def test_hostile_text_loses_what_hides_and_breaks_lines() -> None:
+    assert answers.plain("a\x1b[31mb\u202ec\u200bd") == "abcd"
+    import pandas as pd
+
+    frame = pd.DataFrame({"message": ["a | b\nIGNORE ALL", "x"], "n": [1, 2]})
+    text = answers.frame_text(frame, "tundra sql")
+    assert "a ¦ b IGNORE ALL" in text
+
+
+def test_a_long_answer_keeps_its_head_and_the_limit() -> None:
+    import pandas as pd
+
+    frame = pd.DataFrame({"code": ["A"] * 3000 + ["B"] * 7, "message": [f"{n} " + "x" * 150 for n in range(3007)]})
+    text = answers.frame_text(frame, "tundra errors", max_chars=4000)
+    assert len(text) <= 4000
+    assert "3,007 rows" in text
+    assert "code: A 3,000 · B 7" in text
+
+
+def breaker(t: Client) -> str:
+    return str(t.breakers()["state"].iloc[0])

@@ -1,0 +1,204 @@
+"""A caller's body passed on as it is, and the answer passed back as it is, while a reader follows along.
+
+For providers that speak the caller's own form. Only the model's name is put in, and, in streams of the chat form, the
+wish for usage, which we always need; the frame that it adds is shown only to callers that asked for it. What the reader
+sees (usage, errors, the end mark) decides how the attempt ended, exactly as for an `Ask`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncGenerator, Iterable
+from typing import Any
+
+import httpx
+import msgspec
+
+from tundra_nb.errors import ParseError, TundraError
+from tundra_nb.sse import EventTooLongError
+from tundra_nb.types.pieces import Raw
+
+from . import bodies, events
+from .contract import Answer, Seen
+from .exchange import Exchange
+from .follow import Follower, follower
+from .frames import Frame, Frames
+from .provider import Provider
+
+END = "end"
+"""The event of a piece that holds the end mark: it is passed on only once the call's rows are written."""
+PATHS = {
+    "chat": "/chat/completions",
+    "responses": "/responses",
+    "embeddings": "/embeddings",
+    "messages": "/v1/messages",
+    "count_tokens": "/v1/messages/count_tokens",
+}
+"""Where each form is posted to, after the provider's base URL."""
+FAMILY = {
+    "chat": "openai",
+    "responses": "openai",
+    "embeddings": "openai",
+    "messages": "anthropic",
+    "count_tokens": "anthropic",
+}
+"""Whose form each is."""
+
+_INCLUDE_USAGE = b'{"include_usage":true}'
+
+
+class Given(msgspec.Struct, frozen=True, kw_only=True):
+    """What the caller sent: the body, its members, and the headers that may go on."""
+
+    form: str
+    body: bytes
+    members: dict[str, msgspec.Raw]
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+    """Names in lower case; they replace ours of the same name."""
+    is_streamed: bool = False
+    shows_usage: bool = True
+    """The caller asked for the frame with the usage, or its form always has it."""
+
+
+class Refusal(msgspec.Struct, frozen=True):
+    """An error answer as the provider wrote it, for a caller that knows its form."""
+
+    status: int
+    body: bytes
+
+
+def speaks(provider: Provider, form: str) -> bool:
+    """Whether a provider's own form is the caller's."""
+    return ("anthropic" if provider.profile.kind == "anthropic" else "openai") == FAMILY[form]
+
+
+async def relay(
+    provider: Provider, given: Given, model: str, seen: Seen, refusals: list[Refusal], *, record: bool = False
+) -> AsyncGenerator[Raw | Answer, None]:
+    """Pass a body on once. Gives the answer's bytes as they arrive, then exactly one `Answer`.
+
+    Closing the generator, or cancelling the task in it, closes the connection at once.
+
+    Args:
+        provider: whom to ask; it `speaks` the form.
+        given: what the caller sent.
+        model: the model's name to put in.
+        seen: filled while the attempt runs, also when it fails.
+        refusals: an error answer is added here, as the provider wrote it.
+        record: keep both bodies in `seen`.
+
+    Raises:
+        TundraError: what went wrong, as the outcome table has it.
+    """
+    ready = provider.prepared()
+    await provider.learn_prices()
+    body = _body(given, model)
+    kept: list[bytes] | None = [] if record else None
+    if record:
+        seen.request_body = body
+    follow = follower(given.form, ready.wire, model)
+    url = httpx.URL(ready.target.base_url + PATHS[given.form])
+    exchange = provider.exchange(ready.target, seen, kept, is_streamed=given.is_streamed)
+    try:
+        status = await exchange.send("POST", url, _headers(ready.headers, given.headers), body)
+        if status != 200:
+            told = await exchange.failure_body()
+            refusals.append(Refusal(status, told))
+            raise ready.wire.error(model, status, seen.retry_after, told)
+        start = await _start(exchange) if given.is_streamed else b""
+        if given.is_streamed and events.looks_whole(start) is False:
+            async with contextlib.aclosing(_stream(exchange, start, follow, given, ready.target.profile)) as pieces:
+                async for piece in pieces:
+                    yield piece
+        else:
+            whole = start + await exchange.body()
+            answer = follow.whole(whole)
+            if given.is_streamed:
+                raise ParseError(profile=ready.target.profile, problem="a stream was asked for, and a document came")
+            seen.request_id = seen.request_id or answer.request_id
+            yield Raw(whole, END)
+            yield answer
+    finally:
+        await exchange.aclose()
+        if kept:
+            response = b"".join(kept)
+            secret = ready.target.key.encode()
+            seen.response_body = response.replace(secret, b"[key]") if secret else response
+
+
+async def _start(exchange: Exchange) -> bytes:
+    """As much of the answer as says whether it is a stream of events."""
+    start = b""
+    while events.looks_whole(start) is None and (chunk := await exchange.next()) is not None:
+        start += chunk
+    return start
+
+
+async def _stream(
+    exchange: Exchange, start: bytes, follow: Follower, given: Given, profile: str
+) -> AsyncGenerator[Raw | Answer, None]:
+    frames = Frames()
+    is_first = True
+    chunk: bytes | None = start
+    while True:
+        out: list[bytes] = []
+        end: list[bytes] = []
+        failure: TundraError | None = None
+        try:
+            for frame in frames.close() if chunk is None else frames.feed(chunk):
+                if not frame.data or (FAMILY[given.form] == "openai" and events.is_filler(frame.event, frame.data)):
+                    continue
+                follow.feed(frame.event, frame.data)
+                if follow.done:
+                    end.append(frame.raw)
+                elif given.shows_usage or not _is_only_usage(frame):
+                    out.append(frame.raw)
+        except TundraError as exc:
+            failure = exc
+        except EventTooLongError as exc:
+            failure = ParseError(profile=profile, problem=str(exc))
+        # what came in one chunk with an error is given only after something else: until then the call may still be
+        # repeated elsewhere
+        if out and (failure is None or not is_first):
+            is_first = False
+            yield Raw(b"".join(out))
+        if failure is not None:
+            raise failure
+        if chunk is None or follow.done:
+            break
+        chunk = await exchange.next()
+    answer = follow.finish()
+    if not end and given.form == "chat":
+        end = [b"data: [DONE]\n\n"]  # some servers forget it after a finish reason, and clients wait for it
+    exchange.seen.request_id = exchange.seen.request_id or answer.request_id
+    await exchange.drain()
+    yield Raw(b"".join(end), END)
+    yield answer
+
+
+def _body(given: Given, model: str) -> bytes:
+    changes = {"model": msgspec.json.encode(model)}
+    if given.is_streamed and given.form == "chat" and not given.shows_usage:
+        options = bodies.value(given.members, "stream_options", dict[str, Any])
+        changes["stream_options"] = (
+            msgspec.json.encode({**options, "include_usage": True}) if options else _INCLUDE_USAGE
+        )
+    return bodies.changed(given.body, given.members, changes)
+
+
+def _headers(ours: Iterable[tuple[bytes, bytes]], theirs: tuple[tuple[bytes, bytes], ...]) -> list[tuple[bytes, bytes]]:
+    if not theirs:
+        return list(ours)
+    replaced = {name for name, _ in theirs}
+    return [*(pair for pair in ours if pair[0].lower() not in replaced), *theirs]
+
+
+def _is_only_usage(frame: Frame) -> bool:
+    """The frame that `include_usage` adds: usage, and no choice."""
+    if b'"usage"' not in frame.data:
+        return False
+    try:
+        told = msgspec.json.decode(frame.data)
+    except msgspec.DecodeError:
+        return False
+    return isinstance(told, dict) and told.get("choices") == [] and told.get("usage") is not None

@@ -1,0 +1,154 @@
+"""What an operation carries out: one interface over an `Ask` and whatever else is asked.
+
+Limiter, breaker, router, budget and rows know a request by this interface only, so that every way in is protected and
+written down by the same code. A request says whom it may be served by and what it is reckoned to need, and makes one
+attempt at one profile; everything between attempts is the operation's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Sequence
+from typing import TYPE_CHECKING, Protocol
+
+import msgspec
+
+from tundra_nb.errors import TundraError
+from tundra_nb.runtime.providers.check import Size, check_ask
+from tundra_nb.runtime.providers.contract import Answer
+from tundra_nb.runtime.reserve import DEFAULT_OUTPUT_TOKENS, estimate_tokens
+from tundra_nb.runtime.resilience.router import Router
+from tundra_nb.settings import ProfileSettings
+from tundra_nb.types import Ask
+from tundra_nb.types.pieces import Piece
+
+if TYPE_CHECKING:
+    from tundra_nb.runtime.profiles import ProfileSlot
+    from tundra_nb.runtime.rows import Entry
+
+
+class Facts(msgspec.Struct, frozen=True, kw_only=True):
+    """What the rows of a call say of its asking: columns of `Operation` by their names."""
+
+    kind: str = "chat"
+    requested_model: str | None = None
+    caller: str | None = None
+    streamed: bool = False
+    dialect: str | None = None
+    client: str | None = None
+    retry_count: int | None = None
+    trace_id: str | None = None
+    parent_span_id: str | None = None
+
+
+class Request(Protocol):
+    """One thing to be carried out."""
+
+    @property
+    def facts(self) -> Facts: ...
+
+    @property
+    def failover(self) -> bool:
+        """False: the first candidate's failure is the answer."""
+        ...
+
+    @property
+    def tokens(self) -> int:
+        """Tokens to reserve, input and output."""
+        ...
+
+    @property
+    def output_tokens(self) -> int:
+        """Most tokens that the answer can have, as far as that is said."""
+        ...
+
+    @property
+    def way(self) -> str | None:
+        """How the last attempt went on: relayed, translated; None for our own calls."""
+        ...
+
+    @property
+    def dropped(self) -> Sequence[str]:
+        """Fields that the last attempt left out, because its provider's form has no word for them."""
+        ...
+
+    def check(self) -> None:
+        """Refuse what is wrong in itself, before anybody is asked.
+
+        Raises:
+            UsageError: what, and in which field.
+        """
+        ...
+
+    def candidates(self, router: Router) -> list[ProfileSettings]:
+        """Whom to ask, in order.
+
+        Raises:
+            UsageError: a profile was named that there is not.
+        """
+        ...
+
+    def model(self, profile: ProfileSettings) -> str | None:
+        """The model to ask of a candidate; None when it is to be chosen from the provider's list."""
+        ...
+
+    def unable(self, slot: ProfileSlot) -> TundraError | None:
+        """Why a candidate cannot carry this out, whatever state it is in; None when it can."""
+        ...
+
+    def attempt(
+        self, slot: ProfileSlot, model: str, entry: Entry, record: bool
+    ) -> AsyncGenerator[Piece | Answer, None]:
+        """Ask once: the pieces of the answer as they arrive, then exactly one `Answer`. It fills `entry.seen`.
+
+        Raises:
+            TundraError: what went wrong, as the outcome table has it.
+        """
+        ...
+
+
+class Asked:
+    """An `Ask` of our own client."""
+
+    way: str | None = None
+    dropped: tuple[str, ...] = ()
+
+    def __init__(self, ask: Ask) -> None:
+        self._ask = ask
+        self._size: Size | None = None
+        self._first: ProfileSettings | None = None
+        self.facts = Facts(requested_model=ask.model, caller=ask.caller, streamed=ask.stream)
+        self.failover = ask.failover
+
+    @property
+    def tokens(self) -> int:
+        return estimate_tokens(self._ask)
+
+    @property
+    def output_tokens(self) -> int:
+        return self._ask.max_tokens or DEFAULT_OUTPUT_TOKENS
+
+    def check(self) -> None:
+        self._size = check_ask(self._ask)
+
+    def candidates(self, router: Router) -> list[ProfileSettings]:
+        found = router.candidates(self._ask.profile, failover=self._ask.failover)
+        self._first = found[0] if found else None
+        return found
+
+    def model(self, profile: ProfileSettings) -> str | None:
+        """The model to ask of a profile.
+
+        A model that the caller named is asked of the first candidate and of others of the same kind; another vendor
+        would not know it, so there the profile's own model is.
+        """
+        if self._ask.model and (self._first is None or profile.kind == self._first.kind):
+            return self._ask.model
+        return profile.model or None
+
+    def unable(self, slot: ProfileSlot) -> TundraError | None:  # noqa: ARG002 - an attempt tells
+        return None
+
+    def attempt(
+        self, slot: ProfileSlot, model: str, entry: Entry, record: bool
+    ) -> AsyncGenerator[Piece | Answer, None]:
+        return slot.provider.attempt(self._ask, model, entry.seen, record, self._size)
