@@ -160,6 +160,7 @@ def _check_encoding(args: Sequence[str]) -> None:
 
 def _print(result: commands.Result, face: Face) -> None:
     value = result.value
+    _warn_of_lack(value, face)
     if result.as_json:
         from tundra_nb.views.data import to_json
 
@@ -176,6 +177,17 @@ def _print(result: commands.Result, face: Face) -> None:
     with console.capture() as captured:
         text.show(show.blocks_of(value), console)
     sys.stdout.write(face.words(captured.get()))
+
+
+def _warn_of_lack(value: object, face: Face) -> None:
+    """Say on standard error that a frame is not whole: what reads our output may not look at its foot."""
+    pandas = sys.modules.get("pandas")
+    if pandas is None or not isinstance(value, pandas.DataFrame):
+        return
+    from tundra_nb.views.frame import is_cut
+
+    if (lack := is_cut(value)) is not None:
+        print(face.words(f"warning: {lack}"), file=sys.stderr)
 
 
 def _print_error(error: TundraError, face: Face) -> None:

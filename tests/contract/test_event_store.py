@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import os
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,10 @@ import pyarrow as pa
 import pytest
 
 from tundra_nb.errors import QueryRefused, RefNotFound, UsageError
-from tundra_nb.runtime.clock import id_floor
+from tundra_nb.runtime.clock import Ids, SystemClock, id_floor
 from tundra_nb.runtime.history.query import Condition, FrameQuery
 from tundra_nb.runtime.history.schema import arrow_schema
+from tundra_nb.runtime.history.service import History
 from tundra_nb.types import (
     TABLES,
     BreakerEvent,
@@ -147,9 +149,80 @@ async def test_what_a_database_cannot_hold_is_repaired_and_never_blocks(store: S
 
 
 async def test_the_same_event_twice_is_one_row(store: Store) -> None:
-    store.history.append(operation(1, profile="first"))
-    store.history.append(operation(1, profile="second"))
-    assert [row["profile"] for row in await store.rows("operation")] == ["first"]
+    twice = operation(1, profile="first", latency_ms=0.1 + 0.2, cost_usd=1e-9, streamed=True, message="é")
+    store.history.append(twice)
+    assert len(await store.rows("operation")) == 1
+    store.history.append(twice, twice)
+    store.history.append(operation(2), twice, operation(3))
+    assert [row["profile"] for row in await store.rows("operation")] == ["first", None, None]
+    assert await store.rows("errors") == []
+    assert store.history.stats().moved_rows == 0
+
+
+async def test_two_events_with_one_id_are_both_kept_and_told(store: Store) -> None:
+    first, second, third = (operation(1, profile=name) for name in ("first", "second", "third"))
+    store.history.append(first)
+    assert len(await store.rows("operation")) == 1
+    store.history.append(second, third, operation(2, profile="other"))
+    rows = await store.rows("operation", since_us=at(0), until_us=at(3))
+    assert sorted(row["profile"] for row in rows) == ["first", "other", "second", "third"]
+    assert len({row["operation_id"] for row in rows}) == 4
+    assert next(row["profile"] for row in rows if row["operation_id"] == first.operation_id) == "first"
+    told = await store.rows("errors", since_us=at(0), until_us=at(3))
+    assert [(row["source"], row["reason"]) for row in told] == [("history", "id_clash")] * 2
+    assert all(str(first.operation_id) in row["message"] for row in told)
+    assert await store.history.settled(5)
+
+
+async def test_a_window_finds_rows_whose_ids_were_made_while_the_clock_was_wrong(store: Store) -> None:
+    """The clock stood a day ahead, then was set right: ids go on above, times do not."""
+    day = 86_400
+    store.history.append(
+        operation(1, profile="before"),
+        Operation(operation_id=id_floor(at(day)), at=at(day), outcome="ok", profile="ahead"),
+        Operation(operation_id=id_floor(at(day)) + 1, at=at(2), outcome="ok", profile="after"),
+        Operation(operation_id=id_floor(at(day)) + 2, at=at(900), outcome="ok", profile="later"),
+    )
+    rows = await store.rows("operation", since_us=at(0), until_us=at(10))
+    assert [row["profile"] for row in rows] == ["before", "after"]
+    pin = await store.commit("pin")
+    await store.history.aclose()
+    clock = SystemClock()
+    again = History(store.paths, store.settings, Ids(clock), clock)
+    await again.open()
+    try:
+        for ref in (None, pin):
+            query = FrameQuery(table="operation", since_us=at(0), until_us=at(1000), at=ref)
+            assert [row["profile"] for row in await again.rows(query)] == ["before", "after", "later"]
+    finally:
+        await again.aclose()
+
+
+async def test_ids_begin_above_what_spool_and_store_hold_when_the_clock_was_set_back(store: Store) -> None:
+    now = SystemClock()
+    ids = Ids(now, node=5)
+    made = [ids.next() for _ in range(10)]
+    store.history.append(*(Operation(operation_id=one, at=now.now_us(), outcome="ok") for one in made))
+    assert len(await store.rows("operation")) == 10
+    await store.history.aclose()
+
+    class Back(SystemClock):
+        def now_us(self) -> int:
+            return super().now_us() - 3600 * 1_000_000
+
+    for has_spool in (True, False):
+        if not has_spool:
+            shutil.rmtree(store.paths.spool)
+        late = Ids(Back())
+        again = History(store.paths, store.settings, late, Back())
+        await again.open()
+        try:
+            if has_spool:
+                assert late.next() > made[-1], "before the store has said anything"
+            assert await again.settled(20)
+            assert late.next() > made[-1]
+        finally:
+            await again.aclose()
 
 
 async def test_a_versioned_row_is_replaced(store: Store) -> None:

@@ -48,6 +48,7 @@ for name in ("doltlite_ddl", "dolt_ddl"):
 for name in ("doltlite_insert", "dolt_insert"):
     setattr(schema, name, lambda table, version=1, insert=getattr(schema, name): insert(table, version))
 store = make()
+type(store)._clock_step = staticmethod(lambda _: 0)
 store.create()
 store.open("owner", 1)
 def write(offset, **events):

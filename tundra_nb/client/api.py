@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 Prompt = str | Sequence[Mapping[str, Any]]
 Window = tuple[times.When, times.When]
 
+EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 ASK_TIMEOUT = 3600.0
 """Seconds of silence on an unstreamed question; the daemon's own `router.deadline_seconds` ends it before."""
 STORE_TIMEOUT = 120.0
@@ -322,6 +323,7 @@ def calls(
     profile: str | None = None,
     at: str | None = None,
     limit: int | None = None,
+    wait: float | None = None,
     by: str | Sequence[str] | None = None,
     outcome: str | None = None,
 ) -> Call[pd.DataFrame]:
@@ -334,12 +336,17 @@ def calls(
         profile: only those that this profile answered.
         at: the history as of a commit, branch, tag or time.
         limit: at most so many rows, the newest; `df.attrs["truncated"]` says whether more were there.
+        wait: seconds to wait until everything recorded is in the store; after a second, by default, the frame holds
+            what is there, and `df.attrs["behind"]` and `["stored_until"]` say so.
         by: group by these (`profile`, `model`, `outcome`, `code`, `kind`, `day`, `hour`, `minute`): counts, p50/p95,
             errors, tokens and cost.
         outcome: ok, error, refused, cancelled or interrupted.
     """
     return _grouped(
-        history("calls", since, between=between, at=at, limit=limit, code=code, profile=profile, outcome=outcome), by
+        history(
+            "calls", since, between=between, at=at, limit=limit, wait=wait, code=code, profile=profile, outcome=outcome
+        ),
+        by,
     )
 
 
@@ -351,12 +358,24 @@ def attempts(
     profile: str | None = None,
     at: str | None = None,
     limit: int | None = None,
+    wait: float | None = None,
     by: str | Sequence[str] | None = None,
     outcome: str | None = None,
 ) -> Call[pd.DataFrame]:
     """Every try at a profile, one row each, also those that limiter or breaker refused; see `calls` for the filters."""
     return _grouped(
-        history("attempts", since, between=between, at=at, limit=limit, code=code, profile=profile, outcome=outcome), by
+        history(
+            "attempts",
+            since,
+            between=between,
+            at=at,
+            limit=limit,
+            wait=wait,
+            code=code,
+            profile=profile,
+            outcome=outcome,
+        ),
+        by,
     )
 
 
@@ -368,10 +387,13 @@ def errors(
     profile: str | None = None,
     at: str | None = None,
     limit: int | None = None,
+    wait: float | None = None,
     severity: str | None = None,
 ) -> Call[pd.DataFrame]:
     """Errors that reached a caller or that a background part met; see `calls` for the filters."""
-    return history("errors", since, between=between, at=at, limit=limit, code=code, profile=profile, severity=severity)
+    return history(
+        "errors", since, between=between, at=at, limit=limit, wait=wait, code=code, profile=profile, severity=severity
+    )
 
 
 def limit_history(
@@ -380,11 +402,12 @@ def limit_history(
     between: Window | None = None,
     at: str | None = None,
     limit: int | None = None,
+    wait: float | None = None,
     tier: str | None = None,
     decision: str | None = None,
 ) -> Call[pd.DataFrame]:
     """Waits, refusals, penalties and corrections of the limiter; see `calls` for the filters."""
-    return history("limit-history", since, between=between, at=at, limit=limit, tier=tier, decision=decision)
+    return history("limit-history", since, between=between, at=at, limit=limit, wait=wait, tier=tier, decision=decision)
 
 
 def breaker_history(
@@ -394,9 +417,10 @@ def breaker_history(
     profile: str | None = None,
     at: str | None = None,
     limit: int | None = None,
+    wait: float | None = None,
 ) -> Call[pd.DataFrame]:
     """Transitions of the breakers; see `calls` for the filters."""
-    return history("breaker-history", since, between=between, at=at, limit=limit, profile=profile)
+    return history("breaker-history", since, between=between, at=at, limit=limit, wait=wait, profile=profile)
 
 
 def history(
@@ -406,13 +430,14 @@ def history(
     between: Window | None = None,
     at: str | None = None,
     limit: int | None = None,
+    wait: float | None = None,
     **equals: object,
 ) -> Call[pd.DataFrame]:
     """Rows of a history frame or table; `equals` are columns and the values they must have."""
     begin, end = _window(since, between)
     table = FRAMES.get(frame, frame)
     more = _one_more(limit)
-    given = query(since=begin, until=end, at=ref(at), limit=more, newest=True if more else None)
+    given = query(since=begin, until=end, at=ref(at), limit=more, newest=True if more else None, wait=wait)
     given += tuple((f"{column}.eq", value) for column, value in query(**equals))
     return Call(
         method="GET",
@@ -441,19 +466,21 @@ def notes(
     between: Window | None = None,
     at: str | None = None,
     limit: int | None = None,
+    wait: float | None = None,
     subject: str | None = None,
 ) -> Call[pd.DataFrame]:
     """The annotations: `note_id, at, author, subject, body`."""
-    return history("notes", None if between else since, between=between, at=at, limit=limit, subject=subject)
+    return history("notes", None if between else since, between=between, at=at, limit=limit, wait=wait, subject=subject)
 
 
-def sql(text: str, at: str | None = None, limit: int | None = None) -> Call[pd.DataFrame]:
+def sql(text: str, at: str | None = None, limit: int | None = None, wait: float | None = None) -> Call[pd.DataFrame]:
     """Run one read-only statement over the history's tables.
 
     Args:
         text: a SELECT, WITH or EXPLAIN.
         at: the history as of a commit, branch, tag or time.
         limit: at most so many rows.
+        wait: as in `calls`.
 
     Raises:
         QueryRefused: it writes, reaches files, or does not parse.
@@ -463,7 +490,7 @@ def sql(text: str, at: str | None = None, limit: int | None = None) -> Call[pd.D
             problem="the statement is empty", field="sql", remedy="For example: select * from operation limit 5"
         )
     more = _one_more(limit)
-    body = {"sql": text, "at": ref(at), "limit": more}
+    body = {"sql": text, "at": ref(at), "limit": more, "wait": wait}
     return Call(
         method="POST",
         path="/api/sql",
@@ -550,6 +577,9 @@ def _history_frame(table: str | None, answer: Answer, *, query: str, limit: int 
     header = answer.headers.get("x-tundra-meta")
     told = msgspec.json.decode(header) if header else {}
     meta = {"store": told.get("store"), "commit": told.get("commit"), "query": query, "truncated": False}
+    if told.get("stored_until") is not None:
+        until = EPOCH + dt.timedelta(microseconds=told["stored_until"])
+        told["stored_until"] = until.isoformat(timespec="milliseconds")
     frame = frames.from_arrow(answer.body, table=table if table in TABLES else None, meta=meta | told)
     if limit is not None and len(frame) > limit:
         frame = frame.iloc[:limit]

@@ -249,9 +249,10 @@ def history(
     between: api.Window | None = None,
     at: str | None = None,
     limit: int | None = None,
+    wait: float | None = None,
 ) -> Call[pd.DataFrame]:
     """What happened to PTYs: starts, refusals, resizes, exits, kills, orphan ends."""
-    return api.history("pty-history", since, between=between, at=at, limit=limit)
+    return api.history("pty-history", since, between=between, at=at, limit=limit, wait=wait)
 
 
 def search(pattern: str, limit: int = 1000) -> Call[pd.DataFrame]:

@@ -203,10 +203,11 @@ class Window(TypedDict):
     between: tuple[str, str] | None
     at: str | None
     limit: int | None
+    wait: float | None
 
 
 def window(function: Callable[..., T]) -> Callable[..., T]:
-    """`--since`, `--between`, `--at` and `--limit`, handed on as one `window`."""
+    """`--since`, `--between`, `--at`, `--limit` and `--wait`, handed on as one `window`."""
 
     @functools.wraps(function)
     def with_window(
@@ -215,12 +216,14 @@ def window(function: Callable[..., T]) -> Callable[..., T]:
         between: tuple[str, str] | None,
         at: str | None,
         limit: int | None,
+        wait: float | None,
         **others: Any,
     ) -> T:
-        return function(*args, window=Window(since=since, between=between, at=at, limit=limit), **others)
+        return function(*args, window=Window(since=since, between=between, at=at, limit=limit, wait=wait), **others)
 
     decorated: Callable[..., T] = with_window
     for option in (
+        wait,
         click.option("--limit", type=click.IntRange(min=1), help="At most so many rows, the newest."),
         click.option("--at", metavar="REF", help="The history as of a commit, branch, tag or time."),
         click.option("--between", type=Time(), nargs=2, metavar="FROM TO", help="Two times instead of --since."),
@@ -228,6 +231,17 @@ def window(function: Callable[..., T]) -> Callable[..., T]:
     ):
         decorated = option(decorated)
     return decorated
+
+
+def wait(function: F) -> F:
+    return click.option(
+        "--wait",
+        is_flag=False,
+        flag_value="60",
+        type=click.FloatRange(0, 120),
+        metavar="[SECONDS]",
+        help="Wait until all that was recorded is in the store, at most so long (60).",
+    )(function)
 
 
 def profile(help: str) -> Callable[[F], F]:  # noqa: A002 - click's own word

@@ -78,6 +78,13 @@ class Ids:
             self._last_ms += 1
             self._sequence = 0
 
+    def begin_above(self, newest: int) -> None:
+        """Make no id that is not above `newest`, however far the clock has gone back since that one was made."""
+        taken = newest >> (NODE_BITS + SEQUENCE_BITS)
+        if taken >= self._last_ms:
+            self._last_ms = taken + 1
+            self._sequence = 0
+
     def next(self) -> int:
         now = self._clock.now_us() // 1000
         if now > self._last_ms:

@@ -339,6 +339,8 @@ class WriterRow(msgspec.Struct, frozen=True, kw_only=True, tag="Writer", omit_de
     seen_at: Time | None = None
     version: Text | None = None
     """Of tundra_nb."""
+    clock_step_ms: int | None = None
+    """Farthest that a row's id has ever been from its `at`: the clock was set by so much. It only grows."""
 
 
 class AgentRun(msgspec.Struct, frozen=True, kw_only=True, tag=True, omit_defaults=True):
@@ -441,7 +443,13 @@ class AttemptOpened(msgspec.Struct, frozen=True, kw_only=True, tag=True, omit_de
     model: str | None = None
 
 
-Event = Row | OperationOpened | AttemptOpened
+class NewestId(msgspec.Struct, frozen=True, kw_only=True, tag=True, omit_defaults=True):
+    """Spool mark at the head of a segment: the highest id of all segments before, which may be gone."""
+
+    newest_id: Id
+
+
+Event = Row | OperationOpened | AttemptOpened | NewestId
 """What the spool holds."""
 TABLES: dict[str, type[msgspec.Struct]] = {
     "operation": Operation,

@@ -88,8 +88,18 @@ def blocks(frame: pd.DataFrame) -> Sequence[Block]:
 
 
 def provenance(frame: pd.DataFrame) -> dict[str, Any]:
-    """Where a frame came from, of what is known: store, commit, query, truncated."""
-    return {name: frame.attrs[name] for name in ("store", "commit", "query", "truncated") if frame.attrs.get(name)}
+    """Where a frame came from, of what is known: store, commit, query, truncated, behind."""
+    names = ("store", "commit", "query", "truncated", "behind", "stored_until")
+    return {name: frame.attrs[name] for name in names if frame.attrs.get(name)}
+
+
+def is_cut(frame: pd.DataFrame) -> str | None:
+    """What a frame lacks because not all events were in the store when it was read; None when it is whole."""
+    if not frame.attrs.get("behind"):
+        return None
+    until = frame.attrs.get("stored_until")
+    upto = f": rows end at {times.local(dt.datetime.fromisoformat(until))}" if until else ""
+    return f"cut, the store is behind{upto} (`--wait` waits for the rest)"
 
 
 def summary(frame: pd.DataFrame) -> str:
@@ -98,6 +108,8 @@ def summary(frame: pd.DataFrame) -> str:
     told = [f"{len(frame):,} row{'s' if len(frame) != 1 else ''}"]
     if known.get("truncated"):
         told.append("cut by limit")
+    if (lack := is_cut(frame)) is not None:
+        told.append(lack)
     return " · ".join(told) + _source(frame)
 
 

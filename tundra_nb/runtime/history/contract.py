@@ -53,6 +53,15 @@ class Commit(msgspec.Struct, frozen=True):
     rows: int | None
 
 
+class Written(NamedTuple):
+    """What became of rows that were stored."""
+
+    refused: int = 0
+    """Left out for what they contain."""
+    moved: int = 0
+    """Stored under an id of their own, because another row had theirs."""
+
+
 class TableStat(msgspec.Struct, frozen=True):
     """How one table differs between two states."""
 
@@ -182,14 +191,21 @@ class EventStore(Protocol):
         """How far the owner's spool has been stored."""
         ...
 
-    def write(self, rows: Rows, place: Place) -> int:
+    def write(self, rows: Rows, place: Place) -> Written:
         """Store rows and place in one transaction: afterwards both are durable, or neither is there.
 
-        Rows that are there already change nothing (rows of versioned tables replace the older ones).
-
-        Returns:
-            How many rows the database refused for what they contain; they are logged and left out.
+        A row that is there already changes nothing (rows of versioned tables replace the older ones). Another row with
+        an id that is taken is kept, too, under a free id of the same millisecond, and an `error_event` says so. Rows
+        that the database refuses are logged and left out.
         """
+        ...
+
+    def newest_id(self) -> int:
+        """The highest time-ordered id of all tables; 0 when there is none."""
+        ...
+
+    def widen(self, step_ms: int) -> None:
+        """Rows are about to come whose ids are so far from their `at`: windows must look so much farther."""
         ...
 
     def commit(self, message: str, author: str, *, allow_empty: bool = True) -> str | None:

@@ -48,6 +48,7 @@ from .contract import (
     Strategy,
     TableInfo,
     TableStat,
+    Written,
 )
 from .endpoint import Connection, Endpoint, drop, run
 from .migrations import migrate
@@ -60,12 +61,14 @@ from .rules import (
     conflict,
     free_node,
     known_table,
+    newest_id,
     nothing,
     pieces,
     refuse_newer,
     refuse_revert_of_events,
     remote_url,
     split_rows,
+    store_with_care,
     summary,
     valid_name,
     with_rows,
@@ -136,7 +139,7 @@ class DoltStore:
             rows = run(self._db, "SELECT segment, position FROM spool_place WHERE owner = %s", self._owner)
             return Place(*rows[0])
 
-    def write(self, rows: Rows, place: Place) -> int:
+    def write(self, rows: Rows, place: Place) -> Written:
         with self._seam():
             try:
                 with self._transaction() as cursor:
@@ -144,21 +147,31 @@ class DoltStore:
                         cursor.executemany(self._inserts[table], some)
                     self._save_place(cursor, place)
             except _BAD_ROW:
-                return self._write_one_by_one(rows, place)
-            return 0
+                return self._write_with_care(rows, place)
+            return Written()
 
-    def _write_one_by_one(self, rows: Rows, place: Place) -> int:
-        refused = 0
+    def _write_with_care(self, rows: Rows, place: Place) -> Written:
         with self._transaction() as cursor:
-            for table, some in rows.items():
-                for row in some:
-                    try:
-                        cursor.execute(self._inserts[table], row)
-                    except _BAD_ROW as exc:
-                        refused += 1
-                        log.warning("%s row refused by the database: %s", table, exc)
+
+            def insert(table: str, row: Sequence[Any]) -> None:
+                cursor.execute(self._inserts[table], row)
+
+            def fetch(text: str, *values: Any) -> Sequence[Sequence[Any]]:
+                cursor.execute(text, values or None)
+                return tuple(cursor.fetchall())
+
+            written = store_with_care(rows, insert, fetch, placeholder="%s", bad_row=_BAD_ROW)
             self._save_place(cursor, place)
-        return refused
+        return written
+
+    def newest_id(self) -> int:
+        with self._seam():
+            return newest_id(lambda text: run(self._db, text))
+
+    def widen(self, step_ms: int) -> None:
+        with self._seam():
+            text = schema.widening("%s", "ON DUPLICATE KEY UPDATE clock_step_ms = VALUES(clock_step_ms)")
+            run(self._db, text, *schema.widening_row(self._owner, self._node, step_ms))
 
     def _save_place(self, cursor: pymysql.cursors.Cursor, place: Place) -> None:
         text = "UPDATE spool_place SET segment = %s, position = %s WHERE owner = %s"
@@ -325,12 +338,13 @@ class DoltStore:
         table, made_schema = query.table, schema.arrow_schema(query.table, query.names)
         at = None if query.at in (None, WORKING) else str(query.at)
         source = table if at is None else f"{table} AS OF '{at}'"
-        where, values = condition(query, "%s")
         db = self._reader(stop)
         truncated = False
         try:
             with self._seam(stop=stop):
                 run(db, "START TRANSACTION READ ONLY")  # one snapshot for all pieces
+                step_ms = int(run(db, "SELECT max(clock_step_ms) FROM writer")[0][0] or 0)  # of any daemon, at any time
+                where, values = condition(query, "%s", step_ms)
                 there = _columns_of(db, source)
                 source = schema.with_all_columns(source, table, there)
                 if there and query.limit is not None:
@@ -345,7 +359,14 @@ class DoltStore:
                 return run(db, text, *given)[0]
 
         made = arrow.builders(made_schema, table)
-        parts = pieces(fetch, query, made, stop, source=source, array="json_arrayagg", comma=", ", placeholder="%s")
+        parts = pieces(
+            *(fetch, query, made, stop),
+            source=source,
+            array="json_arrayagg",
+            comma=", ",
+            placeholder="%s",
+            step_ms=step_ms,
+        )
         batches = self._batches(db, parts if there else nothing(), made_schema, made, stop)
         return Frame(made_schema, batches, {"commit": at, "truncated": truncated})
 

@@ -47,6 +47,7 @@ from .contract import (
     Strategy,
     TableInfo,
     TableStat,
+    Written,
 )
 from .migrations import migrate
 from .query import FrameQuery, condition
@@ -58,6 +59,7 @@ from .rules import (
     conflict,
     free_node,
     known_table,
+    newest_id,
     nothing,
     pieces,
     ref_problem,
@@ -66,6 +68,7 @@ from .rules import (
     remote_url,
     split_rows,
     sql_problem,
+    store_with_care,
     summary,
     valid_name,
     with_rows,
@@ -77,6 +80,8 @@ log = logging.getLogger("tundra.history")
 GC_FROM_BYTES = 64 << 20
 GC_MORE_BYTES = 256 << 20
 """gc when the file is larger than `GC_FROM_BYTES` and than twice its size after the last one and this."""
+SHRINK_AFTER = 20
+"""Transactions until the writing connection's cache is given back: it would grow by 15 kB with each."""
 VALUE_BYTES = 64 << 20
 """Longest value that free SQL may make."""
 
@@ -92,6 +97,8 @@ class DoltliteStore:
         self._path = path
         self._owner = ""
         self._node = 0
+        self._step_ms = 0
+        self._writes = 0
         self._inserts = {table: schema.doltlite_insert(table) for table in TABLES}
         self._writer: sqlite3.Connection | None = None
         self._readers = Readers(path)
@@ -114,6 +121,7 @@ class DoltliteStore:
                 self._create_or_check(writer)
                 migrate(self)
                 self._node = self._claim(writer, node)
+                self._step_ms = self._clock_step(writer)
             except BaseException:
                 self.close()
                 raise
@@ -131,7 +139,7 @@ class DoltliteStore:
             ).fetchone()
         return Place(*row)
 
-    def write(self, rows: Rows, place: Place) -> int:
+    def write(self, rows: Rows, place: Place) -> Written:
         with self._seam():
             try:
                 with self._transaction() as db:
@@ -139,21 +147,37 @@ class DoltliteStore:
                         db.executemany(self._inserts[table], some)
                     self._save_place(db, place)
             except _BAD_ROW:
-                return self._write_one_by_one(rows, place)
-            return 0
+                return self._write_with_care(rows, place)
+            finally:
+                self._writes += 1
+                if self._writes % SHRINK_AFTER == 0:  # else the engine keeps every page it has ever written
+                    self._db.execute("PRAGMA shrink_memory")
+            return Written()
 
-    def _write_one_by_one(self, rows: Rows, place: Place) -> int:
-        refused = 0
+    def _write_with_care(self, rows: Rows, place: Place) -> Written:
         with self._transaction() as db:
-            for table, some in rows.items():
-                for row in some:
-                    try:
-                        db.execute(self._inserts[table], row)
-                    except _BAD_ROW as exc:
-                        refused += 1
-                        log.warning("%s row refused by the database: %s", table, exc)
+
+            def insert(table: str, row: Sequence[Any]) -> None:
+                db.execute(self._inserts[table], row)
+
+            def fetch(text: str, *values: Any) -> Sequence[Sequence[Any]]:
+                return db.execute(text, values).fetchall()
+
+            written = store_with_care(rows, insert, fetch, placeholder="?", bad_row=_BAD_ROW)
             self._save_place(db, place)
-        return refused
+        return written
+
+    def newest_id(self) -> int:
+        with self._seam():
+            return newest_id(lambda text: self._db.execute(text).fetchall())
+
+    def widen(self, step_ms: int) -> None:
+        with self._seam():
+            self._db.execute(
+                schema.widening("?", "ON CONFLICT (writer_id) DO UPDATE SET clock_step_ms = excluded.clock_step_ms"),
+                schema.widening_row(self._owner, self._node, step_ms),
+            )
+            self._step_ms = max(self._step_ms, step_ms)
 
     def _save_place(self, db: sqlite3.Connection, place: Place) -> None:
         db.execute(
@@ -352,7 +376,8 @@ class DoltliteStore:
     def frame(self, query: FrameQuery, stop: Stop) -> Frame:
         table, made_schema = query.table, schema.arrow_schema(query.table, query.names)
         at = None if query.at in (None, WORKING) else str(query.at)
-        where, values = condition(query, "?")
+        step_ms = self._step_ms
+        where, values = condition(query, "?", step_ms)
         db = self._take(at, stop)
         try:
             with self._seam(stop=stop):
@@ -373,7 +398,14 @@ class DoltliteStore:
                 row: Sequence[Any] = db.execute(text, given).fetchone()
                 return row
 
-        parts = pieces(fetch, query, made, stop, source=source, array="json_group_array", comma=",", placeholder="?")
+        parts = pieces(
+            *(fetch, query, made, stop),
+            source=source,
+            array="json_group_array",
+            comma=",",
+            placeholder="?",
+            step_ms=step_ms,
+        )
         batches = self._batches(db, parts if there else nothing(), made_schema, made)
         return Frame(made_schema, batches, {"commit": at, "truncated": truncated})
 
@@ -573,6 +605,10 @@ class DoltliteStore:
             db.execute("SELECT dolt_commit('-Am', 'Create the history', '--author', ?)", (schema.AUTHOR,)).fetchone()
         refuse_newer(_schema_version(db))
         db.execute(schema.LOCAL_DDL)
+
+    @staticmethod
+    def _clock_step(db: sqlite3.Connection) -> int:
+        return int(db.execute("SELECT max(clock_step_ms) FROM writer").fetchone()[0] or 0)
 
     def _claim(self, db: sqlite3.Connection, node: int) -> int:
         db.execute("BEGIN IMMEDIATE")

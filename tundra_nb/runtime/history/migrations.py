@@ -84,7 +84,8 @@ CREATE TABLE incident (incident_id {id} PRIMARY KEY, at {time} NOT NULL, title {
   NULL, notebook {long_text} NOT NULL, frame_version {int}, digests {long_text}, reason {long_text},
   writer_id {category})
 CREATE TABLE writer (writer_id {text} PRIMARY KEY, at {time} NOT NULL, host {category} NOT NULL, user_name
-  {category}, data_dir {text}, node {int} NOT NULL, started_at {time}, seen_at {time}, version {text})
+  {category}, data_dir {text}, node {int} NOT NULL, started_at {time}, seen_at {time}, version {text},
+  clock_step_ms {int})
 CREATE TABLE agent_run (run_id {id} PRIMARY KEY, at {time} NOT NULL, agent {category} NOT NULL, question
   {long_text} NOT NULL, ref {text}, profile {category}, model {category}, outcome {category} NOT NULL,
   stopped {category}, steps {int} NOT NULL, operations {int} NOT NULL, input_tokens {int}, output_tokens

@@ -68,6 +68,8 @@ class Request(msgspec.Struct, kw_only=True):
     method: str
     params: dict[str, Any] = {}
     after: Place | None = None
+    wait: float | None = None
+    """Longest wait for that in seconds; the worker's own when None. Reads then answer with what there is."""
 
 
 class Hello(msgspec.Struct, kw_only=True):
@@ -85,6 +87,10 @@ class Progress(msgspec.Struct, kw_only=True):
     """Written in this life."""
     refused_rows: int = 0
     """Rows that the database would not take, logged and left out."""
+    moved_rows: int = 0
+    """Rows whose id another row had; they are kept under an id of their own."""
+    newest_id: int = 0
+    """The highest id in the database when it was opened."""
     damaged_bytes: int = 0
     """Of the spool, stepped over."""
     unknown_events: int = 0

@@ -21,7 +21,7 @@ Op = Literal["eq", "ne", "lt", "le", "gt", "ge", "in", "contains", "prefix", "nu
 OPS: tuple[Op, ...] = ("eq", "ne", "lt", "le", "gt", "ge", "in", "contains", "prefix", "null")
 """`ne` keeps rows without a value; `in` takes a list; `null` takes a boolean."""
 KEY_SLACK_US = 300_000_000
-"""A row's key may be this far from its `at`: ids never go back, but clocks do."""
+"""A row's key may be this far from its `at` on any machine; farther only where a store says so (`widen`)."""
 
 _COMPARE = {"eq": "=", "lt": "<", "le": "<=", "gt": ">", "ge": ">="}
 
@@ -83,8 +83,12 @@ def checked(query: FrameQuery) -> FrameQuery:
     return msgspec.structs.replace(query, table=table, where=where)
 
 
-def condition(query: FrameQuery, placeholder: str) -> tuple[str, list[Any]]:
-    """The WHERE clause of a checked query, without the word, and its values; `1 = 1` when everything is wanted."""
+def condition(query: FrameQuery, placeholder: str, step_ms: int = 0) -> tuple[str, list[Any]]:
+    """The WHERE clause of a checked query, without the word, and its values; `1 = 1` when everything is wanted.
+
+    `step_ms`: how far a key may be from its row's time, because the clock was set.
+    """
+    slack = KEY_SLACK_US + step_ms * 1000
     parts: list[str] = []
     values: list[Any] = []
 
@@ -96,11 +100,11 @@ def condition(query: FrameQuery, placeholder: str) -> tuple[str, list[Any]]:
     ordered = query.table not in REPLACED_TABLES and query.table != "imported_log"
     if query.since_us is not None:
         if ordered:
-            add(f"{key} >= ?", id_floor(max(0, query.since_us - KEY_SLACK_US)))
+            add(f"{key} >= ?", id_floor(max(0, query.since_us - slack)))
         add("at >= ?", query.since_us)
     if query.until_us is not None:
         if ordered:
-            add(f"{key} < ?", id_floor(max(0, query.until_us + KEY_SLACK_US)))
+            add(f"{key} < ?", _id_ceiling(query.until_us + slack))
         add("at < ?", query.until_us)
     for column, op, value in ((c.column, c.op, c.value) for c in query.where):
         if op == "ne":
@@ -116,6 +120,10 @@ def condition(query: FrameQuery, placeholder: str) -> tuple[str, list[Any]]:
         else:
             add(f"{column} {_COMPARE[op]} ?", value)
     return " AND ".join(parts) or "1 = 1", values
+
+
+def _id_ceiling(at_us: int) -> int:
+    return min(id_floor(max(0, at_us)), (1 << 63) - 1)
 
 
 def _unknown(what: str, word: str, known: Sequence[str]) -> UsageError:

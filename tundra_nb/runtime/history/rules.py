@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import concurrent.futures
+import logging
+import math
 import re
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import msgspec
 import pyarrow as pa
 
 from tundra_nb.errors import RefNotFound, StoreDamaged, StoreUnavailable, TundraError, UsageError
 from tundra_nb.nearest import nearest
-from tundra_nb.runtime.clock import MAX_NODE
-from tundra_nb.types import KEY_OF, TABLES, VERSIONED_TABLES, columns
+from tundra_nb.runtime.clock import MAX_NODE, NODE_BITS, SEQUENCE_BITS
+from tundra_nb.types import KEY_OF, REPLACED_TABLES, TABLES, VERSIONED_TABLES, ErrorEvent, columns
 
 from . import schema
 from .arrow import ColumnBuilder
-from .contract import WORKING, Stop, TableStat
+from .contract import WORKING, Stop, TableStat, Written
 from .query import FrameQuery, condition
+
+log = logging.getLogger("tundra.history")
 
 EVENT_TABLES = tuple(table for table in TABLES if table not in VERSIONED_TABLES)
 HASH_START = re.compile(r"[0-9a-v]{4,39}")
@@ -26,10 +31,20 @@ REF = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/~^-]*")
 PIECE_BYTES = 6 << 20
 """JSON text of one piece of a frame, roughly."""
 PIECE_ROWS = 32_768
+KEYS = 500
+"""Keys that one statement asks for."""
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9._/-]{0,99}")
 _RESERVED = {"HEAD", WORKING, "STAGED", "main", "master"}
 _ROWS = re.compile(r"\n\nrows: (\d+)\s*\Z")
+
+
+class Sorted(NamedTuple):
+    """Rows to store: those whose key is free, and those that clash with another row; where the key stands in them."""
+
+    fresh: list[tuple[Any, ...]]
+    clashing: list[tuple[Any, ...]]
+    key_place: int
 
 
 def pieces(
@@ -42,6 +57,7 @@ def pieces(
     array: str,
     comma: str,
     placeholder: str,
+    step_ms: int = 0,
 ) -> Generator[list[pa.Array], None, None]:
     """Read a frame as one JSON array per column and key range.
 
@@ -50,7 +66,7 @@ def pieces(
     for that. `fetch` runs a statement and returns its one row, `source` is the table (at a state), `array` the engine's
     aggregate that makes a JSON array, with `comma` between its values.
     """
-    where, values = condition(query, placeholder)
+    where, values = condition(query, placeholder, step_ms)
     key = KEY_OF[query.table]
     order, beyond, end = ("DESC", "<", "min") if query.newest_first else ("ASC", ">", "max")
     arrays_of = "".join(f", {array}({name})" for name in query.names)
@@ -84,6 +100,109 @@ def pieces(
             if coming is None:
                 return
             found = coming.result()
+
+
+def needs_care(table: str, some: Sequence[tuple[Any, ...]], stored: Mapping[Any, Sequence[Any]]) -> Sorted:
+    """Sort rows of an append-only table by what is there: `stored` are the rows that have one of their keys."""
+    place = [column.name for column in columns(table)].index(KEY_OF[table])
+    known: dict[Any, Sequence[Any]] = dict(stored)
+    fresh, clashing = [], []
+    for row in some:
+        there = known.get(row[place])
+        if there is None:
+            known[row[place]] = row
+            fresh.append(row)
+        elif not _is_same(there, row):
+            clashing.append(row)
+    return Sorted(fresh, clashing, place)
+
+
+def store_with_care(
+    rows: Mapping[str, Sequence[tuple[Any, ...]]],
+    insert: Callable[[str, Sequence[Any]], None],
+    fetch: Callable[..., Sequence[Sequence[Any]]],
+    *,
+    placeholder: str,
+    bad_row: tuple[type[Exception], ...],
+) -> Written:
+    """Store rows of which one at least was refused: each by itself, those that are there already not again."""
+    refused = moved = 0
+
+    def stored(table: str, keys: Sequence[Any]) -> dict[Any, Sequence[Any]]:
+        key, places = KEY_OF[table], ", ".join([placeholder] * len(keys))
+        names = ", ".join(column.name for column in columns(table))
+        found = fetch(f"SELECT {key}, {names} FROM {table} WHERE {key} IN ({places})", *keys)  # noqa: S608 - our names
+        return {row[0]: row[1:] for row in found}
+
+    def free(table: str, key: int) -> int:
+        return next(near for near in ids_near(key) if not stored(table, [near]))
+
+    for table, some in rows.items():
+        fresh: Sequence[tuple[Any, ...]] = some
+        if table not in REPLACED_TABLES:
+            place = [column.name for column in columns(table)].index(KEY_OF[table])
+            there: dict[Any, Sequence[Any]] = {}
+            for start in range(0, len(some), KEYS):
+                there |= stored(table, [row[place] for row in some[start : start + KEYS]])
+            fresh, clashing, _ = needs_care(table, some, there)
+            at = [column.name for column in columns(table)].index("at")
+        for row in fresh:
+            try:
+                insert(table, row)
+            except bad_row as exc:
+                refused += 1
+                log.warning("%s row refused by the database: %s", table, exc)
+        if table in REPLACED_TABLES:
+            continue
+        for row in clashing:
+            kept_as = free(table, row[place])
+            insert(table, (*row[:place], kept_as, *row[place + 1 :]))
+            told = clash_event(table, row[place], kept_as, free("error_event", row[place]), row[at])
+            insert("error_event", told)
+            log.error("%s", told[6])
+            moved += 1
+    return Written(refused, moved)
+
+
+def newest_id(fetch: Callable[[str], Sequence[Sequence[Any]]]) -> int:
+    """The highest key of the tables whose keys are ids; one look at the end of each."""
+    newest = 0
+    for table in TABLES:
+        if table not in REPLACED_TABLES and table != "imported_log":
+            key = KEY_OF[table]
+            for row in fetch(f"SELECT {key} FROM {table} ORDER BY {key} DESC LIMIT 1"):  # noqa: S608 - our names
+                newest = max(newest, int(row[0]))
+    return newest
+
+
+def ids_near(key: int) -> Iterator[int]:
+    """Ids of the same maker and time, the ones that are made last of all first; then of the milliseconds after."""
+    for later in range(1 << 10):
+        first = ((key >> SEQUENCE_BITS) + (later << NODE_BITS)) << SEQUENCE_BITS
+        yield from range(first + (1 << SEQUENCE_BITS) - 1, first - 1, -1)
+
+
+def clash_event(table: str, key: int, kept_as: int, error_id: int, at: int) -> tuple[Any, ...]:
+    """The row that tells of a clash."""
+    return msgspec.structs.astuple(
+        ErrorEvent(
+            error_id=error_id,
+            at=at,
+            source="history",
+            code="StoreError",
+            severity="high",
+            retryable=False,
+            message=f"two rows of {table} had the id {key}; the later one is kept as {kept_as}",
+            reason="id_clash",
+        )
+    )
+
+
+def _is_same(there: Sequence[Any], row: Sequence[Any]) -> bool:
+    return all(
+        one == other or (isinstance(one, float) and isinstance(other, int | float) and math.isclose(one, other))
+        for one, other in zip(there, row, strict=True)
+    )
 
 
 def nothing() -> Generator[list[pa.Array], None, None]:

@@ -10,11 +10,16 @@ commit, so that merge, revert and checkout leave it alone.
 
 from __future__ import annotations
 
+import socket
+import time
 from collections.abc import Collection, Sequence
+from typing import Any
 
 import pyarrow as pa
 
 from tundra_nb.types import FRAME_VERSION, KEY_OF, REPLACED_TABLES, TABLES, ColumnType, columns
+
+from .spool import writer_id
 
 SCHEMA_VERSION = FRAME_VERSION
 MAIN = "main"
@@ -83,14 +88,14 @@ LOCAL_DDL = (
 
 
 def doltlite_insert(table: str, version: int = SCHEMA_VERSION) -> str:
-    """Insert a row once: a second delivery of an event changes nothing, of a versioned row replaces it.
+    """Insert a row; one of a versioned table replaces the row of its key, any other must be new.
 
     `version`: of the tables there; a row is cut to the columns that they have.
     """
     names = [column.name for column in columns(table, version)]
     places = ", ".join("?" * len(names))
     if table not in REPLACED_TABLES:
-        return f"INSERT OR IGNORE INTO {table} VALUES ({places})"  # noqa: S608 - names of ours
+        return f"INSERT INTO {table} VALUES ({places})"  # noqa: S608 - names of ours
     updates = ", ".join(f"{name} = excluded.{name}" for name in names if name != KEY_OF[table])
     return f"INSERT INTO {table} VALUES ({places}) ON CONFLICT ({KEY_OF[table]}) DO UPDATE SET {updates}"  # noqa: S608
 
@@ -100,9 +105,20 @@ def dolt_insert(table: str, version: int = SCHEMA_VERSION) -> str:
     names = [column.name for column in columns(table, version)]
     places = ", ".join(["%s"] * len(names))
     if table not in REPLACED_TABLES:
-        return f"INSERT IGNORE INTO {table} VALUES ({places})"  # noqa: S608 - names of ours
+        return f"INSERT INTO {table} VALUES ({places})"  # noqa: S608 - names of ours
     updates = ", ".join(f"{name} = VALUES({name})" for name in names if name != KEY_OF[table])
     return f"INSERT INTO {table} VALUES ({places}) ON DUPLICATE KEY UPDATE {updates}"  # noqa: S608
+
+
+def widening(placeholder: str, otherwise: str) -> str:
+    """Keep how far a daemon's ids are from its rows' times; `otherwise`: when the daemon has its row already."""
+    places = ", ".join([placeholder] * 5)
+    return f"INSERT INTO writer (writer_id, at, host, node, clock_step_ms) VALUES ({places}) {otherwise}"  # noqa: S608
+
+
+def widening_row(owner: str, node: int, step_ms: int) -> tuple[Any, ...]:
+    """The values for `widening`."""
+    return writer_id(owner), time.time_ns() // 1000, socket.gethostname(), node, step_ms
 
 
 def arrow_schema(table: str, names: Sequence[str] | None = None) -> pa.Schema:

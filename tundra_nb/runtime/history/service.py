@@ -91,6 +91,8 @@ class HistoryStats(msgspec.Struct, frozen=True, kw_only=True):
     """Stored by the worker in its present life."""
     commits: int
     refused_rows: int
+    moved_rows: int
+    """Rows whose id was taken, kept under another one: the clock, or a copied data directory, gave an id twice."""
     damaged_bytes: int
     size_bytes: int
     error: str | None
@@ -222,6 +224,7 @@ class History:
         self._identity = await asyncio.to_thread(spools.identity, self._paths.spool)
         self.ids.renumber(self._identity.node)
         await asyncio.to_thread(self._spool.open)
+        self.ids.begin_above(self._spool.newest_id)
         interrupted = _interrupted(self._spool)
         for start in range(0, len(interrupted), 1000):
             self._spool.append(*interrupted[start : start + 1000])
@@ -262,18 +265,27 @@ class History:
         """
         self._spool.append(*events)
 
-    def query(self, query: FrameQuery) -> ArrowStream:
-        """Rows of one table; raises `UsageError` at once when the query names what is not there."""
-        return self.stream("frame", **msgspec.to_builtins(checked(query)))
+    def query(self, query: FrameQuery, wait: float | None = None) -> ArrowStream:
+        """Rows of one table; raises `UsageError` at once when the query names what is not there.
+
+        Args:
+            query: which rows.
+            wait: seconds until it must be answered although not all events are stored; its `meta` says so then.
+        """
+        request = Request(method="frame", params=msgspec.to_builtins(checked(query)), after=self._spool.end, wait=wait)
+        return ArrowStream(self, request)
 
     async def rows(self, query: FrameQuery) -> list[dict[str, Any]]:
         """The same rows as plain values, times in microseconds: for small results that the daemon itself reads."""
         found: list[dict[str, Any]] = await self._call("rows", msgspec.to_builtins(checked(query)))
         return found
 
-    def sql(self, text: str, at: str | int | None = None, limit: int | None = None) -> ArrowStream:
-        """One read-only statement, now or at a ref."""
-        return self.stream("sql", text=text, at=at, limit=limit)
+    def sql(
+        self, text: str, at: str | int | None = None, limit: int | None = None, wait: float | None = None
+    ) -> ArrowStream:
+        """One read-only statement, now or at a ref; `wait` as in `query`."""
+        params = {"text": text, "at": at, "limit": limit}
+        return ArrowStream(self, Request(method="sql", params=params, after=self._spool.end, wait=wait))
 
     def stream(self, method: str, **params: Any) -> ArrowStream:
         """A method of `contract.EventStore` that gives a frame, piece by piece."""
@@ -307,6 +319,7 @@ class History:
             rows=self._progress.rows,
             commits=self._progress.commits,
             refused_rows=self._progress.refused_rows,
+            moved_rows=self._progress.moved_rows,
             damaged_bytes=self._progress.damaged_bytes,
             size_bytes=self._progress.size_bytes,
             error=error,
@@ -477,6 +490,7 @@ class History:
 
     async def _note_progress(self) -> None:
         progress = self._progress
+        self.ids.begin_above(progress.newest_id)
         if progress.node is not None and progress.node != self._identity.node:
             self._identity = spools.Identity(self._identity.owner, progress.node)
             self.ids.renumber(progress.node)

@@ -27,7 +27,19 @@ import msgspec
 
 from tundra_nb.errors import StoreUnavailable
 from tundra_nb.runtime.clock import MAX_NODE
-from tundra_nb.types import TABLE_OF, Attempt, AttemptOpened, Column, Event, Operation, OperationOpened, columns
+from tundra_nb.types import (
+    KEY_OF,
+    REPLACED_TABLES,
+    TABLE_OF,
+    Attempt,
+    AttemptOpened,
+    Column,
+    Event,
+    NewestId,
+    Operation,
+    OperationOpened,
+    columns,
+)
 
 SEGMENT_BYTES = 8 << 20
 """A new segment is begun after so many bytes: small enough to be freed soon, large enough to be rare."""
@@ -46,6 +58,12 @@ _IDENTITY = "owner.json"
 _NOT_FINITE = (b"\xcb\x7f\xf0", b"\xcb\xff\xf0", b"\xcb\x7f\xf8", b"\xcb\xff\xf8")
 
 Mark = OperationOpened | AttemptOpened
+_ID_OF: dict[type[msgspec.Struct], str] = {
+    **{row: KEY_OF[table] for row, table in TABLE_OF.items() if table not in REPLACED_TABLES},
+    OperationOpened: "operation_id",
+    AttemptOpened: "attempt_id",
+}
+"""Where each kind of event has its time-ordered id."""
 
 
 class Place(msgspec.Struct, frozen=True, order=True):
@@ -91,6 +109,8 @@ class Spool:
         self._segment = 0
         self._offset = 0
         self._broken = False
+        self.newest_id = 0
+        """The highest time-ordered id that this spool has ever held."""
         self._open_marks: dict[int, int] = {}
         self._unfinished: list[Mark] = []
         self._attempts: dict[int, int] = {}
@@ -111,7 +131,9 @@ class Spool:
             marks: dict[int, tuple[Mark, int]] = {}
             attempts: dict[int, int] = {}
             for number in left:
-                for event in read_segment(self._folder, number):
+                reader = SpoolReader(self._folder, Place(number, 0), last=number)
+                for event in _all(reader):
+                    self.newest_id = max(self.newest_id, _newest_of(event))
                     if isinstance(event, OperationOpened | AttemptOpened):
                         marks[_id_of(event)] = (event, number)
                     elif isinstance(event, Operation | Attempt):
@@ -120,6 +142,7 @@ class Spool:
                         attempts[event.operation_id] = max(event.seq, attempts.get(event.operation_id, 0))
                     elif isinstance(event, Operation):
                         attempts.pop(event.operation_id, None)
+                self.newest_id = max(self.newest_id, reader.newest_id)
             self._unfinished = [mark for mark, _ in marks.values()]
             self._attempts = {key: count for key, count in attempts.items() if key in marks}
             self._open_marks = {key: number for key, (_, number) in marks.items()}
@@ -159,8 +182,10 @@ class Spool:
         except UnicodeEncodeError:
             payloads = [self._encode(_without_surrogates(event)) for event in events]
         data = b"".join([part for p in payloads for part in (_HEADER.pack(len(p), zlib.crc32(p)), p)])
+        newest = max(map(_newest_of, events), default=0)
         with self._lock:
             self._write(data)
+            self.newest_id = max(self.newest_id, newest)
             for event in events:
                 if isinstance(event, OperationOpened | AttemptOpened):
                     self._open_marks[_id_of(event)] = self._segment
@@ -208,6 +233,9 @@ class Spool:
         if self._fd >= 0:
             os.close(self._fd)
         self._fd, self._segment, self._offset, self._broken = fd, number, 0, False
+        if self.newest_id:  # the newest segment is never deleted, so a later life finds it there
+            payload = self._encode(NewestId(newest_id=self.newest_id))
+            self._offset = os.write(fd, _HEADER.pack(len(payload), zlib.crc32(payload)) + payload)
 
 
 class SpoolReader:
@@ -222,6 +250,8 @@ class SpoolReader:
         self._fd = -1
         self._decode = msgspec.msgpack.Decoder(Event).decode
         self.place = place
+        self.newest_id = 0
+        """The highest id that the heads of the segments read so far tell of."""
         self.damaged_bytes = 0
         """Bytes stepped over because they hold no whole, valid frame."""
         self.unknown_events = 0
@@ -273,6 +303,9 @@ class SpoolReader:
                 event = self._decode(payload)
             except msgspec.MsgspecError:
                 self.unknown_events += 1
+                continue
+            if isinstance(event, NewestId):
+                self.newest_id = max(self.newest_id, event.newest_id)
                 continue
             if length > SHORT_TEXT or (suspicious and any(pattern in payload for pattern in _NOT_FINITE)):
                 odd.append(len(events))
@@ -357,7 +390,10 @@ def segments(folder: Path) -> list[int]:
 
 def read_segment(folder: Path, number: int) -> Iterator[Event]:
     """All readable events of one finished segment."""
-    reader = SpoolReader(folder, Place(number, 0), last=number)
+    return _all(SpoolReader(folder, Place(number, 0), last=number))
+
+
+def _all(reader: SpoolReader) -> Iterator[Event]:
     try:
         while (batch := reader.read(10_000)).events:
             yield from batch.events
@@ -375,6 +411,12 @@ def repaired(event: Event) -> Event:
         elif column.type in ("text", "category") and value is not None and len(value) > SHORT_TEXT:
             changes[column.name] = value[: SHORT_TEXT - 1] + "…"
     return msgspec.structs.replace(event, **changes) if changes else event
+
+
+def _newest_of(event: Event) -> int:
+    """The time-ordered id that an event has; 0 for rows whose key is something else."""
+    name = _ID_OF.get(type(event))
+    return getattr(event, name) if name is not None else 0
 
 
 def _id_of(event: Mark | Operation | Attempt) -> int:

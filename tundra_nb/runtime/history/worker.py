@@ -27,7 +27,7 @@ from typing import Any
 
 import msgspec
 
-from tundra_nb.errors import Cancelled, ConfigError, InternalError, TundraError, UsageError
+from tundra_nb.errors import Cancelled, ConfigError, InternalError, StoreBusy, TundraError, UsageError
 
 from . import arrow, loading
 from .contract import EventStore, Frame, Stop
@@ -60,6 +60,8 @@ OPEN_SECONDS = 3.0
 SEND_SECONDS = 120.0
 """A daemon that takes nothing for so long has forgotten the request."""
 WATCH_SECONDS = 0.25
+WHOLE = frozenset({"commit", "tag"})
+"""What would pin a part for the whole while the writer is behind."""
 
 
 class Worker:
@@ -200,11 +202,18 @@ class Worker:
             sock.sendall(pack(JSON, b"null"))
             return
         self._writer.wait_open(OPEN_SECONDS)
-        is_behind = request.after is not None and not self._writer.wait_passed(request.after, SETTLE_SECONDS)
+        seconds = SETTLE_SECONDS if request.wait is None else request.wait
+        is_behind = request.after is not None and not self._writer.wait_passed(request.after, seconds)
         stop.renew()
         if request.method in self._reading:
             result = self._reading[request.method](request.params, stop)
         elif request.method in self._writing:
+            if is_behind and request.method in WHOLE:
+                raise StoreBusy(
+                    problem=f"not all events are in the store yet, and a {request.method} would leave them out",
+                    remedy="Wait a moment and do it again; `tundra status` says how far the store is behind.",
+                    kind="behind",
+                )
             action = self._writing[request.method]
             result = self._writer.run_job(lambda: action(**request.params))
         else:
@@ -217,6 +226,8 @@ class Worker:
     def _stream(self, sock: socket.socket, frame: Frame, *, is_behind: bool) -> None:
         with contextlib.closing(frame.batches):
             meta = {"store": self._store.engine, **frame.meta, "behind": is_behind}
+            if is_behind:
+                meta["stored_until"] = self._writer.stored_until
             sock.sendall(pack(META, msgspec.json.encode(meta)))
             for piece in arrow.encode(frame.schema, frame.batches):
                 sock.sendall(pack(ARROW, piece))

@@ -14,18 +14,20 @@ import os
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
 from tundra_nb.errors import ConfigError, StoreError, StoreUnavailable, TundraError
-from tundra_nb.types import TABLE_OF, TABLES, Event, columns
+from tundra_nb.runtime.clock import NODE_BITS, SEQUENCE_BITS
+from tundra_nb.types import KEY_OF, REPLACED_TABLES, TABLE_OF, TABLES, Event, columns
 
 from . import schema
 from .contract import EventStore
 from .protocol import Config, Progress
+from .query import KEY_SLACK_US
 from .spool import START, Place, SpoolReader, repaired, writer_id
 
 log = logging.getLogger("tundra.history")
@@ -49,6 +51,15 @@ _WRITER_PLACE = {
 }
 """Where `writer_id` stands in the rows of a table."""
 
+_TIME_PLACES = {
+    table: (names.index(KEY_OF[table]), names.index("at"))
+    for table in TABLES
+    if table not in REPLACED_TABLES and table != "imported_log"
+    for names in [[column.name for column in columns(table)]]
+}
+"""Where key and time stand in the rows of the tables whose keys are ids."""
+ID_BITS = NODE_BITS + SEQUENCE_BITS
+
 T = TypeVar("T")
 
 
@@ -66,6 +77,9 @@ class Writer(threading.Thread):
         self._store = store
         self._config = config
         self._writer_id = writer_id(config.owner)
+        self._step_ms = 0
+        self.stored_until: int | None = None
+        """Time of the newest event that this life has stored, microseconds; None before the first."""
         self._on_progress = on_progress
         self._on_fatal = on_fatal
         self._reader: SpoolReader | None = None
@@ -220,15 +234,22 @@ class Writer(threading.Thread):
             table = TABLE_OF.get(kind)
             if table is not None:
                 rows.setdefault(table, []).extend(self._signed(table, some))
-        refused = self._persist(lambda: self._store.write(rows, place))
+        step_ms = _clock_step(rows)
+        if step_ms > max(self._step_ms, KEY_SLACK_US // 1000):
+            self._persist(lambda: self._store.widen(step_ms))
+            self._step_ms = step_ms
+        written = self._persist(lambda: self._store.write(rows, place))
         count = sum(len(some) for some in rows.values())
         self._pending = []
         self._uncommitted += count
         self._may_be_dirty = self._may_be_dirty or count > 0
         self._progress.rows += count
-        self._progress.refused_rows += refused
+        self._progress.refused_rows += written.refused
+        self._progress.moved_rows += written.moved
+        times = [row[_TIME_PLACES[table][1]] for table, some in rows.items() if table in _TIME_PLACES for row in some]
         with self._changed:
             self._place = place
+            self.stored_until = max(times, default=self.stored_until)
             self._changed.notify_all()
 
     def _signed(self, table: str, events: Iterable[Event]) -> Iterator[tuple[Any, ...]]:
@@ -318,6 +339,7 @@ class Writer(threading.Thread):
     def _open(self) -> None:
         self._store.close()
         self._progress.node = self._store.open(self._config.owner, self._config.node)
+        self._progress.newest_id = self._store.newest_id()
         self._synchronise()
 
     def _synchronise(self) -> None:
@@ -380,6 +402,16 @@ class Writer(threading.Thread):
             self._progress.damaged_bytes = self._reader.damaged_bytes
             self._progress.unknown_events = self._reader.unknown_events
         self._on_progress(self._progress)
+
+
+def _clock_step(rows: Mapping[str, Sequence[tuple[Any, ...]]]) -> int:
+    """Farthest that an id is from its row's time, in milliseconds."""
+    farthest = 0
+    for table, some in rows.items():
+        if table in _TIME_PLACES:
+            key, at = _TIME_PLACES[table]
+            farthest = max(farthest, *(abs((row[key] >> ID_BITS) - row[at] // 1000) for row in some))
+    return farthest
 
 
 class _Job(NamedTuple):
