@@ -6,9 +6,12 @@ file lives in Jupyter's runtime directory, like those of kernels and servers.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import errno
 import hashlib
 import os
+import stat
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,6 +21,9 @@ from tundra_nb.errors import ConfigError
 APP = "tundra-nb"
 MAX_SOCKET_PATH_BYTES = 100
 """`sun_path` holds 108 bytes on Linux and 104 on macOS, with the closing NUL."""
+PROBE_BYTES = 16384
+"""What must fit on the disk for a daemon to start: its record, the first lines of its log, a segment of the spool."""
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,14 +116,41 @@ def make_private(folder: Path) -> None:
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         handle, probe = tempfile.mkstemp(prefix=".probe-", dir=folder)
-        os.close(handle)
-        os.unlink(probe)
+        try:
+            os.write(handle, b"\0" * PROBE_BYTES)
+        finally:
+            os.close(handle)
+            os.unlink(probe)
     except OSError as exc:
-        raise ConfigError(
-            where=str(folder),
-            problem=f"this directory cannot be written: {exc.strerror or exc}",
-            remedy="Correct its owner and mode, or choose another one with TUNDRA_DATA_DIR.",
-        ) from exc
+        raise unwritable(folder, exc) from exc
+
+
+def unwritable(place: Path, exc: OSError) -> ConfigError:
+    """The error for a file or folder of ours that cannot be written, with the remedy for the reason."""
+    if exc.errno in NO_SPACE:
+        remedy = "Free disk space; `tundra clean` shows what of ours can go."
+    elif exc.errno == errno.EROFS:
+        remedy = "The file system is mounted read-only: mount it writable, or choose another TUNDRA_DATA_DIR."
+    elif exc.errno in (errno.EMFILE, errno.ENFILE):
+        remedy = "Raise the limit of open files (`ulimit -n 4096`), then `tundra daemon restart`."
+    else:
+        remedy = "Correct its owner and mode, or choose another data directory with TUNDRA_DATA_DIR."
+    kind = "directory" if place.is_dir() else "file"
+    problem = f"this {kind} cannot be written: {exc.strerror or exc}"
+    return ConfigError(where=str(place), problem=problem, remedy=remedy)
+
+
+def close_to_others(folder: Path) -> list[Path]:
+    """Close what is directly in one of our folders to other users: 0600 for files, 0700 for folders; what was open."""
+    closed = []
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            with contextlib.suppress(OSError):
+                mode = stat.S_IMODE(entry.stat(follow_symlinks=False).st_mode)
+                if mode & 0o077 and not entry.is_symlink():
+                    os.chmod(entry.path, mode & 0o700)
+                    closed.append(Path(entry.path))
+    return closed
 
 
 def _user_data_dir() -> str:

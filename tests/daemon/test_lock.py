@@ -63,7 +63,7 @@ def test_a_shorter_record_replaces_a_longer_one_whole(tmp_path: Path) -> None:
 
 
 def test_a_lock_file_that_cannot_be_opened_is_a_config_error(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="cannot be opened"), Lock(tmp_path / "missing" / "l"):
+    with pytest.raises(ConfigError, match="cannot be written"), Lock(tmp_path / "missing" / "l"):
         pass
 
 

@@ -6,8 +6,10 @@ import concurrent.futures
 import functools
 import json
 import os
+import shutil
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import textwrap
@@ -117,12 +119,81 @@ def test_clients_that_start_at_once_end_up_with_one_daemon(paths: Paths) -> None
     assert launch.find(paths) is not None
 
 
-def test_a_daemon_that_has_lost_its_socket_is_named_and_not_doubled(paths: Paths) -> None:
+@pytest.mark.parametrize("how", ["socket", "folder", "renamed", "replaced"])
+def test_a_deleted_socket_is_bound_anew_and_the_same_daemon_found(paths: Paths, how: str) -> None:
     running = ensure(paths)
-    os.rename(paths.socket, f"{paths.socket}.lost")
-    with pytest.raises(IpcError, match=f"another daemon .pid {running.pid}"):
-        ensure(paths, timeout=1)
-    os.rename(f"{paths.socket}.lost", paths.socket)
+    with attached(paths) as stream:
+        if how == "folder":
+            shutil.rmtree(paths.socket.parent)
+        elif how == "replaced":
+            paths.socket.unlink()
+            paths.socket.touch()
+        else:
+            paths.socket.unlink() if how == "socket" else paths.socket.rename(f"{paths.socket}.lost")
+        assert ensure(paths) == running
+        assert launch.status(paths)["state"] == "running"
+        assert stat.S_IMODE(paths.socket.stat().st_mode) == 0o600
+        assert stat.S_IMODE(paths.socket.parent.stat().st_mode) == 0o700
+        assert launch.status(paths)["attached"] == 1, "what was connected stays so"
+        assert stream.fileno() >= 0
+    launch.stop(paths, hold=False)
+    assert not paths.socket.exists()
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_a_daemon_that_cannot_bind_its_socket_anew_is_named_and_stopped_by_its_pid(
+    paths: Paths, force: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(launch, "RENEW_SECONDS", 1.0)
+    running = ensure(paths)
+    paths.socket.unlink()
+    (paths.socket / "in the way").mkdir(parents=True)
+    try:
+        with pytest.raises(IpcError, match=f"pid {running.pid}. runs and does not listen") as caught:
+            ensure(paths)
+        assert caught.value.kind == "hung"
+        told = launch.status(paths)
+        assert (told["running"], told["state"], told["pid"]) == (True, "hung", running.pid)
+        assert str(running.pid) in told["problem"]
+        assert launch.stop(paths, force=force) == running
+        assert launch.status(paths)["state"] == "held"
+    finally:
+        shutil.rmtree(paths.socket)
+
+
+def test_a_deleted_connection_file_is_written_anew(paths: Paths) -> None:
+    ensure(paths)
+    paths.connection_file.unlink()
+    until(paths.connection_file.exists, "written anew")
+
+
+def test_a_daemon_whose_data_directory_was_deleted_is_found_and_stopped(paths: Paths) -> None:
+    running = ensure(paths)
+    shutil.rmtree(paths.data_dir)
+    assert launch.status(paths)["pid"] == running.pid
+    assert ensure(paths) == running, "no second one beside it"
+    assert launch.stop(paths) == running
+    assert launch.status(paths)["state"] == "stopped", "there is no place for the mark"
+    assert ensure(paths).pid != running.pid
+
+
+@pytest.mark.parametrize("socket_too", [False, True])
+def test_a_daemon_stopped_by_a_signal_is_told_to_hang_within_5_seconds(paths: Paths, socket_too: bool) -> None:
+    running = ensure(paths)
+    if socket_too:
+        paths.socket.unlink()
+    os.kill(running.pid, signal.SIGSTOP)
+    until(lambda: reach.is_stopped(running), "it is stopped")
+    began = time.monotonic()
+    with pytest.raises(IpcError, match=f"pid {running.pid}") as caught:
+        ensure(paths)
+    told = launch.status(paths)
+    assert time.monotonic() - began < 5
+    assert caught.value.kind == told["state"] == "hung"
+    assert f"kill -CONT {running.pid}" in caught.value.hint
+    assert "tundra daemon restart --force" in told["hint"]
+    assert launch.stop(paths, force=True, hold=False) == running
+    assert not reach.is_alive(running)
 
 
 def test_a_client_that_comes_while_a_daemon_is_starting_waits_for_it(paths: Paths) -> None:
@@ -207,12 +278,12 @@ def test_the_old_files_of_a_host_that_was_renamed_do_not_keep_it_from_starting(p
     assert ensure(paths).host == socket.gethostname()
 
 
-def test_a_lock_that_another_host_holds_is_named(paths: Paths) -> None:
+def test_a_lock_that_another_host_holds_is_named(paths: Paths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     running = ensure(paths)
     rewrite(paths.lock, host="elsewhere", socket="/nowhere")
-    paths.connection_file.unlink()
+    monkeypatch.setenv("JUPYTER_RUNTIME_DIR", str(tmp_path / "of another host"))
     with pytest.raises(IpcError) as caught:
-        ensure(paths)
+        ensure(places.find())
     assert caught.value.kind == "host"
     assert "elsewhere" in caught.value.message
     rewrite(paths.lock, host=socket.gethostname(), socket=running.socket)
@@ -247,9 +318,9 @@ def test_a_daemon_that_dies_while_starting_is_told_with_the_end_of_its_log(paths
 def test_a_daemon_that_does_not_get_ready_is_given_up_in_time_with_progress_told(paths: Paths) -> None:
     waited: list[float] = []
     env = os.environ | {"TINY_FAIL": "hang"}
-    with pytest.raises(IpcError, match=r"does not answer 1\.5 s after its start") as caught:
-        ensure(paths, environ=env, timeout=1.5, on_wait=waited.append)
-    assert [round(seconds) for seconds in waited] == [1]
+    with pytest.raises(IpcError, match=r"does not answer 3 s after its start") as caught:
+        ensure(paths, environ=env, timeout=3, on_wait=waited.append)
+    assert 1 <= waited[0] < 3
     assert "tundra daemon stop --force" in caught.value.hint
     assert launch.status(paths)["state"] == "starting"
     started = time.monotonic()
@@ -395,7 +466,7 @@ def test_status_tells_the_same_keys_whether_it_runs_or_not(paths: Paths) -> None
     assert set(stopped) <= set(told)
 
 
-def test_looking_for_a_daemon_imports_the_standard_library_and_three_small_modules() -> None:
+def test_looking_for_a_daemon_imports_the_standard_library_and_little_else() -> None:
     program = textwrap.dedent("""
         import sys
         from tundra_nb.local import launch
@@ -404,6 +475,7 @@ def test_looking_for_a_daemon_imports_the_standard_library_and_three_small_modul
     """)
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     others, ours = done.stdout.splitlines()
-    assert {name for name in others.split() if not name.startswith(("_", "sitecustomize"))} <= {"tundra_nb"}
+    parser = {"httptools", "cython_runtime"}
+    assert {name for name in others.split() if not name.startswith(("_", "sitecustomize"))} <= {"tundra_nb", *parser}
     assert "tundra_nb.daemon" not in ours
     assert "tundra_nb.runtime" not in ours

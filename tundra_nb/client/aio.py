@@ -12,7 +12,7 @@ import aiohttp
 
 from tundra_nb.errors import IpcError, TundraError
 from tundra_nb.local.place import Place, check_owner
-from tundra_nb.local.wire import CONNECT_TIMEOUT
+from tundra_nb.local.wire import ASK_AGAIN_SECONDS, ASK_SECONDS, CONNECT_TIMEOUT, SILENT_SECONDS
 from tundra_nb.sse import EventTooLongError, Parser
 from tundra_nb.types import Reply
 from tundra_nb.types.pieces import Piece, Text
@@ -57,6 +57,13 @@ class AsyncClient:
         self._session: aiohttp.ClientSession | None = None
         self._session_place: Place | None = None
         self._finding: asyncio.Lock | None = None
+        self._waiting = 0
+        """Calls that wait for the daemon; …"""
+        self._heard_at = 0.0
+        """… when it was last heard, on the loop's clock; …"""
+        self._watch: asyncio.Task[None] | None = None
+        """… and the task that looks whether it is still there."""
+        self._hung: TundraError | None = None
         self.versions = AsyncVersions(self)
         self.ptys = AsyncPtys(self)
 
@@ -88,6 +95,9 @@ class AsyncClient:
 
     async def aclose(self) -> None:
         """Close all connections; the daemon goes on."""
+        if self._watch is not None:
+            self._watch.cancel()
+            await asyncio.gather(self._watch, return_exceptions=True)
         if self._session is not None:
             await self._session.close()
             self._session = None
@@ -227,6 +237,7 @@ class AsyncClient:
                     raise refusal(answer, bridged=place.is_bridged)
                 parser = Parser()
                 async for chunk in response.content.iter_any():
+                    self._heard_at = asyncio.get_running_loop().time()
                     for name, data in parser.feed(chunk):
                         yield Event(name, data)
             except EventTooLongError as exc:
@@ -238,9 +249,48 @@ class AsyncClient:
 
     @contextlib.asynccontextmanager
     async def _request(self, call: Call[Any]) -> AsyncIterator[tuple[Place, aiohttp.ClientResponse]]:
-        response, place = await self._exchange(call)
-        async with response:
-            yield place, response
+        self._begin_to_wait()
+        try:
+            response, place = await self._exchange(call)
+            async with response:
+                yield place, response
+        finally:
+            self._waiting -= 1
+            self._heard_at = asyncio.get_running_loop().time()
+
+    def _begin_to_wait(self) -> None:
+        """Have the daemon watched while calls wait for it."""
+        loop = asyncio.get_running_loop()
+        self._waiting += 1
+        if self._waiting == 1:
+            self._heard_at = loop.time()
+        if self._watch is None or self._watch.done():
+            self._hung = None
+            self._watch = loop.create_task(self._watch_silence(), name="tundra client watch")
+
+    async def _watch_silence(self) -> None:
+        """When the daemon says nothing to anybody, ask it for a sign of life; without one, every call fails with that.
+
+        Ends when nobody waits any more.
+        """
+        from tundra_nb.local.running import hung
+
+        loop = asyncio.get_running_loop()
+        patience = SILENT_SECONDS
+        while self._waiting:
+            await asyncio.sleep(max(0.05, min(self._heard_at + patience - loop.time(), patience)))
+            place = self._link.place
+            silent = loop.time() - self._heard_at
+            if not self._waiting or silent < patience or place is None or place.socket is None:
+                patience = SILENT_SECONDS if silent < patience else patience
+                continue
+            self._hung = await asyncio.to_thread(hung, place.socket, ASK_SECONDS)
+            if self._hung is not None:
+                self._watch = None  # whoever asks again is watched by another
+                if self._session is not None:
+                    await self._session.close()
+                return
+            patience = silent + ASK_AGAIN_SECONDS
 
     async def _exchange(self, call: Call[Any]) -> tuple[aiohttp.ClientResponse, Place]:
         """Send a call; a call is sent twice only when it cannot have been processed, as in `Client`."""
@@ -266,9 +316,10 @@ class AsyncClient:
                 place = await self._find()
             except _GONE as exc:
                 lost = self._broken(place, exc)
-                if not call.is_safe or isinstance(exc, TimeoutError):
+                if self._hung or not call.is_safe or isinstance(exc, TimeoutError):
                     raise lost from exc
             else:
+                self._heard_at = asyncio.get_running_loop().time()
                 return response, place
         assert lost is not None
         raise lost
@@ -299,6 +350,8 @@ class AsyncClient:
     def _broken(self, place: Place, exc: Exception) -> TundraError:
         if place.is_bridged:
             return self._link.lost(exc)
+        if self._hung is not None:
+            return self._hung
         if isinstance(exc, TimeoutError):
             return IpcError(kind="silent", problem="the daemon accepted the call but did not answer in time")
         return died()

@@ -49,6 +49,7 @@ def stop(face: Face, force: bool) -> Message:
 def restart(face: Face, force: bool) -> DaemonStatus:
     """Stop the daemon and start it with this process's environment."""
     found = _paths(face)
+    paths.make_private(found.data_dir)  # where none could start, the one that runs goes on
     launch.stop(found, force=force)
     launch.ensure(found, started_by=face.name, explicit=True, environ=_environ(), on_wait=_waiting(face))
     return DaemonStatus(launch.status(found))

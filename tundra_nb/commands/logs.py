@@ -29,8 +29,8 @@ def command(face: Face, lines: int, follow: bool) -> Lines | None:
     paths = face.client.link.paths
     if paths is None:
         raise UsageError(problem="TUNDRA_URL is set: the log is on the Jupyter server's machine")
-    if not paths.log.exists():
-        raise UsageError(problem=f"there is no log yet at {paths.log}", remedy="The daemon writes it when it starts.")
+    if not paths.log.is_file():
+        raise _no_log(paths.log)
     if not follow:
         return Lines(tail(paths.log, lines), source=str(paths.log))
     try:
@@ -40,6 +40,20 @@ def command(face: Face, lines: int, follow: bool) -> Lines | None:
     except KeyboardInterrupt:
         return None
     return None
+
+
+def _no_log(log: Path) -> UsageError:
+    if log.exists():
+        return UsageError(
+            problem=f"{log} is no file, so the daemon cannot write its log there",
+            remedy="Move it away; the log is begun anew at the next line.",
+        )
+    if not log.parent.parent.is_dir():
+        return UsageError(
+            problem=f"there is no data directory {log.parent.parent}",
+            remedy="`tundra daemon status` tells whether a daemon runs; `tundra daemon restart` makes it anew.",
+        )
+    return UsageError(problem=f"there is no log yet at {log}", remedy="The daemon writes it when it starts.")
 
 
 def tail(file: Path, lines: int) -> list[str]:

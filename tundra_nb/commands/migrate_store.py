@@ -58,7 +58,9 @@ def command(face: Face) -> Message:
     }
     mapped = _run(setup, face)
     target = found.data_dir / MAP
-    target.write_text(json.dumps(mapped, indent=1))
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+    with open(os.open(target, flags, 0o600), "w", encoding="utf-8") as stream:
+        json.dump(mapped, stream, indent=1)
     settings_file.set_value(file, "store.engine", "dolt", os.environ)
     launch.ensure(found, started_by=face.name, explicit=True)
     where = f"{store.host}:{store.port}/{store.database}"

@@ -34,6 +34,8 @@ class Record:
     started_at: float
     """Seconds since the epoch."""
     state: State = "starting"
+    start: int = 0
+    """When the process began, in clock ticks since boot: with it a pid cannot be mistaken for a later process's."""
 
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self))
@@ -85,6 +87,11 @@ def remove(file: Path, pid: int) -> None:
             file.unlink()
 
 
-def hold(marker: Path, by: str) -> None:
-    """Leave the mark that keeps a stopped daemon stopped."""
-    marker.write_text(json.dumps({"at": time.time(), "by": by}), encoding="utf-8")
+def hold(marker: Path, by: str) -> bool:
+    """Leave the mark that keeps a stopped daemon stopped; False where it cannot be left, as on a full disk."""
+    try:
+        with open(os.open(marker, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "w") as file:
+            json.dump({"at": time.time(), "by": by}, file)
+    except OSError:
+        return marker.exists()  # an empty one says the same
+    return True

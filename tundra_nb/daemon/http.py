@@ -49,6 +49,17 @@ class Server(uvicorn.Server):
         await super().startup(sockets)
         self.on_ready()
 
+    async def listen_at(self, listener: socket.socket) -> None:
+        """Serve at a further socket; of those before it only the last lives on, for what is already in its queue."""
+
+        def protocol() -> asyncio.Protocol:
+            return PeerChecked(self.config, self.server_state, self.lifespan.state)
+
+        added = await asyncio.get_running_loop().create_server(protocol, sock=listener, backlog=self.config.backlog)
+        for before in self.servers[:-1]:
+            before.close()
+        self.servers = [*self.servers[-1:], added]
+
     async def end_tasks(self, limit: float) -> None:
         """Cancel the requests that outlived the drain and wait for them, at most `limit` seconds."""
         tasks = [task for task in self.server_state.tasks if not task.done()]

@@ -13,6 +13,7 @@ import asyncio
 import collections
 import contextlib
 import dataclasses
+import logging
 from collections.abc import Awaitable, Callable, Iterator, MutableMapping
 from typing import Any
 
@@ -20,12 +21,15 @@ from tundra_nb.daemon import connection
 from tundra_nb.daemon.connection import Record
 from tundra_nb.errors import IpcError
 from tundra_nb.paths import Paths
+from tundra_nb.runtime.telemetry.problems import Problems
 
 NOT_USE = frozenset({"/api/status", "/metrics", "/api/events", "/api/daemon/stop"})
 """Paths whose requests are not use: a supervisor or scraper must not keep a daemon alive that nobody needs. An event
 stream counts by `Life.attached` instead."""
 BUSY_POLL_SECONDS = 5.0
 """How often an otherwise idle daemon looks whether its last PTY has ended."""
+
+_log = logging.getLogger("tundra.daemon")
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -45,11 +49,17 @@ class Stopping:
 class Life:
     """The daemon's life as its routes see it.
 
-    `info` says who the daemon is; `stopping` is set once it is to end, `hurry` when calls in flight are not waited for.
+    `info` says who the daemon is; `ready` is set when it answers, `stopping` once it is to end, `hurry` when calls in
+    flight are not waited for.
     """
 
-    def __init__(self, info: Record, paths: Paths, monotonic: Callable[[], float]) -> None:
+    def __init__(
+        self, info: Record, paths: Paths, monotonic: Callable[[], float], problems: Problems | None = None
+    ) -> None:
         self.info = info
+        self.problems = problems or Problems()
+        """What is wrong with the daemon itself just now."""
+        self.ready = asyncio.Event()
         self.stopping = asyncio.Event()
         self.hurry = asyncio.Event()
         self.reason = ""
@@ -133,8 +143,8 @@ class Life:
                 problem=f"the daemon (pid {self.info.pid}) is in use: {_told(found)}",
                 remedy="`tundra daemon stop` stops it all the same.",
             )
-        if hold:
-            connection.hold(self._paths.held, "tundra daemon stop")
+        if hold and not connection.hold(self._paths.held, "tundra daemon stop"):
+            _log.warning("the mark that it was stopped on purpose cannot be left in %s", self._paths.data_dir)
         self.stop("a client asked", force=force)
         return found
 

@@ -14,9 +14,9 @@ import socket
 import stat
 import struct
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
@@ -30,33 +30,81 @@ _LOCAL_PEERCRED = 1
 _log = logging.getLogger("tundra.daemon")
 
 
-@contextlib.contextmanager
-def bound(path: Path) -> Iterator[socket.socket]:
-    """A listening Unix socket at `path`, removed afterwards. The caller holds the data directory's lock.
+class Door:
+    """A listening Unix socket at `path`, for whoever holds the data directory's lock. A context manager.
 
-    Raises:
-        ConfigError: the path is too long, or its folder is somebody else's or cannot be made.
+    Cleaners of temporary folders, and logouts that take the runtime folder away, delete sockets that are in use:
+    `is_there` tells, and `renew` binds a new one. The old one stays open, for what is already in its queue.
     """
-    check_length(path)
-    _private_folder(path.parent)
-    with contextlib.suppress(FileNotFoundError):
-        path.unlink()  # of a predecessor that was killed: the lock proves that nobody listens there
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._listeners: list[socket.socket] = []
+        self._born: tuple[int, int] | None = None
+
+    def __repr__(self) -> str:
+        return f"<Door {self._path} {'there' if self.is_there else 'gone'}, bound {len(self._listeners)} times>"
+
+    def __enter__(self) -> Self:
+        """Bind.
+
+        Raises:
+            ConfigError: the path is too long, or its folder is somebody else's or cannot be made.
+        """
+        check_length(self._path)
+        self.renew()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        was_there = self.is_there
+        while self._listeners:
+            self._listeners.pop().close()
+        if was_there:
+            with contextlib.suppress(OSError):
+                self._path.unlink()
+
+    @property
+    def listener(self) -> socket.socket:
+        """The socket that was bound last."""
+        return self._listeners[-1]
+
+    @property
+    def is_there(self) -> bool:
+        """Whether the file at the path is the socket that was bound last."""
+        try:
+            found = self._path.lstat()
+        except OSError:
+            return False
+        return (found.st_dev, found.st_ino) == self._born
+
+    def renew(self) -> socket.socket:
+        """Bind a new socket at the path, whatever is there: the lock proves that nobody else listens at it.
+
+        Raises:
+            ConfigError: it cannot be bound.
+        """
+        _private_folder(self._path.parent)
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         before = os.umask(0o177)
         try:
-            listener.bind(os.fspath(path))
+            with contextlib.suppress(FileNotFoundError):
+                self._path.unlink()
+            listener.bind(os.fspath(self._path))
+            born = self._path.lstat()
+            listener.listen(BACKLOG)
+            listener.setblocking(False)
         except OSError as exc:
-            raise ConfigError(where=str(path), problem=f"the socket cannot be bound: {exc.strerror or exc}") from exc
+            listener.close()
+            raise ConfigError(
+                where=str(self._path), problem=f"the socket cannot be bound: {exc.strerror or exc}"
+            ) from exc
         finally:
             os.umask(before)
-        listener.listen(BACKLOG)
-        listener.setblocking(False)
-        yield listener
-    finally:
-        listener.close()
-        with contextlib.suppress(FileNotFoundError):
-            path.unlink()
+        self._born = (born.st_dev, born.st_ino)
+        self._listeners.append(listener)
+        return listener
 
 
 def check_length(path: Path) -> None:

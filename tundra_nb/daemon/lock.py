@@ -7,6 +7,7 @@ opened it already.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import time
@@ -16,6 +17,7 @@ from typing import Self
 
 from tundra_nb.daemon.connection import Record, read
 from tundra_nb.errors import ConfigError, IpcError
+from tundra_nb.paths import unwritable
 
 PREDECESSOR_SECONDS = 12.0
 """How long to wait for a daemon that is on its way out: all its time limits for stopping, and a little."""
@@ -45,7 +47,7 @@ class Lock:
         try:
             fd = os.open(self._file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as exc:
-            raise ConfigError(where=str(self._file), problem=f"cannot be opened: {exc.strerror}") from exc
+            raise unwritable(self._file, exc) from exc
         try:
             self._take(fd)
         except BaseException:
@@ -59,17 +61,33 @@ class Lock:
     ) -> None:
         self.release()
 
+    @property
+    def is_there(self) -> bool:
+        """Whether the file at its path is still the one that is locked."""
+        try:
+            return os.path.samestat(os.fstat(self._fd), os.stat(self._file))
+        except OSError:
+            return False
+
     def write(self, record: Record) -> None:
-        """Say in the file who holds it."""
+        """Say in the file who holds it.
+
+        Raises:
+            ConfigError: the disk is full.
+        """
         text = record.to_json().encode()
-        os.pwrite(self._fd, text, 0)
-        os.ftruncate(self._fd, len(text))
+        try:
+            os.pwrite(self._fd, text, 0)
+            os.ftruncate(self._fd, len(text))
+        except OSError as exc:
+            raise unwritable(self._file, exc) from exc
 
     def release(self) -> None:
         """Give the lock up; again does nothing."""
         fd, self._fd = self._fd, -1
         if fd >= 0:
-            os.ftruncate(fd, 0)
+            with contextlib.suppress(OSError):  # a disk that has failed meanwhile
+                os.ftruncate(fd, 0)
             os.close(fd)
 
     def _take(self, fd: int) -> None:

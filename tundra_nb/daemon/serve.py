@@ -37,9 +37,13 @@ from tundra_nb.daemon.connection import Record
 from tundra_nb.daemon.lock import Lock
 from tundra_nb.errors import InternalError, IpcError, TundraError
 from tundra_nb.paths import Paths
+from tundra_nb.runtime.ptys import processes
 
 if TYPE_CHECKING:  # loaded only once the lock is held
+    from tundra_nb.daemon.http import Server
     from tundra_nb.daemon.life import ASGIApp, Life
+    from tundra_nb.daemon.listen import Door
+    from tundra_nb.daemon.upkeep import Upkeep
     from tundra_nb.runtime.telemetry.redact import Redactor
     from tundra_nb.settings import Loaded
 
@@ -124,13 +128,22 @@ def main(argv: Sequence[str], open_app: AppOpener = open_runtime) -> int:
         data_dir=str(paths.data_dir),
         started_by=options.started_by,
         started_at=time.time(),
+        start=processes.start_of(os.getpid()),
     )
     try:
         places.make_private(paths.data_dir)
         with Lock(paths.lock) as lock:
             _respect_hold(paths, automatic=options.automatic)
             lock.write(info)
-            _run(paths, info, lock, environ=environ, guarded=guarded, open_app=open_app)
+            _run(
+                paths,
+                info,
+                lock,
+                environ=environ,
+                guarded=guarded,
+                open_app=open_app,
+                background=options.background,
+            )
     except TundraError as error:
         _report(error, background=options.background)
         return 1
@@ -169,6 +182,7 @@ def _run(
     environ: Mapping[str, str],
     guarded: guard.Guarded | None,
     open_app: AppOpener,
+    background: bool,
 ) -> None:
     import uvloop
 
@@ -176,25 +190,26 @@ def _run(
     from tundra_nb.daemon import listen
     from tundra_nb.daemon.life import Life
     from tundra_nb.runtime.telemetry.log import Logs
+    from tundra_nb.runtime.telemetry.problems import Problems
     from tundra_nb.runtime.telemetry.redact import Redactor
 
     loaded = settings.load(places.config_file(environ), environ)
     listen.check_length(paths.socket)
-    places.make_private(paths.logs)
     redactor = Redactor(_salt(paths))
     redactor.register_environ(environ)
     for variable in _key_variables(loaded):
         redactor.register(variable, environ.get(variable, ""))
-    with Logs(loaded.settings.log, paths.log, redactor), _last_words():
+    problems = Problems()
+    with Logs(loaded.settings.log, paths.log, redactor, problems, on_stderr=not background), _last_words():
         _log.info("starting %s for %s", __version__, paths.data_dir, extra={"pid": info.pid, "by": info.started_by})
         try:
             with (
-                listen.bound(paths.socket) as listener,
+                listen.Door(paths.socket) as door,
                 asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
             ):
-                life = Life(info, paths, time.monotonic)
+                life = Life(info, paths, time.monotonic, problems)
                 start = Start(paths=paths, loaded=loaded, environ=environ, redactor=redactor, life=life, guard=guarded)
-                runner.run(_live(start, listener, lock, open_app))
+                runner.run(_live(start, door, lock, open_app))
         except TundraError as error:
             _log.critical("cannot go on: %s: %s", error.code, error)
             raise
@@ -204,8 +219,10 @@ def _run(
         _log.info("stopped")
 
 
-async def _live(start: Start, listener: socket.socket, lock: Lock, open_app: AppOpener) -> None:
+async def _live(start: Start, door: Door, lock: Lock, open_app: AppOpener) -> None:
+    from tundra_nb.daemon.http import Server, configured
     from tundra_nb.daemon.life import counting_use
+    from tundra_nb.daemon.upkeep import Upkeep
 
     life, paths = start.life, start.paths
     _stop_on_signals(life)
@@ -222,27 +239,41 @@ async def _live(start: Start, listener: socket.socket, lock: Lock, open_app: App
             gc.freeze()  # modules and tables live as long as the daemon: going through them would hold up every call
             connection.write(paths.connection_file, ready)
             lock.write(ready)
+            life.ready.set()
             _log.info("ready in %.0f ms at %s", life.uptime * 1000, paths.socket)
 
         def withdraw() -> None:
+            upkeep.cancel()
             connection.remove(paths.connection_file, life.info.pid)
-            with contextlib.suppress(OSError):  # a full disk must not keep it from stopping
+            with contextlib.suppress(TundraError):  # a full disk must not keep it from stopping
                 lock.write(life.info.in_state("stopping"))
 
+        server = Server(
+            configured(
+                counting_use(app, life), start.loaded.settings, drain=DRAIN_SECONDS, keep_alive=KEEP_ALIVE_SECONDS
+            )
+        )
+        server.on_ready = announce
+        looking_after = Upkeep(paths, ready, lock=lock, door=door, problems=life.problems, serve=server.listen_at)
+        upkeep = asyncio.create_task(_kept(looking_after, life), name="upkeep")
         try:
-            await _answer(counting_use(app, life), start, listener, announce, withdraw)
+            await _answer(server, start, door.listener, withdraw)
         finally:
             withdraw()
+            await asyncio.gather(upkeep, return_exceptions=True)
 
 
-async def _answer(
-    app: ASGIApp, start: Start, listener: socket.socket, announce: Callable[[], None], withdraw: Callable[[], None]
-) -> None:
-    from tundra_nb.daemon.http import Server, configured
+async def _kept(upkeep: Upkeep, life: Life) -> None:
+    """The upkeep, begun when the daemon is ready; a defect there must not go unseen."""
+    try:
+        await life.ready.wait()
+        await upkeep.run()
+    except Exception:  # noqa: BLE001 - the top of a task: nobody else would hear of it
+        _log.exception("defect in the upkeep of socket and files")
 
+
+async def _answer(server: Server, start: Start, listener: socket.socket, withdraw: Callable[[], None]) -> None:
     life = start.life
-    server = Server(configured(app, start.loaded.settings, drain=DRAIN_SECONDS, keep_alive=KEEP_ALIVE_SECONDS))
-    server.on_ready = announce
 
     async def end() -> None:
         idle = asyncio.ensure_future(life.idle(start.loaded.settings.daemon.idle_exit_seconds, asyncio.sleep))

@@ -165,11 +165,11 @@ def _environment(folder: Path) -> dict[str, str]:
 def _set_up(binary: str, folder: Path, login: store_login.Login) -> None:
     """Make the database and its users while no server runs; passwords go by standard input, never by arguments."""
     data = folder / "data"
-    data.mkdir(exist_ok=True)
+    data.mkdir(mode=0o700, exist_ok=True)
     env = _environment(folder)
     for name, value in (("user.name", "tundra_nb"), ("user.email", "tundra@localhost"), ("metrics.disabled", "true")):
         _dolt([binary, "config", "--global", "--add", name, value], env, data)
-    (folder / "empty").mkdir(exist_ok=True)
+    (folder / "empty").mkdir(mode=0o700, exist_ok=True)
     statements = [
         f"CREATE DATABASE IF NOT EXISTS `{login.database}`",
         f"CREATE USER IF NOT EXISTS '{login.user}'@'%' IDENTIFIED BY '{login.password}'",
@@ -182,7 +182,9 @@ def _set_up(binary: str, folder: Path, login: store_login.Login) -> None:
 
 
 def _dolt(command: list[str], env: dict[str, str], folder: Path, text: str = "") -> None:
-    done = subprocess.run(command, env=env, cwd=folder, input=text, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command, env=env, cwd=folder, input=text, capture_output=True, text=True, check=False, umask=0o077
+    )
     if done.returncode != 0:
         raise StoreUnavailable(problem=f"Dolt cannot be set up: {(done.stderr or done.stdout).strip()}", kind="setup")
 
@@ -196,13 +198,20 @@ def _write_config(folder: Path, store: StoreSettings) -> None:
         "listener": {"host": store.host, "port": store.port, "max_connections": 200},
         "system_variables": {"secure_file_priv": str(folder / "empty")},
     }
-    (folder / "config.yaml").write_text(json.dumps(config, indent=2))
+    _write(folder / "config.yaml", json.dumps(config, indent=2))
+
+
+def _write(file: Path, text: str) -> None:
+    """Write a file of ours, readable by its owner only."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+    with open(os.open(file, flags, 0o600), "w", encoding="utf-8") as stream:
+        stream.write(text)
 
 
 def _launch(binary: str, folder: Path, store: StoreSettings) -> None:
     log = folder / "server.log"
     written = log.stat().st_size if log.exists() else 0
-    with log.open("ab") as stream:
+    with open(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600), "ab") as stream:
         process = subprocess.Popen(
             [binary, "sql-server", "--config", str(folder / "config.yaml")],
             env=_environment(folder),
@@ -211,8 +220,9 @@ def _launch(binary: str, folder: Path, store: StoreSettings) -> None:
             stdout=stream,
             stderr=stream,
             start_new_session=True,
+            umask=0o077,
         )
-    (folder / "server.pid").write_text(f"{process.pid}\n")
+    _write(folder / "server.pid", f"{process.pid}\n")
     deadline = time.monotonic() + START_SECONDS
     while not greet(store.host, store.port):
         if process.poll() is not None or time.monotonic() > deadline:

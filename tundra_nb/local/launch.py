@@ -13,9 +13,10 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import IO, Any
 
 from tundra_nb import paths as places
 from tundra_nb._version import API, __version__
@@ -33,6 +34,10 @@ STOP_SECONDS = 15.0
 """The daemon's own limits add up to 10 s."""
 STARTING_SECONDS = 0.3
 """A daemon that is starting lets callers wait; whoever only wants to know its state does not."""
+RENEW_SECONDS = 3.0
+"""A daemon whose socket was deleted notices it twice a second, and binds anew."""
+KILL_AFTER_SECONDS = 3.0
+"""A daemon that cannot be asked to stop and is in a hurry to be gone is told by a signal, then killed."""
 POLL_SECONDS = 0.02
 PROGRESS_SECONDS = 1.0
 TAIL_LINES = 12
@@ -73,13 +78,13 @@ def ensure(
         timeout: seconds until it must answer.
 
     Raises:
-        IpcError: absent and `start` is False, stopped on purpose, of another version, on another host, died while
-            starting (with the end of its log), or not ready in time.
+        IpcError: absent and `start` is False, stopped on purpose, of another version, on another host, hung, died
+            while starting (with the end of its log), or not ready in time.
         TundraError: the error for which it could not start, such as a ConfigError with file and line.
     """
     _reap()
     env = os.environ if environ is None else environ
-    found = find(paths, environ=env)
+    found = find(paths, environ=env) or _renewed(paths)
     if found is not None and found.url is None and found.api != API:
         found = _replaced(paths, found, start=start)
     if found is None:
@@ -91,7 +96,11 @@ def ensure(
                 problem="the daemon was stopped with `tundra daemon stop`, and is not started by itself",
                 remedy="`tundra daemon start` brings it back.",
             )
-    elif found.url or not running.is_starting(paths):
+    elif found.url:
+        return found
+    elif not running.is_starting(paths):
+        if running.is_stopped(found) and (error := running.hung(found.socket or "", running.CONNECT_SECONDS)):
+            raise error
         return found
     starter = _Starter(paths, started_by, explicit, env, command) if start else None
     return _until_ready(paths, starter, timeout, on_wait)
@@ -114,12 +123,18 @@ def stop(paths: Paths, *, force: bool = False, hold: bool = True, timeout: float
         IpcError: it is in use, or does not end.
     """
     found = find(paths, environ={})
-    if hold and paths.data_dir.is_dir() and (found is None or running.is_starting(paths)):
-        paths.held.write_text(json.dumps({"at": time.time(), "by": "tundra daemon stop"}), encoding="utf-8")
+    lost = running.unreached(paths) if found is None else None
+    if hold and (found is None or running.is_starting(paths)):
+        _hold(paths)
+    found = found or lost
     if found is None:
         return None
     deadline = time.monotonic() + timeout
-    if running.is_starting(paths):
+    if lost is not None:
+        running.send_signal(lost, signal.SIGTERM)
+        if force:
+            deadline = min(deadline, time.monotonic() + KILL_AFTER_SECONDS)
+    elif running.is_starting(paths):
         running.send_signal(found, signal.SIGTERM)
     else:
         _ask_to_stop(
@@ -144,13 +159,51 @@ def stop(paths: Paths, *, force: bool = False, hold: bool = True, timeout: float
     return found
 
 
+def _hold(paths: Paths) -> None:
+    """Leave the mark that keeps it stopped; a disk that takes no mark must not keep a daemon from being stopped."""
+    with contextlib.suppress(OSError):
+        if paths.data_dir.is_dir():
+            flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+            with open(os.open(paths.held, flags, 0o600), "w", encoding="utf-8") as file:
+                json.dump({"at": time.time(), "by": "tundra daemon stop"}, file)
+
+
+def _renewed(paths: Paths) -> Connection | None:
+    """The daemon that lives without a socket, once it has bound a new one; None when there is none, or it has ended.
+
+    Raises:
+        IpcError: it does not bind one.
+    """
+    lost = running.unreached(paths)
+    deadline = time.monotonic() + RENEW_SECONDS
+    while lost is not None:
+        if (found := find(paths, environ={})) is not None:
+            return found
+        if not running.is_the_process(lost):
+            return None
+        is_stopped = running.is_stopped(lost)
+        if is_stopped or time.monotonic() > deadline:
+            cont = f"`kill -CONT {lost.pid}` lets it go on; " if is_stopped else ""
+            raise IpcError(
+                kind="hung",
+                problem=f"the daemon (pid {lost.pid}) runs and does not listen at {lost.socket}",
+                remedy=f"{cont}`tundra daemon restart --force` replaces it.",
+            )
+        time.sleep(POLL_SECONDS)
+    return None
+
+
 def status(paths: Paths) -> dict[str, Any]:
     """What `tundra daemon status` shows; never starts anything.
 
     At least `running`, `state` (running, starting, hung, stopped, held), `pid`, `socket`, `version`, `engine`,
-    `data_dir`; the daemon's own brief status beside it when it answers.
+    `data_dir`; the daemon's own brief status beside it when it answers, `problem` and `hint` when it hangs.
     """
-    found = find(paths, environ={})
+    try:
+        found = find(paths, environ={}) or _renewed(paths)
+        problem = None
+    except IpcError as error:
+        found, problem = running.unreached(paths), error
     told: dict[str, Any] = dict.fromkeys(("pid", "socket", "version", "engine", "api", "host"))
     told |= {"running": found is not None, "data_dir": str(paths.data_dir), "log": str(paths.log)}
     if found is None:
@@ -158,9 +211,16 @@ def status(paths: Paths) -> dict[str, Any]:
     for name in ("pid", "socket", "version", "api", "host"):
         told[name] = getattr(found, name)
     is_starting = running.is_starting(paths)
-    answer = running.ask_status(found, STARTING_SECONDS if is_starting else running.ANSWER_SECONDS)
+    if problem is None and running.is_stopped(found):
+        problem = running.hung(found.socket or "", running.CONNECT_SECONDS)
+    answer = None
+    if problem is None:
+        answer = running.ask_status(found, STARTING_SECONDS if is_starting else running.HUNG_SECONDS)
     if answer is None:
-        return {**told, "state": "starting" if is_starting else "hung"}
+        if not is_starting:
+            problem = problem or running.hung(found.socket or "", STARTING_SECONDS)
+        facts = {} if problem is None else {"problem": problem.message, "hint": problem.hint}
+        return {**told, "state": "starting" if is_starting else "hung", **facts}
     return {**told, **answer, "running": True, "state": "running"}
 
 
@@ -206,18 +266,19 @@ class _Starter:
         self._environ["TUNDRA_DATA_DIR"] = str(paths.data_dir)
         self._child: subprocess.Popen[bytes] | None = None
         self._offset = 0
+        self._said: IO[bytes] | None = None
+        """Where it says why it cannot start, when the log takes nothing."""
         self.starts = 0
 
     def start(self) -> None:
         """Start one more process.
 
         Raises:
-            ConfigError: the data directory or its log cannot be written.
+            ConfigError: the data directory cannot be written.
         """
         places.make_private(self._paths.data_dir)
-        places.make_private(self._paths.logs)
         self.starts += 1
-        log = os.open(self._paths.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        log = self._output()
         try:
             self._offset = os.fstat(log).st_size
             self._child = subprocess.Popen(
@@ -234,6 +295,15 @@ class _Starter:
         finally:
             os.close(log)
         _started.append(self._child)
+
+    def _output(self) -> int:
+        """A descriptor of the log; where that cannot be opened, of a file without a name."""
+        try:
+            self._paths.logs.mkdir(mode=0o700, exist_ok=True)
+            return os.open(self._paths.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        except OSError:
+            self._said = tempfile.TemporaryFile()  # noqa: SIM115 - read until the start has been judged
+            return os.dup(self._said.fileno())
 
     @property
     def exit_code(self) -> int | None:
@@ -255,9 +325,12 @@ class _Starter:
         """The last lines that were logged since the start."""
         return "\n".join(line for line in self._lines() if not line.startswith(START_ERROR))
 
+    def _reading(self) -> IO[bytes]:
+        return self._paths.log.open("rb") if self._said is None else os.fdopen(os.dup(self._said.fileno()), "rb")
+
     def _lines(self) -> list[str]:
         try:
-            with self._paths.log.open("rb") as log:
+            with self._reading() as log:
                 size = log.seek(0, os.SEEK_END)
                 since = self._offset if self._offset <= size else 0
                 log.seek(max(since, size - TAIL_BYTES))

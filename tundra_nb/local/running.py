@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from tundra_nb._version import API
+from tundra_nb.errors import IpcError
 from tundra_nb.paths import Paths
 
 from .place import Place, dial
@@ -27,6 +28,8 @@ from .wire import BadAnswer, Wire
 
 CONNECT_SECONDS = 2.0
 ANSWER_SECONDS = 5.0
+HUNG_SECONDS = 3.0
+"""A daemon that does not tell its brief state, which asks nothing of anybody, within so long hangs."""
 JUST_SECONDS = 3.0
 
 
@@ -41,6 +44,8 @@ class Connection:
     host: str = ""
     version: str = ""
     api: int = API
+    start: int = 0
+    """When its process began, in clock ticks since boot; 0 where that is not known."""
 
 
 def find(paths: Paths, *, environ: Mapping[str, str] | None = None) -> Connection | None:
@@ -52,6 +57,13 @@ def find(paths: Paths, *, environ: Mapping[str, str] | None = None) -> Connectio
     if url := env.get("TUNDRA_URL"):
         return Connection(url=url, token=env.get("TUNDRA_TOKEN"))
     return next((record for record in records(paths) if listens(record)), None)
+
+
+def unreached(paths: Paths) -> Connection | None:
+    """A daemon that lives and does not listen at its socket, as after somebody has deleted that. Ask after `find`."""
+    if read(paths.lock).get("state") == "starting":
+        return None
+    return next((record for record in records(paths) if is_the_process(record) and not listens(record)), None)
 
 
 def read(file: Path) -> dict[str, Any]:
@@ -74,6 +86,7 @@ def records(paths: Paths, *, ended: bool = False) -> Iterator[Connection]:
                 host=str(record["host"]),
                 version=str(record["version"]),
                 api=int(record["api"]),
+                start=int(record.get("start") or 0),
             )
 
 
@@ -145,21 +158,106 @@ def is_alive(connection: Connection) -> bool:
         return False
     except PermissionError:
         return listens(connection)
-    try:
-        state = Path(f"/proc/{connection.pid}/stat").read_bytes().rpartition(b")")[2].split()[0]
-    except (OSError, IndexError):
+    facts = _facts(connection.pid)
+    if facts is None:
         return listens(connection)  # gone this moment, or a system without /proc
-    return state not in (b"Z", b"X")  # ended, and only not yet waited for by whoever started it
+    return facts[0] not in _ENDED  # ended, and only not yet waited for by whoever started it
+
+
+def is_the_process(connection: Connection) -> bool:
+    """Whether the process of that pid is the very one that wrote the record. False where it cannot be proven."""
+    if connection.host != socket.gethostname():
+        return False
+    facts = _facts(connection.pid)
+    return facts is not None and facts[0] not in _ENDED and connection.start == facts[1]
+
+
+def is_stopped(connection: Connection) -> bool:
+    """Whether the process named in the record was stopped by a signal."""
+    facts = _facts(connection.pid)
+    return facts is not None and facts[0] in _STOPPED
+
+
+def hung(path: str, seconds: float) -> IpcError | None:
+    """The error for a daemon that takes connections at its socket and does not answer; None when it does.
+
+    A process that was stopped by a signal is recognised at once; for one whose loop stands still it takes `seconds`.
+    """
+    connection = Connection(socket=path, host=socket.gethostname())
+    try:
+        with dial(path, seconds) as connected:
+            pid = peer_pid(connected)
+            if (error := stopped_peer(connected)) is not None:
+                return error
+    except OSError:
+        return None  # not there at all: that is another error
+    if ask_status(connection, seconds) is not None:
+        return None
+    return IpcError(
+        kind="hung",
+        problem=f"the daemon (pid {pid}) hangs: it takes connections and does not answer",
+        remedy="`tundra daemon restart --force` replaces it; `tundra logs` shows its last words.",
+    )
+
+
+def stopped_peer(connected: socket.socket) -> IpcError | None:
+    """The error for a daemon at the other end whose process was stopped by a signal; costs one small read."""
+    pid = peer_pid(connected)
+    facts = _facts(pid) if pid else None
+    if facts is None or facts[0] not in _STOPPED:
+        return None
+    return IpcError(
+        kind="hung",
+        problem=f"the daemon (pid {pid}) hangs: its process was stopped by a signal",
+        remedy=f"`kill -CONT {pid}` lets it go on; `tundra daemon restart --force` replaces it.",
+    )
+
+
+def _facts(pid: int) -> tuple[bytes, int] | None:
+    """State and start of a process; None without one, and on a system without /proc."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+        return fields[0], int(fields[19])
+    except (OSError, IndexError, ValueError):
+        return None
+
+
+_ENDED = (b"Z", b"X", b"x")
+_STOPPED = (b"T", b"t")
+
+
+def peer_pid(connected: socket.socket) -> int:
+    """The process at the other end of a Unix socket, as the kernel knows it; 0 where it does not tell."""
+    if not hasattr(socket, "SO_PEERCRED"):
+        return 0
+    return int(struct.unpack("3i", connected.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0])
 
 
 def send_signal(connection: Connection, number: signal.Signals) -> bool:
-    """Send a signal to the process that listens at the socket: the kernel tells its pid, so nobody else's is hit."""
-    if not hasattr(socket, "SO_PEERCRED"):
-        return False
+    """Send a signal to the daemon, and to nobody else: the kernel tells who listens at the socket; a daemon that has
+    lost its socket is proven by its start.
+    """
     try:
         with _dialled(connection) as connected:
-            pid = struct.unpack("3i", connected.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0]
-        os.kill(pid, number)
+            pid = peer_pid(connected)
+        if pid:
+            os.kill(pid, number)
+    except OSError:
+        return _signal_the_process(connection, number)
+    return pid != 0
+
+
+def _signal_the_process(connection: Connection, number: signal.Signals) -> bool:
+    try:
+        descriptor = os.pidfd_open(connection.pid)
+    except (AttributeError, OSError):
+        return False
+    try:
+        if not is_the_process(connection):  # looked at after the descriptor holds it, so it cannot change any more
+            return False
+        signal.pidfd_send_signal(descriptor, number)
     except OSError:
         return False
+    finally:
+        os.close(descriptor)
     return True

@@ -26,6 +26,12 @@ MAX_HEAD_BYTES = 1_048_576
 """Longest head of an answer: the daemon's and Jupyter's have a few hundred bytes."""
 MAX_HEADERS = 256
 
+SILENT_SECONDS = 2.0
+"""After so much silence of a Unix socket the daemon is asked whether it is still there …"""
+ASK_SECONDS = 2.0
+"""… and given so long to answer; below 5 s together."""
+ASK_AGAIN_SECONDS = 15.0
+
 GONE = (OSError,)
 """What is raised when the other side went away, or does not speak HTTP."""
 
@@ -35,12 +41,16 @@ class BadAnswer(ConnectionError):
 
 
 class Wire:
-    """One connection to a place; it carries one exchange at a time."""
+    """One connection to a place; it carries one exchange at a time.
 
-    def __init__(self, place: Place, *, connect_timeout: float = CONNECT_TIMEOUT) -> None:
+    With `watched`, a daemon on this machine that says nothing is asked for a sign of life.
+    """
+
+    def __init__(self, place: Place, *, connect_timeout: float = CONNECT_TIMEOUT, watched: bool = False) -> None:
         self.place = place
         self.sock: socket.socket | None = None
         self._connect_timeout = connect_timeout
+        self._is_watched = watched
         self._timeout: float | None = connect_timeout
 
     def connect(self) -> None:
@@ -103,7 +113,32 @@ class Wire:
         """What has come, at least one byte; empty when the other side has closed."""
         if self.sock is None:
             raise BadAnswer("the connection was closed here")
-        return self.sock.recv(RECEIVE_BYTES)
+        if not self._is_watched or self.place.socket is None:
+            return self.sock.recv(RECEIVE_BYTES)
+        return self._watched(self.place.socket)
+
+    def _watched(self, path: str) -> bytes:
+        """What comes from a daemon on this machine, which is asked for a sign of life when it says nothing.
+
+        Raises:
+            IpcError: it hangs.
+        """
+        assert self.sock is not None
+        silence, ask_at = 0.0, SILENT_SECONDS
+        while True:
+            rest = ask_at - silence if self._timeout is None else min(ask_at, self._timeout) - silence
+            self.sock.settimeout(rest)
+            try:
+                return self.sock.recv(RECEIVE_BYTES)
+            except TimeoutError:
+                silence += rest
+                if self._timeout is not None and silence >= self._timeout:
+                    raise
+            from .running import hung  # which asks by a wire of its own
+
+            if (error := hung(path, ASK_SECONDS)) is not None:
+                raise error
+            ask_at = silence + ASK_AGAIN_SECONDS
 
 
 class Response:
@@ -208,7 +243,7 @@ class Pool:
                 return kept
             kept.close()
         self._pid = os.getpid()
-        wire = Wire(place)
+        wire = Wire(place, watched=True)
         self._all.add(wire)
         return wire
 

@@ -31,6 +31,7 @@ from tornado.http1connection import HTTP1Connection, HTTP1ConnectionParameters
 from tornado.iostream import IOStream, StreamClosedError
 
 from tundra_nb.errors import IpcError, TundraError
+from tundra_nb.local import running
 
 from .supervisor import Supervisor, dial
 
@@ -147,6 +148,9 @@ class DaemonProxy(JupyterHandler):
                 self.upstream = await dial(self.supervisor.socket)
             except OSError as exc:
                 raise IpcError(kind="refused", problem=f"the daemon's socket cannot be reached: {exc}") from exc
+        if (error := running.stopped_peer(self.upstream.socket)) is not None:
+            self.upstream.close()
+            raise error
         if not self.is_websocket:
             self.daemon = HTTP1Connection(self.upstream, is_client=True, params=_PARAMETERS)
             head = httputil.RequestStartLine(str(self.request.method), self._target, "HTTP/1.1")

@@ -105,7 +105,7 @@ def _save(file: Path, text: str, environ: Mapping[str, str]) -> Loaded:
 
 def _checked(file: Path, text: str, environ: Mapping[str, str]) -> tuple[Loaded, Path]:
     """The settings that a text makes, and the draft beside the file that holds it: the caller moves or removes it."""
-    file.parent.mkdir(parents=True, exist_ok=True)
+    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     descriptor, draft_name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
     draft = Path(draft_name)
     try:

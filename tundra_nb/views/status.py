@@ -16,6 +16,7 @@ def blocks(status: Status) -> Sequence[Block]:
     """One card that tells how everything is, and what to do next."""
     made: list[Block] = [Heading(Styled(_verdict(status), _tone_of(status)))]
     made.append(Facts(list(_facts(status))))
+    made += _problems(status)
     profiles = status.get("profiles") or []
     if profiles:
         made.append(_profiles(profiles, {row["profile"]: row for row in status.get("breakers") or ()}))
@@ -38,16 +39,26 @@ def daemon_blocks(status: DaemonStatus) -> Sequence[Block]:
     facts: list[tuple[str, Cell]] = [(name, str(status[name])) for name in shown if status.get(name) is not None]
     if status.get("uptime_s") is not None:
         facts.append(("up for", duration(status["uptime_s"])))
-    made: list[Block] = [Heading(Styled(f"daemon {state}", tone)), Facts(facts)]
+    if isinstance(error := (status.get("store") or {}).get("error"), Mapping):
+        facts.append(("store", Styled(str(error.get("message")), "bad")))
+    made: list[Block] = [Heading(Styled(f"daemon {state}", tone)), Facts(facts), *_problems(status)]
     if state == "held":
         made.append(Para("It was stopped on purpose; `%tundra daemon start` brings it back."))
     elif state == "hung":
-        made.append(
-            Para("It does not answer; `%tundra daemon stop --force` ends it, `%tundra logs` shows its last words.")
-        )
+        told = status.get("problem") or "It does not answer."
+        hint = status.get("hint") or "`%tundra daemon stop --force` ends it, `%tundra logs` shows its last words."
+        made += [Para(Styled(str(told), "bad")), Para(str(hint))]
     elif state == "stopped":
         made.append(Para("It starts by itself with the next call."))
     return made
+
+
+def _problems(status: Mapping[str, Any]) -> list[Block]:
+    """What is wrong with the daemon itself: one line each."""
+    rows: list[list[Cell]] = [
+        [Styled(str(row.get("message")), "bad"), str(row.get("hint") or "")] for row in status.get("problems") or ()
+    ]
+    return [Table(["problem", "remedy"], rows)] if rows else []
 
 
 def _verdict(status: Status) -> str:
@@ -96,6 +107,8 @@ def _store(status: Status, store: Mapping[str, Any]) -> list[str]:
         told.append(f"{number(store['size_bytes'] / 1e6)} MB")
     if store.get("is_behind"):
         told.append(f"behind, {store.get('waiting_bytes', 0):,} bytes wait")
+    if store.get("restarts"):
+        told.append(f"worker started again {store['restarts']} times ({store.get('last_end')})")
     if store.get("refused_rows"):
         told.append(f"{store['refused_rows']:,} rows refused")
     return told

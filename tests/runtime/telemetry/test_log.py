@@ -6,6 +6,7 @@ import contextlib
 import json
 import logging
 import os
+import shutil
 import stat
 import subprocess
 import sys
@@ -18,7 +19,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tundra_nb.errors import ConfigError
-from tundra_nb.runtime.telemetry import log
+from tundra_nb.runtime.telemetry import log, sinks
+from tundra_nb.runtime.telemetry.problems import Problems
 from tundra_nb.runtime.telemetry.redact import Redactor
 from tundra_nb.settings import LogSettings
 
@@ -136,7 +138,7 @@ def test_no_secret_reaches_a_line_by_message_field_or_traceback(tmp_path: Path, 
 
 def test_the_file_is_private_and_rotates_by_size(tmp_path: Path) -> None:
     file = tmp_path / "daemon.log"
-    handler = log.PrivateFile(file, rotate_bytes=300, keep=2)
+    handler = sinks.PrivateFile(file, rotate_bytes=300, keep=2)
     for number in range(40):
         handler.emit(logging.makeLogRecord({"msg": f"line {number} {'x' * 50}"}))
     handler.close()
@@ -150,9 +152,9 @@ def test_old_rotated_files_are_deleted_at_start(tmp_path: Path) -> None:
     old, young = tmp_path / "daemon.log.2", tmp_path / "daemon.log.1"
     for path in (old, young):
         path.write_text("x")
-    long_ago = time.time() - (log.KEEP_DAYS + 1) * 86400
+    long_ago = time.time() - (sinks.KEEP_DAYS + 1) * 86400
     os.utime(old, (long_ago, long_ago))
-    log.PrivateFile(tmp_path / "daemon.log").close()
+    sinks.PrivateFile(tmp_path / "daemon.log").close()
     assert young.exists()
     assert not old.exists()
 
@@ -162,7 +164,7 @@ def test_rotation_takes_the_stderr_of_a_background_process_along(tmp_path: Path)
     program = textwrap.dedent("""
         import logging, os, sys
         from pathlib import Path
-        from tundra_nb.runtime.telemetry.log import PrivateFile
+        from tundra_nb.runtime.telemetry.sinks import PrivateFile
         handler = PrivateFile(Path(sys.argv[1]), rotate_bytes=200, keep=3)
         for number in range(5):
             handler.emit(logging.makeLogRecord({"msg": f"line {number} " + "x" * 80}))
@@ -173,14 +175,46 @@ def test_rotation_takes_the_stderr_of_a_background_process_along(tmp_path: Path)
     assert written(file).endswith("last words on stderr")
 
 
-def test_an_unusable_file_is_a_config_error_and_installs_nothing(tmp_path: Path) -> None:
-    before = list(logging.getLogger().handlers)
-    with (
-        pytest.raises(ConfigError, match="log cannot be opened"),
-        log.Logs(LogSettings(), tmp_path / "missing" / "daemon.log", Redactor()),
-    ):
-        pass
-    assert logging.getLogger().handlers == before
+@pytest.mark.parametrize("how", ["folder", "folder that is a file", "fifo"])
+def test_a_log_that_cannot_be_written_is_a_problem_and_comes_back_when_it_can(tmp_path: Path, how: str) -> None:
+    file = tmp_path / "logs" / "daemon.log"
+    blocker = file.parent if how == "folder that is a file" else file
+    blocker.parent.mkdir(exist_ok=True)
+    if how == "fifo":
+        os.mkfifo(blocker)
+    elif how == "folder":
+        blocker.mkdir()
+    else:
+        blocker.touch()
+    problems = Problems()
+    with log.Logs(LogSettings(), file, Redactor(), problems, on_stderr=False):
+        logging.getLogger("tundra.daemon").info("lost")
+        (problem,) = problems.list()
+        assert str(file) in problem.message
+        assert problem.hint
+        blocker.rename(tmp_path / "away")
+        logging.getLogger("tundra.daemon").info("kept")
+        assert problems.list() == []
+    assert "1 lines before this one were lost" in written(file)
+    assert written(file).endswith("kept\n")
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize("how", ["deleted", "moved", "replaced", "folder deleted"])
+def test_a_log_file_that_is_taken_away_is_opened_anew(tmp_path: Path, how: str) -> None:
+    file = tmp_path / "logs" / "daemon.log"
+    with log.Logs(LogSettings(), file, Redactor()):
+        logging.getLogger("tundra.daemon").info("before")
+        if how == "folder deleted":
+            shutil.rmtree(file.parent)
+        elif how == "replaced":
+            (file.parent / "new").touch()
+            (file.parent / "new").replace(file)
+        else:
+            file.rename(tmp_path / "moved") if how == "moved" else file.unlink()
+        logging.getLogger("tundra.daemon").info("after")
+    assert "after" in written(file)
+    assert "before" not in written(file)
 
 
 def test_closing_puts_logging_back_as_it_was(tmp_path: Path) -> None:

@@ -51,7 +51,10 @@ async def card(daemon: Daemon, *, brief: bool = False) -> dict[str, Any]:
         "limits": runtime.profiles.limit_rows(daemon.os_user),
         "faults": runtime.drills.brief(),
         "ptys": runtime.pty_counts(),
+        "problems": msgspec.to_builtins(life.problems.list()),
     }
+    if (problem := runtime.history.problem) is not None:
+        told["store"]["error"] = _worded(problem)
     if brief:
         return told
     told["last_errors"] = await _last_errors(daemon, told)
@@ -69,12 +72,19 @@ async def _last_errors(daemon: Daemon, told: dict[str, Any]) -> list[dict[str, A
     try:
         rows = await daemon.runtime.history.rows(FrameQuery(table="error_event", newest_first=True, limit=LAST_ERRORS))
     except errors.TundraError as error:
-        told["store"]["error"] = {"code": error.code, "message": str(error), "hint": error.hint}
+        told["store"]["error"] = _worded(error)
         return []
     return json_rows(rows)
 
 
+def _worded(error: errors.TundraError) -> dict[str, str]:
+    return {"code": error.code, "message": str(error), "hint": error.hint}
+
+
 def _next_step(told: dict[str, Any]) -> str:
+    for problem in told["problems"]:
+        if problem["hint"]:
+            return str(problem["hint"])
     if not told["profiles"]:
         if told["suggested"]:
             found = told["suggested"][0]

@@ -15,6 +15,7 @@ import signal
 import socket
 import sys
 from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
@@ -72,6 +73,12 @@ DEATHS_TOLERATED = 3
 """After so many short lives in a row, reads fail at once."""
 READ_TRIES = 3
 NOTICE_SECONDS = 3.0
+PULSE_SECONDS = 1.0
+"""How often the worker is asked for a sign of life …"""
+PULSE_TIMEOUT_SECONDS = 5.0
+"""… how long one may take (a busy machine, a large garbage collection) …"""
+PULSES_MISSED = 2
+"""… and how many may be missing before the worker is taken for hung. One that a signal has stopped is known at once."""
 STDERR_LINES = 20
 
 State = Literal["closed", "starting", "ready", "failing"]
@@ -97,6 +104,8 @@ class HistoryStats(msgspec.Struct, frozen=True, kw_only=True):
     size_bytes: int
     error: str | None
     """What keeps the worker from writing."""
+    last_end: str | None = None
+    """How the last worker that ended by itself did."""
 
 
 class ArrowStream(AsyncIterator[bytes]):
@@ -210,6 +219,8 @@ class History:
         self.lives = 0
         self._is_closing = False
         self._dropped_before = 0
+        self._last_end: str | None = None
+        self._hung: StoreUnavailable | None = None
         self._last_words: collections.deque[str] = collections.deque(maxlen=STDERR_LINES)
 
     def __repr__(self) -> str:
@@ -303,12 +314,17 @@ class History:
         except (StoreUnavailable, TimeoutError):
             return False
 
+    @property
+    def problem(self) -> TundraError | None:
+        """What keeps events from being stored; they wait in the spool meanwhile."""
+        if self._problem is not None:
+            return self._problem
+        return from_wire(self._progress.error) if self._progress.error else None
+
     def stats(self) -> HistoryStats:
         end, place = self._spool.end, self._progress.place
         waiting = end.offset - (place.offset if place.segment == end.segment else 0)
-        error = from_wire(self._progress.error).message if self._progress.error else None
-        if self._problem is not None:
-            error = self._problem.message
+        problem = self.problem
         return HistoryStats(
             engine=self._settings.engine,
             state=self._state,
@@ -322,7 +338,8 @@ class History:
             moved_rows=self._progress.moved_rows,
             damaged_bytes=self._progress.damaged_bytes,
             size_bytes=self._progress.size_bytes,
-            error=error,
+            error=problem.message if problem else None,
+            last_end=self._last_end,
         )
 
     # --- requests ---
@@ -414,6 +431,7 @@ class History:
                 self._problem = StoreUnavailable(problem=problem, kind="worker")
             if self._is_closing:
                 return
+            self._last_end = self._problem.message if self._problem else None
             is_short = self._clock.monotonic() - born < SHORT_LIFE_SECONDS
             short_lives = short_lives + 1 if is_short else 1
             is_hopeless = short_lives >= DEATHS_TOLERATED or not isinstance(self._problem, StoreUnavailable)
@@ -445,6 +463,7 @@ class History:
         reader, writer = await asyncio.open_unix_connection(sock=ours.dup())
         self._control = ours
         listener = asyncio.create_task(self._keep_last_words(process), name="history-worker-stderr")
+        pulse = asyncio.create_task(self._feel_pulse(process), name="history-worker-pulse")
         fatal: TundraError | None = None
         try:
             assert process.stdin is not None
@@ -459,8 +478,37 @@ class History:
             ours.close()
             await _close(writer)
             await self._end(process)
-            await asyncio.gather(listener, return_exceptions=True)
-            self._problem = fatal or self._death(process.returncode)
+            pulse.cancel()
+            await asyncio.gather(listener, pulse, return_exceptions=True)
+            self._problem, self._hung = fatal or self._hung or self._death(process.returncode), None
+
+    async def _feel_pulse(self, process: asyncio.subprocess.Process) -> None:
+        """Kill a worker that gives no sign of life, so that another is started; requests are then asked again."""
+        missed = 0
+        while True:
+            await self._clock.sleep(PULSE_SECONDS)
+            if is_stopped := _is_stopped(process.pid):
+                missed = PULSES_MISSED
+            elif self._state == "ready":
+                try:
+                    async with asyncio.timeout(PULSE_TIMEOUT_SECONDS):
+                        await self._call_once(Request(method="ping", params={}))
+                    missed = 0
+                except TimeoutError:
+                    missed += 1
+                except (TundraError, OSError, asyncio.IncompleteReadError):
+                    continue  # gone, or swamped by requests: that is seen elsewhere
+            if missed >= PULSES_MISSED:
+                how = "was stopped by a signal" if is_stopped else "gave no sign of life"
+                self._hung = StoreUnavailable(
+                    problem=f"the store worker (pid {process.pid}) {how}, and was replaced",
+                    remedy="It is started again by itself; events wait in the spool.",
+                    kind="worker",
+                )
+                log.error("the store worker hangs (it %s): it is killed, another one is started", how)
+                with contextlib.suppress(ProcessLookupError):
+                    process.kill()
+                return
 
     async def _end(self, process: asyncio.subprocess.Process) -> None:
         """The line is closed, so the worker ends by itself; or not."""
@@ -556,6 +604,13 @@ def _lost() -> StoreUnavailable:
         remedy="It is started again by itself; repeat the request.",
         kind="worker",
     )
+
+
+def _is_stopped(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[0] == b"T"
+    except (OSError, IndexError):
+        return False  # gone this moment, or a system without /proc
 
 
 async def _close(writer: asyncio.StreamWriter) -> None:

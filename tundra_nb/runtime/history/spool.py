@@ -213,6 +213,8 @@ class Spool:
         if self._fd < 0:
             raise StoreUnavailable(problem="the spool is closed", remedy="The daemon is stopping.", kind="closed")
         try:
+            if os.fstat(self._fd).st_nlink == 0:  # a write would succeed, into a file that nobody can read any more
+                raise _deleted(self._folder)
             if self._broken or self._offset >= self._segment_bytes:
                 self._begin_segment(self._segment + 1)
             written = os.write(self._fd, data)
@@ -365,7 +367,8 @@ def save_identity(folder: Path, new: Identity) -> Identity:
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         draft = folder / f"{_IDENTITY}.new"
-        draft.write_bytes(msgspec.json.encode(new))
+        with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "wb") as file:
+            file.write(msgspec.json.encode(new))
         draft.replace(folder / _IDENTITY)
     except OSError as exc:
         raise _unwritable(folder, exc) from exc
@@ -449,6 +452,14 @@ def _pread_all(fd: int, size: int, offset: int) -> bytes:
         size -= len(part)
         offset += len(part)
     return b"".join(parts)
+
+
+def _deleted(folder: Path) -> StoreUnavailable:
+    return StoreUnavailable(
+        problem=f"events cannot be recorded: the files of {folder} were deleted while the daemon ran",
+        remedy="`tundra daemon restart` begins anew; `tundra restore` brings a backup of the history back.",
+        kind="spool_deleted",
+    )
 
 
 def _unwritable(folder: Path, exc: OSError) -> StoreUnavailable:

@@ -146,6 +146,11 @@ class Worker:
             except (OSError, msgspec.MsgspecError):
                 sock.close()
                 continue
+            if request.method == "ping":  # answered here, so that slow queries do not make us look dead
+                with contextlib.suppress(OSError):
+                    sock.sendall(pack(JSON, b"true"))
+                sock.close()
+                continue
             stop = Stop()
             self._active[sock] = stop
             self._selector.register(sock, selectors.EVENT_READ)
@@ -280,6 +285,7 @@ class _WithoutPandas(importlib.abc.MetaPathFinder):
 
 def main() -> int:
     """Run the worker; the exit code is 0 after an orderly end."""
+    os.umask(0o077)  # the engine makes its files without a word about their mode
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(message)s")
     sys.meta_path.insert(0, _WithoutPandas())
     # An interrupt typed at the terminal is for the daemon, which ends us in its own order.

@@ -51,6 +51,12 @@ def become_subreaper() -> bool:
     return bool(ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0)
 
 
+def start_of(pid: int) -> int:
+    """When a process began, in clock ticks since boot; 0 where the system does not tell."""
+    found = look(pid)
+    return found.start if found else 0
+
+
 def look(pid: int) -> Process | None:
     """The process with this pid now, zombies included; None when there is none."""
     if not LINUX:

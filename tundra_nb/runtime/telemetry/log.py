@@ -9,24 +9,23 @@ The redactor runs over each finished line, so that a secret in a message, a fiel
 
 from __future__ import annotations
 
-import contextlib
 import datetime as dt
 import json
 import logging
-import logging.handlers
-import os
 import re
 import sys
-import time
 from pathlib import Path
-from typing import Any, Self, TextIO
+from typing import Any, Self
 
 import msgspec
 
 from tundra_nb.errors import ConfigError
 from tundra_nb.nearest import nearest
-from tundra_nb.runtime.telemetry.redact import Redactor
 from tundra_nb.settings import LogSettings
+
+from .problems import Problems
+from .redact import Redactor
+from .sinks import PrivateFile
 
 ROOT = "tundra"
 ROOMS = ("daemon", "server", "router", "limiter", "breaker", "providers", "ptys", "history", "kernel")
@@ -42,12 +41,6 @@ LEVELS: dict[str, int] = {
 }
 SYNONYMS = {"trace": "debug", "warn": "warning"}
 """Words of other systems' filters, understood because people bring them along."""
-ROTATE_BYTES = 10 * 2**20
-KEEP_FILES = 5
-"""Rotated files beside the current one: 60 MB of log at most."""
-KEEP_DAYS = 30.0
-"""Rotated files older than this are deleted at start and at each rotation."""
-
 _PLAIN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "color_message"}
 
 
@@ -121,44 +114,31 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(self._redactor.data(told), default=lambda value: self._redactor.text(repr(value)))
 
 
-class PrivateFile(logging.handlers.RotatingFileHandler):
-    """A log file of mode 0600, rotated by size.
+class Logs:
+    """The process's logging, set up. `close` puts back what was there before.
 
-    Where the process's own stderr is that file (a daemon started in the background), rotation takes stderr along, so
-    that a fatal signal's trace and what libraries print land in the current file.
+    Args:
+        settings: what is kept, and how it looks.
+        file: where it goes; a file that cannot be written is told to `problems`.
+        redactor: goes over each line.
+        problems: what is wrong with the daemon.
+        on_stderr: also on stderr, unless that is the file.
     """
 
-    def __init__(self, file: Path, rotate_bytes: int = ROTATE_BYTES, keep: int = KEEP_FILES) -> None:
-        super().__init__(file, maxBytes=rotate_bytes, backupCount=keep, encoding="utf-8", errors="backslashreplace")
-        self.takes_stderr = os.path.samestat(os.fstat(2), os.stat(file)) if _is_open(2) else False
-        self._drop_old()
-
-    def _open(self) -> TextIO:  # type: ignore[override]
-        fd = os.open(self.baseFilename, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        return os.fdopen(fd, "a", encoding=self.encoding, errors=self.errors)
-
-    def doRollover(self) -> None:  # noqa: N802 - the name in `logging`
-        super().doRollover()
-        if self.takes_stderr and self.stream is not None:
-            os.dup2(self.stream.fileno(), 2)
-            os.dup2(self.stream.fileno(), 1)
-        self._drop_old()
-
-    def _drop_old(self) -> None:
-        file = Path(self.baseFilename)
-        for old in file.parent.glob(f"{file.name}.*"):
-            with contextlib.suppress(OSError):
-                if old.stat().st_mtime < time.time() - KEEP_DAYS * 86400:
-                    old.unlink()
-
-
-class Logs:
-    """The process's logging, set up. `close` puts back what was there before."""
-
-    def __init__(self, settings: LogSettings, file: Path, redactor: Redactor) -> None:
+    def __init__(
+        self,
+        settings: LogSettings,
+        file: Path,
+        redactor: Redactor,
+        problems: Problems | None = None,
+        *,
+        on_stderr: bool = True,
+    ) -> None:
         self._file = file
         self._redactor = redactor
         self._settings = settings
+        self._problems = problems
+        self._on_stderr = on_stderr
         self._handlers: list[logging.Handler] = []
         self._levels: dict[str, int] = {}
 
@@ -166,16 +146,13 @@ class Logs:
         """Open the file and install handlers.
 
         Raises:
-            ConfigError: the filter is not understood, or the file cannot be opened. Nothing is installed then.
+            ConfigError: the filter is not understood. Nothing is installed then.
         """
         chosen = parse_filter(self._settings.filter)
         formatter = (JsonFormatter if self._settings.format == "json" else TextFormatter)(self._redactor)
-        try:
-            to_file = PrivateFile(self._file)
-        except OSError as exc:
-            raise ConfigError(where=str(self._file), problem=f"the log cannot be opened: {exc.strerror}") from exc
+        to_file = PrivateFile(self._file, problems=self._problems)
         self._handlers = [to_file]
-        if not to_file.takes_stderr:
+        if self._on_stderr and not to_file.takes_stderr:
             self._handlers.append(logging.StreamHandler(sys.stderr))
         for handler in self._handlers:
             handler.setFormatter(formatter)
@@ -259,11 +236,3 @@ def _one_line(text: str) -> str:
 def _quoted(value: Any) -> str:
     text = value if isinstance(value, str) else repr(value)
     return text if re.fullmatch(r"[\w.:/+@%-]+", text) else json.dumps(text, ensure_ascii=False)
-
-
-def _is_open(fd: int) -> bool:
-    try:
-        os.fstat(fd)
-    except OSError:
-        return False
-    return True
