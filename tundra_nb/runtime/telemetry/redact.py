@@ -1,21 +1,25 @@
-"""Masking of secrets in everything that leaves: log lines, error messages, wire bodies, recorded exchanges.
+"""Masking of secrets in everything that is stored or shown: rows, log lines, errors, answers, recorded exchanges.
 
 Two nets. The first knows secret *values*: keys from the environment and keys offered later are registered by name, and
-each occurrence, plain or in one of the forms that JSON, a URL or Basic authentication gives it, becomes
-`<NAME:fingerprint>`. The second knows what keys *look like* (`sk-…`, `Bearer …`, `password=…`) and catches those that
-nobody registered. A text without secrets, which is nearly every text, costs a few substring searches.
+each occurrence, plain or in one of its `spellings`, becomes `<NAME:fingerprint>`. The second knows what keys *look
+like* (`sk-…`, `Bearer …`, `password=…`) and catches those that nobody registered; answers of models go through the
+first only, because code in them is full of `password=…`. A text without secrets, which is nearly every text, costs a
+few substring searches.
 """
 
 from __future__ import annotations
 
-import base64
 import hashlib
-import json
 import re
 import secrets
-import urllib.parse
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeVar
+
+import msgspec
+
+from . import spellings
+
+T = TypeVar("T", bound=msgspec.Struct)
 
 MIN_SECRET_CHARS = 6
 """Shorter values are not masked: they would blank out ordinary words. No vendor's key is that short."""
@@ -74,6 +78,17 @@ _PATTERNS: tuple[tuple[tuple[str, ...], re.Pattern[str], str], ...] = (
 )
 
 
+_MASK = re.compile(r"<(?:[A-Za-z_][\w .-]{0,80}:[0-9a-f]{8}|key|token|password|secret)>")
+"""What stands for a secret that was masked."""
+
+
+def _by_look(text: str, patterns: Iterable[tuple[tuple[str, ...], re.Pattern[str], str]]) -> str:
+    before = text
+    for _, pattern, instead in patterns:
+        text = pattern.sub(instead, text)
+    return before if text == before else text
+
+
 def looks_like_key(name: str, value: str) -> bool:
     """Whether a variable holds a secret, judging by its name and by the shape of its value."""
     if name in NOT_A_KEY or re.fullmatch(r"\d*|true|false|yes|no|on|off", value, re.IGNORECASE):
@@ -91,7 +106,11 @@ class Redactor:
     def __init__(self, salt: bytes | None = None) -> None:
         self._salt = salt or secrets.token_bytes(SALT_BYTES)
         self._names: dict[str, str] = {}
-        self._known: tuple[tuple[str, str], ...] = ()
+        self._plain: tuple[tuple[str, str], ...] = ()
+        self._dense: tuple[tuple[str, str], ...] = ()
+        self._dense_run = re.compile(r"(?!)")
+        """Without a run of so many letters no packed form can be in a text."""
+        self._beginnings: dict[str, list[str]] | None = None
 
     def __repr__(self) -> str:
         return f"<Redactor of {len(self._names)} values>"
@@ -107,13 +126,21 @@ class Redactor:
         if len(value) < MIN_SECRET_CHARS or value in self._names:
             return
         self._names[value] = name
-        known: dict[str, str] = {}
+        plain: dict[str, str] = {}
+        dense: dict[str, str] = {}
         for secret, its_name in self._names.items():
             shown = f"<{its_name}:{self.fingerprint(secret)}>"
-            for form in _forms(secret):
-                known.setdefault(form, shown)
+            for form in (secret, secret.replace("\n", "\r\n"), secret.replace(" ", "+")):
+                plain.setdefault(form, shown)
+            for form in spellings.packed(secret):
+                dense.setdefault(form, shown)
         # longest first: a key that contains another one must not be cut in two
-        self._known = tuple(sorted(known.items(), key=lambda item: -len(item[0])))
+        self._plain = tuple(sorted(plain.items(), key=lambda item: -len(item[0])))
+        self._dense = tuple(sorted(dense.items(), key=lambda item: -len(item[0])))
+        self._dense_run = re.compile(
+            rf"[^\s\"'<>]{{{min(map(len, dense))}}}|[0-9A-Fa-f]{{2}}[ :-][0-9A-Fa-f]{{2}}[ :-]"
+        )
+        self._beginnings = None
 
     def register_environ(self, environ: Mapping[str, str]) -> None:
         """Register the values of all variables that hold secrets."""
@@ -126,17 +153,88 @@ class Redactor:
         return hashlib.blake2b(value.strip().encode(), key=self._salt, digest_size=FINGERPRINT_BYTES).hexdigest()
 
     def text(self, text: str) -> str:
-        """The text with every secret masked; the same object when there is none."""
-        for secret, shown in self._known:
+        """The text with every secret masked, known or by its look; the same object when there is none.
+
+        What is masked already stays as it is, so that it may go through here again.
+        """
+        text = self.known(text)
+        lowered = text.lower()
+        hits = [row for row in _PATTERNS if any(trigger in lowered for trigger in row[0])]
+        if not hits:
+            return text
+        if "<" not in text:
+            return _by_look(text, hits)
+        parts = _MASK.split(text)
+        masks = _MASK.findall(text)
+        changed = [_by_look(part, hits) for part in parts]
+        if all(new is old for new, old in zip(changed, parts, strict=True)):
+            return text
+        return "".join(part + mask for part, mask in zip(changed, [*masks, ""], strict=True))
+
+    def known(self, text: str) -> str:
+        """The text with the known values masked, in whatever spelling; the same object when there is none."""
+        for secret, shown in self._plain:
             if secret in text:
                 text = text.replace(secret, shown)
-        lowered = text.lower()
-        for triggers, pattern, instead in _PATTERNS:
-            for trigger in triggers:
-                if trigger in lowered:
-                    text = pattern.sub(instead, text)
-                    break
+        if self._dense_run.search(text):
+            for form, shown in self._dense:
+                if form in text:
+                    text = spellings.run_around(form).sub(shown, text)
+        if self._plain and any(sign in text for sign in spellings.ESCAPE_SIGNS):
+            text = self._behind_escapes(text)
         return text
+
+    def _behind_escapes(self, text: str) -> str:
+        seen = text
+        for _ in range(spellings.ROUNDS):
+            below = spellings.unescaped(seen)
+            if below is seen:
+                return text
+            seen = below
+            if any(secret in seen for secret, _ in self._plain):
+                break
+        else:
+            return text
+        seen, places = text, list(range(len(text) + 1))
+        while not any(secret in seen for secret, _ in self._plain):
+            seen, inner = spellings.located(seen)
+            places = [places[place] for place in inner]
+        cuts: list[tuple[int, int, str]] = []
+        for secret, shown in self._plain:
+            at = seen.find(secret)
+            while at >= 0:
+                cuts.append((places[at], places[at + len(secret)], shown))
+                at = seen.find(secret, at + len(secret))
+        masked, done = [], 0
+        for begin, end, shown in sorted(cuts, key=lambda cut: (cut[0], -cut[1])):
+            if begin >= done:
+                masked += [text[done:begin], shown]
+                done = end
+        return self._behind_escapes("".join([*masked, text[done:]]))  # another one may lie deeper
+
+    def stream(self) -> Stream:
+        """For an answer that comes in pieces: known values are masked, also where two pieces share one."""
+        if self._beginnings is None:
+            found: dict[str, list[str]] = {}
+            for secret in self._names:
+                for form in {secret, *spellings.packed(secret), *spellings.escaped(secret)}:
+                    found.setdefault(form[:2], []).append(form)
+            self._beginnings = found
+        return Stream(self, self._beginnings)
+
+    def struct(self, row: T) -> T:
+        """A struct with every text in it masked; the same object when there is nothing to mask."""
+        names = type(row).__struct_fields__
+        texts = [value for name in names if type(value := getattr(row, name)) is str]
+        whole = "\0".join(texts)
+        if self.text(whole) is whole:  # one look at all of them, which is how it nearly always ends
+            return row
+        changes = {}
+        for name in names:
+            value = getattr(row, name)
+            if type(value) is str and (masked := self.text(value)) is not value:
+                changes[name] = masked
+        return msgspec.structs.replace(row, **changes) if changes else row
 
     def data(self, value: Any) -> Any:
         """A JSON value with every string in it masked, keys of objects included."""
@@ -149,17 +247,33 @@ class Redactor:
         return value
 
 
-def _forms(secret: str) -> set[str]:
-    """The spellings in which a secret travels."""
-    quoted = json.dumps(secret)[1:-1]
-    return {
-        secret,
-        quoted,
-        json.dumps(quoted)[1:-1],
-        json.dumps(secret, ensure_ascii=False)[1:-1],
-        repr(secret)[1:-1],
-        urllib.parse.quote(secret, safe=""),
-        urllib.parse.quote_plus(secret),
-        base64.b64encode(secret.encode()).decode().rstrip("="),
-        base64.b64encode(b":" + secret.encode()).decode().rstrip("="),
-    }
+class Stream:
+    """Masks known values in a text that comes in pieces. What may be the beginning of one waits for the next piece."""
+
+    def __init__(self, redactor: Redactor, beginnings: Mapping[str, list[str]]) -> None:
+        self._redactor = redactor
+        self._beginnings = beginnings
+        self._firsts = frozenset(two[:1] for two in beginnings)
+        self._held = ""
+
+    def feed(self, piece: str) -> str:
+        """What may be shown by now; the same object when nothing is held or masked."""
+        if not self._beginnings:
+            return piece
+        text = self._held + piece if self._held else piece
+        hold = self._hold_from(text)
+        self._held = text[hold:]
+        return self._redactor.known(text if hold == len(text) else text[:hold])
+
+    def finish(self) -> str:
+        """The rest."""
+        rest, self._held = self._held, ""
+        return self._redactor.known(rest)
+
+    def _hold_from(self, text: str) -> int:
+        size = len(text)
+        for at in range(size - 1):
+            forms = self._beginnings.get(text[at : at + 2])
+            if forms and any(len(form) > size - at and form.startswith(text[at:]) for form in forms):
+                return at
+        return size - (text[-1:] in self._firsts)

@@ -1,0 +1,101 @@
+"""The spellings in which a known secret travels, and finding it behind escapes.
+
+Two families. A secret may be *packed*: base64 (also of `user:key`, which shifts its letters), base32, hexadecimal,
+reversed; these are a few fixed texts. Or it may be *escaped*, letter by letter and in any mixture, as URLs, HTML, JSON
+and shells do, one inside another; there the text is unescaped and searched, and each letter remembers where it stood.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import re
+from collections.abc import Iterator
+
+ROUNDS = 4
+"""Escapes inside escapes: JSON in JSON in a URL in a log line."""
+ESCAPE_SIGNS = "%&\\"
+_ESCAPE = re.compile(
+    r"(?:%[0-9A-Fa-f]{2})+|&#[xX][0-9A-Fa-f]{1,6};?|&#[0-9]{1,7};?|&[a-zA-Z]{2,8};"
+    r"|\\u\{[0-9A-Fa-f]{1,6}\}|\\u[0-9A-Fa-f]{4}|\\U[0-9A-Fa-f]{8}|\\x[0-9A-Fa-f]{2}|\\[0-7]{3}|\\.",
+    re.DOTALL,
+)
+_LETTERS = {"n": "\n", "r": "\r", "t": "\t", "b": "\b", "f": "\f", "0": "\0"}
+_ALPHABET = r"[A-Za-z0-9+/_-]"
+
+
+def packed(secret: str) -> set[str]:
+    """Texts that hold the whole secret whatever stands around it."""
+    raw = secret.encode("utf-8", "surrogateescape")
+    forms = {raw.hex(), raw.hex().upper(), secret[::-1], base64.b32encode(raw).decode().rstrip("=")}
+    forms |= {raw.hex(sign) for sign in ": -"} | {raw.hex(sign).upper() for sign in ": -"}
+    for shift in range(3):  # of the three bytes that four letters of base64 stand for
+        coded = base64.b64encode(b"\0" * shift + raw).decode().rstrip("=")
+        spoilt = (len(raw) + shift) % 3 != 0  # what follows the secret changes the last letter
+        core = coded[(0, 2, 3)[shift] : len(coded) - spoilt]
+        forms |= {core, core.replace("+", "-").replace("/", "_")}
+    return forms
+
+
+def escaped(secret: str) -> set[str]:
+    """The usual escaped spellings, for those who must know how one begins."""
+    raw = secret.encode("utf-8", "surrogateescape")
+    percent = "".join(f"%{byte:02x}" for byte in raw)
+    wide = "".join(f"\\u{ord(letter):04x}" for letter in secret)
+    return {
+        percent,
+        percent.upper(),
+        wide,
+        wide.upper().replace("\\U", "\\u"),
+        "".join(f"&#{ord(letter)};" for letter in secret),
+        "".join(f"&#x{ord(letter):x};" for letter in secret),
+        "".join(f"\\x{byte:02x}" for byte in raw),
+    }
+
+
+def run_around(form: str) -> re.Pattern[str]:
+    """A packed form with the letters of the same alphabet around it: what it was packed together with."""
+    if re.fullmatch(f"{_ALPHABET}+", form):
+        return re.compile(f"{_ALPHABET}*{re.escape(form)}{_ALPHABET}*=*")
+    return re.compile(re.escape(form))
+
+
+def unescaped(text: str) -> str:
+    """The text with one layer of escapes taken off; the same object when there is none."""
+    found = _ESCAPE.sub(lambda match: "".join(letter for letter, _ in _meant(match.group())), text)
+    return text if found == text else found
+
+
+def located(text: str) -> tuple[str, list[int]]:
+    """The same, and where in `text` each letter began; one more place for the end."""
+    letters: list[str] = []
+    places: list[int] = []
+    at = 0
+    for match in _ESCAPE.finditer(text):
+        letters.append(text[at : match.start()])
+        places.extend(range(at, match.start()))
+        place = match.start()
+        for letter, width in _meant(match.group()):
+            letters.append(letter)
+            places.extend([place] * len(letter))
+            place += width
+        at = match.end()
+    letters.append(text[at:])
+    places.extend(range(at, len(text) + 1))
+    return "".join(letters), places
+
+
+def _meant(escape: str) -> Iterator[tuple[str, int]]:
+    """The letters that an escape stands for, each with the width of its escape."""
+    if escape[0] == "%":
+        for letter in bytes.fromhex(escape.replace("%", "")).decode("utf-8", "surrogateescape"):
+            yield letter, 3 * len(letter.encode("utf-8", "surrogateescape"))
+    elif escape[0] == "&":
+        yield html.unescape(escape), len(escape)
+    elif escape[1] in "uUx" and len(escape) > 2:
+        number = int(escape[2:].strip("{}"), 16)
+        yield (chr(number) if number < 0x110000 else escape), len(escape)
+    elif len(escape) == 4:  # octal
+        yield chr(int(escape[1:], 8)), 4
+    else:
+        yield _LETTERS.get(escape[1], escape[1]), 2
