@@ -53,7 +53,7 @@ class Socket(WebSocketsSansIOProtocol):
         self.ping_timer = None
         if self._heart is None or self.close_sent or self.transport.is_closing():
             return
-        todo = self._heart.due(self.loop.time())
+        todo = self._heart.due(self.loop.time(), is_full=not self.writable.is_set())
         if todo == "dead":
             self.keepalive_timeout()
             return

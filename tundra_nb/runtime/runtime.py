@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Coroutine, Mapping
 from contextlib import AsyncExitStack
 from typing import Any, Self
@@ -31,7 +30,7 @@ from tundra_nb.runtime.telemetry.redact import Redactor
 from tundra_nb.runtime.terminals import Terminals
 from tundra_nb.runtime.versioning import Versioning
 from tundra_nb.settings import Loaded, ProfileSettings, Settings
-from tundra_nb.types import TABLE_OF, AttemptOpened, Event, OperationOpened
+from tundra_nb.types import TABLE_OF, AttemptOpened, ConnectionEvent, Event, OperationOpened
 
 RESTORE_SECONDS = 2.0
 """How long the start waits for the breakers' last states: a store that is down must not keep the daemon down. They are
@@ -161,7 +160,20 @@ class Runtime:
 
     def _on_connection(self, pty_id: str, step: Transition) -> None:
         """A viewer's connection has moved."""
-        logging.getLogger("tundra.ptys").info("PTY %s: %s is %s (%s)", pty_id, step.viewer, step.new, step.reason)
+        self.record(
+            ConnectionEvent(
+                connection_event_id=self.ids.next(),
+                at=self.clock.now_us(),
+                pty_id=pty_id,
+                peer=step.peer,
+                old_state=step.old,
+                new_state=step.new,
+                reason=step.reason,
+                bytes_missed=step.missed,
+                viewer=step.viewer,
+                close_code=step.close_code,
+            )
+        )
 
     def pty_counts(self) -> dict[str, int]:
         return {"open": len(self.terminals.pool.running), "capacity": self.loaded.settings.pty.capacity}

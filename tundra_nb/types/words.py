@@ -11,8 +11,9 @@ Tier = Literal["global", "user", "profile"]
 Resource = Literal["requests", "tokens"]
 Decision = Literal["wait", "refused", "penalised", "corrected"]
 PtyState = Literal["running", "exited", "killed", "refused", "lost"]
-ConnectionState = Literal["establishing", "active", "lost", "ended"]
-"""Of one viewer's connection to a PTY. `lost`: gone without a goodbye; it may be resumed. `ended`: for good."""
+ConnectionState = Literal["establishing", "active", "idle", "lost", "ended"]
+"""Of one viewer's connection to a PTY. `idle`: nothing has moved for long; `lost`: gone without a goodbye, it may be
+resumed; `ended`: for good."""
 IncidentState = Literal["open", "closed"]
 RunOutcome = Literal["ok", "error", "cancelled", "interrupted"]
 """How an agent's run ended. `interrupted`: the process that ran it died."""

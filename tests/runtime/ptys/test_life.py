@@ -198,3 +198,16 @@ def test_a_pong_that_nobody_asked_for_changes_nothing() -> None:
     heart = Heartbeat(30.0, 10.0, 0.0)
     heart.heard(29.0)
     assert heart.due(30.0) == "ping"
+
+
+def test_a_peer_that_does_not_read_gets_longer_but_not_for_ever() -> None:
+    """The ping stands behind what it has not read."""
+    heart = Heartbeat(30.0, 10.0, 0.0)
+    assert heart.due(30.0) == "ping"
+    for now in (40.0, 50.0, 60.0):
+        assert heart.due(now, is_full=True) == "nothing"
+    assert heart.due(70.0, is_full=True) == "dead"
+    slow = Heartbeat(30.0, 10.0, 0.0)
+    assert slow.due(30.0) == "ping"
+    assert slow.due(40.0, is_full=True) == "nothing"
+    assert slow.due(50.0) == "dead"

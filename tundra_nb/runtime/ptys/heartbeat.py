@@ -8,6 +8,8 @@ from typing import Literal
 class Heartbeat:
     """A ping every `ping` seconds; without its pong within `pong` seconds the peer is dead.
 
+    A peer that has not read what was sent before the ping cannot have seen it: it gets `ping` seconds more.
+
     Args:
         ping: seconds from one pong (or the beginning) to the next ping.
         pong: seconds that an answer may take.
@@ -19,6 +21,7 @@ class Heartbeat:
         self._pong = pong
         self._due = now + ping
         self._is_waiting = False
+        self._pinged = now
 
     def __repr__(self) -> str:
         return f"<Heartbeat {'waits for a pong' if self._is_waiting else 'rests'} until {self._due:g}>"
@@ -28,13 +31,18 @@ class Heartbeat:
         """When to ask `due` again."""
         return self._due
 
-    def due(self, now: float) -> Literal["ping", "dead", "nothing"]:
-        """What is to be done now; a ping is taken as sent."""
+    def due(self, now: float, *, is_full: bool = False) -> Literal["ping", "dead", "nothing"]:
+        """What is to be done now; a ping is taken as sent. `is_full`: the peer does not read what is sent."""
         if now < self._due:
             return "nothing"
         if self._is_waiting:
+            last = self._pinged + self._ping + self._pong
+            if is_full and now < last:
+                self._due = min(now + self._pong, last)
+                return "nothing"
             return "dead"
         self._is_waiting = True
+        self._pinged = now
         self._due = now + self._pong
         return "ping"
 
