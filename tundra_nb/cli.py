@@ -103,6 +103,19 @@ class CommandLine(Face):
         sys.stdout.write(text)
         sys.stdout.flush()
 
+    def progress(self, text: str) -> None:
+        if sys.stderr.isatty():
+            sys.stderr.write(f"\r\x1b[K{text}")
+            sys.stderr.flush()
+
+    def confirm(self, question: str) -> bool:
+        if sys.stdin is None or not sys.stdin.isatty():
+            return False
+        self.progress("")
+        sys.stderr.write(f"{self.words(question)} [y/N] ")
+        sys.stderr.flush()
+        return sys.stdin.readline().strip().lower() in ("y", "yes")
+
     def close(self) -> None:
         if self._client is not None:
             self._client.close()

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import os
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Coroutine, Generator, Mapping, Sequence
-from typing import Any, Literal, Self, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, Unpack, overload
 
 import aiohttp
 
@@ -28,6 +28,10 @@ from .live import OnOutput, Run, ShellRun
 from .pty_calls import Command, Program
 from .ptys import Cwd
 from .versions import AsyncVersions
+
+if TYPE_CHECKING:
+    from tundra_nb.doctor.check import Checkup, Finding
+    from tundra_nb.doctor.run import Progress
 
 T = TypeVar("T")
 MAX_CONNECTIONS = 256
@@ -199,6 +203,21 @@ class AsyncClient:
             env=env,
             with_keys=with_keys,
             on_output=on_output,
+        )
+
+    async def doctor(
+        self,
+        symptom: str = "everything",
+        *,
+        fix: bool = False,
+        on_progress: Progress | None = None,
+        may_fix: Callable[[Finding, str], bool] | None = None,
+    ) -> Checkup:
+        """Check everything that tundra stands on; see `Client.doctor`."""
+        from tundra_nb.doctor import run
+
+        return await asyncio.to_thread(
+            run.doctor, symptom, fix=fix, where=self._link.paths, on_progress=on_progress, may_fix=may_fix
         )
 
     # carrying calls:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
-from typing import Any, Literal, Self, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, Unpack, overload
 
 from tundra_nb.errors import IpcError, TundraError
 from tundra_nb.local.wire import GONE, Pool, Response, Wire
@@ -25,6 +25,10 @@ from .owner import owner_name
 from .pty_calls import Command, Program
 from .ptys import Cwd, Ptys
 from .versions import Versions
+
+if TYPE_CHECKING:
+    from tundra_nb.doctor.check import Checkup, Finding
+    from tundra_nb.doctor.run import Progress
 
 T = TypeVar("T")
 OnNotice = Callable[[Mapping[str, Any]], None]
@@ -277,6 +281,29 @@ class Client:
             with_keys=with_keys,
             on_output=on_output,
         )
+
+    def doctor(
+        self,
+        symptom: str = "everything",
+        *,
+        fix: bool = False,
+        on_progress: Progress | None = None,
+        may_fix: Callable[[Finding, str], bool] | None = None,
+    ) -> Checkup:
+        """Check everything that tundra stands on, also when the daemon is dead; nothing is started or changed.
+
+        Args:
+            symptom: network, database, performance, processes, authentication, configuration or everything.
+            fix: carry out the remedies that are safe, and check again.
+            on_progress: told of each check that is done: how many, of how many, which.
+            may_fix: asked before each fix with its finding and what would be done; left out: yes to all.
+
+        Raises:
+            UsageError: no such symptom.
+        """
+        from tundra_nb.doctor import run
+
+        return run.doctor(symptom, fix=fix, where=self._link.paths, on_progress=on_progress, may_fix=may_fix)
 
     # carrying calls:
 

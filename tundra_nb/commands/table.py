@@ -14,6 +14,7 @@ TABLE = {
     "why": "why",
     "explain": "explain",
     "guide": "guide",
+    "doctor": "doctor",
     "calls": "calls",
     "attempts": "attempts",
     "errors": "errors",

@@ -34,6 +34,7 @@ _VIEWED = (
     ("tundra_nb.client.explain", "Explanation"),
     ("tundra_nb.client.explain", "Contents"),
     ("tundra_nb.guide.pages", "Page"),
+    ("tundra_nb.doctor.check", "Checkup"),
     ("tundra_nb.client.pty_calls", "Matched"),
     ("tundra_nb.terminal.screen", "Screen"),
     ("tundra_nb.views", "Message"),

@@ -26,6 +26,7 @@ class Notebook(Face):
     def __init__(self, magics: TundraMagics, body: str | None) -> None:
         super().__init__(body)
         self._magics = magics
+        self._progress: Any = None
 
     @property
     def client(self) -> Client:
@@ -52,6 +53,24 @@ class Notebook(Face):
         from .widgets.terminal import TerminalWidget
 
         return TerminalWidget(self.client, pty_id)
+
+    def progress(self, text: str) -> None:
+        if not is_kernel(self._magics.shell):
+            return
+        from IPython.display import display
+
+        shown = {"text/plain": clean(text)}
+        if self._progress is None:
+            self._progress = display(shown, raw=True, display_id=True) if text else None  # type: ignore[no-untyped-call]
+        else:
+            self._progress.update(shown, raw=True)
+
+    def confirm(self, question: str) -> bool:
+        self.progress("")
+        try:
+            return input(f"{self.words(question)} [y/N] ").strip().lower() in ("y", "yes")
+        except (EOFError, NotImplementedError, RuntimeError):  # nobody sits at this notebook
+            return False
 
     def write(self, text: str) -> None:
         sys.stdout.write(clean(text))

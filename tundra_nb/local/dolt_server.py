@@ -137,7 +137,7 @@ def _refuse_taken(store: StoreSettings) -> None:
     if greeting is None:
         return
     what = "MariaDB" if "mariadb" in greeting.lower() else "MySQL or another Dolt" if greeting else "another program"
-    owner = _listener(store.port)
+    owner = listener(store.port)
     who = f"{what} {greeting}".strip() + (f" ({owner})" if owner else "")
     raise StoreUnavailable(
         problem=f"port {store.port} is taken by {who}",
@@ -146,7 +146,7 @@ def _refuse_taken(store: StoreSettings) -> None:
     )
 
 
-def _listener(port: int) -> str:
+def listener(port: int) -> str:
     """Name and pid of who listens on a port, as far as we may know."""
     with contextlib.suppress(psutil.Error):
         for connection in psutil.net_connections("tcp"):

@@ -11,11 +11,12 @@ from tundra_nb.client.live import Run
 from tundra_nb.client.pty_calls import Matched
 from tundra_nb.client.results import DaemonStatus, Document, Last, Status, Why
 from tundra_nb.client.versions import Merged
+from tundra_nb.doctor.check import Checkup
 from tundra_nb.guide.pages import Page
 from tundra_nb.terminal.screen import Screen
 from tundra_nb.types import Reply
 
-from . import Lines, Message, Transcript, explanation, frame, reply, status, terminal, versions, why
+from . import Lines, Message, Transcript, checkup, explanation, frame, reply, status, terminal, versions, why
 from .blocks import Block, Cell, Code, Facts, Output, Para
 
 VIEWS: dict[type[Any], Callable[[Any], Sequence[Block]]] = {
@@ -30,6 +31,7 @@ VIEWS: dict[type[Any], Callable[[Any], Sequence[Block]]] = {
     Explanation: explanation.blocks,
     Contents: explanation.contents,
     Page: explanation.page,
+    Checkup: checkup.blocks,
     Document: lambda found: [
         Facts([(name, _value(value)) for name, value in found.items() if value not in (None, "")])
     ],

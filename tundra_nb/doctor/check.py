@@ -1,0 +1,199 @@
+"""What a check is, what it finds, and what it may ask."""
+
+from __future__ import annotations
+
+import functools
+import http.client
+import os
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
+
+import msgspec
+import psutil
+
+from tundra_nb import paths, settings
+from tundra_nb.errors import ConfigError, IpcError
+from tundra_nb.local import running
+from tundra_nb.local.running import Connection
+from tundra_nb.paths import Paths
+from tundra_nb.settings import Loaded
+
+State = Literal["ok", "warn", "fail", "skipped"]
+Group = Literal["configuration", "authentication", "network", "database", "processes", "performance"]
+SYMPTOMS: tuple[str, ...] = (
+    "network",
+    "database",
+    "performance",
+    "processes",
+    "authentication",
+    "configuration",
+    "everything",
+)
+ASK_SECONDS = 3.0
+
+
+class Finding(msgspec.Struct, frozen=True, kw_only=True):
+    """One line of a checkup."""
+
+    id: str
+    group: Group
+    title: str
+    state: State
+    evidence: str = ""
+    remedy: str = ""
+    """What to do, Markdown; empty where all is well."""
+    page: str = ""
+    """Page of the guide."""
+    seconds: float = 0.0
+    fix: str = ""
+    """Name of the fix that carries the remedy out; empty where a person must."""
+
+
+class Checkup(msgspec.Struct, frozen=True, kw_only=True):
+    """What all checks found."""
+
+    ok: bool
+    """No check fails; warnings are no failures."""
+    checks: list[Finding]
+    seconds: float
+    symptom: str = "everything"
+    fixed: list[str] = []
+    """What `--fix` has done before this was found."""
+
+    def __repr__(self) -> str:
+        counts = {state: sum(c.state == state for c in self.checks) for state in ("ok", "warn", "fail", "skipped")}
+        told = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
+        return f"<checkup: {told}>"
+
+
+class Check(msgspec.Struct, frozen=True, kw_only=True):
+    """One check: what it looks at, and the function that looks."""
+
+    id: str
+    group: Group
+    title: str
+    look: Callable[[Place, Check], Sequence[Finding]]
+    also: tuple[Group, ...] = ()
+    """Further symptoms it answers."""
+    deadline: float = 5.0
+    """Seconds after which it is given up."""
+
+    def found(
+        self,
+        state: State,
+        evidence: str = "",
+        remedy: str = "",
+        *,
+        page: str = "",
+        fix: str = "",
+        part: str = "",
+        title: str = "",
+        group: Group | None = None,
+    ) -> Finding:
+        """A line of this check; `part` tells several lines of one check apart."""
+        return Finding(
+            id=f"{self.id}.{part}" if part else self.id,
+            group=group or self.group,
+            title=title or self.title,
+            state=state,
+            evidence=evidence,
+            remedy=remedy,
+            page=page,
+            fix=fix,
+        )
+
+
+class Place:
+    """What is checked: one data directory, one settings file, one environment. What costs time is asked once."""
+
+    def __init__(self, where: Paths, environ: Mapping[str, str]) -> None:
+        self.paths = where
+        self.environ = environ
+        self.config_file = paths.config_file(environ)
+        self._lock = threading.Lock()
+        self._asked: dict[str, Any] = {}
+
+    @functools.cached_property
+    def config(self) -> Loaded | ConfigError:
+        try:
+            return settings.load(self.config_file, self.environ)
+        except ConfigError as error:
+            return error
+
+    @property
+    def settings(self) -> settings.Settings:
+        """The settings of the file, or the defaults where it cannot be read: other checks go on."""
+        return self.config.settings if isinstance(self.config, Loaded) else settings.Settings()
+
+    @functools.cached_property
+    def connection(self) -> Connection | None:
+        """The daemon that answers, never started."""
+        try:
+            return running.find(self.paths, environ={})
+        except (IpcError, ConfigError):
+            return None
+
+    @functools.cached_property
+    def record(self) -> dict[str, Any]:
+        """What the lock file says."""
+        return running.read(self.paths.lock)
+
+    @property
+    def process(self) -> psutil.Process | None:
+        """The daemon's process by its record, if it lives, listening or not."""
+        if self.record.get("state") == "stopping" or self.record.get("host") not in (None, os.uname().nodename):
+            return None
+        try:
+            process = psutil.Process(int(self.record["pid"]))
+            ours = "tundra_nb.daemon" in " ".join(process.cmdline()) and process.status() != psutil.STATUS_ZOMBIE
+        except (KeyError, TypeError, ValueError, psutil.Error):
+            return None
+        return process if ours else None
+
+    def ask(self, path: str, *, seconds: float = ASK_SECONDS) -> dict[str, Any] | None:
+        """What the daemon says to a GET; None when it does not answer. Asked once."""
+        with self._lock:
+            event = self._asked.setdefault(path, _Once())
+        answer: dict[str, Any] | None = event.get(lambda: self._get(path, seconds))
+        return answer
+
+    def _get(self, path: str, seconds: float) -> dict[str, Any] | None:
+        if self.connection is None:
+            return None
+        try:
+            status, body = running.request(self.connection, "GET", path, timeout=seconds)
+        except (OSError, http.client.HTTPException, IpcError):
+            return None
+        return body if status == 200 else {"error": body}
+
+    @property
+    def status(self) -> dict[str, Any] | None:
+        """The daemon's brief status."""
+        told = self.ask("/api/status?brief=1")
+        return None if told is None or "error" in told else told
+
+
+class _Once:
+    """A value that is worked out by whoever comes first."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._is_done = False
+        self._value: Any = None
+
+    def get(self, make: Callable[[], Any]) -> Any:
+        with self._lock:
+            if not self._is_done:
+                self._value = make()
+                self._is_done = True
+            return self._value
+
+
+def size(count: float) -> str:
+    """A number of bytes for people."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:.3g} TB"

@@ -1,0 +1,73 @@
+"""A checkup: what is wrong and what to do about it first, the rest in a few lines."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tundra_nb.doctor.check import Checkup, Finding
+
+from .blocks import Block, Cell, Facts, Heading, Para, Styled, Table, Tone
+
+MARKS: dict[str, tuple[str, Tone]] = {
+    "ok": ("✓", "good"),
+    "warn": ("!", "warn"),
+    "fail": ("✗", "bad"),
+    "skipped": ("–", "dim"),
+}
+
+
+def blocks(checkup: Checkup) -> Sequence[Block]:
+    """The verdict, what is wrong with its remedy, and one line per group of what is well."""
+    wrong = [c for c in checkup.checks if c.state == "fail"] + [c for c in checkup.checks if c.state == "warn"]
+    fails = sum(c.state == "fail" for c in wrong)
+    made: list[Block] = [Heading(Styled(_verdict(checkup, fails, len(wrong) - fails), _tone(fails, wrong)))]
+    if checkup.fixed:
+        made.append(Para(f"done: {', '.join(name.replace('_', ' ') for name in checkup.fixed)}"))
+    if wrong:
+        rows: list[list[Cell]] = [
+            [_mark(c), Styled(c.title, "strong"), c.evidence, c.remedy.replace("`", ""), c.page] for c in wrong
+        ]
+        made.append(Table(["", "check", "what was found", "what to do", "page"], rows))
+    if checkup.symptom == "everything":
+        made.append(Facts([(group, _row(found)) for group, found in _groups(checkup.checks)]))
+    else:
+        well = [c for c in checkup.checks if c not in wrong]
+        made.append(Table(["", "check", "what was found"], [[_mark(c), c.title, c.evidence] for c in well]))
+    if any(c.fix for c in wrong):
+        made.append(Para(Styled("`%tundra doctor --fix` carries out what is safe, after asking.", "dim")))
+    pages = list(dict.fromkeys(c.page for c in wrong if c.page))
+    if pages:
+        made.append(Para(Styled(f"`%tundra guide {pages[0]}` tells more.", "dim")))
+    return made
+
+
+def _verdict(checkup: Checkup, fails: int, warns: int) -> str:
+    what = "" if checkup.symptom == "everything" else f" for {checkup.symptom}"
+    count = f"{len(checkup.checks)} checks in {checkup.seconds:.1f} s"
+    if fails:
+        told = f"{fails} {'thing is' if fails == 1 else 'things are'} wrong{what}"
+        return told + (f", {warns} to look at" if warns else "") + f" ({count})"
+    if warns:
+        return f"nothing fails{what}, {warns} to look at ({count})"
+    return f"all is well{what} ({count})"
+
+
+def _tone(fails: int, wrong: Sequence[Finding]) -> Tone:
+    return "bad" if fails else "warn" if wrong else "good"
+
+
+def _mark(finding: Finding) -> Cell:
+    mark, tone = MARKS[finding.state]
+    return Styled(mark, tone)
+
+
+def _row(found: Sequence[Finding]) -> str:
+    """The checks of a group with a mark each; what is well needs no evidence here."""
+    return " · ".join(f"{MARKS[finding.state][0]} {finding.title}" for finding in found)
+
+
+def _groups(found: Sequence[Finding]) -> list[tuple[str, list[Finding]]]:
+    groups: dict[str, list[Finding]] = {}
+    for finding in found:
+        groups.setdefault(finding.group, []).append(finding)
+    return list(groups.items())
