@@ -24,9 +24,7 @@ def blocks(checkup: Checkup) -> Sequence[Block]:
     if checkup.fixed:
         made.append(Para(f"done: {', '.join(name.replace('_', ' ') for name in checkup.fixed)}"))
     if wrong:
-        rows: list[list[Cell]] = [
-            [_mark(c), Styled(c.title, "strong"), c.evidence, c.remedy.replace("`", ""), c.page] for c in wrong
-        ]
+        rows: list[list[Cell]] = [[_mark(c), Styled(c.title, "strong"), c.evidence, _remedy(c), c.page] for c in wrong]
         made.append(Table(["", "check", "what was found", "what to do", "page"], rows))
     if checkup.symptom == "everything":
         made.append(Facts([(group, _row(found)) for group, found in _groups(checkup.checks)]))
@@ -59,6 +57,11 @@ def _tone(fails: int, wrong: Sequence[Finding]) -> Tone:
 def _mark(finding: Finding) -> Cell:
     mark, tone = MARKS[finding.state]
     return Styled(mark, tone)
+
+
+def _remedy(finding: Finding) -> str:
+    """Commands as a notebook takes them; the command line turns them back."""
+    return finding.remedy.replace("`tundra ", "`%tundra ").replace("`", "")
 
 
 def _row(found: Sequence[Finding]) -> str:
