@@ -21,6 +21,8 @@ from tundra_nb.commands.table import root
 from tundra_nb.errors import TundraError, UsageError
 from tundra_nb.types import Reply
 
+PAGED_ROWS = 1000
+"""Of a frame in a terminal; a pipe gets all."""
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it."""
 
@@ -138,7 +140,7 @@ def run(args: Sequence[str]) -> int:
     try:
         _check_encoding(args)
         result = commands.run(root, args, face)
-        if result.value is not None and not (isinstance(result.value, Reply | Run) and not result.as_json):
+        if result.value is not None and not (isinstance(result.value, Reply | Run) and not result.form):
             _print(result, face)
     except TundraError as error:
         _print_error(error, face)
@@ -174,22 +176,54 @@ def _check_encoding(args: Sequence[str]) -> None:
 def _print(result: commands.Result, face: Face) -> None:
     value = result.value
     _warn_of_lack(value, face)
-    if result.as_json:
-        from tundra_nb.views.data import to_json
+    if result.form:
+        from tundra_nb.views.data import printed
 
-        print(to_json(value.to_wire() if isinstance(value, TundraError) else value))
+        print(printed(value.to_wire() if isinstance(value, TundraError) else value, result.form))
         return
     if isinstance(value, TundraError):
         _print_error(value, face)
         return
+    pandas = sys.modules.get("pandas")
+    is_frame = pandas is not None and isinstance(value, pandas.DataFrame)
+    if is_frame and not sys.stdout.isatty():
+        _print_plain(value, face)
+        return
     from rich.console import Console
 
     from tundra_nb.views import show, text
+    from tundra_nb.views.frame import blocks
 
     console = Console(highlight=False)
     with console.capture() as captured:
-        text.show(show.blocks_of(value), console)
-    sys.stdout.write(face.words(captured.get()))
+        text.show(blocks(value, PAGED_ROWS) if is_frame else show.blocks_of(value), console)
+    _page(face.words(captured.get()), console.height)
+
+
+def _print_plain(frame: Any, face: Face) -> None:
+    """A frame for a pipe: all of it on standard output; that there is nothing is told beside it."""
+    from tundra_nb.views import columns
+    from tundra_nb.views.frame import plain_lines
+
+    if frame.empty and (told := columns.EMPTY.get(columns.kind_of(frame))):
+        print(face.words(told), file=sys.stderr)
+    width = os.environ.get("COLUMNS", "")
+    for line in plain_lines(frame, int(width) if width.isdigit() and int(width) > 0 else None):
+        sys.stdout.write(f"{line}\n")
+
+
+def _page(text: str, height: int) -> None:
+    """Write to the terminal, through a pager where it is longer than the screen; `PAGER=cat` never does."""
+    import shlex
+    import shutil
+    import subprocess
+
+    command = shlex.split(os.environ.get("PAGER", "less"))
+    if not sys.stdout.isatty() or text.count("\n") < height or not command or shutil.which(command[0]) is None:
+        sys.stdout.write(text)
+        return
+    env = {"LESS": "FRX", **os.environ}  # colours as they are; what fits is only printed
+    subprocess.run(command, input=text.encode(), env=env, check=False)  # noqa: S603 - the user's own pager
 
 
 def _warn_of_lack(value: object, face: Face) -> None:

@@ -82,14 +82,18 @@ def from_word(word: str, *, now: dt.datetime) -> dt.datetime | None:
 
 def local(when: dt.datetime, *, now: dt.datetime | None = None) -> str:
     """A time for people: local, seconds, with the date when it is not today's."""
-    here = dt.datetime.fromtimestamp(when.timestamp(), dt.UTC).astimezone()  # pandas' own astimezone wants a zone
+    here = _here(when)
     today = (now or dt.datetime.now(dt.UTC)).astimezone().date()
     return here.strftime("%H:%M:%S" if here.date() == today else "%Y-%m-%d %H:%M:%S")
 
 
 def zone(when: dt.datetime | None = None) -> str:
     """Name of the local zone (`CET`, `UTC`)."""
-    return (when or dt.datetime.now(dt.UTC)).astimezone().tzname() or "local"
+    return _here(when or dt.datetime.now(dt.UTC)).tzname() or "local"
+
+
+def _here(when: dt.datetime) -> dt.datetime:
+    return dt.datetime.fromtimestamp(when.timestamp(), dt.UTC).astimezone()  # pandas' own astimezone wants a zone
 
 
 def _from_value(when: dt.datetime | dt.date | dt.timedelta, now: dt.datetime) -> dt.datetime:

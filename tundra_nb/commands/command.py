@@ -7,7 +7,7 @@ import importlib
 import keyword
 import re
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import click
 
@@ -20,12 +20,16 @@ from .text import divide
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 
+Form = Literal["", "json", "csv", "tsv"]
+"""How a result is printed; empty: for people."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Result:
     """What a command gave, and what its caller is to do with it."""
 
     value: Any = None
-    as_json: bool = False
+    form: Form = ""
     as_name: str | None = None
     exit_code: int = 0
 
@@ -43,10 +47,7 @@ class Command(click.Command):
         kwargs.setdefault("context_settings", CONTEXT)
         super().__init__(*args, **kwargs)
         if self.has_data:
-            self.params += [
-                click.Option(["--json", "as_json"], is_flag=True, help="Print JSON."),
-                click.Option(["--as", "as_name"], metavar="NAME", help="Notebook: bind the result to this variable."),
-            ]
+            self.params += data_options()
 
     def get_short_help_str(self, limit: int = 0) -> str:
         """The whole first sentence; click would cut it to one line."""
@@ -54,16 +55,12 @@ class Command(click.Command):
 
     def invoke(self, ctx: click.Context) -> Any:
         face = face_of(ctx)
-        as_json = bool(ctx.params.pop("as_json", False))
-        as_name = ctx.params.pop("as_name", None)
-        if as_name is not None:
-            check_name(as_name, face)
-        face.wants_json = as_json
+        form, as_name = _take_form(ctx, face)
         value = super().invoke(ctx)
         face.check_body_taken(ctx.command_path.split(" ", 1)[-1])
         if isinstance(value, Result):
-            return dataclasses.replace(value, as_json=as_json, as_name=as_name)
-        return Result(value, as_json, as_name)
+            return dataclasses.replace(value, form=form, as_name=as_name)
+        return Result(value, form, as_name)
 
 
 class TextCommand(Command):
@@ -114,23 +111,16 @@ class Group(click.Group):
         kwargs.setdefault("context_settings", CONTEXT)
         kwargs.setdefault("invoke_without_command", True)
         super().__init__(*args, **kwargs)
-        self.params += [
-            click.Option(["--json", "as_json"], is_flag=True, help="Print JSON."),
-            click.Option(["--as", "as_name"], metavar="NAME", help="Notebook: bind the result to this variable."),
-        ]
+        self.params += data_options()
 
     def invoke(self, ctx: click.Context) -> Any:
-        as_json = bool(ctx.params.pop("as_json", False))
-        as_name = ctx.params.pop("as_name", None)
         face = face_of(ctx)
-        face.wants_json = as_json
-        if as_name is not None:
-            check_name(as_name, face)
+        form, as_name = _take_form(ctx, face)
         value = super().invoke(ctx)
         if isinstance(value, Result):
-            return dataclasses.replace(value, as_json=value.as_json or as_json, as_name=value.as_name or as_name)
+            return dataclasses.replace(value, form=value.form or form, as_name=value.as_name or as_name)
         face.check_body_taken(ctx.command_path.split(" ", 1)[-1])
-        return Result(value, as_json, as_name)
+        return Result(value, form, as_name)
 
     def get_short_help_str(self, limit: int = 0) -> str:
         """The whole first sentence; click would cut it to one line."""
@@ -176,6 +166,29 @@ class LazyGroup(Group):
 def command(name: str, *, cls: type[Command] = Command, **options: Any) -> Callable[[Callable[..., Any]], Command]:
     """A sub-command of this name; its docstring is its help."""
     return click.command(name, cls=cls, **options)
+
+
+def data_options() -> list[click.Parameter]:
+    """What every command with a result takes."""
+    return [
+        click.Option(["--json", "as_json"], is_flag=True, help="Print JSON."),
+        click.Option(["--csv", "as_csv"], is_flag=True, help="Print a table as CSV, every row and column."),
+        click.Option(["--tsv", "as_tsv"], is_flag=True, help="The same with tabs between."),
+        click.Option(["--as", "as_name"], metavar="NAME", help="Notebook: bind the result to this variable."),
+    ]
+
+
+def _take_form(ctx: click.Context, face: Face) -> tuple[Form, str | None]:
+    """How the result is wanted, out of the parameters that the command's function does not know."""
+    forms: tuple[Form, ...] = ("json", "csv", "tsv")
+    given = [form for form in forms if ctx.params.pop(f"as_{form}", False)]
+    name = ctx.params.pop("as_name", None)
+    if len(given) > 1:
+        raise UsageError(problem=f"--{given[0]} and --{given[1]} exclude each other", field=f"--{given[1]}")
+    if name is not None:
+        check_name(name, face)
+    face.wants_json = bool(given)
+    return (given[0] if given else ""), name
 
 
 def check_name(name: str, face: Face) -> None:

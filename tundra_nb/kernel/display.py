@@ -232,24 +232,27 @@ def _display_live(value: Any, shell: Any) -> None:
 
 
 def _frame_bundle(frame: Any) -> Bundle | None:
-    """A frame of ours as pandas shows it, with where it came from below and in the metadata; others as ever."""
+    """A frame of ours in our style, with where it came from below and in the metadata; others as ever.
+
+    What a user has made of one, with an index that says something, is shown as pandas shows it.
+    """
     metadata = metadata_of(frame)
     if not metadata:
         own = getattr(frame, "_repr_mimebundle_", None)
         return own() if own is not None else None
-    from tundra_nb.views import html, text, versions
-    from tundra_nb.views.blocks import Para, Styled
-    from tundra_nb.views.frame import summary
+    import pandas as pd
 
-    told = summary(frame)
-    view = versions.view_of(frame)
-    if view is not None:
-        blocks = view(frame)
-        return {"text/plain": text.plain(blocks), "text/html": html.render(blocks)}, metadata
-    table = frame._repr_html_() or ""
+    from tundra_nb.views import html, text
+    from tundra_nb.views.blocks import Block, Para, Styled
+    from tundra_nb.views.frame import blocks, notebook_blocks, summary
+
+    banner: list[Block] = []
     if checked_out := frame.attrs.get("checkout"):
-        banner = f"as of {checked_out} · `%tundra checkout main` shows the present"
-        table = html.render([Para(Styled(banner, "warn"))]) + table
-        told = f"{told} · {banner}"
-    foot = html.render([Para(Styled(told, "dim"))])
-    return {"text/plain": f"{frame!r}\n\n{told}", "text/html": f"{table}{foot}"}, metadata
+        banner = [Para(Styled(f"as of {checked_out} · `%tundra checkout main` shows the present", "warn"))]
+    index = frame.index
+    if index.nlevels > 1 or frame.columns.nlevels > 1 or not pd.api.types.is_integer_dtype(index.dtype):
+        foot = [Para(Styled(summary(frame), "dim"))]
+        table = f"{html.render(banner)}{frame._repr_html_() or ''}{html.render(foot)}"
+        return {"text/plain": f"{frame!r}\n\n{summary(frame)}", "text/html": table}, metadata
+    plain = text.plain([*banner, *blocks(frame)])
+    return {"text/plain": plain, "text/html": html.render([*banner, *notebook_blocks(frame)])}, metadata

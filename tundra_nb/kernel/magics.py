@@ -98,13 +98,13 @@ class TundraMagics(Magics):
         finally:
             if self._client is not None and self._client.link.place is not None:
                 self._client.attach("kernel")
-        if result.as_json and result.value is not None:
-            from tundra_nb.views.data import to_json
+        if result.form and result.value is not None:
+            from tundra_nb.views.data import printed
 
-            print(to_json(result.value))
+            print(printed(result.value, result.form))
         if result.as_name is not None:
             self.shell.push({result.as_name: result.value})
-        return None if result.as_json or result.as_name is not None else result.value
+        return None if result.form or result.as_name is not None else result.value
 
     def _names(self) -> Mapping[str, Any]:
         """What is the user's own, without what the shell has put among it: `exit`, `open`, `get_ipython`."""

@@ -44,7 +44,8 @@ class Facts:
 class Table:
     """Rows under a head; `right` are the columns of numbers.
 
-    `fits`: where the width is short, columns at the end are left out and named, rather than all of them squeezed.
+    `fits`: where the width is short, columns at the end are left out and named, rather than all of them squeezed; the
+    column `long` then takes the room that is left.
     """
 
     head: Sequence[str]
@@ -52,6 +53,7 @@ class Table:
     right: frozenset[int] = frozenset()
     title: str = ""
     fits: bool = False
+    long: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,7 +99,15 @@ class Picture:
     alt: str
 
 
-Block = Heading | Facts | Table | Para | Code | Output | Shot | Prose | Picture
+@dataclasses.dataclass(frozen=True)
+class Details:
+    """What is folded away behind a line; terminals leave it out."""
+
+    summary: str
+    blocks: Sequence[Block]
+
+
+Block = Details | Heading | Facts | Table | Para | Code | Output | Shot | Prose | Picture
 
 
 def clean(text: str) -> str:

@@ -1,11 +1,11 @@
-"""Results → JSON, for `--json`: ids as strings, because JavaScript rounds large integers; times as ISO 8601."""
+"""Results → JSON, CSV and TSV: ids as strings, because JavaScript rounds large integers; times as ISO 8601."""
 
 from __future__ import annotations
 
 import datetime as dt
 import sys
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -17,6 +17,19 @@ _ROUNDED_BEYOND = 2**53
 def to_json(value: Any) -> str:
     """The JSON text of a result."""
     return msgspec.json.format(msgspec.json.encode(to_data(value)), indent=2).decode()
+
+
+def printed(value: Any, form: Literal["", "json", "csv", "tsv"]) -> str:
+    """A result for programs to read.
+
+    Raises:
+        UsageError: it is no table, and cannot be CSV.
+    """
+    if form not in ("csv", "tsv"):
+        return to_json(value)
+    from .frame import separated
+
+    return separated(value, "," if form == "csv" else "\t").rstrip("\n")
 
 
 def to_data(value: Any) -> Any:

@@ -1,90 +1,111 @@
-"""A DataFrame for reading in a terminal: the newest rows, columns that hold something, local times."""
+"""A DataFrame for reading: in a terminal as wide as it is, in a notebook with the rest folded away, in a pipe whole.
+
+Only what is shown is made into text, so that a frame of 100,000 rows is shown as quickly as one of thirty.
+"""
 
 from __future__ import annotations
 
-import datetime as dt
-from collections.abc import Sequence
+import io
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tundra_nb.client import times
+from tundra_nb.errors import UsageError
 
-from . import versions
-from .blocks import Block, Cell, Para, Styled, Table, Tone, number
+from . import columns, versions
+from .blocks import Block, Details, Para, Styled, Table
+from .columns import TONES
 
 if TYPE_CHECKING:
     import pandas as pd
 
+__all__ = ["TONES", "blocks", "notebook_blocks", "plain_lines", "provenance", "separated", "summary"]
+
 MAX_ROWS = 60
-MAX_TEXT = 160
-ID_DIGITS = 5
-"""Of an id; `why` takes its last digits."""
-
-_LAST = (
-    "kind",
-    "requested_model",
-    "attempt_id",
-    "limit_event_id",
-    "breaker_event_id",
-    "error_id",
-    "event_id",
-    "waited_ms",
-    "limiter_wait_ms",
-    "backoff_ms",
-    "cached_tokens",
-    "reasoning_tokens",
-    "source",
-    "retryable",
-    "pty_id",
-    "price_at",
-    "stop_reason",
-    "streamed",
-    "user_name",
-    "caller",
-    "bucket_requests",
-    "bucket_tokens",
-    "request_id",
-    "limit_headers",
-)
-"""Columns of history tables that come last where not all find room."""
-
-TONES: dict[str, Tone] = {
-    "ok": "good",
-    "ready": "good",
-    "closed": "good",
-    "error": "bad",
-    "open": "bad",
-    "parked": "bad",
-    "breaker_open": "bad",
-    "critical": "bad",
-    "high": "bad",
-    "refused": "warn",
-    "cancelled": "warn",
-    "interrupted": "warn",
-    "half_open": "warn",
-    "cooling": "warn",
-    "medium": "warn",
-    "disabled": "dim",
-}
+NOTEBOOK_ROWS = 30
+MORE_ROWS = 10
+"""Of what is folded away: the largest of a column, and the newest with every column."""
+NOTEBOOK_COLUMNS = 11
 
 
-def blocks(frame: pd.DataFrame) -> Sequence[Block]:
-    """The blocks of a frame."""
+def blocks(frame: pd.DataFrame, most: int = MAX_ROWS) -> Sequence[Block]:
+    """The blocks of a frame in a terminal: at most so many rows, the newest."""
     view = versions.view_of(frame)
     if view is not None:
         return view(frame)
-    is_history = "table" in frame.attrs
-    names = [name for name in frame.columns if frame[name].notna().any() and not _is_blank(frame[name])]
-    if is_history:
-        names.sort(key=lambda name: (name in _LAST, name != "at" and not name.endswith("_id")))
+    shown = frame.tail(most)
+    names = columns.ordered(frame, shown)
     if frame.empty or not names:
-        return [Para(Styled(f"no rows{_source(frame)}", "dim"))]
-    shown = frame[names].tail(MAX_ROWS)
-    right = frozenset(i for i, name in enumerate(names) if shown[name].dtype.kind in "if" and not _is_id(str(name)))
-    rows = [
-        [_cell(str(name), value, is_history) for name, value in zip(names, row, strict=True)]
-        for row in shown.itertuples(index=False, name=None)
-    ]
-    return [Table([str(name) for name in names], rows, right, fits=True), *_foot(frame, len(shown))]
+        return _nothing(frame)
+    return [_table(frame, shown, names, fits=True), *_foot(frame, len(shown))]
+
+
+def notebook_blocks(frame: pd.DataFrame) -> Sequence[Block]:
+    """The blocks of a frame in a notebook: what matters, and folded away what else there is."""
+    view = versions.view_of(frame)
+    if view is not None:
+        return view(frame)
+    shown = frame.tail(NOTEBOOK_ROWS)
+    names = columns.ordered(frame, shown)
+    if frame.empty or not names:
+        return _nothing(frame)
+    first = names[:NOTEBOOK_COLUMNS]
+    made: list[Block] = [_table(frame, shown, first)]
+    if len(frame) > 1:
+        for name in _sorts(frame, names):
+            values = frame[name].astype("float64").reset_index(drop=True)
+            largest = frame.iloc[values.nlargest(MORE_ROWS).index]
+            made.append(Details(f"by {name} ↓", [_table(frame, largest, first)]))
+    if len(names) > len(first):
+        newest = frame.tail(MORE_ROWS)
+        which = f"the newest {MORE_ROWS} rows" if len(frame) > MORE_ROWS else "these rows"
+        made.append(Details(f"all {len(names)} columns of {which}", [_table(frame, newest, names, whole=True)]))
+    return [*made, *_foot(frame, len(shown), "the frame has all")]
+
+
+def plain_lines(frame: pd.DataFrame, width: int | None = None) -> Iterator[str]:
+    """Every row and column as aligned text, for pipes: whole ids, times in UTC, one row a line.
+
+    Args:
+        frame: which.
+        width: of a line; columns that find no room follow below in blocks of their own. None: lines as long as need be.
+    """
+    names = [str(name) for name in frame.columns]
+    texts = [[name, *(_flat(value) for value in frame[name])] for name in frame.columns]
+    widths = [max(map(len, column)) for column in texts]
+    right = [columns.is_right(frame, name) for name in frame.columns]
+    start = 0
+    while start < len(names):
+        end, used = start + 1, widths[start]
+        while end < len(names) and (width is None or used + 2 + widths[end] <= width):
+            used += 2 + widths[end]
+            end += 1
+        if start:
+            yield ""
+        for row in zip(*texts[start:end], strict=True):
+            sized = (
+                text.rjust(size) if is_number else text.ljust(size)
+                for text, size, is_number in zip(row, widths[start:end], right[start:end], strict=True)
+            )
+            line = "  ".join(sized).rstrip()
+            yield line if width is None or end > start + 1 else line[:width]
+        start = end
+
+
+def separated(value: Any, separator: str) -> str:
+    """A frame as CSV or TSV: every row and column, times as ISO 8601.
+
+    Raises:
+        UsageError: it is no frame.
+    """
+    import pandas as pd
+
+    if not isinstance(value, pd.DataFrame):
+        raise UsageError(problem="this gives no table", field="--csv", remedy="`--json` gives it as data.")
+    file = io.StringIO()
+    times_ = {name: value[name].dt.strftime("%Y-%m-%dT%H:%M:%S.%fZ") for name in value.select_dtypes("datetimetz")}
+    value.assign(**times_).to_csv(file, sep=separator, index=False, lineterminator="\n")
+    return file.getvalue()
 
 
 def provenance(frame: pd.DataFrame) -> dict[str, Any]:
@@ -113,49 +134,51 @@ def summary(frame: pd.DataFrame) -> str:
     return " · ".join(told) + _source(frame)
 
 
+def _table(frame: pd.DataFrame, shown: pd.DataFrame, names: list[str], *, fits: bool = False, whole: bool = False) -> Table:
+    at = shown["at"].iloc[-1] if "at" in names else None
+    zone = times.zone(None if columns.is_missing(at) else at)
+    right = frozenset(place for place, name in enumerate(names) if columns.is_right(frame, name))
+    long = next((place for place, name in enumerate(names) if name in columns.LONG), None)
+    heads = [columns.head(name, zone) for name in names]
+    return Table(heads, columns.cells(shown, names, whole=whole), right, fits=fits, long=long)
+
+
+def _sorts(frame: pd.DataFrame, names: list[str]) -> list[str]:
+    wanted = columns.SORTS.get(columns.kind_of(frame))
+    if wanted is None:
+        wanted = tuple(name for name in names if columns.is_right(frame, name))
+    return [name for name in wanted if name in names][: columns.MAX_SORTS]
+
+
+def _nothing(frame: pd.DataFrame) -> Sequence[Block]:
+    told = columns.EMPTY.get(columns.kind_of(frame), "no rows")
+    return [Para(Styled(f"{told}{_source(frame)}", "dim"))]
+
+
 def _source(frame: pd.DataFrame) -> str:
     """The store and commit that a frame was read from."""
     known = provenance(frame)
     return f" · {known['store']} {str(known.get('commit') or '')[:10]}".rstrip() if known.get("store") else ""
 
 
-def _foot(frame: pd.DataFrame, shown: int) -> list[Block]:
+def _foot(frame: pd.DataFrame, shown: int, rest: str = "`--tsv` gives all") -> list[Block]:
     if not provenance(frame):
         return []
     told = summary(frame)
     if len(frame) > shown:
-        told += f" · the last {shown} are shown, `--json` gives all"
-    if any(str(dtype).startswith("datetime64") for dtype in frame.dtypes):
-        told += f" · times are {times.zone()}"
+        told += f" · the last {shown} are shown, {rest}"
+    if "operation_id" in frame.columns and columns.kind_of(frame) in columns.FIRST:
+        last = frame["operation_id"].dropna()
+        if len(last):
+            told += f" · `%tundra why {str(last.iloc[-1])[-columns.ID_DIGITS :]}` tells the last one's story"
     return [Para(Styled(told, "dim"))]
 
 
-def _is_blank(column: pd.Series[Any]) -> bool:
-    return bool((column.astype(object) == "").all())
-
-
-def _is_id(name: str) -> bool:
-    return name == "id" or name.endswith("_id")
-
-
-def _cell(name: str, value: Any, is_history: bool) -> Cell:
-    import pandas as pd
-
-    if value is None or value is pd.NA or value is pd.NaT or (isinstance(value, float) and value != value):  # noqa: PLR0124
+def _flat(value: Any) -> str:
+    if columns.is_missing(value):
         return ""
-    if isinstance(value, dt.datetime):
-        return times.local(value)
-    if hasattr(value, "item"):  # a number of numpy
-        value = value.item()
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, int):
-        if not _is_id(name):
-            return f"{value:,}"
-        return f"…{str(value)[-ID_DIGITS:]}" if is_history else str(value)
+    if hasattr(value, "isoformat"):
+        return str(value.isoformat()).replace("+00:00", "Z")
     if isinstance(value, float):
-        return f"{value:.0%}" if name.endswith("_rate") else number(value, 4)
-    text = str(value)
-    if text in TONES:
-        return Styled(text, TONES[text])
-    return text if len(text) <= MAX_TEXT else text[: MAX_TEXT - 1] + "…"
+        return f"{value:.6g}"
+    return " ".join(value.split()) if isinstance(value, str) else str(value)

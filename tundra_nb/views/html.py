@@ -14,7 +14,23 @@ from typing import TYPE_CHECKING
 
 from tundra_nb.terminal import ansi
 
-from .blocks import Block, Cell, Code, Facts, Heading, Output, Para, Picture, Prose, Shot, Table, clean, tone, words
+from .blocks import (
+    Block,
+    Cell,
+    Code,
+    Details,
+    Facts,
+    Heading,
+    Output,
+    Para,
+    Picture,
+    Prose,
+    Shot,
+    Table,
+    clean,
+    tone,
+    words,
+)
 
 if TYPE_CHECKING:
     from markdown_it import MarkdownIt
@@ -78,18 +94,24 @@ def _render(block: Block) -> str:
                 for name, value in pairs
             )
             return f'<table style="margin: 0 0 4px 0; border: none">{rows}</table>'
-        case Table(head, rows_, right, title):
-            return _table(head, rows_, right, title)
+        case Table(head, rows_, right, title, long=long):
+            return _table(head, rows_, right, title, long)
+        case Details(summary, inner):
+            folded = "".join(_render(block) for block in inner)
+            return (
+                f'<details style="margin: 2px 0"><summary style="opacity: 0.75">{escape(summary)}</summary>'
+                f'<div style="overflow-x: auto">{folded}</div></details>'
+            )
         case Picture(svg, alt):
             source = f"data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()}"
             return f'<img alt="{escape(alt)}" src="{source}" style="max-width: 100%; margin: 4px 0">'
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[Cell]], right: frozenset[int], title: str) -> str:
+def _table(
+    head: Sequence[str], rows: Sequence[Sequence[Cell]], right: frozenset[int], title: str, long: int | None = None
+) -> str:
     aligned = ["text-align: right" if index in right else "text-align: left" for index in range(len(head))]
-    styles = [
-        f"{align}; white-space: {'nowrap' if index in right else 'pre-wrap'}" for index, align in enumerate(aligned)
-    ]
+    styles = [f"{align}; white-space: {_space(index, right, long)}" for index, align in enumerate(aligned)]
     top = "".join(
         f'<th style="{_CELL}; {align}; {_LINE}; opacity: 0.65">{escape(name)}</th>'
         for name, align in zip(head, aligned, strict=True)
@@ -105,6 +127,12 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[Cell]], right: frozenset
         f'{caption}<table style="margin: 0 0 4px 0; border: none">'
         f"<thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>"
     )
+
+
+def _space(index: int, right: frozenset[int], long: int | None) -> str:
+    if index == long:
+        return "pre-wrap; min-width: 16em; max-width: 44em"
+    return "nowrap" if index in right or long is not None else "pre-wrap"
 
 
 def _cell(cell: Cell) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 
-from rich.cells import cell_len
+from rich.cells import cell_len, set_cell_size
 from rich.console import Console, RenderableType
 from rich.markdown import Markdown
 from rich.padding import Padding
@@ -19,6 +19,7 @@ from .blocks import (
     Block,
     Cell,
     Code,
+    Details,
     Facts,
     Heading,
     Output,
@@ -41,6 +42,8 @@ GAP = 2
 MIN_COLUMNS = 2
 MAX_COLUMN_WIDTH = 44
 """Longer text is wrapped."""
+LONG_WIDTH = 26
+"""Least room for the column of long texts, which is cut rather than wrapped."""
 
 
 def show(blocks: Sequence[Block], console: Console) -> None:
@@ -53,7 +56,8 @@ def show(blocks: Sequence[Block], console: Console) -> None:
         if drawn is not None:
             console.print(drawn, soft_wrap=isinstance(block, Code | Output))
         if hidden:
-            console.print(_text(Styled(f"{' ' * INDENT}not shown for want of width: {', '.join(hidden)}", "dim")))
+            told = f"not shown for want of width: {', '.join(hidden)} (`--tsv` has them)"
+            console.print(Padding(_text(Styled(told, "dim")), (0, 0, 0, INDENT), expand=False))
 
 
 def plain(blocks: Sequence[Block]) -> str:
@@ -74,7 +78,7 @@ def plain(blocks: Sequence[Block]) -> str:
 
 def _render(block: Block) -> RenderableType | None:
     match block:
-        case Picture():
+        case Picture() | Details():
             return None
         case Heading(text):
             found = _text(text)
@@ -111,20 +115,36 @@ def _render(block: Block) -> RenderableType | None:
 
 
 def _fitted(table: Table, width: int) -> tuple[Table, Sequence[str]]:
-    """The table with as many columns as find room, and the names of the others."""
+    """The table with as many columns as find room, its long one cut to what is left, and the names of the others."""
+    widest = [
+        max([cell_len(name), *(cell_len(words(row[index])) for row in table.rows)])
+        for index, name in enumerate(table.head)
+    ]
     kept: list[int] = []
-    used = 0
-    for index, name in enumerate(table.head):
-        widest = max([cell_len(name), *(cell_len(words(row[index])) for row in table.rows)])
-        need = min(widest, MAX_COLUMN_WIDTH) + GAP
-        if used + need <= width or len(kept) < MIN_COLUMNS:
+    left = width
+    for index, wide in enumerate(widest):
+        need = min(wide, LONG_WIDTH if index == table.long else MAX_COLUMN_WIDTH) + GAP
+        if need <= left or len(kept) < MIN_COLUMNS:
             kept.append(index)
-            used += need
-    head = [table.head[index] for index in kept]
+            left -= need
     rows = [[row[index] for index in kept] for row in table.rows]
+    if table.long in kept:
+        room = max(min(widest[table.long], LONG_WIDTH) + left, LONG_WIDTH)
+        place = kept.index(table.long)
+        for row in rows:
+            row[place] = _cut(row[place], room)
+    head = [table.head[index] for index in kept]
     right = frozenset(place for place, index in enumerate(kept) if index in table.right)
     hidden = [name for index, name in enumerate(table.head) if index not in kept]
     return Table(head, rows, right, table.title), hidden
+
+
+def _cut(cell: Cell, room: int) -> Cell:
+    """A text on one line, at most so wide."""
+    told = " ".join(words(cell).split())
+    if cell_len(told) > room:
+        told = set_cell_size(told, room - 1).rstrip() + "…"
+    return Styled(told, cell.tone) if isinstance(cell, Styled) else told
 
 
 def _text(cell: Cell) -> Text:
