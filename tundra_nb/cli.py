@@ -223,7 +223,7 @@ def _page(text: str, height: int) -> None:
         sys.stdout.write(text)
         return
     env = {"LESS": "FRX", **os.environ}  # colours as they are; what fits is only printed
-    subprocess.run(command, input=text.encode(), env=env, check=False)  # noqa: S603 - the user's own pager
+    subprocess.run(command, input=text.encode(), env=env, check=False)
 
 
 def _warn_of_lack(value: object, face: Face) -> None:

@@ -56,9 +56,17 @@ def test_an_output_widget_holds_the_whole_answer(provider: ScriptedProcess, home
 @pytest.mark.check
 def test_jupyter_console_prints_the_whole_answer(provider: ScriptedProcess, home: Any) -> None:
     provider.script(CHAT, Step(text="one two three four", gap=0.2))
-    script = "%load_ext tundra_nb\n%tundra ask hi\n%tundra run echo first; sleep 0.3; echo last\nprint('done' + '!')\nexit\n"
+    script = (
+        "%load_ext tundra_nb\n%tundra ask hi\n%tundra run echo first; sleep 0.3; echo last\nprint('done' + '!')\nexit\n"
+    )
     done = subprocess.run(
-        [sys.executable, "-m", "jupyter_console", "--simple-prompt", "--ZMQTerminalInteractiveShell.confirm_exit=False"],
+        [
+            sys.executable,
+            "-m",
+            "jupyter_console",
+            "--simple-prompt",
+            "--ZMQTerminalInteractiveShell.confirm_exit=False",
+        ],
         input=script,
         env=home.env,
         cwd=home.folder,

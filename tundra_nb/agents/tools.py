@@ -46,7 +46,7 @@ READS = (
 ACTS = (("breakers", "reset"), ("providers", "recheck"), ("providers", "park"))
 """Commands that act; tools only where their name is allowed, and run only after a yes to the exact command."""
 PREFIX = "tundra_"
-_HIDDEN = frozenset({"as_json", "as_name", "widget", "plot", "csv", "tsv", "fix", "wait", "source", "traceback"})
+_HIDDEN = frozenset({"as_json", "as_csv", "as_tsv", "as_name", "widget", "plot", "fix", "wait", "source", "traceback"})
 """Parameters that a face needs and an agent does not; `source` is given to the whole toolbox."""
 _BODY = "text"
 """The free text of a command, handed over beside the command line, so that no word of it can be an option."""

@@ -22,11 +22,11 @@ ID_DIGITS = 5
 """Of an id; `why` takes its last digits."""
 
 FIRST: dict[str, tuple[str, ...]] = {
-    "calls": ("operation_id", "at", "outcome", "code", "profile", "message", "model", "attempts", "latency_ms",
+    "calls": ("operation_id", "at", "outcome", "code", "message", "profile", "model", "attempts", "latency_ms",
               "waited_ms", "input_tokens", "output_tokens", "cost_usd"),
-    "attempts": ("operation_id", "at", "seq", "profile", "outcome", "reason", "status", "message", "model",
+    "attempts": ("operation_id", "at", "seq", "outcome", "reason", "message", "profile", "status", "model",
                  "latency_ms", "retry_after_s", "first_byte_ms", "input_tokens", "output_tokens", "cost_usd"),
-    "errors": ("operation_id", "at", "code", "profile", "message", "severity", "source", "reason"),
+    "errors": ("operation_id", "at", "code", "message", "profile", "severity", "source", "reason"),
     "limit-history": ("operation_id", "at", "decision", "tier", "limit_key", "resource", "requested", "remaining",
                       "retry_after_s"),
     "breaker-history": ("operation_id", "at", "profile", "old_state", "new_state", "reason", "failures", "message",

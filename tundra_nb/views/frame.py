@@ -5,6 +5,7 @@ Only what is shown is made into text, so that a frame of 100,000 rows is shown a
 
 from __future__ import annotations
 
+import datetime as dt
 import io
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
@@ -19,7 +20,7 @@ from .columns import TONES
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["TONES", "blocks", "notebook_blocks", "plain_lines", "provenance", "separated", "summary"]
+__all__ = ["TONES", "blocks", "is_cut", "notebook_blocks", "plain_lines", "provenance", "separated", "summary"]
 
 MAX_ROWS = 60
 NOTEBOOK_ROWS = 30
@@ -104,7 +105,9 @@ def separated(value: Any, separator: str) -> str:
         raise UsageError(problem="this gives no table", field="--csv", remedy="`--json` gives it as data.")
     file = io.StringIO()
     times_ = {name: value[name].dt.strftime("%Y-%m-%dT%H:%M:%S.%fZ") for name in value.select_dtypes("datetimetz")}
-    value.assign(**times_).to_csv(file, sep=separator, index=False, lineterminator="\n")
+    value.assign(**{str(name): text for name, text in times_.items()}).to_csv(
+        file, sep=separator, index=False, lineterminator="\n"
+    )
     return file.getvalue()
 
 
@@ -134,7 +137,9 @@ def summary(frame: pd.DataFrame) -> str:
     return " · ".join(told) + _source(frame)
 
 
-def _table(frame: pd.DataFrame, shown: pd.DataFrame, names: list[str], *, fits: bool = False, whole: bool = False) -> Table:
+def _table(
+    frame: pd.DataFrame, shown: pd.DataFrame, names: list[str], *, fits: bool = False, whole: bool = False
+) -> Table:
     at = shown["at"].iloc[-1] if "at" in names else None
     zone = times.zone(None if columns.is_missing(at) else at)
     right = frozenset(place for place, name in enumerate(names) if columns.is_right(frame, name))

@@ -42,8 +42,10 @@ GAP = 2
 MIN_COLUMNS = 2
 MAX_COLUMN_WIDTH = 44
 """Longer text is wrapped."""
-LONG_WIDTH = 26
-"""Least room for the column of long texts, which is cut rather than wrapped."""
+LONG_WIDTH = 24
+"""Least room for the column of long texts …"""
+LONG_LINES = 5
+"""… which is cut after so many lines."""
 
 
 def show(blocks: Sequence[Block], console: Console) -> None:
@@ -132,7 +134,7 @@ def _fitted(table: Table, width: int) -> tuple[Table, Sequence[str]]:
         room = max(min(widest[table.long], LONG_WIDTH) + left, LONG_WIDTH)
         place = kept.index(table.long)
         for row in rows:
-            row[place] = _cut(row[place], room)
+            row[place] = _cut(row[place], room * LONG_LINES - 4)  # words do not fill their lines
     head = [table.head[index] for index in kept]
     right = frozenset(place for place, index in enumerate(kept) if index in table.right)
     hidden = [name for index, name in enumerate(table.head) if index not in kept]
@@ -140,7 +142,7 @@ def _fitted(table: Table, width: int) -> tuple[Table, Sequence[str]]:
 
 
 def _cut(cell: Cell, room: int) -> Cell:
-    """A text on one line, at most so wide."""
+    """A text without line ends, at most so wide."""
     told = " ".join(words(cell).split())
     if cell_len(told) > room:
         told = set_cell_size(told, room - 1).rstrip() + "…"

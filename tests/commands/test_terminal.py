@@ -1,0 +1,69 @@
+"""The command line in a terminal of 80 columns, and in a pipe."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import pexpect
+import pytest
+
+from tundra_nb.testing.scripted_provider import ScriptedProcess, Step, scripted_process
+
+CHAT = "/v1/chat/completions"
+COLUMNS = 80
+
+
+@pytest.fixture
+def provider(home: Any) -> Iterator[ScriptedProcess]:
+    with scripted_process(pieces=4) as made:
+        home.write_settings(
+            "[router]\nretries = 0\n"
+            f'[[profile]]\nname = "scripted"\nkind = "local"\nbase_url = "{made.url}/v1"\nmodel = "tiny"\n'
+        )
+        yield made
+
+
+def in_terminal(home: Any, *args: str, **env: str) -> str:
+    """What `tundra ARGS` shows in a terminal, without colours."""
+    env = {name: value for name, value in home.env.items() if name != "COLUMNS"} | {"PAGER": "cat"} | env
+    child = pexpect.spawn(
+        sys.executable,
+        ["-m", "tundra_nb.cli", *args],
+        env=env,
+        dimensions=(24, COLUMNS),
+        encoding="utf-8",
+        timeout=60,
+        cwd=str(home.folder),
+    )
+    child.expect(pexpect.EOF)
+    child.close()
+    return re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", child.before or "").replace("\r", "")
+
+
+def test_a_terminal_of_80_columns_and_a_pipe(home: Any, provider: ScriptedProcess) -> None:
+    provider.script(CHAT, Step(text="hi"), Step(status=503, text="down for maintenance"))
+    home.run("ask", "hi")
+    home.run("ask", "hi")
+    for command in ("status", "calls", "errors", "attempts", "why last", "last", "providers", "settings", "commits"):
+        shown = in_terminal(home, *command.split())
+        assert shown.strip(), command
+        assert max(map(len, shown.splitlines())) <= COLUMNS, command
+    shown = in_terminal(home, "calls")
+    assert "503" in shown
+    assert "not shown for want of width" in shown
+
+    piped = home.run("calls")
+    assert "not shown" not in piped.stdout
+    assert "latency_ms" in piped.stdout
+    assert len(piped.stdout.splitlines()) == 3
+    assert home.run("calls", "--csv").stdout.startswith("operation_id,at,")
+    assert "\t" in home.run("errors", "--tsv").stdout
+    refused = home.run("status", "--csv")
+    assert refused.returncode == 2
+    assert "--json" in refused.stderr
+
+    paged = in_terminal(home, "settings", PAGER="sed s/^/paged:/")
+    assert paged.startswith("paged:")

@@ -1,0 +1,146 @@
+"""A frame as people read it: what matters first, nothing lost without a word."""
+
+from __future__ import annotations
+
+import csv
+import io
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from tundra_nb.errors import UsageError
+from tundra_nb.frames import frames
+from tundra_nb.types import columns
+from tundra_nb.views import frame as view
+from tundra_nb.views import html, text
+from tundra_nb.views.blocks import Details, Table
+
+BASE = 7_532_685_064_042_319_872
+
+
+def calls(rows: int = 3, **more: Any) -> pd.DataFrame:
+    made = [
+        {
+            "operation_id": BASE + number,
+            "at": 1_764_000_000_000_000 + number * 1_000_000,
+            "kind": "chat",
+            "profile": None if number % 3 == 2 else "primary",
+            "asked": "primary,backup",
+            "outcome": "error" if number % 3 == 2 else "ok",
+            "code": "HttpError" if number % 3 == 2 else None,
+            "attempts": 1,
+            "latency_ms": 100.0 * number,
+            "message": f"cannot connect to a host with a rather long name, try {number}" if number % 3 == 2 else None,
+        }
+        | more
+        for number in range(rows)
+    ]
+    meta = {"query": "calls", "table": "operation", "store": "doltlite", "commit": "abcdefghij123"}
+    return frames.from_rows(made, columns("operation"), meta=meta)
+
+
+def narrow(frame: pd.DataFrame, width: int = 80) -> str:
+    from rich.console import Console
+
+    console = Console(file=io.StringIO(), width=width, color_system=None, force_terminal=False, legacy_windows=False)
+    text.show(view.blocks(frame), console)
+    file = console.file
+    assert isinstance(file, io.StringIO)
+    return file.getvalue()
+
+
+def test_a_narrow_terminal_shows_how_each_call_ended_and_why() -> None:
+    shown = narrow(calls(), 100)
+    head = shown.splitlines()[0].split()
+    assert head[:2] == ["id", "at"]
+    assert {"outcome", "code", "profile", "message"} <= set(head)
+    assert "cannot connect" in shown
+    assert max(map(len, shown.splitlines())) <= 100
+    assert "…19874" in shown
+    assert "<NA>" not in shown
+
+
+def test_columns_that_find_no_room_are_named_with_the_way_to_them() -> None:
+    shown = " ".join(narrow(calls(), 60).split())
+    assert "not shown for want of width: " in shown
+    assert "latency_ms" in shown
+    assert "--tsv" in shown
+
+
+def test_empty_columns_are_left_out() -> None:
+    assert "price_at" not in narrow(calls(), 300)
+    assert "latency_ms" in narrow(calls(), 300)
+
+
+def test_a_failed_call_shows_whom_it_asked() -> None:
+    row = next(line for line in narrow(calls(), 120).splitlines() if "HttpError" in line)
+    assert "primary,backup" in row
+
+
+def test_a_notebook_shows_what_matters_and_folds_the_rest_away() -> None:
+    frame = calls(100, input_tokens=5, output_tokens=3, cost_usd=0.1, waited_ms=1.0, stop_reason="stop", model="m")
+    made = view.notebook_blocks(frame)
+    table = made[0]
+    assert isinstance(table, Table)
+    assert len(table.rows) == view.NOTEBOOK_ROWS
+    folded = [block.summary for block in made if isinstance(block, Details)]
+    assert "by latency_ms ↓" in folded
+    assert any(told.startswith("all ") for told in folded)
+    largest = next(block for block in made if isinstance(block, Details) and "latency" in block.summary).blocks[0]
+    assert isinstance(largest, Table)
+    assert largest.rows[0][table.head.index("latency_ms")] == "9,900"
+    fragment = html.render(made)
+    assert "<script" not in fragment
+    assert "+00:00" not in fragment
+    assert "100 rows" in fragment
+    assert "%tundra why" in fragment
+
+
+def test_the_frame_itself_is_pandas_own() -> None:
+    frame = calls()
+    view.notebook_blocks(frame)
+    assert type(frame) is pd.DataFrame
+    assert frame["operation_id"].dtype == "int64"
+
+
+def test_a_pipe_gets_every_row_and_every_column_on_lines_of_their_own() -> None:
+    lines = list(view.plain_lines(calls(200)))
+    assert len(lines) == 201
+    assert set(lines[0].split()) == {column.name for column in columns("operation")}
+    assert str(BASE) in lines[1]
+    assert "2025-11-24T16:00:00Z" in lines[1]
+
+
+def test_a_pipe_with_a_width_gets_the_same_in_blocks() -> None:
+    lines = list(view.plain_lines(calls(5), 60))
+    assert max(map(len, lines)) <= 60
+    words = " ".join(lines).split()
+    assert all(column.name in words for column in columns("operation"))
+
+
+def test_csv_and_tsv_are_whole() -> None:
+    frame = calls(70)
+    for separator in (",", "\t"):
+        rows = list(csv.DictReader(io.StringIO(view.separated(frame, separator)), delimiter=separator))
+        assert len(rows) == 70
+        assert rows[0]["operation_id"] == str(BASE)
+        assert rows[0]["at"] == "2025-11-24T16:00:00.000000Z"
+    with pytest.raises(UsageError, match="no table"):
+        view.separated({"a": 1}, ",")
+
+
+def test_an_empty_frame_says_what_would_fill_it() -> None:
+    assert "%tundra ask" in text.plain(view.blocks(calls(0)))
+
+
+def test_a_grouped_frame_shows_its_groups() -> None:
+    from tundra_nb.frames import summary
+
+    shown = narrow(summary.summarise(calls(9), ["profile"]))
+    assert shown.splitlines()[0].split()[:3] == ["profile", "count", "errors"]
+
+
+def test_rows_that_a_user_has_picked_are_shown_the_same_way() -> None:
+    frame = calls(9)
+    assert "HttpError" in narrow(frame[frame["outcome"] == "error"])
