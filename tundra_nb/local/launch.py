@@ -155,6 +155,10 @@ def stop(paths: Paths, *, force: bool = False, hold: bool = True, timeout: float
                 remedy="`tundra daemon stop --force` kills it.",
             )
         time.sleep(POLL_SECONDS)
+    for child in _started:
+        if child.pid == found.pid:  # its last threads may still be on their way out
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                child.wait(running.CONNECT_SECONDS)
     _reap()
     return found
 

@@ -30,7 +30,7 @@ from tundra_nb.runtime.telemetry.redact import Redactor
 from tundra_nb.runtime.terminals import Terminals
 from tundra_nb.runtime.versioning import Versioning
 from tundra_nb.settings import Loaded, ProfileSettings, Settings
-from tundra_nb.types import TABLE_OF, AttemptOpened, ConnectionEvent, Event, OperationOpened
+from tundra_nb.types import TABLE_OF, AttemptOpened, ConnectionEvent, Event, Exchange, OperationOpened
 
 RESTORE_SECONDS = 2.0
 """How long the start waits for the breakers' last states: a store that is down must not keep the daemon down. They are
@@ -38,6 +38,8 @@ taken up when the store comes later, too."""
 PRICES_AFTER_SECONDS = 0.5
 """How long after the start the price table is read, so that it does not compete with becoming ready."""
 
+_MASKED_ALREADY = (Exchange,)
+"""A recorded exchange is long, and masked where it is taken."""
 _KINDS: dict[type[Any], str] = {
     **TABLE_OF,
     OperationOpened: "operation_opened",
@@ -133,9 +135,10 @@ class Runtime:
         await self._exits.aclose()
 
     def record(self, *events: Event) -> None:
-        """Write events to the spool, before anybody is answered, and tell the bus."""
-        self.history.append(*events)
-        for event in events:
+        """Write events to the spool, before anybody is answered, and tell the bus: masked, whoever made them."""
+        masked = [event if type(event) in _MASKED_ALREADY else self.redactor.struct(event) for event in events]
+        self.history.append(*masked)
+        for event in masked:
             self.bus.publish(_KINDS[type(event)], event)
 
     @property

@@ -7,11 +7,13 @@ import json
 import time
 import urllib.parse
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tundra_nb.runtime.telemetry.redact import MIN_SECRET_CHARS, Redactor, looks_like_key
+from tundra_nb.types import Attempt
 
 KEY = 'canary-7f"3\\é/+x'
 
@@ -185,3 +187,90 @@ def test_a_kilobyte_without_secrets_costs_microseconds() -> None:
     for _ in range(200):
         redactor.text(text)
     assert (time.perf_counter() - started) / 200 < 200e-6
+
+
+SECRET = "sk-ant-Zq9/x+7é&0123"
+RAW = SECRET.encode()
+
+
+def spelled() -> dict[str, str]:
+    percent = "".join(f"%{byte:02X}" for byte in RAW)
+    return {
+        "basic": base64.b64encode(b"user:" + RAW).decode(),
+        "basic of a longer name": base64.b64encode(b"longer-user:" + RAW + b":more").decode(),
+        "url-safe base64": base64.urlsafe_b64encode(b"u:" + RAW).decode(),
+        "base32": base64.b32encode(RAW).decode(),
+        "hex": RAW.hex(),
+        "HEX": RAW.hex().upper(),
+        "hex with colons": RAW.hex(":"),
+        "reversed": SECRET[::-1],
+        "every byte in percent": percent,
+        "small percent": percent.lower(),
+        "some in percent": SECRET.replace("/", "%2f").replace("é", "%C3%A9"),
+        "twice in percent": percent.replace("%", "%25"),
+        "decimal entities": "".join(f"&#{ord(c)};" for c in SECRET),
+        "hex entities": "".join(f"&#x{ord(c):X};" for c in SECRET),
+        "named entity": SECRET.replace("&", "&amp;"),
+        "every letter as \\u": "".join(f"\\u{ord(c):04x}" for c in SECRET),
+        "one letter as \\u": SECRET.replace("-", "\\u002d"),
+        "every byte as \\x": "".join(f"\\x{byte:02x}" for byte in RAW),
+        "JSON in JSON": json.dumps(json.dumps({"k": SECRET})),
+        "JSON in JSON in a URL": urllib.parse.quote(json.dumps(json.dumps({"k": SECRET}))),
+    }
+
+
+@pytest.mark.parametrize("name", spelled())
+def test_a_known_value_is_masked_in_every_spelling_once(name: str) -> None:
+    redactor = Redactor()
+    redactor.register("MY_KEY", SECRET)
+    shown = f"<MY_KEY:{redactor.fingerprint(SECRET)}>"
+    masked = redactor.text(f"before {spelled()[name]} after")
+    assert masked.count(shown) == 1, masked
+    assert masked.startswith("before ")
+    assert masked.endswith(" after")
+    assert redactor.text(masked) == masked
+
+
+@pytest.mark.parametrize("name", ["SCRIPTED_API_KEY", "DB_PASSWORD", "X_TOKEN", "AUTHORIZATION"])
+@pytest.mark.parametrize("around", ["{}", "api_key: {}", "token={}", '"password": "{}"', "Authorization: Bearer {}"])
+def test_what_is_masked_is_not_masked_again(name: str, around: str) -> None:
+    redactor = Redactor()
+    redactor.register(name, "canary-value-1")
+    once = redactor.text(around.format("canary-value-1"))
+    assert f"<{name}:{redactor.fingerprint('canary-value-1')}>" in once
+    assert redactor.text(once) == once
+    assert "<secret>" not in once
+
+
+@given(st.data())
+def test_a_value_that_pieces_of_a_stream_share_is_masked_and_the_rest_comes_through(data: st.DataObject) -> None:
+    redactor = Redactor()
+    redactor.register("MY_KEY", SECRET)
+    spelling = data.draw(st.sampled_from(["plain", "hex", "every byte in percent", "every letter as \\u"]))
+    secret = spelled().get(spelling, SECRET)
+    before, after = data.draw(st.text("abc sk-%\\u4", max_size=12)), data.draw(st.text("xyz -", max_size=12))
+    text = f"{before} {secret} {after}"
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(text)), max_size=6)))
+    pieces = [text[a:b] for a, b in zip([0, *cuts], [*cuts, len(text)], strict=True)]
+    stream = redactor.stream()
+    shown = "".join([*(stream.feed(piece) for piece in pieces), stream.finish()])
+    assert shown == redactor.known(text)
+    assert "<MY_KEY:" in shown
+
+
+def test_a_row_is_the_same_object_when_it_holds_no_secret() -> None:
+    redactor = Redactor()
+    redactor.register("MY_KEY", SECRET)
+    row = Attempt(attempt_id=1, operation_id=2, seq=1, at=3, profile="p", model="m", outcome="ok", reason="answered")
+    assert redactor.struct(row) is row
+    masked = redactor.struct(msgspec.structs.replace(row, model=f"gpt-{SECRET}"))
+    assert masked.model == f"gpt-<MY_KEY:{redactor.fingerprint(SECRET)}>"
+    assert masked.profile == "p"
+
+
+def test_a_long_text_full_of_escapes_takes_time_in_proportion() -> None:
+    redactor = Redactor()
+    redactor.register("MY_KEY", SECRET)
+    for unit in ('{"a": "\\n\\"\\\\"}', "%41", "&#65;", "\\u0041", "%25", "<key>"):
+        text = unit * 20_000
+        assert "MY_KEY" not in redactor.text(text)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
@@ -14,8 +15,10 @@ from tundra_nb import errors
 from tundra_nb.daemon.answers import error_response, json_response, json_rows, read_body, sse
 from tundra_nb.runtime.history.query import Condition, FrameQuery
 from tundra_nb.runtime.operations import Notice
-from tundra_nb.types import Ask
-from tundra_nb.types.pieces import Piece
+from tundra_nb.runtime.telemetry.redact import Redactor
+from tundra_nb.runtime.telemetry.redact import Stream as Masking
+from tundra_nb.types import Ask, Reply, ToolCall
+from tundra_nb.types.pieces import Piece, Raw, Reasoning, Text, ToolCallPiece
 
 if TYPE_CHECKING:
     from tundra_nb.daemon.app import Daemon
@@ -53,7 +56,7 @@ class AskEndpoint:
         user = self._daemon.user(request)
         main = asyncio.current_task()
         assert main is not None
-        stream = _Stream(send) if ask.stream else None
+        stream = _Stream(send, redactor) if ask.stream else None
         gone = False
 
         async def watch() -> None:
@@ -76,7 +79,7 @@ class AskEndpoint:
                 await self._streamed(ask, user, stream)
             else:
                 reply = await self._daemon.runtime.operations.ask(ask, user=user)
-                await json_response(reply)(scope, receive, send)
+                await json_response(masked(reply, redactor))(scope, receive, send)
         except errors.TundraError as error:
             await error_response(error, redactor)(scope, receive, send)
         except asyncio.CancelledError:
@@ -94,20 +97,25 @@ class AskEndpoint:
                 ask, user=user, on_piece=stream.piece, on_notice=stream.notice
             )
         except errors.TundraError as error:
+            await stream.rest()
             await stream.end_with(redactor.text(sse("error", error.to_wire()).decode()).encode())
         except Exception as exc:
             defect = errors.InternalError(problem=f"unexpected {type(exc).__name__} in the daemon")
             await stream.end_with(sse("error", defect.to_wire()))
             raise
         else:
-            await stream.end_with(sse("reply", reply))
+            await stream.rest()
+            await stream.end_with(sse("reply", masked(reply, redactor)))
 
 
 class _Stream:
     """One server-sent-event answer, written straight to the ASGI server: its back-pressure is the provider's."""
 
-    def __init__(self, send: Send) -> None:
+    def __init__(self, send: Send, redactor: Redactor) -> None:
         self._send = send
+        self._redactor = redactor
+        self._masking: dict[tuple[str, int], tuple[Piece, Masking]] = {}
+        """By kind of piece and place of a tool call: what was the last one, and what masks them."""
 
     async def start(self) -> None:
         headers = [
@@ -118,7 +126,27 @@ class _Stream:
         await self._send({"type": "http.response.start", "status": 200, "headers": headers})
 
     async def piece(self, piece: Piece) -> None:
-        await self._write(sse(str(piece.__struct_config__.tag), piece))
+        if isinstance(piece, Raw):
+            await self._write(sse("raw", piece))
+            return
+        tag = str(piece.__struct_config__.tag)
+        key = (tag, piece.index if isinstance(piece, ToolCallPiece) else 0)
+        masking = self._masking[key][1] if key in self._masking else self._redactor.stream()
+        self._masking[key] = (piece, masking)
+        text = _text_of(piece)
+        shown = masking.feed(text)
+        if shown or shown is text:  # else all of it waits for the next
+            await self._write(sse(tag, piece if shown is text else _with_text(piece, shown)))
+        elif isinstance(piece, ToolCallPiece) and piece.name:
+            await self._write(sse(tag, _with_text(piece, "")))
+
+    async def rest(self) -> None:
+        """What waited for a next piece that did not come."""
+        for piece, masking in self._masking.values():
+            if shown := masking.finish():
+                if isinstance(piece, ToolCallPiece):
+                    piece = ToolCallPiece(index=piece.index)  # noqa: PLW2901 - only more of its arguments
+                await self._write(sse(str(piece.__struct_config__.tag), _with_text(piece, shown)))
 
     async def notice(self, notice: Notice) -> None:
         await self._write(sse("notice", notice))
@@ -131,6 +159,26 @@ class _Stream:
 
     async def _write(self, frame: bytes, *, more: bool = True) -> None:
         await self._send({"type": "http.response.body", "body": frame, "more_body": more})
+
+
+def _text_of(piece: Text | Reasoning | ToolCallPiece) -> str:
+    return piece.arguments if isinstance(piece, ToolCallPiece) else piece.text
+
+
+def _with_text(piece: Piece, text: str) -> Piece:
+    name = "arguments" if isinstance(piece, ToolCallPiece) else "text"
+    return msgspec.structs.replace(piece, **{name: text})
+
+
+def masked(reply: Reply, redactor: Redactor) -> Reply:
+    """The reply without the values of keys: a model may repeat one that stood in its prompt."""
+    text, reasoning = redactor.known(reply.text), redactor.known(reply.reasoning)
+    calls = msgspec.json.encode(reply.tool_calls).decode() if reply.tool_calls else ""
+    shown = redactor.known(calls)
+    if text is reply.text and reasoning is reply.reasoning and shown is calls:
+        return reply
+    tools = reply.tool_calls if shown is calls else msgspec.json.decode(shown, type=list[ToolCall])
+    return msgspec.structs.replace(reply, text=text, reasoning=reasoning, tool_calls=tools)
 
 
 async def explain(daemon: Daemon, wanted: str) -> dict[str, Any]:

@@ -14,13 +14,13 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
 
-from tundra_nb.errors import StoreBusy, StoreUnavailable, TundraError, from_wire
+from tundra_nb.errors import StoreBusy, StoreUnavailable, TundraError, UsageError, from_wire
 from tundra_nb.paths import Paths
 from tundra_nb.runtime.clock import Clock, Ids
 from tundra_nb.settings import StoreSettings
@@ -185,6 +185,8 @@ class ArrowStream(AsyncIterator[bytes]):
 class History:
     """Append-only history of one daemon. `open` before use; `aclose` stores what is appended, commits, ends the worker.
 
+    `mask` goes over what people name and write.
+
     `password` belongs to `settings.user`, `reader` is a user with nothing but SELECT and its password (both for Dolt's
     server only). `environ` is where the worker's few variables come from; the process's own when left out.
     """
@@ -199,7 +201,9 @@ class History:
         password: str = "",
         reader: tuple[str, str] = ("", ""),
         environ: Mapping[str, str] | None = None,
+        mask: Callable[[str], str] = str,
     ) -> None:
+        self._mask = mask
         self._paths = paths
         self._settings = settings
         self.ids = ids
@@ -303,8 +307,22 @@ class History:
         return ArrowStream(self, Request(method=method, params=params, after=self._spool.end))
 
     async def call(self, method: str, **params: Any) -> Any:
-        """A method of `contract.EventStore`: JSON values, or the bytes of a whole Arrow stream."""
+        """A method of `contract.EventStore`: JSON values, or the bytes of a whole Arrow stream.
+
+        Raises:
+            UsageError: a branch, tag or remote was to be named by a key; messages and authors are masked instead.
+        """
+        if method in _WORDED:
+            params = self._worded(params)
         return await self._call(method, params)
+
+    def _worded(self, params: dict[str, Any]) -> dict[str, Any]:
+        """Commit messages and names are pushed, pulled and cannot be taken back."""
+        masked = {name: self._mask(value) if isinstance(value, str) else value for name, value in params.items()}
+        for name in ("name", "branch"):
+            if masked.get(name) != params.get(name) and not params.get("delete"):
+                raise UsageError(problem=f"this name holds a key: {masked[name]}", field=name, remedy="Choose another.")
+        return {name: masked[name] if name in ("message", "author") else value for name, value in params.items()}
 
     async def settled(self, timeout: float) -> bool:  # noqa: ASYNC109 - the worker keeps this deadline
         """Wait until everything appended so far is stored; False when that took longer."""
@@ -596,6 +614,10 @@ _REPEATABLE = frozenset(
     {"log", "resolve", "diff", "stat", "history", "tables", "refs", "check", "frame", "rows", "sql", "settle"}
 )
 """Methods that change nothing, and are asked again when the worker dies under them."""
+
+
+_WORDED = frozenset({"commit", "branch", "tag", "merge", "propose", "revert"})
+"""Methods that write down words of a person."""
 
 
 def _lost() -> StoreUnavailable:

@@ -108,7 +108,7 @@ class Redactor:
         self._names: dict[str, str] = {}
         self._plain: tuple[tuple[str, str], ...] = ()
         self._dense: tuple[tuple[str, str], ...] = ()
-        self._dense_run = re.compile(r"(?!)")
+        self._dense_length = 1 << 30
         """Without a run of so many letters no packed form can be in a text."""
         self._beginnings: dict[str, list[str]] | None = None
 
@@ -137,9 +137,7 @@ class Redactor:
         # longest first: a key that contains another one must not be cut in two
         self._plain = tuple(sorted(plain.items(), key=lambda item: -len(item[0])))
         self._dense = tuple(sorted(dense.items(), key=lambda item: -len(item[0])))
-        self._dense_run = re.compile(
-            rf"[^\s\"'<>]{{{min(map(len, dense))}}}|[0-9A-Fa-f]{{2}}[ :-][0-9A-Fa-f]{{2}}[ :-]"
-        )
+        self._dense_length = min(map(len, dense))
         self._beginnings = None
 
     def register_environ(self, environ: Mapping[str, str]) -> None:
@@ -176,7 +174,7 @@ class Redactor:
         for secret, shown in self._plain:
             if secret in text:
                 text = text.replace(secret, shown)
-        if self._dense_run.search(text):
+        if len(text) >= self._dense_length and max(map(len, text.split()), default=0) >= self._dense_length:
             for form, shown in self._dense:
                 if form in text:
                     text = spellings.run_around(form).sub(shown, text)
@@ -196,7 +194,9 @@ class Redactor:
         else:
             return text
         seen, places = text, list(range(len(text) + 1))
-        while not any(secret in seen for secret, _ in self._plain):
+        for _ in range(spellings.ROUNDS):
+            if any(secret in seen for secret, _ in self._plain):
+                break
             seen, inner = spellings.located(seen)
             places = [places[place] for place in inner]
         cuts: list[tuple[int, int, str]] = []
@@ -205,6 +205,8 @@ class Redactor:
             while at >= 0:
                 cuts.append((places[at], places[at + len(secret)], shown))
                 at = seen.find(secret, at + len(secret))
+        if not cuts:
+            return text
         masked, done = [], 0
         for begin, end, shown in sorted(cuts, key=lambda cut: (cut[0], -cut[1])):
             if begin >= done:
@@ -260,10 +262,10 @@ class Stream:
         """What may be shown by now; the same object when nothing is held or masked."""
         if not self._beginnings:
             return piece
-        text = self._held + piece if self._held else piece
+        text = self._redactor.known(self._held + piece if self._held else piece)
         hold = self._hold_from(text)
         self._held = text[hold:]
-        return self._redactor.known(text if hold == len(text) else text[:hold])
+        return text if hold == len(text) else text[:hold]
 
     def finish(self) -> str:
         """The rest."""

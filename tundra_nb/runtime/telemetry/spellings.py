@@ -17,9 +17,13 @@ ROUNDS = 4
 ESCAPE_SIGNS = "%&\\"
 _ESCAPE = re.compile(
     r"(?:%[0-9A-Fa-f]{2})+|&#[xX][0-9A-Fa-f]{1,6};?|&#[0-9]{1,7};?|&[a-zA-Z]{2,8};"
-    r"|\\u\{[0-9A-Fa-f]{1,6}\}|\\u[0-9A-Fa-f]{4}|\\U[0-9A-Fa-f]{8}|\\x[0-9A-Fa-f]{2}|\\[0-7]{3}|\\.",
+    r"|\\u\{[0-9A-Fa-f]{1,6}\}|\\u[0-9A-Fa-f]{4}|\\U[0-9A-Fa-f]{8}|(?:\\x[0-9A-Fa-f]{2})+|\\[0-7]{3}|\\.",
     re.DOTALL,
 )
+_NUMBERED = re.compile(r"\\[uUx0-7]")
+_BACKSLASH = "\ue000\ue001"
+"""Stands for an escaped backslash while the rest is unescaped; of the code points that nobody uses."""
+_SIMPLE = [(f"\\{letter}", meant) for letter, meant in zip("nrtbf/\"'", "\n\r\t\b\f/\"'", strict=True)]
 _LETTERS = {"n": "\n", "r": "\r", "t": "\t", "b": "\b", "f": "\f", "0": "\0"}
 _ALPHABET = r"[A-Za-z0-9+/_-]"
 
@@ -28,7 +32,7 @@ def packed(secret: str) -> set[str]:
     """Texts that hold the whole secret whatever stands around it."""
     raw = secret.encode("utf-8", "surrogateescape")
     forms = {raw.hex(), raw.hex().upper(), secret[::-1], base64.b32encode(raw).decode().rstrip("=")}
-    forms |= {raw.hex(sign) for sign in ": -"} | {raw.hex(sign).upper() for sign in ": -"}
+    forms |= {raw.hex(sign) for sign in ":-"} | {raw.hex(sign).upper() for sign in ":-"}
     for shift in range(3):  # of the three bytes that four letters of base64 stand for
         coded = base64.b64encode(b"\0" * shift + raw).decode().rstrip("=")
         spoilt = (len(raw) + shift) % 3 != 0  # what follows the secret changes the last letter
@@ -61,8 +65,16 @@ def run_around(form: str) -> re.Pattern[str]:
 
 
 def unescaped(text: str) -> str:
-    """The text with one layer of escapes taken off; the same object when there is none."""
-    found = _ESCAPE.sub(lambda match: "".join(letter for letter, _ in _meant(match.group())), text)
+    """The text with one layer of escapes taken off; the same object when there is none. Quick, as most escapes of a
+    long JSON text are line ends and quotes.
+    """
+    found = text.replace("\\\\", _BACKSLASH)
+    if "%" in found or "&" in found or _NUMBERED.search(found):
+        found = _ESCAPE.sub(lambda match: "".join(letter for letter, _ in _meant(match.group())), found)
+    elif "\\" in found:
+        for letter, meant in _SIMPLE:
+            found = found.replace(letter, meant)
+    found = found.replace(_BACKSLASH, "\\")
     return text if found == text else found
 
 
@@ -87,12 +99,17 @@ def located(text: str) -> tuple[str, list[int]]:
 
 def _meant(escape: str) -> Iterator[tuple[str, int]]:
     """The letters that an escape stands for, each with the width of its escape."""
-    if escape[0] == "%":
-        for letter in bytes.fromhex(escape.replace("%", "")).decode("utf-8", "surrogateescape"):
-            yield letter, 3 * len(letter.encode("utf-8", "surrogateescape"))
+    if escape[0] == "%" or escape[1] == "x":
+        sign = 3 if escape[0] == "%" else 4
+        raw = bytes.fromhex(escape.replace("%", "").replace("\\x", ""))
+        for letter in raw.decode("utf-8", "surrogateescape"):
+            if "\udc80" <= letter <= "\udcff":  # no UTF-8: Latin-1, as JavaScript means it
+                yield chr(ord(letter) - 0xDC00), sign
+            else:
+                yield letter, sign * len(letter.encode())
     elif escape[0] == "&":
         yield html.unescape(escape), len(escape)
-    elif escape[1] in "uUx" and len(escape) > 2:
+    elif escape[1] in "uU" and len(escape) > 2:
         number = int(escape[2:].strip("{}"), 16)
         yield (chr(number) if number < 0x110000 else escape), len(escape)
     elif len(escape) == 4:  # octal
