@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from tundra_nb.daemon.serve import START_ERROR
+from tundra_nb.protocol.words import START_ERROR
 
 TWO_UIDS = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to become a second user")
 NOBODY = 65534

@@ -12,6 +12,7 @@ import pytest
 from tests.client.conftest import arrow_stream
 from tundra_nb.errors import UsageError
 from tundra_nb.frames import frames, summary
+from tundra_nb.protocol.live import LIVE
 from tundra_nb.types import TABLES, columns
 
 OPERATIONS: list[dict[str, Any]] = [
@@ -100,23 +101,23 @@ def test_a_column_that_an_older_store_lacks_is_there_and_empty() -> None:
     assert frame["latency_ms"].dtype == np.float64
 
 
-@pytest.mark.parametrize("name", frames.LIVE)
+@pytest.mark.parametrize("name", LIVE)
 def test_a_live_frame_without_rows_has_its_columns_and_dtypes(name: str) -> None:
-    frame = frames.from_rows([], frames.LIVE[name], meta={"query": name})
-    assert list(frame.columns) == [column.name for column in frames.LIVE[name]]
+    frame = frames.from_rows([], LIVE[name], meta={"query": name})
+    assert list(frame.columns) == [column.name for column in LIVE[name]]
     assert frame.attrs == {"query": name}
 
 
 def test_live_rows_keep_what_a_newer_daemon_sends_beyond_the_declared_columns() -> None:
     rows = [{"profile": "p", "state": "open", "open_for_s": 3, "failures": 5, "mood": "bad"}]
-    frame = frames.from_rows(rows, frames.LIVE["breakers"])
+    frame = frames.from_rows(rows, LIVE["breakers"])
     assert list(frame.columns)[-1] == "mood"
     assert frame["state"].cat.categories.tolist() == ["closed", "open", "half_open"]
 
 
 def test_values_of_settings_are_text_whatever_their_type() -> None:
     rows = [{"path": "a", "value": True, "default": None, "source": "default"}, {"path": "b", "value": 1.5}]
-    frame = frames.from_rows(rows, frames.LIVE["settings"])
+    frame = frames.from_rows(rows, LIVE["settings"])
     assert frame["value"].tolist() == ["true", "1.5"]
 
 

@@ -10,18 +10,23 @@ from __future__ import annotations
 import ast
 import importlib.resources
 import inspect
+import json
+import typing
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import click
 import msgspec
-from starlette.routing import Route
 
+from tests.guide.describe import describe
 from tundra_nb import settings
 from tundra_nb.commands.table import root
 from tundra_nb.guide import originals
 from tundra_nb.guide import pages as guide_pages
+from tundra_nb.protocol.endpoint import Endpoint
+from tundra_nb.protocol.table import ENDPOINTS, ROOMS
+from tundra_nb.protocol.words import JSON
 from tundra_nb.settings import model
 
 GUIDE = Path(str(importlib.resources.files("tundra_nb.guide")))
@@ -62,19 +67,60 @@ def commands_page() -> str:
 
 
 def routes_page() -> str:
-    """Every route with its methods and the file that has it."""
-    lines = ["# HTTP API", "", NOTE, ROUTES_INTRO, "", "| method | path | room |", "|---|---|---|"]
-    for route in _routes():
-        methods = ", ".join(sorted((route.methods or set()) - {"HEAD"})) or "POST"
-        room = getattr(route.endpoint, "__module__", "").rpartition(".")[2]
-        lines.append(f"| {methods} | `{route.path}` | {room} |")
-    return "\n".join(lines) + "\n"
+    """Every endpoint by room, with what goes in and what comes back."""
+    parts = ["# HTTP API", NOTE, ROUTES_INTRO]
+    for room in ROOMS:
+        intro = inspect.getdoc(room) or ""
+        lines = [f"## {room.__name__.rpartition('.')[2]}", "", intro, ""]
+        lines += ["| method | path | what | in | out |", "|---|---|---|---|---|"]
+        for endpoint in vars(room).values():
+            if isinstance(endpoint, Endpoint):
+                given = "; ".join(filter(None, [_query_words(endpoint), _body_words(endpoint)]))
+                cells = (endpoint.method, f"`{endpoint.path}`", endpoint.summary, given, _answer_words(endpoint))
+                lines.append(f"| {' | '.join(cells)} |")
+        parts.append("\n".join(lines))
+    parts.append(ROUTES_FORMS)
+    return "\n\n".join(parts) + "\n"
+
+
+def _query_words(endpoint: Endpoint) -> str:
+    names = [f"`{field.encode_name}`" for field in msgspec.structs.fields(endpoint.query)] if endpoint.query else []
+    return ", ".join([*names, *([endpoint.more] if endpoint.more else [])])
+
+
+def _body_words(endpoint: Endpoint) -> str:
+    return "" if endpoint.body is None else f"body: {_type_name(endpoint.body)}"
+
+
+def _answer_words(endpoint: Endpoint) -> str:
+    shown = str(endpoint.status)
+    for media in endpoint.media:
+        is_document = media == JSON and endpoint.answer is not None
+        shown += f", {_type_name(endpoint.answer)}" if is_document else f", `{media}`"
+    return shown
+
+
+def _type_name(form: Any) -> str:
+    arguments = typing.get_args(form)
+    origin = typing.get_origin(form)
+    if origin is dict:
+        return "object"
+    return f"{origin.__name__} of {arguments[0].__name__}" if origin else str(form.__name__)
+
+
+def openapi() -> str:
+    """The same as an OpenAPI document, for programs that make clients and for the fuzz test."""
+    return json.dumps(describe(ENDPOINTS), indent=1, ensure_ascii=False) + "\n"
 
 
 ROUTES_INTRO = """\
 On the daemon's Unix socket, and under `/tundra` of a Jupyter server behind its authentication. Errors are JSON: `code`,
 `message`, `reason`, `hint`, `retryable`, `retry_after`, `guide`. Ids are strings in JSON. History frames are Arrow
 streams, or JSON rows when `Accept: application/json` asks for them; times are ISO 8601 or microseconds since 1970."""
+ROUTES_FORMS = """\
+Queries, bodies and answers are described in full in [openapi.json](openapi.json) (OpenAPI 3.1). A program that
+speaks to the daemon by other means than our clients should read over fields it does not know: later versions add
+some."""
 
 
 def index_page() -> str:
@@ -134,6 +180,7 @@ def pages() -> dict[Path, str]:
         GUIDE / "settings.md": settings_page(),
         GUIDE / "commands.md": commands_page(),
         GUIDE / "http-api.md": routes_page(),
+        GUIDE / "openapi.json": openapi(),
         GUIDE / "errors" / "index.md": index_page(),
         **error_pages(),
     }
@@ -184,20 +231,6 @@ def _commands(group: click.Group, context: click.Context) -> Iterator[tuple[str,
         yield f"{context.info_name} {name}", command
         if isinstance(command, click.Group):
             yield from _commands(command, click.Context(command, info_name=f"{context.info_name} {name}"))
-
-
-class _Anything:
-    """Stands for the parts that routes close over but do not use until a request comes."""
-
-    def __getattr__(self, name: str) -> Any:
-        return _Anything()
-
-
-def _routes() -> list[Route]:
-    from tundra_nb.daemon.app import create_app
-
-    anything: Any = _Anything()
-    return sorted((r for r in create_app(anything, anything).routes if isinstance(r, Route)), key=lambda r: r.path)
 
 
 def main() -> None:

@@ -14,17 +14,16 @@ import psutil
 import pytest
 from websockets.sync.client import ClientConnection, connect
 
-from tests.guide.generate import _routes
+from tundra_nb.protocol.table import ENDPOINTS
 from tundra_nb.testing.scripted_provider import ScriptedProcess, Step, scripted_process
 
 from .conftest import JupyterServer, StartServer
 
 VALUES = {"{id}": "nosuch", "{name}": "p", "{frame}": "calls", "{owner}": "nobody"}
 ROUTES = [
-    (method, route.path)
-    for route in _routes()
-    for method in sorted(route.methods or {"POST"})
-    if method != "HEAD" and route.path not in ("/api/events", "/api/daemon/stop", "/metrics")
+    (endpoint.method, endpoint.path)
+    for endpoint in ENDPOINTS.values()
+    if endpoint.method != "WS" and endpoint.path not in ("/api/events", "/api/daemon/stop", "/metrics")
 ]
 
 

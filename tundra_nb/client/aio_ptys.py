@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+from tundra_nb.protocol.ptys import Matched
 from tundra_nb.terminal.asciicast import asciicast
 
 from . import pty_calls as calls
@@ -17,7 +18,7 @@ from .endpoints import Awaiting, awaited
 from .link import Link
 from .live import CellReader, CommandReader, OnOutput, Reader, Run, ShellRun
 from .owner import owner_name
-from .pty_calls import Command, Matched, Pattern, Program
+from .pty_calls import Command, Pattern, Program
 from .ptys import Cwd, folder, shown
 from .results import Document
 

@@ -17,10 +17,21 @@ import msgspec
 
 from tundra_nb.errors import UsageError
 from tundra_nb.frames import frames, summary
+from tundra_nb.protocol import daemon as daemon_routes
+from tundra_nb.protocol import faults as faults_routes
+from tundra_nb.protocol import history as history_routes
+from tundra_nb.protocol import operations as operations_routes
+from tundra_nb.protocol import profiles as profiles_routes
+from tundra_nb.protocol import status as status_routes
+from tundra_nb.protocol import versions as versions_routes
+from tundra_nb.protocol.endpoint import Endpoint, params
+from tundra_nb.protocol.endpoint import text as text_of
+from tundra_nb.protocol.live import LIVE
+from tundra_nb.protocol.words import ARROW, EVENTS, META_HEADER
 from tundra_nb.types import FRAMES, TABLES, Ask, Reply
 
 from . import times
-from .call import ARROW, EVENTS, STREAM_TIMEOUT, Answer, Call, query, quoted
+from .call import STREAM_TIMEOUT, Answer, Call, call
 from .results import Document, Last, Status, Why
 
 if TYPE_CHECKING:
@@ -45,24 +56,22 @@ def status(brief: bool = False) -> Call[Status]:
     Args:
         brief: without what must be asked of the store, for those who look often.
     """
-    return Call(
-        method="GET",
-        path="/api/status",
-        query=query(brief=1 if brief else None),
+    return call(
+        status_routes.STATUS,
         decode=lambda answer: Status(answer.json()),
+        query=status_routes.StatusQuery(brief=brief),
     )
 
 
 def providers() -> Call[pd.DataFrame]:
     """The profiles in order of priority, with their state: ready, cooling or parked, and why."""
-    return _live("providers")
+    return _live("providers", profiles_routes.PROVIDERS)
 
 
 def profile_names() -> Call[list[str]]:
     """The names of the profiles, in order of priority."""
-    return Call(
-        method="GET",
-        path="/api/providers",
+    return call(
+        profiles_routes.PROVIDERS,
         decode=lambda answer: [str(row["profile"]) for row in answer.json()["rows"]],
         timeout=2.0,
     )
@@ -70,25 +79,23 @@ def profile_names() -> Call[list[str]]:
 
 def models(profile: str | None = None) -> Call[pd.DataFrame]:
     """The models that each profile, or the one named, can reach by its provider's own list."""
-    return dataclasses.replace(_live("models"), query=query(profile=profile))
+    return _live("models", profiles_routes.MODELS, profiles_routes.ModelsQuery(profile=profile))
 
 
 def limits() -> Call[pd.DataFrame]:
     """The limiter's buckets and their levels, and the providers' own as far as they told."""
-    return _live("limits")
+    return _live("limits", profiles_routes.LIMITS)
 
 
 def breakers() -> Call[pd.DataFrame]:
     """The breaker of each profile; `open_for_s` counts down to the next probe."""
-    return _live("breakers")
+    return _live("breakers", profiles_routes.BREAKERS)
 
 
 def settings(changed: bool = False) -> Call[pd.DataFrame]:
     """Every setting in force with its default and where its value came from; `changed` leaves the defaults out."""
-    call = _live("settings")
-    if not changed:
-        return call
-    return _with(call, lambda answer: _changed(_live_frame("settings", answer)))
+    found = _live("settings", profiles_routes.SETTINGS)
+    return _with(found, lambda answer: _changed(found.decode(answer))) if changed else found
 
 
 def set_setting(path: str, value: Any, *, reason: str = "", on: str | None = None) -> Call[Document]:
@@ -103,23 +110,23 @@ def set_setting(path: str, value: Any, *, reason: str = "", on: str | None = Non
     Raises:
         UsageError: no such setting (names the nearest), or the value is not allowed; nothing changed.
     """
-    body = {"path": path, "value": value, "reason": reason} | ({"on": on} if on else {})
-    return Call(method="POST", path="/api/settings", body=body, decode=document, timeout=STORE_TIMEOUT)
+    body = profiles_routes.SettingBody(path=path, value=value, reason=reason, on=on or None)
+    return call(profiles_routes.SET_SETTING, decode=document, body=body, timeout=STORE_TIMEOUT)
 
 
 def keys() -> Call[pd.DataFrame]:
     """The key variables that profiles name, and whether the daemon has them: salted fingerprints, never a value."""
-    return _live("keys")
+    return _live("keys", profiles_routes.KEYS)
 
 
 def offer_keys(values: Mapping[str, str]) -> Call[Document]:
     """Hand keys to the daemon by the name of their variable; it holds them in memory only."""
-    return Call(method="POST", path="/api/keys", body=dict(values), decode=document)
+    return call(profiles_routes.OFFER_KEYS, decode=document, body=dict(values))
 
 
 def reset_breaker(profile: str) -> Call[Document]:
     """Close the breaker of a profile now."""
-    return Call(method="POST", path=f"/api/breakers/{quoted(profile)}/reset", body={}, decode=document)
+    return call(profiles_routes.RESET_BREAKER, decode=document, name=profile)
 
 
 def add_provider(
@@ -141,36 +148,30 @@ def add_provider(
         api_key_env: name of the variable that holds the key; left out: the vendor's usual one.
         priority: lower is asked first.
     """
-    given = {
-        "name": name,
-        "kind": kind,
-        "base_url": base_url,
-        "model": model,
-        "api_key_env": api_key_env,
-        "priority": priority,
-    }
-    body = {field: value for field, value in given.items() if value is not None}
-    return Call(method="POST", path="/api/providers", body=body, decode=document)
+    body = profiles_routes.ProviderBody(
+        name=name, kind=kind, base_url=base_url, model=model, api_key_env=api_key_env, priority=priority
+    )
+    return call(profiles_routes.ADD_PROVIDER, decode=document, body=body)
 
 
 def recheck_provider(name: str) -> Call[Document]:
     """Look again whether a parked profile can be used."""
-    return Call(method="POST", path=f"/api/providers/{quoted(name)}/recheck", body={}, decode=document)
+    return call(profiles_routes.RECHECK_PROVIDER, decode=document, name=name)
 
 
 def park_provider(name: str) -> Call[Document]:
     """Take a profile out of use until it is rechecked."""
-    return Call(method="POST", path=f"/api/providers/{quoted(name)}/park", body={}, decode=document)
+    return call(profiles_routes.PARK_PROVIDER, decode=document, name=name)
 
 
 def faults() -> Call[pd.DataFrame]:
     """The faults that are injected now: one row per rule, and one for a proxy without any."""
-    return Call(method="GET", path="/api/faults", decode=_fault_frame)
+    return call(faults_routes.FAULTS, decode=_fault_frame)
 
 
 def start_faults(profile: str) -> Call[Document]:
     """Put a fault proxy in front of a profile, in this daemon only; nothing fails before `set_fault`."""
-    return Call(method="POST", path="/api/faults", body={"profile": profile}, decode=document)
+    return call(faults_routes.START_FAULTS, decode=document, body=faults_routes.DrillBody(profile))
 
 
 def set_fault(profile: str, fault: str, **rule: Any) -> Call[Document]:
@@ -181,23 +182,17 @@ def set_fault(profile: str, fault: str, **rule: Any) -> Call[Document]:
         fault: a kind, as `tundra fault kinds` lists them.
         rule: `count`, `probability`, `seed`, `seconds`, `model`, `path`, `events`, `cut_bytes`, `status`.
     """
-    return Call(
-        method="POST",
-        path=f"/api/faults/{quoted(profile)}/rules",
-        body={"fault": fault, **rule},
-        decode=document,
-    )
+    return call(faults_routes.SET_FAULT, decode=document, body={"fault": fault, **rule}, name=profile)
 
 
 def clear_faults(profile: str, fault: str | None = None) -> Call[Document]:
     """Have one fault, or all, happen no longer."""
-    path = f"/api/faults/{quoted(profile)}/rules"
-    return Call(method="DELETE", path=path, query=query(fault=fault), decode=document)
+    return call(faults_routes.CLEAR_FAULTS, decode=document, query=faults_routes.FaultQuery(fault=fault), name=profile)
 
 
 def stop_faults(profile: str) -> Call[Document]:
     """Take the fault proxy of a profile away."""
-    return Call(method="DELETE", path=f"/api/faults/{quoted(profile)}", decode=document)
+    return call(faults_routes.STOP_FAULTS, decode=document, name=profile)
 
 
 def stop_daemon(force: bool = False, hold: bool = True) -> Call[Document]:
@@ -207,7 +202,7 @@ def stop_daemon(force: bool = False, hold: bool = True) -> Call[Document]:
         force: also while others are attached or PTYs live.
         hold: only an explicit start brings it back.
     """
-    return Call(method="POST", path="/api/daemon/stop", body={"force": force, "hold": hold}, decode=document)
+    return call(daemon_routes.STOP, decode=document, body=daemon_routes.StopBody(force=force, hold=hold))
 
 
 # asking:
@@ -277,22 +272,20 @@ def question(
 
 def ask(question: Ask) -> Call[Reply]:
     """Ask and wait for the whole answer."""
-    return Call(
-        method="POST",
-        path="/api/operations",
-        body=question,
+    return call(
+        operations_routes.ASK,
         decode=lambda answer: msgspec.json.decode(answer.body, type=Reply),
+        body=question,
         timeout=ASK_TIMEOUT,
     )
 
 
 def ask_stream(question: Ask) -> Call[None]:
     """Ask; the answer comes as events (`answer.AnswerReader`)."""
-    return Call(
-        method="POST",
-        path="/api/operations",
-        body=msgspec.structs.replace(question, stream=True),
+    return call(
+        operations_routes.ASK,
         decode=lambda _: None,
+        body=msgspec.structs.replace(question, stream=True),
         accept=EVENTS,
         timeout=STREAM_TIMEOUT,
     )
@@ -304,12 +297,12 @@ def why(operation: str | int = "last") -> Call[Why]:
     Args:
         operation: its id, the last digits of it, `last`, or `-2` for the one before.
     """
-    return Call(method="GET", path=f"/api/operations/{quoted(operation)}", decode=lambda answer: Why(answer.json()))
+    return call(operations_routes.WHY, decode=lambda answer: Why(answer.json()), id=operation)
 
 
 def last() -> Call[Last]:
     """What happened in the latest operation, and the next step."""
-    return Call(method="GET", path="/api/operations/last", decode=lambda answer: Last(answer.json()))
+    return call(operations_routes.WHY, decode=lambda answer: Last(answer.json()), id="last")
 
 
 # the past:
@@ -437,16 +430,25 @@ def history(
     begin, end = _window(since, between)
     table = FRAMES.get(frame, frame)
     more = _one_more(limit)
-    given = query(since=begin, until=end, at=ref(at), limit=more, newest=True if more else None, wait=wait)
-    given += tuple((f"{column}.eq", value) for column, value in query(**equals))
-    return Call(
-        method="GET",
-        path=f"/api/history/{quoted(frame)}",
-        query=given,
+    asked = history_routes.FrameParams(
+        since=None if begin is None else str(begin),
+        until=None if end is None else str(end),
+        at=ref(at),
+        limit=more,
+        newest=more is not None,
+        wait=wait,
+    )
+    conditions = tuple((f"{column}.eq", text_of(value)) for column, value in equals.items() if value is not None)
+    given = (*params(asked), *conditions)
+    return call(
+        history_routes.HISTORY,
         decode=lambda answer: _history_frame(table, answer, query=_told(frame, given), limit=limit),
+        query=asked,
+        more=conditions,
         accept=ARROW,
         timeout=STORE_TIMEOUT,
         takes_at=True,
+        frame=frame,
     )
 
 
@@ -457,7 +459,7 @@ def note(body: str, subject: str = "") -> Call[Document]:
         body: what was seen or done.
         subject: what it is about: an id, an error code, a word.
     """
-    return Call(method="POST", path="/api/notes", body={"body": body, "subject": subject}, decode=document)
+    return call(versions_routes.NOTE, decode=document, body=versions_routes.NoteBody(body, subject))
 
 
 def notes(
@@ -490,12 +492,11 @@ def sql(text: str, at: str | None = None, limit: int | None = None, wait: float 
             problem="the statement is empty", field="sql", remedy="For example: select * from operation limit 5"
         )
     more = _one_more(limit)
-    body = {"sql": text, "at": ref(at), "limit": more, "wait": wait}
-    return Call(
-        method="POST",
-        path="/api/sql",
-        body={name: value for name, value in body.items() if value is not None},
+    body = history_routes.SqlBody(text, at=ref(at), limit=more, wait=wait)
+    return call(
+        history_routes.SQL,
         decode=lambda answer: _history_frame(None, answer, query=text, limit=limit),
+        body=body,
         accept=ARROW,
         timeout=STORE_TIMEOUT,
         takes_at=True,
@@ -529,14 +530,14 @@ def _with(call: Call[pd.DataFrame], decode: Callable[[Answer], pd.DataFrame]) ->
     return dataclasses.replace(call, decode=decode)
 
 
-def _live(name: str) -> Call[pd.DataFrame]:
-    return Call(method="GET", path=f"/api/{name}", decode=lambda answer: _live_frame(name, answer))
+def _live(name: str, endpoint: Endpoint, query: msgspec.Struct | None = None) -> Call[pd.DataFrame]:
+    return call(endpoint, query=query, decode=lambda answer: _live_frame(name, answer))
 
 
 def _live_frame(name: str, answer: Answer) -> pd.DataFrame:
     body = answer.json()
     rows = body["rows"] if isinstance(body, dict) else body
-    return frames.from_rows(rows, frames.LIVE.get(name, ()), meta={"query": name})
+    return frames.from_rows(rows, LIVE.get(name, ()), meta={"query": name})
 
 
 def _fault_frame(answer: Answer) -> pd.DataFrame:
@@ -556,7 +557,7 @@ def _fault_frame(answer: Answer) -> pd.DataFrame:
                     "url": drill["url"],
                 }
             )
-    return frames.from_rows(rows, frames.LIVE["faults"], meta={"query": "faults"})
+    return frames.from_rows(rows, LIVE["faults"], meta={"query": "faults"})
 
 
 def _changed(frame: pd.DataFrame) -> pd.DataFrame:
@@ -574,7 +575,7 @@ def _grouped(call: Call[pd.DataFrame], by: str | Sequence[str] | None) -> Call[p
 
 
 def _history_frame(table: str | None, answer: Answer, *, query: str, limit: int | None) -> pd.DataFrame:
-    header = answer.headers.get("x-tundra-meta")
+    header = answer.headers.get(META_HEADER.lower())
     told = msgspec.json.decode(header) if header else {}
     meta = {"store": told.get("store"), "commit": told.get("commit"), "query": query, "truncated": False}
     if told.get("stored_until") is not None:

@@ -17,8 +17,10 @@ from typing import ClassVar
 from tundra_nb.errors import TundraError
 from tundra_nb.local.place import Place
 from tundra_nb.local.wire import GONE, Wire
+from tundra_nb.protocol import events as routes
+from tundra_nb.protocol.endpoint import params
+from tundra_nb.protocol.words import EVENTS
 
-from .call import EVENTS
 from .link import Link
 
 BACKOFF_SECONDS = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
@@ -35,7 +37,7 @@ class Attachment:
 
     def __init__(self, link: Link, who: str, owner: str) -> None:
         self._link = link
-        self._query = urllib.parse.urlencode({"attach": who, "owner": owner, "kinds": "none"})
+        self._query = urllib.parse.urlencode(params(routes.FeedQuery(attach=who, owner=owner, kinds="none")))
         self._users = 0
         self._stop = threading.Event()
         self._wire: Wire | None = None
@@ -101,7 +103,7 @@ class Attachment:
         try:
             wire.set_timeout(SILENCE_SECONDS)
             # `none` is no kind of event: the stream carries its hello and heartbeats, and nothing to throw away here
-            response = wire.exchange("GET", f"/api/events?{self._query}", {"Accept": EVENTS})
+            response = wire.exchange(routes.FEED.method, f"{routes.FEED.path}?{self._query}", {"Accept": EVENTS})
             if response.status != 200 or self._stop.is_set():
                 return False
             self.is_attached.set()

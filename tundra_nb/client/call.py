@@ -13,13 +13,11 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
-from tundra_nb.errors import IpcError, TransportError, TundraError, UsageError, from_wire
+from tundra_nb.errors import IpcError, TransportError, TundraError, from_wire
+from tundra_nb.protocol.endpoint import Endpoint, no_text, params
+from tundra_nb.protocol.words import JSON
 
 T = TypeVar("T")
-
-JSON = "application/json"
-ARROW = "application/vnd.apache.arrow.stream"
-EVENTS = "text/event-stream"
 
 CALL_TIMEOUT = 60.0
 """Seconds of silence of the daemon after which an ordinary call gives up; its own store deadline is 30 s."""
@@ -64,14 +62,14 @@ class Call(Generic[T]):
         try:
             return f"{self.path}?{urllib.parse.urlencode(self.query)}"
         except UnicodeEncodeError as exc:
-            raise _no_text(exc) from None
+            raise no_text(exc) from None
 
     @property
     def payload(self) -> bytes | None:
         try:
             return None if self.body is None else msgspec.json.encode(self.body)
         except UnicodeEncodeError as exc:
-            raise _no_text(exc) from None
+            raise no_text(exc) from None
 
     @property
     def headers(self) -> dict[str, str]:
@@ -83,6 +81,43 @@ class Call(Generic[T]):
         return self.method == "GET"
 
 
+def call(
+    endpoint: Endpoint,
+    *,
+    decode: Callable[[Answer], T],
+    query: msgspec.Struct | None = None,
+    more: tuple[tuple[str, str], ...] = (),
+    body: Any = None,
+    accept: str | None = None,
+    timeout: float | None = CALL_TIMEOUT,
+    takes_at: bool = False,
+    **parts: object,
+) -> Call[T]:
+    """A call of an endpoint.
+
+    Args:
+        endpoint: of the protocol's table.
+        decode: what to make of the answer.
+        query: an instance of `endpoint.query`.
+        more: parameters beside it, where the endpoint takes them.
+        body: an instance of `endpoint.body`, or the mapping that stands for it.
+        accept: media type wanted; the endpoint's own by default.
+        timeout: seconds of silence.
+        takes_at: see `Call.takes_at`.
+        parts: the variable parts of the path.
+    """
+    return Call(
+        method=endpoint.method,
+        path=endpoint.at(**parts),
+        decode=decode,
+        query=params(query) + more,
+        body={} if body is None and endpoint.method == "POST" else body,
+        accept=accept or endpoint.media[0],
+        timeout=timeout,
+        takes_at=takes_at,
+    )
+
+
 Flow = Generator[Call[Any], Any, T]
 Step = Call[T] | Flow[T]
 """What a function of the API table returns."""
@@ -90,7 +125,7 @@ Step = Call[T] | Flow[T]
 
 def seen_from(call: Call[T], at: str | None, name: str) -> Call[T]:
     """A view of the history as of a state that was checked out, unless it names one itself."""
-    if at is None or not call.takes_at or "at" in dict(call.query) or "at" in (call.body or {}):
+    if at is None or not call.takes_at or "at" in dict(call.query) or getattr(call.body, "at", None):
         return call
 
     def decode(answer: Answer) -> T:
@@ -102,38 +137,7 @@ def seen_from(call: Call[T], at: str | None, name: str) -> Call[T]:
 
     if call.body is None:
         return dataclasses.replace(call, query=(*call.query, ("at", at)), decode=decode)
-    return dataclasses.replace(call, body={**call.body, "at": at}, decode=decode)
-
-
-def quoted(part: object) -> str:
-    """One path segment, safe for any text.
-
-    Raises:
-        UsageError: it is no text, but for half a character.
-    """
-    try:
-        return urllib.parse.quote(str(part), safe="~")
-    except UnicodeEncodeError as exc:
-        raise _no_text(exc) from None
-
-
-def query(**given: object) -> tuple[tuple[str, str], ...]:
-    """Query parameters, without those that are None; a trailing `_` of a name is dropped."""
-    return tuple((name.rstrip("_"), _text(value)) for name, value in given.items() if value is not None)
-
-
-def _text(value: object) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def _no_text(exc: UnicodeEncodeError) -> UsageError:
-    """A lone surrogate: half of a pair that stands for one character in UTF-16, and nothing by itself."""
-    around = exc.object[max(exc.start - 12, 0) : exc.start].encode("utf-8", "replace").decode()
-    return UsageError(
-        problem=f"the text cannot be sent: character {exc.start + 1}, after {around!r}, is half a surrogate pair",
-        field="text",
-        remedy='`text.encode("utf-8", "replace").decode()` makes a question mark of it.',
-    )
+    return dataclasses.replace(call, body=msgspec.structs.replace(call.body, at=at), decode=decode)
 
 
 def read(call: Call[T], answer: Answer, *, bridged: bool) -> T:

@@ -17,10 +17,14 @@ import msgspec
 
 from tundra_nb.errors import UsageError
 from tundra_nb.frames import frames
+from tundra_nb.protocol import ptys as routes
+from tundra_nb.protocol.live import LIVE
+from tundra_nb.protocol.ptys import Matched
+from tundra_nb.protocol.words import EVENTS
 from tundra_nb.types import Column
 
 from . import api, times
-from .call import CALL_TIMEOUT, EVENTS, STREAM_TIMEOUT, Answer, Call, query, quoted
+from .call import CALL_TIMEOUT, STREAM_TIMEOUT, Answer, Call, call
 from .results import Document
 
 if TYPE_CHECKING:
@@ -37,51 +41,16 @@ INPUT_TIMEOUT = 600.0
 """Seconds of silence while a program is slow to read what is typed."""
 _FLAGS = {re.IGNORECASE: "i", re.MULTILINE: "m", re.DOTALL: "s", re.VERBOSE: "x", re.ASCII: "a"}
 
-_EVENTS = (
-    Column("seconds", "float", nullable=False),
-    Column("kind", "category", nullable=False, values=("output", "resize")),
-    Column("offset", "int", nullable=True),
-    Column("columns", "int", nullable=True),
-    Column("rows", "int", nullable=True),
-)
-_HITS = (
-    Column("pty_id", "text", nullable=False),
-    Column("at", "time", nullable=True),
-    Column("line", "text", nullable=False),
-    Column("offset", "int", nullable=False),
-    Column("command", "text", nullable=True),
-)
-_LEFT = (
-    Column("kind", "category", nullable=False, values=("process", "socket", "transcript")),
-    Column("name", "text", nullable=False),
-    Column("detail", "text", nullable=False),
-)
-
-
-class Matched(msgspec.Struct, frozen=True):
-    """What `expect` found: which pattern, the text before it, what matched, and its groups."""
-
-    index: int
-    before: str
-    after: str
-    groups: tuple[str | None, ...] = ()
-
-    def __str__(self) -> str:
-        return self.before + self.after
-
 
 def listing() -> Call[pd.DataFrame]:
     """The PTYs that are open."""
-    return Call(method="GET", path="/api/ptys", decode=lambda answer: api.frame_of("ptys", answer))
+    return call(routes.LISTING, decode=lambda answer: api.frame_of("ptys", answer))
 
 
 def ids() -> Call[list[str]]:
     """The ids of the PTYs that are open."""
-    return Call(
-        method="GET",
-        path="/api/ptys",
-        decode=lambda answer: [str(row["pty_id"]) for row in answer.json()["rows"]],
-        timeout=2.0,
+    return call(
+        routes.LISTING, decode=lambda answer: [str(row["pty_id"]) for row in answer.json()["rows"]], timeout=2.0
     )
 
 
@@ -104,14 +73,15 @@ def spawn(
     With an `owner` it ends when that no longer follows it, unless it is `persistent`. `wait`: seconds to wait for a
     free one.
     """
-    body = {
-        "command": command if isinstance(command, str) else list(command),
-        "kind": kind,
+    body = routes.SpawnBody(
+        command=command if isinstance(command, str) else list(command),
+        kind=kind,
+        owner="" if persistent else owner,
+        persistent=persistent,
+        wait=wait,
         **_given(cwd=cwd, env=env, rows=rows, columns=columns, timeout=timeout, with_keys=with_keys),
-        **({"persistent": True} if persistent else {"owner": owner} if owner else {}),
-        **({"wait": wait} if wait else {}),
-    }
-    return Call(method="POST", path="/api/ptys", body=body, decode=api.document, timeout=wait + CALL_TIMEOUT)
+    )
+    return call(routes.SPAWN, decode=api.document, body=body, timeout=wait + CALL_TIMEOUT)
 
 
 def cell(
@@ -127,74 +97,72 @@ def cell(
 ) -> Call[None]:
     """Run a cell in the owner's shell: events `shell`, `output` …, `end`."""
     given = _given(cwd=cwd, env=env, timeout=timeout, with_keys=with_keys)
-    return Call(
-        method="POST",
-        path=f"/api/shells/{quoted(owner)}/cells",
-        body={"cell": text, "program": program, "fresh": fresh, **given},
+    return call(
+        routes.CELL,
         decode=lambda _: None,
+        body=routes.CellBody(cell=text, program=program, fresh=fresh, **given),
         accept=EVENTS,
         timeout=STREAM_TIMEOUT,
+        owner=owner,
     )
 
 
 def info(pty_id: str) -> Call[Document]:
     """The row of one PTY."""
-    return Call(method="GET", path=_path(pty_id), decode=api.document)
+    return call(routes.INFO, decode=api.document, id=pty_id)
 
 
 def end(pty_id: str) -> Call[Document]:
     """End a PTY and every process of its session."""
-    return Call(method="DELETE", path=_path(pty_id), decode=api.document)
+    return call(routes.END, decode=api.document, id=pty_id)
 
 
 def interrupt(pty_id: str) -> Call[Document]:
     """Interrupt what runs in a PTY; `signal` of the answer is the last one that was needed."""
-    return Call(method="POST", path=_path(pty_id, "interrupt"), body={}, decode=api.document)
+    return call(routes.INTERRUPT, decode=api.document, id=pty_id)
 
 
 def output(pty_id: str, since: int = 0) -> Call[bytes]:
     """The output so far as bytes, from a sequence number (byte offset) on."""
-    return Call(
-        method="GET",
-        path=_path(pty_id, "transcript"),
-        query=query(since=since),
+    return call(
+        routes.TRANSCRIPT,
         decode=lambda answer: answer.body,
+        query=routes.TranscriptQuery(since=since),
         accept="*/*",
+        id=pty_id,
     )
 
 
 def text(pty_id: str, since: int = 0) -> Call[str]:
     """The output so far, line ends as in files."""
-    return Call(method="GET", path=_path(pty_id, "transcript"), query=query(since=since), decode=_decoded, accept="*/*")
+    return call(routes.TRANSCRIPT, decode=_decoded, query=routes.TranscriptQuery(since=since), accept="*/*", id=pty_id)
 
 
 def follow(pty_id: str, since: int = 0, owner: str = "") -> Call[None]:
     """The output as events, until the PTY ends. A PTY that has an `owner` ends when that no longer follows it."""
-    return Call(
-        method="GET",
-        path=_path(pty_id, "transcript"),
-        query=query(since=since, owner=owner or None),
+    return call(
+        routes.TRANSCRIPT,
         decode=lambda _: None,
+        query=routes.TranscriptQuery(since=since, owner=owner),
         accept=EVENTS,
         timeout=STREAM_TIMEOUT,
+        id=pty_id,
     )
 
 
 def events(pty_id: str) -> Call[pd.DataFrame]:
     """When output came, up to which offset, and what sizes the screen had. `attrs["head"]`: command and first size."""
-    return Call(method="GET", path=_path(pty_id, "events"), decode=_events)
+    return call(routes.TIMING, decode=_events, id=pty_id)
 
 
 def timing(pty_id: str) -> Call[Document]:
     """The same as the daemon keeps it, for exports: `head` and `events`."""
-    return Call(method="GET", path=_path(pty_id, "events"), decode=api.document)
+    return call(routes.TIMING, decode=api.document, id=pty_id)
 
 
 def send(pty_id: str, typed: str) -> Call[Document]:
     """Type text into a PTY; a line wants its newline. `warning` of the answer: a line that the terminal will cut."""
-    return Call(
-        method="POST", path=_path(pty_id, "input"), body={"text": typed}, decode=api.document, timeout=INPUT_TIMEOUT
-    )
+    return call(routes.INPUT, decode=api.document, body=routes.InputBody(typed), timeout=INPUT_TIMEOUT, id=pty_id)
 
 
 def expect(pty_id: str, patterns: Pattern | Sequence[Pattern], timeout: float | None = 30.0) -> Call[Matched]:
@@ -210,12 +178,12 @@ def expect(pty_id: str, patterns: Pattern | Sequence[Pattern], timeout: float | 
         HandleNotFound: the program has ended, and EOF is not among the patterns.
     """
     listed = [patterns] if isinstance(patterns, str | re.Pattern | type) else list(patterns)
-    return Call(
-        method="POST",
-        path=_path(pty_id, "expect"),
-        body={"patterns": [_pattern(pattern) for pattern in listed], "timeout": timeout},
-        decode=lambda answer: msgspec.convert(answer.json(), Matched),
+    return call(
+        routes.EXPECT,
+        decode=lambda answer: msgspec.json.decode(answer.body, type=Matched),
+        body=routes.ExpectBody(patterns=[_pattern(pattern) for pattern in listed], timeout=timeout),
         timeout=None if timeout is None else timeout + CALL_TIMEOUT,
+        id=pty_id,
     )
 
 
@@ -234,13 +202,13 @@ def send_secret(pty_id: str, name: str, environ: Mapping[str, str] | None = None
             field=name,
             remedy=f"Set it in the environment of this process (pid {os.getpid()}) first.",
         )
-    body = {"name": name, "value": value}
-    return Call(method="POST", path=_path(pty_id, "secret"), body=body, decode=lambda answer: Document(answer.json()))
+    body = routes.SecretBody(name, value)
+    return call(routes.SECRET, decode=lambda answer: Document(answer.json()), body=body, id=pty_id)
 
 
 def resize(pty_id: str, rows: int, columns: int) -> Call[Document]:
     """Change the size of a PTY's screen."""
-    return Call(method="POST", path=_path(pty_id, "size"), body={"rows": rows, "columns": columns}, decode=api.document)
+    return call(routes.SIZE, decode=api.document, body=routes.SizeBody(rows, columns), id=pty_id)
 
 
 def history(
@@ -260,12 +228,12 @@ def search(pattern: str, limit: int = 1000) -> Call[pd.DataFrame]:
 
     `attrs["truncated"]` says that there may be more.
     """
-    return Call(method="GET", path="/api/ptys/search", query=query(pattern=pattern, limit=limit), decode=_hits)
+    return call(routes.SEARCH, decode=_hits, query=routes.SearchQuery(pattern=pattern, limit=limit))
 
 
 def clean(dry: bool = True) -> Call[pd.DataFrame]:
     """What earlier daemons left: stray processes, dead sockets, old transcripts; removed unless `dry`."""
-    return Call(method="POST", path="/api/clean", body={"dry": dry}, decode=lambda answer: _rows(answer, _LEFT))
+    return call(routes.CLEAN, decode=lambda answer: _rows(answer, LIVE["left"]), body=routes.CleanBody(dry=dry))
 
 
 def _given(**values: Any) -> dict[str, Any]:
@@ -275,10 +243,6 @@ def _given(**values: Any) -> dict[str, Any]:
     if "with_keys" in made:
         made["with_keys"] = [made["with_keys"]] if isinstance(made["with_keys"], str) else list(made["with_keys"])
     return made
-
-
-def _path(pty_id: str, *more: str) -> str:
-    return "/".join(["/api/ptys", quoted(pty_id), *more])
 
 
 def _decoded(answer: Answer) -> str:
@@ -304,11 +268,11 @@ def _events(answer: Answer) -> pd.DataFrame:
         }
         for mark in found["events"]
     ]
-    return frames.from_rows(rows, _EVENTS, meta={"head": found["head"]})
+    return frames.from_rows(rows, LIVE["timing"], meta={"head": found["head"]})
 
 
 def _hits(answer: Answer) -> pd.DataFrame:
-    return _rows(answer, _HITS)
+    return _rows(answer, LIVE["hits"])
 
 
 def _rows(answer: Answer, columns: tuple[Column, ...]) -> pd.DataFrame:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from tundra_nb.errors import AtCapacity
+from tundra_nb.protocol.ptys import Matched
 from tundra_nb.terminal.asciicast import asciicast
 
 from . import pty_calls as calls
@@ -19,7 +20,7 @@ from .endpoints import Blocking, blocking
 from .link import Link
 from .live import CellReader, CommandReader, Live, OnOutput, Run, ShellRun
 from .owner import owner_name
-from .pty_calls import Command, Matched, Pattern, Program
+from .pty_calls import Command, Pattern, Program
 from .results import Document
 
 if TYPE_CHECKING:

@@ -8,10 +8,14 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 import msgspec
 
 from tundra_nb.frames import frames
+from tundra_nb.protocol import versions as routes
+from tundra_nb.protocol.endpoint import Endpoint
+from tundra_nb.protocol.live import LIVE
+from tundra_nb.protocol.words import ARROW, META_HEADER
 from tundra_nb.types import TABLES, VERSIONED_TABLES, Column
 
 from . import api
-from .call import ARROW, Answer, Call, Flow, Step, query, quoted
+from .call import Answer, Call, Flow, Step, call
 from .endpoints import Awaiting, Blocking, awaited, blocking
 from .results import Document
 
@@ -40,7 +44,7 @@ class Merged(Document):
                     rows.append(
                         {"table": row["table"], "row_id": row["row_id"], "name": row["name"], "column": name} | cells
                     )
-        return frames.from_rows(rows, frames.LIVE["conflicts"], meta={"query": "conflicts"})
+        return frames.from_rows(rows, LIVE["conflicts"], meta={"query": "conflicts"})
 
 
 def log(at: str | None = None, limit: int | None = None) -> Call[pd.DataFrame]:
@@ -50,17 +54,12 @@ def log(at: str | None = None, limit: int | None = None) -> Call[pd.DataFrame]:
         at: the commits that lead to this commit, branch, tag or time.
         limit: at most so many.
     """
-    return _frame("commits", "/api/commits", query(at=api.ref(at), limit=limit))
+    return _frame("commits", routes.LOG, routes.LogQuery(at=api.ref(at), limit=limit))
 
 
 def commit(message: str = "") -> Call[str]:
     """Commit what has been written since the last commit; return the hash, which pins this state for good."""
-    return Call(
-        method="POST",
-        path="/api/commits",
-        body={"message": message},
-        decode=lambda answer: str(answer.json()["commit"]),
-    )
+    return call(routes.COMMIT, decode=lambda answer: str(answer.json()["commit"]), body=routes.CommitBody(message))
 
 
 def diff(
@@ -102,7 +101,7 @@ def people_first(table: str) -> tuple[bool, int]:
 
 def _diff(from_ref: str, to_ref: str, table: str, limit: int | None) -> Call[tuple[pa.Table, dict[str, Any]]]:
     def decode(answer: Answer) -> tuple[pa.Table, dict[str, Any]]:
-        header = answer.headers.get("x-tundra-meta")
+        header = answer.headers.get(META_HEADER.lower())
         meta = msgspec.json.decode(header) if header else {}
         found = frames.read_arrow(answer.body)
         if limit is not None and found.num_rows > limit:
@@ -110,11 +109,10 @@ def _diff(from_ref: str, to_ref: str, table: str, limit: int | None) -> Call[tup
         return found, meta
 
     one_more = None if limit is None else limit + 1  # which tells whether there are more
-    return Call(
-        method="GET",
-        path="/api/diff",
-        query=query(from_=api.ref(from_ref), to=_end(to_ref), table=table, limit=one_more),
+    return call(
+        routes.DIFF,
         decode=decode,
+        query=routes.DiffQuery(from_=api.ref(from_ref), to=_end(to_ref), table=table, limit=one_more),
         accept=ARROW,
         timeout=api.STORE_TIMEOUT,
     )
@@ -125,7 +123,7 @@ def _diff_frame(parts: list[tuple[str, pa.Table, dict[str, Any]]], asked: dict[s
     import pyarrow as pa
 
     told: dict[str, Any] = {"query": "diff", "truncated": False} | asked
-    declared = {column.name: column for column in frames.LIVE["diff"]}
+    declared = {column.name: column for column in LIVE["diff"]}
     for name, _, meta in parts:
         told |= {key: meta[key] for key in ("store", "commit", "from_commit", "to_commit") if key in meta}
         told["truncated"] |= bool(meta.get("truncated"))
@@ -159,7 +157,7 @@ def _without_dictionaries(table: pa.Table) -> pa.Table:
 
 def stat(from_ref: str, to_ref: str = "HEAD") -> Call[pd.DataFrame]:
     """How many rows were added, changed and removed between two states, by table."""
-    return _frame("stat", "/api/stat", query(from_=api.ref(from_ref), to=_end(to_ref)))
+    return _frame("stat", routes.STAT, routes.BetweenQuery(from_=api.ref(from_ref), to=_end(to_ref)))
 
 
 def history(table: str, row: str | int | None = None) -> Call[pd.DataFrame]:
@@ -169,14 +167,14 @@ def history(table: str, row: str | int | None = None) -> Call[pd.DataFrame]:
         table: `setting`, `profile`, `price` or `note`; rows of events never change.
         row: its name (`breaker.failures`) or key; all rows by default.
     """
-    path = f"/api/rows/{quoted(table)}" + ("" if row is None else f"/{quoted(row)}")
 
     def decode(answer: Answer) -> pd.DataFrame:
-        header = answer.headers.get("x-tundra-meta")
+        header = answer.headers.get(META_HEADER.lower())
         meta = (msgspec.json.decode(header) if header else {}) | {"query": f"history {table}", "table": None}
         return frames.from_arrow(answer.body, declared=frames.history_columns(table), meta=meta)
 
-    return Call(method="GET", path=path, decode=decode, accept=ARROW, timeout=api.STORE_TIMEOUT)
+    endpoint = routes.ROW_HISTORIES if row is None else routes.ROW_HISTORY
+    return call(endpoint, decode=decode, timeout=api.STORE_TIMEOUT, table=table, row=row)
 
 
 def blame(table: str = "setting") -> Flow[pd.DataFrame]:
@@ -191,7 +189,7 @@ def blame(table: str = "setting") -> Flow[pd.DataFrame]:
 
 def status() -> Call[Document]:
     """Where the history stands: engine, HEAD, rows, what is not committed, branches and tags."""
-    return Call(method="GET", path="/api/versions", decode=api.document, timeout=api.STORE_TIMEOUT)
+    return call(routes.OVERVIEW, decode=api.document, timeout=api.STORE_TIMEOUT)
 
 
 def resolve(ref: str) -> Call[Document]:
@@ -200,38 +198,37 @@ def resolve(ref: str) -> Call[Document]:
     Raises:
         RefNotFound: names the nearest.
     """
-    path = f"/api/refs/{quoted(api.ref(ref))}"
-    return Call(method="GET", path=path, decode=api.document, timeout=api.STORE_TIMEOUT)
+    return call(routes.REF, decode=api.document, timeout=api.STORE_TIMEOUT, ref=api.ref(ref))
 
 
 def branches() -> Call[pd.DataFrame]:
     """The branches and the commit each stands on."""
-    return _frame("branches", "/api/branches", ())
+    return _frame("branches", routes.BRANCHES)
 
 
 def branch(name: str, at: str | None = None) -> Call[Document]:
     """Make a branch, at HEAD unless `at` names another state."""
-    return _post("/api/branches", name=name, at=api.ref(at))
+    return _post(routes.BRANCH, routes.NameBody(name=name, at=api.ref(at)))
 
 
 def delete_branch(name: str) -> Call[Document]:
     """Delete a branch; its commits stay where others lead to them."""
-    return Call(method="DELETE", path=f"/api/branches/{quoted(name)}", decode=api.document)
+    return call(routes.UNBRANCH, decode=api.document, name=name)
 
 
 def tags() -> Call[pd.DataFrame]:
     """The tags and the commit each names."""
-    return _frame("tags", "/api/tags", ())
+    return _frame("tags", routes.TAGS)
 
 
 def tag(name: str, at: str | None = None, message: str | None = None) -> Call[Document]:
     """Give a state a name that will not move, HEAD unless `at` names another."""
-    return _post("/api/tags", name=name, at=api.ref(at), message=message)
+    return _post(routes.TAG, routes.NameBody(name=name, at=api.ref(at), message=message or ""))
 
 
 def delete_tag(name: str) -> Call[Document]:
     """Take a name from its commit."""
-    return Call(method="DELETE", path=f"/api/tags/{quoted(name)}", decode=api.document)
+    return call(routes.UNTAG, decode=api.document, name=name)
 
 
 def merge(branch: str, resolve: Literal["ours", "theirs"] | None = None) -> Call[Merged]:
@@ -242,12 +239,10 @@ def merge(branch: str, resolve: Literal["ours", "theirs"] | None = None) -> Call
         resolve: whose side wins where both changed the same row. Without it conflicts change nothing, and are in
             `.conflicts` of the result.
     """
-    body = {"branch": branch} | ({"resolve": resolve} if resolve else {})
-    return Call(
-        method="POST",
-        path="/api/merges",
-        body=body,
+    return call(
+        routes.MERGE,
         decode=lambda answer: Merged(answer.json()),
+        body=routes.MergeBody(branch, resolve),
         timeout=api.STORE_TIMEOUT,
     )
 
@@ -258,17 +253,17 @@ def revert(ref: str) -> Call[Document]:
     Raises:
         UsageError: the commit holds events, which are facts and stay.
     """
-    return _post("/api/reverts", ref=api.ref(ref))
+    return _post(routes.REVERT, routes.RefBody(str(api.ref(ref))))
 
 
 def push(remote: str) -> Call[Document]:
     """Send main, other branches and tags to a remote: a path, `file:///…`, or what the engine knows."""
-    return _copy("/api/push", remote=_remote(remote))
+    return _copy(routes.PUSH, routes.RemoteBody(_remote(remote)))
 
 
 def pull(remote: str) -> Call[Document]:
     """Merge a remote's main into ours; the settings of this machine stay in force."""
-    return _copy("/api/pull", remote=_remote(remote))
+    return _copy(routes.PULL, routes.RemoteBody(_remote(remote)))
 
 
 def clone(remote: str, into: str) -> Call[Document]:
@@ -278,7 +273,7 @@ def clone(remote: str, into: str) -> Call[Document]:
         remote: a path, `file:///…`, or what the engine knows.
         into: a new data directory (doltlite; `connect(data_dir=…)` then reads it), or a new database's name (Dolt).
     """
-    return _copy("/api/clone", remote=_remote(remote), into=_remote(into))
+    return _copy(routes.CLONE, routes.CloneBody(_remote(remote), _remote(into)))
 
 
 def backup(folder: str | os.PathLike[str] | None = None) -> Call[Document]:
@@ -287,22 +282,22 @@ def backup(folder: str | os.PathLike[str] | None = None) -> Call[Document]:
     Args:
         folder: `backups` of the data directory by default.
     """
-    return _copy("/api/backup", folder=os.path.abspath(folder) if folder else "")
+    return _copy(routes.BACKUP, routes.FolderBody(os.path.abspath(folder) if folder else ""))
 
 
 def restore(folder: str | os.PathLike[str] | None = None) -> Call[Document]:
     """Replace the history by a backup; what was there is kept aside until the next restore."""
-    return _copy("/api/restore", folder=os.path.abspath(folder) if folder else "")
+    return _copy(routes.RESTORE, routes.FolderBody(os.path.abspath(folder) if folder else ""))
 
 
 def check() -> Call[pd.DataFrame]:
     """Test the database's integrity: one row per problem, none when it is sound."""
-    return _frame("check", "/api/store/check", ())
+    return _frame("check", routes.CHECK)
 
 
 def create() -> Call[Document]:
     """Create the database on a Dolt server that has none of this name."""
-    return _copy("/api/store/create")
+    return _copy(routes.CREATE)
 
 
 def _remote(text: str) -> str:
@@ -311,24 +306,21 @@ def _remote(text: str) -> str:
     return os.path.abspath(os.path.expanduser(text)) if is_path else text
 
 
-def _copy(path: str, **body: object) -> Call[Document]:
-    return Call(method="POST", path=path, body=body, decode=api.document, timeout=COPY_TIMEOUT)
+def _copy(endpoint: Endpoint, body: msgspec.Struct | None = None) -> Call[Document]:
+    return call(endpoint, body=body, decode=api.document, timeout=COPY_TIMEOUT)
 
 
-def _frame(name: str, path: str, given: tuple[tuple[str, str], ...]) -> Call[pd.DataFrame]:
-    return Call(
-        method="GET",
-        path=path,
-        query=given,
+def _frame(name: str, endpoint: Endpoint, query: msgspec.Struct | None = None) -> Call[pd.DataFrame]:
+    return call(
+        endpoint,
+        query=query,
         decode=lambda answer: api.frame_of(name, answer),
-        accept=f"{ARROW}, application/json",
         timeout=api.STORE_TIMEOUT,
     )
 
 
-def _post(path: str, **body: object) -> Call[Document]:
-    given = {name: value for name, value in body.items() if value is not None}
-    return Call(method="POST", path=path, body=given, decode=api.document, timeout=api.STORE_TIMEOUT)
+def _post(endpoint: Endpoint, body: msgspec.Struct) -> Call[Document]:
+    return call(endpoint, body=body, decode=api.document, timeout=api.STORE_TIMEOUT)
 
 
 class Versions:

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tundra_nb.client.pty_calls import Matched
 from tundra_nb.client.results import Document
 from tundra_nb.errors import UsageError
+from tundra_nb.protocol.ptys import Matched
 from tundra_nb.views import Message, Transcript
 
 from . import options

@@ -7,19 +7,18 @@ import datetime as dt
 import json
 import math
 from collections.abc import AsyncIterator, Iterable, Mapping
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from tundra_nb import errors
+from tundra_nb.protocol.words import ARROW, JSON, META_HEADER
 from tundra_nb.runtime.history.service import ArrowStream
 from tundra_nb.runtime.telemetry.redact import Redactor
 from tundra_nb.types import TABLES, columns
 
-ARROW = "application/vnd.apache.arrow.stream"
-T = TypeVar("T")
 _encode = msgspec.json.Encoder().encode
 
 IDS = frozenset(c.name for table in TABLES for c in columns(table) if c.type == "id")
@@ -27,7 +26,7 @@ TIMES = frozenset(c.name for table in TABLES for c in columns(table) if c.type =
 
 
 def json_response(value: Any, status: int = 200) -> Response:
-    return Response(_encode(value), status_code=status, media_type="application/json")
+    return Response(_encode(value), status_code=status, media_type=JSON)
 
 
 def error_response(error: errors.TundraError, redactor: Redactor, status: int | None = None) -> Response:
@@ -37,23 +36,7 @@ def error_response(error: errors.TundraError, redactor: Redactor, status: int | 
     if body["retry_after"] is not None:
         headers["Retry-After"] = str(math.ceil(body["retry_after"]))
     text = redactor.text(_encode(body).decode())
-    return Response(text, status_code=status or error.http_status, headers=headers, media_type="application/json")
-
-
-async def read_body(request: Request, form: type[T]) -> T:
-    """The JSON body of a request, checked.
-
-    Raises:
-        UsageError: not JSON, or not of this form; names the field.
-    """
-    try:
-        return msgspec.json.decode(await request.body() or b"{}", type=form)
-    except msgspec.ValidationError as exc:
-        problem, _, where = str(exc).partition(" - at `$")
-        field = where.strip("`").lstrip(".") or None
-        raise errors.UsageError(problem=f"{field + ': ' if field else ''}{problem}", field=field) from exc
-    except msgspec.DecodeError as exc:
-        raise errors.UsageError(problem=f"the body is not JSON: {exc}") from exc
+    return Response(text, status_code=status or error.http_status, headers=headers, media_type=JSON)
 
 
 def json_rows(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -99,7 +82,7 @@ async def stream_arrow(request: Request, stream: ArrowStream, query: Mapping[str
         finally:
             await stream.aclose()
 
-    headers = {"X-Tundra-Meta": json.dumps({**query, **meta})}  # ASCII only: it is a header
+    headers = {META_HEADER: json.dumps({**query, **meta})}  # ASCII only: it is a header
     return StreamingResponse(body(), media_type=ARROW, headers=headers)
 
 

@@ -28,6 +28,7 @@ from tundra_nb.daemon.routes import (
     terminal_ws,
     versions,
 )
+from tundra_nb.protocol.words import USER_HEADER
 
 if TYPE_CHECKING:
     from tundra_nb.daemon.life import Life
@@ -48,7 +49,7 @@ class Daemon:
 
     def user(self, request: HTTPConnection) -> str:
         """Whose call it is: the bridge names the Jupyter user; who comes by the socket is the OS user."""
-        return unquote(request.headers.get("x-tundra-user", "")) or self.os_user
+        return unquote(request.headers.get(USER_HEADER, "")) or self.os_user
 
 
 class _Told:

@@ -37,6 +37,7 @@ from tundra_nb.daemon.connection import Record
 from tundra_nb.daemon.lock import Lock
 from tundra_nb.errors import InternalError, IpcError, TundraError
 from tundra_nb.paths import Paths
+from tundra_nb.protocol.words import START_ERROR
 from tundra_nb.runtime.ptys import processes
 
 if TYPE_CHECKING:  # loaded only once the lock is held
@@ -47,8 +48,6 @@ if TYPE_CHECKING:  # loaded only once the lock is held
     from tundra_nb.runtime.telemetry.redact import Redactor
     from tundra_nb.settings import Loaded
 
-START_ERROR = "TUNDRA-START-ERROR "
-"""Begins the line by which a daemon in the background tells its starter why it cannot start: wire form, as JSON."""
 DRAIN_SECONDS = 2
 """For answers under way; then their tasks are cancelled."""
 CANCEL_SECONDS = 1.0

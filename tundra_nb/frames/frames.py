@@ -17,7 +17,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from tundra_nb.types import BreakerState, Column, ProviderKind, columns
+from tundra_nb.protocol.live import LIVE
+from tundra_nb.types import Column, columns
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,123 +31,6 @@ def _open(name: str, *, nullable: bool = True) -> Column:
 
 def _text(name: str, *, nullable: bool = True) -> Column:
     return Column(name, "text", nullable)
-
-
-def _float(name: str) -> Column:
-    return Column(name, "float", nullable=True)
-
-
-def _bool(name: str) -> Column:
-    return Column(name, "bool", nullable=False)
-
-
-_BREAKER_STATES: tuple[str, ...] = BreakerState.__args__  # type: ignore[attr-defined]
-_KINDS: tuple[str, ...] = ProviderKind.__args__  # type: ignore[attr-defined]
-
-_STATES = ("ready", "cooling", "parked", "breaker_open", "disabled")
-
-LIVE: dict[str, tuple[Column, ...]] = {
-    "faults": (
-        _text("profile", nullable=False),
-        _text("fault"),
-        Column("happened", "int", nullable=True),
-        Column("count", "int", nullable=True),
-        Column("probability", "float", nullable=False),
-        _text("model"),
-        Column("passed", "int", nullable=False),
-        _text("url"),
-    ),
-    "providers": (
-        _text("profile", nullable=False),
-        Column("kind", "category", nullable=False, values=_KINDS),
-        _text("base_url"),
-        _text("model"),
-        Column("priority", "int", nullable=False),
-        _bool("enabled"),
-        Column("state", "category", nullable=False, values=_STATES),
-        _text("reason"),
-        _text("hint"),
-        _float("cooling_s"),
-        _text("key_variable"),
-        Column("key_present", "bool", nullable=True),
-        _float("rpm"),
-        _float("tpm"),
-    ),
-    "models": (
-        _open("profile"),
-        _text("model"),
-        Column("available", "bool", nullable=True),
-        Column("context_tokens", "int", nullable=True),
-        _float("input_usd_per_mtok"),
-        _float("output_usd_per_mtok"),
-        Column("checked_at", "time", nullable=True),
-        _text("problem"),
-    ),
-    "limits": (
-        _open("owner"),
-        _open("tier"),
-        _open("limit_key"),
-        _open("resource"),
-        _float("limit"),
-        _float("remaining"),
-        _float("per_second"),
-        Column("waiting", "int", nullable=True),
-        _float("penalised_for_s"),
-        _float("reset_after_s"),
-        _float("told_s_ago"),
-    ),
-    "breakers": (
-        _text("profile", nullable=False),
-        Column("state", "category", nullable=False, values=_BREAKER_STATES),
-        _float("open_for_s"),
-        Column("failures", "int", nullable=True),
-    ),
-    "settings": (_text("path", nullable=False), _text("value"), _text("default"), _text("source")),
-    "keys": (_text("variable", nullable=False), _text("profiles"), _bool("present"), _text("fingerprint")),
-    "ptys": (
-        _text("pty_id", nullable=False),
-        Column("at", "time", nullable=True),
-        _text("command"),
-        _open("state"),
-        Column("pid", "int", nullable=True),
-        Column("exit_code", "int", nullable=True),
-        _open("exit_signal"),
-        Column("bytes_out", "int", nullable=True),
-        _float("seconds"),
-        _open("keep"),
-        Column("viewers", "int", nullable=True),
-        _text("warning"),
-    ),
-    "commits": (
-        _text("commit", nullable=False),
-        Column("at", "time", nullable=True),
-        _text("author"),
-        _text("message"),
-        Column("rows", "int", nullable=True),
-    ),
-    "branches": (_text("name", nullable=False), _text("commit")),
-    "tags": (_text("name", nullable=False), _text("commit")),
-    "diff": (_open("table"), _open("diff_type"), _text("from_commit"), _text("to_commit")),
-    "stat": (
-        _open("table"),
-        Column("rows_added", "int", nullable=False),
-        Column("rows_removed", "int", nullable=False),
-        Column("rows_modified", "int", nullable=False),
-        Column("rows_before", "int", nullable=False),
-        Column("rows_after", "int", nullable=False),
-    ),
-    "conflicts": (
-        _open("table"),
-        _text("row_id", nullable=False),
-        _text("name"),
-        _open("column"),
-        _text("base"),
-        _text("ours"),
-        _text("theirs"),
-    ),
-    "check": (_text("problem", nullable=False),),
-}
-"""Columns of the frames that are not history tables; what the daemon sends beyond them follows."""
 
 
 def diff_columns(table: str) -> tuple[Column, ...]:

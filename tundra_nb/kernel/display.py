@@ -35,7 +35,7 @@ _VIEWED = (
     ("tundra_nb.client.explain", "Contents"),
     ("tundra_nb.guide.pages", "Page"),
     ("tundra_nb.doctor.check", "Checkup"),
-    ("tundra_nb.client.pty_calls", "Matched"),
+    ("tundra_nb.protocol.ptys", "Matched"),
     ("tundra_nb.terminal.screen", "Screen"),
     ("tundra_nb.views", "Message"),
     ("tundra_nb.views", "Lines"),

@@ -22,6 +22,8 @@ from tundra_nb import paths as places
 from tundra_nb._version import API, __version__
 from tundra_nb.errors import InternalError, IpcError, TundraError, from_wire
 from tundra_nb.paths import Paths
+from tundra_nb.protocol import daemon as routes
+from tundra_nb.protocol.words import START_ERROR
 
 from . import running
 from .running import Connection, find
@@ -44,8 +46,6 @@ TAIL_LINES = 12
 TAIL_BYTES = 32768
 STARTS = 2
 """A second start is tried when the daemon that was in the way has ended meanwhile."""
-START_ERROR = "TUNDRA-START-ERROR "
-"""As in `tundra_nb.daemon.serve`, which the client may not import."""
 NOT_PASSED_ON = ("TUNDRA_URL", "TUNDRA_TOKEN", "JPY_PARENT_PID", "JPY_SESSION_NAME", "MPLBACKEND")
 """Variables that belong to one kernel and would mislead the daemon and what runs in its PTYs."""
 
@@ -457,7 +457,7 @@ def _replaced(paths: Paths, found: Connection, *, start: bool) -> Connection | N
 
 def _ask_to_stop(found: Connection, *, force: bool, hold: bool, timeout: float) -> None:
     try:
-        status, body = running.request(found, "POST", "/api/daemon/stop", {"force": force, "hold": hold}, timeout)
+        status, body = running.request(found, routes.STOP, routes.StopBody(force=force, hold=hold), timeout=timeout)
     except OSError as exc:
         if force:
             running.send_signal(found, signal.SIGKILL)

@@ -19,9 +19,14 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from tundra_nb._version import API
 from tundra_nb.errors import IpcError
 from tundra_nb.paths import Paths
+from tundra_nb.protocol import status as routes
+from tundra_nb.protocol.endpoint import Endpoint
+from tundra_nb.protocol.words import JSON
 
 from .place import Place, dial
 from .wire import BadAnswer, Wire
@@ -122,7 +127,12 @@ def listens(connection: Connection) -> bool:
 
 
 def request(
-    to: Connection, method: str, path: str, body: Any = None, timeout: float = ANSWER_SECONDS
+    to: Connection,
+    endpoint: Endpoint,
+    body: msgspec.Struct | None = None,
+    *,
+    query: str = "",
+    timeout: float = ANSWER_SECONDS,
 ) -> tuple[int, dict[str, Any]]:
     """Ask the daemon something small.
 
@@ -130,9 +140,10 @@ def request(
         OSError: it does not listen, does not answer in time, or not with HTTP and JSON.
     """
     wire = Wire(Place(socket=to.socket), connect_timeout=timeout)
+    target = f"{endpoint.path}?{query}" if query else endpoint.path
+    payload = None if body is None else msgspec.json.encode(body)
     try:
-        payload = None if body is None else json.dumps(body).encode()
-        answer = wire.exchange(method, path, {"Content-Type": "application/json", "Connection": "close"}, payload)
+        answer = wire.exchange(endpoint.method, target, {"Content-Type": JSON, "Connection": "close"}, payload)
         found = json.loads(answer.read())
     except ValueError as exc:
         raise BadAnswer(f"the answer is not JSON: {exc}") from exc
@@ -143,7 +154,7 @@ def request(
 
 def ask_status(connection: Connection, timeout: float) -> dict[str, Any] | None:
     try:
-        code, body = request(connection, "GET", "/api/status?brief=1", timeout=timeout)
+        code, body = request(connection, routes.STATUS, query="brief=1", timeout=timeout)
     except OSError:
         return None
     return body if code == 200 else None

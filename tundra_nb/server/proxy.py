@@ -32,6 +32,7 @@ from tornado.iostream import IOStream, StreamClosedError
 
 from tundra_nb.errors import IpcError, TundraError
 from tundra_nb.local import running
+from tundra_nb.protocol.words import USER_HEADER
 
 from .supervisor import Supervisor, dial
 
@@ -163,7 +164,7 @@ class DaemonProxy(JupyterHandler):
 
     def _passed_on(self) -> httputil.HTTPHeaders:
         named = {name.strip().lower() for name in self.request.headers.get("Connection", "").split(",")}
-        headers = httputil.HTTPHeaders({"Host": "localhost", "X-Tundra-User": self._user()})
+        headers = httputil.HTTPHeaders({"Host": "localhost", USER_HEADER: self._user()})
         for name, value in self.request.headers.get_all():
             lower = name.lower()
             if lower not in NOT_PASSED_ON and lower not in named and not lower.startswith(OWN_HEADERS):

@@ -20,7 +20,7 @@ import asyncio
 import atexit
 import dataclasses
 import enum
-import http.client
+import http
 import json
 import logging
 import os
@@ -34,7 +34,9 @@ from typing import Any, Protocol
 from tornado.iostream import IOStream
 
 from tundra_nb.errors import IpcError, TundraError
+from tundra_nb.local import running
 from tundra_nb.paths import Paths
+from tundra_nb.protocol import daemon as routes
 
 RESTARTS = 5
 """So often a crashed daemon is started again …"""
@@ -308,31 +310,16 @@ class Supervisor:
         """Ask the daemon to end if we started it; True unless it refuses."""
         if _read(self._paths.connection_file).get("started_by") != self.name:
             return True
-        connection = _SocketConnection(self.socket)
+        to = running.Connection(socket=self.socket)
         try:
-            body = json.dumps({"force": False, "hold": False})
-            connection.request("POST", "/api/daemon/stop", body, {"Content-Type": "application/json"})
-            answer = connection.getresponse()
-            answer.read()
-        except (OSError, http.client.HTTPException):
+            status, _ = running.request(to, routes.STOP, routes.StopBody(), timeout=STOP_TIMEOUT)
+        except (OSError, TundraError):
             return True
-        finally:
-            connection.close()
-        return answer.status != http.client.CONFLICT
+        return status != http.HTTPStatus.CONFLICT
 
     def _end_ours_at_exit(self) -> None:
         if os.getpid() == self._pid:
             self._end_ours()
-
-
-class _SocketConnection(http.client.HTTPConnection):
-    def __init__(self, path: str) -> None:
-        super().__init__("localhost", timeout=STOP_TIMEOUT)
-        self._path = path
-
-    def connect(self) -> None:
-        self.sock = _connected(self._path)
-        self.sock.settimeout(self.timeout)
 
 
 class _DaemonStream(IOStream):

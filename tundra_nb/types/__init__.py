@@ -24,7 +24,7 @@ from __future__ import annotations
 from tundra_nb.errors import Severity
 
 from .calls import Ask, Reply, ToolCall, Usage
-from .columns import Category, Column, ColumnType, Id, LongText, Text, Time, columns_of
+from .columns import Category, Column, ColumnType, Id, Json, LongText, Text, Time, columns_of
 from .events import (
     FRAME_VERSION,
     FRAMES,
@@ -98,6 +98,7 @@ __all__ = [
     "ImportedLog",
     "IncidentRow",
     "IncidentState",
+    "Json",
     "LimitEvent",
     "LongText",
     "NewestId",

@@ -19,15 +19,19 @@ class Column(msgspec.Struct, frozen=True):
     values: tuple[str, ...] = ()
 
 
-def _kind(column_type: ColumnType) -> msgspec.Meta:
-    return msgspec.Meta(extra={"column": column_type})
+def _kind(column_type: ColumnType, form: str = "") -> msgspec.Meta:
+    return msgspec.Meta(extra={"column": column_type}, extra_json_schema={"format": form} if form else None)
 
 
-Id = Annotated[int, _kind("id")]
-Time = Annotated[int, _kind("time")]
+Id = Annotated[int, _kind("id", "id")]
+"""In JSON a string: JavaScript rounds large integers."""
+Time = Annotated[int, _kind("time", "date-time")]
+"""In JSON ISO 8601."""
 Text = Annotated[str, _kind("text")]
 """At most 255 characters; anything longer is `LongText`."""
 LongText = Annotated[str, _kind("long_text")]
+Json = Annotated[Any, _kind("text")]
+"""Any JSON value, shown as text."""
 Category = Annotated[str, _kind("category")]
 """An open set of few values (profile and model names): dictionary-encoded in Arrow, categorical in pandas."""
 

@@ -8,11 +8,11 @@ from typing import Any
 
 from tundra_nb.client.explain import Contents, Explanation
 from tundra_nb.client.live import Run
-from tundra_nb.client.pty_calls import Matched
 from tundra_nb.client.results import DaemonStatus, Document, Last, Status, Why
 from tundra_nb.client.versions import Merged
 from tundra_nb.doctor.check import Checkup
 from tundra_nb.guide.pages import Page
+from tundra_nb.protocol.ptys import Matched
 from tundra_nb.terminal.screen import Screen
 from tundra_nb.types import Reply
 

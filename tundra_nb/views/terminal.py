@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tundra_nb.client.live import Run, ShellRun
-from tundra_nb.client.pty_calls import Matched
+from tundra_nb.protocol.ptys import Matched
 from tundra_nb.terminal.screen import Screen
 
 from .blocks import Block, Cell, Facts, Heading, Output, Para, Shot, Styled, duration

@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
-from starlette.routing import BaseRoute, Route
+from starlette.routing import BaseRoute
 
 from tundra_nb._version import API, __version__
 from tundra_nb.daemon.answers import json_rows, sse
-from tundra_nb.daemon.routes.operations import HEARTBEAT_SECONDS
+from tundra_nb.daemon.routing import read_params, route
+from tundra_nb.protocol import events as api
+from tundra_nb.protocol.words import EVENTS, HEARTBEAT_SECONDS
 from tundra_nb.runtime.telemetry.bus import Missed
 
 if TYPE_CHECKING:
@@ -26,9 +28,9 @@ if TYPE_CHECKING:
 
 def routes(daemon: Daemon) -> list[BaseRoute]:
     async def feed(request: Request) -> Response:
-        who = request.query_params.get("attach", "")
-        owner = request.query_params.get("owner", "")
-        kinds = [kind for kind in request.query_params.get("kinds", "").split(",") if kind]
+        asked = read_params(request, api.FeedQuery)
+        who, owner = asked.attach, asked.owner
+        kinds = [kind for kind in asked.kinds.split(",") if kind]
 
         async def body() -> AsyncIterator[bytes]:
             owning = daemon.runtime.terminals.owned_by(owner) if owner else contextlib.nullcontext()
@@ -48,6 +50,6 @@ def routes(daemon: Daemon) -> list[BaseRoute]:
                         else:
                             yield sse(event.kind, json_rows([msgspec.structs.asdict(event.value)])[0])
 
-        return StreamingResponse(body(), media_type="text/event-stream", headers={"Cache-Control": "no-store"})
+        return StreamingResponse(body(), media_type=EVENTS, headers={"Cache-Control": "no-store"})
 
-    return [Route("/api/events", feed, methods=["GET"])]
+    return [route(api.FEED, feed)]

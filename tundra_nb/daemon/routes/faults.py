@@ -4,21 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Route
+from starlette.routing import BaseRoute
 
-from tundra_nb.daemon.answers import json_response, read_body
+from tundra_nb.daemon.answers import json_response
+from tundra_nb.daemon.routing import read_body, read_params, route
+from tundra_nb.protocol import faults as api
 
 if TYPE_CHECKING:
     from tundra_nb.daemon.app import Daemon
-
-
-class StartBody(msgspec.Struct, forbid_unknown_fields=True):
-    """Body of `POST /api/faults`."""
-
-    profile: str
 
 
 def routes(daemon: Daemon) -> list[BaseRoute]:
@@ -29,7 +24,7 @@ def routes(daemon: Daemon) -> list[BaseRoute]:
         return json_response({"rows": await drills.rows()})
 
     async def start(request: Request) -> Response:
-        body = await read_body(request, StartBody)
+        body = await read_body(request, api.DrillBody)
         profile = runtime.profiles.slot(body.profile).profile
         is_parked = runtime.router.parked(profile.name) is not None
         return json_response(await drills.start(profile, is_parked=is_parked), status=201)
@@ -39,7 +34,9 @@ def routes(daemon: Daemon) -> list[BaseRoute]:
         return json_response(await drills.set(request.path_params["name"], rule))
 
     async def clear(request: Request) -> Response:
-        return json_response(await drills.clear(request.path_params["name"], request.query_params.get("fault")))
+        return json_response(
+            await drills.clear(request.path_params["name"], read_params(request, api.FaultQuery).fault)
+        )
 
     async def stop(request: Request) -> Response:
         name = request.path_params["name"]
@@ -49,9 +46,9 @@ def routes(daemon: Daemon) -> list[BaseRoute]:
         return json_response({"profile": name, "stopped": True})
 
     return [
-        Route("/api/faults", rows, methods=["GET"]),
-        Route("/api/faults", start, methods=["POST"]),
-        Route("/api/faults/{name}", stop, methods=["DELETE"]),
-        Route("/api/faults/{name}/rules", add, methods=["POST"]),
-        Route("/api/faults/{name}/rules", clear, methods=["DELETE"]),
+        route(api.FAULTS, rows),
+        route(api.START_FAULTS, start),
+        route(api.STOP_FAULTS, stop),
+        route(api.SET_FAULT, add),
+        route(api.CLEAR_FAULTS, clear),
     ]

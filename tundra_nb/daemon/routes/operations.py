@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Route
+from starlette.routing import BaseRoute
 from starlette.types import Receive, Scope, Send
 
 from tundra_nb import errors
-from tundra_nb.daemon.answers import error_response, json_response, json_rows, read_body, sse
+from tundra_nb.daemon.answers import error_response, json_response, json_rows, sse
+from tundra_nb.daemon.routing import read_body, route
+from tundra_nb.protocol import operations as api
+from tundra_nb.protocol.words import EVENTS, HEARTBEAT_SECONDS
 from tundra_nb.runtime.history.query import Condition, FrameQuery
 from tundra_nb.runtime.operations import Notice
 from tundra_nb.runtime.telemetry.redact import Redactor
@@ -23,17 +26,14 @@ from tundra_nb.types.pieces import Piece, Raw, Reasoning, Text, ToolCallPiece
 if TYPE_CHECKING:
     from tundra_nb.daemon.app import Daemon
 
-HEARTBEAT_SECONDS = 15.0
-"""A comment line in a silent stream, so that proxies between do not take it for dead."""
-
 
 def routes(daemon: Daemon) -> list[BaseRoute]:
     async def why(request: Request) -> Response:
         return json_response(await explain(daemon, request.path_params["id"]))
 
     return [
-        Route("/api/operations", AskEndpoint(daemon), methods=["POST"]),
-        Route("/api/operations/{id}", why, methods=["GET"]),
+        route(api.ASK, AskEndpoint(daemon)),
+        route(api.WHY, why),
     ]
 
 
@@ -119,7 +119,7 @@ class _Stream:
 
     async def start(self) -> None:
         headers = [
-            (b"content-type", b"text/event-stream"),
+            (b"content-type", EVENTS.encode()),
             (b"cache-control", b"no-store"),
             (b"x-accel-buffering", b"no"),
         ]

@@ -7,31 +7,17 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Route
+from starlette.routing import BaseRoute
 
 from tundra_nb import errors, settings
-from tundra_nb.daemon.answers import json_response, read_body
+from tundra_nb.daemon.answers import json_response
+from tundra_nb.daemon.routing import read_body, read_params, route
+from tundra_nb.protocol import profiles as api
 from tundra_nb.settings import variables
 
 if TYPE_CHECKING:
     from tundra_nb.daemon.app import Daemon
     from tundra_nb.runtime.profiles import ProfileSlot
-
-
-class ParkBody(msgspec.Struct, forbid_unknown_fields=True):
-    """Body of `POST /api/providers/{name}/park`."""
-
-    reason: str = ""
-
-
-class SettingBody(msgspec.Struct, forbid_unknown_fields=True):
-    """Body of `POST /api/settings`."""
-
-    path: str
-    value: Any
-    reason: str = ""
-    on: str | None = None
-    """Only propose it, on this branch."""
 
 
 def routes(daemon: Daemon) -> list[BaseRoute]:
@@ -50,12 +36,12 @@ def routes(daemon: Daemon) -> list[BaseRoute]:
 
     async def park(request: Request) -> Response:
         slot = _slot(daemon, request)
-        body = await read_body(request, ParkBody)
+        body = await read_body(request, api.ParkBody)
         runtime.profiles.park(slot.profile.name, errors.Parked(profile=slot.profile.name, cause=body.reason))
         return json_response(profile_card(daemon, slot))
 
     async def models(request: Request) -> Response:
-        wanted = request.query_params.get("profile")
+        wanted = read_params(request, api.ModelsQuery).profile
         names = [runtime.profiles.slot(wanted).profile.name] if wanted else list(runtime.slots)
         return json_response({"rows": await runtime.profiles.models(names)})
 
@@ -75,7 +61,7 @@ def routes(daemon: Daemon) -> list[BaseRoute]:
         return json_response({"rows": rows, "file": str(runtime.loaded.file)})
 
     async def set_setting(request: Request) -> Response:
-        body = await read_body(request, SettingBody)
+        body = await read_body(request, api.SettingBody)
         found = await runtime.versioning.set_setting(
             body.path, body.value, author=daemon.user(request), reason=body.reason, branch=body.on
         )
@@ -93,18 +79,18 @@ def routes(daemon: Daemon) -> list[BaseRoute]:
         return json_response({"rows": key_cards(daemon)})
 
     return [
-        Route("/api/providers", providers, methods=["GET"]),
-        Route("/api/providers", add, methods=["POST"]),
-        Route("/api/providers/{name}/recheck", recheck, methods=["POST"]),
-        Route("/api/providers/{name}/park", park, methods=["POST"]),
-        Route("/api/models", models, methods=["GET"]),
-        Route("/api/limits", limits, methods=["GET"]),
-        Route("/api/breakers", breakers, methods=["GET"]),
-        Route("/api/breakers/{name}/reset", reset, methods=["POST"]),
-        Route("/api/settings", all_settings, methods=["GET"]),
-        Route("/api/settings", set_setting, methods=["POST"]),
-        Route("/api/keys", keys, methods=["GET"]),
-        Route("/api/keys", offer, methods=["POST"]),
+        route(api.PROVIDERS, providers),
+        route(api.ADD_PROVIDER, add),
+        route(api.RECHECK_PROVIDER, recheck),
+        route(api.PARK_PROVIDER, park),
+        route(api.MODELS, models),
+        route(api.LIMITS, limits),
+        route(api.BREAKERS, breakers),
+        route(api.RESET_BREAKER, reset),
+        route(api.SETTINGS, all_settings),
+        route(api.SET_SETTING, set_setting),
+        route(api.KEYS, keys),
+        route(api.OFFER_KEYS, offer),
     ]
 
 

@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Route
+from starlette.routing import BaseRoute
 
 from tundra_nb import errors
 from tundra_nb._version import API, __version__
 from tundra_nb.daemon.answers import json_response, json_rows
 from tundra_nb.daemon.routes.profiles import breaker_card, profile_card
+from tundra_nb.daemon.routing import read_params, route
+from tundra_nb.protocol import status as api
 from tundra_nb.runtime.history.query import FrameQuery
 from tundra_nb.runtime.operations import FIRST_PROFILE
 from tundra_nb.runtime.suggestions import suggestions
@@ -25,9 +27,9 @@ LAST_ERRORS = 5
 
 def routes(daemon: Daemon) -> list[BaseRoute]:
     async def status(request: Request) -> Response:
-        return json_response(await card(daemon, brief=request.query_params.get("brief") == "1"))
+        return json_response(await card(daemon, brief=read_params(request, api.StatusQuery).brief))
 
-    return [Route("/api/status", status, methods=["GET"])]
+    return [route(api.STATUS, status)]
 
 
 async def card(daemon: Daemon, *, brief: bool = False) -> dict[str, Any]:

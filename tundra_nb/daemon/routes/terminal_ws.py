@@ -22,12 +22,14 @@ from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-from starlette.routing import BaseRoute, WebSocketRoute
+from starlette.routing import BaseRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from tundra_nb import errors
 from tundra_nb.daemon.answers import error_response
+from tundra_nb.daemon.routing import route
 from tundra_nb.daemon.sockets import NO_PONG
+from tundra_nb.protocol import ptys as api
 from tundra_nb.runtime.ptys.life import Connection
 from tundra_nb.runtime.ptys.output import TAIL_BYTES
 from tundra_nb.runtime.ptys.output import Viewer as Cursor
@@ -63,7 +65,7 @@ def routes(daemon: Daemon) -> list[BaseRoute]:
             return
         await session.run()
 
-    return [WebSocketRoute("/api/ptys/{id}/ws", terminal)]
+    return [route(api.SOCKET, terminal)]
 
 
 class Session:

@@ -3,75 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Route
+from starlette.routing import BaseRoute
 
 from tundra_nb import errors, paths
-from tundra_nb.daemon.answers import iso, json_response, json_rows, read_body, stream_arrow
-from tundra_nb.daemon.routes.history import read_limit, read_ref
+from tundra_nb.daemon.answers import iso, json_response, json_rows, stream_arrow
+from tundra_nb.daemon.routes.history import read_ref
+from tundra_nb.daemon.routing import read_body, read_params, route
 from tundra_nb.nearest import nearest
+from tundra_nb.protocol import versions as api
 from tundra_nb.runtime.history.query import FrameQuery
 from tundra_nb.runtime.in_force import signature
 
 if TYPE_CHECKING:
     from tundra_nb.daemon.app import Daemon
-
-
-class CommitBody(msgspec.Struct, forbid_unknown_fields=True):
-    """Body of `POST /api/commits`."""
-
-    message: str = ""
-
-
-class NameBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
-    """Body of `POST /api/branches` and `POST /api/tags`; `at` is HEAD when left out."""
-
-    name: str
-    at: str | None = None
-    message: str = ""
-
-
-class MergeBody(msgspec.Struct, forbid_unknown_fields=True):
-    """Body of `POST /api/merges`."""
-
-    branch: str
-    resolve: Literal["ours", "theirs"] | None = None
-
-
-class RefBody(msgspec.Struct, forbid_unknown_fields=True):
-    """Body of `POST /api/reverts`."""
-
-    ref: str
-
-
-class RemoteBody(msgspec.Struct, forbid_unknown_fields=True):
-    """Body of `POST /api/push` and `/api/pull`: the path or URL of a remote, or the name it has."""
-
-    remote: str
-
-
-class CloneBody(msgspec.Struct, forbid_unknown_fields=True):
-    """Body of `POST /api/clone`. `into`: a new data directory (doltlite) or a new database's name (Dolt)."""
-
-    remote: str
-    into: str
-
-
-class FolderBody(msgspec.Struct, forbid_unknown_fields=True):
-    """Body of `POST /api/backup` and `/api/restore`; the data directory's own `backups` when left out."""
-
-    folder: str = ""
-
-
-class NoteBody(msgspec.Struct, forbid_unknown_fields=True):
-    """Body of `POST /api/notes`."""
-
-    body: str
-    subject: str = ""
 
 
 BACKUP_NAMES = {"doltlite": "history.db", "dolt": "history.dolt"}
@@ -91,34 +39,33 @@ def routes(daemon: Daemon) -> list[BaseRoute]:
         return str(await history.call("resolve", ref="HEAD" if ref is None else ref))
 
     async def log(request: Request) -> Response:
-        ref = await resolved(request.query_params.get("at"))
-        found = await history.call("log", limit=read_limit(request.query_params.get("limit")), ref=ref)
+        asked = read_params(request, api.LogQuery)
+        found = await history.call("log", limit=asked.limit, ref=await resolved(asked.at))
         return json_response({"rows": [commit | {"at": iso(commit["at"])} for commit in found]})
 
     async def commit(request: Request) -> Response:
-        body = await read_body(request, CommitBody)
+        body = await read_body(request, api.CommitBody)
         message = body.message.strip() or "commit"
         return json_response(
             {"commit": await history.call("commit", message=message, author=signature(daemon.user(request)))}, 201
         )
 
     async def diff(request: Request) -> Response:
-        given = request.query_params
-        table = given.get("table")
-        if not table:
+        given = read_params(request, api.DiffQuery)
+        if not given.table:
             raise errors.UsageError(
                 problem="which table?",
                 field="table",
                 remedy="`%tundra stat A B` tells in which tables something changed.",
             )
-        asked = {"from": given.get("from"), "to": given.get("to", "HEAD"), "table": table}
-        a, b = await resolved(given.get("from")), await resolved(given.get("to"))
-        limit = read_limit(request.query_params.get("limit"))
-        return await stream_arrow(request, history.stream("diff", a=a, b=b, table=table, limit=limit), asked)
+        asked = {"from": given.from_, "to": given.to or "HEAD", "table": given.table}
+        a, b = await resolved(given.from_), await resolved(given.to)
+        stream = history.stream("diff", a=a, b=b, table=given.table, limit=given.limit)
+        return await stream_arrow(request, stream, asked)
 
     async def stat(request: Request) -> Response:
-        given = request.query_params
-        a, b = await resolved(given.get("from")), await resolved(given.get("to"))
+        given = read_params(request, api.BetweenQuery)
+        a, b = await resolved(given.from_), await resolved(given.to)
         return json_response({"rows": await history.call("stat", a=a, b=b)})
 
     async def refs(kind: str) -> list[dict[str, Any]]:
@@ -129,7 +76,7 @@ def routes(daemon: Daemon) -> list[BaseRoute]:
         return json_response({"rows": await refs("branch")})
 
     async def branch(request: Request) -> Response:
-        body = await read_body(request, NameBody)
+        body = await read_body(request, api.NameBody)
         await history.call("branch", name=body.name, ref=await resolved(body.at))
         return json_response({"name": body.name, "commit": await resolved(body.name)}, 201)
 
@@ -137,7 +84,7 @@ def routes(daemon: Daemon) -> list[BaseRoute]:
         return json_response({"rows": await refs("tag")})
 
     async def tag(request: Request) -> Response:
-        body = await read_body(request, NameBody)
+        body = await read_body(request, api.NameBody)
         await history.call("tag", name=body.name, ref=await resolved(body.at), message=body.message)
         return json_response({"name": body.name, "commit": await resolved(body.name)}, 201)
 
@@ -159,13 +106,13 @@ def routes(daemon: Daemon) -> list[BaseRoute]:
         return json_response({"ref": text, "kind": kind} | told | {"at": iso(told["at"])})
 
     async def merge(request: Request) -> Response:
-        body = await read_body(request, MergeBody)
+        body = await read_body(request, api.MergeBody)
         found = await runtime.versioning.merge(body.branch, author=daemon.user(request), strategy=body.resolve)
         conflicts = [_json_conflict(one) for one in found["conflicts"]]
         return json_response(found | {"conflicts": conflicts})
 
     async def revert(request: Request) -> Response:
-        body = await read_body(request, RefBody)
+        body = await read_body(request, api.RefBody)
         commit = await resolved(body.ref)
         return json_response(await runtime.versioning.revert(commit, author=daemon.user(request)))
 
@@ -214,18 +161,18 @@ def routes(daemon: Daemon) -> list[BaseRoute]:
         )
 
     async def push(request: Request) -> Response:
-        body = await read_body(request, RemoteBody)
+        body = await read_body(request, api.RemoteBody)
         await history.call("push", remote=body.remote)
         return json_response({"remote": body.remote, "commit": await resolved("main")})
 
     async def pull(request: Request) -> Response:
-        body = await read_body(request, RemoteBody)
+        body = await read_body(request, api.RemoteBody)
         return json_response(
             {"remote": body.remote} | await runtime.versioning.pull(body.remote, author=daemon.user(request))
         )
 
     async def clone(request: Request) -> Response:
-        body = await read_body(request, CloneBody)
+        body = await read_body(request, api.CloneBody)
         into = body.into
         if runtime.loaded.settings.store.engine == "doltlite":
             folder = _absolute(into, "into")
@@ -239,13 +186,13 @@ def routes(daemon: Daemon) -> list[BaseRoute]:
         return chosen / BACKUP_NAMES[runtime.loaded.settings.store.engine]
 
     async def backup(request: Request) -> Response:
-        target = backup_in((await read_body(request, FolderBody)).folder)
+        target = backup_in((await read_body(request, api.FolderBody)).folder)
         paths.make_private(target.parent)
         await history.call("backup", target=str(target))
         return json_response({"backup": str(target), "commit": await resolved("main")}, 201)
 
     async def restore(request: Request) -> Response:
-        source = backup_in((await read_body(request, FolderBody)).folder)
+        source = backup_in((await read_body(request, api.FolderBody)).folder)
         if not source.exists():
             raise errors.UsageError(
                 problem=f"there is no backup {source}",
@@ -266,35 +213,35 @@ def routes(daemon: Daemon) -> list[BaseRoute]:
         return json_response({"engine": history.stats().engine}, 201)
 
     async def notes(request: Request) -> Response:
-        body = await read_body(request, NoteBody)
+        body = await read_body(request, api.NoteBody)
         row = await runtime.versioning.note(body.body, subject=body.subject, author=daemon.user(request))
         return json_response(json_rows([row])[0], 201)
 
     return [
-        Route("/api/commits", log, methods=["GET"]),
-        Route("/api/commits", commit, methods=["POST"]),
-        Route("/api/diff", diff, methods=["GET"]),
-        Route("/api/stat", stat, methods=["GET"]),
-        Route("/api/branches", branches, methods=["GET"]),
-        Route("/api/branches", branch, methods=["POST"]),
-        Route("/api/tags", tags, methods=["GET"]),
-        Route("/api/tags", tag, methods=["POST"]),
-        Route("/api/branches/{name:path}", unbranch, methods=["DELETE"]),
-        Route("/api/tags/{name:path}", untag, methods=["DELETE"]),
-        Route("/api/refs/{ref:path}", ref, methods=["GET"]),
-        Route("/api/merges", merge, methods=["POST"]),
-        Route("/api/reverts", revert, methods=["POST"]),
-        Route("/api/rows/{table}", row_history, methods=["GET"]),
-        Route("/api/rows/{table}/{row:path}", row_history, methods=["GET"]),
-        Route("/api/versions", overview, methods=["GET"]),
-        Route("/api/push", push, methods=["POST"]),
-        Route("/api/pull", pull, methods=["POST"]),
-        Route("/api/clone", clone, methods=["POST"]),
-        Route("/api/backup", backup, methods=["POST"]),
-        Route("/api/restore", restore, methods=["POST"]),
-        Route("/api/store/check", check, methods=["GET"]),
-        Route("/api/store/create", create, methods=["POST"]),
-        Route("/api/notes", notes, methods=["POST"]),
+        route(api.LOG, log),
+        route(api.COMMIT, commit),
+        route(api.DIFF, diff),
+        route(api.STAT, stat),
+        route(api.BRANCHES, branches),
+        route(api.BRANCH, branch),
+        route(api.TAGS, tags),
+        route(api.TAG, tag),
+        route(api.UNBRANCH, unbranch),
+        route(api.UNTAG, untag),
+        route(api.REF, ref),
+        route(api.MERGE, merge),
+        route(api.REVERT, revert),
+        route(api.ROW_HISTORIES, row_history),
+        route(api.ROW_HISTORY, row_history),
+        route(api.OVERVIEW, overview),
+        route(api.PUSH, push),
+        route(api.PULL, pull),
+        route(api.CLONE, clone),
+        route(api.BACKUP, backup),
+        route(api.RESTORE, restore),
+        route(api.CHECK, check),
+        route(api.CREATE, create),
+        route(api.NOTE, notes),
     ]
 
 

@@ -1,0 +1,56 @@
+"""The history as frames and by SQL."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import msgspec
+
+from .endpoint import Endpoint, Rows
+from .words import ARROW, JSON
+
+MAX_ROWS = (1 << 63) - 2
+"""Beyond it a number of rows does not fit where both engines keep one, with one row more to tell a cut."""
+MOST_WAIT_SECONDS = 120
+Limit = Annotated[int, msgspec.Meta(ge=1, le=MAX_ROWS)]
+Wait = Annotated[float, msgspec.Meta(ge=0, le=MOST_WAIT_SECONDS)]
+"""Seconds until a read must be answered though not all events are stored; left out: the daemon's own second."""
+
+
+class FrameParams(msgspec.Struct, frozen=True, kw_only=True):
+    """The window over a frame. Times are ISO 8601 or microseconds since 1970."""
+
+    since: str | None = None
+    """Included; the last 24 h when neither end is given, `all` for everything."""
+    until: str | None = None
+    """Not included."""
+    at: str | None = None
+    """The history as of a commit, branch, tag or time."""
+    limit: Limit | None = None
+    newest: bool = False
+    """Newest first, so that `limit` keeps the newest."""
+    columns: str | None = None
+    """Names with commas between them; all when left out."""
+    wait: Wait | None = None
+    """Seconds until it must be answered though not all events are stored."""
+
+
+class SqlBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """One read-only statement. `limit`: rows at most."""
+
+    sql: str
+    at: str | None = None
+    limit: Limit | None = None
+    wait: Wait | None = None
+
+
+HISTORY = Endpoint(
+    method="GET",
+    path="/api/history/{frame}",
+    summary="rows of a frame (`calls`, `errors`, …) or table",
+    query=FrameParams,
+    more="conditions `column.op=value` with eq, ne, lt, le, gt, ge, in, contains, prefix, null",
+    answer=Rows[dict[str, Any]],
+    media=(ARROW, JSON),
+)
+SQL = Endpoint(method="POST", path="/api/sql", summary="one read-only statement", body=SqlBody, media=(ARROW,))

@@ -1,0 +1,38 @@
+"""`/api/operations`: asking, and why a call went as it did."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from tundra_nb.types import Ask, Reply
+
+from .endpoint import Endpoint
+from .words import EVENTS, JSON
+
+
+class Story(msgspec.Struct, frozen=True, kw_only=True):
+    """One operation with everything that happened in it: rows of the history, ids as text, times as ISO 8601."""
+
+    operation: dict[str, Any]
+    attempts: list[dict[str, Any]]
+    limit_events: list[dict[str, Any]]
+    breaker_events: list[dict[str, Any]]
+    errors: list[dict[str, Any]]
+
+
+ASK = Endpoint(
+    method="POST",
+    path="/api/operations",
+    summary="ask a model; with `stream` events `text`, `reasoning`, `tool_call`, `notice`, then `reply` or `error`",
+    body=Ask,
+    answer=Reply,
+    media=(JSON, EVENTS),
+)
+WHY = Endpoint(
+    method="GET",
+    path="/api/operations/{id}",
+    summary="the causal chain of one call: its id, the last digits of it, `last`, or `-2` for the one before",
+    answer=Story,
+)
