@@ -46,6 +46,8 @@ READS = (
 ACTS = (("breakers", "reset"), ("providers", "recheck"), ("providers", "park"))
 """Commands that act; tools only where their name is allowed, and run only after a yes to the exact command."""
 PREFIX = "tundra_"
+MIN_ID_DIGITS = 15
+"""Ids are time-ordered 63-bit numbers; shorter ones count something."""
 _HIDDEN = frozenset({"as_json", "as_csv", "as_tsv", "as_name", "widget", "plot", "fix", "wait", "source", "traceback"})
 """Parameters that a face needs and an agent does not; `source` is given to the whole toolbox."""
 _BODY = "text"
@@ -101,10 +103,11 @@ class Tool:
 
 @dataclasses.dataclass(frozen=True)
 class Given:
-    """What a tool gave: text to read, and whether it stands for a failure that the caller can mend."""
+    """What a tool gave: text to read, whether it stands for a failure that the caller can mend, the rows' whole ids."""
 
     text: str
     is_error: bool = False
+    ids: frozenset[str] = frozenset()
 
 
 def readers() -> dict[str, Tool]:
@@ -204,7 +207,7 @@ class Toolbox:
             argv, body = self._argv(tool, arguments)
             face = AgentFace(self.client, body)
             result = commands.run(root, [*tool.path, *argv], face)
-            return Given(self._text(tool, result.value, arguments, face))
+            return Given(self._text(tool, result.value, arguments, face), ids=_ids(result.value))
         except TundraError as error:
             told = f"{error.code}: {error.message}"
             if error.hint:
@@ -304,6 +307,23 @@ class Toolbox:
             return word
         when = times.from_word(word, now=self._until)
         return when.isoformat() if when else word
+
+
+def _ids(value: Any) -> frozenset[str]:
+    """The ids of the rows in a result: long numbers in columns or fields that are called so."""
+    if type(value).__name__ == "DataFrame":
+        columns = [value[name] for name in value.columns if value[name].dtype.kind in "iuO"]
+        return frozenset(text for column in columns for text in column.dropna().astype(str) if _is_id(text))
+    if isinstance(value, Mapping):
+        parts = [row for rows in value.values() for row in (rows if isinstance(rows, list) else [rows])]
+        return frozenset(
+            str(field) for row in parts if isinstance(row, Mapping) for field in row.values() if _is_id(str(field))
+        )
+    return frozenset()
+
+
+def _is_id(text: str) -> bool:
+    return text.isdecimal() and len(text) >= MIN_ID_DIGITS
 
 
 def _refuse() -> NoReturn:

@@ -14,7 +14,7 @@ from tundra_nb.errors import IpcError, TundraError
 from tundra_nb.local.place import Place, check_owner
 from tundra_nb.local.wire import ASK_AGAIN_SECONDS, ASK_SECONDS, CONNECT_TIMEOUT, SILENT_SECONDS
 from tundra_nb.sse import EventTooLongError, Parser
-from tundra_nb.types import Reply
+from tundra_nb.types import Ask, Reply
 from tundra_nb.types.pieces import Piece, Text
 
 from . import api, explain
@@ -134,6 +134,8 @@ class AsyncClient:
     errors = awaited(api.errors)
     limit_history = awaited(api.limit_history)
     breaker_history = awaited(api.breaker_history)
+    agent_runs = awaited(api.agent_runs)
+    agent_steps = awaited(api.agent_steps)
     history = awaited(api.history)
     sql = awaited(api.sql)
     notes = awaited(api.notes)
@@ -154,10 +156,14 @@ class AsyncClient:
         self, prompt: api.Prompt, *, stream: bool = False, **options: Unpack[api.AskOptions]
     ) -> Coroutine[Any, Any, Reply] | AsyncReplyStream:
         """Ask a model: `await` it, or with `stream=True` iterate over it with `async for`; see `Client.ask`."""
-        question = api.by(api.question(prompt, **options), self.caller)
+        question = api.question(prompt, **options)
         if stream:
-            return AsyncReplyStream(self._events(api.ask_stream(question)))
-        return self._do(api.ask(question))
+            return AsyncReplyStream(self._events(api.ask_stream(api.by(question, self.caller))))
+        return self.ask_as(question)
+
+    def ask_as(self, question: Ask) -> Coroutine[Any, Any, Reply]:
+        """Ask a question that is made already (`api.question`)."""
+        return self._do(api.ask(api.by(question, self.caller)))
 
     async def run(
         self,

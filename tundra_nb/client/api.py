@@ -416,6 +416,34 @@ def breaker_history(
     return history("breaker-history", since, between=between, at=at, limit=limit, wait=wait, profile=profile)
 
 
+def agent_runs(
+    since: times.When | None = None,
+    *,
+    between: Window | None = None,
+    at: str | None = None,
+    limit: int | None = None,
+    wait: float | None = None,
+    outcome: str | None = None,
+) -> Call[pd.DataFrame]:
+    """Runs of agents: what was asked, how it ended, what it cost; see `calls` for the filters."""
+    return history("agent-runs", since, between=between, at=at, limit=limit, wait=wait, outcome=outcome)
+
+
+def agent_steps(
+    since: times.When | None = None,
+    *,
+    between: Window | None = None,
+    at: str | None = None,
+    limit: int | None = None,
+    wait: float | None = None,
+    run_id: str | int | None = None,
+) -> Call[pd.DataFrame]:
+    """Steps of agents' runs: calls of the model, tools, questions to a person, findings; those of the run `run_id`, or
+    all. See `calls` for the filters.
+    """
+    return history("agent-steps", since, between=between, at=at, limit=limit, wait=wait, run_id=run_id)
+
+
 def history(
     frame: str,
     since: times.When | None = None,

@@ -12,8 +12,12 @@ from tundra_nb.local.wire import GONE, Pool, Response, Wire
 from tundra_nb.sse import EventTooLongError, Parser
 from tundra_nb.types import Ask, Reply
 from tundra_nb.types.pieces import Piece, Text
+from tundra_nb.types.triage import Step as TriageStep
+from tundra_nb.types.triage import Triage
 
-from . import api, explain
+from . import api, explain, times
+from .above import above
+from .agent_runs import HeldRun
 from .answer import AnswerReader, Event, died, malformed, not_yet
 from .attach import Attachment
 from .call import ATTEMPT_PAUSES, Answer, Call, Step, read, refusal, seen_from
@@ -125,6 +129,8 @@ class Client:
     errors = blocking(api.errors)
     limit_history = blocking(api.limit_history)
     breaker_history = blocking(api.breaker_history)
+    agent_runs = blocking(api.agent_runs)
+    agent_steps = blocking(api.agent_steps)
     history = blocking(api.history)
     sql = blocking(api.sql)
     notes = blocking(api.notes)
@@ -204,6 +210,76 @@ class Client:
         if stream:
             return ReplyStream(self._events(api.ask_stream(question)))
         return self._do(api.ask(question))
+
+    def triage(
+        self,
+        target: str = "last",
+        *,
+        profile: str | None = None,
+        since: times.When | None = None,
+        at: str | None = None,
+        budget_usd: float | None = 0.5,
+        deadline: float = 180.0,
+        calls: int = 12,
+        act: bool = False,
+        model: bool = True,
+        on_step: Callable[[TriageStep], None] | None = None,
+        approve: Callable[[str], bool] | None = None,
+    ) -> Triage:
+        """Find out what failed, since when, whom it hits, what was changed before, and what to do.
+
+        Args:
+            target: `last`, the id of a call or its last digits, or a question in words.
+            profile: asked, and no other.
+            since: beginning of the window; 24 h before the newest row by default.
+            at: read as of this ref; a commit made now by default.
+            budget_usd: most that the model's calls may cost; None keeps no budget.
+            deadline: seconds that the run may take.
+            calls: of the model, at most.
+            act: offer the tools that act; each use is asked for with its exact command.
+            model: False: only the rules, which need no model.
+            on_step: called with each step as it happens.
+            approve: asks a person; without it every acting command is denied.
+
+        Raises:
+            UsageError: no such call, or a budget that cannot be kept because a model has no known price.
+        """
+        found: Triage = above("tundra_nb.agents.triage", "triage")(
+            self,
+            target,
+            profile=profile,
+            since=since,
+            at=at,
+            budget_usd=budget_usd,
+            deadline=deadline,
+            calls=calls,
+            act=act,
+            model=model,
+            on_step=on_step,
+            approve=approve,
+        )
+        return found
+
+    def agent_run(
+        self,
+        agent: str,
+        question: str,
+        *,
+        ref: str | None = None,
+        profile: str | None = None,
+        budget_usd: float | None = None,
+    ) -> HeldRun:
+        """Begin a run of an agent, which is written into the history step by step.
+
+        Args:
+            agent: what runs.
+            question: what it is to find out.
+            ref: the commit that it reads at.
+            profile: which it asks.
+            budget_usd: what it may cost.
+        """
+        body = {"agent": agent, "question": question, "ref": ref, "profile": profile, "budget_usd": budget_usd}
+        return HeldRun(self, body)
 
     def run(
         self,

@@ -53,6 +53,10 @@ class Face(abc.ABC):
         del question
         return False
 
+    def offer_cell(self, text: str) -> None:
+        """Put lines where the person can run them next."""
+        self.write(f"{text}\n")
+
     def widget(self, name: str, *given: str) -> Any:
         """A live view, for the face to show, of what its command was given.
 

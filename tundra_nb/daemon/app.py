@@ -16,8 +16,8 @@ from starlette.responses import Response
 
 from tundra_nb import errors
 from tundra_nb.daemon.answers import error_response
-from tundra_nb.daemon.routes import daemon as daemon_routes
 from tundra_nb.daemon.routes import (
+    agents,
     events,
     faults,
     history,
@@ -27,6 +27,9 @@ from tundra_nb.daemon.routes import (
     status,
     terminal_ws,
     versions,
+)
+from tundra_nb.daemon.routes import (
+    daemon as daemon_routes,
 )
 from tundra_nb.protocol.words import USER_HEADER
 
@@ -112,6 +115,7 @@ def create_app(runtime: Runtime, life: Life) -> Starlette:
             *events.routes(daemon),
             *terminal_ws.routes(daemon),
             *ptys.routes(daemon),
+            *agents.routes(daemon),
             *daemon_routes.routes(daemon),
         ],
         exception_handlers={

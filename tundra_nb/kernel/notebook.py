@@ -72,6 +72,9 @@ class Notebook(Face):
         except (EOFError, NotImplementedError, RuntimeError):  # nobody sits at this notebook
             return False
 
+    def offer_cell(self, text: str) -> None:
+        self._magics.shell.set_next_input(text)
+
     def write(self, text: str) -> None:
         sys.stdout.write(clean(text))
         sys.stdout.flush()

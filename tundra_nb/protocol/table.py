@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from types import ModuleType
 
-from . import daemon, events, faults, history, operations, profiles, ptys, status, versions
+from . import agents, daemon, events, faults, history, operations, profiles, ptys, status, versions
 from .endpoint import Endpoint
 
-ROOMS: tuple[ModuleType, ...] = (status, profiles, faults, operations, history, versions, events, ptys, daemon)
+ROOMS: tuple[ModuleType, ...] = (status, profiles, faults, operations, history, versions, events, ptys, agents, daemon)
 """Modules of this package that hold endpoints; each has its namesake in `daemon/routes`."""
 
 ENDPOINTS: dict[str, Endpoint] = {

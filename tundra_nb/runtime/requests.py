@@ -38,6 +38,8 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     retry_count: int | None = None
     trace_id: str | None = None
     parent_span_id: str | None = None
+    run_id: int | None = None
+    """Of the agent's run that it is part of."""
 
 
 class Request(Protocol):
@@ -116,7 +118,12 @@ class Asked:
         self._ask = ask
         self._size: Size | None = None
         self._first: ProfileSettings | None = None
-        self.facts = Facts(requested_model=ask.model, caller=ask.caller, streamed=ask.stream)
+        self.facts = Facts(
+            requested_model=ask.model,
+            caller=ask.caller,
+            streamed=ask.stream,
+            run_id=int(ask.run_id) if ask.run_id and ask.run_id.isdecimal() else None,
+        )
         self.failover = ask.failover
 
     @property

@@ -225,6 +225,7 @@ class CallRows:
             user_name=user,
             caller=facts.caller,
             streamed=facts.streamed,
+            run_id=facts.run_id,
         )
         self._last: Attempt | None = None
         self._price_at: str | None = None
@@ -391,6 +392,7 @@ class CallRows:
             streamed=self._facts.streamed,
             user_name=self._user,
             caller=self._facts.caller,
+            run_id=self._facts.run_id,
             asked=",".join(self._asked) or None,
             dialect=self._facts.dialect,
             way=self._request.way,

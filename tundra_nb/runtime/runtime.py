@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack
 from typing import Any, Self
 
 from tundra_nb.paths import Paths
+from tundra_nb.runtime.agent_runs import AgentRuns
 from tundra_nb.runtime.caller import Budgets, spent_in
 from tundra_nb.runtime.clock import Clock, Ids, SystemClock
 from tundra_nb.runtime.drills import Drills
@@ -30,7 +31,7 @@ from tundra_nb.runtime.telemetry.redact import Redactor
 from tundra_nb.runtime.terminals import Terminals
 from tundra_nb.runtime.versioning import Versioning
 from tundra_nb.settings import Loaded, ProfileSettings, Settings
-from tundra_nb.types import TABLE_OF, AttemptOpened, ConnectionEvent, Event, Exchange, OperationOpened
+from tundra_nb.types import TABLE_OF, AgentRunOpened, AttemptOpened, ConnectionEvent, Event, Exchange, OperationOpened
 
 RESTORE_SECONDS = 2.0
 """How long the start waits for the breakers' last states: a store that is down must not keep the daemon down. They are
@@ -43,6 +44,7 @@ _MASKED_ALREADY = (Exchange,)
 _KINDS: dict[type[Any], str] = {
     **TABLE_OF,
     OperationOpened: "operation_opened",
+    AgentRunOpened: "agent_run_opened",
     AttemptOpened: "attempt_opened",
 }
 
@@ -83,6 +85,7 @@ class Runtime:
         )
         self._is_history_given = history is not None
         self.journal = Journal(self.record, self.ids, self.clock, redactor)
+        self.agent_runs = AgentRuns(self.record, self.ids, self.clock, redactor)
         self.in_force = InForce(loaded, environ, self.history, self.journal)
         self.limiter = Limiter(self.clock, on_notice=self.journal.limited)
         self.router = Router((), loaded.settings.router, self.clock.monotonic)

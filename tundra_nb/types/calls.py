@@ -40,17 +40,12 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     tools: list[dict[str, Any]] | None = None
     tool_choice: Any = None
     json_mode: bool = False
-    json_schema: dict[str, Any] | None = None
-    """The form that the answer must have: `name`, `schema`, and perhaps `strict`."""
     stop: list[str] | None = None
-    top_p: float | None = None
-    parallel_tool_calls: bool | None = None
-    """False: at most one tool call per answer."""
-    effort: str | None = None
-    """How much a model that reasons is to reason (low, medium, high …), in the vendors' own words."""
     failover: bool = True
     stream: bool = False
     caller: str = "python"
+    run_id: str | None = None
+    """The run of an agent that this call is part of; decimal text."""
     extra: dict[str, Any] | None = None
     """Further fields of the provider's own body, passed through (OpenRouter's routing fields, seeds)."""
 

@@ -430,6 +430,7 @@ class OperationOpened(msgspec.Struct, frozen=True, kw_only=True, tag=True, omit_
     user_name: str | None = None
     caller: str | None = None
     streamed: bool = False
+    run_id: int | None = None
 
 
 class AttemptOpened(msgspec.Struct, frozen=True, kw_only=True, tag=True, omit_defaults=True):
@@ -449,7 +450,23 @@ class NewestId(msgspec.Struct, frozen=True, kw_only=True, tag=True, omit_default
     newest_id: Id
 
 
-Event = Row | OperationOpened | AttemptOpened | NewestId
+class AgentRunOpened(msgspec.Struct, frozen=True, kw_only=True, tag=True, omit_defaults=True):
+    """Spool mark: an agent's run has begun. Its `AgentRun` row follows, or `interrupted` at the next start."""
+
+    run_id: Id
+    at: Time
+    agent: str
+    question: str
+    ref: str | None = None
+    profile: str | None = None
+    budget_usd: float | None = None
+    user_name: str | None = None
+    caller: str | None = None
+
+
+Mark = OperationOpened | AttemptOpened | AgentRunOpened
+"""What says in the spool that something has begun."""
+Event = Row | Mark | NewestId
 """What the spool holds."""
 TABLES: dict[str, type[msgspec.Struct]] = {
     "operation": Operation,

@@ -15,8 +15,9 @@ from tundra_nb.guide.pages import Page
 from tundra_nb.protocol.ptys import Matched
 from tundra_nb.terminal.screen import Screen
 from tundra_nb.types import Reply
+from tundra_nb.types.triage import Triage
 
-from . import Lines, Message, Transcript, checkup, explanation, frame, reply, status, terminal, versions, why
+from . import Lines, Message, Transcript, checkup, explanation, frame, reply, status, terminal, triage, versions, why
 from .blocks import Block, Cell, Code, Facts, Output, Para
 
 VIEWS: dict[type[Any], Callable[[Any], Sequence[Block]]] = {
@@ -36,6 +37,7 @@ VIEWS: dict[type[Any], Callable[[Any], Sequence[Block]]] = {
         Facts([(name, _value(value)) for name, value in found.items() if value not in (None, "")])
     ],
     Merged: versions.merged,
+    Triage: triage.blocks,
     Message: lambda found: [Para(found.text)],
     Transcript: lambda found: [Output(found.text)],
     Lines: lambda found: [Code("\n".join(found.lines))],

@@ -24,7 +24,7 @@ from tundra_nb.errors import StoreBusy, StoreUnavailable, TundraError, UsageErro
 from tundra_nb.paths import Paths
 from tundra_nb.runtime.clock import Clock, Ids
 from tundra_nb.settings import StoreSettings
-from tundra_nb.types import Attempt, AttemptOpened, Event, Operation, OperationOpened
+from tundra_nb.types import AgentRun, AgentRunOpened, Attempt, AttemptOpened, Event, Operation, OperationOpened
 
 from . import spool as spools
 from .protocol import (
@@ -671,9 +671,15 @@ def _interrupted(spool: Spool) -> list[Event]:
             streamed=mark.streamed,
             user_name=mark.user_name,
             caller=mark.caller,
+            run_id=mark.run_id,
             message=message,
         )
         for mark in marks
         if isinstance(mark, OperationOpened)
+    ]
+    rows += [
+        AgentRun(**msgspec.structs.asdict(mark), outcome="interrupted", message=message)
+        for mark in marks
+        if isinstance(mark, AgentRunOpened)
     ]
     return rows

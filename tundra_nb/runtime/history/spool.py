@@ -31,10 +31,13 @@ from tundra_nb.types import (
     KEY_OF,
     REPLACED_TABLES,
     TABLE_OF,
+    AgentRun,
+    AgentRunOpened,
     Attempt,
     AttemptOpened,
     Column,
     Event,
+    Mark,
     NewestId,
     Operation,
     OperationOpened,
@@ -57,11 +60,13 @@ _IDENTITY = "owner.json"
 # the first bytes of a float64 in msgpack that is infinite or not a number: exponent bits all set
 _NOT_FINITE = (b"\xcb\x7f\xf0", b"\xcb\xff\xf0", b"\xcb\x7f\xf8", b"\xcb\xff\xf8")
 
-Mark = OperationOpened | AttemptOpened
+Ended = Operation | Attempt | AgentRun
+"""What ends a mark."""
 _ID_OF: dict[type[msgspec.Struct], str] = {
     **{row: KEY_OF[table] for row, table in TABLE_OF.items() if table not in REPLACED_TABLES},
     OperationOpened: "operation_id",
     AttemptOpened: "attempt_id",
+    AgentRunOpened: "run_id",
 }
 """Where each kind of event has its time-ordered id."""
 
@@ -134,9 +139,9 @@ class Spool:
                 reader = SpoolReader(self._folder, Place(number, 0), last=number)
                 for event in _all(reader):
                     self.newest_id = max(self.newest_id, _newest_of(event))
-                    if isinstance(event, OperationOpened | AttemptOpened):
+                    if isinstance(event, Mark):
                         marks[_id_of(event)] = (event, number)
-                    elif isinstance(event, Operation | Attempt):
+                    elif isinstance(event, Ended):
                         marks.pop(_id_of(event), None)
                     if isinstance(event, Attempt | AttemptOpened):
                         attempts[event.operation_id] = max(event.seq, attempts.get(event.operation_id, 0))
@@ -187,9 +192,9 @@ class Spool:
             self._write(data)
             self.newest_id = max(self.newest_id, newest)
             for event in events:
-                if isinstance(event, OperationOpened | AttemptOpened):
+                if isinstance(event, Mark):
                     self._open_marks[_id_of(event)] = self._segment
-                elif isinstance(event, Operation | Attempt):
+                elif isinstance(event, Ended):
                     self._open_marks.pop(_id_of(event), None)
 
     def drop_passed(self, place: Place) -> int:
@@ -422,8 +427,8 @@ def _newest_of(event: Event) -> int:
     return getattr(event, name) if name is not None else 0
 
 
-def _id_of(event: Mark | Operation | Attempt) -> int:
-    return event.attempt_id if isinstance(event, Attempt | AttemptOpened) else event.operation_id
+def _id_of(event: Mark | Ended) -> int:
+    return int(getattr(event, _ID_OF[type(event)]))
 
 
 def _columns_of(event: Event) -> tuple[Column, ...]:

@@ -1,0 +1,229 @@
+"""Triage without a model: the same report from rules over the rows and the guide.
+
+In an outage the providers may all be down, which is when triage is needed most. Failed attempts and errors are grouped
+by code and profile; each group says since when, whom it hit, whether it is over, what people changed in the hour
+before, and the cause and first remedy of the guide's page on its code. A healthy history gives no finding.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from tundra_nb.client.sync import Client
+from tundra_nb.guide import lookup
+from tundra_nb.guide.pages import Page
+from tundra_nb.types.triage import Finding
+
+from . import answers
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+EVIDENCE = 5
+"""Ids that are named per finding: the first and the latest ones."""
+BEFORE_SECONDS = 3600.0
+"""How long before a failure a change is worth naming."""
+_SEVERITY = {"critical": 0, "high": 1, "medium": 2, "low": 3, "info": 4, "": 5}
+_NOT_A_FAULT = ("Cancelled", "UsageError", "QueryRefused", "RefNotFound")
+"""Codes of what a person did or mistyped, not of what broke."""
+_SUMS_UP = ("AllProvidersExhausted",)
+"""Codes that only say that every candidate failed; the attempts of the call say why."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Reading:
+    """The rows of a window as of a pin, read once."""
+
+    calls: pd.DataFrame
+    attempts: pd.DataFrame
+    errors: pd.DataFrame
+    breakers: pd.DataFrame
+    changes: pd.DataFrame
+
+    @property
+    def newest(self) -> Any:
+        """When the newest row was written; None where there is none."""
+        times = [frame["at"].max() for frame in (self.calls, self.attempts, self.errors) if len(frame)]
+        return max(times, default=None)
+
+
+def read(client: Client, *, at: str | None, since: str, until: str) -> Reading:
+    """Read what the rules look at.
+
+    Args:
+        client: reads.
+        at: the pin.
+        since: beginning of the window, ISO.
+        until: its end, ISO.
+    """
+    window = (since, until)
+    changes = client.sql(
+        "select path as name, value, at, author, reason from setting where source <> 'default' "
+        "union all select name, base_url, at, '' as author, '' as reason from profile",
+        at=at,
+    )
+    return Reading(
+        calls=client.calls(between=window, at=at),
+        attempts=client.attempts(between=window, at=at),
+        errors=client.errors(between=window, at=at),
+        breakers=client.breaker_history(between=window, at=at),
+        changes=changes,
+    )
+
+
+def findings(reading: Reading, *, operation_id: str | None = None) -> list[Finding]:
+    """What went wrong, the worst first: what goes on before what is over, then by severity, then by number.
+
+    Args:
+        reading: the rows.
+        operation_id: only what happened in this call.
+    """
+    failed = reading.attempts[reading.attempts["outcome"].isin(["error", "refused"])]
+    others = _errors_beside(reading)
+    if operation_id is not None:
+        failed = failed[failed["operation_id"].astype(str) == operation_id]
+        others = others[others["operation_id"].astype(str) == operation_id]
+    made = [_of_attempts(reading, str(code), str(profile), rows) for (code, profile), rows in _groups(failed)]
+    made += [_of_errors(reading, str(code), str(profile), rows) for (code, profile), rows in _groups(others)]
+    return sorted(made, key=_rank)
+
+
+def _groups(frame: pd.DataFrame) -> Any:
+    if not len(frame):
+        return []
+    plain = frame.assign(
+        code=frame["code"].astype(object).fillna("unknown"), profile=frame["profile"].astype(object).fillna("")
+    )
+    plain = plain[~plain["code"].isin(_NOT_A_FAULT)]
+    return plain.groupby(["code", "profile"], sort=True)
+
+
+def _errors_beside(reading: Reading) -> pd.DataFrame:
+    """Errors that no failed attempt stands for: of terminals, the store, the limiter's upper tiers."""
+    errors = reading.errors
+    told = set(reading.attempts.loc[reading.attempts["outcome"] != "ok", "operation_id"].astype(str))
+    is_told = errors["operation_id"].astype(str).isin(told)
+    sums_up = errors["code"].astype(str).isin(_SUMS_UP)
+    return errors[~is_told & ~sums_up]
+
+
+def _of_attempts(reading: Reading, code: str, profile: str, rows: pd.DataFrame) -> Finding:
+    ids = list(dict.fromkeys(rows["operation_id"].astype(str)))
+    calls = reading.calls[reading.calls["operation_id"].astype(str).isin(set(ids))]
+    lost = calls[calls["outcome"].astype(str) != "ok"]
+    first, last = rows["at"].min(), rows["at"].max()
+    same = reading.attempts[reading.attempts["profile"].astype(str) == profile]
+    is_over = bool(((same["at"] > last) & (same["outcome"].astype(str) == "ok")).any())
+    page = _page(code, rows)
+    where = f" of profile {profile}" if profile else ""
+    claim = f"{code}{where}: {len(rows):,} attempt{'s' if len(rows) != 1 else ''} failed, "
+    claim += f"{len(lost):,} of {len(calls):,} calls got no answer" + ("; over since" if is_over else "; still so")
+    return Finding(
+        claim=claim + _breaker(reading, profile),
+        code=code,
+        profile=profile,
+        count=len(rows),
+        calls_failed=len(lost),
+        since=_time(first),
+        until=_time(last),
+        is_over=is_over,
+        whom=_whom(calls),
+        changed_before=_changed(reading, first),
+        cause=_cause(page, rows),
+        remedy=_remedy(page, code, profile),
+        evidence=[*_few(ids), *_few(_breaker_ids(reading, profile))],
+    )
+
+
+def _of_errors(reading: Reading, code: str, profile: str, rows: pd.DataFrame) -> Finding:
+    first, last = rows["at"].min(), rows["at"].max()
+    page = _page(code, rows)
+    sources = ", ".join(sorted(set(rows["source"].astype(str))))
+    where = f" of profile {profile}" if profile else ""
+    return Finding(
+        claim=f"{code}{where}: {len(rows):,} error{'s' if len(rows) != 1 else ''} in {sources}",
+        code=code,
+        profile=profile,
+        count=len(rows),
+        calls_failed=int(rows["operation_id"].notna().sum()),
+        since=_time(first),
+        until=_time(last),
+        changed_before=_changed(reading, first),
+        cause=_cause(page, rows),
+        remedy=_remedy(page, code, profile),
+        evidence=_few(list(rows["error_id"].astype(str))),
+    )
+
+
+def _rank(finding: Finding) -> tuple[Any, ...]:
+    page = lookup.for_error(finding.code)
+    severity = _SEVERITY.get(page.severity if page else "", 5)
+    return (finding.is_over, severity, -finding.calls_failed, -finding.count, finding.code, finding.profile)
+
+
+def _page(code: str, rows: pd.DataFrame) -> Page | None:
+    reasons = list(rows["reason"].dropna().astype(str)) if "reason" in rows.columns else []
+    return lookup.for_error(code, reasons[-1] if reasons else None)
+
+
+def _cause(page: Page | None, rows: pd.DataFrame) -> str:
+    messages = rows["message"].dropna().astype(str)
+    said = answers.plain(messages.iloc[-1]) if len(messages) else ""
+    general = " ".join((page.intro if page else "").replace("`", "").split())
+    first = re.split(r"(?<=\.) ", general)[0]
+    return f"{first} Said last: {' '.join(said.split())[:300]}".strip() if said else first
+
+
+def _remedy(page: Page | None, code: str, profile: str) -> str:
+    if page is None or not page.remedies:
+        return f"`tundra explain {code}` tells what is known of it."
+    first = page.remedies[0].replace("%%tundra ", "tundra ").replace("%tundra ", "tundra ")
+    return first.replace("NAME", profile) if profile else first
+
+
+def _breaker(reading: Reading, profile: str) -> str:
+    rows = reading.breakers[reading.breakers["profile"].astype(str) == profile]
+    if not len(rows):
+        return ""
+    opened = int((rows["new_state"].astype(str) == "open").sum())
+    return f"; its breaker opened {opened} time{'s' if opened != 1 else ''}" if opened else ""
+
+
+def _breaker_ids(reading: Reading, profile: str) -> list[str]:
+    rows = reading.breakers[reading.breakers["profile"].astype(str) == profile]
+    rows = rows[rows["new_state"].astype(str) == "open"]
+    return list(rows["breaker_event_id"].astype(str))[:1]
+
+
+def _whom(calls: pd.DataFrame) -> list[str]:
+    if "user_name" not in calls.columns:
+        return []
+    users = calls["user_name"].dropna().astype(str).value_counts().sort_index(kind="stable")
+    return [f"{name} ({count} call{'s' if count != 1 else ''})" for name, count in users.items() if name]
+
+
+def _changed(reading: Reading, first: Any) -> list[str]:
+    changes = reading.changes
+    if not len(changes):
+        return []
+    begun = changes["at"].min()  # what the first start wrote down is no change
+    begin = first - dt.timedelta(seconds=BEFORE_SECONDS)
+    rows = changes[(changes["at"] > begun) & (changes["at"] >= begin) & (changes["at"] <= first)].sort_values("at")
+    return [
+        answers.plain(
+            " ".join(f"{row.name} = {row.value} at {_time(row.at)}{f' by {row.author}' if row.author else ''}".split())
+        )
+        for row in rows.itertuples(index=False)
+    ]
+
+
+def _few(ids: Sequence[str]) -> list[str]:
+    return list(ids) if len(ids) <= EVIDENCE else [*ids[:2], *ids[2 - EVIDENCE :]]
+
+
+def _time(when: Any) -> str:
+    return str(when.strftime("%Y-%m-%dT%H:%M:%S"))
