@@ -92,3 +92,64 @@ def test_a_limit_that_is_no_positive_number_is_refused(paths: Paths) -> None:
             assert (answer.status, told["code"]) == (400, "UsageError"), path
             assert repr(limit) in told["message"]
     connection.close()
+
+
+BIG = "9" * 20
+HUGE = "9" * 5_000
+ODD_GETS = (
+    *(f"/api/history/calls?limit={odd}" for odd in (2**63, 2**63 - 1, BIG, HUGE, "-1", "0", "1e3", "²", "x", "")),
+    *(f"/api/history/calls?since={odd}" for odd in (BIG, HUGE, "-" + BIG, "²", "yesteryear", "2026-13-45", "9999-99")),
+    *(f"/api/history/calls?until={odd}" for odd in (BIG, "0001-01-01T00:00:00+23:59x")),
+    *(f"/api/history/calls?at={odd}" for odd in (BIG, HUGE, "²" * 20, "2026-99-99")),
+    *(f"/api/history/calls?at={odd}" for odd in ("HEAD~99999999999999999999", "main^{tree}", "..", "-1", "a b", "%00")),
+    *(f"/api/history/calls?wait={odd}" for odd in ("nan", "inf", "-1", "1e9", "x")),
+    *(f"/api/history/calls?{name}" for name in ("operation_id.eq=" + BIG, "at.ge=" + BIG, "latency_ms.gt=nan")),
+    *(f"/api/history/calls?{name}" for name in ("latency_ms.lt=inf", "outcome.like=x", "nope=1", "columns=nope")),
+    "/api/history/calls?profile.in=" + ",".join(["x"] * 1_001),
+    "/api/history/nope",
+    *(f"/api/operations/{odd}" for odd in (BIG, HUGE[:3000], "-" + BIG, "-0", "²", "-²", "0x10", "%00", "9" * 19)),
+    *(f"/api/history/note/rows/{odd}" for odd in (BIG, "²", "nope")),
+    *(f"/api/commits?limit={odd}" for odd in (2**63, "x")),
+    *(f"/api/commits?at={odd}" for odd in ("nope", BIG)),
+    "/api/diff?from=nope&table=setting",
+    f"/api/diff?from=HEAD&table=setting&limit={2**64}",
+    "/api/stat?from=HEAD~99999999999999999999",
+)
+ODD_POSTS: tuple[tuple[str, bytes], ...] = (
+    *(("/api/sql", json.dumps({"sql": "select 1", "limit": odd}).encode()) for odd in (2**63, 2**70, -1, 0, 1.5)),
+    ("/api/sql", json.dumps({"sql": "select 1", "at": BIG}).encode()),
+    ("/api/sql", json.dumps({"sql": "select 1", "wait": 1e9}).encode()),
+    ("/api/sql", b'{"sql": "select \\ud800"}'),
+    *((path, b"[" * 100_000) for path in ("/api/sql", "/api/commits", "/api/notes", "/api/operations")),
+    *((path, b'{"x":' * 50_000) for path in ("/api/sql", "/api/tags")),
+    ("/api/sql", b"\xff\xfe"),
+    *(
+        ("/api/push", json.dumps({"remote": odd}).encode())
+        for odd in ("../x", "/tmp/../../x", "file:///a/../b", "", "\0/a")
+    ),
+    *(("/api/pull", json.dumps({"remote": odd}).encode()) for odd in ("../x", "file:///tmp/%2e%2e/x")),
+    *(("/api/clone", json.dumps({"remote": "/tmp/x", "into": odd}).encode()) for odd in ("../x", "/tmp/../x", "/a\0b")),
+    ("/api/backup", json.dumps({"folder": "/tmp/../etc/x"}).encode()),
+    ("/api/tags", json.dumps({"name": "../x"}).encode()),
+    ("/api/branches", json.dumps({"name": "x", "at": HUGE}).encode()),
+)
+
+
+def test_odd_parameters_are_refused_with_the_field_and_nothing_breaks(paths: Paths, tmp_path: Path) -> None:
+    before = set(tmp_path.iterdir())
+    wrong = []
+    for method, path, body in (
+        *(("GET", path, None) for path in ODD_GETS),
+        *(("POST", path, body) for path, body in ODD_POSTS),
+    ):
+        connection = http.client.HTTPConnection("tundra", timeout=20)
+        connection.sock = socket.socket(socket.AF_UNIX)
+        connection.sock.connect(str(paths.socket))
+        connection.request(method, urllib.parse.quote(path, safe="/?=&%.:,-~^{}"), body)
+        answer = connection.getresponse()
+        told = answer.read()
+        connection.close()
+        if not 400 <= answer.status < 500 or not {"code", "message", "hint"} <= json.loads(told).keys():
+            wrong.append(f"{method} {path[:100]} {(body or b'')[:60]!r}: {answer.status} {told[:200]!r}")
+    assert wrong == []
+    assert set(tmp_path.iterdir()) == before

@@ -36,7 +36,7 @@ async def read_body(request: Request, form: type[T]) -> T:
     except msgspec.ValidationError as exc:
         problem, field = _told(exc)
         raise UsageError(problem=f"{field + ': ' if field else ''}{problem}", field=field) from exc
-    except msgspec.DecodeError as exc:
+    except (msgspec.DecodeError, UnicodeError) as exc:
         raise UsageError(problem=f"the body is not JSON: {exc}") from exc
     except RecursionError as exc:
         raise UsageError(problem="the body is nested too deeply") from exc

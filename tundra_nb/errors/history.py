@@ -81,15 +81,21 @@ class RefNotFound(TundraError):
 
     ref: str
     nearest: str | None = None
+    begins: str | None = None
+    """When the history begins; only where `ref` is a time before that."""
     code: ClassVar[str] = "RefNotFound"
     severity: ClassVar[Severity] = "low"
     http_status: ClassVar[int] = 404
 
     @property
     def message(self) -> str:
+        if self.begins is not None:
+            return f"the history begins at {self.begins}, after {self.ref}"
         return f"no commit, branch, tag or time {self.ref!r}"
 
     @property
     def hint(self) -> str:
+        if self.begins is not None:
+            return "Give a later time; `%tundra commits` lists the commits with theirs."
         also = f"Did you mean {self.nearest!r}? " if self.nearest else ""
         return also + "`%tundra commits` lists the commits; also `HEAD~2`, `yesterday`, `14:00`."

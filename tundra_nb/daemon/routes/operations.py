@@ -26,6 +26,11 @@ from tundra_nb.types.pieces import Piece, Raw, Reasoning, Text, ToolCallPiece
 if TYPE_CHECKING:
     from tundra_nb.daemon.app import Daemon
 
+ID_CHARACTERS = 20
+BACK_CHARACTERS = 7
+"""Of `-2`: so far back nobody counts."""
+ID_REMEDY = "Give an id, its last digits, `last` or `-2`."
+
 
 def routes(daemon: Daemon) -> list[BaseRoute]:
     async def why(request: Request) -> Response:
@@ -207,7 +212,9 @@ async def explain(daemon: Daemon, wanted: str) -> dict[str, Any]:
 
 async def _find(daemon: Daemon, wanted: str) -> dict[str, Any]:
     history = daemon.runtime.history
-    if wanted == "last" or (wanted.startswith("-") and wanted[1:].isdigit()):
+    if not wanted.isascii() or len(wanted) > ID_CHARACTERS:
+        raise errors.UsageError(problem=f"{wanted[:40]!r} is not an operation", field="id", remedy=ID_REMEDY)
+    if wanted == "last" or (wanted.startswith("-") and wanted[1:].isdigit() and len(wanted) <= BACK_CHARACTERS):
         back = 1 if wanted == "last" else int(wanted[1:])
         rows = await history.rows(FrameQuery(table="operation", newest_first=True, limit=max(back, 1)))
         if len(rows) >= back >= 1:
@@ -220,9 +227,7 @@ async def _find(daemon: Daemon, wanted: str) -> dict[str, Any]:
             remedy="`%tundra calls --since all` lists them.",
         )
     if not wanted.isdigit():
-        raise errors.UsageError(
-            problem=f"{wanted!r} is not an operation", field="id", remedy="Give an id, its last digits, `last` or `-2`."
-        )
+        raise errors.UsageError(problem=f"{wanted!r} is not an operation", field="id", remedy=ID_REMEDY)
     if len(wanted) >= 15:
         rows = await history.rows(
             FrameQuery(table="operation", where=[Condition("operation_id", "eq", int(wanted))], limit=1)

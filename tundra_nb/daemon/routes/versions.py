@@ -11,7 +11,7 @@ from starlette.routing import BaseRoute
 
 from tundra_nb import errors, paths
 from tundra_nb.daemon.answers import iso, json_response, json_rows, stream_arrow
-from tundra_nb.daemon.routes.history import read_ref
+from tundra_nb.daemon.routes.history import INT_DIGITS, read_ref
 from tundra_nb.daemon.routing import read_body, read_params, route
 from tundra_nb.nearest import nearest
 from tundra_nb.protocol import versions as api
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 BACKUP_NAMES = {"doltlite": "history.db", "dolt": "history.dolt"}
 """What a backup is called in its folder, by engine: the engines cannot read each other's."""
-NAME_COLUMNS = {"setting": "path", "profile": "name", "price": "model", "note": "subject"}
+NAME_COLUMNS = {"setting": "path", "profile": "name", "price": "model", "note": "subject", "incident": "title"}
 """By what people call a row, beside its key."""
 
 
@@ -123,8 +123,10 @@ def routes(daemon: Daemon) -> list[BaseRoute]:
 
     async def _key(text: str | None, table: str) -> int | None:
         """The key of a row that is given by its key, or by what people call it."""
-        if text is None or (text.lstrip("-").isdigit() and table not in NAME_COLUMNS):
-            return None if text is None else int(text)
+        if text is None:
+            return None
+        if table not in NAME_COLUMNS and text.isascii() and text.isdigit() and len(text) < INT_DIGITS:
+            return int(text)
         name = NAME_COLUMNS.get(table)
         if name is None:
             return None  # the history refuses the table
@@ -259,6 +261,6 @@ def _json_conflict(conflict: dict[str, Any]) -> dict[str, Any]:
 def _absolute(text: str, field: str) -> Path:
     """A folder that a client names; the daemon's working directory means nothing to it."""
     folder = Path(text)
-    if not folder.is_absolute():
+    if not folder.is_absolute() or ".." in folder.parts or not text.isprintable():
         raise errors.UsageError(problem=f"{text} is not an absolute path", field=field)
     return folder

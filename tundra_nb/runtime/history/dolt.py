@@ -83,6 +83,7 @@ REVERTING = "tundra_reverting"
 """The branch on which a revert is made."""
 NO_SUCH_TABLE = 1146
 _BAD_ROW = (pymysql.err.DataError, pymysql.err.IntegrityError)
+_DATABASE = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,63}")
 _EPOCH = dt.datetime(1970, 1, 1)  # noqa: DTZ001 - the server's times are UTC without saying so
 
 
@@ -304,6 +305,12 @@ class DoltStore:
             return self._one("SELECT DOLT_HASHOF('HEAD')")
 
     def clone(self, remote: str, into: str) -> None:
+        if not _DATABASE.fullmatch(into):
+            raise UsageError(
+                problem=f"{into[:40]!r} cannot be the name of a database",
+                field="into",
+                remedy="Letters, digits, `_` and `-`, beginning with a letter.",
+            )
         if (into,) in run(self._db, "SHOW DATABASES"):
             raise UsageError(problem=f"database {into} exists already", field="into", remedy="Choose another name.")
         with self._seam(remote):
@@ -424,7 +431,8 @@ class DoltStore:
                 text = "SELECT commit_hash FROM dolt_log WHERE date <= %s ORDER BY date DESC LIMIT 1"
                 rows = run(db, text, moment.isoformat(" "))
                 if not rows:
-                    raise RefNotFound(ref=f"{moment:%Y-%m-%dT%H:%M:%SZ}")
+                    first = run(db, "SELECT min(date) FROM dolt_log")[0][0]
+                    raise RefNotFound(ref=f"{moment:%Y-%m-%dT%H:%M:%SZ}", begins=f"{first:%Y-%m-%dT%H:%M:%SZ}")
                 return str(rows[0][0])
             if ref == WORKING:
                 return ref

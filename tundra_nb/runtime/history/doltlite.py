@@ -451,7 +451,10 @@ class DoltliteStore:
                     "SELECT commit_hash FROM dolt_log WHERE date <= ? LIMIT 1", (f"{moment:%Y-%m-%d %H:%M:%S}",)
                 ).fetchone()
                 if found is None:
-                    raise RefNotFound(ref=f"{moment:%Y-%m-%dT%H:%M:%SZ}")
+                    (first,) = db.execute("SELECT min(date) FROM dolt_log").fetchone()
+                    raise RefNotFound(
+                        ref=f"{moment:%Y-%m-%dT%H:%M:%SZ}", begins=f"{str(first)[:19].replace(' ', 'T')}Z"
+                    )
                 return str(found[0])
             if ref == WORKING:
                 return ref

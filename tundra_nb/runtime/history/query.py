@@ -7,6 +7,7 @@ The condition that `condition` writes is the same text in both engines but for t
 from __future__ import annotations
 
 import datetime as dt
+import math
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -23,6 +24,8 @@ OPS: tuple[Op, ...] = ("eq", "ne", "lt", "le", "gt", "ge", "in", "contains", "pr
 KEY_SLACK_US = 300_000_000
 """A row's key may be this far from its `at` on any machine; farther only where a store says so (`widen`)."""
 
+MOST_VALUES = 1_000
+"""In one `in` condition."""
 _COMPARE = {"eq": "=", "lt": "<", "le": "<=", "gt": ">", "ge": ">="}
 
 
@@ -66,8 +69,8 @@ def checked(query: FrameQuery) -> FrameQuery:
     table = FRAMES.get(query.table, query.table)
     if table not in TABLES:
         raise _unknown("table", query.table, [*TABLES, *FRAMES])
-    if query.limit is not None and query.limit < 0:
-        raise UsageError(problem=f"limit is {query.limit}, and must not be negative", field="limit")
+    if query.limit is not None and not 0 <= query.limit < (1 << 63) - 1:
+        raise UsageError(problem=f"limit is {query.limit}, and must be a number of rows", field="limit")
     known = {column.name: column for column in columns(table)}
     for name in query.columns or []:
         if name not in known:
@@ -142,6 +145,8 @@ def _coerced(column: Column, op: Op, value: Any) -> Any:
         given = value.split(",") if isinstance(value, str) else value
         if not isinstance(given, list | tuple):
             raise _wrong(column, value, "a list")
+        if len(given) > MOST_VALUES:
+            raise UsageError(problem=f"more than {MOST_VALUES:,} values for {column.name}", field=column.name)
         return [_coerced(column, "eq", one) for one in given]
     if column.type in ("text", "long_text", "category"):
         return str(value)
@@ -156,6 +161,8 @@ def _coerced(column: Column, op: Op, value: Any) -> Any:
         number = kind(value)
     except (TypeError, ValueError, OverflowError):
         raise _wrong(column, value, "a number") from None
+    if isinstance(number, float) and not math.isfinite(number):
+        raise _wrong(column, value, "a finite number")
     if isinstance(number, int) and not -(1 << 63) <= number < 1 << 63:
         raise _wrong(column, value, "a number of 64 bits")
     return number
@@ -173,9 +180,13 @@ def _as_bool(column: Column, value: Any) -> bool:
 
 def _as_time(column: Column, value: Any) -> int:
     try:
-        return int(value)
-    except (TypeError, ValueError):
+        number = int(value)
+    except (TypeError, ValueError, OverflowError):
         pass
+    else:
+        if not -(1 << 63) <= number < 1 << 63:
+            raise _wrong(column, value, "a number of 64 bits")
+        return number
     try:
         moment = dt.datetime.fromisoformat(str(value))
     except ValueError:

@@ -6,6 +6,7 @@ import concurrent.futures
 import logging
 import math
 import re
+import urllib.parse
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -292,7 +293,16 @@ def known_table(table: str) -> str:
 
 
 def remote_url(remote: str) -> str:
-    """What the engine calls the remote: a path becomes a `file://` URL, a name or URL stays."""
+    """What the engine calls the remote: a path becomes a `file://` URL, a name or URL stays.
+
+    Raises:
+        UsageError: it climbs out of its folder, or holds what no path or URL does.
+    """
+    parts = re.split(r"[/\\]", urllib.parse.unquote(remote))
+    if ".." in parts or not remote.isprintable() or not remote.strip():
+        raise UsageError(
+            problem=f"{remote[:60]!r} is no remote", field="remote", remedy="Give a whole path or a URL, without `..`."
+        )
     return f"file://{Path(remote).absolute()}" if "/" in remote and "://" not in remote else remote
 
 
