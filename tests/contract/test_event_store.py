@@ -868,3 +868,46 @@ async def test_the_history_of_a_row_tells_each_change_and_a_merge_is_one_step(st
     assert await rows_of(store.history.stream("history", table="setting", key=8)) == []
     with pytest.raises(UsageError):
         await rows_of(store.history.stream("history", table="operation"))
+
+
+async def test_sums_of_whole_numbers_are_whole_and_exact(store: Store) -> None:
+    store.history.append(
+        *(operation(n, output_tokens=2**53 + n, cost_usd=n / 4, profile="p" if n % 2 else None) for n in (1, 2, 3))
+    )
+    (row,) = await store.sql(
+        "select sum(output_tokens), sum( operation.output_tokens ) as s, sum(cost_usd) c from operation"
+    )
+    assert row == {"sum(output_tokens)": 3 * 2**53 + 6, "s": 3 * 2**53 + 6, "c": 1.5}
+    by_profile = "select profile, sum(output_tokens) total from operation where code is null or code <> 'sum(x)'"
+    assert [row["total"] for row in await store.sql(by_profile + " group by profile order by profile")] == [
+        2**53 + 2,
+        2**54 + 4,
+    ]
+    (row,) = await store.sql(
+        "select sum(a) s from (select avg(output_tokens) a from operation where output_tokens < 0) q"
+    )
+    assert row == {"s": None}
+    if store.engine == "dolt":
+        ids = sum(id_floor(at(n)) + n for n in (1, 2, 3))
+        assert await store.sql("select sum(operation_id) s from operation") == [{"s": str(ids)}]
+    else:  # the engine refuses what is beyond 64 bits, and says so
+        with pytest.raises(QueryRefused, match="overflow"):
+            await store.sql("select sum(operation_id) s from operation")
+
+
+async def test_a_computed_column_without_a_value_is_no_text(store: Store) -> None:
+    frame = await table_of(store.history.sql("select sum(retry_count) s, null n, max(code) code from operation"))
+    assert [str(field.type) for field in frame.schema] == ["null", "null", "string"]
+
+
+async def test_a_time_before_the_history_says_when_it_begins(store: Store) -> None:
+    with pytest.raises(RefNotFound) as told:
+        await store.rows("operation", at=T0)
+    assert "the history begins at 20" in told.value.message
+    assert "yesterday" not in told.value.hint
+
+
+@pytest.mark.parametrize("word", ["regexp_like(profile, '^(a+)+$')", "profile regexp '^(a+)+$'", "profile rlike 'a'"])
+async def test_a_regular_expression_that_cannot_be_broken_off_is_not_allowed(store: Store, word: str) -> None:
+    with pytest.raises(QueryRefused):
+        await store.sql(f"select 1 from operation where {word}")

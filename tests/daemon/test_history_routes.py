@@ -97,7 +97,7 @@ def test_a_limit_that_is_no_positive_number_is_refused(paths: Paths) -> None:
 BIG = "9" * 20
 HUGE = "9" * 5_000
 ODD_GETS = (
-    *(f"/api/history/calls?limit={odd}" for odd in (2**63, 2**63 - 1, BIG, HUGE, "-1", "0", "1e3", "²", "x", "")),
+    *(f"/api/history/calls?limit={odd}" for odd in (2**63, 2**63 - 1, BIG, HUGE, "-1", "0", "²", "x", "")),
     *(f"/api/history/calls?since={odd}" for odd in (BIG, HUGE, "-" + BIG, "²", "yesteryear", "2026-13-45", "9999-99")),
     *(f"/api/history/calls?until={odd}" for odd in (BIG, "0001-01-01T00:00:00+23:59x")),
     *(f"/api/history/calls?at={odd}" for odd in (BIG, HUGE, "²" * 20, "2026-99-99")),

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -158,7 +161,7 @@ def routes(daemon: Daemon) -> list[BaseRoute]:
                 "rows": {table["table"]: table["rows"] for table in tables if table["rows"]},
                 "branches": [one["name"] for one in found if one["kind"] == "branch"],
                 "tags": [one["name"] for one in found if one["kind"] == "tag"],
-                "size_bytes": stats.size_bytes,
+                "size_bytes": stats.size_bytes or await asyncio.to_thread(_folder_bytes, runtime.paths.dolt) or None,
             }
         )
 
@@ -256,6 +259,16 @@ def _json_conflict(conflict: dict[str, Any]) -> dict[str, Any]:
         sides[side] = json_rows([row])[0] if any(value is not None for value in row.values()) else None
     some: dict[str, Any] = next((row for row in sides.values() if row), {})
     return {"table": table, "row_id": some.get(f"{table}_id"), "name": some.get(NAME_COLUMNS.get(table, ""))} | sides
+
+
+def _folder_bytes(folder: Path) -> int:
+    """Bytes of all files below a folder; 0 when it is not there: a server of our own keeps its databases in it."""
+    total = 0
+    for where, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(OSError):
+                total += (Path(where) / name).lstat().st_size
+    return total
 
 
 def _absolute(text: str, field: str) -> Path:

@@ -173,7 +173,7 @@ _HINTS: dict[str, Column] = {c.name: c for table in TABLES for c in columns(tabl
 
 
 def _hint(name: str) -> pa.DataType:
-    """The type of a column that no row of a result has a value for."""
+    """The type of a column that no row of a result has a value for: none at all where something was computed."""
     if name in _TIMES:
         return pa.timestamp("us", "UTC")
     if name in _BOOLS:
@@ -183,7 +183,7 @@ def _hint(name: str) -> pa.DataType:
         return pa.int64()
     if column is not None and column.type == "float":
         return pa.float64()
-    return pa.string()
+    return pa.null() if column is None else pa.string()
 
 
 def _loose_array(name: str, values: Sequence[Any]) -> pa.Array:

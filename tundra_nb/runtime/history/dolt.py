@@ -34,7 +34,7 @@ from tundra_nb.errors import (
 from tundra_nb.nearest import nearest
 from tundra_nb.types import KEY_OF, TABLES, columns
 
-from . import arrow, changes, migrations, schema, sql_guard
+from . import arrow, changes, dolt_sums, migrations, schema, sql_guard
 from .contract import (
     SQL_BYTES,
     SQL_ROWS,
@@ -395,7 +395,7 @@ class DoltStore:
             drop(db)
 
     def sql(self, text: str, at: str | None, limit: int | None, stop: Stop) -> Frame:
-        statement = sql_guard.checked(text, sql_guard.DOLT)
+        statement = dolt_sums.exact(sql_guard.checked(text, sql_guard.DOLT))
         most = min(SQL_ROWS, limit) if limit is not None else SQL_ROWS
         database = self._config.database if at in (None, WORKING) else f"{self._config.database}/{at}"
         # the server declares numbers in a plan that are none, and the driver would trip over them
