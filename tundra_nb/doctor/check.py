@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import http.client
 import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -17,6 +16,8 @@ from tundra_nb.errors import ConfigError, IpcError
 from tundra_nb.local import running
 from tundra_nb.local.running import Connection
 from tundra_nb.paths import Paths
+from tundra_nb.protocol import status as routes
+from tundra_nb.protocol.endpoint import Endpoint
 from tundra_nb.settings import Loaded
 
 State = Literal["ok", "warn", "fail", "skipped"]
@@ -112,7 +113,7 @@ class Place:
         self.environ = environ
         self.config_file = paths.config_file(environ)
         self._lock = threading.Lock()
-        self._asked: dict[str, Any] = {}
+        self._asked: dict[tuple[str, msgspec.Struct | None], _Once] = {}
 
     @functools.cached_property
     def config(self) -> Loaded | ConfigError:
@@ -151,26 +152,28 @@ class Place:
             return None
         return process if ours else None
 
-    def ask(self, path: str, *, seconds: float = ASK_SECONDS) -> dict[str, Any] | None:
+    def ask(
+        self, endpoint: Endpoint, query: msgspec.Struct | None = None, *, seconds: float = ASK_SECONDS
+    ) -> dict[str, Any] | None:
         """What the daemon says to a GET; None when it does not answer. Asked once."""
         with self._lock:
-            event = self._asked.setdefault(path, _Once())
-        answer: dict[str, Any] | None = event.get(lambda: self._get(path, seconds))
+            event = self._asked.setdefault((endpoint.path, query), _Once())
+        answer: dict[str, Any] | None = event.get(lambda: self._get(endpoint, query, seconds))
         return answer
 
-    def _get(self, path: str, seconds: float) -> dict[str, Any] | None:
+    def _get(self, endpoint: Endpoint, query: msgspec.Struct | None, seconds: float) -> dict[str, Any] | None:
         if self.connection is None:
             return None
         try:
-            status, body = running.request(self.connection, "GET", path, timeout=seconds)
-        except (OSError, http.client.HTTPException, IpcError):
+            status, body = running.request(self.connection, endpoint, query=query, timeout=seconds)
+        except (OSError, IpcError):
             return None
         return body if status == 200 else {"error": body}
 
     @property
     def status(self) -> dict[str, Any] | None:
         """The daemon's brief status."""
-        told = self.ask("/api/status?brief=1")
+        told = self.ask(routes.STATUS, routes.StatusQuery(brief=True))
         return None if told is None or "error" in told else told
 
 

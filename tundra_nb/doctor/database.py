@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tundra_nb.local import dolt_server
+from tundra_nb.protocol import status as status_routes
 
 from .check import Check, Finding, Place, size
 
@@ -23,7 +24,7 @@ def store(place: Place, check: Check) -> Sequence[Finding]:
     """What the daemon says of it; and of the file, where the daemon is dead."""
     status = place.status
     if status is not None:
-        whole = place.ask("/api/status", seconds=8.0) or {}
+        whole = place.ask(status_routes.STATUS, seconds=8.0) or {}
         told = (whole.get("store") if "error" not in whole else None) or status.get("store") or {}
         error = told.get("error")
         engine = f"{status.get('engine')}, {told.get('state')}"

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import http.client
 import os
 import stat
 import subprocess
 import sys
 from collections.abc import Callable
 
+import msgspec
 import psutil
 
 from tundra_nb.errors import IpcError, TundraError
 from tundra_nb.local import dolt_server, launch, running
+from tundra_nb.protocol import profiles, ptys
+from tundra_nb.protocol.endpoint import Endpoint
 
 from .check import Place
 
@@ -70,11 +72,11 @@ def _private(place: Place) -> None:
 def _offer_keys(place: Place) -> None:
     wanted = {profile.api_key_env for profile in place.settings.profile} - {""}
     values = {name: place.environ[name] for name in wanted if place.environ.get(name)}
-    _post(place, "/api/keys", values)
+    _post(place, profiles.OFFER_KEYS, values)
 
 
 def _clean(place: Place) -> None:
-    _post(place, "/api/clean", {"dry": False})
+    _post(place, ptys.CLEAN, ptys.CleanBody(dry=False))
 
 
 def _extension(place: Place) -> None:
@@ -88,11 +90,11 @@ def _dolt_start(place: Place) -> None:
     dolt_server.start(place.paths, place.settings.store)
 
 
-def _post(place: Place, path: str, body: object) -> None:
+def _post(place: Place, endpoint: Endpoint, body: msgspec.Struct | dict[str, str]) -> None:
     found = launch.ensure(place.paths, started_by="doctor", environ=_environ(place))
     try:
-        status, answer = running.request(found, "POST", path, body, CLEAN_SECONDS)
-    except (OSError, http.client.HTTPException) as exc:
+        status, answer = running.request(found, endpoint, body, timeout=CLEAN_SECONDS)
+    except OSError as exc:
         raise IpcError(kind="died", problem=f"the daemon did not do it: {exc}") from exc
     if status >= 400:
         raise _refused(answer)

@@ -18,6 +18,7 @@ import urllib.request
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
+from tundra_nb.protocol import profiles as profiles_routes
 from tundra_nb.settings import ProfileSettings
 
 from .check import Check, Finding, Group, Place, State
@@ -264,7 +265,7 @@ def _key(place: Place, profile: ProfileSettings, lines: _Lines) -> str | None:
         lines.add("key", "ok", "none needed")
         return None
     mine = (place.environ.get(variable) or "").strip() or None
-    told = place.ask("/api/keys")
+    told = place.ask(profiles_routes.KEYS)
     rows = (told or {}).get("rows") or ()
     theirs = next((row for row in rows if row.get("variable") == variable), None)
     offer = f"`tundra keys offer`, then `tundra providers recheck {profile.name}`."
@@ -292,7 +293,7 @@ def _key(place: Place, profile: ProfileSettings, lines: _Lines) -> str | None:
 
 def _ask_daemon(place: Place, profile: ProfileSettings, lines: _Lines) -> None:
     """Whether the provider takes the key that only the daemon has."""
-    told = place.ask(f"/api/models?profile={urllib.parse.quote(profile.name)}", seconds=STEP_SECONDS)
+    told = place.ask(profiles_routes.MODELS, profiles_routes.ModelsQuery(profile=profile.name), seconds=STEP_SECONDS)
     rows = (told or {}).get("rows") or ()
     problem = next((str(row["problem"]) for row in rows if row.get("problem")), "")
     if "rejected" in problem:
@@ -304,7 +305,7 @@ def _ask_daemon(place: Place, profile: ProfileSettings, lines: _Lines) -> None:
 
 def _fingerprint(value: str, place: Place) -> str:
     """As the daemon makes it, with its salt, so that both can be compared; without a salt one of this moment."""
-    told = place.ask("/api/keys") or {}
+    told = place.ask(profiles_routes.KEYS) or {}
     try:
         salt = bytes.fromhex(told["salt"]) if "salt" in told else place.paths.salt.read_bytes()
     except (OSError, ValueError):

@@ -15,6 +15,7 @@ import signal
 import socket
 import struct
 import time
+import urllib.parse
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from tundra_nb._version import API
 from tundra_nb.errors import IpcError
 from tundra_nb.paths import Paths
 from tundra_nb.protocol import status as routes
-from tundra_nb.protocol.endpoint import Endpoint
+from tundra_nb.protocol.endpoint import Endpoint, params
 from tundra_nb.protocol.words import JSON
 
 from .place import Place, dial
@@ -129,9 +130,9 @@ def listens(connection: Connection) -> bool:
 def request(
     to: Connection,
     endpoint: Endpoint,
-    body: msgspec.Struct | None = None,
+    body: msgspec.Struct | dict[str, str] | None = None,
     *,
-    query: str = "",
+    query: msgspec.Struct | None = None,
     timeout: float = ANSWER_SECONDS,
 ) -> tuple[int, dict[str, Any]]:
     """Ask the daemon something small.
@@ -140,7 +141,7 @@ def request(
         OSError: it does not listen, does not answer in time, or not with HTTP and JSON.
     """
     wire = Wire(Place(socket=to.socket), connect_timeout=timeout)
-    target = f"{endpoint.path}?{query}" if query else endpoint.path
+    target = endpoint.path + (f"?{urllib.parse.urlencode(params(query))}" if query else "")
     payload = None if body is None else msgspec.json.encode(body)
     try:
         answer = wire.exchange(endpoint.method, target, {"Content-Type": JSON, "Connection": "close"}, payload)
@@ -154,7 +155,7 @@ def request(
 
 def ask_status(connection: Connection, timeout: float) -> dict[str, Any] | None:
     try:
-        code, body = request(connection, routes.STATUS, query="brief=1", timeout=timeout)
+        code, body = request(connection, routes.STATUS, query=routes.StatusQuery(brief=True), timeout=timeout)
     except OSError:
         return None
     return body if code == 200 else None
