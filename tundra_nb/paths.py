@@ -70,6 +70,11 @@ class Paths:
         return self.data_dir / "ptys"
 
     @property
+    def gateway(self) -> Path:
+        """Folder of the gateway: hashes of its tokens, and whether it listens."""
+        return self.data_dir / "gateway"
+
+    @property
     def dolt(self) -> Path:
         """Folder of the Dolt server that `tundra dolt start` manages: configuration, data, log, logins."""
         return self.data_dir / "dolt"

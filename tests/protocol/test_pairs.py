@@ -38,7 +38,7 @@ def handled() -> list[tuple[str, str]]:
 
     anything: Any = _Anything()
     found = []
-    for route in create_app(anything, anything).routes:
+    for route in create_app(anything, anything, anything).routes:
         if isinstance(route, WebSocketRoute):
             found.append(("WS", route.path))
         elif isinstance(route, Route):

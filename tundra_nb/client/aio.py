@@ -17,7 +17,7 @@ from tundra_nb.sse import EventTooLongError, Parser
 from tundra_nb.types import Ask, Reply
 from tundra_nb.types.pieces import Piece, Text
 
-from . import api, explain
+from . import api, explain, gateway
 from .aio_ptys import AsyncPtys
 from .answer import AnswerReader, Event, died, malformed, not_yet
 from .call import ATTEMPT_PAUSES, Answer, Call, Step, read, refusal, seen_from
@@ -69,6 +69,8 @@ class AsyncClient:
         """… and the task that looks whether it is still there."""
         self._hung: TundraError | None = None
         self.versions = AsyncVersions(self)
+        self.tokens = gateway.AsyncTokens(self)
+        self.gateway = gateway.AsyncListener(self)
         self.ptys = AsyncPtys(self)
 
     def __repr__(self) -> str:

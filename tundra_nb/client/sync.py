@@ -15,7 +15,7 @@ from tundra_nb.types.pieces import Piece, Text
 from tundra_nb.types.triage import Step as TriageStep
 from tundra_nb.types.triage import Triage
 
-from . import api, explain, times
+from . import api, explain, gateway, times
 from .above import above
 from .agent_runs import HeldRun
 from .answer import AnswerReader, Event, died, malformed, not_yet
@@ -59,6 +59,8 @@ class Client:
         self._pool = Pool()
         self._attachment: Attachment | None = None
         self.versions = Versions(self)
+        self.tokens = gateway.Tokens(self)
+        self.gateway = gateway.Listener(self)
         self.ptys = Ptys(self)
 
     def __repr__(self) -> str:

@@ -56,6 +56,8 @@ TABLE = {
     "triage": "tundra_nb.agents.triage_command",
     "agent-runs": "agent_runs",
     "agent-steps": "agent_steps",
+    "gateway": "gateway",
+    "token": "token",
     "mcp": "tundra_nb.agents.mcp_command",
     "daemon": "daemon",
     "logs": "logs",

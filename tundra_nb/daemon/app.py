@@ -28,12 +28,12 @@ from tundra_nb.daemon.routes import (
     terminal_ws,
     versions,
 )
-from tundra_nb.daemon.routes import (
-    daemon as daemon_routes,
-)
+from tundra_nb.daemon.routes import daemon as daemon_routes
+from tundra_nb.daemon.routes import doors as doors_routes
 from tundra_nb.protocol.words import USER_HEADER
 
 if TYPE_CHECKING:
+    from tundra_nb.daemon.gateway.doors import Doors
     from tundra_nb.daemon.life import Life
     from tundra_nb.runtime.runtime import Runtime
 
@@ -49,6 +49,7 @@ class Daemon:
     runtime: Runtime
     life: Life
     os_user: str
+    doors: Doors
 
     def user(self, request: HTTPConnection) -> str:
         """Whose call it is: the bridge names the Jupyter user; who comes by the socket is the OS user."""
@@ -82,9 +83,9 @@ def _room(error: errors.TundraError) -> str:
     return "history" if is_history else "daemon"
 
 
-def create_app(runtime: Runtime, life: Life) -> Starlette:
+def create_app(runtime: Runtime, life: Life, doors: Doors) -> Starlette:
     """Build the application over a runtime that is already open."""
-    daemon = Daemon(runtime, life, getpass.getuser())
+    daemon = Daemon(runtime, life, getpass.getuser(), doors)
 
     told = _Told(runtime)
 
@@ -116,6 +117,7 @@ def create_app(runtime: Runtime, life: Life) -> Starlette:
             *terminal_ws.routes(daemon),
             *ptys.routes(daemon),
             *agents.routes(daemon),
+            *doors_routes.routes(daemon),
             *daemon_routes.routes(daemon),
         ],
         exception_handlers={

@@ -18,8 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
-
+from tundra_nb.daemon.cut import Cuttable
 from tundra_nb.errors import ConfigError
 from tundra_nb.paths import MAX_SOCKET_PATH_BYTES
 
@@ -129,7 +128,7 @@ def peer_uid(connection: Any) -> int:
     return int(struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[1])
 
 
-class PeerChecked(HttpToolsProtocol):
+class PeerChecked(Cuttable):
     """uvicorn's HTTP protocol, which hangs up on every user but our own before a byte is read."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]

@@ -94,6 +94,7 @@ async def open_runtime(start: Start) -> AsyncIterator[ASGIApp]:
         await history.open()
         stack.push_async_callback(history.aclose)
         app = await asyncio.to_thread(importlib.import_module, "tundra_nb.daemon.app")
+        opening = await asyncio.to_thread(importlib.import_module, "tundra_nb.daemon.gateway.opening")
         from tundra_nb.runtime.runtime import Runtime
 
         adopter = start.guard.pid if start.guard else None
@@ -109,7 +110,8 @@ async def open_runtime(start: Start) -> AsyncIterator[ASGIApp]:
         await stack.enter_async_context(runtime)
         start.life.end_streams = runtime.bus.close
         start.life.living_ptys = lambda: len(runtime.terminals.pool.list())
-        yield app.create_app(runtime, start.life)
+        doors = await stack.enter_async_context(opening.open_gateway(runtime, start.life))
+        yield opening.in_front(app.create_app(runtime, start.life, doors), doors.gateway)
 
 
 def main(argv: Sequence[str], open_app: AppOpener = open_runtime) -> int:

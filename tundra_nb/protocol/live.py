@@ -88,6 +88,36 @@ class KeyRow(msgspec.Struct, frozen=True, kw_only=True):
     fingerprint: str | None
 
 
+class TokenRow(msgspec.Struct, frozen=True, kw_only=True):
+    """A gateway token: what it may do and has spent today; never the token itself."""
+
+    name: str
+    state: Literal["valid", "expired", "revoked"]
+    profiles: Json | None
+    """Names of those that it may use, a list; empty is all."""
+    rpm: float | None
+    tpm: float | None
+    usd_per_day: float | None
+    spent_usd: float | None
+    """Settled and reserved since 00:00 UTC; None while it has no budget, or nobody has asked."""
+    created_at: Time | None
+    expires_at: Time | None
+
+
+class CallerRow(msgspec.Struct, frozen=True, kw_only=True):
+    """A program that called the gateway since the daemon's start."""
+
+    name: Category
+    """Of its token, or its user."""
+    client: str
+    """Its library and version, as it says."""
+    dialect: Category
+    calls: int
+    running: int
+    failed: int
+    last_at: Time | None
+
+
 class FaultRow(msgspec.Struct, frozen=True, kw_only=True):
     """A rule of a fault proxy, or a proxy without one."""
 
@@ -216,6 +246,8 @@ ROWS: dict[str, type[msgspec.Struct]] = {
     "breakers": BreakerRow,
     "settings": SettingRow,
     "keys": KeyRow,
+    "tokens": TokenRow,
+    "callers": CallerRow,
     "ptys": PtyRow,
     "hits": HitRow,
     "left": LeftRow,

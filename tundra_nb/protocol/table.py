@@ -4,10 +4,22 @@ from __future__ import annotations
 
 from types import ModuleType
 
-from . import agents, daemon, events, faults, history, operations, profiles, ptys, status, versions
+from . import agents, daemon, doors, events, faults, history, operations, profiles, ptys, status, versions
 from .endpoint import Endpoint
 
-ROOMS: tuple[ModuleType, ...] = (status, profiles, faults, operations, history, versions, events, ptys, agents, daemon)
+ROOMS: tuple[ModuleType, ...] = (
+    status,
+    profiles,
+    faults,
+    operations,
+    history,
+    versions,
+    events,
+    ptys,
+    agents,
+    doors,
+    daemon,
+)
 """Modules of this package that hold endpoints; each has its namesake in `daemon/routes`."""
 
 ENDPOINTS: dict[str, Endpoint] = {

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from tundra_nb.client.explain import Contents, Explanation
+from tundra_nb.client.gateway import GatewayStatus, NewToken
 from tundra_nb.client.live import Run
 from tundra_nb.client.results import DaemonStatus, Document, Last, Status, Why
 from tundra_nb.client.versions import Merged
@@ -17,7 +18,21 @@ from tundra_nb.terminal.screen import Screen
 from tundra_nb.types import Reply
 from tundra_nb.types.triage import Triage
 
-from . import Lines, Message, Transcript, checkup, explanation, frame, reply, status, terminal, triage, versions, why
+from . import (
+    Lines,
+    Message,
+    Transcript,
+    checkup,
+    explanation,
+    frame,
+    gateway,
+    reply,
+    status,
+    terminal,
+    triage,
+    versions,
+    why,
+)
 from .blocks import Block, Cell, Code, Facts, Output, Para
 
 VIEWS: dict[type[Any], Callable[[Any], Sequence[Block]]] = {
@@ -33,6 +48,8 @@ VIEWS: dict[type[Any], Callable[[Any], Sequence[Block]]] = {
     Contents: explanation.contents,
     Page: explanation.page,
     Checkup: checkup.blocks,
+    GatewayStatus: gateway.blocks,
+    NewToken: gateway.new_token,
     Document: lambda found: [
         Facts([(name, _value(value)) for name, value in found.items() if value not in (None, "")])
     ],

@@ -21,6 +21,7 @@ import msgspec
 
 from tundra_nb.errors import ConfigError, TokenRefused, UsageError
 from tundra_nb.nearest import nearest
+from tundra_nb.protocol.doors import NewTokenBody
 from tundra_nb.runtime.caller import TOKEN_KEY, Caller
 
 PREFIX = "tnd-"
@@ -60,25 +61,19 @@ class Token(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         )
 
 
-class NewToken(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
-    """What a new token is to be: the body of `POST /api/tokens`."""
-
-    name: str
-    profiles: list[str] = []
-    rpm: float | None = None
-    tpm: float | None = None
-    usd_per_day: float | None = None
-    expires: str | None = None
-    """A span from now (`30d`, `12h`), or a date."""
-
-
 class Tokens:
     """The tokens of a data directory. `now` gives seconds since the epoch."""
 
     def __init__(self, file: Path, now: Callable[[], float]) -> None:
         self._file = file
         self._now = now
-        self._tokens: tuple[Token, ...] = _read(file)
+        self.problem: ConfigError | None = None
+        """Why the file cannot be read; every token is refused then, and none is made over it."""
+        self._tokens: tuple[Token, ...] = ()
+        try:
+            self._tokens = _read(file)
+        except ConfigError as error:
+            self.problem = error
         self._index: dict[str, tuple[Token, Caller]] = {}
         self._reindex()
 
@@ -103,7 +98,7 @@ class Tokens:
             raise TokenRefused(kind="expired", name=token.name)
         return entry
 
-    def new(self, wanted: NewToken, profiles: Collection[str]) -> tuple[Token, str]:
+    def new(self, wanted: NewTokenBody, profiles: Collection[str]) -> tuple[Token, str]:
         """Make a token; it is given out here and never again. `profiles` are the names that there are.
 
         Raises:
@@ -199,6 +194,8 @@ class Tokens:
         return at
 
     def _write(self, tokens: tuple[Token, ...]) -> None:
+        if self.problem is not None:
+            raise self.problem
         try:
             self._file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             handle, draft = tempfile.mkstemp(prefix=f".{self._file.name}-", dir=self._file.parent)  # 0600

@@ -10,7 +10,7 @@ import contextlib
 import itertools
 import re
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, KeysView
 
 import httpx
 import msgspec
@@ -218,6 +218,15 @@ class Provider:
                 raise Unsupported(profile=self.profile.name, kind="model", model="", detail=detail)
             self.chosen_model = found
         return self.chosen_model
+
+    @property
+    def known_models(self) -> KeysView[str]:
+        """Names in the provider's list, as far as it has been read."""
+        return self._known.keys()
+
+    def listed(self, model: str) -> ModelInfo | None:
+        """What the provider's list says of a model, as far as it has been read."""
+        return self._known.get(model)
 
     def context_tokens(self, model: str | None = None) -> int | None:
         """Size of the context of a model, by default the one this profile asks; None when it is not known yet."""

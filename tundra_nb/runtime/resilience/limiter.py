@@ -70,6 +70,14 @@ class BucketLevel(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds for which the provider wants nothing."""
 
 
+class Narrowest(msgspec.Struct, frozen=True, kw_only=True):
+    """The bucket with the least left, just after something was taken. `full_after` in seconds."""
+
+    level: float
+    burst: float
+    full_after: float
+
+
 class LimitNotice(msgspec.Struct, frozen=True, kw_only=True):
     """A wait, refusal, penalty or correction; plain admissions give none."""
 
@@ -150,20 +158,37 @@ class Reservation:
     @property
     def level_requests(self) -> float | None:
         """Level of the narrowest bucket of requests afterwards; None when requests are not limited."""
-        return self._narrowest(0, self._requests)
+        narrowest = self.narrowest_requests
+        return narrowest.level if narrowest else None
 
     @property
     def level_tokens(self) -> float | None:
         """Level of the narrowest bucket of tokens afterwards; None when tokens are not limited."""
+        narrowest = self.narrowest_tokens
+        return narrowest.level if narrowest else None
+
+    @property
+    def narrowest_requests(self) -> Narrowest | None:
+        """The narrowest bucket of requests afterwards; None when requests are not limited."""
+        return self._narrowest(0, self._requests)
+
+    @property
+    def narrowest_tokens(self) -> Narrowest | None:
+        """The narrowest bucket of tokens afterwards; None when tokens are not limited."""
         return self._narrowest(self._requests, len(self._path_buckets))
 
-    def _narrowest(self, start: int, end: int) -> float | None:
+    def _narrowest(self, start: int, end: int) -> Narrowest | None:
         # Computed when asked, not when reserved: most reservations are never asked.
         return min(
             (
-                bucket.burst - (full - self.at) / bucket.seconds_per_unit
+                Narrowest(
+                    level=bucket.burst - (full - self.at) / bucket.seconds_per_unit,
+                    burst=bucket.burst,
+                    full_after=full - self.at,
+                )
                 for bucket, full in zip(self._path_buckets[start:end], self._fulls[start:end], strict=True)
             ),
+            key=lambda narrowest: narrowest.level,
             default=None,
         )
 

@@ -1,0 +1,307 @@
+"""The gateway's own door: a TCP listener that serves `/v1` to whoever has a token, and nothing else.
+
+It opens where `gateway.listen` or `gateway start` says so, and stays open until `gateway stop`: what is open is kept in
+the data directory, so that a daemon that comes back after an abnormal end listens on the same port again. While it is
+open the daemon counts as attached to. A port that is taken does not keep the daemon from running; `status` names who
+holds it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import logging
+import os
+import socket
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import psutil
+import uvicorn
+
+from tundra_nb.daemon.cut import Cuttable
+from tundra_nb.daemon.http import Server
+from tundra_nb.daemon.life import Life
+from tundra_nb.errors import ConfigError, TundraError, UsageError
+from tundra_nb.settings import GatewaySettings, Loaded
+
+from .face import Face, Gateway
+
+DEFAULT_LISTEN = "127.0.0.1:4242"
+BACKLOG = 2048
+DRAIN_SECONDS = 2
+KEEP_ALIVE_SECONDS = 60
+ATTACHED_AS = "gateway"
+
+_log = logging.getLogger("tundra.daemon")
+
+
+class Kept(msgspec.Struct, frozen=True):
+    """What the data directory holds of the door: where it is, or that it was closed by hand."""
+
+    listen: str
+    is_open: bool
+
+
+class Doors:
+    """The listener of a daemon."""
+
+    def __init__(self, gateway: Gateway, life: Life, file: Path) -> None:
+        self.gateway = gateway
+        self._life = life
+        self._file = file
+        self._face = Face(gateway, None)
+        self._lock = asyncio.Lock()
+        self._open: contextlib.AsyncExitStack | None = None
+        self._listen = ""
+        self._address: tuple[str, int] | None = None
+        self._scheme = "http"
+        self._is_insecure = False
+        self.problem: TundraError | None = None
+        """Why it is not open although it should be."""
+
+    @property
+    def _settings(self) -> GatewaySettings:
+        return self.gateway.runtime.loaded.settings.gateway
+
+    async def open(self) -> None:
+        """Open the door where settings or an earlier `start` say so; a failure is told by `status` only."""
+        kept = self._kept()
+        listen = self._wanted(kept)
+        if listen:
+            with contextlib.suppress(TundraError):
+                async with self._lock:
+                    await self._listen_at(listen)
+
+    def follow(self, loaded: Loaded) -> None:
+        """Settings have changed: part of `InForce`."""
+        listen = loaded.settings.gateway.listen
+        if listen and listen != self._listen:
+            self._task = asyncio.get_running_loop().create_task(self._reopen(listen), name="gateway-listener")
+
+    async def _reopen(self, listen: str) -> None:
+        with contextlib.suppress(TundraError):
+            await self.start(listen)
+
+    async def start(self, listen: str | None = None) -> dict[str, Any]:
+        """Open the door, until `stop`.
+
+        Raises:
+            UsageError: no such address.
+            ConfigError: the port is taken, or the address needs TLS.
+        """
+        async with self._lock:
+            kept = self._kept()
+            wanted = listen or self._settings.listen or (kept.listen if kept else "") or DEFAULT_LISTEN
+            _parsed(wanted)
+            if self._open is not None and wanted in (self._listen, self._shown()):
+                return self.status()
+            await self._close()
+            await self._listen_at(wanted)
+            self._keep(Kept(self._shown(), is_open=True))
+            return self.status()
+
+    async def stop(self) -> dict[str, Any]:
+        """Close the door, and leave it closed after a restart."""
+        async with self._lock:
+            shown = self._shown() or self._wanted(self._kept())
+            await self._close()
+            self.problem = None
+            self._keep(Kept(shown, is_open=False))
+            return self.status()
+
+    async def aclose(self) -> None:
+        """Close the door with the daemon; it is opened again by the next."""
+        async with self._lock:
+            await self._close()
+
+    def status(self) -> dict[str, Any]:
+        """Whether it listens and where, what stands in the way, and who called."""
+        return {
+            "listening": self._open is not None,
+            "url": self.url,
+            "listen": self._shown(),
+            "insecure": self._is_insecure,
+            "problem": str(self.problem) if self.problem else None,
+            "hint": self.problem.hint if self.problem else None,
+            "socket": self._life.info.socket,
+            "urls": self.urls(),
+            "callers": self.gateway.callers(),
+        }
+
+    @property
+    def url(self) -> str | None:
+        """The base URL for OpenAI's SDKs."""
+        return f"{self._scheme}://{self._shown()}/v1" if self._open is not None else None
+
+    def urls(self) -> dict[str, str]:
+        """Base URL by vendor's SDK; nothing while it is closed."""
+        url = self.url
+        return {"openai": url, "anthropic": url.removesuffix("/v1")} if url else {}
+
+    # --- opening and closing; the caller holds the lock
+
+    async def _listen_at(self, listen: str) -> None:
+        try:
+            await self._try_to_listen(listen)
+        except TundraError as error:
+            self.problem = error
+            _log.error("the gateway does not listen: %s", error)
+            raise
+
+    async def _try_to_listen(self, listen: str) -> None:
+        host, port = _parsed(listen)
+        chosen = self._settings
+        has_tls = bool(chosen.tls_cert and chosen.tls_key)
+        is_loopback = _is_loopback(host)
+        if not is_loopback and not has_tls and not chosen.insecure:
+            raise ConfigError(
+                where="gateway.listen",
+                problem=f"{host} is reached from other machines, and there is no TLS",
+                remedy="Set `gateway.tls_cert` and `gateway.tls_key`; or `gateway.insecure = true`, which sends tokens "
+                "and prompts in the clear.",
+            )
+        listener = await self._bound(host, port)
+        async with contextlib.AsyncExitStack() as stack:
+            stack.callback(listener.close)
+            config = uvicorn.Config(
+                self._face,
+                http=Cuttable,
+                ws="none",
+                lifespan="off",
+                interface="asgi3",
+                log_config=None,
+                access_log=False,
+                proxy_headers=False,
+                server_header=False,
+                date_header=False,
+                timeout_keep_alive=KEEP_ALIVE_SECONDS,
+                timeout_graceful_shutdown=DRAIN_SECONDS,
+                backlog=BACKLOG,
+                ssl_certfile=chosen.tls_cert or None if has_tls else None,
+                ssl_keyfile=chosen.tls_key or None if has_tls else None,
+            )
+            try:
+                config.load()
+            except (OSError, ValueError) as exc:
+                raise ConfigError(where="gateway.tls_cert", problem=f"cannot be used: {exc}") from exc
+            server = Server(config)
+            is_up = asyncio.Event()
+            server.on_ready = is_up.set
+            serving = asyncio.create_task(server.serve(sockets=[listener]), name="gateway")
+
+            async def end() -> None:
+                server.should_exit = True
+                await asyncio.wait((serving,), timeout=DRAIN_SECONDS + 1)
+                await server.end_tasks(1.0)
+                serving.cancel()
+                await asyncio.gather(serving, return_exceptions=True)
+
+            stack.push_async_callback(end)
+            await is_up.wait()
+            stack.enter_context(self._life.attached(ATTACHED_AS))
+            self._open = stack.pop_all()
+        self.problem = None
+        self._listen = listen
+        self._address = (host, listener.getsockname()[1])
+        self._scheme = "https" if has_tls else "http"
+        self._is_insecure = not is_loopback and not has_tls
+        (_log.warning if self._is_insecure else _log.info)("the gateway listens at %s", self.url)
+
+    async def _bound(self, host: str, port: int) -> socket.socket:
+        try:
+            found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        except OSError as exc:
+            raise UsageError(problem=f"{host!r} is no address of this machine: {exc}", field="listen") from exc
+        family, kind, protocol, _, address = found[0]
+        listener = socket.socket(family, kind, protocol)
+        try:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+            listener.listen(BACKLOG)
+            listener.setblocking(False)
+        except OSError as exc:
+            listener.close()
+            holder = await asyncio.to_thread(_holder, port)
+            problem = f"{host}:{port} is taken{holder}" if holder else f"{host}:{port}: {exc.strerror or exc}"
+            remedy = "Stop that program, or choose another port: `tundra gateway start --port 0`."
+            raise ConfigError(where="gateway.listen", problem=problem, remedy=remedy) from exc
+        return listener
+
+    async def _close(self) -> None:
+        stack, self._open = self._open, None
+        self._address, self._listen, self._is_insecure = None, "", False
+        if stack is not None:
+            await stack.aclose()
+            _log.info("the gateway listens no longer")
+
+    def _shown(self) -> str:
+        if self._address is None:
+            return ""
+        host, port = self._address
+        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+    # --- what is kept
+
+    def _wanted(self, kept: Kept | None) -> str:
+        if kept is not None and not kept.is_open:
+            return ""
+        listen = self._settings.listen
+        if kept is not None and (not listen or listen.endswith(":0")):
+            return kept.listen  # port 0 chose one, and keeps it
+        return listen
+
+    def _kept(self) -> Kept | None:
+        try:
+            return msgspec.json.decode(self._file.read_bytes(), type=Kept)
+        except (OSError, msgspec.DecodeError, UnicodeDecodeError):
+            return None
+
+    def _keep(self, kept: Kept) -> None:
+        try:
+            self._file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            handle, draft = tempfile.mkstemp(prefix=f".{self._file.name}-", dir=self._file.parent)
+            with os.fdopen(handle, "wb") as stream:
+                stream.write(msgspec.json.encode(kept))
+            os.replace(draft, self._file)
+        except OSError as exc:
+            _log.error("whether the gateway listens cannot be kept: %s", exc)
+
+
+def _parsed(listen: str) -> tuple[str, int]:
+    """Host and port.
+
+    Raises:
+        UsageError: it is none.
+    """
+    host, colon, port = listen.rpartition(":")
+    host = host.strip("[]") or "127.0.0.1"
+    if not colon or not port.isdigit() or int(port) > 65535:
+        raise UsageError(problem=f"{listen!r} is no address and port", field="listen", remedy=f"Like {DEFAULT_LISTEN}.")
+    return host, int(port)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _holder(port: int) -> str:
+    """Who listens on a port, as words that follow "taken"."""
+    try:
+        connections = psutil.net_connections(kind="tcp")
+    except (psutil.Error, OSError):
+        return ""
+    for connection in connections:
+        if connection.status == psutil.CONN_LISTEN and connection.laddr and connection.laddr.port == port:
+            if connection.pid is None:
+                return " by a program of another user"
+            with contextlib.suppress(psutil.Error):
+                return f" by {psutil.Process(connection.pid).name()} (pid {connection.pid})"
+            return f" by pid {connection.pid}"
+    return ""

@@ -1,0 +1,302 @@
+"""`/v1` as an ASGI application: one call read, carried out as an operation, answered in the caller's dialect."""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import dataclasses
+import logging
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
+
+import msgspec
+
+from tundra_nb import errors
+from tundra_nb.daemon.life import Receive, Scope, Send
+from tundra_nb.runtime.caller import Caller
+from tundra_nb.runtime.operations import Operation
+from tundra_nb.runtime.providers.relay import Given
+from tundra_nb.runtime.relayed import Relayed
+from tundra_nb.runtime.requests import Facts
+
+from . import incoming, stays
+from .choose import AUTO, Choosing, Failover
+from .failures import Failure, failure
+from .limits import limit_headers
+from .models import model_list, one_model
+from .outgoing import Outgoing
+from .paths import MODELS, PATHS, Dialect, Path, below, family_of
+from .tokens import Tokens, iso
+
+if TYPE_CHECKING:
+    from tundra_nb.runtime.runtime import Runtime
+
+
+CALLERS_KEPT = 200
+RESPONSES_KEPT = 10_000
+_log = logging.getLogger("tundra.daemon")
+
+
+@dataclasses.dataclass
+class Seen:
+    """What one program has done here. Times are seconds since the epoch."""
+
+    name: str
+    client: str
+    dialect: str
+    calls: int = 0
+    running: int = 0
+    failed: int = 0
+    last_at: float = 0.0
+
+
+class Gateway:
+    """What all doors share: tokens, the choice of profiles, who called."""
+
+    def __init__(self, runtime: Runtime, tokens: Tokens) -> None:
+        self.runtime = runtime
+        self.tokens = tokens
+        self.choosing = Choosing(runtime.profiles)
+        self.responses: collections.OrderedDict[str, str] = collections.OrderedDict()
+        """Profile by the id of a response that it made."""
+        self._callers: collections.OrderedDict[tuple[str, str, str], Seen] = collections.OrderedDict()
+
+    def seen(self, name: str, client: str | None, dialect: str) -> Seen:
+        """The entry of a program, the latest last."""
+        key = (name, client or "", dialect)
+        entry = self._callers.get(key)
+        if entry is None:
+            if len(self._callers) >= CALLERS_KEPT:
+                self._callers.popitem(last=False)
+            entry = self._callers[key] = Seen(*key)
+        self._callers.move_to_end(key)
+        entry.last_at = time.time()
+        return entry
+
+    def callers(self) -> list[dict[str, Any]]:
+        """Who called since the daemon's start, the latest first."""
+        return [
+            dataclasses.asdict(entry) | {"last_at": iso(entry.last_at)} for entry in reversed(self._callers.values())
+        ]
+
+    def remember(self, response: str, profile: str) -> None:
+        """A later call that goes on from this response goes to the same profile."""
+        self.responses[response] = profile
+        if len(self.responses) > RESPONSES_KEPT:
+            self.responses.popitem(last=False)
+
+
+class Face:
+    """One door's application.
+
+    Args:
+        gateway: what the doors share.
+        user: whose a call is that comes without a gateway token; None: such calls are refused.
+    """
+
+    def __init__(self, gateway: Gateway, user: Callable[[Scope], str] | None) -> None:
+        self._gateway = gateway
+        self._runtime = gateway.runtime
+        self._user = user
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+        headers = incoming.headers_of(scope)
+        path = below(scope["path"])
+        out = Outgoing(scope, send, family_of(path, headers))
+        try:
+            await self._answer(scope, receive, headers, path, out)
+        except errors.TundraError as error:
+            await self._refuse(out, error)
+        except incoming.BodyError as exc:
+            await self._refuse(out, exc.error, status=exc.status)
+        except incoming.ClientGoneError:
+            return
+
+    async def _answer(
+        self, scope: Scope, receive: Receive, headers: dict[bytes, bytes], path: str, out: Outgoing
+    ) -> None:
+        caller = self._caller(scope, headers)
+        method = scope["method"]
+        known = PATHS.get(path)
+        if known is None and (path == MODELS or path.startswith(MODELS + "/")) and method in ("GET", "HEAD"):
+            slots = self._gateway.choosing.allowed(caller)
+            if path == MODELS:
+                await out.whole(await model_list(self._gateway.choosing, slots))
+            else:
+                # one encoded segment: `org%2Fm`
+                name = unquote(scope["raw_path"].decode("latin-1").split(MODELS + "/", 1)[1])
+                await out.whole(await one_model(self._gateway.choosing, slots, name))
+            return
+        if known is None or method != known.method:
+            await self._refuse(out, _nowhere(method, scope["path"], known), status=404 if known is None else 405)
+            return
+        most = self._runtime.loaded.settings.gateway.max_body_mb * 1024 * 1024
+        given = incoming.given_of(known, await incoming.read_body(receive, headers, most), headers)
+        request = await self._request(known, given, caller, headers)
+        client = request.facts.client
+        seen = self._gateway.seen(caller.name, client, known.dialect)
+        seen.calls += 1
+        seen.running += 1
+        try:
+            if not await self._carry_out(request, caller, receive, out):
+                seen.failed += 1
+        finally:
+            seen.running -= 1
+
+    def _caller(self, scope: Scope, headers: dict[bytes, bytes]) -> Caller:
+        presented = incoming.credential(headers, scope.get("query_string", b""))
+        if incoming.is_ours(presented) or (self._user is None and presented):
+            return self._gateway.tokens.check(presented)[1]
+        if self._user is None:
+            raise errors.TokenRefused(kind="missing")
+        return Caller(self._user(scope))
+
+    async def _request(self, path: Path, given: Given, caller: Caller, headers: dict[bytes, bytes]) -> Relayed:
+        name = _model_of(given)
+        trace_id, span_id = incoming.trace_of(headers)
+        facts = Facts(
+            kind=path.form,
+            requested_model=name[:255],
+            caller="gateway",
+            streamed=given.is_streamed,
+            dialect=path.dialect,
+            client=incoming.client_of(headers),
+            retry_count=incoming.retry_count(headers),
+            trace_id=trace_id,
+            parent_span_id=span_id,
+        )
+        failover = _failover(headers)
+        choices = await self._gateway.choosing.choose(name, caller, failover)
+        previous = stays.previous_response(given)
+        if previous is not None and (maker := self._gateway.responses.get(previous)) is not None:
+            choices = [choice for choice in choices if choice.profile.name == maker]
+            if not choices:
+                raise errors.UsageError(
+                    problem=f"previous_response_id: profile {maker!r} made that response, and may not serve this call",
+                    field="previous_response_id",
+                    remedy="Ask the model that you asked before, or send the whole conversation.",
+                )
+        return Relayed(
+            given,
+            facts,
+            choices,
+            failover=failover != "off",
+            max_tokens=incoming.max_tokens(given),
+            stays=stays.staying(given),
+        )
+
+    async def _carry_out(self, request: Relayed, caller: Caller, receive: Receive, out: Outgoing) -> bool:
+        """Carry a call out and answer it; whether it was answered well."""
+        operation = self._runtime.operations.call(request, caller)
+        out.begin(operation.operation_id, request)
+        out.limits = lambda: limit_headers(request, out.family)
+        main = asyncio.current_task()
+        assert main is not None
+        gone = False
+
+        async def watch() -> None:
+            nonlocal gone
+            while (await receive())["type"] != "http.disconnect":
+                pass
+            gone = True
+            main.cancel()
+
+        watcher = asyncio.create_task(watch())
+        keeper = asyncio.create_task(self._keep(out)) if request.given.is_streamed else None
+        try:
+            await operation.carry_out(out.piece)
+            await out.finish()
+        except errors.TundraError as error:
+            watcher.cancel()
+            if keeper is not None:
+                keeper.cancel()
+            await out.fail(self._told(operation, request, error, out.family))
+            return False
+        except asyncio.CancelledError:
+            if not gone:
+                raise
+            main.uncancel()
+            return False
+        finally:
+            watcher.cancel()
+            if keeper is not None:
+                keeper.cancel()
+        if request.given.form == "responses" and request.entry is not None:
+            self._remember(request)
+        return True
+
+    def _remember(self, request: Relayed) -> None:
+        entry = request.entry
+        if entry is not None and entry.answer is not None and entry.answer.request_id:
+            self._gateway.remember(entry.answer.request_id, entry.profile.name)
+
+    async def _keep(self, out: Outgoing) -> None:
+        """Keep a stream alive that says nothing yet, once it has been held back long enough."""
+        await asyncio.sleep(self._runtime.loaded.settings.gateway.hold_seconds)
+        await out.keep_alive()
+
+    def _told(self, operation: Operation, request: Relayed, error: errors.TundraError, family: Dialect) -> Failure:
+        refusal = request.refusals[-1] if request.refusals and request.way == "relayed" else None
+        causes = list(operation.failures.values())
+        attempts = request.entry.seq if request.entry is not None else 0
+        told = failure(
+            family,
+            error,
+            causes=causes,
+            operation_id=operation.operation_id,
+            has_retried=operation.retries > 0 or (attempts > 1 and len(causes) > 1),
+            refusal=refusal,
+            form=request.given.form,
+        )
+        return self._masked(told)
+
+    async def _refuse(self, out: Outgoing, error: errors.TundraError, status: int | None = None) -> None:
+        """Answer a call that never became an operation."""
+        told = failure(out.family, error)
+        if status is not None:
+            told = msgspec.structs.replace(told, status=status)
+        level = logging.WARNING if isinstance(error, errors.TokenRefused) else logging.INFO
+        _log.log(level, "gateway refused a call: %s", error, extra={"code": error.code, "reason": error.reason})
+        await out.fail(self._masked(told), closing=told.status in (413, 415))
+
+    def _masked(self, told: Failure) -> Failure:
+        mask = self._runtime.redactor.text
+        return msgspec.structs.replace(
+            told, body=mask(told.body.decode()).encode(), in_band=mask(told.in_band.decode()).encode()
+        )
+
+
+def _model_of(given: Given) -> str:
+    raw = given.members.get("model")
+    if raw is None:
+        return AUTO
+    try:
+        return msgspec.json.decode(raw, type=str)
+    except msgspec.DecodeError:
+        raise errors.UsageError(problem="model is no text", field="model", remedy="The name of a model.") from None
+
+
+def _failover(headers: dict[bytes, bytes]) -> Failover:
+    told = headers.get(incoming.FAILOVER, b"any").strip().lower()
+    known: dict[bytes, Failover] = {b"any": "any", b"same-vendor": "same-vendor", b"off": "off"}
+    if told not in known:
+        raise errors.UsageError(
+            problem=f"x-tundra-failover is {told.decode('latin-1')!r}",
+            field="x-tundra-failover",
+            remedy="One of any, same-vendor, off.",
+        )
+    return known[told]
+
+
+def _nowhere(method: str, path: str, known: Path | None) -> errors.UsageError:
+    if known is not None:
+        return errors.UsageError(problem=f"{path} takes {known.method}, not {method}")
+    paths = ", ".join(f"POST /v1{name}" for name in PATHS)
+    return errors.UsageError(
+        problem=f"there is no {method} {path} here",
+        remedy=f"There are {paths}, GET /v1/models. An OpenAI SDK's base URL ends in /v1, an Anthropic SDK's does not.",
+    )

@@ -1,0 +1,67 @@
+"""`/api/tokens` and `/api/gateway`: who may use `/v1`, and where it listens."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute
+
+from tundra_nb.daemon.answers import json_response
+from tundra_nb.daemon.gateway.tokens import iso
+from tundra_nb.daemon.routing import read_body, route
+from tundra_nb.protocol import doors as api
+
+if TYPE_CHECKING:
+    from tundra_nb.daemon.app import Daemon
+
+
+def routes(daemon: Daemon) -> list[BaseRoute]:
+    doors = daemon.doors
+    tokens = doors.gateway.tokens
+    runtime = daemon.runtime
+
+    async def rows(request: Request) -> Response:
+        found = tokens.rows()
+        for row in found:
+            spent = runtime.budgets.spent(row["name"])
+            row["spent_usd"] = sum(spent) if spent is not None else None
+        return json_response({"rows": found})
+
+    async def new(request: Request) -> Response:
+        token, secret = tokens.new(await read_body(request, api.NewTokenBody), runtime.slots)
+        told = {
+            "name": token.name,
+            "token": secret,
+            "profiles": list(token.profiles),
+            "rpm": token.rpm,
+            "tpm": token.tpm,
+            "usd_per_day": token.usd_per_day,
+            "expires_at": iso(token.expires_at),
+            "urls": doors.urls(),
+        }
+        return json_response(told, status=201)
+
+    async def revoke(request: Request) -> Response:
+        token = tokens.revoke(request.path_params["name"])
+        return json_response({"name": token.name, "revoked_at": iso(token.revoked_at)})
+
+    async def status(request: Request) -> Response:
+        return json_response(doors.status())
+
+    async def start(request: Request) -> Response:
+        body = await read_body(request, api.StartBody)
+        return json_response(await doors.start(None if body.port is None else f"127.0.0.1:{body.port}"))
+
+    async def stop(request: Request) -> Response:
+        return json_response(await doors.stop())
+
+    return [
+        route(api.TOKENS, rows),
+        route(api.NEW_TOKEN, new),
+        route(api.REVOKE_TOKEN, revoke),
+        route(api.GATEWAY, status),
+        route(api.START, start),
+        route(api.STOP, stop),
+    ]
