@@ -4,6 +4,9 @@ VENV := .venv
 DEMO := .demo
 BENCH := .bench
 HEADLESS ?=
+# tests side by side: one more than there are cores, because many of them wait
+JOBS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
+SIDE_BY_SIDE := --numprocesses $(JOBS) --dist loadscope --durations 10
 
 .PHONY: demo test check lint docs smoke bench soak clean python-ok
 
@@ -21,10 +24,10 @@ $(VENV)/.ready: pyproject.toml jupyter-config/kernels/tundra/kernel.json | pytho
 	@touch $@
 
 test: $(VENV)/.ready ## a newcomer's ten minutes; a part that this machine lacks is skipped by name
-	$(VENV)/bin/python -m pytest $(ARGS)
+	$(VENV)/bin/python -m pytest $(SIDE_BY_SIDE) $(ARGS)
 
 check: $(VENV)/.ready ## what the gate adds: every browser, environments of other packages, servers beside ours
-	$(VENV)/bin/python -m pytest --check -m check $(ARGS)
+	$(VENV)/bin/python -m pytest --check -m check $(SIDE_BY_SIDE) $(ARGS)
 
 lint: $(VENV)/.ready ## format, lint, types, import directions
 	$(VENV)/bin/ruff format --check .

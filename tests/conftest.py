@@ -64,7 +64,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave the tests of the gate and the long ones out unless they are asked for."""
+    """Leave the tests of the gate and the long ones out unless they are asked for.
+
+    The gate's are also those that need a browser or a Dolt server: a newcomer's run stays short without them.
+    """
+    for item in items:
+        parts = {name for mark in item.iter_markers("part") for name in mark.args}
+        if parts & {"browser", "dolt"} and item.get_closest_marker("soak") is None:
+            item.add_marker("check")
     for tier in ("check", "soak"):
         if not config.getoption(f"--{tier}"):
             items[:] = [item for item in items if item.get_closest_marker(tier) is None]

@@ -9,6 +9,7 @@ import socket
 import stat
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -301,12 +302,12 @@ def test_a_connection_file_that_cannot_be_written_stops_the_start(tiny: Any, tmp
 
 
 @TWO_UIDS
-def test_a_socket_folder_of_somebody_else_is_taken_for_a_trap(tiny: Any, tmp_path: Path) -> None:
-    runtime = tmp_path / "run"
-    trap = runtime / "tundra-nb"
-    trap.mkdir(parents=True)
-    os.chown(trap, NOBODY, NOBODY)
-    code, told = tiny.fail(XDG_RUNTIME_DIR=str(runtime))
+def test_a_socket_folder_of_somebody_else_is_taken_for_a_trap(tiny: Any) -> None:
+    with tempfile.TemporaryDirectory() as runtime:  # its path is short enough for a socket's
+        trap = Path(runtime) / "tundra-nb"
+        trap.mkdir()
+        os.chown(trap, NOBODY, NOBODY)
+        code, told = tiny.fail(XDG_RUNTIME_DIR=runtime)
     assert code == 1
     assert "may be a trap" in told
 
