@@ -30,6 +30,7 @@ from .ptys import Cwd
 from .versions import AsyncVersions
 
 if TYPE_CHECKING:
+    from tundra_nb.doctor.bundle import Bundle
     from tundra_nb.doctor.check import Checkup, Finding
     from tundra_nb.doctor.run import Progress
 
@@ -226,6 +227,21 @@ class AsyncClient:
 
         return await asyncio.to_thread(
             run.doctor, symptom, fix=fix, where=self._link.paths, on_progress=on_progress, may_fix=may_fix
+        )
+
+    async def bundle(
+        self,
+        out: str | os.PathLike[str] | None = None,
+        *,
+        force: bool = False,
+        symptom: str = "",
+        cells: Sequence[str] = (),
+    ) -> Bundle:
+        """Write one masked zip with everything that a report needs; see `Client.bundle`."""
+        from tundra_nb.doctor import bundle
+
+        return await asyncio.to_thread(
+            bundle.bundle, out, force=force, symptom=symptom, cells=cells, where=self._link.paths
         )
 
     # carrying calls:

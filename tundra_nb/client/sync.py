@@ -31,6 +31,7 @@ from .ptys import Cwd, Ptys
 from .versions import Versions
 
 if TYPE_CHECKING:
+    from tundra_nb.doctor.bundle import Bundle
     from tundra_nb.doctor.check import Checkup, Finding
     from tundra_nb.doctor.run import Progress
 
@@ -382,6 +383,30 @@ class Client:
         from tundra_nb.doctor import run
 
         return run.doctor(symptom, fix=fix, where=self._link.paths, on_progress=on_progress, may_fix=may_fix)
+
+    def bundle(
+        self,
+        out: str | os.PathLike[str] | None = None,
+        *,
+        force: bool = False,
+        symptom: str = "",
+        cells: Sequence[str] = (),
+    ) -> Bundle:
+        """Write one masked zip with everything that a report of a trouble needs; works with the daemon dead.
+
+        Args:
+            out: the file; a name with the time in this folder by default.
+            force: also over a file that is there.
+            symptom: what the report is about.
+            cells: the last cells of a notebook, for its steps.
+
+        Raises:
+            UsageError: the file is there, or a known secret would be in it: nothing was written.
+            ConfigError: it cannot be written.
+        """
+        from tundra_nb.doctor import bundle
+
+        return bundle.bundle(out, force=force, symptom=symptom, cells=cells, where=self._link.paths)
 
     # carrying calls:
 

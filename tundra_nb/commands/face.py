@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import click
@@ -47,6 +48,10 @@ class Face(abc.ABC):
     def progress(self, text: str) -> None:
         """Show how far a command is, in place of what was shown before; empty takes it away."""
         del text  # a face without a screen shows nothing
+
+    def cells(self) -> Sequence[str]:
+        """The last cells of the notebook, oldest first; none on the command line."""
+        return ()
 
     def confirm(self, question: str) -> bool:
         """Ask a person yes or no; no where nobody can be asked."""

@@ -15,6 +15,7 @@ TABLE = {
     "explain": "explain",
     "guide": "guide",
     "doctor": "doctor",
+    "bundle": "bundle",
     "calls": "calls",
     "attempts": "attempts",
     "errors": "errors",

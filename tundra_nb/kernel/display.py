@@ -36,6 +36,7 @@ _VIEWED = (
     ("tundra_nb.guide.pages", "Page"),
     ("tundra_nb.doctor.check", "Checkup"),
     ("tundra_nb.protocol.ptys", "Matched"),
+    ("tundra_nb.doctor.bundle", "Bundle"),
     ("tundra_nb.terminal.screen", "Screen"),
     ("tundra_nb.views", "Message"),
     ("tundra_nb.views", "Lines"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from tundra_nb.client.live import Live, R
@@ -15,6 +16,10 @@ from .display import is_kernel, show_live
 
 if TYPE_CHECKING:
     from .magics import TundraMagics
+
+
+CELLS = 12
+"""So many of the last cells go into a report; it shows fewer."""
 
 
 class Notebook(Face):
@@ -64,6 +69,9 @@ class Notebook(Face):
             self._progress = display(shown, raw=True, display_id=True) if text else None  # type: ignore[no-untyped-call]
         else:
             self._progress.update(shown, raw=True)
+
+    def cells(self) -> Sequence[str]:
+        return [str(cell) for cell in self._magics.shell.user_ns.get("In", ())][-CELLS:]
 
     def confirm(self, question: str) -> bool:
         self.progress("")

@@ -11,6 +11,7 @@ from tundra_nb.client.gateway import GatewayStatus, NewToken
 from tundra_nb.client.live import Run
 from tundra_nb.client.results import DaemonStatus, Document, Last, Status, Why
 from tundra_nb.client.versions import Merged
+from tundra_nb.doctor.bundle import Bundle
 from tundra_nb.doctor.check import Checkup
 from tundra_nb.guide.pages import Page
 from tundra_nb.protocol.ptys import Matched
@@ -22,6 +23,7 @@ from . import (
     Lines,
     Message,
     Transcript,
+    bundle,
     checkup,
     explanation,
     frame,
@@ -50,6 +52,7 @@ VIEWS: dict[type[Any], Callable[[Any], Sequence[Block]]] = {
     Checkup: checkup.blocks,
     GatewayStatus: gateway.blocks,
     NewToken: gateway.new_token,
+    Bundle: bundle.blocks,
     Document: lambda found: [
         Facts([(name, _value(value)) for name, value in found.items() if value not in (None, "")])
     ],
