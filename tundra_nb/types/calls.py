@@ -40,7 +40,14 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     tools: list[dict[str, Any]] | None = None
     tool_choice: Any = None
     json_mode: bool = False
+    json_schema: dict[str, Any] | None = None
+    """The form that the answer must have: `name`, `schema`, and perhaps `strict`."""
     stop: list[str] | None = None
+    top_p: float | None = None
+    parallel_tool_calls: bool | None = None
+    """False: at most one tool call per answer."""
+    effort: str | None = None
+    """How much a model that reasons is to reason (low, medium, high …), in the vendors' own words."""
     failover: bool = True
     stream: bool = False
     caller: str = "python"

@@ -1,6 +1,7 @@
 # ruff: noqa: E501 (a table of cases reads better one case a line)
 from __future__ import annotations
 
+import json
 import math
 from typing import Any
 
@@ -8,7 +9,10 @@ import pytest
 
 from tundra_nb import errors
 from tundra_nb.runtime.providers import check
+from tundra_nb.runtime.providers.anthropic import AnthropicFormat
 from tundra_nb.runtime.providers.check import Size, check_ask
+from tundra_nb.runtime.providers.contract import Target
+from tundra_nb.runtime.providers.openai import OpenAIFormat
 from tundra_nb.types import Ask
 
 USER = {"role": "user", "content": "hi"}
@@ -66,7 +70,7 @@ BAD: list[tuple[str, dict[str, Any]]] = [
     ("messages[0].content[0]", {"messages": [{"role": "assistant", "content": [PNG]}]}),
     ("messages[0].tool_calls", {"messages": [{"role": "user", "content": "x", "tool_calls": [CALL]}]}),
     ("messages[0].tool_calls[0].function.arguments", {"messages": [
-        {"role": "assistant", "tool_calls": [{"id": "t", "function": {"name": "f", "arguments": "[1"}}]}]}),
+        {"role": "assistant", "tool_calls": [{"id": "t", "function": {"name": "f", "arguments": {"x": 1}}}]}]}),
     ("messages[0].tool_calls[0].id", {"messages": [{"role": "assistant", "tool_calls": [{"function": {"name": "f"}}]}]}),
     ("messages[2].tool_call_id", {"messages": [USER, CALLS, {"role": "tool", "tool_call_id": "t2", "content": ""}]}),
     ("tools[0]", {"tools": [{"type": "web_search"}]}),
@@ -89,6 +93,25 @@ BAD: list[tuple[str, dict[str, Any]]] = [
     ("extra.n", {"extra": {"n": 2}}),
     ("extra.top_p", {"extra": {"top_p": math.inf}}),
 ]  # fmt: skip
+
+
+@pytest.mark.parametrize("arguments", ['{"city": "Ul', "[1", "not JSON", ""])
+def test_broken_arguments_of_a_model_may_be_sent_back_and_are_marked(arguments: str) -> None:
+    call = {"id": "t", "type": "function", "function": {"name": "f", "arguments": arguments}}
+    asked = Ask(
+        messages=[
+            {"role": "user", "content": "hi"},
+            {"role": "assistant", "tool_calls": [call]},
+            {"role": "tool", "tool_call_id": "t", "content": "that was no JSON"},
+        ]
+    )
+    check_ask(asked)
+    target = Target(profile="p", kind="openai", base_url="https://x.example")
+    (sent,) = json.loads(OpenAIFormat(target).body(asked, "m"))["messages"][1]["tool_calls"]
+    (block,) = json.loads(AnthropicFormat(target).body(asked, "m"))["messages"][1]["content"]
+    kept = {"unreadable_arguments": arguments} if arguments else {}
+    assert json.loads(sent["function"]["arguments"]) == kept
+    assert block["input"] == kept
 
 
 @pytest.mark.parametrize(("field", "ask"), BAD)

@@ -83,10 +83,17 @@ class AnthropicFormat:
             fields["system"] = system
         if ask.temperature is not None:
             fields["temperature"] = ask.temperature
+        if ask.top_p is not None:
+            fields["top_p"] = ask.top_p
         if ask.tools:
             fields["tools"] = translate.tools(ask.tools)
-            if ask.tool_choice is not None:
-                fields["tool_choice"] = translate.tool_choice(ask.tool_choice)
+            choice = None if ask.tool_choice is None else translate.tool_choice(ask.tool_choice)
+            if ask.parallel_tool_calls is not None and (choice or {}).get("type") != "none":
+                choice = {**(choice or {"type": "auto"}), "disable_parallel_tool_use": not ask.parallel_tool_calls}
+            if choice is not None:
+                fields["tool_choice"] = choice
+        if output := translate.output(ask):
+            fields["output_config"] = output
         if ask.stop:
             fields["stop_sequences"] = ask.stop
         fields["stream"] = ask.stream

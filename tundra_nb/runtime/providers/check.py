@@ -19,7 +19,7 @@ MAX_BODY_BYTES = 32 * 1024 * 1024
 """Anthropic's limit for a whole request; OpenAI's is higher."""
 MAX_TEMPERATURE = 2.0
 ROLES = ("system", "developer", "user", "assistant", "tool")
-PARTS = ("text", "image_url")
+PARTS = ("text", "image_url", "file")
 TOOL_CHOICES = ("auto", "none", "required")
 SCHEMA_TYPES = ("object", "array", "string", "number", "integer", "boolean", "null")
 MAX_SCHEMA_DEPTH = 64
@@ -40,6 +40,7 @@ OURS = {
 """Fields of a provider's body that may not come through `extra`, and the field of `Ask` to use instead."""
 
 _TOOL_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
+_PDF_URL = "data:application/pdf;base64,"
 _DATA_URL = re.compile(r"data:image/[a-z0-9.+-]+;base64,[a-z0-9+/_-]{4}", re.IGNORECASE)
 """Only the start is looked at: an image of 20 MB must not hold up the loop."""
 
@@ -156,6 +157,9 @@ def _part(field: str, part: Any, role: str, size: _Measure) -> None:
             raise _wrong(f"{field}.text", f"{field} has no text", 'Like {"type": "text", "text": "…"}.')
         size.text(f"{field}.text", part["text"])
         return
+    if kind == "file":
+        _file(field, part, role, size)
+        return
     image = part.get("image_url")
     url = image.get("url") if isinstance(image, dict) else None
     if not isinstance(url, str):
@@ -172,6 +176,18 @@ def _part(field: str, part: Any, role: str, size: _Measure) -> None:
     size.substance = True
 
 
+def _file(field: str, part: dict[str, Any], role: str, size: _Measure) -> None:
+    file = part.get("file")
+    data = file.get("file_data") if isinstance(file, dict) else None
+    if not isinstance(data, str) or not data.startswith(_PDF_URL) or not data.isascii():
+        remedy = 'Like {"file": {"filename": "a.pdf", "file_data": "data:application/pdf;base64,…"}}.'
+        raise _wrong(f"{field}.file", f"{field} holds no PDF as a data URL", remedy)
+    if role != "user":
+        raise _wrong(field, f"{field}: a message of role {role!r} cannot hold files", "Put it into a 'user' message.")
+    size.image_bytes += len(data)
+    size.substance = True
+
+
 def _tool_calls(field: str, calls: Any, size: _Measure, called: set[str]) -> None:
     if not isinstance(calls, list):
         raise _wrong(field, f"{field} is not a list", "")
@@ -183,12 +199,8 @@ def _tool_calls(field: str, calls: Any, size: _Measure, called: set[str]) -> Non
         if not isinstance(call.get("id"), str) or not call["id"]:
             raise _wrong(f"{here}.id", f"{here} has no id", "")
         arguments = function.get("arguments", "{}")
-        try:
-            decoded = msgspec.json.decode(arguments or "{}") if isinstance(arguments, str) else None
-        except (msgspec.DecodeError, UnicodeEncodeError):
-            decoded = None
-        if not isinstance(decoded, dict):
-            raise _wrong(f"{here}.function.arguments", f"the arguments of {here} are no JSON object in text form", "")
+        if not isinstance(arguments, str):  # as text they may be anything: a model's own broken ones are sent back too
+            raise _wrong(f"{here}.function.arguments", f"the arguments of {here} are no text", "As the model wrote it.")
         size.text(f"{here}.function.arguments", arguments)
         called.add(call["id"])
 

@@ -60,6 +60,19 @@ def dumps(value: Any) -> str:
         return ""
 
 
+UNREADABLE = "unreadable_arguments"
+"""Where the text of a tool call's arguments stands that are no JSON object: forms and servers want one."""
+
+
+def arguments_of(text: str) -> dict[str, Any]:
+    """The arguments of a tool call as an object. What a model wrote that is none is kept, marked, as text."""
+    try:
+        value = _decode(text.encode(errors="surrogatepass")) if text.strip() else {}
+    except (msgspec.DecodeError, RecursionError):
+        value = None
+    return value if isinstance(value, dict) else {UNREADABLE: whole(text)}
+
+
 def whole(text: str) -> str:
     """The text with the two halves of a character joined, and a half that is alone replaced by U+FFFD."""
     if text.isascii() or not _SURROGATE.search(text):

@@ -19,7 +19,7 @@ from tundra_nb.types.pieces import Piece
 from . import classify, events, listing, usage
 from .contract import Answer, ModelInfo, Target
 from .draft import Draft
-from .lenient import NotJsonError, dumps, loads, word
+from .lenient import UNREADABLE, NotJsonError, arguments_of, dumps, loads, word
 
 USER_AGENT = f"tundra-nb/{__version__}"
 _NEW_LIMIT_HOST = "https://api.openai.com"
@@ -27,6 +27,8 @@ _NEW_LIMIT_HOST = "https://api.openai.com"
 _ENDED_BY_ERROR = "error"
 """OpenRouter's finish reason for an answer that broke off."""
 
+FAILED = "Error: "
+"""Marks the result of a tool that failed, where the form has no field for it."""
 _NO_MESSAGE = "the answer is not of the chat-completions form: it holds no message"
 
 _encode = msgspec.json.Encoder().encode
@@ -57,17 +59,25 @@ class OpenAIFormat:
 
         `stream` is always said: some servers stream by default.
         """
-        fields: dict[str, Any] = {"model": model, "messages": ask.messages, "stream": ask.stream}
+        fields: dict[str, Any] = {"model": model, "messages": _messages(ask.messages), "stream": ask.stream}
         if ask.max_tokens is not None:
             fields[self._limit_field] = ask.max_tokens
         if ask.temperature is not None:
             fields["temperature"] = ask.temperature
+        if ask.top_p is not None:
+            fields["top_p"] = ask.top_p
         if ask.tools:
             fields["tools"] = ask.tools
             if ask.tool_choice is not None:
                 fields["tool_choice"] = ask.tool_choice
+            if ask.parallel_tool_calls is not None:
+                fields["parallel_tool_calls"] = ask.parallel_tool_calls
         if ask.json_mode:
             fields["response_format"] = {"type": "json_object"}
+        if ask.json_schema:
+            fields["response_format"] = {"type": "json_schema", "json_schema": ask.json_schema}
+        if ask.effort:
+            fields["reasoning_effort"] = ask.effort
         if ask.stop:
             fields["stop"] = ask.stop
         if ask.stream:
@@ -261,6 +271,38 @@ class Reader:
 
     def _unreadable(self, problem: str) -> ParseError:
         return ParseError(profile=self._wire.target.profile, problem=problem)
+
+
+def _messages(given: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The messages as every server of this form reads them; the same list where nothing had to be changed.
+
+    That a tool failed is said in the text of its result. Arguments that the model itself wrote, and that are no JSON,
+    are wrapped: servers decode them.
+    """
+    if not any("is_error" in message or message.get("tool_calls") for message in given):
+        return given
+    return [_message(message) for message in given]
+
+
+def _message(given: dict[str, Any]) -> dict[str, Any]:
+    if "is_error" in given:
+        plain = {name: value for name, value in given.items() if name != "is_error"}
+        if given["is_error"]:
+            content = text_of(given.get("content"))
+            plain["content"] = content if content.startswith(FAILED) else FAILED + content
+        return plain
+    if calls := given.get("tool_calls"):
+        return {**given, "tool_calls": [_readable(call) for call in calls]}
+    return given
+
+
+def _readable(call: dict[str, Any]) -> dict[str, Any]:
+    function = call["function"]
+    told = function.get("arguments") or ""
+    arguments = arguments_of(told)
+    if told and UNREADABLE not in arguments:
+        return call
+    return {**call, "function": {**function, "arguments": dumps(arguments)}}
 
 
 def text_of(content: Any) -> str:

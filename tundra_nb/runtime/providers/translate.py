@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import msgspec
+from tundra_nb.types import Ask
+
+from .lenient import arguments_of
 
 Block = dict[str, Any]
 
@@ -52,6 +54,8 @@ def tools(given: Sequence[dict[str, Any]]) -> list[Block]:
         }
         if function.get("description"):
             block["description"] = function["description"]
+        if function.get("strict") is not None:
+            block["strict"] = function["strict"]
         if "cache_control" in tool:
             block["cache_control"] = tool["cache_control"]
         found.append(block)
@@ -65,6 +69,16 @@ def tool_choice(given: Any) -> Block:
     return {"type": "tool", "name": given["function"]["name"]}
 
 
+def output(ask: Ask) -> Block:
+    """Schema of the answer and effort."""
+    told: Block = {}
+    if ask.json_schema:
+        told["format"] = {"type": "json_schema", "schema": ask.json_schema.get("schema") or {"type": "object"}}
+    if ask.effort:
+        told["effort"] = ask.effort
+    return told
+
+
 def _blocks(content: Any) -> list[Block]:
     if isinstance(content, str):
         return [{"type": "text", "text": content}] if content.strip() else []
@@ -74,6 +88,10 @@ def _blocks(content: Any) -> list[Block]:
 def _part(part: dict[str, Any]) -> Block:
     if part["type"] == "text":
         block: Block = {"type": "text", "text": part["text"]}
+    elif part["type"] == "file":
+        block = {"type": "document", "source": _source(part["file"]["file_data"])}
+        if (name := part["file"].get("filename")) and name != "file.pdf":
+            block["title"] = name
     else:
         block = {"type": "image", "source": _source(part["image_url"]["url"])}
     if "cache_control" in part:
@@ -90,14 +108,17 @@ def _source(url: str) -> Block:
 
 def _call(call: dict[str, Any]) -> Block:
     function = call["function"]
-    arguments = msgspec.json.decode(function.get("arguments") or "{}")
-    return {"type": "tool_use", "id": call["id"], "name": function["name"], "input": arguments}
+    given = arguments_of(function.get("arguments") or "")
+    return {"type": "tool_use", "id": call["id"], "name": function["name"], "input": given}
 
 
 def _result(message: dict[str, Any]) -> Block:
     content = message.get("content")
     told = content if isinstance(content, str) else _blocks(content)
-    return {"type": "tool_result", "tool_use_id": message["tool_call_id"], "content": told}
+    block: Block = {"type": "tool_result", "tool_use_id": message["tool_call_id"], "content": told}
+    if message.get("is_error"):
+        block["is_error"] = True
+    return block
 
 
 def _plain(blocks: list[Block]) -> str | list[Block]:
