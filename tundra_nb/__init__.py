@@ -21,15 +21,80 @@ from tundra_nb._version import __version__ as __version__
 if TYPE_CHECKING:
     from tundra_nb import errors as errors
     from tundra_nb.client.aio import AsyncClient as AsyncClient
+    from tundra_nb.client.aio import AsyncReplyStream as AsyncReplyStream
+    from tundra_nb.client.aio_ptys import AsyncPty as AsyncPty
+    from tundra_nb.client.explain import Explanation as Explanation
+    from tundra_nb.client.live import Run as Run
+    from tundra_nb.client.live import ShellRun as ShellRun
+    from tundra_nb.client.ptys import Pty as Pty
+    from tundra_nb.client.results import Document as Document
+    from tundra_nb.client.results import Last as Last
+    from tundra_nb.client.results import Status as Status
+    from tundra_nb.client.results import Step as Step
+    from tundra_nb.client.results import Why as Why
     from tundra_nb.client.sync import Client as Client
+    from tundra_nb.client.sync import ReplyStream as ReplyStream
+    from tundra_nb.client.versions import Merged as Merged
+    from tundra_nb.errors import TundraError as TundraError
+    from tundra_nb.protocol.ptys import Matched as Matched
+    from tundra_nb.terminal.screen import Screen as Screen
+    from tundra_nb.types import Reply as Reply
+    from tundra_nb.types import ToolCall as ToolCall
+    from tundra_nb.types import Usage as Usage
 
-__all__ = ["AsyncClient", "Client", "__version__", "connect", "connect_async", "errors"]
+__all__ = [
+    "AsyncClient",
+    "AsyncPty",
+    "AsyncReplyStream",
+    "Client",
+    "Document",
+    "Explanation",
+    "Last",
+    "Matched",
+    "Merged",
+    "Pty",
+    "Reply",
+    "ReplyStream",
+    "Run",
+    "Screen",
+    "ShellRun",
+    "Status",
+    "Step",
+    "ToolCall",
+    "TundraError",
+    "Usage",
+    "Why",
+    "__version__",
+    "connect",
+    "connect_async",
+    "errors",
+]
 
 _LAZY = {
-    "AsyncClient": ("tundra_nb.client.aio", "AsyncClient"),
-    "Client": ("tundra_nb.client.sync", "Client"),
-    "errors": ("tundra_nb.errors", ""),
+    "AsyncClient": "tundra_nb.client.aio",
+    "AsyncPty": "tundra_nb.client.aio_ptys",
+    "AsyncReplyStream": "tundra_nb.client.aio",
+    "Client": "tundra_nb.client.sync",
+    "Document": "tundra_nb.client.results",
+    "Explanation": "tundra_nb.client.explain",
+    "Last": "tundra_nb.client.results",
+    "Matched": "tundra_nb.protocol.ptys",
+    "Merged": "tundra_nb.client.versions",
+    "Pty": "tundra_nb.client.ptys",
+    "Reply": "tundra_nb.types",
+    "ReplyStream": "tundra_nb.client.sync",
+    "Run": "tundra_nb.client.live",
+    "Screen": "tundra_nb.terminal.screen",
+    "ShellRun": "tundra_nb.client.live",
+    "Status": "tundra_nb.client.results",
+    "Step": "tundra_nb.client.results",
+    "ToolCall": "tundra_nb.types",
+    "TundraError": "tundra_nb.errors",
+    "Usage": "tundra_nb.types",
+    "Why": "tundra_nb.client.results",
+    "errors": "tundra_nb.errors",
 }
+"""Module by name: what users meet, imported when it is asked for."""
 
 
 def connect(data_dir: str | os.PathLike[str] | None = None, start: bool = True) -> Client:
@@ -77,9 +142,8 @@ def _jupyter_server_extension_points() -> list[dict[str, Any]]:
 def __getattr__(name: str) -> Any:
     if name not in _LAZY:
         raise AttributeError(f"module 'tundra_nb' has no attribute {name!r}")
-    module, attribute = _LAZY[name]
-    found = importlib.import_module(module)
-    return getattr(found, attribute) if attribute else found
+    module = importlib.import_module(_LAZY[name])
+    return module if name == "errors" else getattr(module, name)
 
 
 def __dir__() -> list[str]:

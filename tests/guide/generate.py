@@ -19,6 +19,7 @@ from typing import Any
 import click
 import msgspec
 
+from tests.guide.api_page import api_page
 from tests.guide.describe import describe
 from tundra_nb import settings
 from tundra_nb.commands.table import root
@@ -181,6 +182,7 @@ def pages() -> dict[Path, str]:
         GUIDE / "commands.md": commands_page(),
         GUIDE / "http-api.md": routes_page(),
         GUIDE / "openapi.json": openapi(),
+        GUIDE / "python.md": api_page(NOTE),
         GUIDE / "errors" / "index.md": index_page(),
         **error_pages(),
     }
