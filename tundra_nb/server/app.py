@@ -11,8 +11,10 @@ from traitlets import Bool
 from tundra_nb import paths
 from tundra_nb.local import launch
 
+from . import terminals
 from .proxy import MOUNT, DaemonProxy
 from .supervisor import Supervisor
+from .terminals import Mirror
 
 NOT_FOR_THE_DAEMON = frozenset(
     {
@@ -50,16 +52,30 @@ class TundraExtension(ExtensionApp):
     ).tag(config=True)
 
     supervisor: Supervisor | None = None
+    mirror: Mirror | None = None
+
+    def _link_jupyter_server_extension(self, serverapp: Any) -> None:
+        super()._link_jupyter_server_extension(serverapp)
+        # All extensions are linked before the first is loaded: the terminals extension has no manager yet.
+        self.supervisor = Supervisor(paths.find(), _ensure, self.log)
+        point = serverapp.extension_manager.extension_points.get("jupyter_server_terminals")
+        if point is not None and point.app is not None and serverapp.terminals_enabled:
+            self.mirror = Mirror(self.supervisor, self.log)
+            terminals.extend(point.app, self.supervisor, self.mirror)
 
     def initialize_handlers(self) -> None:
-        self.supervisor = Supervisor(paths.find(), _ensure, self.log)
+        self.supervisor = self.supervisor or Supervisor(paths.find(), _ensure, self.log)
         self.handlers.append((rf"{MOUNT}(/.*)", DaemonProxy, {"supervisor": self.supervisor}))
 
     async def _start_jupyter_server_extension(self, serverapp: Any) -> None:  # noqa: ARG002 - Jupyter's hook
         if self.supervisor is not None:
             self.supervisor.start(now=self.start_daemon)
+        if self.mirror is not None:
+            self.mirror.start()
 
     async def stop_extension(self) -> None:
+        if self.mirror is not None:
+            await self.mirror.stop()
         if self.supervisor is not None:
             await self.supervisor.stop(end=self.stop_daemon)
 

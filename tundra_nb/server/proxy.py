@@ -133,8 +133,9 @@ class DaemonProxy(JupyterHandler):
             raise web.HTTPError(403 if self.is_websocket else 404)
         # Asked directly: `@authorized` on a function shared by verbs keeps the action of the first verb for all.
         action = HTTP_METHOD_TO_AUTH_ACTION["WEBSOCKET" if self.is_websocket else method]
-        if not await ensure_async(self.authorizer.is_authorized(self, self.current_user, action, RESOURCE)):
-            raise web.HTTPError(403, f"User is not authorized to {action} on resource: {RESOURCE}.")
+        resource = self.auth_resource
+        if not await ensure_async(self.authorizer.is_authorized(self, self.current_user, action, resource)):
+            raise web.HTTPError(403, f"User is not authorized to {action} on resource: {resource}.")
         if method not in METHODS_WITH_CHUNKS and "Transfer-Encoding" in self.request.headers:
             raise web.HTTPError(411)
         self.touch()
@@ -164,7 +165,7 @@ class DaemonProxy(JupyterHandler):
 
     def _passed_on(self) -> httputil.HTTPHeaders:
         named = {name.strip().lower() for name in self.request.headers.get("Connection", "").split(",")}
-        headers = httputil.HTTPHeaders({"Host": "localhost", USER_HEADER: self._user()})
+        headers = httputil.HTTPHeaders({"Host": "localhost", USER_HEADER: user_of(self)})
         for name, value in self.request.headers.get_all():
             lower = name.lower()
             if lower not in NOT_PASSED_ON and lower not in named and not lower.startswith(OWN_HEADERS):
@@ -172,16 +173,6 @@ class DaemonProxy(JupyterHandler):
         if "Content-Length" in self.request.headers and not self.is_websocket:
             headers["Content-Length"] = self.request.headers["Content-Length"]
         return headers
-
-    def _user(self) -> str:
-        """Whom the daemon counts this call for, percent-encoded.
-
-        Jupyter makes up a name per browser, and per request when there is only a token. Such a name says nothing and
-        would give each request a bucket of its own, so the account that the server runs under stands for it, as it
-        does for a kernel's calls.
-        """
-        name = str(self.current_user.username)
-        return urllib.parse.quote(_account() if GENERATED_NAME.fullmatch(name) else name, safe="@+")
 
     # --- body, answer ---
 
@@ -322,6 +313,17 @@ class _Answer(httputil.HTTPMessageDelegate):
             await self._handler.flush()
         except StreamClosedError:
             self._upstream.close()
+
+
+def user_of(handler: JupyterHandler) -> str:
+    """Whom the daemon counts a call for, percent-encoded.
+
+    Jupyter makes up a name per browser, and per request when there is only a token. Such a name says nothing and would
+    give each request a bucket of its own, so the account that the server runs under stands for it, as it does for a
+    kernel's calls.
+    """
+    name = str(handler.current_user.username)
+    return urllib.parse.quote(_account() if GENERATED_NAME.fullmatch(name) else name, safe="@+")
 
 
 @functools.cache

@@ -160,6 +160,12 @@ class Supervisor:
         if not end or (not is_starting and await asyncio.get_running_loop().run_in_executor(None, self._end_ours)):
             atexit.unregister(self._end_ours_at_exit)
 
+    async def is_there(self) -> bool:
+        """Wait until a daemon is said to run; whether it answers. Starts none."""
+        while self.state is not State.RUNNING:
+            await self._changed.wait()
+        return self._answers()
+
     # --- for requests ---
 
     def noticed(self) -> None:

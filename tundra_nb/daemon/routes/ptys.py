@@ -71,7 +71,10 @@ def routes(daemon: Daemon) -> list[BaseRoute]:
         pty = found(request)
         if not pty.released.is_set():
             await pool.release(pty.id, f"ended by {daemon.user(request)}")
-        pty.is_dismissed = True
+            # Its tabs say so until they are closed, unless it was ended from the very list that they stand in.
+            pty.is_dismissed = request.query_params.get("dismiss") == "1"
+        else:
+            pty.is_dismissed = True
         return json_response(row(daemon, pty))
 
     async def interrupt(request: Request) -> Response:
