@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import json
 import os
 import random
@@ -21,6 +22,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from tests.conftest import Home, stop_processes, wait_until
 from tundra_nb.client.sync import Client
+from tundra_nb.errors import IpcError
 
 pytestmark = [pytest.mark.part("doltlite"), pytest.mark.anyio]
 
@@ -286,6 +288,15 @@ async def test_lab_is_told_why_on_its_screen_and_the_socket_stays(client: Client
         assert (await tab.closed())[0] == 1000
 
 
+def rows_of(client: Client, command: str) -> list[Any]:
+    return [row for row in client.ptys().itertuples() if row.command == command]
+
+
+def ended(client: Client, pty_id: str) -> Any:
+    info = client.ptys[pty_id].info
+    return info if info["ending"] else None
+
+
 async def flood(client: Client, lines: int) -> tuple[str, bytes]:
     """A terminal that puts out so many lines, and what all of them are."""
     pty = opened(client, FLOOD.format(lines=lines), persistent=True)
@@ -374,7 +385,7 @@ async def test_a_command_ends_with_whoever_follows_it(client: Client, tmp_path: 
         process = await asyncio.create_subprocess_exec(
             *command, env=env, cwd=tmp_path, stdout=asyncio.subprocess.DEVNULL
         )
-        row = await wait_for(lambda m=marker: [r for r in client.ptys().itertuples() if r.command == m], 30)
+        row = await wait_for(functools.partial(rows_of, client, marker), 30)
         assert row[0].keep == ("always" if lives else "owner")
         await asyncio.sleep(0.5)  # it follows by now
         process.kill()
@@ -384,10 +395,67 @@ async def test_a_command_ends_with_whoever_follows_it(client: Client, tmp_path: 
             assert client.ptys[row[0].pty_id].info["state"] == "running"
             client.ptys[row[0].pty_id].close()
         else:
-            info = await wait_for(
-                lambda i=row[0].pty_id: client.ptys[i].info if client.ptys[i].info["ending"] else None
-            )
+            info = await wait_for(functools.partial(ended, client, row[0].pty_id))
             assert "whoever asked for it has gone" in info["ending"]
+
+
+async def test_each_step_of_a_viewer_is_a_row_and_the_story_tells_it(client: Client) -> None:
+    """Opened, ready, lost, resumed, goodbye: with reason and code; `why` puts them beside the terminal's own steps."""
+    pty = opened(client, "cat", persistent=True)
+
+    def rows() -> list[tuple[Any, ...]]:
+        found = client.connections(pty=pty)
+        assert list(found.columns[:8]) == [
+            *("connection_event_id", "at", "pty_id", "peer", "old_state", "new_state", "reason", "bytes_missed")
+        ]
+        return [(row.viewer, row.new_state, row.reason) for row in found.sort_values("at").itertuples()]
+
+    async with viewing(client, pty, "own=1&viewer=ada") as viewer:
+        await viewer.take()
+        viewer.socket.transport.abort()
+    await wait_for(lambda: client.ptys[pty].info["viewers"] == 0)
+    async with viewing(client, pty, "own=1&viewer=ada") as viewer:
+        await viewer.take()
+    await wait_for(lambda: rows()[-1][1] == "ended")
+    await asyncio.to_thread(client.ptys[pty].close)
+    assert rows() == [
+        ("ada", "establishing", "opened"),
+        ("ada", "active", "ready"),
+        ("ada", "lost", "lost"),
+        ("ada", "active", "resumed"),
+        ("ada", "ended", "closed_by_peer"),
+    ]
+    story = client.ptys.why(pty)
+    assert "ended by" in story.ending
+    assert [step.what for step in story.steps if step.who == "ada"][2] == "was lost without a goodbye"
+
+
+async def test_a_viewer_that_is_back_before_its_loss_is_known_takes_its_place(client: Client) -> None:
+    """The same name on a second socket: the first is let go, and its end changes nothing."""
+    pty = opened(client, "cat")
+    async with viewing(client, pty, "own=1&viewer=ada") as first, viewing(client, pty, "own=1&viewer=ada") as second:
+        await first.take()
+        await second.take()
+        await second.type("hello\r")
+        await second.until("hello\r\nhello\r\n")
+        assert (await first.closed())[0] == 1000
+        await asyncio.sleep(0.7)
+        assert client.ptys[pty].info["viewers"] == 1
+
+
+async def test_a_line_that_broke_and_is_back_leaves_rows(tmp_path: Path) -> None:
+    """A daemon killed in mid-call: the client gets IpcError; its next call writes down when the line was lost."""
+    with daemon_with(tmp_path, "") as client:
+        pty = client.ptys.open("sleep 60", persistent=True)
+        waiting = asyncio.create_task(asyncio.to_thread(pty.expect, "never", 60))
+        await asyncio.sleep(0.5)
+        os.kill(pid_of(client), signal.SIGKILL)
+        with pytest.raises(IpcError, match="in the middle of the call"):
+            await waiting
+        await asyncio.to_thread(client.status)
+        found = await asyncio.to_thread(client.connections)
+        kept = [(row.new_state, row.reason, row.code) for row in found.itertuples() if not isinstance(row.pty_id, str)]
+        assert kept == [("lost", "died", "IpcError"), ("active", "resumed", "IpcError")]
 
 
 async def test_the_end_of_the_daemon_closes_with_1001(client: Client) -> None:

@@ -17,7 +17,7 @@ from tundra_nb.sse import EventTooLongError, Parser
 from tundra_nb.types import Ask, Reply
 from tundra_nb.types.pieces import Piece, Text
 
-from . import api, explain, gateway
+from . import api, explain, gateway, pty_calls
 from .aio_ptys import AsyncPtys
 from .answer import AnswerReader, Event, died, malformed, not_yet
 from .call import ATTEMPT_PAUSES, Answer, Call, Step, read, refusal, seen_from
@@ -137,6 +137,7 @@ class AsyncClient:
     errors = awaited(api.errors)
     limit_history = awaited(api.limit_history)
     breaker_history = awaited(api.breaker_history)
+    connections = awaited(api.connections)
     agent_runs = awaited(api.agent_runs)
     agent_steps = awaited(api.agent_steps)
     history = awaited(api.history)
@@ -269,6 +270,9 @@ class AsyncClient:
                 answer = Answer(response.status, _lower(response), await response.read())
             except _GONE as exc:
                 raise self._broken(place, exc) from exc
+        if (loss := self._link.take_loss()) is not None:
+            with contextlib.suppress(TundraError):  # the line is back, or it is not: the call itself counts
+                await self._send(pty_calls.lost(self.caller, *loss))
         return read(call, answer, bridged=place.is_bridged)
 
     async def _events(self, call: Call[Any]) -> AsyncGenerator[Event, None]:
@@ -396,8 +400,9 @@ class AsyncClient:
         if self._hung is not None:
             return self._hung
         if isinstance(exc, TimeoutError):
-            return IpcError(kind="silent", problem="the daemon accepted the call but did not answer in time")
-        return died()
+            problem = "the daemon accepted the call but did not answer in time"
+            return self._link.broke(IpcError(kind="silent", problem=problem))
+        return self._link.broke(died())
 
 
 class AsyncReplyStream:

@@ -57,6 +57,7 @@ class AsyncPtys:
     ids = awaited(calls.ids)
     history = awaited(calls.history)
     search = awaited(calls.search)
+    why = awaited(calls.why)
     clean = awaited(calls.clean)
 
     async def open(

@@ -403,6 +403,19 @@ def limit_history(
     return history("limit-history", since, between=between, at=at, limit=limit, wait=wait, tier=tier, decision=decision)
 
 
+def connections(
+    since: times.When | None = None,
+    *,
+    between: Window | None = None,
+    pty: str | None = None,
+    at: str | None = None,
+    limit: int | None = None,
+    wait: float | None = None,
+) -> Call[pd.DataFrame]:
+    """Viewers of terminals, and lines to the daemon: opened, lost, resumed, ended, why, and what they missed."""
+    return history("connections", since, between=between, at=at, limit=limit, wait=wait, pty_id=pty)
+
+
 def breaker_history(
     since: times.When | None = None,
     *,

@@ -6,6 +6,7 @@ A client reaches the daemon by its Unix socket, or through a Jupyter server when
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
@@ -32,6 +33,7 @@ class Link:
         env = os.environ if environ is None else environ
         self._start = start
         self._started_by = started_by
+        self._loss: tuple[TundraError, int] | None = None
         self.on_wait: Callable[[float], None] | None = None
         """Told the seconds waited, while a daemon takes long to start."""
         self._url = env.get("TUNDRA_URL") if data_dir is None else None
@@ -90,11 +92,29 @@ class Link:
         """The same for all links that lead to the same daemon."""
         return str(self._paths.data_dir) if self._paths else repr(self.place)
 
+    def broke(self, error: TundraError) -> TundraError:
+        """Keep what was lost until the line is back (`take_loss`); returns the error."""
+        if self._loss is None:  # what came first is the cause of the rest
+            self._loss = (error, time.time_ns() // 1000)
+        return error
+
+    def take_loss(self) -> tuple[TundraError, int] | None:
+        """The last break of the line and when it was (microseconds), once."""
+        loss, self._loss = self._loss, None
+        return loss
+
     def lost(self, exc: Exception) -> TundraError:
         """The error for a connection that cannot be made or was lost."""
+        return self.broke(self._lost(exc))
+
+    def _lost(self, exc: Exception) -> TundraError:
         reason = getattr(exc, "strerror", None) or str(exc) or type(exc).__name__
         if self.place is not None and self.place.is_bridged:
-            return TransportError(problem=f"no answer from the Jupyter server at {self.place.host}: {reason}")
+            return TransportError(
+                problem=f"no answer from the Jupyter server at {self.place.host}: {reason}",
+                remedy="Reading can be repeated; what calls or starts something may have been carried out: "
+                "`%tundra last` and `%tundra pty list` show it. Check TUNDRA_URL, TUNDRA_TOKEN and the server.",
+            )
         return IpcError(kind="absent", problem=f"the daemon cannot be reached: {reason}")
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
-from tundra_nb.errors import UsageError
+from tundra_nb.errors import TundraError, UsageError
 from tundra_nb.frames import frames
 from tundra_nb.protocol import ptys as routes
 from tundra_nb.protocol.live import LIVE
@@ -24,7 +24,8 @@ from tundra_nb.protocol.words import EVENTS
 from tundra_nb.types import Column
 
 from . import api, times
-from .call import CALL_TIMEOUT, STREAM_TIMEOUT, Answer, Call, call
+from .call import CALL_TIMEOUT, STREAM_TIMEOUT, Answer, Call, Flow, call
+from .pty_story import PtyStory
 from .results import Document
 
 if TYPE_CHECKING:
@@ -209,6 +210,25 @@ def send_secret(pty_id: str, name: str, environ: Mapping[str, str] | None = None
 def resize(pty_id: str, rows: int, columns: int) -> Call[Document]:
     """Change the size of a PTY's screen."""
     return call(routes.SIZE, decode=api.document, body=routes.SizeBody(rows, columns), id=pty_id)
+
+
+def why(pty_id: str) -> Flow[PtyStory]:
+    """What happened to a PTY: who looked at it, when they were lost and what they missed, and why it ended."""
+    steps = yield api.history("pty-history", "all", pty_id=pty_id)
+    viewers = yield api.connections("all", pty=pty_id)
+    return PtyStory.of(pty_id, steps, viewers)
+
+
+def lost(peer: str, error: TundraError, at_us: int) -> Call[Document]:
+    """Tell the daemon that the line to it broke, and is back."""
+    body = routes.LostBody(
+        peer=peer,
+        code="TransportError" if error.code == "TransportError" else "IpcError",
+        reason=error.reason,
+        message=error.message,
+        at=at_us,
+    )
+    return call(routes.LOST, decode=api.document, body=body)
 
 
 def history(

@@ -61,6 +61,7 @@ class Ptys:
     ids = blocking(calls.ids)
     history = blocking(calls.history)
     search = blocking(calls.search)
+    why = blocking(calls.why)
     clean = blocking(calls.clean)
 
     def open(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
@@ -15,7 +16,7 @@ from tundra_nb.types.pieces import Piece, Text
 from tundra_nb.types.triage import Step as TriageStep
 from tundra_nb.types.triage import Triage
 
-from . import api, explain, gateway, times
+from . import api, explain, gateway, pty_calls, times
 from .above import above
 from .agent_runs import HeldRun
 from .answer import AnswerReader, Event, died, malformed, not_yet
@@ -132,6 +133,7 @@ class Client:
     errors = blocking(api.errors)
     limit_history = blocking(api.limit_history)
     breaker_history = blocking(api.breaker_history)
+    connections = blocking(api.connections)
     agent_runs = blocking(api.agent_runs)
     agent_steps = blocking(api.agent_steps)
     history = blocking(api.history)
@@ -441,6 +443,9 @@ class Client:
             self._pool.put(wire)
         else:
             wire.close()
+        if (loss := self._link.take_loss()) is not None:
+            with contextlib.suppress(TundraError):  # the line is back, or it is not: the call itself counts
+                self._send(pty_calls.lost(self.caller, *loss))
         return read(call, answer, bridged=wire.place.is_bridged)
 
     def _events(self, call: Call[Any]) -> Generator[Event, None, None]:
@@ -498,8 +503,9 @@ class Client:
         if place is not None and place.is_bridged:
             return self._link.lost(exc)
         if isinstance(exc, TimeoutError):
-            return IpcError(kind="silent", problem="the daemon accepted the call but did not answer in time")
-        return died()
+            problem = "the daemon accepted the call but did not answer in time"
+            return self._link.broke(IpcError(kind="silent", problem=problem))
+        return self._link.broke(died())
 
 
 class ReplyStream:

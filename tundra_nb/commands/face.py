@@ -82,6 +82,10 @@ class Face(abc.ABC):
         """
         return self.widget(f"pty show {pty_id}")
 
+    def terminal_link(self, pty_id: str) -> str:
+        """Where a PTY is as a terminal tab: its name in Jupyter's list, and the address where it is known."""
+        return f"tundra-{pty_id} in Jupyter's list of running terminals"
+
     @property
     def shows_frames(self) -> bool:
         """Whether results are DataFrames for further work, rather than for reading."""

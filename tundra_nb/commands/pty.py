@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tundra_nb.client.pty_story import PtyStory
 from tundra_nb.client.results import Document
 from tundra_nb.errors import UsageError
 from tundra_nb.protocol.ptys import Matched
@@ -54,6 +55,7 @@ def _listed(face: Face) -> pd.DataFrame:
 @click.option("--columns", type=int, help="Of the screen.  [default: 80]")
 @click.option("--persistent", is_flag=True, help="Do not end it when nobody looks at it, or nothing happens.")
 @click.option("--widget", is_flag=True, help="Notebook: a live screen to type into.")
+@click.option("--lab", is_flag=True, help="Say where it is as a terminal tab of Jupyter's.")
 @options.child
 @pass_face
 def open_(
@@ -63,6 +65,7 @@ def open_(
     columns: int | None,
     persistent: bool,
     widget: bool,
+    lab: bool,
     cwd: str | None,
     env: tuple[str, ...],
     with_keys: tuple[str, ...],
@@ -81,6 +84,8 @@ def open_(
         with_keys=with_keys,
         persistent=persistent,
     )
+    if lab:
+        face.write(f"{face.terminal_link(opened.id)}\n")
     return face.terminal_widget(opened.id) if widget else opened.info
 
 
@@ -94,7 +99,20 @@ def show(face: Face, pty_id: str, is_text: bool, widget: bool) -> Any:
     if widget:
         return face.terminal_widget(pty_id)
     pty = face.client.ptys[pty_id]
-    return Transcript(pty.text) if is_text else pty.screen
+    if is_text:
+        return Transcript(pty.text)
+    screen = pty.screen
+    if not face.wants_json and pty_id in face.client.ptys.ids():
+        face.write(f"{face.terminal_link(pty_id)}\n")
+    return screen
+
+
+@command.command("why", cls=Command)
+@pty_id
+@pass_face
+def why(face: Face, pty_id: str) -> PtyStory:
+    """What happened to a PTY: who looked at it, when they were lost and what they missed, and why it ended."""
+    return face.client.ptys.why(pty_id)
 
 
 @command.command("send", cls=Command)

@@ -25,6 +25,7 @@ TABLE = {
     "sh": "sh",
     "pty": "pty",
     "pty-history": "pty_history",
+    "connections": "connections",
     "sql": "sql",
     "commits": "commits",
     "diff": "diff",

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tundra_nb.client.live import Live, R
@@ -83,6 +86,22 @@ class Notebook(Face):
     def offer_cell(self, text: str) -> None:
         self._magics.shell.set_next_input(text)
 
+    def terminal_link(self, pty_id: str) -> str:
+        told = super().terminal_link(pty_id)
+        server = _server_url()
+        return f"{told}: {server}terminals/tundra-{pty_id}" if server else told
+
     def write(self, text: str) -> None:
         sys.stdout.write(clean(text))
         sys.stdout.flush()
+
+
+def _server_url() -> str:
+    """Address of the Jupyter server that has started this kernel, without its token; empty when there is none."""
+    from jupyter_core.paths import jupyter_runtime_dir
+
+    try:
+        found = json.loads((Path(jupyter_runtime_dir()) / f"jpserver-{os.getppid()}.json").read_bytes())
+        return str(found["url"])
+    except (OSError, ValueError, KeyError):
+        return ""

@@ -115,6 +115,25 @@ class SocketQuery(msgspec.Struct, frozen=True, kw_only=True):
     """Its name in the history."""
 
 
+class EndQuery(msgspec.Struct, frozen=True, kw_only=True):
+    """What its viewers see."""
+
+    dismiss: bool = False
+    """Take it out of the list at once; else it stands there, with why it ended, until it is deleted again."""
+
+
+class LostBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A client's line to the daemon that broke and is back: what the client saw."""
+
+    peer: str
+    """What the client is: kernel, cli, python."""
+    code: Literal["TransportError", "IpcError"]
+    reason: str
+    message: str
+    at: int
+    """When, microseconds since the epoch."""
+
+
 class SearchQuery(msgspec.Struct, frozen=True, kw_only=True):
     """A regular expression over all transcripts."""
 
@@ -187,7 +206,18 @@ CLEAN = Endpoint(
 )
 INFO = Endpoint(method="GET", path="/api/ptys/{id}", summary="one PTY", answer=PtyRow)
 END = Endpoint(
-    method="DELETE", path="/api/ptys/{id}", summary="end a PTY and every process of its session", answer=PtyRow
+    method="DELETE",
+    path="/api/ptys/{id}",
+    summary="end a PTY and every process of its session",
+    query=EndQuery,
+    answer=PtyRow,
+)
+LOST = Endpoint(
+    method="POST",
+    path="/api/connections",
+    summary="write down a line to the daemon that broke and is back",
+    body=LostBody,
+    answer=dict[str, Any],
 )
 INTERRUPT = Endpoint(method="POST", path="/api/ptys/{id}/interrupt", summary="interrupt what runs", answer=Interrupted)
 INPUT = Endpoint(method="POST", path="/api/ptys/{id}/input", summary="type text", body=InputBody, answer=Typed)

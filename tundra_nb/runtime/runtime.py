@@ -31,7 +31,16 @@ from tundra_nb.runtime.telemetry.redact import Redactor
 from tundra_nb.runtime.terminals import Terminals
 from tundra_nb.runtime.versioning import Versioning
 from tundra_nb.settings import Loaded, ProfileSettings, Settings
-from tundra_nb.types import TABLE_OF, AgentRunOpened, AttemptOpened, ConnectionEvent, Event, Exchange, OperationOpened
+from tundra_nb.types import (
+    TABLE_OF,
+    AgentRunOpened,
+    AttemptOpened,
+    ConnectionEvent,
+    ConnectionState,
+    Event,
+    Exchange,
+    OperationOpened,
+)
 
 RESTORE_SECONDS = 2.0
 """How long the start waits for the breakers' last states: a store that is down must not keep the daemon down. They are
@@ -180,6 +189,24 @@ class Runtime:
                 close_code=step.close_code,
             )
         )
+
+    def record_lost(self, peer: str, code: str, reason: str, message: str, at_us: int) -> None:
+        """A client's line to us broke at that time, and is back."""
+        now, seen = self.clock.now_us(), self.redactor.text(message)
+
+        def row(at: int, old: ConnectionState, new: ConnectionState, why: str) -> ConnectionEvent:
+            return ConnectionEvent(
+                connection_event_id=self.ids.next(),
+                at=at,
+                peer=peer,
+                old_state=old,
+                new_state=new,
+                reason=why,
+                code=code,
+                message=seen,
+            )
+
+        self.record(row(min(at_us, now), "active", "lost", reason), row(now, "lost", "active", "resumed"))
 
     def pty_counts(self) -> dict[str, int]:
         return {"open": len(self.terminals.pool.running), "capacity": self.loaded.settings.pty.capacity}

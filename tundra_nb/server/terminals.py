@@ -22,6 +22,9 @@ from tornado.http1connection import HTTP1Connection, HTTP1ConnectionParameters
 from tornado.iostream import StreamClosedError
 
 from tundra_nb.errors import IpcError, TundraError
+from tundra_nb.protocol import ptys as api
+from tundra_nb.protocol.events import FEED
+from tundra_nb.protocol.words import USER_HEADER
 from tundra_nb.sse import Parser
 
 from .proxy import DaemonProxy, Refused, user_of
@@ -58,7 +61,7 @@ class Mirror:
 
     async def refresh(self) -> None:
         """Ask the daemon for its terminals now."""
-        status, body = await ask(self._supervisor.socket, "GET", "/api/ptys?ended=1")
+        status, body = await ask(self._supervisor.socket, "GET", f"{api.LISTING.path}?ended=true")
         if status == 200:
             self.models = [_model(row) for row in json.loads(body)["rows"]]
 
@@ -82,7 +85,7 @@ class Mirror:
                 self._changed.set()
 
         try:
-            await ask(self._supervisor.socket, "GET", "/api/events?kinds=session_event", on_piece=took)
+            await ask(self._supervisor.socket, "GET", f"{FEED.path}?kinds=session_event", on_piece=took)
         finally:
             refreshing.cancel()
 
@@ -110,7 +113,7 @@ class PoolTerminal(DaemonProxy):
 
     @property
     def _target(self) -> str:
-        return f"/api/ptys/{self.path_args[0]}/ws?reset=1"
+        return f"{api.SOCKET.at(id=self.path_args[0])}?reset=1"
 
     async def _admit(self) -> None:
         if not self.is_websocket:
@@ -150,8 +153,8 @@ class PoolTerminalApi(APIHandler):
 
     async def _ask(self, method: str, pty_id: str) -> tuple[int, bytes]:
         try:
-            more = "?dismiss=1" if method == "DELETE" else ""
-            return await ask(self.supervisor.socket, method, f"/api/ptys/{pty_id}{more}", user=user_of(self))
+            more = "?dismiss=true" if method == "DELETE" else ""
+            return await ask(self.supervisor.socket, method, api.INFO.at(id=pty_id) + more, user=user_of(self))
         except (OSError, StreamClosedError) as exc:
             raise Refused(IpcError(kind="refused", problem=f"the daemon cannot be reached: {exc}")) from exc
         except TundraError as error:

@@ -9,6 +9,7 @@ from typing import Any
 from tundra_nb.client.explain import Contents, Explanation
 from tundra_nb.client.gateway import GatewayStatus, NewToken
 from tundra_nb.client.live import Run
+from tundra_nb.client.pty_story import PtyStory
 from tundra_nb.client.results import DaemonStatus, Document, Last, Status, Why
 from tundra_nb.client.versions import Merged
 from tundra_nb.doctor.bundle import Bundle
@@ -46,6 +47,7 @@ VIEWS: dict[type[Any], Callable[[Any], Sequence[Block]]] = {
     Run: terminal.run_blocks,
     Matched: terminal.matched_blocks,
     Screen: terminal.screen_blocks,
+    PtyStory: terminal.story_blocks,
     Explanation: explanation.blocks,
     Contents: explanation.contents,
     Page: explanation.page,

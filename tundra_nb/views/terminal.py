@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Sequence
 
 from tundra_nb.client.live import Run, ShellRun
+from tundra_nb.client.pty_story import PtyStory
 from tundra_nb.protocol.ptys import Matched
 from tundra_nb.terminal.screen import Screen
 
-from .blocks import Block, Cell, Facts, Heading, Output, Para, Shot, Styled, duration
+from .blocks import Block, Cell, Facts, Heading, Output, Para, Shot, Styled, Table, Tone, duration
 
 SHOWN_CHARACTERS = 200_000
 """Of an output: a notebook that carries more becomes slow to open."""
@@ -46,3 +48,21 @@ def matched_blocks(matched: Matched) -> Sequence[Block]:
 def screen_blocks(screen: Screen) -> Sequence[Block]:
     """The screen as it stands."""
     return [*([Heading(screen.title)] if screen.title else []), Shot(screen)]
+
+
+def story_blocks(story: PtyStory) -> Sequence[Block]:
+    """How it ended, and each step with the time."""
+    tone: Tone | None = {"exited": "good", "running": None}.get(story.state, "warn")
+    head = f"PTY {story.pty_id}: {story.state}" + (f", {story.ending}" if story.ending else "")
+    rows: list[list[Cell]] = [
+        [
+            dt.datetime.fromtimestamp(step.at / 1e6, dt.UTC).astimezone().strftime("%H:%M:%S"),
+            step.who,
+            Styled(step.state, "warn" if step.state == "lost" else None),
+            step.what,
+            f"{step.bytes_missed:,}" if step.bytes_missed else "",
+        ]
+        for step in story.steps
+    ]
+    columns = ["at", "who", "state", "what", "bytes missed"]
+    return [Heading(Styled(head, tone)), Para(story.command), Table(columns, rows, right=frozenset({4}))]

@@ -72,10 +72,15 @@ def routes(daemon: Daemon) -> list[BaseRoute]:
         if not pty.released.is_set():
             await pool.release(pty.id, f"ended by {daemon.user(request)}")
             # Its tabs say so until they are closed, unless it was ended from the very list that they stand in.
-            pty.is_dismissed = request.query_params.get("dismiss") == "1"
+            pty.is_dismissed = read_params(request, api.EndQuery).dismiss
         else:
             pty.is_dismissed = True
         return json_response(row(daemon, pty))
+
+    async def lost(request: Request) -> Response:
+        body = await read_body(request, api.LostBody)
+        daemon.runtime.record_lost(body.peer, body.code, body.reason, body.message, body.at)
+        return json_response({})
 
     async def interrupt(request: Request) -> Response:
         sent = await terminals.interrupt(request.path_params["id"])
@@ -158,6 +163,7 @@ def routes(daemon: Daemon) -> list[BaseRoute]:
         route(api.CLEAN, clean),
         route(api.INFO, info),
         route(api.END, end),
+        route(api.LOST, lost),
         route(api.INTERRUPT, interrupt),
         route(api.INPUT, type_text),
         route(api.SIZE, resize),

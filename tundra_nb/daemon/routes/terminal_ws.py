@@ -84,6 +84,7 @@ class Session:
         """Offset of what it has got."""
         self._typed: asyncio.Queue[bytes] = asyncio.Queue(UNREAD_MESSAGES)
         self._one: Connection | None = None
+        self._number = 0
         self._close: tuple[int, str] | None = None
         """The code and reason that we close with."""
         self._gone: tuple[int, str] | None = None
@@ -95,6 +96,7 @@ class Session:
         user = self._daemon.user(self._socket)
         peer = "lab" if self._reset else "viewer"
         self._one = self._viewers.connect(self._pty, "lab" if peer == "lab" else "viewer", user, name)
+        self._number = self._one.socket
         try:
             with contextlib.suppress(OSError, RuntimeError, WebSocketDisconnect):  # gone before it was here
                 await self._socket.accept()
@@ -113,6 +115,7 @@ class Session:
 
     async def _show(self) -> None:
         """The output to its end, then how it ended."""
+        assert self._one is not None
         while (got := await self._cursor.read_text()) is not None:
             text, end, missed = got
             if missed:
@@ -121,6 +124,9 @@ class Session:
             began = time.monotonic()
             if text:
                 await self._send("stdout", text, end)
+            if self._viewers.is_superseded(self._one, self._number):
+                self._close = (EXITED, "this viewer has come back on another socket")
+                return
             if self._own:
                 await self._send("seq", end)
                 self._cursor.is_live = time.monotonic() - began >= STALL_SECONDS
@@ -211,13 +217,13 @@ class Session:
                 if self._socket.application_state is WebSocketState.CONNECTED:
                     await self._socket.close(code, short)
             word = {GOING_AWAY: "stopping", NOT_A_MESSAGE: "not_a_message", OVERLOADED: "overloaded"}.get(code, "ended")
-            self._viewers.gone(self._pty, self._one, word, code, is_goodbye=True)
+            self._viewers.gone(self._pty, self._one, self._number, word, code, is_goodbye=True)
             return
         code = self._gone[0] if self._gone is not None else 1006
         word = {1000: "closed_by_peer", 1001: "went_away", 1009: "too_long"}.get(code, "lost")
         if self._gone == (NO_PONG, "no pong"):
             word = "ping_timeout"
-        self._viewers.gone(self._pty, self._one, word, code, is_goodbye=code in (1000, 1009))
+        self._viewers.gone(self._pty, self._one, self._number, word, code, is_goodbye=code in (1000, 1009))
 
     async def _send(self, kind: str, *told: Any) -> None:
         await self._socket.send({"type": "websocket.send", "text": _encode([kind, *told]).decode()})

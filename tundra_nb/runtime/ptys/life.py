@@ -65,7 +65,7 @@ class Transition(NamedTuple):
 class Connection:
     """One viewer, from its first handshake to its end; a resumed one is the same."""
 
-    __slots__ = ("at", "is_coming", "missed", "peer", "size", "state", "user", "viewer")
+    __slots__ = ("at", "is_coming", "missed", "peer", "size", "socket", "state", "user", "viewer")
 
     def __init__(self, viewer: str, peer: Peer, user: str, now: float) -> None:
         self.viewer = viewer
@@ -80,6 +80,8 @@ class Connection:
         """Columns and rows of its window, when it has told."""
         self.is_coming = False
         """Lost, but its handshake is under way."""
+        self.socket = 0
+        """How many sockets it had before: what an earlier one still says counts no more."""
 
     def __repr__(self) -> str:
         return f"<Connection {self.viewer} {self.state}>"
@@ -118,15 +120,20 @@ class Life:
 
     def connect(self, now: float, peer: Peer, user: str, viewer: str = "") -> tuple[Connection, list[Transition]]:
         """A handshake begins. It takes up the lost connection of that name, else the one lost longest of that user and
-        kind; a name that is in use already gets a number.
+        kind. A name that seems to be here still is lost: whoever comes back is often faster than the news of the loss.
         """
+        moved: list[Transition] = []
+        same = self.connections.get(viewer)
+        if same is not None and same.user == user and same.state in ("active", "idle"):
+            moved = self._move(now, same, "lost", "superseded")
         lost = [one for one in self.connections.values() if one.state == "lost" and not one.is_coming]
         lost = [one for one in lost if (one.viewer == viewer if viewer else (one.peer, one.user) == (peer, user))]
         if lost:
             found = min(lost, key=lambda one: one.at)
             found.is_coming = True
             found.at = now
-            return found, []
+            found.socket += 1
+            return found, moved
         name = viewer
         while not name or name in self.connections:
             self._count += 1

@@ -68,9 +68,15 @@ class Viewers:
         if one.viewer in pty.life.connections:
             self._tell(pty, pty.life.miss(self._clock.monotonic(), one, count))
 
-    def gone(self, pty: Pty, one: Connection, reason: str, close_code: int | None, *, is_goodbye: bool) -> None:
-        """Its socket is closed. Nothing happens when its terminal has ended before."""
-        if one.viewer not in pty.life.connections:
+    def is_superseded(self, one: Connection, socket: int) -> bool:
+        """Whether it has another socket by now."""
+        return one.socket != socket
+
+    def gone(
+        self, pty: Pty, one: Connection, socket: int, reason: str, close_code: int | None, *, is_goodbye: bool
+    ) -> None:
+        """Its socket is closed. Nothing happens when its terminal has ended before, or it has another one by now."""
+        if one.viewer not in pty.life.connections or self.is_superseded(one, socket):
             return
         step = pty.life.leave if is_goodbye else pty.life.lose
         self._tell(pty, step(self._clock.monotonic(), one, reason, close_code))
