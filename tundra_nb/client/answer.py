@@ -35,6 +35,8 @@ class AnswerReader:
     def __init__(self) -> None:
         self.reply: Reply | None = None
         self.notices: list[dict[str, Any]] = []
+        self._text: list[str] = []
+        self._reasoning: list[str] = []
 
     @property
     def is_done(self) -> bool:
@@ -49,16 +51,24 @@ class AnswerReader:
         match event.name:
             case "text" | "reasoning" | "tool_call":
                 try:
-                    return _PIECES[event.name](event.data)
+                    piece = _PIECES[event.name](event.data)
                 except msgspec.DecodeError as exc:
                     raise malformed(exc) from exc
+                if isinstance(piece, Text):
+                    self._text.append(piece.text)
+                elif isinstance(piece, Reasoning):
+                    self._reasoning.append(piece.text)
+                return piece
             case "notice":
                 self.notices.append(self._json(event))
             case "reply":
                 try:
-                    self.reply = msgspec.json.decode(event.data, type=Reply)
+                    reply = msgspec.json.decode(event.data, type=Reply)
                 except msgspec.DecodeError as exc:
                     raise malformed(exc) from exc
+                # a long text is not sent twice: it is what the pieces make
+                text, reasoning = reply.text or "".join(self._text), reply.reasoning or "".join(self._reasoning)
+                self.reply = msgspec.structs.replace(reply, text=text, reasoning=reasoning)
             case "error":
                 raise from_wire(self._json(event))
         return None  # other events are of a newer daemon
@@ -90,7 +100,7 @@ def died() -> IpcError:
     return IpcError(
         kind="died",
         problem="the daemon went away in the middle of the call",
-        remedy="The call is recorded as interrupted: `%tundra why last`. The next call starts the daemon again.",
+        remedy="The next call starts the daemon again; if this one had begun, `%tundra calls` shows it as interrupted.",
     )
 
 

@@ -28,6 +28,7 @@ from tundra_nb.protocol.endpoint import Endpoint, params
 from tundra_nb.protocol.endpoint import text as text_of
 from tundra_nb.protocol.live import LIVE
 from tundra_nb.protocol.words import ARROW, EVENTS, META_HEADER
+from tundra_nb.surrogates import mended, whole
 from tundra_nb.types import FRAMES, TABLES, Ask, Reply
 
 from . import times
@@ -220,7 +221,11 @@ class AskOptions(TypedDict, total=False):
     tools: Sequence[Mapping[str, Any]] | None
     tool_choice: Any
     json_mode: bool
+    json_schema: Mapping[str, Any] | None
     stop: Sequence[str] | None
+    top_p: float | None
+    parallel_tool_calls: bool | None
+    effort: str | None
     extra: Mapping[str, Any] | None
 
 
@@ -236,7 +241,11 @@ def question(
     tools: Sequence[Mapping[str, Any]] | None = None,
     tool_choice: Any = None,
     json_mode: bool = False,
+    json_schema: Mapping[str, Any] | None = None,
     stop: Sequence[str] | None = None,
+    top_p: float | None = None,
+    parallel_tool_calls: bool | None = None,
+    effort: str | None = None,
     extra: Mapping[str, Any] | None = None,
 ) -> Ask:
     """Make the question of what a caller gave.
@@ -247,11 +256,11 @@ def question(
     if isinstance(prompt, str):
         if not prompt.strip():
             raise UsageError(problem="the prompt is empty", field="prompt", remedy="Say what to ask.")
-        messages: list[dict[str, Any]] = [{"role": "user", "content": prompt}]
+        messages: list[dict[str, Any]] = [{"role": "user", "content": whole(prompt)}]
     else:
-        messages = _messages(prompt)
+        messages = mended(_messages(prompt))
     if system:
-        messages.insert(0, {"role": "system", "content": system})
+        messages.insert(0, {"role": "system", "content": whole(system)})
     if temperature is not None and not math.isfinite(temperature):
         # JSON has no NaN: it would arrive as "not given"
         raise UsageError(problem=f"temperature {temperature} is not a number", field="temperature")
@@ -262,11 +271,15 @@ def question(
         max_tokens=max_tokens,
         temperature=temperature,
         failover=failover,
-        tools=None if tools is None else [dict(tool) for tool in tools],
+        tools=None if tools is None else [mended(dict(tool)) for tool in tools],
         tool_choice=tool_choice,
         json_mode=json_mode,
-        stop=None if stop is None else list(stop),
-        extra=None if extra is None else dict(extra),
+        json_schema=None if json_schema is None else mended(dict(json_schema)),
+        stop=None if stop is None else mended(list(stop)),
+        top_p=top_p,
+        parallel_tool_calls=parallel_tool_calls,
+        effort=effort,
+        extra=None if extra is None else mended(dict(extra)),
     )
 
 

@@ -164,7 +164,11 @@ class Client:
         tools: Sequence[Mapping[str, Any]] | None = None,
         tool_choice: Any = None,
         json_mode: bool = False,
+        json_schema: Mapping[str, Any] | None = None,
         stop: Sequence[str] | None = None,
+        top_p: float | None = None,
+        parallel_tool_calls: bool | None = None,
+        effort: str | None = None,
         extra: Mapping[str, Any] | None = None,
     ) -> Reply | ReplyStream:
         """Ask a model; profiles are tried by priority until one answers.
@@ -181,7 +185,11 @@ class Client:
             tools: tools in the OpenAI form, passed through.
             tool_choice: passed through.
             json_mode: have the model answer with a JSON object.
+            json_schema: the form that the answer must have: a mapping with `name` and `schema`.
             stop: texts that end the answer.
+            top_p: as the provider defines it.
+            parallel_tool_calls: False for at most one tool call per answer.
+            effort: how much a model that reasons is to reason: low, medium, high.
             extra: further fields of the provider's own request body.
 
         Raises:
@@ -198,7 +206,11 @@ class Client:
             tools=tools,
             tool_choice=tool_choice,
             json_mode=json_mode,
+            json_schema=json_schema,
             stop=stop,
+            top_p=top_p,
+            parallel_tool_calls=parallel_tool_calls,
+            effort=effort,
             extra=extra,
         )
         return self.ask_as(question, stream=stream)

@@ -160,6 +160,8 @@ def _print_live(stream: ReplyStream) -> Reply:
             sys.stdout.write(clean(piece))
             sys.stdout.flush()
     sys.stdout.write("\n")
+    for call in stream.reply.tool_calls:
+        sys.stdout.write(clean(f"{call.name}({call.arguments})\n"))
     was_shown(stream.reply)
     return stream.reply
 

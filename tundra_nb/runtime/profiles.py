@@ -120,11 +120,11 @@ class Profiles:
         if limits_for(before, known.profile, NOBODY) != limits_for(chosen, profile, NOBODY):
             known.paths.clear()
         if known.profile == profile:
-            known.provider.configure(profile, chosen.deadlines)
+            known.provider.configure(profile, chosen.deadlines, chosen.answers)
             return known
         provider = known.provider
         if way(profile) == way(known.profile):
-            provider.configure(profile, chosen.deadlines)
+            provider.configure(profile, chosen.deadlines, chosen.answers)
         else:
             provider = self._connect(profile, chosen)
         slot = ProfileSlot(profile, provider, known.breaker)

@@ -91,6 +91,9 @@ class Relayed:
             return Unsupported(profile=profile.name, kind="form", detail=detail)
         return None
 
+    def remarks(self, answer: Answer) -> list[str]:  # noqa: ARG002 - a program reads its answer itself
+        return []
+
     def attempt(
         self, slot: ProfileSlot, model: str, entry: Entry, record: bool
     ) -> AsyncGenerator[Piece | Answer, None]:

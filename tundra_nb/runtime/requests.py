@@ -14,9 +14,10 @@ import msgspec
 
 from tundra_nb.errors import TundraError
 from tundra_nb.runtime.providers.check import Size, check_ask
-from tundra_nb.runtime.providers.contract import Answer
+from tundra_nb.runtime.providers.contract import Answer, Seen
+from tundra_nb.runtime.providers.remarks import remarks
 from tundra_nb.runtime.reserve import DEFAULT_OUTPUT_TOKENS, estimate_tokens
-from tundra_nb.runtime.resilience.router import Router
+from tundra_nb.runtime.resilience.router import Router, vendor
 from tundra_nb.settings import ProfileSettings
 from tundra_nb.types import Ask
 from tundra_nb.types.pieces import Piece
@@ -97,6 +98,10 @@ class Request(Protocol):
         """Why a candidate cannot carry this out, whatever state it is in; None when it can."""
         ...
 
+    def remarks(self, answer: Answer) -> list[str]:
+        """What a reader of the answer should know beside its text."""
+        ...
+
     def attempt(
         self, slot: ProfileSlot, model: str, entry: Entry, record: bool
     ) -> AsyncGenerator[Piece | Answer, None]:
@@ -112,10 +117,11 @@ class Asked:
     """An `Ask` of our own client."""
 
     way: str | None = None
-    dropped: tuple[str, ...] = ()
 
     def __init__(self, ask: Ask) -> None:
         self._ask = ask
+        self._kept_back: tuple[str, ...] = ()
+        self._seen = Seen()
         self._size: Size | None = None
         self._first: ProfileSettings | None = None
         self.facts = Facts(
@@ -155,7 +161,21 @@ class Asked:
     def unable(self, slot: ProfileSlot) -> TundraError | None:  # noqa: ARG002 - an attempt tells
         return None
 
+    @property
+    def dropped(self) -> Sequence[str]:
+        return (*self._kept_back, *self._seen.dropped)
+
+    def remarks(self, answer: Answer) -> list[str]:
+        told = remarks(self._ask, answer)
+        return [*told, f"not sent: {', '.join(self.dropped)}"] if self.dropped else told
+
     def attempt(
         self, slot: ProfileSlot, model: str, entry: Entry, record: bool
     ) -> AsyncGenerator[Piece | Answer, None]:
-        return slot.provider.attempt(self._ask, model, entry.seen, record, self._size)
+        ask, self._seen = self._ask, entry.seen
+        self._kept_back = ()
+        if ask.extra and self._first is not None and vendor(slot.profile) != vendor(self._first):
+            # fields of one vendor's own body: another would refuse them, and they are no business of its
+            self._kept_back = tuple(f"extra.{name}" for name in ask.extra)
+            ask = msgspec.structs.replace(ask, extra=None)
+        return slot.provider.attempt(ask, model, entry.seen, record, self._size)

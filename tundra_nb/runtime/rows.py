@@ -229,6 +229,7 @@ class CallRows:
         )
         self._last: Attempt | None = None
         self._price_at: str | None = None
+        self._remarks: list[str] = []
 
     def begin(self) -> None:
         """Write the mark that the call has begun, unless it is written: before anything that takes time.
@@ -322,6 +323,8 @@ class CallRows:
         if seen.request_body and (content == "all" or (content == "errors" and error is not None)):
             events.append(self._exchange(entry))
         if outcome == "ok":
+            assert answer is not None
+            self._remarks = self._request.remarks(answer)
             events.append(self._operation(outcome, row, None))
         self._record(*events)
 
@@ -366,6 +369,7 @@ class CallRows:
             waited_ms=self.waited * 1000,
             latency_ms=(self._clock.monotonic() - self.began) * 1000,
             request_id=row.request_id,
+            remarks=self._remarks,
             failed_over_from=[f"{other}: {error.reason}" for other, error in failures.items() if other != name],
         )
 
@@ -401,7 +405,7 @@ class CallRows:
             retry_count=self._facts.retry_count,
             trace_id=self._facts.trace_id,
             parent_span_id=self._facts.parent_span_id,
-            message=self._journal.redactor.text(str(error)) if error else None,
+            message=self._journal.redactor.text(str(error) if error else "; ".join(self._remarks)) or None,
             retry_after_s=getattr(error, "retry_after", None),
         )
 

@@ -231,6 +231,7 @@ class Runtime:
             key=lambda: self.keys.get(variable) if variable else None,
             monotonic=self.clock.monotonic,
             deadlines=chosen.deadlines,
+            answers=chosen.answers,
         )
 
     async def _load_prices(self) -> None:

@@ -13,6 +13,7 @@ from .loader import Loaded, SettingLine, lines, load
 from .model import (
     PRESETS,
     VENDORS,
+    AnswerSettings,
     BreakerSettings,
     DaemonSettings,
     DeadlineSettings,
@@ -36,6 +37,7 @@ from .model import (
 __all__ = [
     "PRESETS",
     "VENDORS",
+    "AnswerSettings",
     "BreakerSettings",
     "DaemonSettings",
     "DeadlineSettings",

@@ -64,6 +64,15 @@ class DeadlineSettings(Section, frozen=True):
     total_seconds: PositiveFloat = 600.0
 
 
+class AnswerSettings(Section, frozen=True):
+    """How long an answer may be; what is longer is broken off, because a stream without end would fill the memory."""
+
+    max_mb: PositiveFloat = 128.0
+    """Bytes of an answer as it is read, unpacked where it came compressed."""
+    max_tokens: PositiveFloat = 16_000_000
+    """Its text and reasoning, reckoned at four bytes a token."""
+
+
 class BreakerSettings(Section, frozen=True):
     """Circuit breaker of each profile."""
 
@@ -177,6 +186,8 @@ class ProfileSettings(Section, frozen=True):
     """Requests per minute; with `tpm` it replaces `limits.profile` for this profile."""
     tpm: PositiveFloat | None = None
     """Tokens per minute, input and output."""
+    anthropic_version: Annotated[str, msgspec.Meta(pattern=r"^\d{4}-\d{2}-\d{2}$")] = "2023-06-01"
+    """Which version of Anthropic's API is spoken; the newer ones take no temperature."""
     enabled: bool = True
 
 
@@ -187,6 +198,7 @@ class Settings(Section, frozen=True):
     store: StoreSettings = StoreSettings()
     router: RouterSettings = RouterSettings()
     deadlines: DeadlineSettings = DeadlineSettings()
+    answers: AnswerSettings = AnswerSettings()
     breaker: BreakerSettings = BreakerSettings()
     limits: LimitsSettings = LimitsSettings()
     pty: PtySettings = PtySettings()

@@ -77,6 +77,8 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     waited_ms: float = 0.0
     latency_ms: float = 0.0
     request_id: str | None = None
+    remarks: list[str] = []
+    """What a reader should know beside the text: it is empty, a filter ended it, a field was not sent."""
     failed_over_from: list[str] = []
     """Profiles that were tried before the one that answered, with the reason: `name: reason`."""
 

@@ -33,4 +33,5 @@ def summary(reply: Reply) -> str:
         told.append(f"waited {duration(reply.waited_ms / 1000)}")
     if reply.stop_reason in ("length", "max_tokens"):
         told.append("cut at max_tokens")
+    told += reply.remarks
     return " · ".join(told)

@@ -30,6 +30,8 @@ ID_CHARACTERS = 20
 BACK_CHARACTERS = 7
 """Of `-2`: so far back nobody counts."""
 ID_REMEDY = "Give an id, its last digits, `last` or `-2`."
+REPEATED_CHARS = 1024 * 1024
+"""A streamed text up to this length is in the last event once more, for readers that keep no pieces."""
 
 
 def routes(daemon: Daemon) -> list[BaseRoute]:
@@ -110,7 +112,14 @@ class AskEndpoint:
             raise
         else:
             await stream.rest()
-            await stream.end_with(sse("reply", masked(reply, redactor)))
+            await stream.end_with(sse("reply", masked(_ending(reply), redactor)))
+
+
+def _ending(reply: Reply) -> Reply:
+    """The reply as the last event of its stream: a text too long to be sent twice is left to the pieces before."""
+    text = reply.text if len(reply.text) <= REPEATED_CHARS else ""
+    reasoning = reply.reasoning if len(reply.reasoning) <= REPEATED_CHARS else ""
+    return msgspec.structs.replace(reply, text=text, reasoning=reasoning)
 
 
 class _Stream:

@@ -18,11 +18,9 @@ from tundra_nb.types.pieces import Piece
 from . import classify, events, listing, translate, usage
 from .contract import Answer, ModelInfo, Target
 from .draft import Call, Draft
-from .lenient import NotJsonError, count, dumps, loads, word
-from .openai import USER_AGENT
+from .lenient import NotJsonError, dumps, loads, word
+from .openai import USER_AGENT, number
 
-API_VERSION = "2023-06-01"
-"""The `anthropic-version` that this module speaks; the vendor keeps it stable."""
 DEFAULT_MAX_TOKENS = 4096
 """The form demands a limit. Every model accepts this one; it is charged to the output bucket in advance, so no more."""
 MAX_TEMPERATURE = 1.0
@@ -40,6 +38,18 @@ STOP_REASONS = {
 """In the words of the OpenAI form, which `Answer` uses; any other (`pause_turn`) stays as it is."""
 
 
+_EVENTS = frozenset(
+    {
+        "message_start",
+        "content_block_start",
+        "content_block_delta",
+        "content_block_stop",
+        "message_delta",
+        "message_stop",
+        "error",
+    }
+)
+_DELTAS = {"text": "text_delta", "thinking": "thinking_delta", "partial_json": "input_json_delta"}
 _UNNUMBERED = -1
 
 _NO_MESSAGE = "the answer is not of the Messages form: it holds no message"
@@ -62,7 +72,7 @@ class AnthropicFormat:
             ("content-type", "application/json"),
             ("accept", "*/*"),
             ("user-agent", USER_AGENT),
-            ("anthropic-version", API_VERSION),
+            ("anthropic-version", self.target.anthropic_version),
         )
         return (*common, ("x-api-key", self.target.key)) if self.target.key else common
 
@@ -129,6 +139,8 @@ class Reader:
         self._draft = Draft(wire.target.profile)
         self._open: dict[int, Call | None] = {}
         """The tool call that a block's number means; None for a block of another kind."""
+        self._given: dict[int, tuple[Call, str]] = {}
+        """Inputs that came with the start of their block, by the place of the call."""
         self._last: int | None = None
         self._begun = False
 
@@ -150,9 +162,11 @@ class Reader:
         if not isinstance(told, dict):
             fault = self._wire.fault_of(told)
             raise self._error(fault) if fault is not None else self._unreadable(_NO_MESSAGE)
-        kind = word(told.get("type")) or event
+        kind = told.get("type")
+        if not isinstance(kind, str) or kind not in _EVENTS:
+            kind = event if event in _EVENTS else kind if isinstance(kind, str) and kind else _kind_by_fields(told)
         if kind == "content_block_delta" and not told.get("error"):
-            return self._delta(count(told.get("index")), told.get("delta"))
+            return self._delta(number(told.get("index")), told.get("delta"))
         if kind == "error" or event == "error":
             raise self._error(self._wire.fault_of(told) or classify.said(told))
         if told.get("error") or "base_resp" in told or (not told.get("type") and event in ("", "message")):
@@ -172,7 +186,10 @@ class Reader:
                     draft.model, draft.id = word(message.get("model")), word(message.get("id"))
                     draft.count(message.get("usage"))
             case "content_block_start":
-                return self._start(count(told.get("index")), told.get("content_block"))
+                return self._start(number(told.get("index")), told.get("content_block"))
+            case "content_block_stop":
+                self._open.pop(number(told.get("index")) or 0, None)
+                return self._settle()
             case "message_delta":
                 self._begun = True
                 delta = told.get("delta")
@@ -185,6 +202,7 @@ class Reader:
                 self._begun = True
                 self.done = True
                 draft.count(told.get("usage"))
+                return self._settle()
             case "message" if "content" in told:  # a whole message in the place of its events
                 return self.take_whole(told)
         return ()
@@ -207,7 +225,7 @@ class Reader:
         draft.count(told.get("usage"))
         pieces: list[Piece] = []
         for block in [content] if isinstance(content, str | dict) else content if isinstance(content, list) else ():
-            pieces += draft.say(block) if isinstance(block, str) else self._start(None, block)
+            pieces += draft.say(block) if isinstance(block, str) else self._start(None, block) + self._settle()
         self.done = True
         return pieces
 
@@ -216,6 +234,7 @@ class Reader:
 
     def finish(self) -> Answer:
         draft = self._draft
+        self._settle()
         if not self.done:
             if self._begun:
                 raise ParseError(
@@ -231,47 +250,57 @@ class Reader:
         self._begun = True
         draft = self._draft
         if not isinstance(block, dict):
-            return []
-        kind = word(block.get("type"))
+            raise self._unreadable(_NO_MESSAGE)
+        kind = block.get("type")
+        if not isinstance(kind, str) or not kind:  # then what it holds tells
+            kind = "tool_use" if "name" in block and "input" in block else "thinking" if "thinking" in block else "text"
         self._last = _UNNUMBERED if index is None else index
         self._open[self._last] = None
         if kind == "tool_use":
             call = draft.begin_call(None, word(block.get("id")), word(block.get("name")))
             self._open[self._last] = call
-            return draft.more(call, "", starts=bool(call.name)) + self._given(call, block.get("input"))
+            given = block.get("input")
+            if given and isinstance(given, str | dict):
+                self._given[call.place] = call, given if isinstance(given, str) else dumps(given)
+            return draft.more(call, "", starts=bool(call.name))
         if kind == "thinking" and isinstance(thinking := block.get("thinking"), str):
             return draft.think(thinking)
-        if kind in ("text", "") and isinstance(text := block.get("text"), str):
-            return draft.say(text)
+        if kind == "text" and (text := block.get("text")):
+            return draft.say(self._text(text))
         return []
 
-    def _given(self, call: Call, told: Any) -> list[Piece]:
-        """The input that a block starts with: all of it, or an empty one that pieces will follow."""
-        if not told or isinstance(told, bool):
-            return []
-        return self._draft.more(call, told if isinstance(told, str) else dumps(told))
+    def _settle(self) -> list[Piece]:
+        """The inputs that blocks started with, where no pieces of them followed."""
+        given, self._given = self._given, {}
+        return [piece for call, text in given.values() for piece in self._draft.more(call, text)]
 
     def _delta(self, index: int | None, delta: Any) -> Sequence[Piece]:
         self._begun = True
         if not isinstance(delta, dict):
-            return ()
+            raise self._unreadable(_NO_MESSAGE)
         kind = delta.get("type")
+        if not isinstance(kind, str) or not kind:
+            kind = next((kind for name, kind in _DELTAS.items() if delta.get(name)), None)
         draft = self._draft
-        text = delta.get("text")
-        if kind in ("text_delta", None) and text and isinstance(text, str):
-            return draft.say(text)
-        thinking = delta.get("thinking")
-        if kind == "thinking_delta" and thinking and isinstance(thinking, str):
-            return draft.think(thinking)
+        if kind == "text_delta" and (text := delta.get("text")):
+            return draft.say(self._text(text))
+        if kind == "thinking_delta" and (thinking := delta.get("thinking")):
+            return draft.think(self._text(thinking))
         part = delta.get("partial_json")
-        if kind in ("input_json_delta", None) and part:
+        if kind == "input_json_delta" and part:
             place = self._last if index is None or index not in self._open else index
             if place is None:
                 raise self._unreadable("a piece of a tool call belongs to none")
-            call = self._open[place]
+            call = self._open.get(place)
             if call is not None:
+                self._given.pop(call.place, None)
                 return draft.more(call, part if isinstance(part, str) else dumps(part))
         return ()
+
+    def _text(self, told: Any) -> str:
+        if not isinstance(told, str):
+            raise self._unreadable(_NO_MESSAGE)
+        return told
 
     def _error(self, fault: classify.Fault) -> TundraError:
         return classify.classify(self._wire.target, self._asked, None, fault)
@@ -283,3 +312,15 @@ class Reader:
 def stop_reason(told: str | None) -> str | None:
     """A stop reason in the words of the OpenAI form."""
     return STOP_REASONS.get(told, told) if told else None
+
+
+def _kind_by_fields(told: dict[str, Any]) -> str:
+    """What an event is that neither its name nor its type tells."""
+    if "content_block" in told:
+        return "content_block_start"
+    if isinstance(told.get("message"), dict):
+        return "message_start"
+    delta = told.get("delta")
+    if isinstance(delta, dict):
+        return "message_delta" if "stop_reason" in delta else "content_block_delta"
+    return ""

@@ -27,10 +27,11 @@ from tundra_nb.errors import (
     RequestRejected,
     Unsupported,
 )
+from tundra_nb.surrogates import whole
 
 from . import headers
 from .contract import Target
-from .lenient import NotJsonError, count, dumps, loads, whole, word
+from .lenient import NotJsonError, count, dumps, loads, word
 
 MAX_DETAIL = 300
 """Characters of a provider's own words that an error carries."""

@@ -32,6 +32,7 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
     key: str = msgspec.field(default="")
     """The key itself; never logged. `repr` of this struct is masked."""
     key_variable: str = ""
+    anthropic_version: str = "2023-06-01"
     now: Callable[[], float] = _unknown
     """Seconds since the epoch, to read points of time in bodies from."""
 
@@ -63,6 +64,8 @@ class Seen(msgspec.Struct, kw_only=True):
     sent_at: float | None = None
     first_byte_at: float | None = None
     """Monotonic seconds."""
+    dropped: list[str] = []
+    """Fields of the ask that were not sent, because this model or vendor takes none."""
     request_body: bytes = b""
     response_body: bytes = b""
     """Kept only when recording is on."""

@@ -9,11 +9,11 @@ import hashlib
 from typing import Any
 
 from tundra_nb.errors import ParseError
+from tundra_nb.surrogates import Halves
 from tundra_nb.types import ToolCall, Usage
 from tundra_nb.types.pieces import Piece, Reasoning, Text, ToolCallPiece
 
 from .contract import Answer
-from .lenient import Halves
 
 
 class Call:

@@ -17,13 +17,13 @@ import httpx
 import msgspec
 
 from tundra_nb.errors import HttpError, ParseError, Redirected, Timeout
-from tundra_nb.settings import DeadlineSettings
+from tundra_nb.settings import AnswerSettings, DeadlineSettings
 
 from . import classify, headers
 from .contract import Seen, Target
 from .transport import failure_kind
+from .unpack import SLICE_BYTES, CannotUnpackError, Unpacker
 
-MAX_ANSWER_BYTES = 64 * 1024 * 1024
 MAX_ERROR_BYTES = 256 * 1024
 """More of an error's body is not read."""
 ERROR_BODY_SECONDS = 5.0
@@ -41,12 +41,27 @@ class Line(msgspec.Struct, frozen=True):
     """Seconds, for `Seen`."""
     now: Callable[[], float]
     """Seconds since the epoch, to read points of time in headers from."""
+    answers: AnswerSettings = AnswerSettings()
 
 
 class Exchange:
     """One request and its response: deadlines kept, foreign errors turned into ours, closed by whoever made it."""
 
-    __slots__ = ("_chunks", "_idle", "_kept", "_line", "_loop", "_response", "_target", "_total", "_until", "seen")
+    __slots__ = (
+        "_chunks",
+        "_idle",
+        "_kept",
+        "_line",
+        "_loop",
+        "_most",
+        "_response",
+        "_size",
+        "_target",
+        "_total",
+        "_until",
+        "pieces",
+        "seen",
+    )
 
     def __init__(
         self, line: Line, target: Target, seen: Seen, kept: list[bytes] | None, *, idle: float, total: float
@@ -59,6 +74,10 @@ class Exchange:
         self._total = total
         self._loop = asyncio.get_running_loop()
         self._until = self._loop.time() + total
+        self._most = line.answers.max_mb * 1e6
+        self._size = 0
+        self.pieces = 0
+        """How many pieces of the answer have been passed on, for whoever is told that it was cut."""
         self._response: httpx.Response | None = None
         self._chunks: AsyncIterator[bytes] | None = None
 
@@ -110,12 +129,10 @@ class Exchange:
         """The body as it arrives, decoded where it is compressed."""
         if self._chunks is None:
             response = self._open
-            if "content-encoding" in response.headers:
-                self._chunks = response.aiter_bytes()
-            else:
-                stream = response.stream
-                assert isinstance(stream, httpx.AsyncByteStream)
-                self._chunks = aiter(stream)
+            stream = response.stream
+            assert isinstance(stream, httpx.AsyncByteStream)
+            encodings = response.headers.get("content-encoding", "")
+            self._chunks = _unpacked(stream, encodings) if encodings else aiter(stream)
         return self._chunks
 
     async def next(self) -> bytes | None:
@@ -132,10 +149,16 @@ class Exchange:
             raise self._timeout("total", self._total) from exc
         except httpx.TimeoutException as exc:
             self._raise_mapped(exc)
+        except CannotUnpackError as exc:
+            raise ParseError(profile=self._target.profile, problem=f"the answer cannot be read: {exc}") from exc
         except (httpx.HTTPError, httpx.StreamError) as exc:
             # the provider has worked, and bills: not a connection to be simply tried again
-            problem = f"the answer was cut off ({_words_of(exc)})"
-            raise ParseError(profile=self._target.profile, problem=problem) from exc
+            problem = f"the answer was cut off: {self.how_far} ({_words_of(exc)})"
+            raise ParseError(profile=self._target.profile, problem=problem, is_cut=True) from exc
+        self._size += len(chunk)
+        if self._size > self._most:
+            problem = f"the answer is longer than {self._line.answers.max_mb:g} MB (`answers.max_mb`)"
+            raise ParseError(profile=self._target.profile, problem=problem)
         if self._kept is not None:
             self._kept.append(chunk)
         return chunk
@@ -143,14 +166,16 @@ class Exchange:
     async def body(self) -> bytes:
         """The whole body."""
         parts: list[bytes] = []
-        size = 0
         while (chunk := await self.next()) is not None:
             parts.append(chunk)
-            size += len(chunk)
-            if size > MAX_ANSWER_BYTES:
-                problem = f"the answer is longer than {MAX_ANSWER_BYTES} bytes"
-                raise ParseError(profile=self._target.profile, problem=problem)
         return b"".join(parts)
+
+    @property
+    def how_far(self) -> str:
+        """How far the answer came."""
+        if not self.pieces:
+            return "the connection broke before its first piece"
+        return f"the connection broke after {self.pieces} piece{'s' if self.pieces != 1 else ''}"
 
     async def drain(self) -> None:
         """Read on to the end of the body, which normally is already here: then the connection serves the next call."""
@@ -158,7 +183,7 @@ class Exchange:
             async with asyncio.timeout(DRAIN_SECONDS):
                 while await anext(self._body(), None) is not None:
                     pass
-        except (TimeoutError, httpx.HTTPError, httpx.StreamError):
+        except (TimeoutError, httpx.HTTPError, httpx.StreamError, CannotUnpackError):
             return
 
     async def aclose(self) -> None:
@@ -177,7 +202,7 @@ class Exchange:
                 while size < MAX_ERROR_BYTES and (chunk := await anext(self._body(), None)) is not None:
                     parts.append(chunk)
                     size += len(chunk)
-        except (TimeoutError, httpx.HTTPError, httpx.StreamError):
+        except (TimeoutError, httpx.HTTPError, httpx.StreamError, CannotUnpackError):
             pass  # judged by the status and by what has come
         if self._kept is not None:
             self._kept += parts
@@ -198,6 +223,17 @@ class Exchange:
             kind=failure_kind(exc) if isinstance(exc, httpx.TransportError) else "protocol",
             cause=classify.clip(_words_of(exc), self._target.key),
         ) from exc
+
+
+async def _unpacked(stream: httpx.AsyncByteStream, encodings: str) -> AsyncGenerator[bytes, None]:
+    """The body, unpacked slice by slice; the loop gets its turn between two slices."""
+    unpacker = Unpacker(encodings)
+    async for packed in stream:
+        for slice_ in unpacker.feed(packed):
+            yield slice_
+            if len(slice_) == SLICE_BYTES:
+                await asyncio.sleep(0)
+    unpacker.end()
 
 
 def _location(response: httpx.Response) -> str:

@@ -7,17 +7,15 @@ UTF-8, text that is no JSON, and nesting without end do.
 from __future__ import annotations
 
 import json
-import re
 from typing import Any
 
 import msgspec
 
+from tundra_nb.surrogates import mended, whole
+
 _decode = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder().encode
 _BOM = b"\xef\xbb\xbf"
-_SURROGATE = re.compile("[\ud800-\udfff]")
-_HIGH = re.compile("[\ud800-\udbff]\\Z")
-REPLACEMENT = "\ufffd"
 MAX_COUNT = 1 << 53
 
 
@@ -73,24 +71,6 @@ def arguments_of(text: str) -> dict[str, Any]:
     return value if isinstance(value, dict) else {UNREADABLE: whole(text)}
 
 
-def whole(text: str) -> str:
-    """The text with the two halves of a character joined, and a half that is alone replaced by U+FFFD."""
-    if text.isascii() or not _SURROGATE.search(text):
-        return text
-    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
-
-
-def mended(value: Any) -> Any:
-    """A JSON value with `whole` text everywhere, also in names; the same object where nothing had to be mended."""
-    if isinstance(value, str):
-        return whole(value)
-    if isinstance(value, dict):
-        return {mended(name): mended(inner) for name, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [mended(inner) for inner in value]
-    return value
-
-
 def word(value: Any) -> str:
     """A name, an id, a reason: text as it is, a number as text; anything else is none."""
     if isinstance(value, str):
@@ -109,27 +89,3 @@ def count(value: Any) -> int | None:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < MAX_COUNT:
         return None
     return int(value)
-
-
-class Halves:
-    """Joins the text of a stream: half a character at the end of one piece waits for the next piece."""
-
-    __slots__ = ("_held",)
-
-    def __init__(self) -> None:
-        self._held = ""
-
-    def join(self, text: str) -> str:
-        """What of the text so far can be given now."""
-        if not self._held and (text.isascii() or not _SURROGATE.search(text)):
-            return text
-        text = self._held + text
-        self._held = ""
-        if _HIGH.search(text):
-            text, self._held = text[:-1], text[-1]
-        return whole(text)
-
-    def rest(self) -> str:
-        """What is left at the end: a half that stayed alone."""
-        held, self._held = self._held, ""
-        return REPLACEMENT if held else ""

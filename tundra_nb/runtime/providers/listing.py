@@ -6,11 +6,11 @@ import datetime as dt
 from collections.abc import Callable
 from typing import Any
 
-import msgspec
-
 from tundra_nb.errors import ParseError
+from tundra_nb.surrogates import mended
 
 from .contract import ModelInfo
+from .lenient import NotJsonError, loads, word
 
 Entry = dict[str, Any]
 
@@ -22,15 +22,26 @@ def read(profile: str, body: bytes, entry: Callable[[Entry], ModelInfo]) -> list
         ParseError: it is no model list.
     """
     try:
-        value = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError) as exc:
-        raise ParseError(profile=profile, problem="the model list is not valid JSON") from exc
-    entries = value.get("data") if isinstance(value, dict) else None
-    if not isinstance(entries, list):
+        value = mended(loads(body))
+    except NotJsonError as exc:
+        raise ParseError(profile=profile, problem=f"the model list cannot be read: {exc}") from exc
+    entries = value  # Together lists them bare
+    if isinstance(value, dict):
+        entries = next((told for name in ("data", "models") if isinstance(told := value.get(name), list)), None)
+    if not isinstance(entries, list) or (entries is value and not entries):
         raise ParseError(profile=profile, problem="the model list has no list in it")
-    return [
-        entry(told) for told in entries if isinstance(told, dict) and isinstance(told.get("id"), str) and told["id"]
-    ]
+    return [entry(told) for found in entries if (told := _named(found)) is not None]
+
+
+def _named(told: Any) -> Entry | None:
+    """An entry with its `id`, by whatever name the server calls it; None when it has none."""
+    if isinstance(told, str):
+        return {"id": told} if told else None
+    if not isinstance(told, dict):
+        return None
+    names = (word(told.get(name)) for name in ("id", "model", "name", "key"))
+    name = next((name for name in names if name), "")
+    return {**told, "id": name} if name else None
 
 
 def from_openai(told: Entry) -> ModelInfo:

@@ -9,8 +9,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
+import msgspec
+
 from tundra_nb.errors import Unsupported
 from tundra_nb.nearest import nearest
+from tundra_nb.settings import ProfileSettings
 from tundra_nb.types import Ask
 
 from .check import Size
@@ -37,6 +40,15 @@ _NOT_FOR_CHAT = re.compile(
     r"|babbage|instruct-0914|search|deep-research|computer-use|codex|:batch|-live|vision-only|clip|^~",
     re.IGNORECASE,
 )
+SAMPLING = frozenset({"temperature", "top_p", "top_k", "top_logprobs"})
+WITHOUT_SAMPLING_SINCE = "2026-10-21"
+"""The version of Anthropic's API that refuses sampling parameters (its migration guide)."""
+CLAUDE_WITHOUT_SAMPLING = (4, 7)
+"""Models from here on refuse them under every version."""
+GPT_WITHOUT_SAMPLING = 6
+"""OpenAI's from here on take them only without reasoning."""
+_CLAUDE = re.compile(r"claude-(?:[a-z]+-)?(\d{1,2})(?:[-.](\d{1,2}))?(?![\d])")
+_GPT = re.compile(r"gpt-(\d+)")
 _FEWEST_BYTES_PER_TOKEN = 12
 """No natural text has so few tokens for its bytes: what is too long by this measure is too long by any."""
 
@@ -77,6 +89,35 @@ def refuse(profile: str, known: ModelInfo, ask: Ask, size: Size) -> None:
     if known.context_tokens is not None and size.text_bytes > known.context_tokens * _FEWEST_BYTES_PER_TOKEN:
         detail = f"{size.text_bytes} bytes of text, {known.context_tokens} tokens of context"
         raise Unsupported(profile=profile, kind="context", model=known.model, detail=detail)
+
+
+def sayable(profile: ProfileSettings, model: str, ask: Ask) -> tuple[Ask, list[str]]:
+    """The ask without what this model is known to refuse even at its default, and the names of what was left out.
+
+    Newer models choose their sampling themselves: a `temperature` is a 400 there, and the answer is one without it.
+    """
+    if not _refuses_sampling(profile, model, ask):
+        return ask, []
+    left_out = [name for name in ("temperature", "top_p") if getattr(ask, name) is not None]
+    extra = ask.extra
+    if extra and (unwanted := SAMPLING & extra.keys()):
+        left_out += sorted(f"extra.{name}" for name in unwanted)
+        extra = {name: value for name, value in extra.items() if name not in unwanted}
+    if not left_out:
+        return ask, []
+    return msgspec.structs.replace(ask, temperature=None, top_p=None, extra=extra), left_out
+
+
+def _refuses_sampling(profile: ProfileSettings, model: str, ask: Ask) -> bool:
+    if profile.kind == "anthropic":
+        if profile.anthropic_version >= WITHOUT_SAMPLING_SINCE:
+            return True
+        told = _CLAUDE.search(model)
+        return told is not None and (int(told.group(1)), int(told.group(2) or 0)) >= CLAUDE_WITHOUT_SAMPLING
+    if profile.kind == "openai":
+        told = _GPT.match(model)
+        return told is not None and int(told.group(1)) >= GPT_WITHOUT_SAMPLING and ask.effort != "none"
+    return False
 
 
 def _newest(found: Sequence[ModelInfo]) -> str:

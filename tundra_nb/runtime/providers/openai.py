@@ -30,6 +30,7 @@ _ENDED_BY_ERROR = "error"
 FAILED = "Error: "
 """Marks the result of a tool that failed, where the form has no field for it."""
 _NO_MESSAGE = "the answer is not of the chat-completions form: it holds no message"
+_NO_CALL = "the answer is not of the chat-completions form: a tool call cannot be read"
 
 _encode = msgspec.json.Encoder().encode
 
@@ -198,6 +199,9 @@ class Reader:
 
     def _message(self, choice: dict[str, Any]) -> list[Piece]:
         delta, message = choice.get("delta"), choice.get("message")
+        for told in (delta, message):
+            if told and not isinstance(told, dict):
+                raise self._unreadable(_NO_MESSAGE)
         pieces: list[Piece] = []
         if isinstance(delta, dict):
             self._spoke = True
@@ -230,12 +234,16 @@ class Reader:
         if reasoning and isinstance(reasoning, str | list):
             pieces += draft.think(text_of(reasoning))
         content = delta.get("content")
-        if content:
+        if content and content is not True:
+            if not isinstance(content, str | list | dict):
+                raise self._unreadable(_NO_MESSAGE)
             pieces += draft.say(content if isinstance(content, str) else text_of(content))
         refusal = delta.get("refusal")
         if refusal and isinstance(refusal, str):
             pieces += draft.say(refusal)
         if calls := delta.get("tool_calls"):
+            if not isinstance(calls, list | dict):
+                raise self._unreadable(_NO_CALL)
             pieces += self._calls(calls)
         if isinstance(old := delta.get("function_call"), dict):
             pieces += self._calls([{"index": 0, "function": old}])
@@ -245,9 +253,12 @@ class Reader:
         pieces: list[Piece] = []
         numbers: set[int] = set()
         for call in _calls_in(told):
-            function = call.get("function")
-            function = function if isinstance(function, dict) else call
-            index = _number(call.get("index"))
+            function = call.get("function", call)
+            if not isinstance(function, dict):
+                if function:
+                    raise self._unreadable(_NO_CALL)
+                function = call
+            index = number(call.get("index"))
             name = word(function.get("name"))
             arguments = function.get("arguments")
             if not isinstance(arguments, str):
@@ -332,7 +343,7 @@ def _first(choices: Any) -> dict[str, Any] | None:
     if not isinstance(choices, list):
         return None
     for choice in choices:
-        if isinstance(choice, dict) and not _number(choice.get("index")):
+        if isinstance(choice, dict) and not number(choice.get("index")):
             return choice
     return None
 
@@ -343,7 +354,7 @@ def _calls_in(told: Any) -> list[dict[str, Any]]:
     return [call for call in told if isinstance(call, dict)] if isinstance(told, list) else []
 
 
-def _number(value: Any) -> int | None:
+def number(value: Any) -> int | None:
     """A place in a list, also one written as text."""
     if isinstance(value, str) and value.strip().isdecimal() and len(value) < 10:
         return int(value)

@@ -10,7 +10,7 @@ import contextlib
 import itertools
 import re
 import time
-from collections.abc import AsyncGenerator, Callable, KeysView
+from collections.abc import AsyncGenerator, Callable, Iterator, KeysView
 
 import httpx
 import msgspec
@@ -23,7 +23,7 @@ from tundra_nb.errors import (
     TundraError,
     Unsupported,
 )
-from tundra_nb.settings import VENDORS, DeadlineSettings, ProfileSettings
+from tundra_nb.settings import VENDORS, AnswerSettings, DeadlineSettings, ProfileSettings
 from tundra_nb.types import Ask
 from tundra_nb.types.pieces import Piece, Reasoning, Text, ToolCallPiece
 
@@ -49,6 +49,9 @@ NEAREST_SECONDS = 3.0
 """How long "did you mean" may take, when the model list must be fetched for it."""
 MODELS_FRESH_SECONDS = 600.0
 """How long a model list serves before it is fetched again."""
+PIECE_CHARS = 256 * 1024
+"""A longer text is passed on in parts."""
+BYTES_PER_TOKEN = 4
 _VERSIONED = re.compile(r"/v\d+[a-z0-9]*(?:/|$)")
 """A path that names its own version (`/v1`, Google's `/v1beta/openai`) is taken as it is."""
 
@@ -73,6 +76,7 @@ class Provider:
         monotonic: seconds, for `Seen`.
         deadlines: connect, idle, total.
         now: seconds since the epoch, to read points of time in headers from.
+        answers: how long an answer may be.
     """
 
     def __init__(
@@ -84,13 +88,14 @@ class Provider:
         monotonic: Callable[[], float] = time.monotonic,
         deadlines: DeadlineSettings,
         now: Callable[[], float] = time.time,
+        answers: AnswerSettings = AnswerSettings(),  # noqa: B008 (frozen)
     ) -> None:
         self.profile = profile
         self.chosen_model: str | None = profile.model or None
         """The model asked when the caller names none; None until it is chosen."""
         self._base_url = normalise(profile.kind, profile.base_url or VENDORS[profile.kind][0])
         self._key = key
-        self._line = Line(transport, deadlines, monotonic, now)
+        self._line = Line(transport, deadlines, monotonic, now, answers)
         self._prepared: Prepared | None = None
         self._models: list[ModelInfo] | None = None
         self._known: dict[str, ModelInfo] = {}
@@ -99,13 +104,13 @@ class Provider:
     def __repr__(self) -> str:
         return f"<Provider {self.profile.name} ({self.profile.kind} at {self.profile.base_url})>"
 
-    def configure(self, profile: ProfileSettings, deadlines: DeadlineSettings) -> None:
+    def configure(self, profile: ProfileSettings, deadlines: DeadlineSettings, answers: AnswerSettings) -> None:
         """Take changed settings that leave the way to the provider as it is. What it has learned of it stays."""
         if profile.model != self.profile.model:
             self.chosen_model = profile.model or None
         self.profile = profile
-        if deadlines != self._line.deadlines:
-            self._line = msgspec.structs.replace(self._line, deadlines=deadlines)
+        if (deadlines, answers) != (self._line.deadlines, self._line.answers):
+            self._line = msgspec.structs.replace(self._line, deadlines=deadlines, answers=answers)
 
     async def attempt(
         self, ask: Ask, model: str, seen: Seen, record: bool = False, size: Size | None = None
@@ -129,6 +134,8 @@ class Provider:
             size = check_ask(ask)
         if (known := self._known.get(model)) is not None:
             models.refuse(self.profile.name, known, ask, size)
+        ask, left_out = models.sayable(self.profile, model, ask)
+        seen.dropped += left_out
         body = ready.wire.body(ask, model)
         await self.learn_prices()
         kept: list[bytes] | None = None
@@ -261,6 +268,7 @@ class Provider:
                 key=key,
                 key_variable=profile.api_key_env,
                 now=self._line.now,
+                anthropic_version=profile.anthropic_version,
             )
             ready = self._prepared = Prepared(FORMATS[profile.kind](target), target)
         return ready
@@ -269,8 +277,8 @@ class Provider:
         """Read an answer that is streamed, or was to be: some servers send the whole document at once."""
         start: list[bytes] = []
         is_whole: bool | None = None
-        while is_whole is None and (chunk := await exchange.next()) is not None:
-            start.append(chunk)
+        while is_whole is None and (first := await exchange.next()) is not None:
+            start.append(first)
             is_whole = events.looks_whole(b"".join(start))
         if is_whole or is_whole is None:
             answer = wire.answer(model, self._checked(b"".join(start) + await exchange.body()))
@@ -280,8 +288,8 @@ class Provider:
             return
         parser = sse.Parser()
         reader = wire.reader(model)
-        delivered = 0
-        chunk = b"".join(start)
+        size = 0
+        chunk: bytes | None = b"".join(start)
         while not reader.done:
             pieces: list[Piece] = []
             failure: TundraError | None = None
@@ -294,18 +302,27 @@ class Provider:
                 failure = ParseError(profile=self.profile.name, problem=str(exc))
             # text that came in one chunk with an error is given only after other text: as long as nothing has been
             # delivered, the call may still be repeated elsewhere
-            if pieces and (failure is None or delivered):
+            if pieces and (failure is None or exchange.pieces):
                 for piece in _joined(pieces):
-                    delivered += 1
+                    exchange.pieces += 1
+                    size += _size(piece)
                     yield piece
             if failure is not None:
                 raise failure
+            if size > self._line.answers.max_tokens * BYTES_PER_TOKEN:
+                problem = f"the answer is longer than {self._line.answers.max_tokens:g} tokens (`answers.max_tokens`)"
+                raise ParseError(profile=self.profile.name, problem=problem)
             if chunk is None or reader.done:
                 break
             chunk = await exchange.next()
         for piece in reader.flush():
             yield piece
-        answer = reader.finish()
+        try:
+            answer = reader.finish()
+        except ParseError as exc:
+            if exc.is_cut:
+                exc.problem = f"{exc.problem.partition(':')[0]}: {exchange.how_far}"
+            raise
         exchange.seen.request_id = exchange.seen.request_id or answer.request_id
         await exchange.drain()
         yield answer
@@ -379,25 +396,34 @@ class Prepared:
 
 def _pieces_of(answer: Answer) -> list[Piece]:
     """The pieces of an answer that came whole."""
-    pieces: list[Piece] = [Reasoning(answer.reasoning)] if answer.reasoning else []
-    if answer.text:
-        pieces.append(Text(answer.text))
+    pieces: list[Piece] = [Reasoning(part) for part in _sliced(answer.reasoning)]
+    pieces += [Text(part) for part in _sliced(answer.text)]
     for index, call in enumerate(answer.tool_calls):
         pieces.append(ToolCallPiece(index, call.id, call.name, call.arguments))
     return pieces
 
 
+def _sliced(text: str) -> Iterator[str]:
+    """A text in parts that do not hold anybody up on their way."""
+    for start in range(0, len(text), PIECE_CHARS):
+        yield text[start : start + PIECE_CHARS]
+
+
+def _size(piece: Piece) -> int:
+    return len(piece.text) if isinstance(piece, Text | Reasoning) else 0
+
+
 def _joined(pieces: list[Piece]) -> list[Piece]:
     """Neighbouring texts as one: what came in one network read is passed on in one."""
-    if len(pieces) == 1:
+    if len(pieces) == 1 and _size(pieces[0]) <= PIECE_CHARS:
         return pieces
     joined: list[Piece] = []
     for _, group in itertools.groupby(pieces, type):
         run = list(group)
         if isinstance(run[0], Text):
-            joined.append(Text("".join(piece.text for piece in run if isinstance(piece, Text))))
+            joined += map(Text, _sliced("".join(piece.text for piece in run if isinstance(piece, Text))))
         elif isinstance(run[0], Reasoning):
-            joined.append(Reasoning("".join(piece.text for piece in run if isinstance(piece, Reasoning))))
+            joined += map(Reasoning, _sliced("".join(piece.text for piece in run if isinstance(piece, Reasoning))))
         else:
             joined += run
     return joined

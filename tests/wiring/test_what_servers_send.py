@@ -1,0 +1,1026 @@
+"""What real servers send, through the real client and the real daemon: each answer states all that came of it.
+
+Each row is a kind of what users of other gateways have reported, with near variants, in both wire formats, streamed and
+not. It states text, tool calls, usage, stop reason, code, and the breaker's count afterwards.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import gzip
+import json
+import os
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import tundra_nb
+from tests.conftest import Home, stop_processes
+from tundra_nb import errors
+from tundra_nb.client.sync import Client
+from tundra_nb.testing.scripted_provider import ScriptedProcess, Step, scripted_process
+from tundra_nb.types import Reply
+
+pytestmark = [pytest.mark.part("doltlite"), pytest.mark.timeout(120)]
+
+EVENTS = (("content-type", "text/event-stream"),)
+JSON = (("content-type", "application/json"),)
+TOML = """
+[router]
+retries = 0
+[breaker]
+failures = 1000
+[limits.global]
+enabled = false
+[limits.user]
+enabled = false
+[limits.profile]
+enabled = false
+[[profile]]
+name = "o"
+kind = "local"
+base_url = "{o}/v1"
+model = "m"
+[[profile]]
+name = "a"
+kind = "anthropic"
+base_url = "{o}"
+model = "m"
+"""
+PATHS = {"o": "/v1/chat/completions", "a": "/v1/messages"}
+Call = tuple[str, str]
+"""Name and arguments."""
+
+
+@dataclasses.dataclass
+class Bench:
+    client: Client
+    provider: ScriptedProcess
+
+    def failures(self, profile: str) -> int:
+        rows = self.client.breakers()
+        return int(rows[rows["profile"] == profile]["failures"].iloc[0])
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+    folder: Path = tmp_path_factory.mktemp("servers")
+    with scripted_process() as provider, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TUNDRA_DATA_DIR", str(folder / "data"))
+        patch.setenv("TUNDRA_CONFIG", str(folder / "tundra.toml"))
+        home = Home(folder, dict(os.environ))
+        home.write_settings(TOML.format(o=provider.url))
+        try:
+            with tundra_nb.connect() as client:
+                yield Bench(client, provider)
+        finally:
+            stop_processes(home)
+
+
+@dataclasses.dataclass
+class Row:
+    """One answer and what must come of it. `code` None: a success."""
+
+    name: str
+    profile: str
+    body: bytes
+    headers: tuple[tuple[str, str], ...] = EVENTS
+    stream: bool = True
+    text: str = ""
+    calls: tuple[Call, ...] = ()
+    usage: tuple[int | None, int | None] = (None, None)
+    stop: str | None = None
+    code: str | None = None
+    says: str = ""
+    counts: bool = False
+
+
+def chat(*chunks: Any, done: bool = True) -> bytes:
+    """A stream of the chat-completions form; a dict is a chunk, bytes stand as they are."""
+    frames = [c if isinstance(c, bytes) else b"data: " + json.dumps(c).encode() + b"\n\n" for c in chunks]
+    return b"".join([*frames, b"data: [DONE]\n\n"] if done else frames)
+
+
+def delta(stop: str | None = None, index: Any = 0, **told: Any) -> dict[str, Any]:
+    return {"id": "c", "model": "m-1", "choices": [{"index": index, "delta": told, "finish_reason": stop}]}
+
+
+def tool(arguments: Any = None, **told: Any) -> dict[str, Any]:
+    """A chunk with one piece of a tool call; `name` is the function's."""
+    return delta(tool_calls=[piece(arguments, **told)])
+
+
+def piece(arguments: Any = None, **told: Any) -> dict[str, Any]:
+    function = {
+        key: value for key, value in (("name", told.pop("name", None)), ("arguments", arguments)) if value is not None
+    }
+    return {**told, "function": function}
+
+
+def whole(message: dict[str, Any], stop: Any = "stop", **more: Any) -> bytes:
+    return json.dumps(
+        {"id": "c", "model": "m-1", "choices": [{"index": 0, "message": message, "finish_reason": stop}], **more}
+    ).encode()
+
+
+def anthropic(
+    *events: dict[str, Any],
+    stop: str = "end_turn",
+    start: dict[str, Any] | None = None,
+    end: dict[str, Any] | None = None,
+) -> bytes:
+    """A stream of the Messages form around these events."""
+    message = {
+        "id": "msg",
+        "type": "message",
+        "model": "m-1",
+        "content": [],
+        "usage": start or {"input_tokens": 11, "output_tokens": 1},
+    }
+    last = {"type": "message_delta", "delta": {"stop_reason": stop}, "usage": end or {"output_tokens": 7}}
+    every = [{"type": "message_start", "message": message}, *events, last, {"type": "message_stop"}]
+    return b"".join(named(event) for event in every)
+
+
+def named(event: dict[str, Any]) -> bytes:
+    return f"event: {event['type']}\ndata: {json.dumps(event)}\n\n".encode()
+
+
+def block(index: int | None, **told: Any) -> dict[str, Any]:
+    return {"type": "content_block_start", **({} if index is None else {"index": index}), "content_block": told}
+
+
+def more(index: int | None, **told: Any) -> dict[str, Any]:
+    return {"type": "content_block_delta", **({} if index is None else {"index": index}), "delta": told}
+
+
+def said(text: str, index: int | None = 0) -> dict[str, Any]:
+    return more(index, type="text_delta", text=text)
+
+
+def part(json_text: str, index: int | None = 0) -> dict[str, Any]:
+    return more(index, type="input_json_delta", partial_json=json_text)
+
+
+def message(*content: Any, stop: str = "end_turn", **told: Any) -> bytes:
+    return json.dumps(
+        {
+            "id": "msg",
+            "type": "message",
+            "model": "m-1",
+            "content": list(content),
+            "stop_reason": stop,
+            "usage": {"input_tokens": 11, "output_tokens": 7},
+            **told,
+        }
+    ).encode()
+
+
+TWO: tuple[Call, ...] = (("f", '{"a":1}'), ("g", '{"b":2}'))
+ONE: tuple[Call, ...] = (("f", '{"a":1}'),)
+USED = (11, 7)
+DEEP = b'{"x":' * 2000 + b"1" + b"}" * 2000
+HI = delta(content="hi")
+END = delta("stop")
+TOOLS: dict[str, Any] = {"profile": "o", "stop": "tool_calls"}
+ENDS = delta("tool_calls")
+
+TOOL_CALLS = [
+    Row(
+        "both with index 0, in two chunks",
+        body=chat(
+            tool('{"a":1}', index=0, id="1", name="f"),
+            tool('{"b":', index=0, id="2", name="g"),
+            tool("2}", index=0),
+            ENDS,
+        ),
+        calls=TWO,
+        **TOOLS,
+    ),
+    Row(
+        "both with index 0, in one chunk",
+        body=chat(
+            delta(
+                tool_calls=[piece('{"a":1}', index=0, id="1", name="f"), piece('{"b":2}', index=0, id="2", name="g")]
+            ),
+            ENDS,
+        ),
+        calls=TWO,
+        **TOOLS,
+    ),
+    Row(
+        "both with index 0 and no ids, in one chunk",
+        body=chat(delta(tool_calls=[piece('{"a":1}', index=0, name="f"), piece('{"b":2}', index=0, name="g")]), ENDS),
+        calls=TWO,
+        **TOOLS,
+    ),
+    Row(
+        "same function twice, both with index 0",
+        body=chat(tool('{"a":1}', index=0, id="1", name="f"), tool('{"a":1}', index=0, id="2", name="f"), ENDS),
+        calls=ONE + ONE,
+        **TOOLS,
+    ),
+    Row(
+        "later pieces with an empty id and no index",
+        body=chat(tool("", index=0, id="1", name="f"), tool('{"a"', id=""), tool(":1}", id=""), ENDS),
+        calls=ONE,
+        **TOOLS,
+    ),
+    Row(
+        "later pieces with an empty id and an empty name",
+        body=chat(tool("", index=0, id="1", name="f"), tool('{"a":1}', index=0, id="", name=""), ENDS),
+        calls=ONE,
+        **TOOLS,
+    ),
+    Row(
+        "first piece without index, later ones with",
+        body=chat(tool('{"a"', id="1", name="f"), tool(":1}", index=0), ENDS),
+        calls=ONE,
+        **TOOLS,
+    ),
+    Row(
+        "two first pieces without index, later ones with",
+        body=chat(
+            tool("", id="1", name="f"),
+            tool("", id="2", name="g"),
+            tool('{"a":1}', index=0),
+            tool('{"b":2}', index=1),
+            ENDS,
+        ),
+        calls=TWO,
+        **TOOLS,
+    ),
+    Row(
+        "neither index nor id, but names",
+        body=chat(tool('{"a":1}', name="f"), tool('{"b":2}', name="g"), ENDS),
+        calls=TWO,
+        **TOOLS,
+    ),
+    Row(
+        "id and name repeated in each piece",
+        body=chat(tool('{"a"', index=0, id="1", name="f"), tool(":1}", index=0, id="1", name="f"), ENDS),
+        calls=ONE,
+        **TOOLS,
+    ),
+    Row(
+        "same index, a new id but no name, goes on",
+        body=chat(tool('{"a"', index=0, id="1", name="f"), tool(":1}", index=0, id="2"), ENDS),
+        calls=ONE,
+        **TOOLS,
+    ),
+    Row(
+        "id first, name later",
+        body=chat(tool("", index=0, id="1"), tool('{"a":1}', index=0, name="f"), ENDS),
+        calls=ONE,
+        **TOOLS,
+    ),
+    Row(
+        "arguments as an object, numeric id, index as text",
+        body=chat(tool({"a": 1}, index="0", id=5, name="f"), ENDS),
+        calls=ONE,
+        **TOOLS,
+    ),
+    Row(
+        "index from 1",
+        body=chat(tool('{"a":1}', index=1, id="1", name="f"), tool('{"b":2}', index=2, id="2", name="g"), ENDS),
+        calls=TWO,
+        **TOOLS,
+    ),
+    Row(
+        "interleaved",
+        body=chat(
+            tool('{"a"', index=0, id="1", name="f"),
+            tool('{"b"', index=1, id="2", name="g"),
+            tool(":1}", index=0),
+            tool(":2}", index=1),
+            ENDS,
+        ),
+        calls=TWO,
+        **TOOLS,
+    ),
+    Row(
+        "the old function_call",
+        body=chat(
+            delta(function_call={"name": "f", "arguments": '{"a"'}), delta(function_call={"arguments": ":1}"}), ENDS
+        ),
+        calls=ONE,
+        **TOOLS,
+    ),
+    Row(
+        "calls repeated in a last message",
+        body=chat(
+            tool('{"a":1}', index=0, id="1", name="f"),
+            {
+                "choices": [
+                    {
+                        "index": 0,
+                        "delta": {},
+                        "message": {"tool_calls": [piece('{"a":1}', index=0, id="1", name="f")]},
+                        "finish_reason": "tool_calls",
+                    }
+                ]
+            },
+        ),
+        calls=ONE,
+        **TOOLS,
+    ),
+    Row(
+        "tool_calls {} and refusal false",
+        "o",
+        chat(delta(content="hi", tool_calls={}, refusal=False), END),
+        text="hi",
+        stop="stop",
+    ),
+    Row(
+        "whole: arguments as an object, numeric id",
+        "o",
+        whole({"content": None, "tool_calls": [piece({"a": 1}, id=5, name="f")]}, "tool_calls"),
+        JSON,
+        stream=False,
+        calls=ONE,
+        stop="tool_calls",
+    ),
+    Row(
+        "whole: one call, not in a list",
+        "o",
+        whole({"content": "", "tool_calls": piece('{"a":1}', id="1", name="f"), "refusal": False}, "tool_calls"),
+        JSON,
+        stream=False,
+        calls=ONE,
+        stop="tool_calls",
+    ),
+    Row(
+        "anthropic: two blocks numbered 0",
+        "a",
+        anthropic(
+            block(0, type="tool_use", id="1", name="f", input={}),
+            part('{"a":1}'),
+            block(0, type="tool_use", id="2", name="g", input={}),
+            part('{"b":2}'),
+            stop="tool_use",
+        ),
+        calls=TWO,
+        usage=USED,
+        stop="tool_calls",
+    ),
+    Row(
+        "anthropic: blocks without numbers",
+        "a",
+        anthropic(
+            block(None, type="tool_use", id="1", name="f", input={}),
+            part('{"a":1}', None),
+            block(None, type="tool_use", id="2", name="g", input={}),
+            part('{"b":2}', None),
+            stop="tool_use",
+        ),
+        calls=TWO,
+        usage=USED,
+        stop="tool_calls",
+    ),
+    Row(
+        "anthropic: server tools are read past",
+        "a",
+        anthropic(
+            block(0, type="server_tool_use", id="1", name="web_search", input={}),
+            part('{"q":1}'),
+            block(1, type="mcp_tool_use", id="2", name="x", input={}),
+            part('{"q":1}', 1),
+            block(2, type="text", text=""),
+            said("hi", 2),
+        ),
+        text="hi",
+        usage=USED,
+        stop="stop",
+    ),
+    Row(
+        "anthropic: whole input at the start",
+        "a",
+        anthropic(block(0, type="tool_use", id="1", name="f", input={"a": 1}), stop="tool_use"),
+        calls=ONE,
+        usage=USED,
+        stop="tool_calls",
+    ),
+    Row(
+        "anthropic: input as JSON text",
+        "a",
+        message({"type": "tool_use", "id": "1", "name": "f", "input": '{"a":1}'}, stop="tool_use"),
+        JSON,
+        stream=False,
+        calls=ONE,
+        usage=USED,
+        stop="tool_calls",
+    ),
+    Row(
+        "anthropic: numeric ids",
+        "a",
+        message({"type": "tool_use", "id": 1, "name": "f", "input": {"a": 1}}, stop="tool_use", id=7),
+        JSON,
+        stream=False,
+        calls=ONE,
+        usage=USED,
+        stop="tool_calls",
+    ),
+]
+CUT: dict[str, Any] = {"profile": "o", "code": "ParseError", "counts": True}
+
+ENDINGS = [
+    Row(
+        "finish reasons of nothing, and no mark",
+        body=chat(delta("", content="hi"), delta(""), done=False),
+        says="after 1 piece",
+        **CUT,
+    ),
+    Row("no finish reason, no mark", body=chat(HI, done=False), says="after 1 piece", **CUT),
+    Row(
+        "length stays, whatever follows",
+        "o",
+        chat(delta("length", content="hi"), delta(""), done=False),
+        text="hi",
+        stop="length",
+    ),
+    Row("a mark with blanks and a tab", "o", chat(HI, b"data:  [DONE] \t\n\n", done=False), text="hi"),
+    Row("finish reason error, without an error", "o", chat(HI, delta("error")), code="ApiError", counts=True),
+    Row(
+        "a full message at the end: the text once",
+        "o",
+        chat(HI, {"choices": [{"index": 0, "delta": None, "message": {"content": "hi"}, "finish_reason": "stop"}]}),
+        text="hi",
+        stop="stop",
+    ),
+    Row(
+        "a full message at the end: what was missing",
+        "o",
+        chat(HI, {"choices": [{"index": 0, "message": {"content": "hi there"}, "finish_reason": "stop"}]}),
+        text="hi there",
+        stop="stop",
+    ),
+    Row(
+        "another choice is not mixed in",
+        "o",
+        chat(delta(content="no", index=1), HI, delta(content="no", index="1"), END),
+        text="hi",
+        stop="stop",
+    ),
+    Row(
+        "another choice beside ours",
+        "o",
+        chat(
+            {
+                "choices": [
+                    {"index": 1, "delta": {"content": "no"}},
+                    {"index": 0, "delta": {"content": "hi"}, "finish_reason": "stop"},
+                ]
+            }
+        ),
+        text="hi",
+        stop="stop",
+    ),
+    Row("only reasoning", "o", chat(delta(reasoning_content="hm"), END), stop="stop", says="only reasoning"),
+    Row("empty", "o", chat(END), stop="stop", says="empty"),
+    Row(
+        "ended by a filter",
+        "o",
+        chat(delta("content_filter", content="hi")),
+        text="hi",
+        stop="content_filter",
+        says="content filter",
+    ),
+    Row(
+        "anthropic: only thinking",
+        "a",
+        anthropic(block(0, type="thinking", thinking=""), more(0, type="thinking_delta", thinking="hm")),
+        usage=USED,
+        stop="stop",
+        says="only reasoning",
+    ),
+    Row(
+        "anthropic: refused",
+        "a",
+        anthropic(block(0, type="text", text="h"), said("i"), stop="refusal"),
+        text="hi",
+        usage=USED,
+        stop="content_filter",
+        says="content filter",
+    ),
+    Row(
+        "anthropic: [DONE] after the end",
+        "a",
+        anthropic(block(0, type="text", text=""), said("hi")) + b"data: [DONE]\n\n",
+        text="hi",
+        usage=USED,
+        stop="stop",
+    ),
+    Row(
+        "anthropic: [DONE] in the place of message_stop",
+        "a",
+        anthropic(block(0, type="text", text=""), said("hi")).replace(
+            named({"type": "message_stop"}), b"data: [DONE]\n\n"
+        ),
+        text="hi",
+        usage=USED,
+        stop="stop",
+    ),
+    Row(
+        "anthropic: [DONE] in the middle is a cut",
+        "a",
+        b"".join(map(named, [{"type": "message_start", "message": {"id": "m"}}, said("hi")])) + b"data: [DONE]\n\n",
+        code="ParseError",
+        counts=True,
+        says="after 1 piece",
+    ),
+    Row(
+        "anthropic: no end",
+        "a",
+        anthropic(said("hi")).partition(b"event: message_delta")[0],
+        code="ParseError",
+        counts=True,
+        says="after 1 piece",
+    ),
+]
+
+SPELLINGS = [
+    Row("whole JSON as an event stream", "o", whole({"content": "hi"}), text="hi", stop="stop"),
+    Row(
+        "whole JSON as text",
+        "o",
+        b"\n " + whole({"content": "hi"}),
+        (("content-type", "text/plain"),),
+        text="hi",
+        stop="stop",
+    ),
+    Row(
+        "whole JSON without a content type",
+        "o",
+        whole({"content": "hi"}),
+        (("content-type", ""),),
+        text="hi",
+        stop="stop",
+    ),
+    Row("an event stream in answer to an unstreamed ask", "o", chat(HI, END), stream=False, text="hi", stop="stop"),
+    Row("the same called JSON", "o", chat(HI, END), JSON, stream=False, text="hi", stop="stop"),
+    Row(
+        "anthropic: whole JSON as an event stream",
+        "a",
+        message({"type": "text", "text": "hi"}),
+        text="hi",
+        usage=USED,
+        stop="stop",
+    ),
+    Row(
+        "anthropic: an event stream for an unstreamed ask",
+        "a",
+        anthropic(said("hi")),
+        JSON,
+        stream=False,
+        text="hi",
+        usage=USED,
+        stop="stop",
+    ),
+    Row(
+        "a byte order mark", "o", b"\xef\xbb\xbf" + whole({"content": "hi"}), JSON, stream=False, text="hi", stop="stop"
+    ),
+    Row("a byte order mark before events", "o", b"\xef\xbb\xbf" + chat(HI, END), text="hi", stop="stop"),
+    Row(
+        "NaN and Infinity in what nobody reads",
+        "o",
+        chat(HI, {**END, "logprobs": float("nan"), "x": float("inf")}),
+        text="hi",
+        stop="stop",
+    ),
+    Row(
+        "ids and models of odd types",
+        "o",
+        chat({**HI, "id": 5, "model": None}, {**END, "id": None}),
+        text="hi",
+        stop="stop",
+    ),
+    Row(
+        "content as a list of strings", "o", whole({"content": ["h", "i"]}), JSON, stream=False, text="hi", stop="stop"
+    ),
+    Row("content as a list of strings, streamed", "o", chat(delta(content=["h", "i"]), END), text="hi", stop="stop"),
+    Row(
+        "a pair split over two chunks",
+        "o",
+        chat(
+            b'data: {"choices":[{"delta":{"content":"\\ud83d"}}]}\n\n',
+            b'data: {"choices":[{"delta":{"content":"\\ude00"}}]}\n\n',
+            END,
+        ),
+        text="\U0001f600",
+        stop="stop",
+    ),
+    Row(
+        "half a character",
+        "o",
+        chat(b'data: {"choices":[{"delta":{"content":"a\\ud83d"}}]}\n\n', delta(content="b"), END),
+        text="a\ufffdb",
+        stop="stop",
+    ),
+    Row(
+        "half a character at the end",
+        "o",
+        chat(b'data: {"choices":[{"delta":{"content":"a\\ud83d"}}]}\n\n', END),
+        text="a\ufffd",
+        stop="stop",
+    ),
+    Row(
+        "half a character in a whole answer",
+        "o",
+        whole({"content": "x"}).replace(b'"x"', b'"a\\ud83d"'),
+        JSON,
+        stream=False,
+        text="a\ufffd",
+        stop="stop",
+    ),
+    Row(
+        "anthropic: a pair split over two events",
+        "a",
+        anthropic(block(0, type="text", text=""), said("\ud83d"), said("\ude00")),
+        text="\U0001f600",
+        usage=USED,
+        stop="stop",
+    ),
+    Row(
+        "gzip that nobody asked for",
+        "o",
+        gzip.compress(whole({"content": "hi"})),
+        (*JSON, ("content-encoding", "gzip")),
+        stream=False,
+        text="hi",
+        stop="stop",
+    ),
+    Row(
+        "x-gzip of a stream",
+        "o",
+        gzip.compress(chat(HI, END)),
+        (*EVENTS, ("content-encoding", "x-gzip")),
+        text="hi",
+        stop="stop",
+    ),
+    Row(
+        "deflate", "o", zlib.compress(chat(HI, END)), (*EVENTS, ("content-encoding", "deflate")), text="hi", stop="stop"
+    ),
+    Row("a comment in the data", "o", chat(b"data: : still working\n\n", HI, END), text="hi", stop="stop"),
+    Row(
+        "an empty error on a good chunk", "o", chat({**HI, "error": {}}, {**END, "error": None}), text="hi", stop="stop"
+    ),
+    Row(
+        "base_resp of success",
+        "o",
+        chat(HI, {**END, "base_resp": {"status_code": 0, "status_msg": "success"}}),
+        text="hi",
+        stop="stop",
+    ),
+    Row("a field nobody knows, between", "o", chat(b"noise: x\n\n", HI, END), text="hi", stop="stop"),
+]
+
+COUNTS = [
+    Row(
+        "later zeros",
+        "a",
+        anthropic(said("hi"), end={"input_tokens": 0, "output_tokens": 7, "cache_read_input_tokens": 0}),
+        text="hi",
+        usage=USED,
+        stop="stop",
+    ),
+    Row(
+        "later nothing",
+        "a",
+        anthropic(said("hi"), end={"input_tokens": None, "output_tokens": 7}),
+        text="hi",
+        usage=USED,
+        stop="stop",
+    ),
+    Row(
+        "usage beside the choice",
+        "o",
+        chat(
+            HI,
+            {
+                "choices": [
+                    {
+                        "index": 0,
+                        "delta": {},
+                        "finish_reason": "stop",
+                        "usage": {"prompt_tokens": 11, "completion_tokens": 7},
+                    }
+                ]
+            },
+        ),
+        text="hi",
+        usage=USED,
+        stop="stop",
+    ),
+    Row(
+        "x_groq",
+        "o",
+        chat(HI, {**END, "x_groq": {"usage": {"prompt_tokens": 11, "completion_tokens": 7}}}),
+        text="hi",
+        usage=USED,
+        stop="stop",
+    ),
+    Row(
+        "counts as text",
+        "o",
+        chat(HI, {**END, "usage": {"prompt_tokens": "11", "completion_tokens": "7"}}),
+        text="hi",
+        usage=USED,
+        stop="stop",
+    ),
+    Row(
+        "anthropic's names",
+        "o",
+        chat(HI, {**END, "usage": {"input_tokens": 11, "output_tokens": 7}}),
+        text="hi",
+        usage=USED,
+        stop="stop",
+    ),
+    Row(
+        "an empty usage last",
+        "o",
+        chat(
+            HI,
+            {**END, "usage": {"prompt_tokens": 11, "completion_tokens": 7}},
+            {"choices": [], "usage": {"prompt_tokens": 0, "completion_tokens": 0}},
+        ),
+        text="hi",
+        usage=USED,
+        stop="stop",
+    ),
+    Row(
+        "whole: counts as text",
+        "o",
+        whole({"content": "hi"}, usage={"prompt_tokens": "11", "completion_tokens": "7"}),
+        JSON,
+        stream=False,
+        text="hi",
+        usage=USED,
+        stop="stop",
+    ),
+]
+
+FAULTS = [
+    Row(
+        "an error as a field",
+        "o",
+        b'error: {"message":"too busy","code":503}\n\n',
+        code="ApiError",
+        says="too busy",
+        counts=True,
+    ),
+    Row(
+        "an error as a field, after text",
+        "o",
+        chat(HI, b'error: {"message":"too busy"}\n\n', done=False),
+        code="ApiError",
+        says="too busy",
+        counts=True,
+    ),
+    Row(
+        "plain words after event: error",
+        "o",
+        b"event: error\ndata: the engine is too busy\n\n",
+        code="ApiError",
+        says="the engine is too busy",
+        counts=True,
+    ),
+    Row(
+        "code and msg under 200",
+        "o",
+        b'{"code":5001,"msg":"too busy"}',
+        JSON,
+        stream=False,
+        code="ApiError",
+        says="too busy",
+        counts=True,
+    ),
+    Row(
+        "code and msg in the middle",
+        "o",
+        chat(HI, {"code": 5001, "msg": "too busy"}),
+        code="ApiError",
+        says="too busy",
+        counts=True,
+    ),
+    Row(
+        "a message under 200",
+        "o",
+        b'{"message":"too busy"}',
+        JSON,
+        stream=False,
+        code="ApiError",
+        says="too busy",
+        counts=True,
+    ),
+    Row(
+        "a bare document between events",
+        "o",
+        chat(HI, b'{"error":{"message":"too busy","type":"server_error"}}\n\n', done=False),
+        code="ApiError",
+        says="too busy",
+        counts=True,
+    ),
+    Row(
+        "base_resp of a rate limit",
+        "o",
+        b'{"base_resp":{"status_code":1002,"status_msg":"slow down"},"choices":null}',
+        JSON,
+        stream=False,
+        code="RateLimited",
+        says="slow down",
+    ),
+    Row(
+        "an error list",
+        "o",
+        b'{"success":false,"errors":[{"code":7000,"message":"too busy"}]}',
+        JSON,
+        stream=False,
+        code="ApiError",
+        says="too busy",
+        counts=True,
+    ),
+    Row(
+        "anthropic: code and msg under 200",
+        "a",
+        b'{"code":500,"msg":"too busy"}',
+        JSON,
+        stream=False,
+        code="ApiError",
+        says="too busy",
+        counts=True,
+    ),
+    Row(
+        "anthropic: a message in the middle",
+        "a",
+        anthropic(said("hi")).partition(b"event: message_delta")[0] + b'data: {"message":"too busy"}\n\n',
+        code="ApiError",
+        says="too busy",
+        counts=True,
+    ),
+    Row(
+        "anthropic: plain words",
+        "a",
+        b"event: error\ndata: overloaded\n\n",
+        code="ApiError",
+        says="overloaded",
+        counts=True,
+    ),
+    Row("nested without end", "o", DEEP, JSON, stream=False, code="ParseError", says="nested", counts=True),
+    Row(
+        "nested without end, in an event",
+        "o",
+        b"data: " + DEEP + b"\n\n",
+        code="ParseError",
+        says="nested",
+        counts=True,
+    ),
+    Row(
+        "anthropic: nested without end", "a", b"data: " + DEEP + b"\n\n", code="ParseError", says="nested", counts=True
+    ),
+    Row(
+        "br that nobody asked for",
+        "o",
+        b"\x0b\x02\x80hi\x03",
+        (*JSON, ("content-encoding", "br")),
+        stream=False,
+        code="ParseError",
+        says="'br'",
+        counts=True,
+    ),
+    Row(
+        "gzip that is cut",
+        "o",
+        gzip.compress(whole({"content": "hi" * 99}))[:40],
+        (*JSON, ("content-encoding", "gzip")),
+        stream=False,
+        code="ParseError",
+        counts=True,
+    ),
+    Row(
+        "a web page",
+        "o",
+        b"<html>log in</html>",
+        (("content-type", "text/html"),),
+        code="ParseError",
+        says="web page",
+        counts=True,
+    ),
+]
+EVERY = [*TOOL_CALLS, *ENDINGS, *SPELLINGS, *COUNTS, *FAULTS]
+
+
+def asked(client: Client, row: Row) -> tuple[str, Reply]:
+    """Ask as the row says; the text as it came, and the reply."""
+    if not row.stream:
+        reply = client.ask("hi", profile=row.profile, failover=False)
+        return reply.text, reply
+    stream = client.ask("hi", profile=row.profile, failover=False, stream=True)
+    told = "".join(stream)
+    return told, stream.reply
+
+
+@pytest.mark.parametrize("row", EVERY, ids=lambda row: row.name)
+def test_an_answer_comes_to_what_it_means(bench: Bench, row: Row) -> None:
+    client = bench.client
+    client.reset_breaker(row.profile)
+    step = Step(headers=row.headers, body=row.body)
+    bench.provider.script(PATHS[row.profile], step)
+    if row.code is not None:
+        with pytest.raises(errors.TundraError) as caught:
+            asked(client, row)
+        assert caught.value.code == row.code
+        assert row.says in str(caught.value)
+        if getattr(caught.value, "is_cut", False):
+            assert caught.value.hint.startswith("Ask again")
+    else:
+        told, reply = asked(client, row)
+        assert (reply.text, reply.stop_reason) == (row.text, row.stop)
+        assert tuple((call.name, call.arguments) for call in reply.tool_calls) == row.calls
+        assert all(call.id for call in reply.tool_calls)
+        assert (reply.usage.input_tokens, reply.usage.output_tokens) == row.usage
+        assert row.says in " ".join(reply.remarks)
+        assert told == row.text
+    assert bench.failures(row.profile) == int(row.counts)
+
+
+def test_unstreamed_asks_say_so(bench: Bench) -> None:
+    bench.client.ask("hi", profile="o")
+    bench.client.ask("hi", profile="a", failover=False)
+    assert [request.json["stream"] for request in bench.provider.requests[-2:]] == [False, False]
+
+
+def test_half_characters_in_what_is_asked_are_mended(bench: Bench) -> None:
+    tool_told = {
+        "type": "function",
+        "function": {"name": "f", "description": "d\ud83d", "parameters": {"type": "object"}},
+    }
+    bench.client.ask("a\ud83d\ude00 \ude00", system="s\udc80", tools=[tool_told], profile="o")
+    sent = bench.provider.requests[-1].json
+    assert [m["content"] for m in sent["messages"]] == ["s\ufffd", "a\U0001f600 \ufffd"]
+    assert sent["tools"][0]["function"]["description"] == "d\ufffd"
+
+
+def test_escape_sequences_in_a_providers_words_reach_no_terminal(bench: Bench) -> None:
+    bench.client.reset_breaker("o")
+    body = json.dumps({"error": {"message": "no \x1b[2J\x1b]0;title\x07 way \x9b31m", "type": "server_error"}}).encode()
+    bench.provider.script(PATHS["o"], Step(status=500, headers=JSON, body=body))
+    with pytest.raises(errors.ApiError) as caught:
+        bench.client.ask("hi", profile="o", failover=False)
+    assert "\x1b" not in "".join([str(caught.value), *caught.value._render_traceback_()])
+    assert "\x9b" not in str(caught.value)
+
+
+def test_a_stream_without_end_and_a_bomb_are_broken_off(bench: Bench) -> None:
+    bench.client.reset_breaker("o")
+    bench.client.set_setting("answers.max_mb", 1)
+    bench.client.set_setting("answers.max_tokens", 50_000)
+    long = chat(*[delta(content="x" * 1000) for _ in range(300)], END)
+    bomb = gzip.compress(b" " * 50_000_000)
+    try:
+        bench.provider.script(PATHS["o"], Step(headers=EVENTS, body=long))
+        with pytest.raises(errors.ParseError, match="50000 tokens"):
+            list(bench.client.ask("hi", profile="o", failover=False, stream=True))
+        bench.provider.script(PATHS["o"], Step(headers=(*JSON, ("content-encoding", "gzip")), body=bomb))
+        with pytest.raises(errors.ParseError, match="1 MB"):
+            bench.client.ask("hi", profile="o", failover=False)
+    finally:
+        bench.client.set_setting("answers.max_mb", 128)
+        bench.client.set_setting("answers.max_tokens", 16_000_000)
+
+
+def test_a_long_answer_arrives_whole(bench: Bench) -> None:
+    bench.client.reset_breaker("o")
+    text = "0123456789abcdef" * (512 * 1024)
+    bench.provider.script(PATHS["o"], Step(headers=JSON, body=whole({"content": text})))
+    stream = bench.client.ask("hi", profile="o", failover=False, stream=True)
+    pieces = list(stream)
+    assert len(pieces) > 10
+    assert stream.reply.text == "".join(pieces) == text
+
+
+def test_a_required_tool_call_that_is_not_made_is_said(bench: Bench) -> None:
+    tool_told = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
+    reply = bench.client.ask("hi", profile="o", tools=[tool_told], tool_choice="required")
+    assert "a tool call was required, and the model made none" in reply.remarks
+    row = bench.client.calls(limit=1).iloc[0]
+    assert row["outcome"] == "ok"
+    assert "a tool call was required" in bench.client.why(reply.operation_id).operation["message"]
+
+
+@pytest.mark.parametrize(
+    ("name", "body"),
+    [
+        ("bare", b'[{"id":"t-1","object":"model"}]'),
+        ("ollama", b'{"models":[{"name":"t-1","model":"t-1"}]}'),
+        ("odd", b'\xef\xbb\xbf{"data":[{"id":"t-1","created":NaN,"owned_by":"\\ud83d"}]}'),
+        ("names", b'{"object":"list","data":["t-1"]}'),
+    ],
+)
+def test_an_ask_without_a_model_reads_every_kind_of_list(bench: Bench, name: str, body: bytes) -> None:
+    bench.client.add_provider(name, kind="local", base_url=f"{bench.provider.url}/v1")
+    bench.provider.script("/v1/models", Step(headers=JSON, body=body))
+    bench.client.ask("hi", profile=name, failover=False)
+    assert bench.provider.requests[-1].json["model"] == "t-1"
