@@ -202,11 +202,10 @@ def _print(result: commands.Result, face: Face) -> None:
 
 def _print_plain(frame: Any, face: Face) -> None:
     """A frame for a pipe: all of it on standard output; that there is nothing is told beside it."""
-    from tundra_nb.views import columns
-    from tundra_nb.views.frame import plain_lines
+    from tundra_nb.views.frame import emptiness, plain_lines
 
-    if frame.empty and (told := columns.EMPTY.get(columns.kind_of(frame))):
-        print(face.words(told), file=sys.stderr)
+    if frame.empty:
+        print(face.words(emptiness(frame)), file=sys.stderr)
     width = os.environ.get("COLUMNS", "")
     for line in plain_lines(frame, int(width) if width.isdigit() and int(width) > 0 else None):
         sys.stdout.write(f"{line}\n")

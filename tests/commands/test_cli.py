@@ -208,3 +208,23 @@ def test_a_pasted_key_is_refused_and_not_repeated(home: Any) -> None:
         assert done.returncode in (1, 2), args
         assert key not in done.stdout + done.stderr
     assert not home.config.exists() or key not in home.config.read_text()
+
+
+def test_calls_are_grouped_where_they_are_and_unknown_filters_are_refused(home: Any, provider: ScriptedProcess) -> None:
+    provider.script(CHAT, Step(text="hi"), Step(text="x", status=500), Step(text="ho"))
+    for prompt in ("one", "two", "three"):
+        home.run("ask", prompt)
+    rows = json.loads(home.run("calls", "--by", "profile,hour", "--json").stdout)
+    assert [(row["profile"], row["count"], row["errors"]) for row in rows] == [("scripted", 3, 1)]
+    assert len(json.loads(home.run("calls", "-p", "scripted", "--json").stdout)) == 3
+    for asked, nearest in (
+        (("-p", "scriptd"), "scripted"),
+        (("--code", "Timeoot"), "Timeout"),
+        (("--by", "profil"), "profile"),
+    ):
+        done = home.run("calls", *asked)
+        assert done.returncode == 2, done.stdout
+        assert nearest in done.stderr, done.stderr
+    empty = home.run("calls", "--code", "Timeout")
+    assert empty.returncode == 0
+    assert "no rows for code.eq=Timeout" in empty.stderr

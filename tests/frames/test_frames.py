@@ -10,8 +10,7 @@ import pyarrow as pa
 import pytest
 
 from tests.client.conftest import arrow_stream
-from tundra_nb.errors import UsageError
-from tundra_nb.frames import frames, summary
+from tundra_nb.frames import frames
 from tundra_nb.protocol.live import LIVE
 from tundra_nb.types import TABLES, columns
 
@@ -119,27 +118,3 @@ def test_values_of_settings_are_text_whatever_their_type() -> None:
     rows = [{"path": "a", "value": True, "default": None, "source": "default"}, {"path": "b", "value": 1.5}]
     frame = frames.from_rows(rows, LIVE["settings"])
     assert frame["value"].tolist() == ["true", "1.5"]
-
-
-def test_calls_are_counted_by_profile_and_hour() -> None:
-    frame = frames.from_arrow(arrow_stream("operation", OPERATIONS), table="operation", meta={"store": "s"})
-    by = summary.summarise(frame, summary.groups("profile, hour"))
-    assert list(by.columns[:5]) == ["profile", "hour", "count", "errors", "error_rate"]
-    assert by["count"].sum() == 4
-    assert by["errors"].sum() == 1
-    assert by.attrs == {"store": "s"}
-    whole = summary.summarise(frame, ("kind",)).iloc[0]
-    assert (whole["p50_ms"], whole["cost_usd"], whole["input_tokens"]) == (1.5, 2.0, 6)
-
-
-def test_grouping_nothing_gives_an_empty_frame_with_columns() -> None:
-    frame = frames.from_arrow(arrow_stream("operation", []), table="operation")
-    by = summary.summarise(frame, ("profile", "hour"))
-    assert len(by) == 0
-    assert "p95_ms" in by.columns
-
-
-def test_an_unknown_group_names_the_nearest() -> None:
-    with pytest.raises(UsageError) as caught:
-        summary.groups("profil")
-    assert caught.value.nearest == "profile"

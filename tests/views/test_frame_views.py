@@ -135,9 +135,7 @@ def test_an_empty_frame_says_what_would_fill_it() -> None:
 
 
 def test_a_grouped_frame_shows_its_groups() -> None:
-    from tundra_nb.frames import summary
-
-    shown = narrow(summary.summarise(calls(9), ["profile"]))
+    shown = narrow(pd.DataFrame({"profile": ["p"], "count": [9], "errors": [1], "error_rate": [1 / 9]}))
     assert shown.splitlines()[0].split()[:3] == ["profile", "count", "errors"]
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 import msgspec
 
 from tundra_nb.errors import UsageError
-from tundra_nb.frames import frames, summary
+from tundra_nb.frames import frames
 from tundra_nb.protocol import daemon as daemon_routes
 from tundra_nb.protocol import faults as faults_routes
 from tundra_nb.protocol import history as history_routes
@@ -339,7 +339,7 @@ def calls(
         since: from when on: `1h`, `yesterday`, `14:00`, ISO, a datetime, `all`. The last 24 h by default.
         between: two of these instead.
         code: only those that ended with this error code.
-        profile: only those that this profile answered.
+        profile: only those that this profile answered, or was asked first where none did.
         at: the history as of a commit, branch, tag or time.
         limit: at most so many rows, the newest; `df.attrs["truncated"]` says whether more were there.
         wait: seconds to wait until everything recorded is in the store; after a second, by default, the frame holds
@@ -348,12 +348,8 @@ def calls(
             errors, tokens and cost.
         outcome: ok, error, refused, cancelled or interrupted.
     """
-    return _grouped(
-        history(
-            "calls", since, between=between, at=at, limit=limit, wait=wait, code=code, profile=profile, outcome=outcome
-        ),
-        by,
-    )
+    equals = {"code": code, "profile": profile, "outcome": outcome}
+    return history("calls", since, between=between, at=at, limit=limit, wait=wait, by=by, **equals)
 
 
 def attempts(
@@ -369,20 +365,8 @@ def attempts(
     outcome: str | None = None,
 ) -> Call[pd.DataFrame]:
     """Every try at a profile, one row each, also those that limiter or breaker refused; see `calls` for the filters."""
-    return _grouped(
-        history(
-            "attempts",
-            since,
-            between=between,
-            at=at,
-            limit=limit,
-            wait=wait,
-            code=code,
-            profile=profile,
-            outcome=outcome,
-        ),
-        by,
-    )
+    equals = {"code": code, "profile": profile, "outcome": outcome}
+    return history("attempts", since, between=between, at=at, limit=limit, wait=wait, by=by, **equals)
 
 
 def errors(
@@ -478,12 +462,17 @@ def history(
     at: str | None = None,
     limit: int | None = None,
     wait: float | None = None,
+    by: str | Sequence[str] | None = None,
     **equals: object,
 ) -> Call[pd.DataFrame]:
-    """Rows of a history frame or table; `equals` are columns and the values they must have."""
+    """Rows of a history frame or table, or groups of them; `equals` are columns and the values they must have."""
     begin, end = _window(since, between)
     table = FRAMES.get(frame, frame)
     more = _one_more(limit)
+    names = None if by is None else _names(by)
+    shown = limit if names is None else None
+    if names is not None:
+        table, more = "", limit
     asked = history_routes.FrameParams(
         since=None if begin is None else str(begin),
         until=None if end is None else str(end),
@@ -491,12 +480,13 @@ def history(
         limit=more,
         newest=more is not None,
         wait=wait,
+        by=names,
     )
     conditions = tuple((f"{column}.eq", text_of(value)) for column, value in equals.items() if value is not None)
     given = (*params(asked), *conditions)
     return call(
         history_routes.HISTORY,
-        decode=lambda answer: _history_frame(table, answer, query=_told(frame, given), limit=limit),
+        decode=lambda answer: _history_frame(table or None, answer, query=_told(frame, given), limit=shown),
         query=asked,
         more=conditions,
         accept=ARROW,
@@ -621,11 +611,16 @@ def _changed(frame: pd.DataFrame) -> pd.DataFrame:
     return kept
 
 
-def _grouped(call: Call[pd.DataFrame], by: str | Sequence[str] | None) -> Call[pd.DataFrame]:
-    if by is None:
-        return call
-    groups = summary.groups(by)
-    return _with(call, lambda answer: summary.summarise(call.decode(answer), groups))
+def _names(by: str | Sequence[str]) -> str:
+    """What to group by, with commas between.
+
+    Raises:
+        UsageError: nothing is named. Names are checked where the rows are.
+    """
+    names = [name.strip() for name in (by.split(",") if isinstance(by, str) else by)]
+    if not any(names):
+        raise UsageError(problem="`by` names nothing to group by", field="by", remedy="For example `profile,hour`.")
+    return ",".join(name for name in names if name)
 
 
 def _history_frame(table: str | None, answer: Answer, *, query: str, limit: int | None) -> pd.DataFrame:

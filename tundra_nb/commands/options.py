@@ -12,7 +12,7 @@ from click.shell_completion import CompletionItem
 from tundra_nb.client import explain, times
 from tundra_nb.client.live import Live, R
 from tundra_nb.errors import CommandFailed, TundraError, UsageError
-from tundra_nb.frames import summary
+from tundra_nb.protocol.query import groups
 from tundra_nb.settings import variables as variables_
 from tundra_nb.types import VERSIONED_TABLES
 
@@ -99,14 +99,14 @@ class Groups(_Words):
     name = "columns"
 
     def suggestions(self, ctx: click.Context) -> Sequence[str]:
-        return summary.GROUPS
+        return groups("operation")
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
         done, comma, word = incomplete.rpartition(",")
         chosen = done.split(",")
         return [
             CompletionItem(done + comma + group)
-            for group in summary.GROUPS
+            for group in groups("operation")
             if group.startswith(word) and group not in chosen
         ]
 

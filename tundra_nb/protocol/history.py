@@ -31,6 +31,12 @@ class FrameParams(msgspec.Struct, frozen=True, kw_only=True):
     """Newest first, so that `limit` keeps the newest."""
     columns: str | None = None
     """Names with commas between them; all when left out."""
+    by: str | None = None
+    """Names with commas between them: one row per group (columns, `minute`, `hour`, `day`)."""
+    every: int | None = None
+    """Seconds: groups of such intervals too."""
+    quantiles: str | None = None
+    """Shares with commas between them: which quantiles of the latency a group has; `0.5,0.95` when left out."""
     wait: Wait | None = None
     """Seconds until it must be answered though not all events are stored."""
 

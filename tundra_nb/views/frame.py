@@ -156,8 +156,13 @@ def _sorts(frame: pd.DataFrame, names: list[str]) -> list[str]:
 
 
 def _nothing(frame: pd.DataFrame) -> Sequence[Block]:
-    told = columns.EMPTY.get(columns.kind_of(frame), "no rows")
-    return [Para(Styled(f"{told}{_source(frame)}", "dim"))]
+    return [Para(Styled(f"{emptiness(frame)}{_source(frame)}", "dim"))]
+
+
+def emptiness(frame: pd.DataFrame) -> str:
+    """Why a frame without rows may have none: what was asked for, or what would make one."""
+    _, _, asked = str(frame.attrs.get("query") or "").partition(" ")
+    return f"no rows for {asked}" if "=" in asked else columns.EMPTY.get(columns.kind_of(frame), "no rows")
 
 
 def _source(frame: pd.DataFrame) -> str:

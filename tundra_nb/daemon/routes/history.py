@@ -13,6 +13,7 @@ from starlette.routing import BaseRoute
 from tundra_nb import errors
 from tundra_nb.daemon.answers import json_response, json_rows, stream_arrow
 from tundra_nb.daemon.routing import read_body, read_params, route
+from tundra_nb.nearest import nearest
 from tundra_nb.protocol import history as api
 from tundra_nb.protocol.words import JSON
 from tundra_nb.runtime.history.query import Condition, FrameQuery, checked
@@ -36,6 +37,7 @@ def routes(daemon: Daemon) -> list[BaseRoute]:
     async def frame(request: Request) -> Response:
         query = read_query(request, daemon.runtime.clock.now_us())
         wait = read_params(request, api.FrameParams).wait
+        await _refuse_unknown(daemon, query)
         if JSON in request.headers.get("accept", ""):
             return json_response({"rows": json_rows(await history.rows(query))})
         asked = {"table": query.table, "since_us": query.since_us, "until_us": query.until_us, "limit": query.limit}
@@ -50,6 +52,29 @@ def routes(daemon: Daemon) -> list[BaseRoute]:
         route(api.HISTORY, frame),
         route(api.SQL, sql),
     ]
+
+
+async def _refuse_unknown(daemon: Daemon, query: FrameQuery) -> None:
+    """Refuse a profile or code that neither settings, errors nor the history know: no rows would read as "all well".
+
+    Raises:
+        UsageError: names the nearest.
+    """
+    for condition in query.where:
+        if condition.op != "eq" or condition.column not in ("profile", "code"):
+            continue
+        known = {cls.code for cls in errors.every_error()} if condition.column == "code" else set(daemon.runtime.slots)
+        if condition.value in known:
+            continue
+        seen = FrameQuery(table=query.table, at=query.at, by=[condition.column])
+        known |= {row[condition.column] for row in await daemon.runtime.history.rows(seen)} - {None}
+        if condition.value not in known:
+            raise errors.UsageError(
+                problem=f"no {condition.column} {str(condition.value)[:40]!r} is known",
+                field=condition.column,
+                nearest=nearest(condition.value, sorted(known)),
+                remedy=f"Known: {', '.join(sorted(known)) or 'none'}.",
+            )
 
 
 def read_query(request: Request, now_us: int) -> FrameQuery:
@@ -76,6 +101,9 @@ def read_query(request: Request, now_us: int) -> FrameQuery:
             limit=asked.limit,
             newest_first=asked.newest,
             columns=asked.columns.split(",") if asked.columns else None,
+            by=[name.strip() for name in asked.by.split(",")] if asked.by else [],
+            every=asked.every,
+            quantiles=_shares(asked.quantiles),
         )
     )
 
@@ -113,6 +141,15 @@ def _within(at_us: int, text: str, field: str) -> int:
             problem=f"{text[:40]!r} is no time of the calendar", field=field, remedy="ISO 8601, or µs since 1970."
         )
     return at_us
+
+
+def _shares(text: str | None) -> list[float]:
+    try:
+        return [float(share) for share in text.split(",")] if text else []
+    except ValueError as exc:
+        raise errors.UsageError(
+            problem=f"{text!r} are no quantiles", field="quantiles", remedy="For example `0.5,0.95,0.99`."
+        ) from exc
 
 
 def _condition(name: str, value: str) -> Condition:

@@ -29,7 +29,7 @@ import msgspec
 
 from tundra_nb.errors import Cancelled, ConfigError, InternalError, StoreBusy, TundraError, UsageError
 
-from . import arrow, loading
+from . import arrow, grouping, loading
 from .contract import EventStore, Frame, Stop
 from .protocol import (
     ARROW,
@@ -244,7 +244,12 @@ class Worker:
 
     def _frame(self, params: dict[str, Any], stop: Stop) -> Frame:
         query = msgspec.convert(params, FrameQuery)
-        return self._store.frame(msgspec.structs.replace(query, at=self._at(query.at)), stop)
+        query = msgspec.structs.replace(query, at=self._at(query.at))
+        if not query.is_grouped:
+            return self._store.frame(query, stop)
+        frame = self._store.frame(grouping.ungrouped(query), stop)
+        with contextlib.closing(frame.batches):
+            return grouping.grouped(frame, query)
 
     def _at(self, ref: str | int | None) -> str | None:
         return None if ref is None else self._store.resolve(ref)
