@@ -42,7 +42,10 @@ async def opened(start: serve.Start) -> AsyncIterator[ASGIApp]:
 
     async def status(_: Request) -> Response:
         told = {"version": life.info.version, "api": life.info.api, "pid": life.info.pid}
-        return JSONResponse({**told, "attached": life.attached_count, "engine": "tiny", "cwd": os.getcwd()})
+        variables = sorted(start.environ)
+        return JSONResponse(
+            {**told, "attached": life.attached_count, "engine": "tiny", "cwd": os.getcwd(), "variables": variables}
+        )
 
     async def events(request: Request) -> Response:
         async def body() -> AsyncIterator[bytes]:

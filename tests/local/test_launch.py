@@ -94,11 +94,19 @@ def test_the_daemon_outlives_a_working_directory_and_does_not_import_from_it(
 
 
 def test_variables_of_one_kernel_are_not_handed_on(paths: Paths) -> None:
-    found = ensure(paths, environ=os.environ | {"TUNDRA_TOKEN": "x", "JPY_PARENT_PID": "1", "KEPT": "yes"})
-    environ = Path(f"/proc/{found.pid}/environ").read_bytes().split(b"\0")
-    names = {entry.partition(b"=")[0] for entry in environ}
-    assert b"KEPT" in names
-    assert not names & {b"TUNDRA_TOKEN", b"JPY_PARENT_PID"}
+    ensure(paths, environ=os.environ | {"TUNDRA_TOKEN": "x", "JPY_PARENT_PID": "1", "KEPT": "yes"})
+    names = set(launch.status(paths)["variables"])
+    assert "KEPT" in names
+    assert not names & {"TUNDRA_TOKEN", "JPY_PARENT_PID"}
+
+
+def test_what_others_may_read_of_a_process_names_places_and_no_key(paths: Paths) -> None:
+    found = ensure(paths, environ=os.environ | {"MY_LLM": "canary-7f3d9a", "JUPYTER_TOKEN": "canary-7f3d9b"})
+    environ = Path(f"/proc/{found.pid}/environ").read_bytes()
+    assert b"TUNDRA_DATA_DIR=" in environ
+    assert b"canary" not in environ
+    assert {"MY_LLM", "JUPYTER_TOKEN", "PATH"} <= set(launch.status(paths)["variables"])
+    assert not [link for link in Path(f"/proc/{found.pid}/fd").iterdir() if "memfd" in os.readlink(link)]
 
 
 ASK = """

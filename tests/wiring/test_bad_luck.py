@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import shutil
 import signal
 import stat
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,7 +21,7 @@ import pytest
 import tundra_nb
 from tests.conftest import Home, stop_processes, wait_until
 from tests.wiring.test_crash import worker_of
-from tundra_nb.errors import IpcError, StoreUnavailable
+from tundra_nb.errors import IpcError, StoreUnavailable, TundraError
 from tundra_nb.testing.scripted_provider import ScriptedProcess, Step, scripted_process
 
 pytestmark = pytest.mark.part("doltlite")
@@ -257,3 +259,92 @@ def test_what_a_deleted_spool_would_swallow_is_refused(running: Home) -> None:
         segment.unlink()
     with tundra_nb.connect() as client, pytest.raises(StoreUnavailable, match="were deleted while the daemon ran"):
         client.ask("hi")
+
+
+SECRET = "canary-not-for-neighbours-41"
+OTHER = "canary-of-another-name-42"
+LOOK = """
+import pathlib, sys
+for pid in sys.argv[1:]:
+    for name in ("environ", "fd", "maps", "mem", "root"):
+        file = pathlib.Path("/proc", pid, name)
+        try:
+            if name == "fd":
+                (file / "0").readlink()
+            elif name == "root":
+                file.readlink()
+            else:
+                file.open("rb").read(64)
+        except PermissionError:
+            continue
+        except OSError as error:
+            print(pid, name, error)
+            continue
+        print(pid, name, "can be read")
+"""
+
+
+@pytest.mark.skipif(shutil.which("setpriv") is None, reason="needs setpriv, to be a user without root's rights")
+@pytest.mark.parametrize("how", ["in the background", "in the foreground"])
+def test_guard_daemon_and_worker_show_neighbours_neither_memory_nor_a_key(home: Home, how: str) -> None:
+    env = home.env | {"SOME_API_KEY": SECRET, "MY_LLM": OTHER}
+    command = [sys.executable, "-m", "tundra_nb.cli", "daemon"]
+    if how == "in the background":
+        subprocess.run([*command, "start"], env=env, check=True, capture_output=True)
+    else:
+        subprocess.Popen([*command, "run"], env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    pid = wait_until(lambda: told(home)["state"] == "running" and told(home)["pid"], 30, "it runs")
+    worker = wait_until(lambda: worker_of(pid), what="a worker lives")
+    guard = psutil.Process(pid).parent()
+    assert guard is not None
+    pids = [str(process) for process in (guard.pid, pid, worker.pid)]
+    for each in pids:
+        environ = Path(f"/proc/{each}/environ").read_bytes()
+        assert SECRET.encode() not in environ, "not even for root"
+        assert OTHER.encode() not in environ, "what is named like no key may be one"
+    without_rights = ["setpriv", "--bounding-set=-all", "--inh-caps=-all"] if os.geteuid() == 0 else []
+    looked = subprocess.run(
+        [*without_rights, sys.executable, "-c", LOOK, *pids], capture_output=True, text=True, check=True
+    )
+    assert looked.stdout == ""
+    shown = home.run("run", "env; env | rev").stdout
+    assert "PATH=" in shown, "what is no key is handed on"
+    assert SECRET not in shown
+    assert SECRET[::-1] not in shown
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("limit", [60, 90])
+async def test_few_descriptors_are_refused_by_name_and_nobody_fails_otherwise(
+    home: Home, provider: ScriptedProcess, limit: int
+) -> None:
+    home.write_settings(SETTINGS.format(base_url=provider.base_url))
+    start = f"ulimit -n {limit}; exec {sys.executable} -m tundra_nb.cli daemon start"
+    started = await asyncio.to_thread(
+        subprocess.run, ["bash", "-c", start], env=home.env, capture_output=True, check=False
+    )
+    assert started.returncode == 0, started.stderr
+    answered: list[str] = []
+    refused: list[TundraError] = []
+
+    async def caller(turns: int) -> None:
+        for turn in range(turns):
+            try:
+                async with tundra_nb.connect_async(start=False) as client:
+                    if turn % 3:
+                        answered.append((await client.ask("hi")).operation_id)
+                    else:
+                        await client.calls()
+            except TundraError as error:
+                refused.append(error)
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(64):
+            group.create_task(caller(3))
+    assert answered
+    assert {(error.code, error.reason) for error in refused} <= {("IpcError", "descriptors")}, refused
+    assert all(f"it may open {limit}" in str(error) and "ulimit -n" in error.hint for error in refused)
+    async with tundra_nb.connect_async(start=False) as client:
+        kept = set((await client.calls()).operation_id.astype(str))
+        assert set(answered) <= kept
+        assert (await client.status())["breakers"][0]["state"] == "closed", "it is no failure of the provider"

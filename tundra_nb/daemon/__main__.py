@@ -11,8 +11,10 @@ def main(argv: Sequence[str]) -> int:
         from tundra_nb.daemon import serve
 
         return serve.main(argv[1:])
+    from tundra_nb import environment
     from tundra_nb.daemon import guard
 
+    environment.hide()
     rest = argv[1:] if argv[:1] == ["run"] else argv
     # -P: the working directory must not be searched for modules; a cloned repository could bring its own
     return guard.run([sys.executable, "-P", "-m", "tundra_nb.daemon", "serve", *rest])

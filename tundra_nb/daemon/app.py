@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
 
-from tundra_nb import errors
+from tundra_nb import descriptors, errors
 from tundra_nb.daemon.answers import error_response
 from tundra_nb.daemon.routes import (
     agents,
@@ -100,6 +100,11 @@ def create_app(runtime: Runtime, life: Life, doors: Doors) -> Starlette:
         error = errors.UsageError(problem=f"{request.method} {request.url.path}: {what}")
         return error_response(error, runtime.redactor, status=exc.status_code)
 
+    async def on_os_error(request: Request, exc: Exception) -> Response:
+        if (error := descriptors.exhausted(exc)) is not None:
+            return error_response(error, runtime.redactor)
+        return await on_defect(request, exc)
+
     async def on_defect(request: Request, exc: Exception) -> Response:
         _log.error("unexpected failure in %s %s", request.method, request.url.path, exc_info=exc)
         error = errors.InternalError(problem=f"unexpected {type(exc).__name__} in {request.method} {request.url.path}")
@@ -123,6 +128,7 @@ def create_app(runtime: Runtime, life: Life, doors: Doors) -> Starlette:
         exception_handlers={
             errors.TundraError: on_tundra_error,
             HTTPException: on_http_error,
+            OSError: on_os_error,
             Exception: on_defect,
         },
     )

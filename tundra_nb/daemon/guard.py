@@ -11,7 +11,7 @@ KILL. In the other direction the daemon holds the reading end of a pipe that nob
 that the guard is dead, and the daemon stops in order.
 
 A process of its own because a process cannot act after its own `kill -9`; a small one (it may import the standard
-library and `processes`) because it lives as long as the daemon.
+library, `environment` and `processes`) because it lives as long as the daemon.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from collections.abc import Iterator, MutableMapping, Sequence
 from types import FrameType
 from typing import NamedTuple
 
+from tundra_nb import environment
 from tundra_nb.runtime.ptys import processes
 
 VARIABLE = "TUNDRA_GUARD"
@@ -65,6 +66,7 @@ def run(argv: Sequence[str]) -> int:
     Returns:
         The daemon's exit code; 128 + number when a signal ended it.
     """
+    environment.keep_others_out()
     processes.become_subreaper()
     read_end, write_end = os.pipe()
     os.set_inheritable(read_end, True)
@@ -89,6 +91,9 @@ def run(argv: Sequence[str]) -> int:
             setsigdef=list(FORWARDED),
         )
         os.close(read_end)
+        if (handed := os.environ.get(environment.VARIABLE, "")).isdigit():
+            with contextlib.suppress(OSError):
+                os.close(int(handed))
         for number in early:
             forward(number, None)
         return _wait_for(daemon)

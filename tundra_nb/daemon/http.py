@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import socket
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import uvicorn
 
-from tundra_nb.daemon.life import ASGIApp
+from tundra_nb import descriptors
+from tundra_nb.daemon.life import ASGIApp, Receive, Scope, Send
 from tundra_nb.daemon.listen import PeerChecked
 from tundra_nb.daemon.sockets import MAX_MESSAGE_BYTES, socket_class
 from tundra_nb.settings import Settings
+
+RESERVE = 8
+"""Descriptors for what must always work: the log, the spool, the store worker's next life."""
+PAUSE_SECONDS = 0.02
 
 
 def configured(app: ASGIApp, settings: Settings, *, drain: int, keep_alive: int) -> uvicorn.Config:
@@ -35,8 +42,77 @@ def configured(app: ASGIApp, settings: Settings, *, drain: int, keep_alive: int)
     )
 
 
+class Acceptor:
+    """Takes connections of one socket, one per turn of the loop, for as long as there are descriptors for their calls.
+
+    uvloop's own would take all that wait at once; when the descriptors run out in the middle, the calls that were
+    already admitted fail in odd places, and who was not admitted is hung up on without a word. Here a third of the
+    free descriptors is for connections, the rest for what their calls open; beyond that each caller gets a typed
+    refusal, and when hardly any is left, callers wait in the socket's queue.
+    """
+
+    def __init__(self, listener: socket.socket, protocol: Callable[[], PeerChecked]) -> None:
+        self._listener = listener
+        self._protocol = protocol
+        self._loop = asyncio.get_running_loop()
+        limit, base = descriptors.limit(), descriptors.count()
+        self._admit_below = base + max((limit - base) // 3, 2)
+        """A new descriptor has the lowest free number: one that is higher tells how many are in use."""
+        self._wait_at = limit - RESERVE
+        self._making: set[asyncio.Task[Any]] = set()
+        self._is_open = True
+
+    def resume(self) -> None:
+        if self._is_open:
+            self._loop.add_reader(self._listener, self._accept)
+
+    def close(self) -> None:
+        """Take no more connections, and close the socket."""
+        if self._is_open:
+            self._is_open = False
+            self._loop.remove_reader(self._listener)
+            self._listener.close()
+
+    def _accept(self) -> None:
+        try:
+            connection, _ = self._listener.accept()
+        except (BlockingIOError, ConnectionAbortedError):
+            return
+        except OSError:
+            self._pause()
+            return
+        number = connection.fileno()
+        protocol = self._protocol()
+        if number >= self._admit_below:
+            protocol.refuse(_refusing)
+        if number >= self._wait_at:
+            self._pause()
+        task = self._loop.create_task(self._loop.connect_accepted_socket(lambda: protocol, connection))
+        self._making.add(task)
+        task.add_done_callback(self._making.discard)
+
+    def _pause(self) -> None:
+        self._loop.remove_reader(self._listener)
+        self._loop.call_later(PAUSE_SECONDS, self.resume)
+
+
+async def _refusing(scope: Scope, _receive: Receive, send: Send) -> None:
+    """Say that there is no descriptor for this call, and have the connection closed."""
+    if scope["type"] != "http":
+        return
+    error = descriptors.refusal()
+    body = json.dumps(error.to_wire()).encode()
+    headers = [(b"content-type", b"application/json"), (b"retry-after", b"1"), (b"connection", b"close")]
+    await send({"type": "http.response.start", "status": error.http_status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
 class Server(uvicorn.Server):
     """uvicorn's server, whose signals and readiness are ours."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self._acceptors: list[Acceptor] = []
 
     on_ready: Callable[[], None] = staticmethod(lambda: None)
 
@@ -46,19 +122,26 @@ class Server(uvicorn.Server):
         yield
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
+        await super().startup([])
+        for listener in sockets or ():
+            await self.listen_at(listener)
         self.on_ready()
 
     async def listen_at(self, listener: socket.socket) -> None:
         """Serve at a further socket; of those before it only the last lives on, for what is already in its queue."""
-
-        def protocol() -> asyncio.Protocol:
-            return PeerChecked(self.config, self.server_state, self.lifespan.state)
-
-        added = await asyncio.get_running_loop().create_server(protocol, sock=listener, backlog=self.config.backlog)
-        for before in self.servers[:-1]:
+        acceptor = Acceptor(listener, self._protocol)
+        acceptor.resume()
+        for before in self._acceptors[:-1]:
             before.close()
-        self.servers = [*self.servers[-1:], added]
+        self._acceptors = [*self._acceptors[-1:], acceptor]
+
+    def _protocol(self) -> PeerChecked:
+        return PeerChecked(self.config, self.server_state, self.lifespan.state)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        while self._acceptors:
+            self._acceptors.pop().close()
+        await super().shutdown(sockets)
 
     async def end_tasks(self, limit: float) -> None:
         """Cancel the requests that outlived the drain and wait for them, at most `limit` seconds."""

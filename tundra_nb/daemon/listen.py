@@ -129,7 +129,14 @@ def peer_uid(connection: Any) -> int:
 
 
 class PeerChecked(Cuttable):
-    """uvicorn's HTTP protocol, which hangs up on every user but our own before a byte is read."""
+    """uvicorn's HTTP protocol, which hangs up on every user but our own before a byte is read.
+
+    One that `refuses` answers its first request with the reason and closes, so that its descriptor is free again.
+    """
+
+    def refuse(self, app: Any) -> None:
+        """Have every request answered by `app` instead."""
+        self.app = app
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         uid = peer_uid(transport.get_extra_info("socket"))

@@ -30,6 +30,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Literal
 
+from tundra_nb import descriptors, environment
 from tundra_nb import paths as places
 from tundra_nb._version import API, __version__
 from tundra_nb.daemon import connection, guard
@@ -117,8 +118,10 @@ async def open_runtime(start: Start) -> AsyncIterator[ASGIApp]:
 def main(argv: Sequence[str], open_app: AppOpener = open_runtime) -> int:
     """Run a daemon until it is told to stop; the exit code is 0 after a clean end."""
     options = _options(argv)
+    environment.keep_others_out()
+    descriptors.raise_limit()
     guarded = guard.find(os.environ)
-    environ = dict(os.environ)
+    environ = environment.whole(os.environ)
     paths = places.find(options.data_dir, environ)
     info = Record(
         pid=os.getpid(),
@@ -146,10 +149,10 @@ def main(argv: Sequence[str], open_app: AppOpener = open_runtime) -> int:
                 background=options.background,
             )
     except TundraError as error:
-        _report(error, background=options.background)
+        _report(error, environ, background=options.background)
         return 1
     except Exception:  # noqa: BLE001 - the top: a traceback may quote a secret, so it is not left to the interpreter
-        sys.stderr.write(_masked(traceback.format_exc()))
+        sys.stderr.write(_masked(traceback.format_exc(), environ))
         return 1
     return 0
 
@@ -420,17 +423,17 @@ def _salt(paths: Paths) -> bytes:
     return salt
 
 
-def _report(error: TundraError, *, background: bool) -> None:
+def _report(error: TundraError, environ: Mapping[str, str], *, background: bool) -> None:
     if background:
-        sys.stderr.write(_masked(f"{START_ERROR}{json.dumps(error.to_wire())}\n"))
+        sys.stderr.write(_masked(f"{START_ERROR}{json.dumps(error.to_wire())}\n", environ))
     else:
-        sys.stderr.write(_masked(f"{error.code}: {error.message}\n  → {error.hint}\n"))
+        sys.stderr.write(_masked(f"{error.code}: {error.message}\n  → {error.hint}\n", environ))
     sys.stderr.flush()
 
 
-def _masked(text: str) -> str:
+def _masked(text: str, environ: Mapping[str, str]) -> str:
     from tundra_nb.runtime.telemetry.redact import Redactor
 
     redactor = Redactor()
-    redactor.register_environ(os.environ)
+    redactor.register_environ(environ)
     return redactor.text(text)

@@ -50,7 +50,7 @@ class TransportError(TundraError):
 
 @dataclasses.dataclass(eq=False, kw_only=True)
 class IpcError(TundraError):
-    """Client or bridge ↔ daemon. `kind`: absent, refused, version, died, host, stopped, busy."""
+    """Client or bridge ↔ daemon. `kind`: absent, refused, version, died, host, stopped, busy, hung, descriptors."""
 
     kind: str
     problem: str

@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import IO, Any
 
+from tundra_nb import environment
 from tundra_nb import paths as places
 from tundra_nb._version import API, __version__
 from tundra_nb.errors import InternalError, IpcError, TundraError, from_wire
@@ -283,6 +284,7 @@ class _Starter:
         places.make_private(self._paths.data_dir)
         self.starts += 1
         log = self._output()
+        seen, handed = environment.divided(self._environ)
         try:
             self._offset = os.fstat(log).st_size
             self._child = subprocess.Popen(
@@ -290,7 +292,8 @@ class _Starter:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env=self._environ,
+                env=seen,
+                pass_fds=(handed,),
                 cwd=self._paths.data_dir,
                 start_new_session=True,
             )
@@ -298,6 +301,7 @@ class _Starter:
             raise IpcError(kind="absent", problem=f"{self._command[0]} cannot be started: {exc.strerror}") from exc
         finally:
             os.close(log)
+            os.close(handed)
         _started.append(self._child)
 
     def _output(self) -> int:

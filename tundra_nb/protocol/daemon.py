@@ -1,4 +1,4 @@
-"""`/api/daemon`: the end of the daemon."""
+"""`/api/daemon`: the end of the daemon, and what only it can tell of its process."""
 
 from __future__ import annotations
 
@@ -26,4 +26,17 @@ class Stopping(msgspec.Struct, frozen=True, kw_only=True):
 
 STOP = Endpoint(
     method="POST", path="/api/daemon/stop", summary="stop; 409 while it is in use", body=StopBody, answer=Stopping
+)
+
+
+class Descriptors(msgspec.Struct, frozen=True, kw_only=True):
+    """File descriptors of the daemon. Its process lets nobody else count them."""
+
+    open: int
+    """0 where the system does not tell."""
+    limit: int
+
+
+DESCRIPTORS = Endpoint(
+    method="GET", path="/api/daemon/descriptors", summary="file descriptors: open, and allowed", answer=Descriptors
 )

@@ -37,6 +37,8 @@ class StatusCard(msgspec.Struct, frozen=True, kw_only=True):
     limits: list[LimitRow]
     faults: list[dict[str, Any]]
     ptys: dict[str, Any]
+    problems: list[dict[str, Any]] = []
+    """What is wrong with the daemon itself: `what`, `message`, `hint`, `since` (seconds since the epoch)."""
     last_errors: list[dict[str, Any]] | msgspec.UnsetType = msgspec.UNSET
     suggested: list[dict[str, str]] | msgspec.UnsetType = msgspec.UNSET
     next_step: str | msgspec.UnsetType = msgspec.UNSET

@@ -1,4 +1,4 @@
-"""`POST /api/daemon/stop`: the end of the daemon."""
+"""`POST /api/daemon/stop`: the end of the daemon; `GET /api/daemon/descriptors`: nobody else may count them."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute
 
+from tundra_nb import descriptors
 from tundra_nb.daemon.answers import error_response, json_response
 from tundra_nb.daemon.routing import read_body, route
 from tundra_nb.errors import IpcError
@@ -27,4 +28,7 @@ def routes(daemon: Daemon) -> list[BaseRoute]:
             return error_response(error, daemon.runtime.redactor, status=409)
         return json_response({"stopping": True, "pid": daemon.life.info.pid, "found": dataclasses.asdict(found)})
 
-    return [route(api.STOP, stop)]
+    async def open_descriptors(_: Request) -> Response:
+        return json_response(api.Descriptors(open=descriptors.count(), limit=descriptors.limit()))
+
+    return [route(api.STOP, stop), route(api.DESCRIPTORS, open_descriptors)]

@@ -20,6 +20,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from tundra_nb import descriptors
 from tundra_nb.errors import StoreBusy, StoreUnavailable, TundraError, UsageError, from_wire
 from tundra_nb.paths import Paths
 from tundra_nb.runtime.clock import Clock, Ids
@@ -365,7 +366,10 @@ class History:
     async def ask(self, request: Request) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         """Send one request to the worker, on a connection of its own; the caller closes it."""
         control = await self._wait_ready()
-        ours, theirs = socket.socketpair()
+        try:
+            ours, theirs = socket.socketpair()
+        except OSError as exc:
+            raise descriptors.exhausted(exc) or exc from exc
         try:
             ours.setblocking(False)
             reader, writer = await asyncio.open_unix_connection(sock=ours, limit=CHUNK_BYTES)

@@ -27,6 +27,7 @@ from typing import Any
 
 import msgspec
 
+from tundra_nb import environment
 from tundra_nb.errors import Cancelled, ConfigError, InternalError, StoreBusy, TundraError, UsageError
 
 from . import arrow, grouping, loading
@@ -290,6 +291,7 @@ class _WithoutPandas(importlib.abc.MetaPathFinder):
 
 def main() -> int:
     """Run the worker; the exit code is 0 after an orderly end."""
+    environment.keep_others_out()
     os.umask(0o077)  # the engine makes its files without a word about their mode
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(message)s")
     sys.meta_path.insert(0, _WithoutPandas())

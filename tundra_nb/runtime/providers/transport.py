@@ -28,6 +28,7 @@ import yarl
 from aiohttp.http_exceptions import HttpProcessingError
 from multidict import CIMultiDict, CIMultiDictProxy
 
+from tundra_nb import descriptors
 from tundra_nb.errors import ConfigError
 
 from .proxies import Proxies
@@ -128,6 +129,8 @@ class Transport(httpx.AsyncBaseTransport):
                 timeout=aiohttp.ClientTimeout(total=None, connect=limits.get("connect"), sock_read=limits.get("read")),
             )
         except _FOREIGN as exc:
+            if (error := descriptors.exhausted(exc)) is not None:
+                raise error from exc
             raise _translated(exc, request) from exc
         return httpx.Response(
             got.status,

@@ -1,0 +1,62 @@
+"""File descriptors of the daemon: raised as far as allowed, counted, and refused by name when there are none left."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+
+from tundra_nb.errors import IpcError
+
+WANTED = 4096
+"""Each call takes up to three: the caller's connection, the provider's, and one to the store worker."""
+_EXHAUSTED = (errno.EMFILE, errno.ENFILE)
+
+
+def limit() -> int:
+    """How many this process may have open."""
+    import resource  # not on Windows, where no daemon runs
+
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+
+
+def raise_limit() -> int:
+    """Raise the limit as far as the system allows, to what many callers need; the limit now."""
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = WANTED if hard == resource.RLIM_INFINITY else min(WANTED, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    return limit()
+
+
+def count() -> int:
+    """How many this process has open; 0 where the system does not tell."""
+    try:
+        return len(os.listdir("/proc/self/fd")) - 1
+    except OSError:
+        return 0
+
+
+def exhausted(exc: BaseException | None) -> IpcError | None:
+    """The typed refusal, when an error means that no descriptor was left; looks at its causes too."""
+    for _ in range(8):
+        if exc is None:
+            return None
+        if isinstance(exc, OSError) and exc.errno in _EXHAUSTED:
+            return refusal()
+        exc = exc.__cause__ or exc.__context__
+    return None
+
+
+def refusal() -> IpcError:
+    """The daemon takes no more at this moment."""
+    return IpcError(
+        kind="descriptors",
+        problem=f"the daemon has no file descriptor left for this: it may open {limit()}",
+        remedy="Fewer callers at a time; or raise the limit (`ulimit -n 4096` in the shell that starts the daemon,"
+        " `LimitNOFILE=4096` for a service), then `tundra daemon restart`.",
+        retry_after=1.0,
+    )
