@@ -130,6 +130,7 @@ class AsyncClient:
     clear_faults = awaited(api.clear_faults)
     stop_faults = awaited(api.stop_faults)
     stop_daemon = awaited(api.stop_daemon)
+    descriptors = awaited(api.descriptors)
     why = awaited(api.why)
     last = awaited(api.last)
     calls = awaited(api.calls)

@@ -206,6 +206,11 @@ def stop_daemon(force: bool = False, hold: bool = True) -> Call[Document]:
     return call(daemon_routes.STOP, decode=document, body=daemon_routes.StopBody(force=force, hold=hold))
 
 
+def descriptors() -> Call[Document]:
+    """How many file descriptors the daemon has `open`, and its `limit`: only it can count them."""
+    return call(daemon_routes.DESCRIPTORS, decode=document)
+
+
 # asking:
 
 

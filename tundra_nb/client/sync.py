@@ -126,6 +126,7 @@ class Client:
     clear_faults = blocking(api.clear_faults)
     stop_faults = blocking(api.stop_faults)
     stop_daemon = blocking(api.stop_daemon)
+    descriptors = blocking(api.descriptors)
     why = blocking(api.why)
     last = blocking(api.last)
     calls = blocking(api.calls)

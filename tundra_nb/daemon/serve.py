@@ -57,6 +57,7 @@ CLOSE_SECONDS = 6.0
 """For the runtime: PTYs ended (HUP, 2 s, KILL), the spool's rest handed over."""
 HARD_SECONDS = DRAIN_SECONDS + CANCEL_SECONDS + CLOSE_SECONDS + 0.5
 """For the whole stop; below the 10 s after which supervisors kill."""
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 KEEP_ALIVE_SECONDS = 60
 """For idle connections: longer than the pause between two cells, so that a client's connection is rarely stale."""
 
@@ -206,6 +207,8 @@ def _run(
     problems = Problems()
     with Logs(loaded.settings.log, paths.log, redactor, problems, on_stderr=not background), _last_words():
         _log.info("starting %s for %s", __version__, paths.data_dir, extra={"pid": info.pid, "by": info.started_by})
+        # from the moment a socket is there, a signal must not end the process before its handlers are
+        signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
         try:
             with (
                 listen.Door(paths.socket) as door,
@@ -360,8 +363,9 @@ def _stop_on_signals(life: Life) -> None:
     def on_signal(number: signal.Signals) -> None:
         life.stop(f"{number.name} received", force=life.stopping.is_set())  # a second one is in a hurry
 
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+    for number in STOP_SIGNALS:
         asyncio.get_running_loop().add_signal_handler(number, on_signal, number)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
 
 
 def _stop_without(guarded: guard.Guarded, life: Life) -> None:
