@@ -21,6 +21,8 @@ from tundra_nb.commands.table import root
 from tundra_nb.errors import TundraError, UsageError
 from tundra_nb.types import Reply
 
+COMPLETE = "_TUNDRA_COMPLETE"
+"""Variable by which shells ask, as click has it."""
 PAGED_ROWS = 1000
 """Of a frame in a terminal; a pipe gets all."""
 INTERRUPTED = 130
@@ -125,7 +127,22 @@ class CommandLine(Face):
 
 def main(args: Sequence[str] | None = None) -> None:
     """Entry point of the scripts; ends the process."""
+    if asked := os.environ.get(COMPLETE):
+        sys.exit(_complete(asked))
     sys.exit(run(sys.argv[1:] if args is None else args))
+
+
+def _complete(asked: str) -> int:
+    """Answer a shell that completes a line, or print the script that makes it ask (`bash_source`)."""
+    from click.shell_completion import shell_complete
+
+    face = CommandLine()
+    try:
+        return shell_complete(root, {"obj": face}, "tundra", COMPLETE, asked)
+    except TundraError:  # a line that is no command yet
+        return 1
+    finally:
+        face.close()
 
 
 def run(args: Sequence[str]) -> int:

@@ -17,6 +17,7 @@ import msgspec
 
 from tundra_nb.errors import UsageError
 from tundra_nb.frames import frames
+from tundra_nb.nearest import nearest
 from tundra_nb.protocol import daemon as daemon_routes
 from tundra_nb.protocol import faults as faults_routes
 from tundra_nb.protocol import history as history_routes
@@ -32,7 +33,7 @@ from tundra_nb.surrogates import mended, whole
 from tundra_nb.types import FRAMES, TABLES, Ask, Reply
 
 from . import times
-from .call import STREAM_TIMEOUT, Answer, Call, call
+from .call import STREAM_TIMEOUT, Answer, Call, Flow, call
 from .results import Document, Last, Status, Why
 
 if TYPE_CHECKING:
@@ -44,6 +45,8 @@ Window = tuple[times.When, times.When]
 EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 ASK_TIMEOUT = 3600.0
 """Seconds of silence on an unstreamed question; the daemon's own `router.deadline_seconds` ends it before."""
+PRIORITY_STEP = 10
+"""Between two profiles that `reorder_providers` has put in order."""
 STORE_TIMEOUT = 120.0
 """Seconds of silence on a question to the history; the store's own deadline is 30 s."""
 
@@ -158,6 +161,45 @@ def add_provider(
 def recheck_provider(name: str) -> Call[Document]:
     """Look again whether a parked profile can be used."""
     return call(profiles_routes.RECHECK_PROVIDER, decode=document, name=name)
+
+
+def test_provider(name: str) -> Call[Document]:
+    """Ask a profile's provider for its models: whether it answers, how long that took, or what is wrong."""
+    return call(profiles_routes.TEST_PROVIDER, decode=document, name=name)
+
+
+def remove_provider(name: str) -> Call[Document]:
+    """Take a profile out of the settings file."""
+    return call(profiles_routes.REMOVE_PROVIDER, decode=document, name=name, timeout=STORE_TIMEOUT)
+
+
+def set_provider(name: str, **fields: Any) -> Flow[Document]:
+    """Change fields of a profile: `base_url`, `model`, `api_key_env`, `priority`, `rpm`, `tpm`, `enabled`.
+
+    Raises:
+        UsageError: no such profile or field, or a value that is not allowed; what came before it has changed.
+    """
+    if not fields:
+        raise UsageError(problem="there is nothing to change", field="fields", remedy="For example `--model NAME`.")
+    for field, value in fields.items():
+        yield set_setting(f"profile.{name}.{field}", value, reason="providers set")
+    return Document({"profile": name, **fields})
+
+
+def reorder_providers(names: Sequence[str]) -> Flow[pd.DataFrame]:
+    """Have these profiles asked in this order, before all others; returns the profiles as they stand then."""
+    rows: pd.DataFrame = yield providers()
+    known = [str(profile) for profile in rows["profile"]]
+    for name in names:
+        if name not in known:
+            raise UsageError(problem=f"no profile {name!r}", field="names", nearest=nearest(name, known))
+    priorities = dict(zip(rows["profile"], rows["priority"], strict=True))
+    order = [*dict.fromkeys(names), *(name for name in known if name not in names)]
+    for place, name in enumerate(order):
+        if int(priorities[name]) != place * PRIORITY_STEP:
+            yield set_setting(f"profile.{name}.priority", place * PRIORITY_STEP, reason="providers reorder")
+    found: pd.DataFrame = yield providers()
+    return found
 
 
 def park_provider(name: str) -> Call[Document]:

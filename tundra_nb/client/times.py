@@ -111,3 +111,16 @@ def _last_clock(clock: dt.time, now: dt.datetime) -> dt.datetime:
     if at > now:
         at = _from_value(dt.datetime.combine(today - dt.timedelta(days=1), clock), now)
     return at
+
+
+_IN_TEXT = re.compile(r"\b\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?Z")
+
+
+def in_text(text: str) -> str:
+    """A text in which times of the history's form are local ones, with their zone."""
+
+    def here(found: re.Match[str]) -> str:
+        when = dt.datetime.fromisoformat(found[0])
+        return f"{local(when)} {zone(when)}"
+
+    return _IN_TEXT.sub(here, text)

@@ -8,6 +8,7 @@ import click
 
 from tundra_nb.client.results import Document
 
+from . import options
 from .command import command as _command
 from .face import Face, pass_face
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 @_command("branch")
 @click.argument("name", required=False)
-@click.option("--at", metavar="REF", help="Where it begins; HEAD by default.")
+@click.option("--at", type=options.Ref(), metavar="REF", help="Where it begins; HEAD by default.")
 @click.option("-d", "--delete", is_flag=True, help="Delete it instead.")
 @pass_face
 def command(face: Face, name: str | None, at: str | None, delete: bool) -> pd.DataFrame | Document:

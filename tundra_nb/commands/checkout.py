@@ -7,12 +7,13 @@ import click
 from tundra_nb.errors import UsageError
 from tundra_nb.views import Message
 
+from . import options
 from .command import command as _command
 from .face import Face, pass_face
 
 
 @_command("checkout")
-@click.argument("ref")
+@click.argument("ref", type=options.Ref())
 @pass_face
 def command(face: Face, ref: str) -> Message:
     """Show this notebook the history as of REF from now on; `main` is the present again.

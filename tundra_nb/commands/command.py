@@ -71,6 +71,8 @@ class TextCommand(Command):
     """The text is code, in which quotes hold words together."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if ctx.resilient_parsing:  # completion: half a line is no mistake
+            return super().parse_args(ctx, args)
         parts = divide(self, args)
         return super().parse_args(ctx, [*parts.options, "--", *(args[index] for index in parts.text)])
 

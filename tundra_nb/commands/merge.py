@@ -6,13 +6,14 @@ import click
 
 from tundra_nb.errors import UsageError
 
+from . import options
 from .command import Result
 from .command import command as _command
 from .face import Face, pass_face
 
 
 @_command("merge")
-@click.argument("branch")
+@click.argument("branch", type=options.Ref())
 @click.option("--ours", is_flag=True, help="Where both changed the same row, main wins.")
 @click.option("--theirs", is_flag=True, help="Where both changed the same row, the branch wins.")
 @pass_face

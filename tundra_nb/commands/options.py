@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypedDict, TypeVar
 
 import click
@@ -11,10 +11,11 @@ from click.shell_completion import CompletionItem
 
 from tundra_nb.client import explain, times
 from tundra_nb.client.live import Live, R
+from tundra_nb.client.sync import Client
 from tundra_nb.errors import CommandFailed, TundraError, UsageError
 from tundra_nb.protocol.query import groups
 from tundra_nb.settings import variables as variables_
-from tundra_nb.types import VERSIONED_TABLES
+from tundra_nb.types import TABLES, VERSIONED_TABLES, columns
 
 from .command import Result
 from .face import Face, face_of
@@ -24,30 +25,85 @@ T = TypeVar("T")
 
 
 class _Words(click.ParamType[str]):
-    """A text with suggestions, none of which is a must."""
+    """A text with suggestions, none of which is a must; a suggestion may say what it is."""
 
     name = "text"
 
-    def suggestions(self, ctx: click.Context) -> Sequence[str]:
+    def suggestions(self, ctx: click.Context) -> Iterable[str | tuple[str, str]]:
         raise NotImplementedError
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-        return [CompletionItem(word) for word in self.suggestions(ctx) if word.startswith(incomplete)]
+        pairs = [(one, "") if isinstance(one, str) else one for one in self.suggestions(ctx)]
+        return [CompletionItem(word, help=told or None) for word, told in pairs if word.startswith(incomplete)]
 
 
-class Profile(_Words):
+class _Live(_Words):
+    """Suggestions that the daemon knows; completion starts none."""
+
+    def suggestions(self, ctx: click.Context) -> Iterable[str | tuple[str, str]]:
+        client = face_of(ctx).client
+        try:
+            client.link.find(start=False)
+            return self.known(client)
+        except TundraError:
+            return ()
+
+    def known(self, client: Client) -> Iterable[str | tuple[str, str]]:
+        raise NotImplementedError
+
+
+class Profile(_Live):
     """The name of a profile."""
 
     name = "profile"
 
-    def suggestions(self, ctx: click.Context) -> Sequence[str]:
-        face = face_of(ctx)
-        if face.client.link.place is None:
-            return ()  # completion starts no daemon
-        try:
-            return face.client.profile_names()
-        except TundraError:
-            return ()
+    def known(self, client: Client) -> Iterable[str | tuple[str, str]]:
+        return client.profile_names()
+
+
+class Operation(_Live):
+    """A call: `last`, or the last digits of its id."""
+
+    name = "operation"
+
+    def known(self, client: Client) -> Iterable[str | tuple[str, str]]:
+        recent = client.calls(since="all", limit=20).iloc[::-1]
+        told = [
+            (str(row.operation_id)[-5:], f"{row.outcome}{f' {row.code}' if isinstance(row.code, str) else ''}")
+            for row in recent.itertuples()
+        ]
+        return [("last", told[0][1] if told else ""), *told]
+
+
+class SettingPath(_Live):
+    """The path of a setting, with its value."""
+
+    name = "path"
+
+    def known(self, client: Client) -> Iterable[str | tuple[str, str]]:
+        return [(str(row.path), f"is {row.value}") for row in client.settings().itertuples()]
+
+
+class Assignment(SettingPath):
+    """`PATH=VALUE`."""
+
+    name = "assignment"
+
+    def known(self, client: Client) -> Iterable[str | tuple[str, str]]:
+        return [(f"{row.path}=", f"is {row.value}") for row in client.settings().itertuples()]
+
+
+class Ref(_Live):
+    """A state of the history: a branch, tag or commit."""
+
+    name = "ref"
+
+    def known(self, client: Client) -> Iterable[str | tuple[str, str]]:
+        log = client.versions.log(limit=15)
+        commits = [(str(row.commit)[:10], str(row.message).partition("\n")[0][:60]) for row in log.itertuples()]
+        names = [(str(row.name), "branch") for row in client.versions.branches().itertuples()]
+        tags = [(str(row.name), "tag") for row in client.versions.tags().itertuples()]
+        return ["HEAD", "yesterday", *names, *tags, *commits]
 
 
 class Time(_Words):
@@ -55,7 +111,7 @@ class Time(_Words):
 
     name = "time"
 
-    def suggestions(self, ctx: click.Context) -> Sequence[str]:
+    def suggestions(self, ctx: click.Context) -> Iterable[str | tuple[str, str]]:
         return times.EXAMPLES
 
 
@@ -64,14 +120,14 @@ class Code(_Words):
 
     name = "code"
 
-    def suggestions(self, ctx: click.Context) -> Sequence[str]:
+    def suggestions(self, ctx: click.Context) -> Iterable[str | tuple[str, str]]:
         return (*explain.codes(),)
 
 
 class Topic(Code):
     """An error, a situation, or a name of the original's."""
 
-    def suggestions(self, ctx: click.Context) -> Sequence[str]:
+    def suggestions(self, ctx: click.Context) -> Iterable[str | tuple[str, str]]:
         told = explain.contents()
         names = [*super().suggestions(ctx), *(page.name for page in told.pages), *(row.path for row in told.originals)]
         return tuple(dict.fromkeys(names))
@@ -80,7 +136,7 @@ class Topic(Code):
 class CodeOrLast(Topic):
     """The same, or `last`."""
 
-    def suggestions(self, ctx: click.Context) -> Sequence[str]:
+    def suggestions(self, ctx: click.Context) -> Iterable[str | tuple[str, str]]:
         return ("last", *super().suggestions(ctx))
 
 
@@ -89,8 +145,36 @@ class ChangingTable(_Words):
 
     name = "table"
 
-    def suggestions(self, ctx: click.Context) -> Sequence[str]:
+    def suggestions(self, ctx: click.Context) -> Iterable[str | tuple[str, str]]:
         return (*VERSIONED_TABLES, "note")
+
+
+class Table(_Words):
+    """A table of the history."""
+
+    name = "table"
+
+    def suggestions(self, ctx: click.Context) -> Iterable[str | tuple[str, str]]:
+        return tuple(TABLES)
+
+
+class SqlWord(_Words):
+    """A word of a statement: a table, a column, or one of SQL's own."""
+
+    name = "sql"
+
+    def suggestions(self, ctx: click.Context) -> Iterable[str | tuple[str, str]]:
+        return sql_words()
+
+
+def sql_words() -> list[tuple[str, str]]:
+    """What a statement over the history is made of, and what each word is."""
+    found = dict.fromkeys(("select", "from", "where", "group by", "order by", "limit", "count(*)"), "SQL")
+    found |= dict.fromkeys(TABLES, "table")
+    for table in TABLES:
+        for column in columns(table):
+            found[column.name] = f"{found[column.name]}, {table}" if column.name in found else f"column of {table}"
+    return list(found.items())
 
 
 class Groups(_Words):
@@ -98,7 +182,7 @@ class Groups(_Words):
 
     name = "columns"
 
-    def suggestions(self, ctx: click.Context) -> Sequence[str]:
+    def suggestions(self, ctx: click.Context) -> Iterable[str | tuple[str, str]]:
         return groups("operation")
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
@@ -111,19 +195,13 @@ class Groups(_Words):
         ]
 
 
-class PtyId(_Words):
+class PtyId(_Live):
     """The id of a PTY."""
 
     name = "id"
 
-    def suggestions(self, ctx: click.Context) -> Sequence[str]:
-        face = face_of(ctx)
-        if face.client.link.place is None:
-            return ()  # completion starts no daemon
-        try:
-            return face.client.ptys.ids()
-        except TundraError:
-            return ()
+    def known(self, client: Client) -> Iterable[str | tuple[str, str]]:
+        return client.ptys.ids()
 
 
 class Variable(click.ParamType[str]):
@@ -225,7 +303,7 @@ def window(function: Callable[..., T]) -> Callable[..., T]:
     for option in (
         wait,
         click.option("--limit", type=click.IntRange(min=1), help="At most so many rows, the newest."),
-        click.option("--at", metavar="REF", help="The history as of a commit, branch, tag or time."),
+        click.option("--at", type=Ref(), metavar="REF", help="The history as of a commit, branch, tag or time."),
         click.option("--between", type=Time(), nargs=2, metavar="FROM TO", help="Two times instead of --since."),
         click.option("--since", type=Time(), help="From when on: 1h, yesterday, 14:00, ISO, all.  [default: 24h]"),
     ):

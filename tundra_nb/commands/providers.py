@@ -1,17 +1,22 @@
-"""`tundra providers [add/recheck/park]`: the profiles."""
+"""`tundra providers [add/set/remove/reorder/test/recheck/park]`: the profiles."""
 
 from __future__ import annotations
 
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
 from tundra_nb.client.results import Document
 from tundra_nb.types import ProviderKind
+from tundra_nb.views import Message
+from tundra_nb.views.blocks import duration
 
 from . import options
-from .command import Command, Group
+from .command import Command, Group, Result
 from .face import Face, pass_face
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @click.group("providers", cls=Group)
@@ -47,10 +52,58 @@ def add(
     api_key_env: str | None,
     priority: int | None,
 ) -> Document:
-    """Write a profile called NAME into the settings file and use it from now on."""
-    return face.client.add_provider(
+    """Write a profile called NAME into the settings file, use it from now on, and ask it whether it answers."""
+    added = face.client.add_provider(
         name, kind, base_url=base_url, model=model, api_key_env=api_key_env, priority=priority
     )
+    return Document({**_brief(added), "test": _told(face.client.test_provider(name))})
+
+
+@command.command("set", cls=Command)
+@click.argument("name", type=options.Profile())
+@click.option("--base-url", help="Where it is.")
+@click.option("--model", help="What it is asked for; an empty text: chosen from the provider's own list.")
+@click.option("--api-key-env", type=options.Variable(), metavar="VARIABLE", help="Name of the variable with the key.")
+@click.option("--priority", type=int, help="Lower is asked first.")
+@click.option("--rpm", type=click.FloatRange(min=0, min_open=True), help="Requests per minute.")
+@click.option("--tpm", type=click.FloatRange(min=0, min_open=True), help="Tokens per minute.")
+@click.option("--enabled/--disabled", default=None, help="Whether it is asked at all.")
+@pass_face
+def set_(face: Face, /, name: str, **fields: Any) -> Document:
+    """Change profile NAME, in the settings file and in force at once."""
+    given = {field: value for field, value in fields.items() if value is not None}
+    changed = face.client.set_provider(name, **given)
+    if given.get("enabled") is False:
+        return changed
+    return Document({**changed, "test": _told(face.client.test_provider(name))})
+
+
+@command.command("remove", cls=Command)
+@click.argument("name", type=options.Profile())
+@pass_face
+def remove(face: Face, name: str) -> Message:
+    """Take profile NAME out of the settings file; its history stays."""
+    face.client.remove_provider(name)
+    return Message(f"Profile {name} is removed; `%tundra versions` has it, should it be wanted back.")
+
+
+@command.command("reorder", cls=Command)
+@click.argument("names", nargs=-1, required=True, type=options.Profile())
+@pass_face
+def reorder(face: Face, names: tuple[str, ...]) -> pd.DataFrame:
+    """Have the profiles NAMES asked in this order, before all others."""
+    return face.client.reorder_providers(names)
+
+
+@command.command("test", cls=Command)
+@click.argument("names", nargs=-1, type=options.Profile())
+@pass_face
+def test(face: Face, names: tuple[str, ...]) -> Result:
+    """Ask for the list of models, the smallest call there is, and tell how long that took; without NAMES, of all."""
+    found = [face.client.test_provider(name) for name in names or face.client.profile_names()]
+    lines = "\n".join(f"{one['profile']}: {_told(one)}" for one in found)
+    value = Message(lines or "There is no profile to test.")
+    return Result(list(found) if face.wants_json else value, exit_code=0 if all(one["ok"] for one in found) else 1)
 
 
 @command.command("recheck", cls=Command)
@@ -67,3 +120,19 @@ def recheck(face: Face, name: str) -> Document:
 def park(face: Face, name: str) -> Document:
     """Take profile NAME out of use until it is rechecked."""
     return face.client.park_provider(name)
+
+
+def _told(found: Document) -> str:
+    """What a test saw, in a line."""
+    took = duration(found["latency_ms"] / 1000)
+    if found["ok"]:
+        count = found["models"]
+        return f"answered in {took}, {count} model{'s' if count != 1 else ''}"
+    hint = f" → {found['hint']}" if found["hint"] else ""
+    return f"{found['code']} after {took}: {found['message']}{hint}"
+
+
+def _brief(card: Document) -> dict[str, Any]:
+    """Of a new profile, what was chosen."""
+    shown = ("profile", "kind", "base_url", "model", "priority", "key_variable")
+    return {name: card[name] for name in shown if card.get(name) not in (None, "")}

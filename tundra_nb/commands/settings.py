@@ -10,6 +10,7 @@ import click
 from tundra_nb.client.results import Document
 from tundra_nb.errors import UsageError
 
+from . import options
 from .command import Command, Group
 from .face import Face, pass_face
 
@@ -30,7 +31,7 @@ def command(face: Face, ctx: click.Context, changed: bool, history: bool) -> pd.
 
 
 @command.command("set", cls=Command)
-@click.argument("assignment", metavar="PATH=VALUE")
+@click.argument("assignment", type=options.Assignment(), metavar="PATH=VALUE")
 @click.option("--reason", default="", help="Why, for those who read the history.")
 @click.option("--on", metavar="BRANCH", help="Only propose it, on this branch; `merge BRANCH` applies it.")
 @pass_face
@@ -46,7 +47,7 @@ def set_(face: Face, assignment: str, reason: str, on: str | None) -> Document:
 
 
 @command.command("history", cls=Command)
-@click.argument("path", required=False)
+@click.argument("path", required=False, type=options.SettingPath())
 @pass_face
 def history_(face: Face, path: str | None) -> pd.DataFrame:
     """What each commit made of the setting PATH, or of all."""

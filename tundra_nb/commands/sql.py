@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 
 @_command("sql", cls=CodeCommand)
-@click.argument("text", nargs=-1)
-@click.option("--at", metavar="REF", help="The history as of a commit, branch, tag or time.")
+@click.argument("text", nargs=-1, type=options.SqlWord())
+@click.option("--at", type=options.Ref(), metavar="REF", help="The history as of a commit, branch, tag or time.")
 @click.option("--limit", type=click.IntRange(min=1), help="At most so many rows.")
 @options.wait
 @pass_face

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from . import options
 from .command import command as _command
 from .face import Face, pass_face
 
@@ -14,8 +15,8 @@ if TYPE_CHECKING:
 
 
 @_command("stat")
-@click.argument("a")
-@click.argument("b", default="HEAD")
+@click.argument("a", type=options.Ref())
+@click.argument("b", default="HEAD", type=options.Ref())
 @pass_face
 def command(face: Face, a: str, b: str) -> pd.DataFrame:
     """How many rows were added, changed and removed between the states A and B, by table."""

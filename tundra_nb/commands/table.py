@@ -64,6 +64,7 @@ TABLE = {
     "daemon": "daemon",
     "logs": "logs",
     "clean": "clean",
+    "completion": "completion",
 }
 """Command → module, of this package where nothing else is said, in the order of the help."""
 

@@ -5,18 +5,22 @@ from __future__ import annotations
 import click
 
 from tundra_nb.client.results import Why
+from tundra_nb.views import Compared
 
+from . import options
 from .command import NumberCommand
 from .command import command as _command
 from .face import Face, pass_face
 
 
 @_command("why", cls=NumberCommand)
-@click.argument("operation", default="last")
+@click.argument("operation", default="last", type=options.Operation())
+@click.option("--diff", "other", type=options.Operation(), help="What differs from the prompt and answer of this call.")
 @pass_face
-def command(face: Face, operation: str) -> Why:
+def command(face: Face, operation: str, other: str | None) -> Why | Compared:
     """The causal chain of one call: waits, refusals, attempts, breaker moves, failover, cost.
 
     OPERATION is an id, the last digits of one, `last`, or `-2` for the call before the last.
     """
-    return face.client.why(operation)
+    why = face.client.why(operation)
+    return why if other is None else Compared(why, face.client.why(other))

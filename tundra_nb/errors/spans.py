@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import datetime as dt
+import re
+
 _UNITS = ((86400.0, "d"), (3600.0, "h"), (60.0, "min"), (1.0, "s"))
 
 
@@ -18,3 +21,20 @@ def span(seconds: float) -> str:
         elif words:
             break
     return " ".join(words[:2])
+
+
+_AHEAD = re.compile(r"\b(again|next probe) in ((?:[\d.]+ (?:s|min|h|d)\b ?){1,2})")
+_LENGTHS = {unit: length for length, unit in _UNITS}
+
+
+def dated(message: str, now_us: int) -> str:
+    """A message that is kept: `again in 2 s` would be stale when it is read, so it says the time (UTC) instead."""
+
+    def at(found: re.Match[str]) -> str:
+        words = found[2].split()
+        seconds = sum(float(number) * _LENGTHS[unit] for number, unit in zip(words[::2], words[1::2], strict=True))
+        when = dt.datetime.fromtimestamp(now_us / 1e6 + seconds, dt.UTC)
+        space = " " if found[2].endswith(" ") else ""
+        return f"{found[1]} at {when.isoformat(timespec='seconds').replace('+00:00', 'Z')}{space}"
+
+    return _AHEAD.sub(at, message)

@@ -12,6 +12,20 @@ from .endpoint import Endpoint
 from .words import EVENTS, JSON
 
 
+class CallUnderWay(msgspec.Struct, frozen=True, kw_only=True):
+    """A call that has no end yet: whom it asks now, what it waits for, and for how long."""
+
+    operation_id: str
+    at: str
+    kind: str
+    profile: str | None
+    doing: str
+    age_s: float
+    user_name: str
+    requested_model: str | None
+    tried: list[str]
+
+
 class Story(msgspec.Struct, frozen=True, kw_only=True):
     """One operation with everything that happened in it: rows of the history, ids as text, times as ISO 8601."""
 
@@ -20,6 +34,12 @@ class Story(msgspec.Struct, frozen=True, kw_only=True):
     limit_events: list[dict[str, Any]]
     breaker_events: list[dict[str, Any]]
     errors: list[dict[str, Any]]
+    exchanges: list[dict[str, Any]]
+    """Prompt and answer, where recording kept them."""
+    under_way: list[CallUnderWay]
+    """Calls that have no end yet."""
+    record: str
+    """The setting `record.content`."""
 
 
 ASK = Endpoint(

@@ -68,6 +68,18 @@ ADD_PROVIDER = Endpoint(
     answer=ProviderRow,
     status=201,
 )
+REMOVE_PROVIDER = Endpoint(
+    method="DELETE",
+    path="/api/providers/{name}",
+    summary="take a profile out of the settings file",
+    answer=dict[str, Any],
+)
+TEST_PROVIDER = Endpoint(
+    method="POST",
+    path="/api/providers/{name}/test",
+    summary="ask a profile's provider for its models: whether it answers, how long that took, or what is wrong",
+    answer=dict[str, Any],
+)
 RECHECK_PROVIDER = Endpoint(
     method="POST",
     path="/api/providers/{name}/recheck",

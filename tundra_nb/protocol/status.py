@@ -8,6 +8,7 @@ import msgspec
 
 from .endpoint import Endpoint
 from .live import BreakerRow, LimitRow, ProviderRow
+from .operations import CallUnderWay
 
 
 class StatusQuery(msgspec.Struct, frozen=True, kw_only=True):
@@ -15,6 +16,16 @@ class StatusQuery(msgspec.Struct, frozen=True, kw_only=True):
 
     brief: bool = False
     """Without what must be asked of the store."""
+
+
+class ProfileCard(ProviderRow, frozen=True, kw_only=True):
+    """A profile, and what came of its last attempts."""
+
+    key_rejected: bool
+    answered_s_ago: float | None
+    failed_s_ago: float | None
+    failure: dict[str, str] | None
+    """`code`, `reason`, `message` and `hint` of the last attempt, unless that was answered."""
 
 
 class StatusCard(msgspec.Struct, frozen=True, kw_only=True):
@@ -31,8 +42,10 @@ class StatusCard(msgspec.Struct, frozen=True, kw_only=True):
     attached: list[str] | dict[str, int]
     running: int
     """Calls in flight."""
+    under_way: list[CallUnderWay]
+    """The calls behind that number, the oldest first."""
     store: dict[str, Any]
-    profiles: list[ProviderRow]
+    profiles: list[ProfileCard]
     breakers: list[BreakerRow]
     limits: list[LimitRow]
     faults: list[dict[str, Any]]
@@ -42,6 +55,8 @@ class StatusCard(msgspec.Struct, frozen=True, kw_only=True):
     last_errors: list[dict[str, Any]] | msgspec.UnsetType = msgspec.UNSET
     suggested: list[dict[str, str]] | msgspec.UnsetType = msgspec.UNSET
     next_step: str | msgspec.UnsetType = msgspec.UNSET
+    next_steps: list[str] | msgspec.UnsetType = msgspec.UNSET
+    """All there is to do, worst first."""
 
 
 STATUS = Endpoint(

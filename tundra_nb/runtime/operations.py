@@ -25,6 +25,7 @@ from tundra_nb.runtime.requests import Asked, Request
 from tundra_nb.runtime.reserve import used_tokens
 from tundra_nb.runtime.resilience.router import FailOver, Retry, Stop, exhausted, remaining
 from tundra_nb.runtime.rows import CallRows, Entry, acting
+from tundra_nb.runtime.under_way import UnderWay
 from tundra_nb.settings import ProfileSettings
 from tundra_nb.types import Ask, Outcome, Reply
 from tundra_nb.types.pieces import Piece
@@ -56,16 +57,22 @@ OnNotice = Callable[[Notice], Awaitable[None]]
 class Operations:
     """Carries out calls. Each keeps the settings and profiles that it began with.
 
-    `running` holds the ids of those under way.
+    `running` holds those under way, by id.
     """
 
     def __init__(self, profiles: Profiles, budgets: Budgets) -> None:
         self._profiles = profiles
         self._budgets = budgets
-        self.running: set[int] = set()
+        self.running: dict[int, UnderWay] = {}
 
     async def ask(
-        self, ask: Ask, *, user: str, on_piece: OnPiece | None = None, on_notice: OnNotice | None = None
+        self,
+        ask: Ask,
+        *,
+        user: str,
+        on_piece: OnPiece | None = None,
+        on_notice: OnNotice | None = None,
+        on_attempt: OnNotice | None = None,
     ) -> Reply:
         """Carry out one call of our own client.
 
@@ -74,11 +81,12 @@ class Operations:
             user: whose bucket of the user tier it takes from.
             on_piece: see `Operation.carry_out`.
             on_notice: see there.
+            on_attempt: see there.
 
         Raises:
             TundraError: see there.
         """
-        return await self.call(Asked(ask), Caller(user)).carry_out(on_piece, on_notice)
+        return await self.call(Asked(ask), Caller(user)).carry_out(on_piece, on_notice, on_attempt)
 
     def call(self, request: Request, caller: Caller) -> Operation:
         """Open an operation; nothing is asked and nothing written before it is carried out."""
@@ -89,7 +97,7 @@ class Operation:
     """One call: carried out once."""
 
     def __init__(
-        self, profiles: Profiles, budgets: Budgets, running: set[int], request: Request, caller: Caller
+        self, profiles: Profiles, budgets: Budgets, running: dict[int, UnderWay], request: Request, caller: Caller
     ) -> None:
         self._p = profiles
         self._budgets = budgets
@@ -100,9 +108,18 @@ class Operation:
         self._caller = caller
         self._on_piece: OnPiece | None = None
         self._on_notice: OnNotice | None = None
+        self._on_attempt: OnNotice | None = None
         self._clock = profiles.clock
         self._router = self._settings.router
         self.rows = CallRows(profiles.journal, request, caller.name, self._settings.record.content)
+        self._now = UnderWay(
+            operation_id=self.rows.operation_id,
+            at=self._clock.now_us(),
+            began=self._clock.monotonic(),
+            kind=request.facts.kind,
+            user=caller.name,
+            requested_model=request.facts.requested_model,
+        )
         self._delivered = False
         self.failures: dict[str, errors.TundraError] = {}
         """The last error by profile, in the order in which they were first met."""
@@ -115,26 +132,32 @@ class Operation:
     def operation_id(self) -> int:
         return self.rows.operation_id
 
-    async def carry_out(self, on_piece: OnPiece | None = None, on_notice: OnNotice | None = None) -> Reply:
+    async def carry_out(
+        self,
+        on_piece: OnPiece | None = None,
+        on_notice: OnNotice | None = None,
+        on_attempt: OnNotice | None = None,
+    ) -> Reply:
         """Ask until somebody answers or nobody is left.
 
         Args:
             on_piece: awaited for each piece of the answer as it arrives; being slow there slows the provider's stream
                 down. What has been delivered is never repeated: after the first piece a failure ends the operation.
             on_notice: awaited for each wait, retry and failover.
+            on_attempt: awaited when somebody is about to be asked.
 
         Raises:
             TundraError: what went wrong; `AllProvidersExhausted` when every candidate failed.
             asyncio.CancelledError: the caller went away. The upstream connection is closed, reservations are given
                 back, and the operation is recorded as cancelled, before this is raised.
         """
-        self._on_piece, self._on_notice = on_piece, on_notice
+        self._on_piece, self._on_notice, self._on_attempt = on_piece, on_notice, on_attempt
         token = acting.set(self.rows)
-        self._running.add(self.operation_id)
+        self._running[self.operation_id] = self._now
         try:
             return await self._carry_out()
         finally:
-            self._running.discard(self.operation_id)
+            self._running.pop(self.operation_id, None)
             acting.reset(token)
 
     async def _carry_out(self) -> Reply:
@@ -253,6 +276,7 @@ class Operation:
             entry.model = self._request.model(slot.profile)
             if entry.breaker_state == "open":
                 slot.breaker.admit()  # refused at once, before waiting for a bucket
+            self._now.profile, self._now.doing = slot.profile.name, "waiting for the limiter"
             entry.reservation = await self._p.limiter.reserve(
                 self._p.path(slot, self._caller), self._tokens, self._router.max_wait_seconds, self.operation_id
             )
@@ -267,6 +291,10 @@ class Operation:
                 needed = await self._most_it_costs(slot.profile, entry.model)
                 entry.money = self._budgets.reserve(self._caller, slot.profile.name, needed)
             self.rows.sending(entry)
+            self._now.doing = "asking"
+            if self._on_attempt is not None:
+                name = slot.profile.name
+                await self._on_attempt(Notice(kind="attempt", message=f"asking {name}", profile=name))
             record = self._settings.record.content != "off"
             async with aclosing(self._request.attempt(slot, entry.model, entry, record)) as pieces:
                 async for piece in pieces:
@@ -274,6 +302,7 @@ class Operation:
                         entry.answer = piece
                     else:
                         self._delivered = True
+                        self._now.doing = "answering"
                         if self._on_piece is not None:
                             await self._on_piece(piece)
 
@@ -352,6 +381,11 @@ class Operation:
     def _row(self, slot: ProfileSlot, entry: Entry, outcome: Outcome, error: errors.TundraError | None) -> None:
         if entry.seen.status is not None:
             slot.seen, slot.seen_at = entry.seen, self._clock.monotonic()
+        if outcome == "ok":
+            slot.note(self._clock.monotonic(), None)
+        elif outcome == "error" and error is not None:
+            slot.note(self._clock.monotonic(), error)
+            self._now.tried.append(f"{slot.profile.name}: {error.reason}")
         self.rows.attempt_ended(entry, outcome, error)
 
     def _pass_over(self, profile: ProfileSettings, error: errors.TundraError) -> None:
@@ -382,6 +416,7 @@ class Operation:
 
     async def _pause(self, seconds: float, kind: str, profile: str, why: errors.TundraError) -> None:
         self.rows.begin()
+        self._now.doing = "pausing before a retry"
         await self._notify(kind, profile, f"{why}; again in {span(seconds)}", seconds)
         began = self._clock.monotonic()
         try:

@@ -62,6 +62,18 @@ class ProfileSlot:
         self.seen: Seen | None = None
         """What the last attempt that reached the provider saw."""
         self.seen_at: float = 0.0
+        self.answered_at: float | None = None
+        """When it answered last, by the monotonic clock; None while this daemon has no answer of it."""
+        self.failed_at: float | None = None
+        self.failure: errors.TundraError | None = None
+        """Of its last attempt, unless that was answered."""
+
+    def note(self, now: float, error: errors.TundraError | None) -> None:
+        """How an attempt ended at this moment; None: it was answered."""
+        if error is None:
+            self.answered_at, self.failure = now, None
+        else:
+            self.failed_at, self.failure = now, error
 
 
 class Profiles:
@@ -229,6 +241,25 @@ class Profiles:
             raise
         self.unpark(name, "rechecked")
         return {"profile": name, "available": True, "models": len(models)}
+
+    async def test(self, name: str) -> dict[str, Any]:
+        """Ask a profile's provider for its models, and tell what came of it and how long it took; nothing changes.
+
+        Returns:
+            `profile`, `ok`, `latency_ms`, and `models` (their number) or `code`, `message` and `hint`.
+        """
+        slot = self.slot(name)
+        began = self.clock.monotonic()
+        told: dict[str, Any]
+        try:
+            if slot.profile.api_key_env and self.keys.get(slot.profile.api_key_env) is None:
+                raise errors.KeyMissing(profile=name, variable=slot.profile.api_key_env)
+            models = await slot.provider.models(refresh=True)
+            told = {"models": len(models)}
+        except errors.TundraError as error:
+            told = {"code": error.code, "message": str(error), "hint": error.hint}
+        took = (self.clock.monotonic() - began) * 1000
+        return {"profile": name, "ok": "models" in told, "latency_ms": round(took, 3), **told}
 
     # --- keys
 

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from tundra_nb import errors
+from tundra_nb.errors.spans import dated
 from tundra_nb.runtime import lines
 from tundra_nb.runtime.caller import Money
 from tundra_nb.runtime.clock import Clock, Ids
@@ -60,6 +61,10 @@ class Journal:
         """Text that a provider chose, also where it should be a plain word: some echo the key in every header."""
         return self.redactor.text(text) if text else text
 
+    def words(self, error: errors.TundraError) -> str:
+        """An error's message as it is kept: masked, with times instead of spans that would be stale later."""
+        return self.redactor.text(dated(str(error), self.clock.now_us()))
+
     def error(self, source: str, error: errors.TundraError, **facts: Any) -> None:
         """An error that a background part met, or that reached a caller outside an operation."""
         self.record(
@@ -70,7 +75,7 @@ class Journal:
                 code=error.code,
                 severity=error.severity,
                 retryable=error.retryable,
-                message=self.redactor.text(str(error)),
+                message=self.words(error),
                 reason=error.reason,
                 **facts,
             )
@@ -313,7 +318,7 @@ class CallRows:
             bucket_requests=reservation.level_requests if reservation else None,
             bucket_tokens=reservation.level_tokens if reservation else None,
             request_id=outside(seen.request_id or (answer.request_id if answer else None)),
-            message=self._journal.redactor.text(str(error)) if error else None,
+            message=self._journal.words(error) if error else None,
             limit_headers=outside(json.dumps(seen.headers)) if seen.headers else None,
         )
         self._last, self._price_at = row, price_at
@@ -340,7 +345,7 @@ class CallRows:
                     code=error.code,
                     severity=error.severity,
                     retryable=error.retryable,
-                    message=self._journal.redactor.text(str(error)),
+                    message=self._journal.words(error),
                     profile=getattr(error, "profile", None) or None,
                     operation_id=self.operation_id,
                     reason=error.reason,
@@ -405,7 +410,7 @@ class CallRows:
             retry_count=self._facts.retry_count,
             trace_id=self._facts.trace_id,
             parent_span_id=self._facts.parent_span_id,
-            message=self._journal.redactor.text(str(error) if error else "; ".join(self._remarks)) or None,
+            message=(self._journal.words(error) if error else self._journal.outside("; ".join(self._remarks))) or None,
             retry_after_s=getattr(error, "retry_after", None),
         )
 

@@ -29,6 +29,7 @@ from tundra_nb.runtime.store import history_of
 from tundra_nb.runtime.telemetry.bus import EventBus
 from tundra_nb.runtime.telemetry.redact import Redactor
 from tundra_nb.runtime.terminals import Terminals
+from tundra_nb.runtime.under_way import UnderWay
 from tundra_nb.runtime.versioning import Versioning
 from tundra_nb.settings import Loaded, ProfileSettings, Settings
 from tundra_nb.types import (
@@ -164,7 +165,7 @@ class Runtime:
         return self.profiles.slots
 
     @property
-    def running(self) -> set[int]:
+    def running(self) -> Mapping[int, UnderWay]:
         """Calls under way, by id."""
         return self.operations.running
 

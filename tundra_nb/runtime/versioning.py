@@ -101,6 +101,20 @@ class Versioning:
             except StoreError as error:  # it is in force all the same; the next change writes it down
                 _log.warning("profile %s is not in the history yet: %s", profile["name"], error)
 
+    async def remove_profile(self, name: str, *, author: str) -> None:
+        """Take a profile out of the settings file, and put that into force and write it down.
+
+        Raises:
+            UsageError: the file has no profile of this name; nothing changed.
+        """
+        runtime = self._runtime
+        async with self._in_force.lock:
+            self._in_force.apply(settings_file.remove_profile(self._in_force.loaded.file, name, runtime.environ))
+            try:
+                await self._in_force.write_down(author, "providers remove", message=f"profile {name} removed")
+            except StoreError as error:
+                _log.warning("that profile %s was removed is not in the history yet: %s", name, error)
+
     async def merge(
         self, branch: str, *, author: str, strategy: Literal["ours", "theirs"] | None = None
     ) -> dict[str, Any]:

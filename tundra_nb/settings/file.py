@@ -9,8 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from tundra_nb.errors import ConfigError, UsageError
+from tundra_nb.nearest import nearest
 
 from .loader import Loaded, load
+
+CHANGEABLE = ("base_url", "model", "api_key_env", "priority", "rpm", "tpm")
+"""Fields of a profile that `providers set` changes."""
 
 
 def add_profile(file: Path, profile: Mapping[str, Any], environ: Mapping[str, str]) -> Loaded:
@@ -26,10 +30,40 @@ def add_profile(file: Path, profile: Mapping[str, Any], environ: Mapping[str, st
     profiles = document.setdefault("profile", tomlkit.aot())
     name = profile.get("name")
     if any(known.get("name") == name for known in profiles):
-        raise UsageError(problem=f"a profile {name!r} exists already", field="name", remedy="Choose another name.")
+        given = " ".join(f"--{key.replace('_', '-')} {value}" for key, value in profile.items() if key in CHANGEABLE)
+        raise UsageError(
+            problem=f"a profile {name!r} exists already",
+            field="name",
+            remedy=f"`%tundra providers set {name} {given or '--model …'}` changes it.",
+        )
     table = tomlkit.table()
     table.update({key: value for key, value in profile.items() if value not in (None, "")})
     profiles.append(table)
+    return _save(file, tomlkit.dumps(document), environ)
+
+
+def remove_profile(file: Path, name: str, environ: Mapping[str, str]) -> Loaded:
+    """Take a `[[profile]]` out; returns the settings then in force.
+
+    Raises:
+        UsageError: the file has none of this name. The file is unchanged.
+    """
+    import tomlkit
+
+    document = _parse(file)
+    profiles = document.get("profile", [])
+    places = [index for index, known in enumerate(profiles) if known.get("name") == name]
+    if not places:
+        known = [str(profile.get("name")) for profile in profiles]
+        raise UsageError(
+            problem=f"the settings file has no profile {name!r}",
+            field="name",
+            nearest=nearest(name, known),
+            remedy=f"It may come from a key in the environment; {file} has: {', '.join(known) or 'none'}.",
+        )
+    del profiles[places[0]]
+    if not len(profiles):
+        del document["profile"]
     return _save(file, tomlkit.dumps(document), environ)
 
 

@@ -8,6 +8,10 @@ cleaned of control characters and escaped by the renderers, never by the views.
 from __future__ import annotations
 
 import dataclasses
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tundra_nb.client.results import Why
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,3 +43,11 @@ class Transcript:
 
     def __str__(self) -> str:
         return self.text
+
+
+@dataclasses.dataclass(frozen=True)
+class Compared:
+    """Two calls, for their prompts and answers side by side."""
+
+    one: Why
+    other: Why

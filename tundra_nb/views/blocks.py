@@ -101,10 +101,11 @@ class Picture:
 
 @dataclasses.dataclass(frozen=True)
 class Details:
-    """What is folded away behind a line; terminals leave it out."""
+    """What is folded away behind a line; terminals leave it out, unless it is to be in text too."""
 
     summary: str
     blocks: Sequence[Block]
+    in_text: bool = False
 
 
 Block = Details | Heading | Facts | Table | Para | Code | Output | Shot | Prose | Picture

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from . import Lines, Message
+from . import Compared, Lines, Message
 
 _ROUNDED_BEYOND = 2**53
 
@@ -44,6 +44,8 @@ def to_data(value: Any) -> Any:
             return str(value) if abs(value) > _ROUNDED_BEYOND else value
         case float():
             return value if value - value == 0 else None  # NaN and infinities are no JSON
+        case Compared(one, other):
+            return [to_data(one), to_data(other)]
         case Message(text):
             return {"message": text}
         case Lines(lines, _):

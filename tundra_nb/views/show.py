@@ -21,11 +21,13 @@ from tundra_nb.types import Reply
 from tundra_nb.types.triage import Triage
 
 from . import (
+    Compared,
     Lines,
     Message,
     Transcript,
     bundle,
     checkup,
+    exchange,
     explanation,
     frame,
     gateway,
@@ -60,6 +62,7 @@ VIEWS: dict[type[Any], Callable[[Any], Sequence[Block]]] = {
     ],
     Merged: versions.merged,
     Triage: triage.blocks,
+    Compared: lambda found: exchange.difference(found.one, found.other),
     Message: lambda found: [Para(found.text)],
     Transcript: lambda found: [Output(found.text)],
     Lines: lambda found: [Code("\n".join(found.lines))],

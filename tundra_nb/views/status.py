@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from tundra_nb.client import times
 from tundra_nb.client.results import DaemonStatus, Status
 
 from .blocks import Block, Cell, Code, Facts, Heading, Para, Styled, Table, Tone, duration, number
 from .frame import TONES
+
+RECENT_SECONDS = 600.0
+"""How long a failure is news."""
 
 
 def blocks(status: Status) -> Sequence[Block]:
@@ -17,6 +22,8 @@ def blocks(status: Status) -> Sequence[Block]:
     made: list[Block] = [Heading(Styled(_verdict(status), _tone_of(status)))]
     made.append(Facts(list(_facts(status))))
     made += _problems(status)
+    if calls := status.get("under_way"):
+        made.append(_under_way(calls))
     profiles = status.get("profiles") or []
     if profiles:
         made.append(_profiles(profiles, {row["profile"]: row for row in status.get("breakers") or ()}))
@@ -24,9 +31,10 @@ def blocks(status: Status) -> Sequence[Block]:
         made.append(_limits(buckets))
     if errors := status.get("last_errors"):
         rows: list[list[Cell]] = [
-            [str(row.get("at", ""))[11:19], Styled(str(row["code"]), "bad"), str(row["message"])] for row in errors
+            [_clock(row.get("at")), Styled(str(row["code"]), "bad"), times.in_text(str(row["message"]))]
+            for row in errors
         ]
-        made.append(Table(["at (UTC)", "code", "message"], rows, title="last errors"))
+        made.append(Table([f"at ({times.zone()})", "code", "message"], rows, title="last errors"))
     made += _next(status)
     return made
 
@@ -62,20 +70,49 @@ def _problems(status: Mapping[str, Any]) -> list[Block]:
 
 
 def _verdict(status: Status) -> str:
-    profiles = status.get("profiles") or []
+    profiles = [row for row in status.get("profiles") or () if row["state"] != "disabled"]
     ready = sum(row["state"] == "ready" for row in profiles)
     if not profiles:
         return "tundra runs, but has no profile to ask"
+    failing = [row for row in profiles if _fails(row)]
+    if failing:
+        asked = [row for row in profiles if _fails(row) or _is_recent(row.get("answered_s_ago"))]
+        answered = len(asked) - len(failing)
+        some = f"{answered} of {len(asked)} profile{'s' if len(asked) != 1 else ''} answered in the last 10 min"
+        return f"tundra runs, but {some}: {', '.join(str(row['profile']) for row in failing)} failed"
     if ready == len(profiles):
         return f"tundra is ready: {ready} profile{'s' if ready != 1 else ''}"
     return f"tundra runs: {ready} of {len(profiles)} profiles ready"
 
 
+def _fails(row: Mapping[str, Any]) -> bool:
+    """Whether a profile's last attempt failed, and that is news."""
+    return bool(row.get("failure")) and _is_recent(row.get("failed_s_ago"))
+
+
+def _is_recent(seconds: float | None) -> bool:
+    return seconds is not None and seconds < RECENT_SECONDS
+
+
 def _tone_of(status: Status) -> Tone:
-    states = [row["state"] for row in status.get("profiles") or ()]
-    if (status.get("store") or {}).get("error") or "ready" not in states:
+    profiles = [row for row in status.get("profiles") or () if row["state"] != "disabled"]
+    ready = [row for row in profiles if row["state"] == "ready" and not _fails(row)]
+    if (status.get("store") or {}).get("error") or not ready:
         return "bad"
-    return "good" if all(state in ("ready", "disabled") for state in states) else "warn"
+    return "good" if len(ready) == len(profiles) else "warn"
+
+
+def _under_way(calls: Sequence[Mapping[str, Any]]) -> Table:
+    rows: list[list[Cell]] = [
+        [
+            f"…{str(call['operation_id'])[-5:]}",
+            Styled(str(call["profile"] or ""), "strong"),
+            f"{call['doing']} for {duration(call['age_s'])}",
+            f"after {', '.join(call['tried'])}" if call.get("tried") else "",
+        ]
+        for call in calls
+    ]
+    return Table(["id", "profile", "does", ""], rows, title="calls under way")
 
 
 def _facts(status: Status) -> list[tuple[str, Cell]]:
@@ -139,11 +176,24 @@ def _profiles(profiles: Sequence[Mapping[str, Any]], breakers: Mapping[str, Mapp
 
 def _key(row: Mapping[str, Any]) -> Cell:
     variable = row.get("key_variable")
+    if row.get("key_rejected"):
+        return Styled(f"{variable} was rejected" if variable else "rejected: the profile names none", "bad")
     if not variable:
-        return Styled("none needed", "dim")
+        return Styled("none named" if _wants_key(row) else "none needed", "dim")
     if row.get("key_present"):
         return str(variable)
     return Styled(f"{variable} is missing", "bad")
+
+
+def _wants_key(row: Mapping[str, Any]) -> bool:
+    return row.get("kind") != "local"
+
+
+def _clock(at: Any) -> str:
+    try:
+        return times.local(dt.datetime.fromisoformat(str(at)))
+    except ValueError:
+        return str(at or "")
 
 
 def _limits(buckets: Sequence[Mapping[str, Any]]) -> Table:
@@ -172,10 +222,13 @@ def _next(status: Status) -> list[Block]:
             f"{', '.join(offers)} is set here, but not where the daemon was started. To hand it over, in memory only:"
         )
         return [Heading("next"), Para(told), Code("%tundra keys offer")]
-    step = str(status.get("next_step") or "")
-    if not step:
-        return []
-    lines = step.splitlines()
-    to_copy = [line.strip() for line in lines if line.startswith("    ")]
-    told = " ".join(line for line in lines if not line.startswith("    "))
-    return [Heading("next"), Para(told), *([Code("\n".join(to_copy))] if to_copy else [])]
+    steps = [str(step) for step in status.get("next_steps") or [status.get("next_step") or ""] if step]
+    made: list[Block] = [Heading("next")] if steps else []
+    for number_, step in enumerate(steps, 1):
+        lines = step.splitlines()
+        to_copy = [line.strip() for line in lines if line.startswith("    ")]
+        told = " ".join(line for line in lines if not line.startswith("    "))
+        made.append(Para(f"{number_}. {told}" if len(steps) > 1 else told))
+        if to_copy:
+            made.append(Code("\n".join(to_copy)))
+    return made

@@ -51,6 +51,9 @@ LONG_LINES = 5
 def show(blocks: Sequence[Block], console: Console) -> None:
     """Write blocks to a terminal or a pipe."""
     for block in blocks:
+        if isinstance(block, Details) and block.in_text:
+            show(block.blocks, console)
+            continue
         hidden: Sequence[str] = ()
         if isinstance(block, Table) and block.fits:
             block, hidden = _fitted(block, console.width - INDENT)  # noqa: PLW2901 - the same block, narrower

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Sequence
 from typing import Any
 
 from tundra_nb.client import explain, times
 from tundra_nb.client.results import Last, Step, Why
-from tundra_nb.errors import UsageError
 
-from . import waterfall
+from . import exchange, waterfall
 from .blocks import Block, Cell, Facts, Heading, Para, Picture, Styled, Table, Tone, duration, money, number
 
 _TONES: dict[str, Tone] = {"ok": "good", "error": "bad", "refused": "warn", "cancelled": "warn", "interrupted": "warn"}
@@ -19,19 +19,27 @@ def blocks(why: Why) -> Sequence[Block]:
     """The causal chain as a picture, and step by step."""
     rows = [_row(step) for step in why.steps]
     head = ["after", "took", "what", "profile", "outcome", "detail", "cost"]
-    made: list[Block] = [_heading(why), Picture(waterfall.draw(why), waterfall.summary(why))]
-    made.append(Table(head, rows, right=frozenset({0, 1, 6})))
-    if not isinstance(why, Last) and (remedy := _remedy(why)):
-        made.append(Para(remedy))
-    return made
+    right = frozenset({0, 1, 6})
+    if not any(row[-1] for row in rows):  # nothing was paid
+        head, rows, right = head[:-1], [row[:-1] for row in rows], frozenset({0, 1})
+    made: list[Block] = [_heading(why)]
+    if cause := _cause(why):
+        made.append(Para(Styled(cause, "bad")))
+    if remedy := _remedy(why):
+        made.append(Para(f"next: {remedy}"))
+    if page := _page(why):
+        made.append(Para(f"more: {page}"))
+    made.append(Picture(waterfall.draw(why), waterfall.summary(why)))
+    made.append(Table(head, rows, right=right))
+    return [*made, *exchange.blocks(why), *_under_way(why)]
 
 
 def last_blocks(last: Last) -> Sequence[Block]:
     """What happened in short, and the next step."""
     op = last["operation"]
     facts: list[tuple[str, Cell]] = []
-    if op.get("message"):
-        facts.append(("cause", str(op["message"])))
+    if cause := _cause(last) or str(op.get("message") or ""):
+        facts.append(("cause", Styled(cause, "bad") if op.get("code") else cause))
     tried = [f"{row['profile']} ({row.get('reason') or row['outcome']})" for row in last.get("attempts") or ()]
     if tried:
         facts.append(("tried", " → ".join(tried)))
@@ -43,13 +51,15 @@ def last_blocks(last: Last) -> Sequence[Block]:
         facts.append(("cost", money(op["cost_usd"])))
     if remedy := _remedy(last):
         facts.append(("next", remedy))
+    if page := _page(last):
+        facts.append(("meaning", page))
     facts.append(("more", f"`%tundra why {str(op['operation_id'])[-5:]}` shows each step"))
-    return [_heading(last), Facts(facts)]
+    return [_heading(last), Facts(facts), *_under_way(last)]
 
 
 def _heading(why: Why) -> Heading:
     op = why["operation"]
-    outcome = str(op.get("outcome"))
+    outcome = str(op.get("outcome")).replace("_", " ")
     code = f" {op['code']}" if op.get("code") else ""
     who = f" by {op['profile']}" if op.get("profile") else ""
     when = _clock(op.get("at"))
@@ -68,7 +78,7 @@ def _row(step: Step) -> list[Cell]:
         step.what,
         step.profile or "",
         Styled(step.outcome, _step_tone(step)),
-        step.detail,
+        times.in_text(step.detail),
         money(step.cost_usd),
     ]
 
@@ -84,26 +94,70 @@ def _step_tone(step: Step) -> Tone | None:
     return "warn" if step.what in ("wait", "limiter", "back-off", "failover") else "dim"
 
 
+def _cause(why: Why) -> str:
+    """Why a call failed: what the last attempt that failed met."""
+    op: dict[str, Any] = why["operation"]
+    if not op.get("code"):
+        return ""
+    failed = _failed(why)
+    if failed is None:
+        return times.in_text(str(op.get("message") or op["code"]))
+    message = str(failed.get("message") or failed.get("code"))
+    whom = f"{failed['profile']}: "
+    return times.in_text(message if message.startswith(whom) else whom + message)
+
+
+def _failed(why: Why) -> dict[str, Any] | None:
+    """The attempt to begin with: the last that failed, one that was sent before one that was refused."""
+    failed: list[dict[str, Any]] = [row for row in why.get("attempts") or () if row.get("code")]
+    sent = [row for row in failed if row.get("outcome") == "error"]
+    return next(reversed(sent or failed), None)
+
+
 def _remedy(why: Why) -> str:
-    """What to do next, for a call that failed."""
+    """What to do next, for a call that failed: about its cause, where that is known."""
     op: dict[str, Any] = why["operation"]
     code = op.get("code")
     if not code:
         return ""
-    if op.get("retry_after_s") is not None:
-        return f"Again in {duration(op['retry_after_s'])}. `%tundra explain {code}` tells more."
+    told = []
+    if (after := op.get("retry_after_s")) is not None and (ended := _ended(op)) is not None:
+        told.append(f"It may be asked again from {_clock(ended + dt.timedelta(seconds=after))} on.")
+    failed = _failed(why)
+    cause = str(failed["code"]) if failed else str(code)
+    reason, profile = (failed.get("reason"), failed.get("profile")) if failed else (None, None)
+    if remedy := explain.remedy(cause, reason, profile):
+        told.append(remedy.rstrip(".") + ".")
+    return " ".join(told)
+
+
+def _page(why: Why) -> str:
+    """Where the meaning of a failure is told."""
+    failed = _failed(why)
+    code = (failed or why["operation"]).get("code") if why["operation"].get("code") else None
+    return f"`%tundra explain {code}`" if code else ""
+
+
+def _ended(op: dict[str, Any]) -> dt.datetime | None:
     try:
-        explain.find(str(code))
-    except UsageError:
-        return ""
-    return f"`%tundra explain {code}` tells what to do."
+        return dt.datetime.fromisoformat(str(op.get("at"))) + dt.timedelta(milliseconds=op.get("latency_ms") or 0.0)
+    except ValueError:
+        return None
+
+
+def _under_way(why: Why) -> list[Block]:
+    """The calls that have no end yet."""
+    rows: list[list[Cell]] = [
+        [f"…{str(call['operation_id'])[-5:]}", str(call["profile"] or ""), str(call["doing"]), duration(call["age_s"])]
+        for call in why.get("under_way") or ()
+        if str(call["operation_id"]) != why.operation_id
+    ]
+    return [Table(["id", "profile", "does", "for"], rows, frozenset({3}), title="under way")] if rows else []
 
 
 def _clock(at: Any) -> str:
-    import datetime as dt
-
     try:
-        when = dt.datetime.fromisoformat(str(at))
+        when = at if isinstance(at, dt.datetime) else dt.datetime.fromisoformat(str(at))
     except ValueError:
         return str(at)
     return f"{times.local(when)} {times.zone(when)}"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -13,6 +15,7 @@ from starlette.types import Receive, Scope, Send
 
 from tundra_nb import errors
 from tundra_nb.daemon.answers import error_response, json_response, json_rows, sse
+from tundra_nb.daemon.routes import status
 from tundra_nb.daemon.routing import read_body, route
 from tundra_nb.protocol import operations as api
 from tundra_nb.protocol.words import EVENTS, HEARTBEAT_SECONDS
@@ -101,7 +104,7 @@ class AskEndpoint:
         await stream.start()
         try:
             reply = await self._daemon.runtime.operations.ask(
-                ask, user=user, on_piece=stream.piece, on_notice=stream.notice
+                ask, user=user, on_piece=stream.piece, on_notice=stream.notice, on_attempt=stream.notice
             )
         except errors.TundraError as error:
             await stream.rest()
@@ -203,23 +206,44 @@ async def explain(daemon: Daemon, wanted: str) -> dict[str, Any]:
         wanted: the whole id, its last digits, `last`, or `-2` for the one before the last.
     """
     history = daemon.runtime.history
-    operation = await _find(daemon, wanted)
-    key = operation["operation_id"]
+    running = status.under_way(daemon)
+    operation = _running(running, wanted) or await _find(daemon, wanted, running)
+    key = int(operation["operation_id"])
     related = {}
     for name, table in (
         ("attempts", "attempt"),
         ("limit_events", "limit_event"),
         ("breaker_events", "breaker_event"),
         ("errors", "error_event"),
+        ("exchanges", "exchange"),
     ):
         query = FrameQuery(
             table=table, since_us=operation["at"] - 1_000_000, where=[Condition("operation_id", "eq", key)]
         )
         related[name] = json_rows(await history.rows(query))
-    return {"operation": json_rows([operation])[0], **related}
+    told = {"under_way": running, "record": daemon.runtime.loaded.settings.record.content}
+    return {"operation": json_rows([operation])[0], **related, **told}
 
 
-async def _find(daemon: Daemon, wanted: str) -> dict[str, Any]:
+def _running(running: Sequence[Mapping[str, Any]], wanted: str) -> dict[str, Any] | None:
+    """A call under way as a row, by the last digits of its id; its `outcome` is what it does."""
+    for call in running if wanted.isdigit() else ():
+        if str(call["operation_id"]).endswith(wanted):
+            return {
+                "operation_id": int(call["operation_id"]),
+                "at": round(dt.datetime.fromisoformat(call["at"]).timestamp() * 1e6),
+                "kind": call["kind"],
+                "requested_model": call["requested_model"],
+                "profile": call["profile"],
+                "outcome": "under_way",
+                "message": call["doing"],
+                "attempts": len(call["tried"]) + (call["profile"] is not None),
+                "latency_ms": call["age_s"] * 1000,
+            }
+    return None
+
+
+async def _find(daemon: Daemon, wanted: str, running: Sequence[Mapping[str, Any]] = ()) -> dict[str, Any]:
     history = daemon.runtime.history
     if not wanted.isascii() or len(wanted) > ID_CHARACTERS:
         raise errors.UsageError(problem=f"{wanted[:40]!r} is not an operation", field="id", remedy=ID_REMEDY)
@@ -228,6 +252,8 @@ async def _find(daemon: Daemon, wanted: str) -> dict[str, Any]:
         rows = await history.rows(FrameQuery(table="operation", newest_first=True, limit=max(back, 1)))
         if len(rows) >= back >= 1:
             return rows[back - 1]
+        if running and (call := _running(running, str(running[-1]["operation_id"]))):
+            return call
         raise errors.UsageError(
             problem=f"there are only {len(rows)} calls in the history"
             if rows

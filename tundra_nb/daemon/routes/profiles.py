@@ -20,11 +20,16 @@ if TYPE_CHECKING:
     from tundra_nb.runtime.profiles import ProfileSlot
 
 
+LATELY = ("key_rejected", "answered_s_ago", "failed_s_ago", "failure")
+"""Fields of a card that only the status tells: what came of the last attempts."""
+
+
 def routes(daemon: Daemon) -> list[BaseRoute]:
     runtime = daemon.runtime
 
     async def providers(request: Request) -> Response:
-        return json_response({"rows": [profile_card(daemon, slot) for slot in runtime.slots.values()]})
+        cards = [profile_card(daemon, slot) for slot in runtime.slots.values()]
+        return json_response({"rows": [{n: v for n, v in card.items() if n not in LATELY} for card in cards]})
 
     async def add(request: Request) -> Response:
         body = await read_body(request, dict[str, Any])
@@ -33,6 +38,14 @@ def routes(daemon: Daemon) -> list[BaseRoute]:
 
     async def recheck(request: Request) -> Response:
         return json_response(await runtime.profiles.recheck(request.path_params["name"]))
+
+    async def test(request: Request) -> Response:
+        return json_response(await runtime.profiles.test(_slot(daemon, request).profile.name))
+
+    async def remove(request: Request) -> Response:
+        name = request.path_params["name"]
+        await runtime.versioning.remove_profile(name, author=daemon.user(request))
+        return json_response({"removed": name})
 
     async def park(request: Request) -> Response:
         slot = _slot(daemon, request)
@@ -81,6 +94,8 @@ def routes(daemon: Daemon) -> list[BaseRoute]:
     return [
         route(api.PROVIDERS, providers),
         route(api.ADD_PROVIDER, add),
+        route(api.REMOVE_PROVIDER, remove),
+        route(api.TEST_PROVIDER, test),
         route(api.RECHECK_PROVIDER, recheck),
         route(api.PARK_PROVIDER, park),
         route(api.MODELS, models),
@@ -110,10 +125,26 @@ def profile_card(daemon: Daemon, slot: ProfileSlot) -> dict[str, Any]:
         "hint": unavailable.hint if unavailable else "",
         "cooling_s": getattr(unavailable, "retry_after", None),
         "key_variable": profile.api_key_env,
-        "key_present": not profile.api_key_env or runtime.keys.get(profile.api_key_env) is not None,
+        "key_present": runtime.keys.get(profile.api_key_env) is not None if profile.api_key_env else None,
+        "key_rejected": isinstance(unavailable, errors.KeyRejected),
         "rpm": profile.rpm,
         "tpm": profile.tpm,
+        "answered_s_ago": _ago(daemon, slot.answered_at),
+        "failed_s_ago": _ago(daemon, slot.failed_at) if slot.failure is not None else None,
+        "failure": _failure(slot),
     }
+
+
+def _ago(daemon: Daemon, moment: float | None) -> float | None:
+    return None if moment is None else round(daemon.runtime.clock.monotonic() - moment, 3)
+
+
+def _failure(slot: ProfileSlot) -> dict[str, str] | None:
+    """Of the last attempt, when it failed."""
+    error = slot.failure
+    if error is None:
+        return None
+    return {"code": error.code, "reason": error.reason, "message": str(error), "hint": error.hint}
 
 
 def breaker_card(slot: ProfileSlot) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from starlette.routing import BaseRoute
 
 from tundra_nb import errors
 from tundra_nb._version import API, __version__
-from tundra_nb.daemon.answers import json_response, json_rows
+from tundra_nb.daemon.answers import iso, json_response, json_rows
 from tundra_nb.daemon.routes.profiles import breaker_card, profile_card
 from tundra_nb.daemon.routing import read_params, route
 from tundra_nb.protocol import status as api
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from tundra_nb.daemon.app import Daemon
 
 LAST_ERRORS = 5
+RECENT_SECONDS = 600.0
+"""How long a failure is news."""
+SHOWN_UNDER_WAY = 20
 
 
 def routes(daemon: Daemon) -> list[BaseRoute]:
@@ -47,6 +50,7 @@ async def card(daemon: Daemon, *, brief: bool = False) -> dict[str, Any]:
         "engine": runtime.loaded.settings.store.engine,
         "attached": life.attached_by,
         "running": len(runtime.running),
+        "under_way": under_way(daemon),
         "store": msgspec.to_builtins(runtime.history.stats()),
         "profiles": profiles,
         "breakers": [breaker_card(slot) for slot in runtime.slots.values()],
@@ -61,8 +65,17 @@ async def card(daemon: Daemon, *, brief: bool = False) -> dict[str, Any]:
         return told
     told["last_errors"] = await _last_errors(daemon, told)
     told["suggested"] = await _suggested(daemon) if not profiles else []
-    told["next_step"] = _next_step(told)
+    told["next_steps"] = _next_steps(told)
+    told["next_step"] = next(iter(told["next_steps"]), "")
     return told
+
+
+def under_way(daemon: Daemon) -> list[dict[str, Any]]:
+    """The calls under way, the oldest first."""
+    runtime = daemon.runtime
+    now = runtime.clock.monotonic()
+    calls = [call.card(now) for call in list(runtime.running.values())[:SHOWN_UNDER_WAY]]
+    return [call | {"at": iso(call["at"])} for call in calls]
 
 
 async def _suggested(daemon: Daemon) -> list[dict[str, str]]:
@@ -83,29 +96,37 @@ def _worded(error: errors.TundraError) -> dict[str, str]:
     return {"code": error.code, "message": str(error), "hint": error.hint}
 
 
-def _next_step(told: dict[str, Any]) -> str:
-    for problem in told["problems"]:
-        if problem["hint"]:
-            return str(problem["hint"])
+def _next_steps(told: dict[str, Any]) -> list[str]:
+    """What to do, all of it, worst first."""
+    made = [str(problem["hint"]) for problem in told["problems"] if problem["hint"]]
     if not told["profiles"]:
-        if told["suggested"]:
-            found = told["suggested"][0]
-            return (
+        if not told["suggested"]:
+            return [*made, FIRST_PROFILE]
+        found = told["suggested"][0]
+        return [
+            *made,
+            (
                 f"{found['what']} answers at {found['base_url']}. To use it:\n"
                 f"    %tundra providers add local --kind local --base-url {found['base_url']}\n"
                 "    %tundra status\n"
                 "    %tundra ask Say hi"
-            )
-        return FIRST_PROFILE
+            ),
+        ]
     if error := told["store"].get("error"):
-        return str(error["hint"])
-    for drill in told["faults"]:
-        return f"A drill is on: faults may be injected into {drill['profile']}. `%tundra fault stop` ends it."
+        made.append(str(error["hint"]))
+    parked = [profile for profile in told["profiles"] if profile["state"] == "parked"]
+    made += [str(profile["hint"]) for profile in parked]
     for profile in told["profiles"]:
-        if profile["state"] == "parked":
-            return str(profile["hint"])
-    for breaker in told["breakers"]:
-        if breaker["state"] == "open":
-            seconds = f"{breaker['open_for_s']:.0f} s"
-            return f"{breaker['profile']} is probed again in {seconds}; `%tundra why last` tells what failed."
-    return ""
+        failure = profile["failure"]
+        if failure and profile["state"] != "parked" and profile["failed_s_ago"] < RECENT_SECONDS:
+            made.append(f"{profile['profile']} failed: {failure['hint'] or failure['message']}")
+    made += [
+        f"A drill is on: faults may be injected into {drill['profile']}. `%tundra fault stop` ends it."
+        for drill in told["faults"]
+    ]
+    made += [
+        f"{breaker['profile']} is probed again in {breaker['open_for_s']:.0f} s; `%tundra why last` tells what failed."
+        for breaker in told["breakers"]
+        if breaker["state"] == "open"
+    ]
+    return list(dict.fromkeys(made))

@@ -268,7 +268,11 @@ def _translated(exc: Exception, request: httpx.Request) -> httpx.TransportError:
 def _words(exc: Exception) -> str:
     if isinstance(exc, aiohttp.ClientConnectorError):
         # Its own text names the SSLContext by its address: no two would be alike.
-        return f"cannot connect to {exc.host}:{exc.port}: {exc.os_error.strerror or exc.os_error}"
+        # the message says already to whom; asyncio's own words are those of a failed call, not of its cause
+        error = exc.os_error
+        if error.errno and not isinstance(error, ssl.SSLError | socket.gaierror):
+            return os.strerror(error.errno)
+        return str(error.strerror or error)
     if isinstance(exc, aiohttp.ClientResponseError):
         # The lines after the first quote what the server sent.
         return f"{exc.message.partition(chr(10))[0].rstrip(':')} ({exc.status})"

@@ -1,0 +1,159 @@
+"""What a person reads after something went wrong: the cause and the remedy, everywhere, without contradictions."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tundra_nb.testing.scripted_provider import ScriptedProcess, Step, scripted_process
+
+CHAT = "/v1/chat/completions"
+PROFILE = '[[profile]]\nname = "{name}"\nkind = "{kind}"\nbase_url = "{url}/v1"\nmodel = "tiny"\n'
+
+
+@pytest.fixture
+def provider(home: Any) -> Iterator[ScriptedProcess]:
+    with scripted_process(pieces=4) as made:
+        home.write_settings(
+            "[router]\nretries = 0\n"
+            + PROFILE.format(name="scripted", kind="openai", url=made.url)
+            + 'api_key_env = "SCRIPTED_KEY"\n'
+        )
+        home.env["SCRIPTED_KEY"] = "sk-test-0123456789abcdef"
+        yield made
+
+
+def words(text: str) -> str:
+    return " ".join(text.split())
+
+
+def test_a_server_that_is_not_there_is_named_with_its_remedy_wherever_one_looks(home: Any) -> None:
+    home.write_settings("[router]\nretries = 0\n" + PROFILE.format(name="down", kind="local", url="http://127.0.0.1:9"))
+    asked = home.run("ask", "hi")
+    assert asked.stderr.count("cannot connect to 127.0.0.1:9") == 1
+    assert "Is the server running?" in asked.stderr
+    for command in ("why", "last", "explain last"):
+        told = words(home.run(*command.split()).stdout)
+        assert "cannot connect to 127.0.0.1:9" in told, command
+        assert "tundra doctor" in told or "Is the server running?" in told, command
+    status = words(home.run("status").stdout)
+    assert "0 of 1 profile answered in the last 10 min" in status
+    assert "Is the server running?" in status
+    assert "tundra is ready" not in status
+    assert "down" in home.run("calls", "--tsv").stdout.splitlines()[1]
+
+
+def test_a_rejected_key_is_no_key_that_is_not_needed(home: Any) -> None:
+    with scripted_process(pieces=4) as made:
+        home.write_settings("[router]\nretries = 0\n" + PROFILE.format(name="a", kind="local", url=made.url))
+        made.script(CHAT, Step(status=401, text="no such key"))
+        home.run("ask", "hi")
+        status = words(home.run("status").stdout)
+        assert "rejected" in status
+        assert "none needed" not in status
+        rows = json.loads(home.run("providers", "--json").stdout)
+        assert rows[0]["key_present"] is None
+
+
+def test_a_call_under_way_is_seen_from_elsewhere(home: Any, provider: ScriptedProcess) -> None:
+    home.run("daemon", "start")
+    provider.script(CHAT, Step(text="at last", delay=30))
+    child = subprocess.Popen(
+        [sys.executable, "-m", "tundra_nb.cli", "ask", "hi"],
+        env=home.env,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        from tests.conftest import wait_until
+
+        wait_until(lambda: provider.requests, timeout=30, what="the call at the provider")
+        status = words(home.run("status").stdout)
+        assert "calls under way" in status
+        assert "scripted asking for" in status
+        assert "under way" in words(home.run("last").stdout)
+        card = json.loads(home.run("status", "--json").stdout)["under_way"][0]
+        assert card["profile"] == "scripted"
+        assert card["age_s"] > 0
+        story = words(home.run("why", card["operation_id"][-5:]).stdout)
+        assert "under way" in story
+    finally:
+        child.terminate()
+        child.wait(20)
+
+
+def test_what_is_kept_tells_times_and_not_spans(home: Any, provider: ScriptedProcess) -> None:
+    provider.script(CHAT, Step(status=429, text="slow down", headers=(("retry-after", "90"),)))
+    home.run("ask", "hi")
+    row = json.loads(home.run("attempts", "--json").stdout)[0]
+    assert "again in" not in row["message"]
+    assert "again at 20" in row["message"]
+    for command in ("why", "last"):
+        told = home.run(command).stdout
+        assert "gain in" not in told
+        assert "from " in told
+
+
+def test_profiles_are_tested_changed_put_in_order_and_removed(home: Any, provider: ScriptedProcess) -> None:
+    added = home.run("providers", "add", "second", "--kind", "local", "--base-url", provider.url)
+    assert "answered in" in added.stdout
+    again = home.run("providers", "add", "second", "--kind", "local", "--base-url", provider.url, "--model", "other")
+    assert again.returncode == 2
+    assert f"tundra providers set second --base-url {provider.url} --model other" in words(again.stderr)
+    assert "answered in" in home.run("providers", "set", "second", "--model", "other", "--rpm", "60").stdout
+    home.run("providers", "reorder", "second")
+    rows = json.loads(home.run("providers", "--json").stdout)
+    assert {row["profile"]: row["model"] for row in rows}["second"] == "other"
+    assert min(rows, key=lambda row: row["priority"])["profile"] == "second"
+    home.run("providers", "set", "second", "--base-url", "http://127.0.0.1:9")
+    tested = home.run("providers", "test")
+    assert tested.returncode == 1
+    assert "scripted: answered in" in tested.stdout
+    assert "second: HttpError" in tested.stdout
+    assert "removed" in home.run("providers", "remove", "second").stdout
+    assert "second" not in home.run("providers").stdout
+    assert home.run("providers", "remove", "secnd").returncode == 2
+
+
+def test_prompt_and_answer_are_read_and_compared_when_they_are_kept(home: Any, provider: ScriptedProcess) -> None:
+    provider.script(CHAT, Step(text="hi"), Step(text="first answer"), Step(text="second answer"))
+    home.run("ask", "unrecorded")
+    assert "settings set record.content=all" in home.run("why").stdout
+    home.run("settings", "set", "record.content=all")
+    home.run("ask", "the first question")
+    home.run("ask", "the second question")
+    told = home.run("why").stdout
+    assert "user: the second question" in told
+    assert "second answer" in told
+    compared = home.run("why", "-2", "--diff", "last").stdout
+    assert "-user: the first question" in compared
+    assert "+second answer" in compared
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_shells_complete_by_clicks_own_mechanism(home: Any, shell: str) -> None:
+    script = home.run("completion", shell).stdout
+    assert "_TUNDRA_COMPLETE" in script
+    assert "tundra is ready" not in script
+    asked = home.run(_TUNDRA_COMPLETE=f"{shell}_source")
+    assert asked.stdout.strip() == script.strip()
+
+
+def test_completion_knows_values(home: Any, provider: ScriptedProcess) -> None:
+    home.run("ask", "hi")
+
+    def complete(line: str) -> str:
+        count = len(line.split()) - (0 if line.endswith(" ") else 1)
+        return str(home.run(_TUNDRA_COMPLETE="zsh_complete", COMP_WORDS=line, COMP_CWORD=str(count)).stdout)
+
+    assert "breaker.failures=" in complete("tundra settings set breaker.fa")
+    assert "operation" in complete("tundra sql oper")
+    assert "scripted" in complete("tundra ask -p ")
+    assert "HEAD" in complete("tundra diff ")
+    last = json.loads(home.run("why", "--json").stdout)["operation"]["operation_id"][-5:]
+    assert f"{last}\nok" in complete("tundra why ")
