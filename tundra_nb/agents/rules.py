@@ -10,11 +10,11 @@ from __future__ import annotations
 import dataclasses
 import datetime as dt
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tundra_nb.client.sync import Client
-from tundra_nb.guide import lookup
+from tundra_nb.guide import lookup, pages
 from tundra_nb.guide.pages import Page
 from tundra_nb.types.triage import Finding
 
@@ -87,19 +87,29 @@ def findings(reading: Reading, *, operation_id: str | None = None) -> list[Findi
     if operation_id is not None:
         failed = failed[failed["operation_id"].astype(str) == operation_id]
         others = others[others["operation_id"].astype(str) == operation_id]
-    made = [_of_attempts(reading, str(code), str(profile), rows) for (code, profile), rows in _groups(failed)]
-    made += [_of_errors(reading, str(code), str(profile), rows) for (code, profile), rows in _groups(others)]
+    made = [_of_attempts(reading, *key, rows) for key, rows in _groups(failed)]
+    made += [_of_errors(reading, *key, rows) for key, rows in _groups(others)]
     return sorted(made, key=_rank)
 
 
-def _groups(frame: pd.DataFrame) -> Any:
+def _groups(frame: pd.DataFrame) -> Iterator[tuple[tuple[str, str], pd.DataFrame]]:
+    """The rows by kind and profile. The kind is the guide's page: classes that share a code have pages of their own."""
     if not len(frame):
-        return []
+        return
     plain = frame.assign(
-        code=frame["code"].astype(object).fillna("unknown"), profile=frame["profile"].astype(object).fillna("")
+        kind=[_kind(str(code), reason) for code, reason in zip(frame["code"], frame["reason"], strict=True)],
+        profile=frame["profile"].astype(object).fillna("").astype(str),
     )
-    plain = plain[~plain["code"].isin(_NOT_A_FAULT)]
-    return plain.groupby(["code", "profile"], sort=True)
+    plain = plain[~plain["kind"].isin(_NOT_A_FAULT)]
+    for (kind, profile), rows in plain.groupby(["kind", "profile"], sort=True):
+        yield (str(kind), str(profile)), rows
+
+
+def _kind(code: str, reason: Any) -> str:
+    page = lookup.for_error(code, reason if isinstance(reason, str) else None)
+    if page is None or page.code == code == page.title:
+        return code
+    return page.name
 
 
 def _errors_beside(reading: Reading) -> pd.DataFrame:
@@ -111,20 +121,22 @@ def _errors_beside(reading: Reading) -> pd.DataFrame:
     return errors[~is_told & ~sums_up]
 
 
-def _of_attempts(reading: Reading, code: str, profile: str, rows: pd.DataFrame) -> Finding:
+def _of_attempts(reading: Reading, kind: str, profile: str, rows: pd.DataFrame) -> Finding:
     ids = list(dict.fromkeys(rows["operation_id"].astype(str)))
     calls = reading.calls[reading.calls["operation_id"].astype(str).isin(set(ids))]
     lost = calls[calls["outcome"].astype(str) != "ok"]
     first, last = rows["at"].min(), rows["at"].max()
     same = reading.attempts[reading.attempts["profile"].astype(str) == profile]
     is_over = bool(((same["at"] > last) & (same["outcome"].astype(str) == "ok")).any())
-    page = _page(code, rows)
+    page = _page(kind)
+    code = str(rows["code"].iloc[-1])
     where = f" of profile {profile}" if profile else ""
-    claim = f"{code}{where}: {len(rows):,} attempt{'s' if len(rows) != 1 else ''} failed, "
+    claim = f"{_named(kind, code)}{where}: {len(rows):,} attempt{'s' if len(rows) != 1 else ''} failed, "
     claim += f"{len(lost):,} of {len(calls):,} calls got no answer" + ("; over since" if is_over else "; still so")
     return Finding(
         claim=claim + _breaker(reading, profile),
         code=code,
+        kind=kind,
         profile=profile,
         count=len(rows),
         calls_failed=len(lost),
@@ -139,14 +151,16 @@ def _of_attempts(reading: Reading, code: str, profile: str, rows: pd.DataFrame) 
     )
 
 
-def _of_errors(reading: Reading, code: str, profile: str, rows: pd.DataFrame) -> Finding:
+def _of_errors(reading: Reading, kind: str, profile: str, rows: pd.DataFrame) -> Finding:
     first, last = rows["at"].min(), rows["at"].max()
-    page = _page(code, rows)
+    page = _page(kind)
+    code = str(rows["code"].iloc[-1])
     sources = ", ".join(sorted(set(rows["source"].astype(str))))
     where = f" of profile {profile}" if profile else ""
     return Finding(
-        claim=f"{code}{where}: {len(rows):,} error{'s' if len(rows) != 1 else ''} in {sources}",
+        claim=f"{_named(kind, code)}{where}: {len(rows):,} error{'s' if len(rows) != 1 else ''} in {sources}",
         code=code,
+        kind=kind,
         profile=profile,
         count=len(rows),
         calls_failed=int(rows["operation_id"].notna().sum()),
@@ -160,14 +174,17 @@ def _of_errors(reading: Reading, code: str, profile: str, rows: pd.DataFrame) ->
 
 
 def _rank(finding: Finding) -> tuple[Any, ...]:
-    page = lookup.for_error(finding.code)
+    page = _page(finding.kind)
     severity = _SEVERITY.get(page.severity if page else "", 5)
     return (finding.is_over, severity, -finding.calls_failed, -finding.count, finding.code, finding.profile)
 
 
-def _page(code: str, rows: pd.DataFrame) -> Page | None:
-    reasons = list(rows["reason"].dropna().astype(str)) if "reason" in rows.columns else []
-    return lookup.for_error(code, reasons[-1] if reasons else None)
+def _named(kind: str, code: str) -> str:
+    return code if kind == code or _page(kind) is lookup.for_error(code) else f"{kind} ({code})"
+
+
+def _page(kind: str) -> Page | None:
+    return pages.every_page().get(kind) or lookup.for_error(kind)
 
 
 def _cause(page: Page | None, rows: pd.DataFrame) -> str:

@@ -18,6 +18,9 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     claim: str
     code: str = ""
+    """As the history's rows have it."""
+    kind: str = ""
+    """The guide's page on it: where errors share a code, which of them it is."""
     profile: str = ""
     count: int = 0
     """Attempts, or errors, of this kind in the window."""
