@@ -709,3 +709,55 @@ def check_rows(c: Calls, count: int) -> None:
         assert numbers == list(range(1, operation.attempts + 1))
     opened = {row.attempt_id for row in c.of(AttemptOpened)}
     assert opened <= {row.attempt_id for row in c.attempts}
+
+
+# --- what is said to whom
+
+
+async def test_extra_fields_never_reach_another_vendor() -> None:
+    profiles = {"second": {"kind": "anthropic"}}
+    async with calls("first", "second", profiles=profiles, router=RouterSettings(retries=0)) as c:
+        c.servers["first"].script(CHAT, Step(status=500, repeat=0))
+        reply = await c.ask(extra={"seed": 1})
+        (first, second) = (json.loads(c.servers[name].requests[-1].body) for name in ("first", "second"))
+        assert first["seed"] == 1
+        assert "seed" not in second
+        assert reply.remarks == ["not sent: extra.seed"]
+        assert (c.operation.dropped, c.operation.outcome) == ("extra.seed", "ok")
+
+
+@pytest.mark.parametrize(
+    ("profile", "effort", "left_out"),
+    [
+        ({"kind": "anthropic", "model": "claude-sonnet-5-1"}, None, True),
+        ({"kind": "anthropic", "model": "claude-opus-4-7-20260801"}, None, True),
+        ({"kind": "anthropic", "model": "claude-opus-4-6"}, None, False),
+        ({"kind": "anthropic", "model": "claude-3-5-sonnet-20241022"}, None, False),
+        ({"kind": "anthropic", "model": "claude-3-5", "anthropic_version": "2026-10-21"}, None, True),
+        ({"kind": "openai", "model": "gpt-6-terra"}, None, True),
+        ({"kind": "openai", "model": "gpt-6-terra"}, "none", False),
+        ({"kind": "openai", "model": "gpt-4o"}, None, False),
+        ({"kind": "local", "model": "gpt-6-like"}, None, False),
+    ],
+)
+async def test_sampling_is_left_out_where_a_model_refuses_it(
+    profile: dict[str, Any], effort: str | None, left_out: bool
+) -> None:
+    async with calls("only", profiles={"only": profile}) as c:
+        await c.ask(temperature=0.5, top_p=0.9, effort=effort)
+        request = c.servers["only"].requests[-1]
+        sent = json.loads(request.body)
+        assert ("temperature" in sent, "top_p" in sent) == (not left_out, not left_out)
+        assert c.operation.dropped == ("temperature,top_p" if left_out else None)
+        if profile["kind"] == "anthropic":
+            assert request.headers["anthropic-version"] == profile.get("anthropic_version", "2023-06-01")
+
+
+async def test_a_schema_is_asked_for_in_each_vendors_own_words() -> None:
+    schema = {"name": "answer", "schema": {"type": "object"}}
+    async with calls("o", "a", profiles={"a": {"kind": "anthropic"}}) as c:
+        await c.ask(json_schema=schema, profile="o")
+        await c.ask(json_schema=schema, profile="a")
+        chat, messages = (json.loads(c.servers[name].requests[-1].body) for name in ("o", "a"))
+        assert chat["response_format"] == {"type": "json_schema", "json_schema": schema}
+        assert messages["output_config"] == {"format": {"type": "json_schema", "schema": {"type": "object"}}}

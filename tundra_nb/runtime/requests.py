@@ -113,6 +113,11 @@ class Request(Protocol):
         ...
 
 
+def _form(profile: ProfileSettings) -> tuple[str, str]:
+    """Whose form a profile is asked in, and who gets the text."""
+    return profile.kind, vendor(profile)
+
+
 class Asked:
     """An `Ask` of our own client."""
 
@@ -174,7 +179,7 @@ class Asked:
     ) -> AsyncGenerator[Piece | Answer, None]:
         ask, self._seen = self._ask, entry.seen
         self._kept_back = ()
-        if ask.extra and self._first is not None and vendor(slot.profile) != vendor(self._first):
+        if ask.extra and self._first is not None and _form(slot.profile) != _form(self._first):
             # fields of one vendor's own body: another would refuse them, and they are no business of its
             self._kept_back = tuple(f"extra.{name}" for name in ask.extra)
             ask = msgspec.structs.replace(ask, extra=None)

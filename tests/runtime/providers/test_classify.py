@@ -19,11 +19,14 @@ from tundra_nb.runtime.providers.openrouter import OpenRouterFormat
 
 KEY = "sk-canary-0123456789abcdef"
 MODEL = "some-model"
+NOW = 1_790_000_000.0
 HTML = b"<!DOCTYPE html><html><body>502 Bad Gateway</body></html>"
 
 
 def target(kind: str) -> Target:
-    return Target(profile="p", kind=kind, base_url="https://api.example/v1", key=KEY, key_variable="THE_KEY")
+    return Target(
+        profile="p", kind=kind, base_url="https://api.example/v1", key=KEY, key_variable="THE_KEY", now=lambda: NOW
+    )
 
 
 FORMATS: dict[str, WireFormat] = {
@@ -157,6 +160,60 @@ TABLE: list[tuple[str, int, Any, type[errors.ProviderError], dict[str, Any]]] = 
     ("anthropic", 500, anthropic("api_error", "Internal server error"), errors.ApiError, {"status": 500}),
     ("anthropic", 504, anthropic("timeout_error", "late"), errors.ApiError, {"status": 504}),
     ("anthropic", 529, anthropic("overloaded_error", "Overloaded"), errors.ApiError, {"status": 529}),
+    # a spent balance, in the words of each vendor, under any status
+    ("openai", 500, openai("insufficient balance (1008)", "insufficient_balance_error"), errors.QuotaSpent, {"status": 500}),
+    ("openai", 200, {"base_resp": {"status_code": 1008, "status_msg": "insufficient balance"}}, errors.QuotaSpent, {}),
+    ("openai", 429, {"error": {"code": "1113", "message": "余额不足或无可用资源包,请充值。"}}, errors.QuotaSpent, {"status": 429}),
+    ("anthropic", 429, {"type": "error", "error": {"type": "1113", "message": "Insufficient balance or no resource package."
+     " Please recharge."}}, errors.QuotaSpent, {}),
+    ("openai", 200, {"code": "1113", "msg": "x"}, errors.QuotaSpent, {}),
+    ("openai", 429, openai("Your account is suspended due to insufficient balance, please recharge your account",
+     "exceeded_current_quota_error"), errors.QuotaSpent, {}),
+    ("openai", 403, {"code": "The caller does not have permission to execute the specified operation", "error": "Your newly"
+     " created team doesn't have any credits or licenses yet."}, errors.QuotaSpent, {"status": 403}),
+    ("openai", 429, {"code": "Some resource has been exhausted", "error": "Your team has either used all available credits or"
+     " reached its monthly spending limit."}, errors.QuotaSpent, {}),
+    ("openai", 403, {"code": 30001, "message": "Sorry, your account balance is insufficient"}, errors.QuotaSpent, {}),
+    ("openai", 400, {"code": "Arrearage", "message": "Access denied, please make sure your account is in good standing."},
+     errors.QuotaSpent, {}),
+    ("openai", 403, {"error": {"code": "AccountOverdueError", "message": "overdue balance"}}, errors.QuotaSpent, {}),
+    ("openai", 400, openai("Budget has been exceeded!", "budget_exceeded", "400"), errors.QuotaSpent, {}),
+    ("openai", 403, openai("quota exceeded for this month"), errors.QuotaSpent, {}),
+    # the same words under 429 may mean a minute's limit
+    ("openai", 429, openai("quota exceeded"), errors.RateLimited, {}),
+    ("openai", 429, [{"error": {"code": 429, "message": "You exceeded your current quota, please check your plan and billing"
+     " details. Please retry in 36.8s.", "status": "RESOURCE_EXHAUSTED"}}], errors.RateLimited, {"retry_after": 36.8}),
+    ("openrouter", 429, openrouter(429, "Rate limit exceeded: free-models-per-day. Add 10 credits to unlock 1000 a day"),
+     errors.RateLimited, {}),
+    # not the key: a country, a network, a firewall, a policy
+    ("openai", 403, b"error code: 1010", errors.Forbidden, {"status": 403}),
+    ("openai", 429, b"error code: 1015", errors.RateLimited, {}),
+    ("anthropic", 403, {"error": {"type": "forbidden", "message": "Request not allowed"}}, errors.Forbidden, {}),
+    ("openai", 403, openai("Access denied. Please check your network settings."), errors.Forbidden, {}),
+    ("openai", 400, [{"error": {"code": 400, "message": "User location is not supported for the API use.", "status":
+     "FAILED_PRECONDITION"}}], errors.Forbidden, {}),
+    ("openai", 403, openai("This service is not available in your country"), errors.Forbidden, {}),
+    ("openai", 401, openai("Your IP is not authorized", "invalid_request_error", "ip_not_authorized"), errors.Forbidden, {}),
+    ("openai", 403, openai("blocked by your organization's policy", None, "model_permission_blocked_org"), errors.Forbidden, {}),
+    ("openai", 403, openai("blocked by the Web Application Firewall"), errors.Forbidden, {}),
+    ("openai", 403, openai("You are not allowed to use this project"), errors.KeyRejected, {}),
+    # the key, the model, the request
+    ("openai", 400, openai("API key expired. Please renew the API key."), errors.KeyRejected, {"status": 400}),
+    ("openai", 200, {"base_resp": {"status_code": 2049, "status_msg": "invalid api key"}}, errors.KeyRejected, {}),
+    ("local", 400, openai("No models loaded. Please load a model in the developer page."), errors.Unsupported, {"kind": "model"}),
+    ("openai", 400, openai("This model's maximum prompt length is 131072 but the request contains 200000 tokens."),
+     errors.Unsupported, {"kind": "context"}),
+    ("openai", 400, openai("Unknown parameter: 'moderation_level'.", "invalid_request_error", "unknown_parameter"),
+     errors.RequestRejected, {"field": "moderation_level"}),
+    ("openai", 400, openai("Unrecognized request argument supplied: policy_mode"), errors.RequestRejected,
+     {"field": "policy_mode"}),
+    ("openai", 400, openai("Content Exists Risk", "invalid_request_error"), errors.Moderated, {}),
+    # hints in words, and in headers that OpenRouter copies into the body
+    ("openai", 429, openai("Please retry after 17 seconds."), errors.RateLimited, {"retry_after": 17.0}),
+    ("openai", 500, openai("Overloaded. Try again in about 2 minutes"), errors.ApiError, {"retry_after": 120.0}),
+    ("openai", 429, openai("retry-after: 5"), errors.RateLimited, {"retry_after": 5.0}),
+    ("openrouter", 429, openrouter(429, "slow", metadata={"headers": {"X-RateLimit-Remaining": "0", "X-RateLimit-Reset":
+     "1790000012000"}}), errors.RateLimited, {"retry_after": 12.0}),
     # no JSON
     ("openai", 502, HTML, errors.ApiError, {"status": 502, "detail": ""}),
     ("openai", 429, HTML, errors.RateLimited, {}),
@@ -175,7 +232,12 @@ def test_each_error_body_becomes_its_class(
     kind: str, status: int, body: Any, expected: type[errors.ProviderError], facts: dict[str, Any]
 ) -> None:
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()
-    error = FORMATS[kind].error(MODEL, status, None, raw)
+    if status == 200:
+        with pytest.raises(errors.ProviderError) as caught:
+            FORMATS[kind].answer(MODEL, raw)
+        error = caught.value
+    else:
+        error = FORMATS[kind].error(MODEL, status, None, raw)
     assert type(error) is expected
     assert {name: error.facts[name] for name in facts} == facts
     assert error.message
@@ -258,6 +320,12 @@ def test_no_json_body_makes_classification_fail(body: Any, kind: str, status: in
 @given(st.binary(max_size=200), st.sampled_from(sorted(FORMATS)), st.integers(400, 599))
 def test_no_bytes_make_classification_fail(body: bytes, kind: str, status: int) -> None:
     assert isinstance(FORMATS[kind].error(MODEL, status, None, body), errors.ProviderError)
+
+
+def test_every_phrase_says_whose_words_it_is_and_is_reached() -> None:
+    assert all(phrase.seen for phrase in classify.PHRASES)
+    words = [(phrase.word, phrase.statuses) for phrase in classify.PHRASES if phrase.word]
+    assert len(words) == len(set(words))
 
 
 def test_the_providers_words_are_one_short_line() -> None:

@@ -121,13 +121,15 @@ _STATUS_OF_WORD: dict[str, int] = {
 _FIELD_PROSE = re.compile(r"^([a-z_]+(?:[.\[][\w.\[\]]*)?): ")
 _QUOTED_FIELD = re.compile(r"(?:parameter|argument|field|name)s?(?: supplied)?:? [\"'`]?([A-Za-z_][\w.\[\]]{0,63})")
 _ASKS = (
-    r"(?:try again|retry(?: your request)?|wait|available again|resets?)(?: at least| about)?(?: in| after| for)?:? "
+    r"(?:try again|retry(?: your request)?|wait|available again|resets?)"
+    r"(?:[ -](?:at least|about|approximately|in|after|for)){0,3}:? "
 )
 _AGAIN = re.compile(_ASKS + r"((?:\d+(?:\.\d+)?(?:ns|us|µs|ms|[smhd]))+)(?![a-z])", re.IGNORECASE)
 _AGAIN_IN_WORDS = re.compile(
     _ASKS + r"(\d+(?:\.\d+)?) ?(milliseconds?|msecs?|ms|seconds?|secs?|s|minutes?|mins?|m|hours?|hrs?|h|days?|d)\b",
     re.IGNORECASE,
 )
+_AGAIN_BARE = re.compile(r"retry[-_ ]after[\"']?[:=] ?(\d{1,6}(?:\.\d+)?)(?![\w.])", re.IGNORECASE)
 _UNITS = (("mil", 0.001), ("ms", 0.001), ("s", 1.0), ("m", 60.0), ("h", 3600.0), ("d", 86400.0))
 _MESSAGES = ("message", "Message", "msg", "error_msg", "errorMessage", "error_message", "status_msg")
 _FINE = ("", "2")
@@ -376,6 +378,8 @@ def wait_in(text: str) -> float | None:
     """The wait in seconds that a provider asks for in its prose."""
     if again := _AGAIN.search(text):
         return headers.duration(again.group(1).rstrip("."))
+    if bare := _AGAIN_BARE.search(text):
+        return headers.duration(f"{bare.group(1)}s")
     if again := _AGAIN_IN_WORDS.search(text):
         number, unit = float(again.group(1)), again.group(2).lower()
         scale = next(scale for start, scale in _UNITS if unit.startswith(start))
