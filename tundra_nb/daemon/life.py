@@ -21,10 +21,10 @@ from tundra_nb.daemon import connection
 from tundra_nb.daemon.connection import Record
 from tundra_nb.errors import IpcError
 from tundra_nb.paths import Paths
-from tundra_nb.protocol import daemon, events, status
+from tundra_nb.protocol import daemon, events, metrics, status
 from tundra_nb.runtime.telemetry.problems import Problems
 
-NOT_USE = frozenset({status.STATUS.path, "/metrics", events.FEED.path, daemon.STOP.path})
+NOT_USE = frozenset({status.STATUS.path, metrics.PAGE.path, events.FEED.path, daemon.STOP.path})
 """Paths whose requests are not use: a supervisor or scraper must not keep a daemon alive that nobody needs. An event
 stream counts by `Life.attached` instead."""
 BUSY_POLL_SECONDS = 5.0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from types import ModuleType
 
-from . import agents, daemon, doors, events, faults, history, operations, profiles, ptys, status, versions
+from . import agents, daemon, doors, events, faults, history, metrics, operations, profiles, ptys, status, versions
 from .endpoint import Endpoint
 
 ROOMS: tuple[ModuleType, ...] = (
@@ -15,6 +15,7 @@ ROOMS: tuple[ModuleType, ...] = (
     history,
     versions,
     events,
+    metrics,
     ptys,
     agents,
     doors,

@@ -27,6 +27,7 @@ from tundra_nb.runtime.resilience.router import Router
 from tundra_nb.runtime.rows import Journal
 from tundra_nb.runtime.store import history_of
 from tundra_nb.runtime.telemetry.bus import EventBus
+from tundra_nb.runtime.telemetry.metrics import Metrics
 from tundra_nb.runtime.telemetry.redact import Redactor
 from tundra_nb.runtime.terminals import Terminals
 from tundra_nb.runtime.under_way import UnderWay
@@ -89,6 +90,7 @@ class Runtime:
         self.clock = clock or SystemClock()
         self.ids = history.ids if history else Ids(self.clock)
         self.bus = EventBus()
+        self.metrics = Metrics(self._kind_of, self.clock.now_us)
         self.keys = KeyRing(environ, redactor)
         self.history = history or history_of(
             loaded.settings.store, paths, environ, redactor=redactor, ids=self.ids, clock=self.clock
@@ -152,7 +154,12 @@ class Runtime:
         masked = [event if type(event) in _MASKED_ALREADY else self.redactor.struct(event) for event in events]
         self.history.append(*masked)
         for event in masked:
+            self.metrics.count(event)
             self.bus.publish(_KINDS[type(event)], event)
+
+    def _kind_of(self, profile: str) -> str:
+        slot = self.slots.get(profile)
+        return slot.profile.kind if slot else "unknown"
 
     @property
     def loaded(self) -> Loaded:

@@ -1,0 +1,62 @@
+"""Names of the OpenTelemetry conventions for generative AI, in one place.
+
+The conventions had their first release of their own as 0.1.0, and renamed metrics and one usage attribute with it; no
+package on PyPI has its constants. `LATEST` is what is written. Readers of others' telemetry take the older names and
+OpenInference's too: `ATTRIBUTES` maps every spelling that has been met to ours.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class Names(msgspec.Struct, frozen=True, kw_only=True):
+    """What one version of the conventions calls things."""
+
+    version: str
+    duration: str
+    """Histogram of the time of a call, in seconds."""
+    first_chunk: str
+    input_tokens: str
+    output_tokens: str
+    cached_tokens: str
+    reasoning_tokens: str
+    cache_read: str
+    """Attribute of a span: input tokens read from a cache."""
+
+
+V0_1 = Names(
+    version="0.1.0",
+    duration="gen_ai.client.inference.duration",
+    first_chunk="gen_ai.client.inference.time_to_first_chunk",
+    input_tokens="gen_ai.client.inference.usage.input_tokens",
+    output_tokens="gen_ai.client.inference.usage.output_tokens",
+    cached_tokens="gen_ai.client.inference.usage.cache_read.input_tokens",
+    reasoning_tokens="gen_ai.client.inference.usage.reasoning.output_tokens",
+    cache_read="gen_ai.usage.cache_read.input_tokens",
+)
+LATEST = V0_1
+
+OPERATION = "gen_ai.operation.name"
+PROVIDER = "gen_ai.provider.name"
+REQUEST_MODEL = "gen_ai.request.model"
+RESPONSE_MODEL = "gen_ai.response.model"
+FINISH_REASONS = "gen_ai.response.finish_reasons"
+RESPONSE_ID = "gen_ai.response.id"
+STREAM = "gen_ai.request.stream"
+FIRST_CHUNK = "gen_ai.response.time_to_first_chunk"
+USAGE_INPUT = "gen_ai.usage.input_tokens"
+USAGE_OUTPUT = "gen_ai.usage.output_tokens"
+USAGE_REASONING = "gen_ai.usage.reasoning.output_tokens"
+ERROR_TYPE = "error.type"
+CHAT = "chat"
+
+DURATION_BUCKETS = tuple(0.01 * 2**n for n in range(14))
+"""0.01 … 81.92 s, as the conventions have them. A call of ours may last 900 s: see `LONG_BUCKETS`."""
+LONG_BUCKETS = (*DURATION_BUCKETS, 160.0, 320.0, 600.0, 900.0)
+"""For metrics of our own: the longest call ends at 900 s."""
+
+
+def prometheus(name: str, unit: str = "") -> str:
+    """The name of a metric as Prometheus spells it."""
+    return name.replace(".", "_") + (f"_{unit}" if unit else "")

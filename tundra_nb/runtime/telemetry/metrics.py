@@ -1,0 +1,173 @@
+"""What is counted for Prometheus: cheap numbers, made from the same events that the history keeps.
+
+Counting is a few dictionary steps per event on the loop. The text is made by `exposition`, on a thread, when somebody
+asks for it; until then nothing of Prometheus is imported.
+"""
+
+from __future__ import annotations
+
+import bisect
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from tundra_nb.types import Attempt, BreakerEvent, LimitEvent, Operation
+
+from . import genai
+
+MAX_SETS = 40
+"""Label sets per metric: a scrape of more takes longer than it may, and names of models come from outside. What comes
+later is counted under `other`."""
+OTHER = "other"
+Labels = tuple[str, ...]
+
+
+class Exemplar(NamedTuple):
+    """One measured case that a bucket points to."""
+
+    labels: Mapping[str, str]
+    value: float
+    at: float
+
+
+class Cell:
+    """One label set of a histogram: how many fell into each bucket, their sum, and the last case in each."""
+
+    __slots__ = ("counts", "exemplars", "total")
+
+    def __init__(self, buckets: int) -> None:
+        self.counts = [0] * buckets
+        self.exemplars: list[Exemplar | None] = [None] * buckets
+        self.total = 0.0
+
+
+class Family:
+    """One metric with labels; the number of label sets is bounded."""
+
+    def __init__(self, name: str, help_text: str, labels: Sequence[str], buckets: Sequence[float] = ()) -> None:
+        self.name = name
+        self.help = help_text
+        self.labels = tuple(labels)
+        self.buckets = tuple(buckets)
+        self.values: dict[Labels, float] = {}
+        self.cells: dict[Labels, Cell] = {}
+
+    @property
+    def is_histogram(self) -> bool:
+        return bool(self.buckets)
+
+    def add(self, labels: Labels, amount: float = 1.0) -> None:
+        """Count on."""
+        values = self.values
+        if labels not in values:
+            labels = self._bounded(labels, len(values))
+        values[labels] = values.get(labels, 0.0) + amount
+
+    def observe(self, labels: Labels, value: float, exemplar: Exemplar | None = None) -> None:
+        """Measure once."""
+        cell = self.cells.get(labels)
+        if cell is None:
+            labels = self._bounded(labels, len(self.cells))
+            cell = self.cells.setdefault(labels, Cell(len(self.buckets) + 1))
+        at = bisect.bisect_left(self.buckets, value)
+        cell.counts[at] += 1
+        cell.total += value
+        if exemplar is not None:
+            cell.exemplars[at] = exemplar
+
+    def _bounded(self, labels: Labels, size: int) -> Labels:
+        return labels if size < MAX_SETS else (OTHER,) * len(labels)
+
+
+class Metrics:
+    """Everything that is counted. `kind_of` tells the kind of a profile: its provider's name in the conventions."""
+
+    def __init__(self, kind_of: Callable[[str], str], now: Callable[[], int]) -> None:
+        self._kind_of = kind_of
+        self._now = now
+        names = genai.LATEST
+        call = ("gen_ai_operation_name", "gen_ai_provider_name", "gen_ai_request_model")
+        self.operations = Family(
+            "tundra_operations", "calls by how they ended", ("outcome", "code", "caller", "profile")
+        )
+        self.operation_seconds = Family(
+            "tundra_operation_duration_seconds",
+            "time of a call, waits, retries and failovers included",
+            ("outcome", "profile"),
+            genai.LONG_BUCKETS,
+        )
+        self.waited_seconds = Family("tundra_operation_waited_seconds", "time that calls spent waiting", ("profile",))
+        self.attempts = Family("tundra_attempts", "attempts by how they ended", ("profile", "outcome", "reason"))
+        self.attempt_seconds = Family(
+            genai.prometheus(names.duration, "seconds"),
+            "time of one request to a provider",
+            (*call, "error_type"),
+            genai.DURATION_BUCKETS,
+        )
+        self.first_chunk_seconds = Family(
+            genai.prometheus(names.first_chunk, "seconds"),
+            "time from the request to the first data of the answer",
+            call,
+            genai.DURATION_BUCKETS,
+        )
+        self.tokens = {
+            name: Family(genai.prometheus(metric), f"{name.replace('_', ' ')} of answered calls", call)
+            for name, metric in (
+                ("input_tokens", names.input_tokens),
+                ("output_tokens", names.output_tokens),
+                ("cached_tokens", names.cached_tokens),
+                ("reasoning_tokens", names.reasoning_tokens),
+            )
+        }
+        self.cost_usd = Family("tundra_cost_usd", "what answered calls cost, where a price is known", ("profile",))
+        self.limits = Family("tundra_limiter_decisions", "waits, refusals and corrections", ("tier", "decision"))
+        self.breakers = Family("tundra_breaker_moves", "moves of breakers", ("profile", "old_state", "new_state"))
+
+    def families(self) -> Iterator[Family]:
+        """All, in order of the page."""
+        for value in vars(self).values():
+            if isinstance(value, Family):
+                yield value
+            elif isinstance(value, dict):
+                yield from value.values()
+
+    def count(self, event: Any) -> None:
+        """Take one event of the history into account."""
+        if isinstance(event, Attempt):
+            self._attempt(event)
+        elif isinstance(event, Operation):
+            self._operation(event)
+        elif isinstance(event, LimitEvent):
+            self.limits.add((event.tier, event.decision))
+        elif isinstance(event, BreakerEvent):
+            self.breakers.add((event.profile, event.old_state, event.new_state))
+
+    def _operation(self, event: Operation) -> None:
+        profile = event.profile or ""
+        self.operations.add((event.outcome, event.code or "", event.caller or "", profile))
+        if event.waited_ms:
+            self.waited_seconds.add((profile,), event.waited_ms / 1000)
+        if event.latency_ms is not None:
+            labels = {"operation_id": str(event.operation_id)}
+            if event.trace_id:
+                labels["trace_id"] = event.trace_id
+            self.operation_seconds.observe(
+                (event.outcome, profile), event.latency_ms / 1000, self._exemplar(labels, event.latency_ms / 1000)
+            )
+
+    def _attempt(self, event: Attempt) -> None:
+        self.attempts.add((event.profile, event.outcome, event.reason or ""))
+        call = (genai.CHAT, self._kind_of(event.profile), event.model or "")
+        if event.latency_ms is not None:
+            seconds = event.latency_ms / 1000
+            exemplar = self._exemplar({"operation_id": str(event.operation_id)}, seconds)
+            self.attempt_seconds.observe((*call, event.code or ""), seconds, exemplar)
+        if event.first_byte_ms is not None:
+            self.first_chunk_seconds.observe(call, event.first_byte_ms / 1000)
+        for name, family in self.tokens.items():
+            if count := getattr(event, name):
+                family.add(call, count)
+        if event.cost_usd:
+            self.cost_usd.add((event.profile,), event.cost_usd)
+
+    def _exemplar(self, labels: Mapping[str, str], value: float) -> Exemplar:
+        return Exemplar(labels, value, self._now() / 1e6)
