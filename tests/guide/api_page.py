@@ -88,7 +88,7 @@ def _arguments(function: Callable[..., Any]) -> str:
     signature = inspect.signature(function)
     kept = [parameter for name, parameter in signature.parameters.items() if name != "self"]
     return re.sub(
-        r"'|<function .*?>",
+        r"'|<function .*? at 0x[0-9a-f]+>",
         lambda found: "…" if len(found[0]) > 1 else "",
         str(signature.replace(parameters=kept, return_annotation=inspect.Signature.empty)),
     )[1:-1]
