@@ -94,7 +94,7 @@ def opened(folder: Path, toml: str = TOML) -> Iterator[Opened]:
     home = Home(folder, dict(os.environ))
     try:
         with scripted_process() as one, scripted_process() as two:
-            home.write_settings(toml.format(one=one.base_url, two=two.url))
+            home.write_settings(toml.format(one=one.base_url, two=two.url.replace("127.0.0.1", "localhost")))
             with tundra_nb.connect() as t:
                 status = t.gateway.status()
                 assert status["listening"], status

@@ -2,28 +2,34 @@
 
 Whom it may be served by has been decided by whoever made it (`Choice`): the gateway reads the model's name. Here stands
 what must not cross: a signature, encrypted reasoning or the id of an earlier response means something to the vendor
-that made it only, so other vendors' profiles are passed by, and say why.
+that made it only, so other vendors' profiles are passed by, and say why; and so is a profile of the other form that has
+no words for a field.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Iterable, Sequence
+from contextlib import aclosing
+from typing import Any
 
 import msgspec
 
-from tundra_nb.errors import TundraError, Unsupported
+from tundra_nb.errors import ParseError, TundraError, Unsupported
 from tundra_nb.runtime.profiles import ProfileSlot
+from tundra_nb.runtime.providers.callers import FORMS, Question
+from tundra_nb.runtime.providers.check import Size
 from tundra_nb.runtime.providers.contract import Answer
-from tundra_nb.runtime.providers.relay import Given, Refusal, relay, speaks
+from tundra_nb.runtime.providers.relay import END, Given, Refusal, relay, speaks
 from tundra_nb.runtime.requests import Facts
 from tundra_nb.runtime.reserve import BYTES_PER_TOKEN, DEFAULT_OUTPUT_TOKENS
 from tundra_nb.runtime.resilience.router import Router, vendor
 from tundra_nb.runtime.rows import Entry
 from tundra_nb.settings import ProfileSettings
-from tundra_nb.types.pieces import Piece
+from tundra_nb.types.pieces import Piece, Raw
 
 WITHOUT_OUTPUT = frozenset({"embeddings", "count_tokens"})
+NO_SUCH_PATH = frozenset({404, 405, 501})
 
 
 class Choice(msgspec.Struct, frozen=True):
@@ -41,6 +47,7 @@ class Relayed:
         facts: what the rows say of it.
         choices: whom to ask, in order.
         failover: False: only the first.
+        max_tokens: most output tokens, where the body says so.
         stays: the fields in it that mean something to one vendor only; () when there are none.
     """
 
@@ -63,8 +70,11 @@ class Relayed:
         """Error answers as their providers wrote them, the last one last."""
         self.entry: Entry | None = None
         """The attempt under way, or the last one."""
+        self.operation_id = ""
+        """Set once the operation is open: a translated answer is named after it."""
         self._choices = choices
         self._stays = tuple(stays)
+        self._read: Question | TundraError | None = None
         self.output_tokens = 0 if given.form in WITHOUT_OUTPUT else max_tokens or DEFAULT_OUTPUT_TOKENS
 
     @property
@@ -84,19 +94,93 @@ class Relayed:
     def unable(self, slot: ProfileSlot) -> TundraError | None:
         profile = slot.profile
         if self._stays and vendor(profile) != vendor(self._choices[0].profile):
-            detail = f"{self._stays[0]}: it means something to the vendor that made it only"
-            return Unsupported(profile=profile.name, kind="field", detail=detail)
-        if not speaks(slot.provider, self.given.form):
-            detail = f"it does not speak the form of {self.given.form}"
-            return Unsupported(profile=profile.name, kind="form", detail=detail)
-        return None
+            return self._bound(profile.name)
+        if self._is_relayed(slot):
+            return None
+        question = self._question(profile.name)
+        return question if isinstance(question, TundraError) else None
 
     def remarks(self, answer: Answer) -> list[str]:  # noqa: ARG002 - a program reads its answer itself
         return []
 
-    def attempt(
+    async def attempt(
         self, slot: ProfileSlot, model: str, entry: Entry, record: bool
     ) -> AsyncGenerator[Piece | Answer, None]:
         self.entry = entry
-        self.way = "relayed"
-        return relay(slot.provider, self.given, model, entry.seen, self.refusals, record=record)
+        if self._is_relayed(slot):
+            self.way, self.dropped = "relayed", ()
+            try:
+                answer = relay(slot.provider, self.given, model, entry.seen, self.refusals, record=record)
+                async with aclosing(answer) as pieces:
+                    async for piece in pieces:
+                        yield piece
+            except (ParseError, Unsupported):
+                # many a local server speaks chat completions only, and says so by knowing no other path
+                if self.given.form != "responses" or entry.seen.status not in NO_SUCH_PATH:
+                    raise
+            else:
+                return
+        question = self._question(slot.profile.name)
+        if isinstance(question, TundraError):
+            raise question
+        self.way, self.dropped = "translated", question.dropped
+        async with aclosing(self._translated(question, slot, model, entry, record)) as translated:
+            async for part in translated:
+                yield part
+        if speaks(slot.provider, self.given.form):
+            slot.provider.lacks.add(self.given.form)  # it knows the model, but not the path: asked this way from now on
+
+    async def _translated(
+        self, question: Question, slot: ProfileSlot, model: str, entry: Entry, record: bool
+    ) -> AsyncGenerator[Piece | Answer, None]:
+        form, ask = FORMS[self.given.form], question.ask
+        created = entry.at // 1_000_000
+        writer = form.writer(
+            operation_id=self.operation_id, created=created, model=model, include_usage=question.include_usage
+        )
+        size = Size(len(self.given.body), _images(ask.messages))
+        async with aclosing(slot.provider.attempt(ask, model, entry.seen, record, size)) as pieces:
+            async for piece in pieces:
+                if not isinstance(piece, Answer):
+                    if ask.stream and (data := writer.piece(piece)):
+                        yield Raw(data)
+                    continue
+                if ask.stream:
+                    yield Raw(writer.finish(piece), END)
+                else:
+                    yield Raw(form.answer(piece, operation_id=self.operation_id, created=created), END)
+                yield piece
+
+    def _is_relayed(self, slot: ProfileSlot) -> bool:
+        return speaks(slot.provider, self.given.form) and self.given.form not in slot.provider.lacks
+
+    def _question(self, profile: str) -> Question | TundraError:
+        """What the body asks in no vendor's form, or why that cannot be said."""
+        if self._read is None:
+            self._read = self._said(profile)
+        if isinstance(self._read, Unsupported):
+            return Unsupported(**{**self._read.facts, "profile": profile})
+        return self._read
+
+    def _said(self, profile: str) -> Question | TundraError:
+        form = FORMS.get(self.given.form)
+        if form is None:
+            detail = f"it does not speak the form of {self.given.form}, and there is no translation of that"
+            return Unsupported(profile=profile, kind="form", detail=detail)
+        if self._stays:
+            return self._bound(profile)
+        try:
+            return form.read(msgspec.json.decode(self.given.body), profile)
+        except TundraError as error:
+            return error
+        except (msgspec.DecodeError, RecursionError) as exc:
+            return Unsupported(profile=profile, kind="field", detail=f"the body cannot be translated: {exc}")
+
+    def _bound(self, profile: str) -> Unsupported:
+        detail = f"{', '.join(self._stays)}: it means something to the vendor that made it only"
+        return Unsupported(profile=profile, kind="field", detail=detail)
+
+
+def _images(messages: Iterable[dict[str, Any]]) -> int:
+    parts = (message.get("content") for message in messages)
+    return sum(part.get("type") == "image_url" for content in parts if isinstance(content, list) for part in content)

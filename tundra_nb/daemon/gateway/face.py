@@ -192,6 +192,7 @@ class Face:
     async def _carry_out(self, request: Relayed, caller: Caller, receive: Receive, out: Outgoing) -> bool:
         """Carry a call out and answer it; whether it was answered well."""
         operation = self._runtime.operations.call(request, caller)
+        request.operation_id = str(operation.operation_id)
         out.begin(operation.operation_id, request)
         out.limits = lambda: limit_headers(request, out.family)
         main = asyncio.current_task()

@@ -9,30 +9,13 @@ from typing import Any
 import msgspec
 
 from tundra_nb import errors
+from tundra_nb.runtime.providers.callers.failure import fault, status_of
 from tundra_nb.runtime.providers.relay import Refusal
 
 from .paths import Dialect
 
 LONGEST_WAIT_SECONDS = 60.0
 """A longer wait is not left to the SDK: a new Anthropic client sleeps through any, an old one asks again at once."""
-_OPENAI_TYPES = {
-    401: "authentication_error",
-    402: "insufficient_quota",
-    403: "permission_error",
-    404: "not_found_error",
-    429: "rate_limit_error",
-}
-_ANTHROPIC_TYPES = {
-    401: "authentication_error",
-    402: "billing_error",
-    403: "permission_error",
-    404: "not_found_error",
-    413: "request_too_large",
-    429: "rate_limit_error",
-    504: "timeout_error",
-    529: "overloaded_error",
-}
-_UNSUPPORTED = {"model": 404, "context": 400}
 
 
 class Failure(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,19 +35,6 @@ def telling(error: errors.TundraError, causes: Sequence[errors.TundraError]) -> 
         if all(type(cause) is type(first) and status_of(cause) == status_of(first) for cause in causes):
             return first
     return error
-
-
-def status_of(error: errors.TundraError) -> int:
-    """The HTTP status of an error as a program is to see it: the provider's own where it gave one."""
-    if isinstance(error, errors.Unsupported):
-        return _UNSUPPORTED.get(error.kind) or error.http_status
-    if isinstance(error, errors.Redirected):
-        return error.http_status
-    if isinstance(error, errors.ApiError) and 400 <= error.status < 600:
-        return error.status
-    if isinstance(error, errors.KeyMissing):
-        return 503
-    return error.http_status
 
 
 def failure(
@@ -97,7 +67,9 @@ def failure(
     headers = _hints(status, wait, is_final=has_retried or not _may_pass(told, causes))
     body = _kept(refusal, status, told, name) if refusal is not None else None
     if body is None:
-        body = _openai(told, status, name) if family == "openai" else _anthropic(told, status, name)
+        body = fault(family, told, operation_id=name)
+        if told.hint:  # most programs show the message, and nothing else
+            body["error"]["message"] = f"{told.message} ({told.hint})"
     encoded = msgspec.json.encode(body)
     if form in ("chat", "embeddings", ""):
         in_band = b"data: " + encoded + b"\n\n"
@@ -121,37 +93,6 @@ def _hints(status: int, wait: float | None, *, is_final: bool) -> tuple[tuple[by
     if retried_by_sdks and (is_final or (wait is not None and wait > LONGEST_WAIT_SECONDS)):
         headers.append((b"x-should-retry", b"false"))
     return tuple(headers)
-
-
-def _message(error: errors.TundraError) -> str:
-    return f"{error} ({error.hint})" if error.hint else str(error)
-
-
-def _openai(error: errors.TundraError, status: int, operation_id: str) -> dict[str, Any]:
-    kind = _OPENAI_TYPES.get(status) or ("invalid_request_error" if status < 500 else "server_error")
-    return {
-        "error": {
-            "message": _message(error),
-            "type": kind,
-            "param": getattr(error, "field", None),
-            "code": error.code,
-            "hint": error.hint,
-            "operation_id": operation_id or None,
-        }
-    }
-
-
-def _anthropic(error: errors.TundraError, status: int, operation_id: str) -> dict[str, Any]:
-    kind = _ANTHROPIC_TYPES.get(status) or ("invalid_request_error" if status < 500 else "api_error")
-    return {
-        "type": "error",
-        "error": {
-            "type": kind,
-            "message": _message(error),
-            "details": {"error_code": error.code, "hint": error.hint, "operation_id": operation_id or None},
-        },
-        "request_id": operation_id or None,
-    }
 
 
 def _kept(refusal: Refusal, status: int, error: errors.TundraError, operation_id: str) -> dict[str, Any] | None:

@@ -100,6 +100,8 @@ class Provider:
         self._models: list[ModelInfo] | None = None
         self._known: dict[str, ModelInfo] = {}
         self._models_at = 0.0
+        self.lacks: set[str] = set()
+        """Forms of its family that it has turned out not to know (`responses`)."""
 
     def __repr__(self) -> str:
         return f"<Provider {self.profile.name} ({self.profile.kind} at {self.profile.base_url})>"

@@ -21,8 +21,8 @@ from tundra_nb.types.pieces import Raw
 from . import bodies, events
 from .contract import Answer, Seen
 from .exchange import Exchange
-from .follow import Follower, follower
 from .frames import Frame, Frames
+from .observe import Observer, observer
 from .provider import Provider
 
 END = "end"
@@ -96,7 +96,7 @@ async def relay(
     kept: list[bytes] | None = [] if record else None
     if record:
         seen.request_body = body
-    follow = follower(given.form, ready.wire, model)
+    follow = observer(given.form, ready.target, model)
     url = httpx.URL(ready.target.base_url + PATHS[given.form])
     exchange = provider.exchange(ready.target, seen, kept, is_streamed=given.is_streamed)
     try:
@@ -135,9 +135,10 @@ async def _start(exchange: Exchange) -> bytes:
 
 
 async def _stream(
-    exchange: Exchange, start: bytes, follow: Follower, given: Given, profile: str
+    exchange: Exchange, start: bytes, follow: Observer, given: Given, profile: str
 ) -> AsyncGenerator[Raw | Answer, None]:
     frames = Frames()
+    reader = follow.reader
     is_first = True
     chunk: bytes | None = start
     while True:
@@ -148,8 +149,8 @@ async def _stream(
             for frame in frames.close() if chunk is None else frames.feed(chunk):
                 if not frame.data or (FAMILY[given.form] == "openai" and events.is_filler(frame.event, frame.data)):
                     continue
-                follow.feed(frame.event, frame.data)
-                if follow.done:
+                reader.feed(frame.event, frame.data)
+                if reader.done:
                     end.append(frame.raw)
                 elif given.shows_usage or not _is_only_usage(frame):
                     out.append(frame.raw)
@@ -164,10 +165,10 @@ async def _stream(
             yield Raw(b"".join(out))
         if failure is not None:
             raise failure
-        if chunk is None or follow.done:
+        if chunk is None or reader.done:
             break
         chunk = await exchange.next()
-    answer = follow.finish()
+    answer = reader.finish()
     if not end and given.form == "chat":
         end = [b"data: [DONE]\n\n"]  # some servers forget it after a finish reason, and clients wait for it
     exchange.seen.request_id = exchange.seen.request_id or answer.request_id
