@@ -197,3 +197,10 @@ def test_a_key_where_a_variables_name_belongs_is_refused_and_not_repeated(file: 
 def test_the_name_of_a_variable_is_accepted(file: Path, name: str) -> None:
     found = loaded(file, f'[[profile]]\nname = "a"\nkind = "openai"\napi_key_env = "{name}"\n')
     assert found.settings.profile[0].api_key_env == name
+
+
+@pytest.mark.parametrize("value", [[[""], None], {"a": None}, object()])
+def test_a_value_that_toml_cannot_write_is_refused_with_its_field(tmp_path: Path, value: object) -> None:
+    with pytest.raises(UsageError, match="cannot stand in a settings file") as told:
+        settings_file.add_profile(tmp_path / "tundra.toml", {"name": "p", "kind": "local", "base_url": value}, {})
+    assert told.value.field == "base_url"

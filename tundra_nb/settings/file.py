@@ -37,7 +37,9 @@ def add_profile(file: Path, profile: Mapping[str, Any], environ: Mapping[str, st
             remedy=f"`%tundra providers set {name} {given or '--model …'}` changes it.",
         )
     table = tomlkit.table()
-    table.update({key: value for key, value in profile.items() if value not in (None, "")})
+    for key, value in profile.items():
+        if value not in (None, ""):
+            table[key] = _as_toml(value, key)
     profiles.append(table)
     return _save(file, tomlkit.dumps(document), environ)
 
@@ -110,8 +112,23 @@ def _edited(file: Path, path: str, value: Any) -> str:
     if value is None:  # TOML has no null: a value that is not written has its default
         table.pop(key, None)
     else:
-        table[key] = value
+        table[key] = _as_toml(value, path)
     return str(tomlkit.dumps(document))
+
+
+def _as_toml(value: Any, field: str) -> Any:
+    """The value as TOML writes it.
+
+    Raises:
+        UsageError: TOML has no such value.
+    """
+    import tomlkit
+    from tomlkit.exceptions import TOMLKitError
+
+    try:
+        return tomlkit.item(value)
+    except (TOMLKitError, ValueError, TypeError, RecursionError) as exc:
+        raise UsageError(problem=f"{field}: this value cannot stand in a settings file", field=field) from exc
 
 
 def _parse(file: Path) -> Any:
