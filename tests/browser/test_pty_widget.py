@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 from typing import Any
 
 import pytest
 from playwright.sync_api import expect
 
-pytestmark = [pytest.mark.part("browser", "doltlite"), pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.part("browser", "doltlite"), pytest.mark.timeout(240)]
 
 SCRIPT = "printf 'name? '; read n; printf '\\033[32mhello\\033[0m %s <b>\\n' $n; exec bash --norc"
 CELLS = ["%load_ext tundra_nb", f"%tundra pty open --widget {SCRIPT}", "%tundra pty"]
@@ -76,3 +77,97 @@ def test_a_saved_notebook_shows_the_screen_without_a_kernel(jupyter: Any) -> Non
     for theme in ("light", "dark"):
         again.theme(theme)
         again.screenshot(f"{jupyter.app}-terminal-saved-{theme}")
+
+
+def test_the_screen_takes_every_key_and_the_notebook_none(lab: Any) -> None:
+    """`dd` types two letters and deletes no cell; arrows, Tab, Ctrl, paste work; a password is hidden."""
+    page = lab.open(["%load_ext tundra_nb", "%tundra pty open --widget bash --norc --noprofile", "1 + 1"])
+    page.run(0)
+    page.run(1)
+    widget = page.output(1).locator(".tundra-terminal")
+    screen = widget.locator(".tundra-screen")
+    expect(screen).to_contain_text("bash")
+    keys = page.page.keyboard
+    screen.click()
+    expect(screen).to_be_focused()
+    keys.type("echo dd-aa-bb")
+    keys.press("Enter")
+    expect(screen).to_contain_text("\ndd-aa-bb\n")
+    assert page.page.locator(".jp-Notebook .jp-Cell").count() == 3
+    expect(page.cell(2).locator(".jp-OutputArea-child")).to_have_count(0)
+    keys.press("ArrowUp")
+    keys.type("X")
+    keys.press("ArrowLeft")
+    keys.press("ArrowLeft")
+    keys.press("Control+a")
+    keys.type("true; ")
+    keys.press("Enter")
+    expect(screen).to_contain_text("true; echo dd-aa-bbX")
+    expect(screen).to_contain_text("\ndd-aa-bbX\n")
+    keys.type("ls -d /etc/shado")
+    keys.press("Tab")
+    expect(screen).to_contain_text("ls -d /etc/shadow")
+    keys.press("Control+c")
+    page.page.evaluate(
+        """() => {
+        const data = new DataTransfer();
+        data.setData("text", "echo pasted-$((6*7))");
+        const event = new ClipboardEvent("paste", { clipboardData: data, bubbles: true, cancelable: true });
+        document.querySelector(".tundra-screen").dispatchEvent(event);
+    }"""
+    )
+    keys.press("Enter")
+    expect(screen).to_contain_text("\npasted-42\n")
+    keys.type("seq 1 200")
+    keys.press("Enter")
+    expect(screen).to_contain_text("\n200\n")
+    keys.press("Shift+PageUp")
+    expect(widget.locator(".tundra-above")).to_contain_text("\n100\n")
+    page.screenshot("terminal-typing")
+
+    keys.type("read -s -p 'Password: ' p; echo got ${#p}")
+    keys.press("Enter")
+    line = widget.locator(".tundra-input")
+    expect(line).to_have_attribute("type", "password")
+    page.screenshot("terminal-password")
+    line.fill("hunter2-hunter2")
+    line.press("Enter")
+    expect(screen).to_contain_text("got 15")
+    expect(line).to_have_attribute("type", "text")
+    assert "hunter2" not in page.page.content()
+    assert "hunter2" not in json.dumps(page.save())
+    keys.press("Shift+Escape")
+
+
+@pytest.mark.check
+@pytest.mark.skipif(shutil.which("vim") is None, reason="this machine has no vim: apt-get install vim")
+def test_vim_and_a_python_prompt_can_be_used(lab: Any) -> None:
+    """Full-screen programs and their keys, Escape included."""
+    page = lab.open(["%load_ext tundra_nb", "%tundra pty open --widget bash --norc --noprofile"])
+    page.run(0)
+    page.run(1)
+    screen = page.output(1).locator(".tundra-screen")
+    keys = page.page.keyboard
+    screen.click()
+    keys.type("python3 -q -i")
+    keys.press("Enter")
+    expect(screen).to_contain_text(">>>")
+    keys.type("print(6 * 7)")
+    keys.press("Enter")
+    expect(screen).to_contain_text("\n42\n")
+    keys.press("Control+d")
+    keys.type("vim -u NONE -N written.txt")
+    keys.press("Enter")
+    expect(screen).to_contain_text("~")
+    keys.type("ihello")
+    keys.press("Escape")
+    keys.type("yyp:w")
+    keys.press("Enter")
+    expect(screen).to_contain_text("written")
+    page.screenshot("terminal-vim")
+    keys.type(":q!")
+    keys.press("Enter")
+    keys.type("cat written.txt")
+    keys.press("Enter")
+    expect(screen).to_contain_text("hello\nhello\n")
+    assert page.page.locator(".jp-Notebook .jp-Cell").count() == 2

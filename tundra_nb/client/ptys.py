@@ -26,7 +26,7 @@ from .results import Document
 if TYPE_CHECKING:
     import pandas as pd
 
-    from tundra_nb.terminal.screen import Screen
+    from tundra_nb.terminal.screen import Screen, Tail
 
 T = TypeVar("T")
 Cwd = str | os.PathLike[str] | None
@@ -237,14 +237,18 @@ class Pty:
         return self._do(calls.output(self.id))
 
     @property
-    def screen(self) -> Screen:
-        """What its screen shows now, or showed last."""
+    def tail(self) -> Tail:
+        """The end of the output, as much as a screen is drawn from."""
         from tundra_nb.terminal import screen
 
         timing = self._do(calls.timing(self.id))
         columns, rows, end = screen.size_and_end(timing["head"], timing["events"])
-        tail = self._do(calls.output(self.id, max(0, end - screen.TAIL_BYTES)))
-        return screen.render(tail, columns, rows)
+        return screen.Tail(self._do(calls.output(self.id, max(0, end - screen.TAIL_BYTES))), columns, rows)
+
+    @property
+    def screen(self) -> Screen:
+        """What its screen shows now, or showed last."""
+        return self.tail.screen
 
     @property
     def events(self) -> pd.DataFrame:

@@ -18,6 +18,7 @@ import msgspec
 TAIL_BYTES = 1 << 16
 """A screen of 24 × 80 with a colour change at each cell has half of this."""
 _FRESH = re.compile(rb"\x1b\[[23]J|\x1b\[H\x1b\[J|\x1bc|\x1b\[\?(?:1049|1047|47)[hl]")
+_PRIVATE = re.compile(rb"\x1b\[\?([0-9;]+)([hl])")
 _STEP = 1024
 
 _log = logging.getLogger("tundra.kernel")
@@ -57,6 +58,43 @@ class Screen(msgspec.Struct, frozen=True):
     def text(self) -> str:
         """The characters alone, without empty rows at the end."""
         return "\n".join("".join(run.text for run in line) for line in self.lines).rstrip("\n")
+
+
+class Modes(msgspec.Struct, frozen=True):
+    """What a program has asked of the keyboard."""
+
+    is_application: bool = False
+    """DECCKM: arrows and Home, End as ESC O …"""
+    is_bracketed: bool = False
+    """What is pasted stands between marks."""
+
+    def after(self, output: bytes) -> Modes:
+        """The modes after more output; what it does not mention stays."""
+        now = {b"1": self.is_application, b"2004": self.is_bracketed}
+        for names, what in _PRIVATE.findall(output):
+            for name in names.split(b";"):
+                if name in now:
+                    now[name] = what == b"h"
+        return Modes(now[b"1"], now[b"2004"])
+
+
+class Tail(msgspec.Struct, frozen=True):
+    """The end of an output, with the size of its window."""
+
+    output: bytes
+    columns: int
+    rows: int
+
+    @property
+    def screen(self) -> Screen:
+        """What the screen shows."""
+        return render(self.output, self.columns, self.rows)
+
+    def above(self, rows: int) -> tuple[tuple[Run, ...], ...]:
+        """At most so many lines that have left the screen, oldest first."""
+        tall = render(self.output, self.columns, rows + self.rows).lines
+        used = max((number for number, line in enumerate(tall, 1) if line), default=0)
+        return tall[: max(0, used - self.rows)]
 
 
 def size_and_end(head: Mapping[str, Any], marks: Iterable[Mapping[str, Any]]) -> tuple[int, int, int]:

@@ -117,6 +117,16 @@ BASH: dict[str, list[Cell | Ends | Idle]] = {
     "python asks": [Cell(PYTHON, "go? me\nhello me\n", act=typed(b"me\n"))],
     "it is a terminal": [Cell("test -t 0 && test -t 1 && test -t 2 && stty size", "24 80\n")],
     "set -x": [Cell("set -x"), Cell("echo 1", like(r"echo 1\n1\n$")), Cell("set +x", like("")), ALIVE],
+    "set -x shows no line of ours": [
+        Cell("set -x"),
+        Cell("echo 1; for i in 1 2; do :; done", like(r"^(\++ (echo 1|for i in 1 2|:)\n|1\n)+$")),
+        Cell("if", like("syntax error"), 2),
+        Cell("echo 2", like(r"^\++ echo 2\n2\n$")),
+        Cell("set +x", like("")),
+        ALIVE,
+    ],
+    "the prompt is printed": [Cell('echo "<$PS1>"; echo rest', like(r"rest\n$")), ALIVE],
+    "comments only": [Cell("false", "", 1), Cell("# nothing\n\n  # more"), ALIVE],
     "set -u": [Cell("set -u; echo $undefined", like("unbound"), 1), ALIVE],
     "set -v": [Cell("set -v; echo 1", like("1\n$")), Cell("set +v", like("")), ALIVE],
     "exec to a file and back": [
@@ -171,6 +181,14 @@ BASH: dict[str, list[Cell | Ends | Idle]] = {
 
 ZSH: dict[str, list[Cell | Ends | Idle]] = {
     "a line": [Cell("echo hi", "hi\n")],
+    "set -x shows no line of ours": [
+        Cell("set -x"),
+        Cell("echo 1", like(r"^\+\S* echo 1\n1\n$")),
+        Cell("set +x", like("")),
+        ALIVE,
+    ],
+    "the prompt is printed": [Cell('echo "<$PS1>"; echo rest', like(r"rest\n$")), ALIVE],
+    "comments only": [Cell("false", "", 1), Cell("# nothing\n\n  # more"), ALIVE],
     "output without a line end": [Cell("printf x", "x"), ALIVE],
     "an empty cell": [Cell("")],
     "a here-document": [Cell("v=5; cat <<END\none $v\nEND", "one 5\n")],

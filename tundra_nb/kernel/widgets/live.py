@@ -9,6 +9,8 @@ from collections.abc import Callable
 
 _log = logging.getLogger("tundra.kernel")
 
+ECHO_SECONDS = 0.015
+"""What a program gets to answer a key before the next look."""
 JOIN_SECONDS = 2.0
 """Longest wait for the thread's end; it may be in the middle of a call."""
 
@@ -30,7 +32,12 @@ class Watch:
         self._name = name
         self._lock = threading.Lock()
         self._stop = threading.Event()
+        self._soon = threading.Event()
         self._thread: threading.Thread | None = None
+
+    def hurry(self) -> None:
+        """Look again at once: something has been done whose effect somebody waits for."""
+        self._soon.set()
 
     @property
     def is_running(self) -> bool:
@@ -50,6 +57,7 @@ class Watch:
         with self._lock:
             thread, self._thread = self._thread, None
             self._stop.set()
+            self._soon.set()
         atexit.unregister(self.close)
         if thread is not None and thread is not threading.current_thread():
             thread.join(JOIN_SECONDS)
@@ -60,7 +68,9 @@ class Watch:
                 self._look()
             except Exception:  # noqa: BLE001 - top of the thread; the next look may find it well again
                 _log.exception("%s: a look failed", self._name)
-            stop.wait(self._pause)
+            if self._soon.wait(self._pause):
+                self._soon.clear()
+                stop.wait(ECHO_SECONDS)
 
 
 class Latest:

@@ -84,8 +84,22 @@ class Terminal(msgspec.Struct, frozen=True, kw_only=True, tag="terminal"):
     state: str
     """running, or how it ended."""
     is_open: bool
+    above: list[list[tuple[str, str]]]
+    """What has left the screen, when it was asked for."""
+    is_application: bool = False
+    """The program wants application keys: arrows are other sequences."""
+    is_bracketed: bool = False
+    """The program wants to know what is pasted."""
+    is_secret: bool = False
+    """The program does not show what is typed: a password."""
     problem: str = ""
     """Why what was typed did not arrive, or why there is nothing newer."""
+
+
+class Scrolled(msgspec.Struct, frozen=True, kw_only=True, tag="scrolled"):
+    """From the script: show what has left the screen, or no longer."""
+
+    is_on: bool
 
 
 class Typed(msgspec.Struct, frozen=True, kw_only=True, tag="typed"):
@@ -105,7 +119,7 @@ class Killed(msgspec.Struct, frozen=True, tag="killed"):
     """From the script: end the terminal with everything in it."""
 
 
-FromTerminal = ViewOpened | ViewClosed | Typed | Resized | Killed
+FromTerminal = ViewOpened | ViewClosed | Typed | Scrolled | Resized | Killed
 
 
 class Asked(msgspec.Struct, frozen=True, kw_only=True, tag="asked"):

@@ -1,7 +1,7 @@
-"""The terminal widget: the live screen of a PTY, a line to type into, its size, and its end.
+"""The terminal widget: the live screen of a PTY that takes every key, a line to type into, its size, and its end.
 
 No terminal emulator in the page: anywidget keeps a widget's script in its state, so it would be saved with every view.
-The screen is drawn here, by pyte, from the end of the output; people who need every key open a terminal tab.
+The screen is drawn here, by pyte, from the end of the output; a terminal tab is faster where a program draws much.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 from tundra_nb.client.sync import Client
 from tundra_nb.errors import HandleNotFound, TundraError
 from tundra_nb.terminal import ansi
-from tundra_nb.terminal.screen import Screen
+from tundra_nb.terminal.screen import Modes, Screen
 from tundra_nb.views import html
 
 from . import messages
@@ -22,6 +22,8 @@ from .view import LiveView, part, problem
 
 LOOK_SECONDS = 0.1
 """Between two looks at the daemon; the screen is drawn again only when there was output."""
+ABOVE_ROWS = 500
+"""Of what has left the screen."""
 STILL_SECONDS = 2.0
 """Least time between two updates of the static picture: each is written into the notebook."""
 
@@ -51,6 +53,9 @@ class TerminalWidget(LiveView):
         self._still_due = 0.0
         self._still_shows: Screen | None = None
         self._seen: Any = None
+        self._modes = Modes()
+        self._is_scrolled = False
+        self._above: list[list[tuple[str, str]]] = []
         self._row: dict[str, Any] = {}
         self.look()
 
@@ -62,7 +67,10 @@ class TerminalWidget(LiveView):
                 self._row = dict(self._pty.info)
                 seen = tuple(self._row[name] for name in ("bytes_out", "columns", "rows"))
                 if seen != self._seen:
-                    self._screen, self._seen = self._pty.screen, seen
+                    tail = self._pty.tail
+                    self._screen, self._seen = tail.screen, seen
+                    self._modes = self._modes.after(tail.output)
+                    self._above = ansi.pieces(tail.above(ABOVE_ROWS), ansi.SCREEN) if self._is_scrolled else []
             except HandleNotFound:  # of an earlier daemon: its transcript is all there is
                 self._row["state"] = "ended"
             except TundraError as error:
@@ -80,6 +88,10 @@ class TerminalWidget(LiveView):
                 title=screen.title or str(self._row.get("command") or ""),
                 state=_ending(self._row),
                 is_open=state == "running",
+                above=self._above,
+                is_application=self._modes.is_application,
+                is_bracketed=self._modes.is_bracketed,
+                is_secret=state == "running" and bool(self._row.get("is_secret")),
                 problem=trouble,
             )
         )
@@ -90,12 +102,17 @@ class TerminalWidget(LiveView):
     def _hidden(self) -> None:
         self._watch.close()
 
-    def _act(self, told: messages.Typed | messages.Resized | messages.Killed) -> None:
+    def _act(self, told: messages.Typed | messages.Scrolled | messages.Resized | messages.Killed) -> None:
         trouble = ""
         try:
             match told:
                 case messages.Typed(text=text):
                     trouble = self._pty.send(text)
+                    self._watch.hurry()
+                case messages.Scrolled(is_on=is_on):
+                    self._is_scrolled, self._seen = is_on, None
+                    self._above = []
+                    self.look()
                 case messages.Resized(columns=columns, rows=rows):
                     self._pty.resize(rows, columns)
                 case messages.Killed():

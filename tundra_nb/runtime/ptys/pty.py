@@ -67,6 +67,8 @@ class PtyInfo(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """How many look at it now."""
     ending: str | None = None
     """How and why it ended."""
+    is_secret: bool = False
+    """It asks for a password: it reads a line and does not show it."""
 
 
 class Pty:
@@ -197,6 +199,7 @@ class Pty:
             keep=self.life.keep,
             viewers=len(self.life.present),
             ending=self.ending if self.exited.is_set() else None,
+            is_secret=self.is_hiding,
         )
 
     # --- output ------------------------------------------------------------------------------------------------------
@@ -254,6 +257,17 @@ class Pty:
             return bool(termios.tcgetattr(self.master)[3] & termios.ECHO)
         except (termios.error, ValueError):
             return False
+
+    @property
+    def is_hiding(self) -> bool:
+        """Whether a line is read that is not shown, as passwords are; an editor shows what is typed by itself."""
+        if self.exited.is_set():
+            return False
+        try:
+            modes = termios.tcgetattr(self.master)[3]
+        except (termios.error, ValueError):
+            return False
+        return bool(modes & termios.ICANON) and not modes & termios.ECHO
 
     # --- control -----------------------------------------------------------------------------------------------------
 
