@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Generator, Iterator, Mapping, 
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, Unpack, overload
 
 from tundra_nb.errors import IpcError, TundraError
+from tundra_nb.local.running import hung
 from tundra_nb.local.wire import GONE, Pool, Response, Wire
 from tundra_nb.sse import EventTooLongError, Parser
 from tundra_nb.types import Ask, Reply
@@ -58,7 +59,7 @@ class Client:
         self.caller = caller or api.caller_name()
         """What asks, in the history: kernel, cli, python."""
         self._link = link or Link(data_dir, start=start, started_by=self.caller)
-        self._pool = Pool()
+        self._pool = Pool(hung)
         self._attachment: Attachment | None = None
         self.versions = Versions(self)
         self.tokens = gateway.Tokens(self)

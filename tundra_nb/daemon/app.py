@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import getpass
 import logging
 from typing import TYPE_CHECKING
-from urllib.parse import unquote
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import HTTPConnection, Request
+from starlette.requests import Request
 from starlette.responses import Response
 
 from tundra_nb import descriptors, errors
 from tundra_nb.daemon.answers import error_response
+from tundra_nb.daemon.context import Daemon
 from tundra_nb.daemon.routes import (
     agents,
     events,
@@ -31,7 +30,6 @@ from tundra_nb.daemon.routes import (
 )
 from tundra_nb.daemon.routes import daemon as daemon_routes
 from tundra_nb.daemon.routes import doors as doors_routes
-from tundra_nb.protocol.words import USER_HEADER
 
 if TYPE_CHECKING:
     from tundra_nb.daemon.gateway.doors import Doors
@@ -41,20 +39,6 @@ if TYPE_CHECKING:
 REPEATED_US = 1_000_000
 
 _log = logging.getLogger("tundra.daemon")
-
-
-@dataclasses.dataclass(frozen=True)
-class Daemon:
-    """What routes work with."""
-
-    runtime: Runtime
-    life: Life
-    os_user: str
-    doors: Doors
-
-    def user(self, request: HTTPConnection) -> str:
-        """Whose call it is: the bridge names the Jupyter user; who comes by the socket is the OS user."""
-        return unquote(request.headers.get(USER_HEADER, "")) or self.os_user
 
 
 class _Told:

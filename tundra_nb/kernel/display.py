@@ -12,6 +12,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from .ipython import display_data
+
 if TYPE_CHECKING:
     from tundra_nb.client.sync import ReplyStream
     from tundra_nb.types import Reply
@@ -208,13 +210,6 @@ def register_formatters(shell: Any) -> Callable[[], None]:
                 formatter.type_printers.pop(found, None)
 
     return undo
-
-
-def display_data(data: dict[str, Any], **options: Any) -> Any:
-    """IPython's `display`; with `display_id=True` what it returns can be updated."""
-    from IPython.display import display
-
-    return display(data, **options)  # type: ignore[no-untyped-call]
 
 
 def was_shown(value: Any) -> None:

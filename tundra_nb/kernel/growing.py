@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from .display import display_data
+from .ipython import display_data
 
 TICK_SECONDS = 1.0
 FIRST_TICK_SECONDS = 0.6

@@ -13,9 +13,11 @@ import select
 import socket
 import threading
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import httptools
+
+from tundra_nb.errors import IpcError
 
 from .place import Place, dial
 
@@ -32,6 +34,9 @@ ASK_SECONDS = 2.0
 """… and given so long to answer; below 5 s together."""
 ASK_AGAIN_SECONDS = 15.0
 
+Hung = Callable[[str, float], IpcError | None]
+"""Tells, by socket and within so many seconds, whether a daemon hangs."""
+
 GONE = (OSError,)
 """What is raised when the other side went away, or does not speak HTTP."""
 
@@ -43,14 +48,14 @@ class BadAnswer(ConnectionError):
 class Wire:
     """One connection to a place; it carries one exchange at a time.
 
-    With `watched`, a daemon on this machine that says nothing is asked for a sign of life.
+    With `hung` (`running.hung`), a daemon on this machine that says nothing is asked for a sign of life.
     """
 
-    def __init__(self, place: Place, *, connect_timeout: float = CONNECT_TIMEOUT, watched: bool = False) -> None:
+    def __init__(self, place: Place, *, connect_timeout: float = CONNECT_TIMEOUT, hung: Hung | None = None) -> None:
         self.place = place
         self.sock: socket.socket | None = None
         self._connect_timeout = connect_timeout
-        self._is_watched = watched
+        self._hung = hung
         self._timeout: float | None = connect_timeout
 
     def connect(self) -> None:
@@ -113,7 +118,7 @@ class Wire:
         """What has come, at least one byte; empty when the other side has closed."""
         if self.sock is None:
             raise BadAnswer("the connection was closed here")
-        if not self._is_watched or self.place.socket is None:
+        if self._hung is None or self.place.socket is None:
             return self.sock.recv(RECEIVE_BYTES)
         return self._watched(self.place.socket)
 
@@ -134,9 +139,7 @@ class Wire:
                 silence += rest
                 if self._timeout is not None and silence >= self._timeout:
                     raise
-            from .running import hung  # which asks by a wire of its own
-
-            if (error := hung(path, ASK_SECONDS)) is not None:
+            if self._hung is not None and (error := self._hung(path, ASK_SECONDS)) is not None:
                 raise error
             ask_at = silence + ASK_AGAIN_SECONDS
 
@@ -229,7 +232,8 @@ class Response:
 class Pool:
     """Kept connections, at most one per thread; a fork starts with none."""
 
-    def __init__(self) -> None:
+    def __init__(self, hung: Hung | None = None) -> None:
+        self._hung = hung
         self._local = threading.local()
         self._all: weakref.WeakSet[Wire] = weakref.WeakSet()
         self._pid = os.getpid()
@@ -243,7 +247,7 @@ class Pool:
                 return kept
             kept.close()
         self._pid = os.getpid()
-        wire = Wire(place, watched=True)
+        wire = Wire(place, hung=self._hung)
         self._all.add(wire)
         return wire
 

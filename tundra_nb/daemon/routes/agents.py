@@ -16,7 +16,7 @@ from tundra_nb.protocol import agents as api
 from tundra_nb.protocol.words import EVENTS, HEARTBEAT_SECONDS
 
 if TYPE_CHECKING:
-    from tundra_nb.daemon.app import Daemon
+    from tundra_nb.daemon.context import Daemon
 
 
 def routes(daemon: Daemon) -> list[BaseRoute]:

@@ -16,7 +16,7 @@ from tundra_nb.errors import IpcError
 from tundra_nb.protocol import daemon as api
 
 if TYPE_CHECKING:
-    from tundra_nb.daemon.app import Daemon
+    from tundra_nb.daemon.context import Daemon
 
 
 def routes(daemon: Daemon) -> list[BaseRoute]:

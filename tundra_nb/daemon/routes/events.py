@@ -23,7 +23,7 @@ from tundra_nb.protocol.words import EVENTS, HEARTBEAT_SECONDS
 from tundra_nb.runtime.telemetry.bus import Missed
 
 if TYPE_CHECKING:
-    from tundra_nb.daemon.app import Daemon
+    from tundra_nb.daemon.context import Daemon
 
 
 def routes(daemon: Daemon) -> list[BaseRoute]:

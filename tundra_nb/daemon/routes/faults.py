@@ -13,7 +13,7 @@ from tundra_nb.daemon.routing import read_body, read_params, route
 from tundra_nb.protocol import faults as api
 
 if TYPE_CHECKING:
-    from tundra_nb.daemon.app import Daemon
+    from tundra_nb.daemon.context import Daemon
 
 
 def routes(daemon: Daemon) -> list[BaseRoute]:

@@ -20,7 +20,7 @@ from tundra_nb.runtime.history.query import Condition, FrameQuery, checked
 from tundra_nb.types import FRAMES, VERSIONED_TABLES
 
 if TYPE_CHECKING:
-    from tundra_nb.daemon.app import Daemon
+    from tundra_nb.daemon.context import Daemon
 
 INT_DIGITS = 19
 """Digits of the largest integer that the engines hold."""

@@ -18,7 +18,7 @@ Labels = tuple[tuple[str, str], ...]
 Values = dict[Labels, float]
 
 if TYPE_CHECKING:
-    from tundra_nb.daemon.app import Daemon
+    from tundra_nb.daemon.context import Daemon
     from tundra_nb.runtime.telemetry.exposition import Gauge
 
 

@@ -27,7 +27,7 @@ from tundra_nb.types import Ask, Reply, ToolCall
 from tundra_nb.types.pieces import Piece, Raw, Reasoning, Text, ToolCallPiece
 
 if TYPE_CHECKING:
-    from tundra_nb.daemon.app import Daemon
+    from tundra_nb.daemon.context import Daemon
 
 ID_CHARACTERS = 20
 BACK_CHARACTERS = 7

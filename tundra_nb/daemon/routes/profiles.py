@@ -16,7 +16,7 @@ from tundra_nb.protocol import profiles as api
 from tundra_nb.settings import variables
 
 if TYPE_CHECKING:
-    from tundra_nb.daemon.app import Daemon
+    from tundra_nb.daemon.context import Daemon
     from tundra_nb.runtime.profiles import ProfileSlot
 
 

@@ -26,7 +26,7 @@ from tundra_nb.runtime.ptys.spawn import Size
 from tundra_nb.runtime.ptys.transcript import read_file
 
 if TYPE_CHECKING:
-    from tundra_nb.daemon.app import Daemon
+    from tundra_nb.daemon.context import Daemon
 
 FILE_CHUNK_BYTES = 1 << 16
 

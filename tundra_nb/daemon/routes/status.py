@@ -20,7 +20,7 @@ from tundra_nb.runtime.operations import FIRST_PROFILE
 from tundra_nb.runtime.suggestions import suggestions
 
 if TYPE_CHECKING:
-    from tundra_nb.daemon.app import Daemon
+    from tundra_nb.daemon.context import Daemon
 
 LAST_ERRORS = 5
 RECENT_SECONDS = 600.0

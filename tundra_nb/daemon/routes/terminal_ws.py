@@ -37,7 +37,7 @@ from tundra_nb.runtime.ptys.pty import Pty
 from tundra_nb.runtime.ptys.spawn import Size
 
 if TYPE_CHECKING:
-    from tundra_nb.daemon.app import Daemon
+    from tundra_nb.daemon.context import Daemon
 
 EXITED, GOING_AWAY, NOT_A_MESSAGE, OVERLOADED, ENDED = 1000, 1001, 1008, 1013, 4410
 MAX_VIEWERS = 256

@@ -22,7 +22,7 @@ from tundra_nb.runtime.history.query import FrameQuery
 from tundra_nb.runtime.in_force import signature
 
 if TYPE_CHECKING:
-    from tundra_nb.daemon.app import Daemon
+    from tundra_nb.daemon.context import Daemon
 
 
 BACKUP_NAMES = {"doltlite": "history.db", "dolt": "history.dolt"}
