@@ -205,3 +205,24 @@ class TestOutage:
         settings = shown(outage.cell("settings --changed"))
         assert "tundra-outage-" in settings
         assert "profile.local" not in settings
+
+
+class TestTerminals:
+    """What `terminals.ipynb` promises."""
+
+    pytestmark = on_the_model
+
+    @pytest.fixture
+    def terminals(self, run: Callable[[str], Executed]) -> Executed:
+        return run("terminals.ipynb")
+
+    def test_a_viewer_that_comes_back_gets_the_rest_and_every_byte_once(self, terminals: Executed) -> None:
+        assert shown(terminals.cell("job.output[:seq]")) == "True"
+        told = shown(terminals.cell("connections --pty"))
+        assert all(word in told for word in ("opened", "ready", "went_away", "resumed"))
+
+    def test_it_is_told_why_the_terminal_ended(self, terminals: Executed) -> None:
+        assert "no viewer came back within 2 s" in shown(terminals.cell("job.info.ending"))
+        assert "no viewer came back within 2 s" in shown(terminals.cell("pty why"))
+        assert "('running', 'always')" in shown(terminals.cell("kept.info.keep"))
+        assert terminals.cell("run --check").outputs[-1].ename == "CommandFailed"
