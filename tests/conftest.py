@@ -45,6 +45,7 @@ PARTS: dict[str, tuple[Callable[[], bool], str]] = {
     "browser": (_has_browser, "install Chromium and `pip install playwright`"),
     "dolt": (lambda: shutil.which("dolt") is not None, "install Dolt (see README)"),
     "mariadb": (lambda: shutil.which("mariadbd") is not None, "apt-get install mariadb-server"),
+    "node": (lambda: shutil.which("node") is not None, "install Node.js 20 or newer"),
     "zsh": (lambda: shutil.which("zsh") is not None, "apt-get install zsh"),
     "doltlite": (_has_doltlite, "use a Python whose sqlite3 is linked dynamically"),
 }

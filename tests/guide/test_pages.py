@@ -20,3 +20,10 @@ def test_links_between_pages_lead_somewhere(path: Path) -> None:
     links = re.findall(r"\]\((?!https?:)([^)#]+)", path.read_text())
 
     assert [link for link in links if not (path.parent / link).exists()] == []
+
+
+def test_every_setting_says_what_it_means() -> None:
+    page = (generate.GUIDE / "settings.md").read_text()
+    rows = re.findall(r"^\| `(\w+)` \| .* \| *(.*?) *\|$", page, re.MULTILINE)
+    assert len(rows) > 40
+    assert [key for key, meaning in rows if not meaning] == []

@@ -25,10 +25,13 @@ class StoreSettings(Section, frozen=True):
     engine: Literal["doltlite", "dolt"] = "doltlite"
     """`doltlite`: embedded, one file in the data directory; `dolt`: a Dolt sql-server, the rest is for it."""
     host: str = "127.0.0.1"
+    """Machine of the Dolt server; `tundra dolt start` manages one on this machine only."""
     port: Port = 3307
     """Ours is not 3306, because that is MySQL's."""
     database: str = "tundra"
+    """Name of the database on that server; made when it is missing and we manage the server."""
     user: str = "root"
+    """Who logs in; a server that we manage has its own login."""
     password_env: str = ""
     """Name of the variable that holds the password; empty: no password."""
     commit_rows: PositiveInt = 1000
@@ -47,6 +50,7 @@ class RouterSettings(Section, frozen=True):
     backoff_seconds: PositiveFloat = 0.5
     """First pause; doubles each time, times a random 0.75 to 1, as both vendors' SDKs do."""
     backoff_cap_seconds: PositiveFloat = 8.0
+    """Longest pause between two attempts that no provider asked for."""
     max_wait_seconds: NonNegativeFloat = 20.0
     """Longest wait for a bucket or a Retry-After before moving on."""
     deadline_seconds: PositiveFloat = 900.0
@@ -59,9 +63,11 @@ class DeadlineSettings(Section, frozen=True):
     """Deadlines of one attempt. A flat 30 s would cut ordinary long answers, so: connect, idle and total."""
 
     connect_seconds: PositiveFloat = 10.0
+    """Until the connection stands: name, TCP and TLS."""
     idle_seconds: PositiveFloat = 30.0
     """To the first byte of an answer, and between its bytes."""
     total_seconds: PositiveFloat = 600.0
+    """From the request to the last byte of the answer."""
 
 
 class AnswerSettings(Section, frozen=True):
@@ -81,12 +87,14 @@ class BreakerSettings(Section, frozen=True):
     successes: PositiveInt = 2
     """Consecutive successful probes that close it."""
     open_seconds: PositiveFloat = 30.0
+    """How long it refuses before it lets a probe through."""
 
 
 class TierSettings(Section, frozen=True):
     """Token bucket of one tier."""
 
     enabled: bool = True
+    """Whether this tier limits at all."""
     rate: PositiveFloat = 50.0
     """Requests per second."""
     burst: PositiveFloat = 100.0
@@ -107,6 +115,7 @@ class PtySettings(Section, frozen=True):
     """Pseudo-terminals."""
 
     capacity: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 10
+    """How many terminals may be open at once; one more is refused, and the holders are named."""
     queue_seconds: NonNegativeFloat = 30.0
     """How long `run` waits for a free terminal."""
     grace_seconds: NonNegativeFloat = 10.0
@@ -140,6 +149,7 @@ class LogSettings(Section, frozen=True):
     filter: str = "info,tundra.daemon=debug"
     """Level, and level by logger: tundra.{daemon,server,router,limiter,breaker,providers,ptys,history,kernel}."""
     format: Literal["text", "json"] = "text"
+    """`json`: one object per line, for programs."""
 
 
 class RecordSettings(Section, frozen=True):
@@ -173,7 +183,9 @@ class ProfileSettings(Section, frozen=True):
     """One named way to reach one model."""
 
     name: Annotated[str, msgspec.Meta(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    """How commands and the history call it."""
     kind: ProviderKind
+    """Whose API it speaks; `local`: a server of yours in the OpenAI form."""
     base_url: str = ""
     """Left out: the vendor's own host. With or without `/v1`, both are accepted."""
     model: str = ""
@@ -189,6 +201,7 @@ class ProfileSettings(Section, frozen=True):
     anthropic_version: Annotated[str, msgspec.Meta(pattern=r"^\d{4}-\d{2}-\d{2}$")] = "2023-06-01"
     """Which version of Anthropic's API is spoken; the newer ones take no temperature."""
     enabled: bool = True
+    """`false`: kept in the file, never asked."""
 
 
 class Settings(Section, frozen=True):

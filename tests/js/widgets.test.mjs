@@ -1,0 +1,73 @@
+// What the widgets' scripts work out without a page. The page itself: tests/browser.
+
+import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
+import { test } from "node:test";
+
+const folder = new URL("../../tundra_nb/kernel/widgets/", import.meta.url);
+
+// A widget's script as it is sent: what all share, then its own. Gives the names asked for.
+const load = (name, ...names) => {
+  const text = ["shared.js", `${name}.js`].map((file) => readFileSync(new URL(file, folder), "utf8")).join("\n");
+  return new Function(`"use strict";\n${text.replace("export default", "const exported =")}\nreturn { exported, ${names.join(", ")} };`)();
+};
+
+const key = (name, more = {}) => ({ key: name, ctrlKey: false, altKey: false, metaKey: false, shiftKey: false, ...more });
+
+test("every widget exports a render function and nothing else", () => {
+  for (const name of ["providers", "terminal", "versions"]) {
+    const { exported } = load(name);
+    assert.deepEqual(Object.keys(exported), ["render"]);
+    assert.equal(typeof exported.render, "function");
+  }
+});
+
+test("a time left is told as exactly as it matters", () => {
+  const { seconds } = load("providers", "seconds");
+  assert.deepEqual([0.25, 9.96, 29.6, 119, 600].map(seconds), ["0.3 s", "10.0 s", "30 s", "119 s", "10 min"]);
+});
+
+test("a commit's hash is shortened, a name is not", () => {
+  const { short } = load("versions", "short");
+  assert.equal(short("0123456789abcdefghijklmnopqrstuv"), "0123456789");
+  assert.equal(short("before-the-change"), "before-the-change");
+});
+
+test("one row is a row, more are rows", () => {
+  const { counted } = load("versions", "counted");
+  assert.deepEqual([0, 1, 1234].map((count) => counted(count, "row")), ["0 rows", "1 row", "1,234 rows"]);
+});
+
+test("a key becomes what a terminal sends", () => {
+  const { sequence } = load("terminal", "sequence");
+  const sent = (name, more, application = false) => sequence(key(name, more), application);
+  assert.equal(sent("a"), "a");
+  assert.equal(sent("Enter"), "\r");
+  assert.equal(sent("Backspace"), "\x7f");
+  assert.equal(sent("c", { ctrlKey: true }), "\x03");
+  assert.equal(sent("ArrowUp"), "\x1b[A");
+  assert.equal(sent("ArrowUp", {}, true), "\x1bOA");
+  assert.equal(sent("Delete"), "\x1b[3~");
+  assert.equal(sent("F5"), "\x1b[15~");
+});
+
+test("a view hides the still picture, tells that it is open, and takes itself off", () => {
+  const made = () => ({ classList: { add() {} }, append() {}, textContent: "", className: "" });
+  globalThis.document = { createElement: made };
+  const { mount } = load("providers", "mount");
+  const told = [];
+  const handlers = {};
+  const model = {
+    get: () => "still-1",
+    on: (name, handler) => (handlers[name] = handler),
+    off: (name) => delete handlers[name],
+    send: (message) => told.push(message.type),
+  };
+  let drawn = 0;
+  const leave = mount({ model, el: made() }, made(), () => (drawn += 1));
+  handlers["change:state"]();
+  leave();
+  assert.deepEqual(told, ["opened", "closed"]);
+  assert.equal(drawn, 2);
+  assert.deepEqual(handlers, {});
+});

@@ -1,0 +1,17 @@
+"""The widgets' scripts, by node's own test runner."""
+
+from __future__ import annotations
+
+import subprocess
+
+import pytest
+
+from tests.conftest import ROOT
+
+
+@pytest.mark.part("node")
+def test_the_scripts_of_the_widgets_pass_their_own_tests() -> None:
+    tests = sorted(map(str, (ROOT / "tests" / "js").glob("*.test.mjs")))
+    assert tests
+    done = subprocess.run(["node", "--test", *tests], capture_output=True, text=True, check=False, cwd=ROOT, timeout=60)
+    assert done.returncode == 0, done.stdout
