@@ -20,9 +20,10 @@ from tundra_nb.types.pieces import Piece, Text
 from . import api, explain, gateway, pty_calls
 from .aio_ptys import AsyncPtys
 from .answer import AnswerReader, Event, died, malformed, not_yet
-from .call import ATTEMPT_PAUSES, Answer, Call, Step, read, refusal, seen_from
+from .call import ATTEMPT_PAUSES, Answer, Call, Step, read, refusal, refuse_acting, seen_from
 from .endpoints import awaited
 from .explain import guide
+from .incidents import AsyncIncidents
 from .link import Link
 from .live import OnOutput, Run, ShellRun
 from .pty_calls import Command, Program
@@ -70,6 +71,7 @@ class AsyncClient:
         """… and the task that looks whether it is still there."""
         self._hung: TundraError | None = None
         self.versions = AsyncVersions(self)
+        self.incidents = AsyncIncidents(self)
         self.tokens = gateway.AsyncTokens(self)
         self.gateway = gateway.AsyncListener(self)
         self.ptys = AsyncPtys(self)
@@ -269,7 +271,8 @@ class AsyncClient:
             return result
 
     async def _send(self, call: Call[T]) -> T:
-        call = seen_from(call, self.versions.at, self.versions.checked_out)
+        refuse_acting(call)
+        call = seen_from(call, self.versions.at, self.versions.checked_out, self.versions.window)
         async with self._request(call) as (place, response):
             try:
                 answer = Answer(response.status, _lower(response), await response.read())
@@ -282,6 +285,7 @@ class AsyncClient:
 
     async def _events(self, call: Call[Any]) -> AsyncGenerator[Event, None]:
         """The events of a stream; closing the generator closes the connection at once."""
+        refuse_acting(call)
         async with self._request(call) as (place, response):
             try:
                 if response.status >= 400:

@@ -25,12 +25,13 @@ from tundra_nb.protocol import operations as operations_routes
 from tundra_nb.protocol import profiles as profiles_routes
 from tundra_nb.protocol import status as status_routes
 from tundra_nb.protocol import versions as versions_routes
+from tundra_nb.protocol.digest import digest
 from tundra_nb.protocol.endpoint import Endpoint, params
 from tundra_nb.protocol.endpoint import text as text_of
 from tundra_nb.protocol.live import LIVE
 from tundra_nb.protocol.words import ARROW, EVENTS, META_HEADER
 from tundra_nb.surrogates import mended, whole
-from tundra_nb.types import FRAMES, TABLES, Ask, Reply
+from tundra_nb.types import FRAME_VERSION, FRAMES, TABLES, Ask, Reply, columns
 
 from . import times
 from .call import STREAM_TIMEOUT, Answer, Call, Flow, call
@@ -677,7 +678,11 @@ def _history_frame(table: str | None, answer: Answer, *, query: str, limit: int 
     if told.get("stored_until") is not None:
         until = EPOCH + dt.timedelta(microseconds=told["stored_until"])
         told["stored_until"] = until.isoformat(timespec="milliseconds")
-    frame = frames.from_arrow(answer.body, table=table if table in TABLES else None, meta=meta | told)
+    arrow = frames.read_arrow(answer.body)
+    if told.get("commit") is not None:  # what was read at a pin is the same for ever, and can be checked by this
+        names = [column.name for column in columns(table)] if table in TABLES else None
+        told |= {"digest": digest(arrow, names), "frame_version": FRAME_VERSION}
+    frame = frames.from_arrow(arrow, table=table if table in TABLES else None, meta=meta | told)
     if limit is not None and len(frame) > limit:
         frame = frame.iloc[:limit]
         frame.attrs["truncated"] = True

@@ -7,13 +7,15 @@ generator that yields calls, receives their results and returns its own; the sam
 from __future__ import annotations
 
 import dataclasses
+import os
 import urllib.parse
 from collections.abc import Callable, Generator, Mapping
 from typing import Any, Generic, TypeVar
 
 import msgspec
 
-from tundra_nb.errors import IpcError, TransportError, TundraError, from_wire
+from tundra_nb.errors import IpcError, TransportError, TundraError, UsageError, from_wire
+from tundra_nb.protocol import history, ptys
 from tundra_nb.protocol.endpoint import Endpoint, no_text, params
 from tundra_nb.protocol.words import JSON
 
@@ -123,8 +125,28 @@ Step = Call[T] | Flow[T]
 """What a function of the API table returns."""
 
 
-def seen_from(call: Call[T], at: str | None, name: str) -> Call[T]:
-    """A view of the history as of a state that was checked out, unless it names one itself."""
+VERIFYING = "TUNDRA_VERIFY"
+"""Set to 1 in the environment of a kernel in which a notebook is verified: what acts is refused there."""
+REFUSED = "is not repeated while a notebook is verified"
+_READING = {history.SQL.path, ptys.LOST.path}
+"""What is posted to without anything being done that a person asked for."""
+
+
+def refuse_acting(call: Call[Any]) -> None:
+    """Refuse what does more than read, in a kernel that verifies a notebook.
+
+    Raises:
+        UsageError: it acts.
+    """
+    if os.environ.get(VERIFYING) == "1" and call.method != "GET" and call.path not in _READING:
+        raise UsageError(problem=f"{call.method} {call.path} {REFUSED}", field="verify", remedy="Nothing was done.")
+
+
+def seen_from(call: Call[T], at: str | None, name: str, window: tuple[int, int] | None = None) -> Call[T]:
+    """A view of the history as of a state that was checked out, unless it names one itself.
+
+    `window`, of an open incident, is what it shows then where it names no time.
+    """
     if at is None or not call.takes_at or "at" in dict(call.query) or getattr(call.body, "at", None):
         return call
 
@@ -136,7 +158,10 @@ def seen_from(call: Call[T], at: str | None, name: str) -> Call[T]:
         return found
 
     if call.body is None:
-        return dataclasses.replace(call, query=(*call.query, ("at", at)), decode=decode)
+        more = [("at", at)]
+        if window is not None and not {"since", "until"} & dict(call.query).keys():
+            more += [("since", str(window[0])), ("until", str(window[1]))]
+        return dataclasses.replace(call, query=(*call.query, *more), decode=decode)
     return dataclasses.replace(call, body=msgspec.structs.replace(call.body, at=at), decode=decode)
 
 

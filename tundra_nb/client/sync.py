@@ -22,9 +22,10 @@ from .above import above
 from .agent_runs import HeldRun
 from .answer import AnswerReader, Event, died, malformed, not_yet
 from .attach import Attachment
-from .call import ATTEMPT_PAUSES, Answer, Call, Step, read, refusal, seen_from
+from .call import ATTEMPT_PAUSES, Answer, Call, Step, read, refusal, refuse_acting, seen_from
 from .endpoints import blocking
 from .explain import guide
+from .incidents import Incidents
 from .link import Link
 from .live import OnOutput, Run, ShellRun
 from .owner import owner_name
@@ -62,6 +63,7 @@ class Client:
         self._pool = Pool(hung)
         self._attachment: Attachment | None = None
         self.versions = Versions(self)
+        self.incidents = Incidents(self)
         self.tokens = gateway.Tokens(self)
         self.gateway = gateway.Listener(self)
         self.ptys = Ptys(self)
@@ -447,7 +449,7 @@ class Client:
             return result
 
     def _send(self, call: Call[T]) -> T:
-        call = seen_from(call, self.versions.at, self.versions.checked_out)
+        call = seen_from(call, self.versions.at, self.versions.checked_out, self.versions.window)
         wire, response = self._request(call)
         try:
             answer = Answer(response.status, response.headers, response.read())
@@ -489,6 +491,7 @@ class Client:
 
         A call is sent twice only when it cannot have been processed: no connection was made, or it is a GET.
         """
+        refuse_acting(call)
         place = self._link.place or self._link.find()
         for pause in ATTEMPT_PAUSES:
             if pause:

@@ -332,17 +332,23 @@ class Versions:
         """What views of the history show that name no state: a branch or commit; None is now."""
         self.checked_out = ""
         """The same, as it was named."""
+        self.window: tuple[int, int] | None = None
+        """Of an open incident: what these views show that name no time, in microseconds."""
 
     def _do(self, step: Step[T]) -> T:
         return self._client._do(step)  # noqa: SLF001 - a namespace of the client
+
+    def look(self, at: str | None, name: str, window: tuple[int, int] | None) -> None:
+        """What views of the history show that name no state, and no time."""
+        self.at, self.checked_out, self.window = at, name, window
 
     def checkout(self, ref: str) -> Document:
         """Have this client's views of the history show a past state, or a branch, from now on; `main` is now again."""
         found: Document = self.resolve(ref)
         if ref == "main":
-            self.at, self.checked_out = None, ""
+            self.look(None, "", None)
         else:
-            self.at, self.checked_out = found["ref"] if found["kind"] == "branch" else found["commit"], ref
+            self.look(found["ref"] if found["kind"] == "branch" else found["commit"], ref, None)
         return found
 
     log = blocking(log)
@@ -379,17 +385,23 @@ class AsyncVersions:
         """What views of the history show that name no state: a branch or commit; None is now."""
         self.checked_out = ""
         """The same, as it was named."""
+        self.window: tuple[int, int] | None = None
+        """Of an open incident: what these views show that name no time, in microseconds."""
 
     async def _do(self, step: Step[T]) -> T:
         return await self._client._do(step)  # noqa: SLF001 - a namespace of the client
+
+    def look(self, at: str | None, name: str, window: tuple[int, int] | None) -> None:
+        """What views of the history show that name no state, and no time."""
+        self.at, self.checked_out, self.window = at, name, window
 
     async def checkout(self, ref: str) -> Document:
         """Have this client's views of the history show a past state, or a branch, from now on; `main` is now again."""
         found: Document = await self.resolve(ref)
         if ref == "main":
-            self.at, self.checked_out = None, ""
+            self.look(None, "", None)
         else:
-            self.at, self.checked_out = found["ref"] if found["kind"] == "branch" else found["commit"], ref
+            self.look(found["ref"] if found["kind"] == "branch" else found["commit"], ref, None)
         return found
 
     log = awaited(log)

@@ -42,6 +42,8 @@ TABLE = {
     "push": "push",
     "pull": "pull",
     "clone": "clone",
+    "incident": "incident",
+    "verify": "verify",
     "note": "note",
     "notes": "notes",
     "backup": "backup",

@@ -7,6 +7,7 @@ that no view is imported before there is something to show.
 
 from __future__ import annotations
 
+import hashlib
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -176,6 +177,8 @@ def metadata_of(value: Any) -> dict[str, Any]:
         from tundra_nb.views.frame import provenance
 
         found = provenance(value)
+        if found:
+            found["rows"] = len(value)
     else:
         for name in ("operation_id", "pty_id"):
             if told := getattr(value, name, None):
@@ -230,7 +233,22 @@ def _display_live(value: Any, shell: Any) -> None:
     display_data(data, raw=True, metadata=metadata)
 
 
+def _with_hashes(made: Bundle) -> Bundle:
+    """The SHA-256 of each representation that is shown, beside what it was computed from: an edit can be found."""
+    data, metadata = made
+    if not metadata.get("tundra", {}).get("digest"):
+        return made
+    shown = {kind: hashlib.sha256(str(text).encode()).hexdigest() for kind, text in data.items()}
+    return data, metadata | {"tundra": metadata["tundra"] | {"shown": shown}}
+
+
 def _frame_bundle(frame: Any) -> Bundle | None:
+    """See `_frame`; what was read at a pin carries hashes."""
+    made = _frame(frame)
+    return None if made is None else _with_hashes(made)
+
+
+def _frame(frame: Any) -> Bundle | None:
     """A frame of ours in our style, with where it came from below and in the metadata; others as ever.
 
     What a user has made of one, with an index that says something, is shown as pandas shows it.

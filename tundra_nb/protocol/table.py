@@ -4,7 +4,21 @@ from __future__ import annotations
 
 from types import ModuleType
 
-from . import agents, daemon, doors, events, faults, history, metrics, operations, profiles, ptys, status, versions
+from . import (
+    agents,
+    daemon,
+    doors,
+    events,
+    faults,
+    history,
+    incidents,
+    metrics,
+    operations,
+    profiles,
+    ptys,
+    status,
+    versions,
+)
 from .endpoint import Endpoint
 
 ROOMS: tuple[ModuleType, ...] = (
@@ -14,6 +28,7 @@ ROOMS: tuple[ModuleType, ...] = (
     operations,
     history,
     versions,
+    incidents,
     events,
     metrics,
     ptys,

@@ -113,7 +113,7 @@ def separated(value: Any, separator: str) -> str:
 
 def provenance(frame: pd.DataFrame) -> dict[str, Any]:
     """Where a frame came from, of what is known: store, commit, query, truncated, behind."""
-    names = ("store", "commit", "query", "truncated", "behind", "stored_until")
+    names = ("store", "commit", "query", "truncated", "behind", "stored_until", "digest", "frame_version")
     return {name: frame.attrs[name] for name in names if frame.attrs.get(name)}
 
 

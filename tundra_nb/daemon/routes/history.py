@@ -89,13 +89,13 @@ def read_query(request: Request, now_us: int) -> FrameQuery:
     if asked.since is None and asked.until is None and table not in VERSIONED_TABLES:
         since_us: int | None = now_us - DEFAULT_WINDOW_SECONDS * 1_000_000
     else:
-        since_us = None if asked.since in (None, "all") else _time(str(asked.since), "since")
+        since_us = None if asked.since in (None, "all") else read_time(str(asked.since), "since")
     own = api.FrameParams.__struct_encode_fields__
     return checked(
         FrameQuery(
             table=table,
             since_us=since_us,
-            until_us=None if asked.until is None else _time(asked.until, "until"),
+            until_us=None if asked.until is None else read_time(asked.until, "until"),
             at=read_ref(asked.at),
             where=[_condition(name, value) for name, value in request.query_params.items() if name not in own],
             limit=asked.limit,
@@ -113,13 +113,13 @@ def read_ref(text: str | None) -> str | int | None:
     if not text:
         return None
     if re.fullmatch(r"[0-9]{15,}", text):
-        return _time(text, "at")
+        return read_time(text, "at")
     if re.match(r"\d{4}-\d{2}-\d{2}", text):
-        return _time(text, "at")
+        return read_time(text, "at")
     return text
 
 
-def _time(text: str, field: str) -> int:
+def read_time(text: str, field: str) -> int:
     number = text.removeprefix("-")
     if number.isascii() and number.isdigit() and len(number) <= INT_DIGITS:
         return _within(int(text), text, field)

@@ -615,7 +615,21 @@ class History:
 
 
 _REPEATABLE = frozenset(
-    {"log", "resolve", "diff", "stat", "history", "tables", "refs", "check", "frame", "rows", "sql", "settle"}
+    {
+        "log",
+        "resolve",
+        "diff",
+        "stat",
+        "history",
+        "tables",
+        "refs",
+        "check",
+        "digests",
+        "frame",
+        "rows",
+        "sql",
+        "settle",
+    }
 )
 """Methods that change nothing, and are asked again when the worker dies under them."""
 

@@ -29,6 +29,8 @@ import msgspec
 
 from tundra_nb import environment
 from tundra_nb.errors import Cancelled, ConfigError, InternalError, StoreBusy, TundraError, UsageError
+from tundra_nb.protocol.digest import digest
+from tundra_nb.types import FRAME_VERSION, FRAMES, columns
 
 from . import arrow, grouping, loading
 from .contract import EventStore, Frame, Stop
@@ -94,6 +96,7 @@ class Worker:
             "refs": lambda _p, _s: store.refs(),
             "check": lambda _p, _s: store.check(),
             "create": lambda _p, _s: True,
+            "digests": self._digests,
         }
         self._writing: dict[str, Callable[..., Any]] = {
             "commit": store.commit,
@@ -251,6 +254,21 @@ class Worker:
         frame = self._store.frame(grouping.ungrouped(query), stop)
         with contextlib.closing(frame.batches):
             return grouping.grouped(frame, query)
+
+    def _digests(self, params: dict[str, Any], stop: Stop) -> dict[str, dict[str, Any]]:
+        """Rows and SHA-256 of each of these frames in a window, over the columns of a frame version."""
+        import pyarrow as pa
+
+        at = self._at(params.get("at"))
+        found = {}
+        for name in params["frames"]:
+            query = FrameQuery(table=FRAMES[name], since_us=params["since_us"], until_us=params["until_us"], at=at)
+            frame = self._store.frame(query, stop)
+            with contextlib.closing(frame.batches):
+                table = pa.Table.from_batches(list(frame.batches), schema=frame.schema)
+            names = [column.name for column in columns(query.table, params.get("version", FRAME_VERSION))]
+            found[name] = {"rows": table.num_rows, "sha256": digest(table, names)}
+        return found
 
     def _at(self, ref: str | int | None) -> str | None:
         return None if ref is None else self._store.resolve(ref)

@@ -1,0 +1,180 @@
+"""A bad hour becomes a notebook that is still true later, and that tells where it is not."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pytest
+
+from tests.conftest import Home, stop_processes
+from tundra_nb.testing.scripted_provider import ScriptedProcess, Step, scripted_process
+
+pytestmark = [pytest.mark.part("doltlite"), pytest.mark.timeout(280)]
+
+CHAT = "/v1/chat/completions"
+TITLE = "The scripted provider fell over"
+FILE = "incident-the-scripted-provider-fell-over.ipynb"
+
+
+@pytest.fixture(scope="module")
+def outage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Home, ScriptedProcess]]:
+    """A home whose provider answered, failed, and was asked with other settings before; its incident is made."""
+    import os
+
+    folder = tmp_path_factory.mktemp("home")
+    env = {name: value for name, value in os.environ.items() if not name.startswith("TUNDRA_")}
+    env |= {
+        "TUNDRA_DATA_DIR": str(folder / "data"),
+        "TUNDRA_CONFIG": str(folder / "tundra.toml"),
+        "JUPYTER_DATA_DIR": str(folder / "jupyter"),
+        "IPYTHONDIR": str(folder / "ipython"),
+    }
+    home = Home(folder, env)
+    with scripted_process(pieces=1) as provider:
+        home.write_settings(
+            "[router]\nretries = 0\n"
+            f'[[profile]]\nname = "scripted"\nkind = "local"\nbase_url = "{provider.url}/v1"\nmodel = "tiny"\n'
+        )
+        try:
+            provider.script(CHAT, Step(text="fine"), Step(status=500, text="broken", repeat=3))
+            assert home.run("ask", "one").returncode == 0
+            assert home.run("settings", "set", "breaker.failures=3").returncode == 0
+            for prompt in ("two", "three", "four"):
+                assert home.run("ask", prompt).returncode == 1
+            assert home.run("note", "the provider's disk was full").returncode == 0
+            made = home.run("incident", "new", TITLE, "--since", "1h", "--json", timeout=200)
+            assert made.returncode == 0, made.stderr
+            assert {"incident_id", "ref", "notebook"} <= json.loads(made.stdout).keys()
+            yield home, provider
+        finally:
+            stop_processes(home)
+
+
+def texts(book: Any) -> str:
+    return "\n".join(
+        output.get("data", {}).get("text/plain", "") or output.get("text", "")
+        for cell in book.cells
+        if cell.cell_type == "code"
+        for output in cell.outputs
+    )
+
+
+def verdict(home: Home, file: Path, *more: str) -> tuple[int, dict[str, str], str]:
+    done = home.run("verify", str(file), "--json", *more, timeout=200)
+    return done.returncode, json.loads(done.stdout or "{}"), done.stderr
+
+
+def test_the_notebook_tells_what_happened_and_carries_what_it_was_computed_from(outage: Any) -> None:
+    home, _ = outage
+    book = nbformat.read(home.folder / FILE, as_version=4)
+    told = texts(book)
+    assert not [o for c in book.cells if c.cell_type == "code" for o in c.outputs if o.output_type == "error"], told
+    for part in ("4, of them 3 without an answer", "scripted × 3", "breaker.failures 5 → 3", "disk was full", TITLE):
+        assert part in told, told
+    assert book.metadata.tundra.pin.tag.startswith("incident/the-scripted-provider")
+    frames = [
+        o
+        for c in book.cells
+        if c.cell_type == "code"
+        for o in c.outputs
+        if "digest" in o.get("metadata", {}).get("tundra", {})
+    ]
+    assert len(frames) >= 6
+    for output in frames:
+        assert {"query", "commit", "rows", "digest", "shown", "frame_version"} <= output.metadata.tundra.keys()
+    parameters = next(cell for cell in book.cells if "parameters" in cell.metadata.get("tags", []))
+    assert len(parameters.source.splitlines()) == 4
+
+
+def test_it_is_the_same_after_more_calls_and_another_setting(outage: Any) -> None:
+    home, provider = outage
+    provider.script(CHAT, Step(text="later", repeat=0))
+    for _ in range(3):
+        home.run("ask", "later")
+    home.run("settings", "set", "breaker.failures=7")
+    home.run("note", "a later note")
+    code, told, _ = verdict(home, home.folder / FILE)
+    assert code == 0, "\n".join(f"{name}: {state}" for name, state in told.items())
+    assert told[FILE] == "the same"
+
+
+def test_an_edited_number_is_found_in_exactly_its_cell(outage: Any) -> None:
+    home, _ = outage
+    text = (home.folder / FILE).read_text()
+    book = nbformat.reads(text, as_version=4)
+    code_cells = [cell for cell in book.cells if cell.cell_type == "code"]
+    number, cell = next((n, c) for n, c in enumerate(code_cells, 1) if c.source.startswith("%tundra calls --by code"))
+    html = cell.outputs[0].data["text/html"]
+    assert ">3<" in html
+    cell.outputs[0].data["text/html"] = html.replace(">3<", ">2<", 1)
+    acting = nbformat.v4.new_code_cell("%tundra ask hi")
+    book.cells.append(acting)
+    edited = home.folder / "edited.ipynb"
+    edited.write_text(nbformat.writes(book))
+    code, _, problem = verdict(home, edited)
+    assert code == 2
+    assert "not trusted" in problem
+    before = len(json.loads(home.run("calls", "--json", "--since", "all").stdout))
+    code, told, _ = verdict(home, edited, "--trust")
+    assert code == 1
+    wrong = {name: state for name, state in told.items() if not state.startswith(("same", "not"))}
+    assert list(wrong) == [f"edited.ipynb [{number}]"]
+    assert "edited" in wrong[f"edited.ipynb [{number}]"]
+    assert told[f"edited.ipynb [{len(code_cells) + 1}]"].startswith("not repeated")
+    assert len(json.loads(home.run("calls", "--json", "--since", "all").stdout)) == before
+
+
+@pytest.mark.parametrize(
+    ("given", "problem"),
+    [
+        (("incident", "new", TITLE, "--since", "1h"), "already"),
+        (
+            ("incident", "new", "Nothing", "--since", "2020-01-01", "--until", "2020-01-02", "--no-run"),
+            "nothing happened",
+        ),
+        (("incident", "new", "", "--since", "1h"), "title"),
+        (("incident", "show", "The scripted provider fel over"), "no incident"),
+        (("incident", "new", "Other", "--since", "1h", "--out", "tundra.toml"), "exists already"),
+    ],
+)
+def test_bad_input_is_told_and_nothing_is_made(outage: Any, given: tuple[str, ...], problem: str) -> None:
+    home, _ = outage
+    before = home.run("tag", "--json").stdout, sorted(home.folder.glob("*.ipynb"))
+    done = home.run(*given)
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert problem in done.stderr, done.stderr
+    assert (home.run("tag", "--json").stdout, sorted(home.folder.glob("*.ipynb"))) == before
+
+
+def test_an_incident_is_listed_pinned_anew_and_closed(outage: Any) -> None:
+    home, _ = outage
+    assert home.run("incident", "note", "last", "it was the disk").returncode == 0
+    first = json.loads(home.run("incident", "show", "last", "--json").stdout)
+    again = json.loads(home.run("incident", "pin", TITLE, "-m", "with the note", "--json").stdout)
+    assert again["ref"] != first["ref"]
+    assert again["digests"] == first["digests"], "the window is what it was"
+    closed = json.loads(home.run("incident", "close", first["incident_id"][-5:], "-m", "disk", "--json").stdout)
+    assert closed["state"] == "closed"
+    listed = json.loads(home.run("incident", "list", "--json").stdout)
+    assert [(row["title"], row["state"], row["author"]) for row in listed] == [(TITLE, "closed", first["author"])]
+    history = json.loads(home.run("history", "incident", "--json").stdout)
+    assert history[0]["diff_type"] == "added"
+    assert len(history) >= 4
+
+
+def test_two_runs_of_the_same_cells_have_the_same_digests_in_a_process_of_their_own(outage: Any) -> None:
+    home, _ = outage
+    program = (
+        "import tundra_nb\nwith tundra_nb.connect() as t:\n"
+        " t.incidents.open('last'); a = t.calls(); b = t.calls()\n"
+        " print(a.attrs['digest'] == b.attrs['digest'], len(a), a.attrs['frame_version'])\n"
+        " t.incidents.leave(); print('digest' in t.calls().attrs)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], env=home.env, capture_output=True, text=True, check=False)
+    assert done.stdout.split() == ["True", "4", "2", "False"], done.stderr

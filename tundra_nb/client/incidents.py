@@ -1,0 +1,199 @@
+"""`t.incidents`: a bad hour under a title, pinned, with a notebook that tells its story; blocking and awaited."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import TYPE_CHECKING, Any
+
+from tundra_nb.errors import UsageError
+from tundra_nb.protocol import incidents as routes
+
+from . import api, times
+from .above import above
+from .call import Call, Step, T, call
+from .results import Document
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+
+
+def new(title: str, since: times.When, until: times.When | None = None) -> Call[Document]:
+    """Commit and tag the history, and keep the window under a title; `%tundra incident new` also writes a notebook."""
+    begin, end = times.to_us(since), None if until is None else times.to_us(until, field="until")
+    if not isinstance(begin, int) or isinstance(end, str):
+        raise UsageError(problem="an incident has a window", field="since", remedy="For example since `2h`.")
+    body = routes.NewIncident(title, str(begin), None if end is None else str(end))
+    return call(routes.NEW, body=body, decode=api.document, timeout=api.STORE_TIMEOUT)
+
+
+def find(wanted: str) -> Call[Document]:
+    """One incident, by its id, the last digits of it, its title, its tag or `last`."""
+    return call(routes.ONE, decode=api.document, id=wanted)
+
+
+def change(
+    wanted: str, *, state: str | None = None, notebook: str | None = None, pin: bool = False, reason: str = ""
+) -> Call[Document]:
+    """Close (`closed`) or reopen (`open`) it, pin the present history for it, or say where its notebook is."""
+    body = routes.IncidentChange(state, notebook, pin, reason)  # type: ignore[arg-type]  # the daemon checks the word
+    return call(routes.CHANGE, body=body, decode=api.document, timeout=api.STORE_TIMEOUT, id=wanted)
+
+
+def list_(limit: int | None = None) -> Call[pd.DataFrame]:
+    """The incidents, the oldest first."""
+    return api.history("incidents", "all", limit=limit)
+
+
+def window_us(found: Document) -> tuple[int, int]:
+    """The window of an incident in microseconds."""
+    begin, end = (dt.datetime.fromisoformat(found[name]) for name in ("since", "until"))
+    return tuple((when - EPOCH) // dt.timedelta(microseconds=1) for when in (begin, end))  # type: ignore[return-value]
+
+
+def opened(found: Document, ref: str | None, between: tuple[str, str] | None) -> tuple[str, tuple[int, int], str, str]:
+    """At which state and in which window an incident is looked at, what that is called, and the banner that says so."""
+    own = window_us(found)
+    window = own
+    if between is not None:
+        window = window_us(Document({"since": between[0], "until": between[1]}))
+    at = ref or found["ref"]
+    is_new = at != found["ref"] or window != own
+    name = f"incident {found['title']!r}" + (f" at {at}" if is_new else "")
+    begin, end = (times.local(EPOCH + dt.timedelta(microseconds=when)) for when in window)
+    banner = f"{found['title']} · pinned as {at} · {begin} – {end} ({times.zone()}) · {found['state']}"
+    if is_new:
+        banner += f"\nRe-pinned on purpose: the incident itself is pinned as {found['ref']}."
+    return at, window, name, banner
+
+
+class Incidents:
+    """`t.incidents` of a `Client`."""
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+
+    def _do(self, step: Step[T]) -> T:
+        found: T = self._client._do(step)  # noqa: SLF001 - a namespace of the client
+        return found
+
+    def __call__(self, limit: int | None = None) -> pd.DataFrame:
+        """The incidents, the oldest first."""
+        return self._do(list_(limit))
+
+    def new(
+        self,
+        title: str,
+        since: times.When,
+        until: times.When | None = None,
+        *,
+        out: str | None = None,
+        run: bool = True,
+    ) -> Document:
+        """Pin a window under a title, and write the notebook that tells its story.
+
+        Args:
+            title: what broke.
+            since: from when on: `2h`, `14:00`, ISO.
+            until: until when; now when left out.
+            out: the notebook's file; in the current folder, named after the title, when left out.
+            run: execute it once, so that it reads as a report.
+
+        Raises:
+            UsageError: the title is taken, nothing happened in the window, or the file exists.
+        """
+        made: Document = above("tundra_nb.incidents.notebook", "new")(
+            self._client, title, since, until, out=out, run=run
+        )
+        return made
+
+    def find(self, wanted: str) -> Document:
+        """One incident, by its id, the last digits of it, its title, its tag or `last`."""
+        return self._do(find(wanted))
+
+    def open(self, wanted: str, *, ref: str | None = None, between: tuple[str, str] | None = None) -> str:
+        """From now on, views of the history that name no state show this incident: at its pin and in its window.
+
+        Args:
+            wanted: which one.
+            ref: another state than its pin.
+            between: another window than its own.
+
+        Returns:
+            A banner that says so.
+        """
+        found = self.find(wanted)
+        at, window, name, banner = opened(found, ref, between)
+        self._client.versions.resolve(at)
+        self._client.versions.look(at, name, window)
+        return banner
+
+    def story(self, wanted: str) -> Document:
+        """What happened, in figures from the rows: what failed, since when, whom it hit, what was changed before."""
+        told: Document = above("tundra_nb.incidents.story", "story")(self._client, wanted)
+        return told
+
+    def leave(self) -> None:
+        """Views of the history show the present again."""
+        self._client.versions.look(None, "", None)
+
+    def close(self, wanted: str, reason: str = "") -> Document:
+        """Close an incident; its pin and its notebook stay."""
+        return self._do(change(wanted, state="closed", reason=reason))
+
+    def pin(self, wanted: str, reason: str = "") -> Document:
+        """Pin the present history for it: what was noted or pulled since then belongs to it."""
+        return self._do(change(wanted, pin=True, reason=reason))
+
+    def written(self, wanted: str, notebook: str) -> Document:
+        """Keep where its notebook is."""
+        return self._do(change(wanted, notebook=notebook))
+
+
+class AsyncIncidents:
+    """`t.incidents` of an `AsyncClient`; notebooks are made by the blocking one."""
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+
+    async def _do(self, step: Step[T]) -> T:
+        found: T = await self._client._do(step)  # noqa: SLF001 - a namespace of the client
+        return found
+
+    async def __call__(self, limit: int | None = None) -> pd.DataFrame:
+        """The incidents, the oldest first."""
+        return await self._do(list_(limit))
+
+    async def new(self, title: str, since: times.When, until: times.When | None = None) -> Document:
+        """Pin a window under a title."""
+        return await self._do(new(title, since, until))
+
+    async def find(self, wanted: str) -> Document:
+        """One incident, by its id, the last digits of it, its title, its tag or `last`."""
+        return await self._do(find(wanted))
+
+    async def open(self, wanted: str, *, ref: str | None = None, between: tuple[str, str] | None = None) -> str:
+        """From now on, views of the history that name no state show this incident: at its pin and in its window."""
+        found = await self.find(wanted)
+        at, window, name, banner = opened(found, ref, between)
+        await self._client.versions.resolve(at)
+        self._client.versions.look(at, name, window)
+        return banner
+
+    async def leave(self) -> None:
+        """Views of the history show the present again."""
+        self._client.versions.look(None, "", None)
+
+    async def close(self, wanted: str, reason: str = "") -> Document:
+        """Close an incident; its pin and its notebook stay."""
+        return await self._do(change(wanted, state="closed", reason=reason))
+
+    async def pin(self, wanted: str, reason: str = "") -> Document:
+        """Pin the present history for it."""
+        return await self._do(change(wanted, pin=True, reason=reason))
+
+    async def written(self, wanted: str, notebook: str) -> Document:
+        """Keep where its notebook is."""
+        return await self._do(change(wanted, notebook=notebook))

@@ -1,0 +1,164 @@
+"""Writes the notebook of an incident, and runs it once, so that it reads as a report without a kernel."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import os
+import platform
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tundra_nb.client import times
+from tundra_nb.client.incidents import new as new_call
+from tundra_nb.client.results import Document
+from tundra_nb.errors import StoreUnavailable, UsageError
+from tundra_nb.types import FRAME_VERSION
+
+if TYPE_CHECKING:
+    from tundra_nb.client.sync import Client
+
+FORMAT = 1
+"""Of `metadata.tundra` in a notebook."""
+CELL_SECONDS = 120
+PACKAGES = ("tundra-nb", "pandas", "pyarrow", "ipykernel", "nbclient")
+TELLING = (
+    ("What happened", "%tundra incident story {{incident}}"),
+    ("Errors by code", "%tundra calls --by code,profile"),
+    ("Timeline", "%tundra calls --by minute,outcome"),
+    ("The last errors", "%tundra errors --limit 20"),
+    ("The limiter", "%tundra limit-history --limit 50"),
+    ("The breakers", "%tundra breaker-history"),
+    ("Commands in terminals", "%tundra pty-history --limit 20"),
+    ("Notes", "%tundra notes"),
+    ("Settings in force", "%tundra sql select path, value, source, author, at from setting order by path"),
+)
+"""Headings and the commands below them."""
+
+
+def library(name: str) -> Any:
+    """A notebook library, which brings no types along, when it is needed: they take a while to import."""
+    return importlib.import_module(name)
+
+
+def new(
+    client: Client, title: str, since: Any, until: Any = None, *, out: str | None = None, run: bool = True
+) -> Document:
+    """Pin a window under a title, and write its notebook; see `client.incidents.Incidents.new`."""
+    file = Path(out) if out else Path(f"incident-{_slug(title)}.ipynb")
+    if file.exists():
+        raise UsageError(problem=f"{file} exists already", field="out", remedy="Choose another name with `--out`.")
+    if not os.access(file.parent, os.W_OK):
+        raise UsageError(problem=f"{file.parent.absolute()} cannot be written", field="out")
+    made: Document = client._do(new_call(title, since, until))  # noqa: SLF001 - the call of this very method
+    write(made, file)
+    if run:
+        execute(file)
+    client.incidents.written(made["incident_id"], str(file.absolute()))
+    return Document({**made, "notebook": str(file)})
+
+
+def write(found: Document, file: Path) -> None:
+    """Write an incident's notebook, not run yet: whole, or not at all."""
+    nbformat = library("nbformat")
+    v4 = library("nbformat.v4")
+
+    window = " – ".join(_time(found[name]) for name in ("since", "until"))
+    cells = [
+        v4.new_markdown_cell(
+            f"# {found['title']}\n\nPinned as `{found['ref']}` · {window} · opened by {found['author']}\n\n"
+            "Everything below is read at the pin and in the window, and can be checked: `tundra verify` runs it again."
+        ),
+        v4.new_code_cell(
+            "\n".join(f"{name} = {found[name]!r}" for name in ("ref", "since", "until"))
+            + f"\nincident = {found['incident_id']!r}",
+            metadata={"tags": ["parameters"]},
+        ),
+        v4.new_code_cell(
+            "%load_ext tundra_nb\n%tundra incident open {{incident}} --ref {{ref}} --between {{since}} {{until}}"
+        ),
+    ]
+    for heading, command in TELLING:
+        cells += [v4.new_markdown_cell(f"## {heading}"), v4.new_code_cell(command)]
+    cells.append(v4.new_markdown_cell(f"## Environment\n\n{_environment()}"))
+    book = v4.new_notebook(cells=cells)
+    book.metadata.update(
+        kernelspec={"name": "python3", "display_name": "Python 3", "language": "python"},
+        language_info={"name": "python"},
+        tundra={
+            "format": FORMAT,
+            "incident": found["incident_id"],
+            "title": found["title"],
+            "pin": {"tag": found["ref"], "frame_version": FRAME_VERSION, "digests": found.get("digests")},
+            "window": [found["since"], found["until"]],
+            "made_by": _versions(),
+        },
+    )
+    save(nbformat.from_dict(book), file)
+
+
+def execute(file: Path, env: dict[str, str] | None = None) -> None:
+    """Run a notebook in a kernel of its own, in its folder, and save it with its outputs, trusted by this user."""
+    nbformat = library("nbformat")
+    runner_of = library("nbclient").NotebookClient
+    problems = library("nbclient.exceptions")
+    notary = library("nbformat.sign").NotebookNotary()
+
+    book = nbformat.read(file, as_version=4)
+    runner = runner_of(
+        book, timeout=CELL_SECONDS, record_timing=False, resources={"metadata": {"path": str(file.parent.absolute())}}
+    )
+    try:
+        runner.execute(env=env or dict(os.environ))
+    except (problems.CellExecutionError, problems.CellTimeoutError, problems.DeadKernelError) as exc:
+        last = str(exc).strip().splitlines()[-1]
+        raise UsageError(
+            problem=f"the notebook {file} was written, but one of its cells failed: {last}",
+            field="run",
+            remedy="Open it and run it; the incident and its pin are made.",
+        ) from exc
+    finally:
+        save(book, file)
+    notary.sign(book)
+
+
+def save(book: Any, file: Path) -> None:
+    """Write a notebook in one step: what was there stays whole until the new one is.
+
+    Raises:
+        StoreUnavailable: the disk is full, or the folder cannot be written.
+    """
+    nbformat = library("nbformat")
+
+    draft = file.with_name(f".{file.name}.new")
+    try:
+        draft.write_text(nbformat.writes(book) + "\n")
+        draft.replace(file)
+    except OSError as exc:
+        draft.unlink(missing_ok=True)
+        raise StoreUnavailable(problem=f"{file}: {exc.strerror or exc}", kind="file") from exc
+
+
+def _slug(title: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")[:40] or "untitled"
+
+
+def _time(text: str) -> str:
+    import datetime as dt
+
+    return times.local(dt.datetime.fromisoformat(text))
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version(), "platform": platform.platform()}
+    for name in PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _environment() -> str:
+    return "\n".join(f"- {name} {version}" for name, version in _versions().items())

@@ -1,0 +1,68 @@
+"""What happened in the window of an incident, computed from the rows."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import TYPE_CHECKING, Any
+
+from tundra_nb.client import times
+from tundra_nb.client.incidents import EPOCH, window_us
+from tundra_nb.client.results import Document
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from tundra_nb.client.sync import Client
+
+BEFORE = dt.timedelta(hours=2)
+"""How long before the window a change of settings may be a cause."""
+MOST = 8
+"""Things named of each kind."""
+
+
+def story(client: Client, wanted: str) -> Document:
+    """The incident in figures: what failed, from when to when, whom it hit, what it cost, what was changed before."""
+    found = client.incidents.find(wanted)
+    begin, end = window_us(found)
+    window = (EPOCH + dt.timedelta(microseconds=begin), EPOCH + dt.timedelta(microseconds=end))
+    calls: Any = client.calls(between=window, at=found["ref"])
+    failed = calls[calls["outcome"].astype(str) != "ok"]
+    errors: Any = client.errors(between=window, at=found["ref"])
+    told: dict[str, Any] = {
+        "incident": found["title"],
+        "window": f"{times.local(window[0])} – {times.local(window[1])} ({times.zone()})",
+        "calls": f"{len(calls):,}, of them {len(failed):,} without an answer",
+    }
+    if len(failed):
+        told["first failure"] = times.local(failed["at"].iloc[0].to_pydatetime())
+        told["last failure"] = times.local(failed["at"].iloc[-1].to_pydatetime())
+        told["by code"] = _counted(failed["code"])
+        told["by profile"] = _counted(failed["profile"].astype(object).fillna(failed["asked"].astype(object)))
+        told["whom it hit"] = _counted(failed["user_name"])
+    if len(errors):
+        told["errors"] = _counted(errors["code"])
+    cost = float(calls["cost_usd"].sum())
+    told["cost"] = f"{cost:.4f} USD" if cost else "none known"
+    told["changed before"] = _changes(client, window[0] - BEFORE, window[1]) or "nothing"
+    return Document(told)
+
+
+def _counted(values: pd.Series[Any]) -> str:
+    counts = values.astype(object).fillna("unknown").value_counts(sort=False)
+    pairs = sorted(counts.items(), key=lambda pair: (-pair[1], str(pair[0])))
+    shown = ", ".join(f"{name} × {count:,}" for name, count in pairs[:MOST])
+    return shown + (f" and {len(pairs) - MOST} more" if len(pairs) > MOST else "")
+
+
+def _changes(client: Client, since: dt.datetime, until: dt.datetime) -> str:
+    """Settings that were changed in a time, and by whom; the very first commit of them is no change."""
+    rows: Any = client.versions.history("setting")
+    known: dict[str, Any] = {}
+    told = []
+    for _, row in rows.iterrows():
+        before, known[row["path"]] = known.get(row["path"]), row["value"]
+        when = row["committed_at"]
+        if before is None or before == row["value"] or str(when) == "NaT" or not since <= when <= until:
+            continue
+        told.append(f"{row['path']} {before} → {row['value']} ({row['author']}, {times.local(when.to_pydatetime())})")
+    return "; ".join(told[-MOST:])

@@ -1,0 +1,204 @@
+"""Runs a notebook again in a clean kernel, without keys and with acting commands refused, and compares cell by cell.
+
+What is shown must be what was saved (else *edited*: each output carries the SHA-256 of what it shows), and what is
+computed now must be what was computed then (else *changed*: frames by the digest of their values, the rest line by line
+with declared volatile parts masked). Representations are never compared where a digest tells more.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from tundra_nb.client.call import REFUSED, VERIFYING
+from tundra_nb.errors import UsageError
+
+from .notebook import CELL_SECONDS, library, save
+
+SECRET = re.compile(r"(_API_KEY|_TOKEN|_SECRET|_PASSWORD)$", re.IGNORECASE)
+MASKS: tuple[tuple[str, re.Pattern[str]], ...] = (
+    ("time", re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d(\.\d+)?)?(Z|[+-]\d\d:?\d\d)?|\b\d\d:\d\d:\d\d(\.\d+)?\b")),
+    ("address", re.compile(r"0x[0-9a-fA-F]{6,}")),
+    ("duration", re.compile(r"\b\d+(\.\d+)? ?(ms|µs|s|ns)\b")),
+)
+"""Parts of text that differ from run to run by their nature."""
+
+RICH = ("display_data", "execute_result")
+
+State = Literal["same", "edited", "changed", "failed", "not repeated", "nothing saved"]
+WRONG: frozenset[State] = frozenset({"edited", "changed", "failed", "nothing saved"})
+
+
+class CellVerdict(msgspec.Struct, frozen=True):
+    """What became of one code cell. `number` counts code cells from 1."""
+
+    number: int
+    cell_id: str
+    state: State
+    detail: str = ""
+    source: str = ""
+
+
+class Verdict(msgspec.Struct, frozen=True):
+    """What became of one notebook."""
+
+    notebook: str
+    cells: list[CellVerdict]
+
+    @property
+    def is_same(self) -> bool:
+        return not any(cell.state in WRONG for cell in self.cells)
+
+
+def verify(file: Path, *, is_trusted: bool = False, update: bool = False) -> Verdict:
+    """Run a notebook again and compare.
+
+    Args:
+        file: the notebook.
+        is_trusted: run it although Jupyter does not trust it.
+        update: write the new outputs into it.
+
+    Raises:
+        UsageError: it is no notebook, or not trusted; nothing was run.
+    """
+    nbformat = library("nbformat")
+    notary = library("nbformat.sign").NotebookNotary()
+
+    try:
+        saved = nbformat.read(file, as_version=4)
+    except FileNotFoundError:
+        raise UsageError(problem=f"there is no file {file}", field="notebook") from None
+    except Exception as exc:
+        raise UsageError(problem=f"{file} is no notebook: {str(exc)[:200]}", field="notebook") from exc
+    if not is_trusted and not notary.check_signature(saved):
+        raise UsageError(
+            problem=f"{file} is not trusted: whoever wrote it could have it do anything here",
+            field="notebook",
+            remedy="Read it; then give `--trust`, or `jupyter trust NOTEBOOK`.",
+        )
+    fresh = _run(saved, file)
+    verdicts = list(_compare(saved, fresh))
+    if update:
+        save(fresh, file)
+        notary.sign(fresh)
+    return Verdict(str(file), verdicts)
+
+
+def _run(saved: Any, file: Path) -> Any:
+    """The notebook with the outputs of a new run; cells after a dead kernel have none."""
+    nbformat = library("nbformat")
+    runner_of = library("nbclient").NotebookClient
+    problems = library("nbclient.exceptions")
+
+    fresh = nbformat.reads(nbformat.writes(saved), as_version=4)
+    for cell in _code(fresh):
+        cell.outputs, cell.execution_count = [], None
+    env = {name: value for name, value in os.environ.items() if not SECRET.search(name)} | {VERIFYING: "1"}
+    runner = runner_of(
+        fresh,
+        timeout=CELL_SECONDS,
+        record_timing=False,
+        allow_errors=True,
+        interrupt_on_timeout=True,
+        resources={"metadata": {"path": str(file.parent.absolute())}},
+    )
+    try:
+        runner.execute(env=env)
+    except problems.DeadKernelError:
+        for cell in _code(fresh):
+            if cell.execution_count is None:
+                cell.metadata["tundra_unreached"] = True
+    return fresh
+
+
+def _compare(saved: Any, fresh: Any) -> Iterator[CellVerdict]:
+    before = list(_code(saved))
+    now = {cell.get("id"): cell for cell in _code(fresh)}
+    for number, cell in enumerate(before, 1):
+        state, detail = _judge(cell, now[cell.get("id")])
+        yield CellVerdict(number, str(cell.get("id")), state, detail, cell.source.strip().split("\n")[0][:80])
+
+
+def _judge(saved: Any, fresh: Any) -> tuple[State, str]:
+    for output in saved.outputs:
+        shown = _told(output).get("shown")
+        for kind, sha in (shown or {}).items():
+            if sha_of(_text(output.get("data", {}).get(kind))) != sha:
+                return "edited", f"the {kind} that is shown is not what was computed when it was saved"
+    problem = next((output for output in fresh.outputs if output.output_type == "error"), None)
+    refused = REFUSED in (str(problem.evalue) if problem else _stream(fresh.outputs))
+    if refused:
+        return "not repeated", "it acts, and verifying only reads"
+    was_error = any(output.output_type == "error" for output in saved.outputs)
+    if fresh.metadata.get("tundra_unreached"):
+        return "failed", "the kernel died before its end"
+    if problem is not None and not was_error:
+        return "failed", f"{problem.ename}: {problem.evalue}"[:300]
+    if not saved.outputs and fresh.outputs:
+        return "nothing saved", "there is no output to compare with"
+    return _outputs(saved.outputs, fresh.outputs)
+
+
+def _outputs(saved: Sequence[Any], fresh: Sequence[Any]) -> tuple[State, str]:
+    texts = [_lines(_stream(outputs)) for outputs in (saved, fresh)]
+    if texts[0] != texts[1]:
+        return "changed", _first_difference(*texts)
+    rich = [[one for one in outputs if one.output_type in RICH] for outputs in (saved, fresh)]
+    if len(rich[0]) != len(rich[1]):
+        return "changed", f"{len(rich[0])} outputs then, {len(rich[1])} now"
+    for then, now in zip(*rich, strict=True):
+        old, new = _told(then).get("digest"), _told(now).get("digest")
+        if old and new:
+            if old != new:
+                rows = [f"{_told(one).get('rows', '?')} rows" for one in (then, now)]
+                return "changed", f"the query gives other data: {rows[0]} then, {rows[1]} now; {_differing(then, now)}"
+            continue
+        pair = [_lines(_text(one.get("data", {}).get("text/plain"))) for one in (then, now)]
+        if pair[0] != pair[1]:
+            return "changed", _first_difference(*pair)
+    return "same", ""
+
+
+def _differing(then: Any, now: Any) -> str:
+    return _first_difference(*(_lines(_text(one.get("data", {}).get("text/plain"))) for one in (then, now)))
+
+
+def _first_difference(then: Sequence[str], now: Sequence[str]) -> str:
+    for old, new in zip(then, now, strict=False):
+        if old != new:
+            return f"{old.strip()[:100]!r} then, {new.strip()[:100]!r} now"
+    return f"{len(then)} lines then, {len(now)} now"
+
+
+def _lines(text: str) -> list[str]:
+    for name, pattern in MASKS:
+        text = pattern.sub(f"<{name}>", text)
+    return [re.sub(r"\s+", " ", line).strip() for line in text.splitlines() if line.strip()]
+
+
+def _stream(outputs: Sequence[Any]) -> str:
+    return "".join(_text(output.text) for output in outputs if output.output_type == "stream")
+
+
+def _told(output: Any) -> Mapping[str, Any]:
+    found: Mapping[str, Any] = output.get("metadata", {}).get("tundra", {})
+    return found
+
+
+def _text(value: Any) -> str:
+    return "".join(value) if isinstance(value, list) else str(value or "")
+
+
+def sha_of(text: str) -> str:
+    """Of one representation as a notebook's file keeps it."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _code(book: Any) -> Iterator[Any]:
+    return (cell for cell in book.cells if cell.cell_type == "code")
