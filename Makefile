@@ -53,8 +53,9 @@ demo: $(DEMO)/.ready ## the quickstart on a real model, then JupyterLab on it (H
 smoke: $(DEMO)/.ready ## the installed wheel, away from the source
 	cd / && $(CURDIR)/$(DEMO)/venv/bin/python -P -m tundra_nb.testing.smoke
 
-docs: $(VENV)/.ready ## the pages of the guide that follow from the code
+docs: $(VENV)/.ready ## the pages of the guide that follow from the code, and all of it as a site in .site
 	$(VENV)/bin/python -m tests.guide.generate
+	$(VENV)/bin/python -m tests.guide.site
 
 $(BENCH)/.ready: pyproject.toml | python-ok
 	$(PYTHON) -m venv $(BENCH)
@@ -84,4 +85,4 @@ python: | python-ok ## the suite on another Python: make python PYTHON=python3.1
 	$(OTHER)/bin/python -m pytest $(ARGS)
 
 clean:
-	rm -rf $(VENV) $(DEMO) $(BENCH) $(OLDEST) $(OTHER) .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build
+	rm -rf $(VENV) $(DEMO) $(BENCH) $(OLDEST) $(OTHER) .site .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build

@@ -20,7 +20,7 @@ PACKAGE = Path(tundra_nb.__file__).parent
 ROOT = PACKAGE.parent
 GENERATED = {"commands.md", "http-api.md", "settings.md"}
 IN_SOURCE = re.compile(r"`(%{0,2}tundra [a-z][^`\n]*)`")
-ANY = re.compile(r"\[.*|[A-Z]{2,}\w*|…|.*[{}].*|-?\d+|NAME.*")
+ANY = re.compile(r"X1|\[.*|[A-Z]{2,}\w*|…|.*[{}].*|-?\d+|NAME.*")
 """What stands for something: `NAME`, `ID`, a field of an f-string."""
 
 
@@ -37,7 +37,7 @@ def named() -> Iterator[tuple[str, str]]:
         for command in pages.commands(made(cls).hint):
             yield cls.__name__, command
     for file in sorted(PACKAGE.rglob("*.py")):
-        for command in IN_SOURCE.findall(file.read_text()):
+        for command in IN_SOURCE.findall(re.sub(r"\{[^{}`]*\}", "X1", file.read_text())):
             yield file.name, command.lstrip("%")
 
 

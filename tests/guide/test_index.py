@@ -118,6 +118,23 @@ def test_what_means_nothing_is_said_to_be_unknown(asked: str) -> None:
     assert (found.pages, found.originals) == ((), ())
 
 
+def test_the_guide_has_the_sections_of_the_seeds_guide_and_each_leads_on() -> None:
+    sections = pages.sections()
+    assert set(pages.TROUBLESHOOTING) <= set(sections)
+    entry = sections["troubleshooting"].text
+    for name in pages.TROUBLESHOOTING:
+        assert f"({name}.md)" in entry
+        assert len(list(pages.commands(sections[name].text))) >= 4, name
+        assert explain.guide(name) == sections[name]
+    assert "(errors/index.md)" in entry
+
+
+@pytest.mark.parametrize("tool", ["pgrep", "pkill", "tail -f", "tail -50", "top", "env"])
+def test_each_shell_tool_of_the_seeds_checklist_is_answered_by_a_command(tool: str) -> None:
+    row = next(line for line in pages.sections()["checklist"].text.splitlines() if line.startswith(f"| `{tool}`"))
+    assert list(pages.commands(row))
+
+
 def test_a_first_remedy_is_given_for_each_error_of_the_history() -> None:
     for name, cls in pages.classes().items():
         snake = re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()

@@ -113,6 +113,7 @@ class Contents(msgspec.Struct, frozen=True):
 
     pages: list[Page]
     originals: list[Variant]
+    sections: list[Page] = []
 
 
 def codes() -> dict[str, type[TundraError]]:
@@ -126,20 +127,22 @@ def codes() -> dict[str, type[TundraError]]:
 
 def contents() -> Contents:
     """Everything that can be explained: our errors, situations, and the names of the original's."""
-    return Contents(list(pages.every_page().values()), list(originals.variants()))
+    return Contents(list(pages.every_page().values()), list(originals.variants()), list(pages.sections().values()))
 
 
 def guide(topic: str | None = None) -> Contents | Page:
     """The page of an error or a situation as it is written; without a topic, everything there is.
 
     Args:
-        topic: a code, a class, a situation, a name of the original's, or a pasted line.
+        topic: a code, a class, a situation, a section (`checklist`), a name of the original's, or a pasted line.
 
     Raises:
         UsageError: nothing is known of it; names the nearest.
     """
     if topic is None:
         return contents()
+    if section := pages.sections().get(topic.strip().lower().replace(" ", "-")):
+        return section
     found = find(topic)
     if is_family(found):
         return Contents(list(found.pages), list(found.originals))

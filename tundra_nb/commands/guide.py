@@ -20,7 +20,7 @@ from .face import Face, pass_face
 def command(face: Face, topic: tuple[str, ...]) -> Result:
     """The guide: what can go wrong, by category and by name; with TOPIC, its page.
 
-    TOPIC is an error or a situation. Needs no daemon.
+    TOPIC is an error, a situation or a section such as checklist. Needs no daemon.
     """
     try:
         return Result(explain.guide(" ".join(topic) or None))

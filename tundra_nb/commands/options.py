@@ -129,7 +129,11 @@ class Topic(Code):
 
     def suggestions(self, ctx: click.Context) -> Iterable[str | tuple[str, str]]:
         told = explain.contents()
-        names = [*super().suggestions(ctx), *(page.name for page in told.pages), *(row.path for row in told.originals)]
+        names = [
+            *super().suggestions(ctx),
+            *(page.name for page in (*told.sections, *told.pages)),
+            *(row.path for row in told.originals),
+        ]
         return tuple(dict.fromkeys(names))
 
 

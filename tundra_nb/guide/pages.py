@@ -46,7 +46,17 @@ CATEGORIES = (
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 COMMAND = re.compile(r"(?<![\w/`])`(%{0,2}tundra(?: [^`]*)?)`")
 
-Kind = Literal["error", "situation"]
+Kind = Literal["error", "situation", "section"]
+TROUBLESHOOTING = (
+    "checklist",
+    "llm-errors",
+    "terminals",
+    "websocket",
+    "database",
+    "limits-and-breakers",
+    "logging",
+)
+"""The sections of the troubleshooting guide beside the error index, in order."""
 
 
 class Page(msgspec.Struct, frozen=True, kw_only=True):
@@ -103,6 +113,15 @@ def every_page() -> dict[str, Page]:
             if file.stem != "index":
                 found[file.stem] = read(file.stem, kind, file.read_text(encoding="utf-8"))  # type: ignore[arg-type]
     return found
+
+
+@functools.cache
+def sections() -> dict[str, Page]:
+    """The pages for reading, by name: the troubleshooting guide in its order, then the others."""
+    files = {file.stem: file for file in sorted(folder().glob("*.md"))}
+    order = [name for name in ("troubleshooting", *TROUBLESHOOTING) if name in files]
+    names = [*order, *(name for name in files if name not in order)]
+    return {name: read(name, "section", files[name].read_text(encoding="utf-8")) for name in names}
 
 
 def read(name: str, kind: Kind, text: str) -> Page:

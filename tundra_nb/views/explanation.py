@@ -43,10 +43,14 @@ def blocks(told: Explanation) -> Sequence[Block]:
 
 def contents(told: Contents) -> Sequence[Block]:
     """Everything that can be explained, by category and by name."""
-    made: list[Block] = [Heading("What can be explained")]
+    made: list[Block] = []
+    if told.sections:
+        rows: list[list[Cell]] = [[Styled(page.name, "strong"), page.title] for page in told.sections]
+        made += [Heading("The guide"), Table(["section", "title"], rows)]
+    made.append(Heading("What can be explained"))
     for category in CATEGORIES:
         found = [page for page in told.pages if page.category == category]
-        rows: list[list[Cell]] = [[Styled(page.name, "strong"), _severity(page), _first(page)] for page in found]
+        rows = [[Styled(page.name, "strong"), _severity(page), _first(page)] for page in found]
         if rows:
             made.append(Table(["name", "severity", "what it is"], rows, title=category))
     by_enum: dict[str, list[str]] = {}
