@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Any
 
 from . import options
 from .command import command as _command
 from .face import Face, pass_face
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 
 @_command("attempts")
@@ -17,7 +14,10 @@ if TYPE_CHECKING:
 @options.code
 @options.profile("Only those of this profile.")
 @options.by
+@options.plot
 @pass_face
-def command(face: Face, window: options.Window, code: str | None, profile: str | None, by: str | None) -> pd.DataFrame:
+def command(
+    face: Face, window: options.Window, code: str | None, profile: str | None, by: str | None, plot: bool
+) -> Any:
     """Every try at a profile, also those that limiter or breaker refused."""
-    return face.client.attempts(**window, code=code, profile=profile, by=by)
+    return options.plotted(face.client.attempts(**window, code=code, profile=profile, by=by), plot, face)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, get_args
+from typing import Any, get_args
 
 import click
 
@@ -12,22 +12,16 @@ from . import options
 from .command import command as _command
 from .face import Face, pass_face
 
-if TYPE_CHECKING:
-    import pandas as pd
-
 
 @_command("errors")
 @options.window
 @options.code
 @options.profile("Only those of this profile.")
 @click.option("--severity", type=click.Choice(get_args(Severity)), help="Only those of this severity.")
+@options.plot
 @pass_face
 def command(
-    face: Face,
-    window: options.Window,
-    code: str | None,
-    profile: str | None,
-    severity: str | None,
-) -> pd.DataFrame:
+    face: Face, window: options.Window, code: str | None, profile: str | None, severity: str | None, plot: bool
+) -> Any:
     """Errors that reached a caller, or that a background part met."""
-    return face.client.errors(**window, code=code, profile=profile, severity=severity)
+    return options.plotted(face.client.errors(**window, code=code, profile=profile, severity=severity), plot, face)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, TypedDict, TypeVar
+from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
 
 import click
 from click.shell_completion import CompletionItem
@@ -19,6 +19,9 @@ from tundra_nb.types import TABLES, VERSIONED_TABLES, columns
 
 from .command import Result
 from .face import Face, face_of
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
@@ -336,3 +339,16 @@ def code(function: F) -> F:
 
 def by(function: F) -> F:
     return click.option("--by", type=Groups(), help="Group by these: counts, p50/p95, errors, cost.")(function)
+
+
+def plot(function: F) -> F:
+    return click.option("--plot", is_flag=True, help="A picture, with the rows folded away.")(function)
+
+
+def plotted(frame: pd.DataFrame, is_wanted: bool, face: Face, *, buckets: bool = False) -> Any:
+    """The frame, or its picture where that is wanted: `.frame` of it is the frame."""
+    if not is_wanted or face.wants_json:
+        return frame
+    from tundra_nb.views.plots import plot as draw
+
+    return draw(frame, buckets=buckets)

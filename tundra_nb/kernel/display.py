@@ -42,6 +42,7 @@ _VIEWED = (
     ("tundra_nb.doctor.bundle", "Bundle"),
     ("tundra_nb.terminal.screen", "Screen"),
     ("tundra_nb.views", "Compared"),
+    ("tundra_nb.views.plots", "Plotted"),
     ("tundra_nb.views", "Message"),
     ("tundra_nb.views", "Lines"),
     ("tundra_nb.views", "Transcript"),

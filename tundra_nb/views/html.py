@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import functools
 import html
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -46,6 +47,9 @@ STYLES = {
 }
 _LINE = "border-bottom: 1px solid rgba(128, 128, 128, 0.35)"
 _MONO = "font-family: monospace; font-size: 13px; line-height: 1.3; white-space: pre"
+PICTURE_WIDTH = "700px"
+"""Below it a picture is scrolled: its words would be too small to read."""
+_CODE = re.compile(r"`([^`\n]+)`")
 _CELL = "padding: 2px 14px 2px 0; vertical-align: top"
 
 
@@ -104,7 +108,8 @@ def _render(block: Block) -> str:
             )
         case Picture(svg, alt):
             source = f"data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()}"
-            return f'<img alt="{escape(alt)}" src="{source}" style="max-width: 100%; margin: 4px 0">'
+            image = f'<img alt="{escape(alt)}" src="{source}" style="max-width: 100%; min-width: {PICTURE_WIDTH}">'
+            return f'<div style="overflow-x: auto; margin: 4px 0">{image}</div>'
 
 
 def _table(
@@ -113,7 +118,7 @@ def _table(
     aligned = ["text-align: right" if index in right else "text-align: left" for index in range(len(head))]
     styles = [f"{align}; white-space: {_space(index, right, long)}" for index, align in enumerate(aligned)]
     top = "".join(
-        f'<th style="{_CELL}; {align}; {_LINE}; opacity: 0.65">{escape(name)}</th>'
+        f'<th style="{_CELL}; {align}; {_LINE}; white-space: nowrap; opacity: 0.65">{escape(name)}</th>'
         for name, align in zip(head, aligned, strict=True)
     )
     body = "".join(
@@ -124,8 +129,8 @@ def _table(
     )
     caption = f'<div style="font-weight: bold; margin-top: 6px">{escape(title)}</div>' if title else ""
     return (
-        f'{caption}<table style="margin: 0 0 4px 0; border: none">'
-        f"<thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>"
+        f'{caption}<div style="overflow-x: auto"><table style="margin: 0 0 4px 0; border: none">'
+        f"<thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>"
     )
 
 
@@ -137,7 +142,7 @@ def _space(index: int, right: frozenset[int], long: int | None) -> str:
 
 def _cell(cell: Cell) -> str:
     style = tone(cell)
-    text = escape(words(cell))
+    text = _CODE.sub(r"<code>\1</code>", escape(words(cell)))
     return f'<span style="{STYLES[style]}">{text}</span>' if style else text
 
 

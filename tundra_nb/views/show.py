@@ -39,6 +39,7 @@ from . import (
     why,
 )
 from .blocks import Block, Cell, Code, Facts, Output, Para
+from .plots import Plotted
 
 VIEWS: dict[type[Any], Callable[[Any], Sequence[Block]]] = {
     Status: status.blocks,
@@ -63,6 +64,7 @@ VIEWS: dict[type[Any], Callable[[Any], Sequence[Block]]] = {
     Merged: versions.merged,
     Triage: triage.blocks,
     Compared: lambda found: exchange.difference(found.one, found.other),
+    Plotted: lambda found: found.blocks,
     Message: lambda found: [Para(found.text)],
     Transcript: lambda found: [Output(found.text)],
     Lines: lambda found: [Code("\n".join(found.lines))],

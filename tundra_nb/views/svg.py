@@ -18,11 +18,11 @@ _NOT_XML = re.compile("[\ud800-\udfff\ufffe\uffff]")
 
 LIGHT = {
     "ground": "#ffffff", "ink": "#24292f", "dim": "#636c76", "line": "#d8dee4", "good": "#1f7a43", "bad": "#c22c2c",
-    "warn": "#8f5d0e", "void": "#636c76", "lost": "#7a48bd", "pause": "#c9d1d9",
+    "warn": "#8f5d0e", "void": "#636c76", "lost": "#7a48bd", "pause": "#c9d1d9", "slate": "#7188a0", "on": "#ffffff",
 }  # fmt: skip
 DARK = {
     "ground": "#1c2128", "ink": "#e2e8ee", "dim": "#9aa5b1", "line": "#3a424c", "good": "#3fb566", "bad": "#f0605a",
-    "warn": "#d9a13a", "void": "#8b949e", "lost": "#a98bf0", "pause": "#4b5561",
+    "warn": "#d9a13a", "void": "#8b949e", "lost": "#a98bf0", "pause": "#4b5561", "slate": "#7f97b0", "on": "#1c2128",
 }  # fmt: skip
 
 
@@ -74,9 +74,9 @@ def diamond(x: float, y: float, style: str, tip: str, radius: float = 6) -> str:
     )
 
 
-MIN_BAR = 2.0
+MIN_BAR = 3.0
 """Pixels."""
-CHARACTER = 0.56
+CHARACTER = 0.52
 """Width of an average character, in font sizes. Nothing here can measure text, so it is a cautious guess."""
 
 
@@ -106,11 +106,12 @@ def _n(number: float) -> str:
 
 def _rules(colours: dict[str, str]) -> str:
     fills = "".join(f".{name}{{fill:{value}}}" for name, value in colours.items() if name != "line")
-    return f"{fills}.rule{{stroke:{colours['line']}}}.path{{stroke:{colours['dim']}}}"
+    curves = "".join(f".curve-{name}{{stroke:{colours[name]}}}" for name in ("ink", "dim", "bad"))
+    return f"{fills}{curves}.rule{{stroke:{colours['line']}}}.path{{stroke:{colours['dim']}}}"
 
 
 _STYLE = (
     "text{font-family:system-ui,-apple-system,'Segoe UI',Roboto,'Helvetica Neue',Arial,sans-serif}"
-    ".rule,.path{fill:none;stroke-width:1}.path{stroke-dasharray:3 3}"
+    ".curve{fill:none;stroke-width:1.5}.rule,.path{fill:none;stroke-width:1}.path{stroke-dasharray:3 3}"
     f"{_rules(LIGHT)}@media (prefers-color-scheme:dark){{{_rules(DARK)}}}"
 )

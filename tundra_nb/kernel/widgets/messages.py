@@ -5,7 +5,7 @@ Seconds that count down are as of the moment of sending: the script counts on by
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Literal
 
 import msgspec
@@ -40,6 +40,12 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
     failures: int
     ours: list[Bucket]
     theirs: list[Bucket]
+    told: str = ""
+    """What came of the button that was pressed last."""
+    is_busy: bool = False
+    """A button's work is under way."""
+    drill: list[str] = []
+    """Faults that are injected into it on purpose; `nothing yet` while the proxy only stands in front of it."""
 
 
 class Shared(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,6 +62,8 @@ class Providers(msgspec.Struct, frozen=True, kw_only=True, tag="providers"):
     shared: list[Shared]
     problem: str = ""
     """Why there is nothing newer; the rest is then the last that was known."""
+    kinds: list[tuple[str, str]] = []
+    """Faults that can be injected: name and what they do."""
 
 
 class ViewOpened(msgspec.Struct, frozen=True, kw_only=True, tag="opened"):
@@ -71,6 +79,18 @@ class ViewClosed(msgspec.Struct, frozen=True, kw_only=True, tag="closed"):
 
 
 FromScript = ViewOpened | ViewClosed
+
+
+class Pressed(msgspec.Struct, frozen=True, kw_only=True, tag="pressed"):
+    """From the script of the provider widget: a button."""
+
+    action: Literal["test", "recheck", "reset", "park", "inject", "end"]
+    profile: str
+    fault: str = ""
+    """Which, to inject."""
+
+
+FromProviders = ViewOpened | ViewClosed | Pressed
 
 
 class Terminal(msgspec.Struct, frozen=True, kw_only=True, tag="terminal"):
@@ -177,8 +197,20 @@ class Versions(msgspec.Struct, frozen=True, kw_only=True, tag="versions"):
 FromVersions = ViewOpened | ViewClosed | Asked
 
 
-def providers(status: Mapping[str, Any]) -> Providers:
-    """The message that tells a status."""
+def providers(
+    status: Mapping[str, Any],
+    told: Mapping[str, str] | None = None,
+    busy: Collection[str] = (),
+    kinds: Sequence[tuple[str, str]] = (),
+) -> Providers:
+    """The message that tells a status.
+
+    Args:
+        status: of the daemon.
+        told: by profile, what came of the button that was pressed last.
+        busy: profiles whose button's work is under way.
+        kinds: faults that can be injected.
+    """
     breakers = {row["profile"]: row for row in status.get("breakers") or ()}
     limits: Sequence[Mapping[str, Any]] = status.get("limits") or ()
 
@@ -189,6 +221,10 @@ def providers(status: Mapping[str, Any]) -> Providers:
             if (row.get("owner"), row.get("tier"), row.get("limit_key")) == (owner, tier, key)
         ]
 
+    drills = {
+        str(drill["profile"]): [str(rule.get("fault")) for rule in drill.get("rules") or ()] or ["nothing yet"]
+        for drill in status.get("faults") or ()
+    }
     profiles = []
     for row in status.get("profiles") or ():
         name = str(row["profile"])
@@ -206,6 +242,9 @@ def providers(status: Mapping[str, Any]) -> Providers:
                 failures=int(breaker.get("failures") or 0),
                 ours=buckets("tundra", "profile", name),
                 theirs=buckets("provider", "profile", name),
+                told=(told or {}).get(name, ""),
+                is_busy=name in busy,
+                drill=drills.get(name, []),
             )
         )
     tiers = dict.fromkeys(
@@ -217,7 +256,7 @@ def providers(status: Mapping[str, Any]) -> Providers:
         Shared(name=tier if key == tier else f"{tier} {key}", buckets=buckets("tundra", tier, key))
         for tier, key in tiers
     ]
-    return Providers(profiles=profiles, shared=shared)
+    return Providers(profiles=profiles, shared=shared, kinds=list(kinds))
 
 
 def _bucket(row: Mapping[str, Any]) -> Bucket:

@@ -15,6 +15,11 @@ const TONE = {
 
 function render({ model, el }) {
   const root = make("div", "tundra-providers");
+  root.dataset.lmSuppressShortcuts = "true"; // keys press buttons here, and edit no cells
+  root.addEventListener("keydown", (event) => event.stopPropagation());
+  const live = make("div", "");
+  const said = make("div", "tundra-hidden");
+  said.setAttribute("role", "status");
   let countdowns = [];
   let came = 0;
 
@@ -51,6 +56,49 @@ function render({ model, el }) {
     return make("div", "tundra-level", track, told);
   };
 
+  const press = (action, profile, fault = "") => model.send({ type: "pressed", action, profile, fault });
+
+  const button = (label, profile, action, more) => {
+    const made = make("button", "", label);
+    made.type = "button";
+    made.title = more;
+    made.dataset.key = `${action}-${profile.name}`;
+    made.setAttribute("aria-label", `${label}: ${profile.name}`);
+    made.disabled = profile.is_busy;
+    made.addEventListener("click", () => press(action, profile.name));
+    return made;
+  };
+
+  const buttons = (profile) => {
+    const shown = [button("Test", profile, "test", "ask for its list of models, and how long that takes")];
+    if (["parked", "cooling"].includes(profile.state)) shown.push(button("Recheck", profile, "recheck", "take it back in if it answers"));
+    else if (profile.state !== "disabled") shown.push(button("Park", profile, "park", "take it out of use until it is rechecked"));
+    if (profile.breaker !== "closed" || profile.failures) shown.push(button("Reset breaker", profile, "reset", "close its breaker now"));
+    if (profile.drill.length) shown.push(button("End drill", profile, "end", "reach it directly again"));
+    const told = make("div", "tundra-reason", profile.is_busy ? "…" : profile.told);
+    return cell("tundra-buttons", make("div", "", ...shown), told);
+  };
+
+  // the drill picker is built once: what a person is choosing must not be taken away by the next state
+  const who = make("select", "");
+  who.setAttribute("aria-label", "profile to break");
+  const kind = make("select", "");
+  kind.setAttribute("aria-label", "fault to inject");
+  const inject = make("button", "tundra-inject", "Inject");
+  inject.type = "button";
+  inject.addEventListener("click", () => press("inject", who.value, kind.value));
+  const does = make("span", "tundra-dim", "");
+  const drill = make("fieldset", "tundra-drill", make("legend", "", "Drill: break it on purpose"), who, kind, inject, does);
+  let summaries = {};
+  const tell = () => { does.textContent = summaries[kind.value] ?? ""; };
+  kind.addEventListener("change", tell);
+  const choose = (select, names) => {
+    const before = select.value;
+    if ([...select.options].map((one) => one.value).join() === names.join()) return;
+    select.replaceChildren(...names.map((name) => make("option", "", name)));
+    if (names.includes(before)) select.value = before;
+  };
+
   const cell = (name, ...children) => make("td", name, ...children);
 
   const draw = () => {
@@ -62,16 +110,20 @@ function render({ model, el }) {
       const named = cell("tundra-name", make("b", "", profile.name), make("div", "tundra-dim", profile.model || profile.kind));
       const how = cell("", pill(profile.state, "for", profile.cooling_s ?? 0));
       if (profile.reason) how.append(make("div", "tundra-reason", profile.reason));
+      if (profile.drill.length) {
+        const mark = make("span", "tundra-pill tundra-drilled", "DRILL");
+        how.append(make("div", "", mark, ` ${profile.drill.join(", ")}`));
+      }
       const breaker = cell("", pill(profile.breaker, "probe in", profile.probe_s));
       breaker.classList.add("tundra-breaker");
       if (profile.failures) breaker.append(make("div", "tundra-dim", `${profile.failures} failure${profile.failures === 1 ? "" : "s"} in a row`));
       const row = make("tr", "", named, how, breaker);
-      row.append(cell("", ...profile.ours.map(level)), cell("", ...profile.theirs.map(level)));
+      row.append(cell("", ...profile.ours.map(level)), cell("", ...profile.theirs.map(level)), buttons(profile));
       row.dataset.profile = profile.name;
       body.append(row);
     }
     const head = make("tr", "");
-    for (const name of ["profile", "state", "breaker", "our buckets", "the provider's own"]) head.append(make("th", "", name));
+    for (const name of ["profile", "state", "breaker", "our buckets", "the provider's own", "do"]) head.append(make("th", "", name));
     const shown = [];
     if (state.problem) shown.push(make("div", "tundra-problem", state.problem));
     if (state.profiles.length) shown.push(make("table", "", make("thead", "", head), body));
@@ -80,7 +132,16 @@ function render({ model, el }) {
       const tiers = state.shared.map((tier) => make("div", "tundra-tier", make("b", "", tier.name), ...tier.buckets.map(level)));
       shown.push(make("div", "tundra-shared", ...tiers));
     }
-    root.replaceChildren(...shown);
+    const key = live.contains(document.activeElement) ? document.activeElement.dataset.key : undefined;
+    live.replaceChildren(...shown);
+    if (key) live.querySelector(`[data-key="${CSS.escape(key)}"]`)?.focus({ preventScroll: true });
+    const news = state.profiles.filter((one) => one.told).map((one) => `${one.name}: ${one.told}`).join(". ");
+    if (said.textContent !== news) said.textContent = news;
+    choose(who, state.profiles.map((one) => one.name));
+    choose(kind, state.kinds.map(([name]) => name));
+    summaries = Object.fromEntries(state.kinds);
+    tell();
+    drill.hidden = !state.profiles.length || !state.kinds.length;
     root.classList.toggle("tundra-stale", Boolean(state.problem));
     tick();
   };
@@ -92,6 +153,7 @@ function render({ model, el }) {
     }
   };
 
+  root.append(live, drill, said);
   const unmount = mount({ model, el }, root, draw);
   const timer = setInterval(tick, TICK_MS);
   return () => {

@@ -1,8 +1,9 @@
-"""The provider widget: profiles, breakers with their countdown, buckets beside the provider's own, live."""
+"""The provider widget: profiles, breakers with their countdown, buckets beside the provider's own, live, with buttons."""
 
 from __future__ import annotations
 
 import datetime as dt
+import threading
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from tundra_nb.client.sync import Client
 from tundra_nb.errors import TundraError
 from tundra_nb.views import html, text
 from tundra_nb.views import providers as view
+from tundra_nb.views.blocks import duration
 
 from . import messages
 from .live import Watch
@@ -28,34 +30,93 @@ STILL_SECONDS = 2.0
 
 
 class ProviderWidget(LiveView):
-    """The providers, live while a view of it is open.
+    """The providers, live while a view of it is open; its buttons test, recheck and park profiles, reset breakers, and
+    inject faults on purpose.
 
         ProviderWidget(client)          # as the value of a cell; `%tundra providers --widget` makes one
 
-    Constructing it does no I/O. Closing its last view ends its thread too, until one is opened again.
+    Constructing it does no I/O. Closing its last view ends its thread too, until one is opened again. Handlers of
+    messages may run beside the user's code, and the looks in a thread of their own: what they share is locked.
     """
 
     _esm = part("providers.js")
     _css = part("providers.css")
+    from_script = messages.FromProviders
     without_kernel = "the live view of the providers needs a kernel; the picture above is the last state"
 
     def __init__(self, client: Client) -> None:
         super().__init__(client)
         self._tell(messages.Providers(profiles=[], shared=[]))
         self._watch = Watch(self.look, LOOK_SECONDS, "tundra-provider-widget")
+        self._lock = threading.RLock()
         self._still_due = 0.0
         self._still_shows: Any = None
         self._status: Status | None = None
+        self._told: dict[str, str] = {}
+        self._busy: set[str] = set()
 
     def look(self) -> None:
         """Fetch the state once, and show it where it has changed."""
+        trouble = ""
+        status = None
         try:
-            self._status = self._client.status(brief=True)
-            found = messages.providers(self._status)
+            status = self._client.status(brief=True)
         except TundraError as error:
-            found = msgspec.structs.replace(msgspec.convert(self.state, messages.Providers), problem=problem(error))
-        self._tell(found)
-        self._keep_still(found)
+            trouble = problem(error)
+        with self._lock:
+            self._status = status or self._status
+            found = self._message(trouble)
+            self._tell(found)
+            self._keep_still(found)
+
+    def _message(self, trouble: str = "") -> messages.Providers:
+        found = messages.providers(self._status or {}, self._told, self._busy, _kinds())
+        return msgspec.structs.replace(found, problem=trouble)
+
+    def _act(self, told: messages.Pressed) -> None:
+        """In a thread of its own: a provider may take its time to answer, and nobody waits here."""
+        with self._lock:
+            if told.profile in self._busy:
+                return
+            self._busy.add(told.profile)
+            self._tell(self._message())
+        threading.Thread(target=self._do, args=(told,), name="tundra-provider-button", daemon=True).start()
+
+    def _do(self, told: messages.Pressed) -> None:
+        try:
+            words = self._done(told)
+        except TundraError as error:
+            words = problem(error)
+        with self._lock:
+            self._busy.discard(told.profile)
+            self._told[told.profile] = f"{times.local(dt.datetime.now(dt.UTC))} {words}"
+        self.look()
+
+    def _done(self, told: messages.Pressed) -> str:
+        """Do what a button says; what came of it, in words."""
+        client, name = self._client, told.profile
+        match told.action:
+            case "test":
+                found = client.test_provider(name)
+                took = duration(found["latency_ms"] / 1000)
+                return f"answered in {took}" if found["ok"] else f"{found['message']}. {found['hint']}".strip()
+            case "recheck":
+                client.recheck_provider(name)
+                return "can be used"
+            case "reset":
+                client.reset_breaker(name)
+                return "breaker closed"
+            case "park":
+                client.park_provider(name)
+                return "parked until it is rechecked"
+            case "inject":
+                if name not in {str(drill) for drill in client.faults()["profile"]}:
+                    client.start_faults(name)
+                client.set_fault(name, told.fault)
+                return f"drill: {told.fault} from now on"
+            case "end":
+                client.stop_faults(name)
+                return "the drill is over"
 
     def _shown(self) -> None:
         self._watch.start()
@@ -65,7 +126,7 @@ class ProviderWidget(LiveView):
 
     def _keep_still(self, found: messages.Providers) -> None:
         """Bring the static picture up to date when something other than a countdown or a level has changed."""
-        shows = (found.problem, [(p.name, p.state, p.breaker, p.failures) for p in found.profiles])
+        shows = (found.problem, [(p.name, p.state, p.breaker, p.failures, p.drill) for p in found.profiles])
         now = time.monotonic()
         if shows == self._still_shows or now < self._still_due:
             return
@@ -76,3 +137,9 @@ class ProviderWidget(LiveView):
         now = dt.datetime.now(dt.UTC)
         blocks = view.blocks(self._status or {}, f"{times.local(now)} {times.zone(now)}", self.state.get("problem", ""))
         return html.render(blocks), text.plain(blocks)
+
+
+def _kinds() -> list[tuple[str, str]]:
+    from tundra_nb.faults.faults import FAULTS
+
+    return [(fault.name, fault.summary) for fault in FAULTS.values()]

@@ -1,0 +1,479 @@
+"""Pictures of frames: lanes over one axis of time, or a bar per group. Pure: a frame in, SVG and words out.
+
+    calls     ▂▂█▆▂   answered above the red of what was not
+    latency   ╌╌╱╲╌   of answered calls only: quick failures would look like a recovery
+    cost      ▁▁▃▂▁
+
+Bars of one outcome are one path, so that a picture stays small. Failures stand on the base line in red, answered calls
+above them in slate: position, not colour alone, tells them apart. What the picture shows stands in words beside it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+import json
+import math
+import re
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from tundra_nb.client import times
+from tundra_nb.errors import UsageError
+
+from . import svg
+from .blocks import Block, Details, Heading, Para, Picture, Styled, Table, duration, money, number
+from .columns import is_missing
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+WIDTH = 880.0
+LEFT, RIGHT = 130.0, 740.0
+LANE = 64.0
+GAP = 22.0
+TOP = 40.0
+BUCKETS = 120
+"""At most so many on the axis."""
+STEPS_S = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 21600, 43200, 86400, 604800)
+MAX_LANES = 8
+MAX_GROUPS = 16
+MARKS = "▁▂▃▄▅▆▇█"
+
+
+@dataclasses.dataclass(frozen=True)
+class Plotted:
+    """A frame and its picture; `frame` is the frame."""
+
+    frame: pd.DataFrame
+    blocks: Sequence[Block]
+
+    def __len__(self) -> int:
+        return len(self.frame)
+
+
+@dataclasses.dataclass(frozen=True)
+class Lane:
+    """One strip over the axis. `series`: style and values by bucket, the first stands on the base line; None: no value.
+
+    As lines or as bars that stand on each other.
+    """
+
+    name: str
+    series: Sequence[tuple[str, Sequence[float | None]]]
+    words: Callable[[float], str]
+    is_line: bool = False
+    note: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Band:
+    """A stretch of a lane with a word in it, as shares of the axis."""
+
+    start: float
+    end: float
+    style: str
+    word: str
+    tip: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Axis:
+    """Buckets of equal length over a window; seconds since the epoch."""
+
+    begin: float
+    step: float
+    count: int
+
+    @property
+    def end(self) -> float:
+        return self.begin + self.step * self.count
+
+    def bucket(self, at: float) -> int:
+        return min(max(int((at - self.begin) // self.step), 0), self.count - 1)
+
+    def share(self, at: float) -> float:
+        return min(max((at - self.begin) / (self.end - self.begin), 0.0), 1.0)
+
+
+def plot(frame: pd.DataFrame, *, buckets: bool = False) -> Plotted:
+    """The picture of a frame of calls, attempts, errors or breaker events, or of one grouped by `by`.
+
+    Args:
+        frame: which.
+        buckets: of attempts: the levels of the buckets that they met.
+
+    Raises:
+        UsageError: frames of this kind have no picture.
+    """
+    if "count" in frame.columns and "errors" in frame.columns:
+        blocks = _groups(frame)
+    elif "old_state" in frame.columns:
+        blocks = _bands(frame)
+    elif buckets and "bucket_requests" in frame.columns:
+        blocks = _buckets(frame)
+    elif "outcome" in frame.columns and "at" in frame.columns:
+        blocks = _calls(frame)
+    elif "code" in frame.columns and "at" in frame.columns:
+        blocks = _errors(frame)
+    else:
+        raise UsageError(problem="rows of this kind have no picture", field="--plot", remedy="Leave --plot out.")
+    return Plotted(frame, [*blocks, *_rows(frame)])
+
+
+def _rows(frame: pd.DataFrame) -> list[Block]:
+    from .frame import notebook_blocks
+
+    if frame.empty:
+        return []
+    return [Details(f"the {len(frame):,} row{'s' if len(frame) != 1 else ''}", notebook_blocks(frame))]
+
+
+def _calls(frame: pd.DataFrame) -> list[Block]:
+    if frame.empty:
+        return [_empty("no call in this window")]
+    axis = _axis(frame["at"])
+    at = [axis.bucket(when) for when in _seconds(frame["at"])]
+    failed, answered = _zeros(axis), _zeros(axis)
+    took: list[list[float]] = [[] for _ in range(axis.count)]
+    cost = _zeros(axis)
+    for place, outcome, latency, usd in zip(at, frame["outcome"], frame["latency_ms"], frame["cost_usd"], strict=True):
+        if outcome == "ok":
+            answered[place] += 1
+            if latency == latency:  # noqa: PLR0124 - NaN
+                took[place].append(float(latency))
+        else:
+            failed[place] += 1
+        if usd == usd:  # noqa: PLR0124 - NaN
+            cost[place] += float(usd)
+    return _over_time(axis, failed, answered, [_at(t, 0.5) for t in took], [_at(t, 0.95) for t in took], cost)
+
+
+def _over_time(
+    axis: Axis,
+    failed: Sequence[float],
+    answered: Sequence[float],
+    p50: Sequence[float | None],
+    p95: Sequence[float | None],
+    cost: Sequence[float],
+) -> list[Block]:
+    total, bad = sum(failed) + sum(answered), sum(failed)
+    lanes = [
+        Lane("calls", [("bad", failed), ("slate", answered)], number, note=f"{bad:,.0f} of {total:,.0f} failed"),
+        Lane("p50, p95", [("ink", p50), ("dim", p95)], _ms, is_line=True, note="of answered calls"),
+    ]
+    if any(cost):
+        lanes.append(Lane("cost", [("slate", cost)], money, note=f"{money(sum(cost))} in all"))
+    told = f"{total:,.0f} calls, {bad:,.0f} not answered"
+    return _drawn(axis, lanes, told)
+
+
+def _errors(frame: pd.DataFrame) -> list[Block]:
+    if frame.empty:
+        return [_empty("no error in this window")]
+    axis = _axis(frame["at"])
+    at = [axis.bucket(when) for when in _seconds(frame["at"])]
+    by_code: dict[str, list[float]] = {}
+    for place, code in zip(at, frame["code"], strict=True):
+        by_code.setdefault(str(code), _zeros(axis))[place] += 1
+    worst = sorted(by_code, key=lambda code: -sum(by_code[code]))
+    scale = max(max(values) for values in by_code.values())
+    lanes = [
+        Lane(code, [("bad", by_code[code])], number, note=f"{sum(by_code[code]):,.0f}") for code in worst[:MAX_LANES]
+    ]
+    told = ", ".join(f"{code} × {sum(by_code[code]):,.0f}" for code in worst[:3])
+    return _drawn(axis, lanes, told, scale=scale)
+
+
+def _groups(frame: pd.DataFrame) -> list[Block]:
+    if frame.empty:
+        return [_empty("no call in this window")]
+    names = list(frame.columns[: list(frame.columns).index("count")])
+    time = next((name for name in names if name in ("minute", "hour", "day")), None)
+    if time is None:
+        return _bars(frame, names)
+    axis = _axis(frame[time], step={"minute": 60.0, "hour": 3600.0, "day": 86400.0}[time])
+    failed, answered, cost = _zeros(axis), _zeros(axis), _zeros(axis)
+    p50: list[float | None] = [None] * axis.count
+    p95: list[float | None] = [None] * axis.count
+    rows = zip(
+        _seconds(frame[time]), *(frame[n] for n in ("count", "errors", "p50_ms", "p95_ms", "cost_usd")), strict=True
+    )
+    for when, count, errors, half, most, usd in rows:
+        place = axis.bucket(when)
+        failed[place] += float(errors)
+        answered[place] += float(count) - float(errors)
+        cost[place] += 0.0 if usd != usd else float(usd)  # noqa: PLR0124 - NaN
+        if half == half:  # noqa: PLR0124 - NaN
+            p50[place] = max(p50[place] or 0.0, float(half))
+            p95[place] = max(p95[place] or 0.0, float(most))
+    return _over_time(axis, failed, answered, p50, p95, cost)
+
+
+def _bars(frame: pd.DataFrame, names: Sequence[str]) -> list[Block]:
+    """One bar per group: failed and answered, with p95 and cost in words."""
+    shown = frame.sort_values("count", ascending=False).head(MAX_GROUPS)
+    most = float(shown["count"].max()) or 1.0
+    parts: list[str] = [svg.text(LEFT, 22, "calls: not answered in red, answered in slate", "dim")]
+    words: list[str] = []
+    row = 28.0
+    for index, (_, group) in enumerate(shown.iterrows()):
+        y = TOP + index * row
+        label = " · ".join("none" if is_missing(group[name]) else str(group[name]) for name in names)
+        bad = (RIGHT - LEFT) * float(group["errors"]) / most
+        good = (RIGHT - LEFT) * (float(group["count"]) - float(group["errors"])) / most
+        note = f"{group['count']:,} calls, {group['errors']:,} failed, p95 {_ms(group['p95_ms'])}"
+        parts.append(svg.text(LEFT - 10, y + 14, label, "ink", anchor="end", room=LEFT - 14))
+        if bad:
+            parts.append(svg.bar(LEFT, y + 2, bad, 16, "bad", note))
+        if good:
+            parts.append(svg.bar(LEFT + bad, y + 2, good, 16, "slate", note))
+        parts.append(svg.text(RIGHT + 10, y + 14, f"{group['count']:,} · {group['errors']:,} failed", "dim", room=126))
+        words.append(f"{label}: {note}")
+    height = TOP + row * len(shown) + 10
+    told = "; ".join(words)
+    return [
+        Picture(svg.picture(WIDTH, height, parts, title=told), told),
+        Details("in words", [Para(word) for word in words], in_text=True),
+    ]
+
+
+def _bands(frame: pd.DataFrame) -> list[Block]:
+    if frame.empty:
+        return [_empty("no breaker has moved in this window")]
+    axis = _axis(frame["at"], until=dt.datetime.now(dt.UTC).timestamp())
+    lanes: list[tuple[str, list[Band], str]] = []
+    words: list[str] = []
+    for profile in dict.fromkeys(frame["profile"]):
+        part = frame[frame["profile"] == profile]
+        moments = _seconds(part["at"])
+        states = [_state(row) for row in part.itertuples()]
+        bands: list[Band] = []
+        first = str(part["old_state"].iloc[0])
+        ends = [*moments, axis.end]
+        for index, (state, reason) in enumerate([(first, ""), *states]):
+            start = axis.begin if index == 0 else moments[index - 1]
+            end = ends[index]
+            if end <= start and index == 0:
+                continue
+            tip = f"{profile} {state} from {_clock(start)} for {duration(end - start)}" + (
+                f": {reason}" if reason else ""
+            )
+            bands.append(Band(axis.share(start), axis.share(end), STATE_STYLES.get(state, "void"), state, tip))
+            if state != "closed":
+                still = " (still)" if index == len(states) else ""
+                words.append(tip + still)
+        is_bad = [state for state, _ in states if state in ("open", "parked")]
+        lanes.append((str(profile), bands, f"{len(is_bad)} × open or parked"))
+    told = "; ".join(words[-MAX_GROUPS:]) or "no breaker was open"
+    parts = [*_ticks(axis, TOP, TOP + 34.0 * len(lanes))]
+    for index, (name, bands, note) in enumerate(lanes[:MAX_GROUPS]):
+        y = TOP + 34.0 * index
+        parts.append(svg.text(LEFT - 10, y + 17, name, "ink", anchor="end", room=LEFT - 14))
+        for band in bands:
+            x, end_x = (LEFT + (RIGHT - LEFT) * share for share in (band.start, band.end))
+            thin = band.style == "good"
+            parts.append(svg.bar(x, y + (9 if thin else 2), end_x - x, 6 if thin else 20, band.style, band.tip))
+            if not thin and end_x - x > 8 * len(band.word):
+                parts.append(
+                    svg.text((x + end_x) / 2, y + 16, band.word.replace("_", " "), "on", anchor="middle", size=11)
+                )
+        parts.append(svg.text(RIGHT + 10, y + 17, note, "dim", room=126))
+    height = TOP + 34.0 * len(lanes[:MAX_GROUPS]) + 12
+    return [Picture(svg.picture(WIDTH, height, parts, title=told), told), *(Para(word) for word in words[-6:])]
+
+
+STATE_STYLES = {"closed": "good", "open": "bad", "half_open": "warn", "parked": "lost"}
+
+
+def _state(row: Any) -> tuple[str, str]:
+    """The state after an event, and why."""
+    parked = getattr(row, "parked", None)
+    is_parked = not is_missing(parked) and bool(parked) and row.old_state == row.new_state
+    reason = str(row.reason or "")
+    return ("parked" if is_parked else str(row.new_state)), reason
+
+
+_REMAINING = re.compile(r"ratelimit-(?:remaining-(requests|tokens)|(requests|tokens)-remaining)$")
+_LIMIT = re.compile(r"ratelimit-(?:limit-(requests|tokens)|(requests|tokens)-limit)$")
+
+
+def _buckets(frame: pd.DataFrame) -> list[Block]:
+    """Their bucket against ours, over time: what the provider's headers said it had left, and what our limiter had."""
+    rows = frame[frame["bucket_requests"].notna() | frame["limit_headers"].notna()]
+    if rows.empty:
+        return [_empty("no attempt in this window met a bucket of ours, or told of one of its provider's")]
+    axis = _axis(rows["at"])
+    lanes: list[Lane] = []
+    for profile in dict.fromkeys(rows["profile"]):
+        part = rows[rows["profile"] == profile]
+        places = [axis.bucket(when) for when in _seconds(part["at"])]
+        for resource in ("requests", "tokens"):
+            ours = _lowest(axis, places, part[f"bucket_{resource}"])
+            told = [_told(text, resource) for text in part["limit_headers"]]
+            theirs = _lowest(axis, places, [left for left, _ in told])
+            if any(value is not None for value in theirs) or (
+                resource == "requests" and any(v is not None for v in ours)
+            ):
+                limits = [limit for _, limit in told if limit is not None]
+                note = f"theirs of {number(limits[-1])}" if limits else "theirs: not told"
+                lanes.append(Lane(f"{profile} {resource}", [("bad", theirs), ("ink", ours)], number, True, note))
+    told_words = "; ".join(f"{lane.name}: theirs {_last(lane, 0)}, ours {_last(lane, 1)}" for lane in lanes[:MAX_LANES])
+    legend = "left in the bucket: theirs in red, by their headers; ours in dark, by our limiter"
+    return _drawn(axis, lanes[:MAX_LANES], told_words, legend=legend)
+
+
+def _told(text: Any, resource: str) -> tuple[float | None, float | None]:
+    """What the provider's headers say is left, and of how much."""
+    if not isinstance(text, str):
+        return None, None
+    try:
+        headers = json.loads(text)
+    except ValueError:
+        return None, None
+    found: list[float | None] = [None, None]
+    for name, value in headers.items() if isinstance(headers, dict) else ():
+        for place, pattern in enumerate((_REMAINING, _LIMIT)):
+            match = pattern.search(str(name))
+            if match and resource in match.groups():
+                try:
+                    found[place] = float(value)
+                except (TypeError, ValueError):
+                    continue
+    return found[0], found[1]
+
+
+def _lowest(axis: Axis, places: Sequence[int], values: Any) -> list[float | None]:
+    made: list[float | None] = [None] * axis.count
+    for place, value in zip(places, values, strict=True):
+        if value is not None and value == value:  # noqa: PLR0124 - NaN
+            before = made[place]
+            made[place] = float(value) if before is None else min(before, float(value))
+    return made
+
+
+def _last(lane: Lane, index: int) -> str:
+    known = [value for value in lane.series[index][1] if value is not None]
+    return number(known[-1]) if known else "not told"
+
+
+def _drawn(
+    axis: Axis, lanes: Sequence[Lane], told: str, *, scale: float | None = None, legend: str = ""
+) -> list[Block]:
+    bottom = TOP + (LANE + GAP) * len(lanes)
+    parts = [*_ticks(axis, TOP, bottom - GAP + 4)]
+    if legend:
+        parts.append(svg.text(LEFT, bottom + 2, legend, "dim", size=11))
+    for index, lane in enumerate(lanes):
+        parts += _lane(axis, lane, TOP + (LANE + GAP) * index, scale)
+    when = f"{_clock(axis.begin)} – {_clock(axis.end)} {times.zone()}"
+    picture = svg.picture(WIDTH, bottom + (14 if legend else 0), parts, title=f"{told}. {when}")
+    rows = [[lane.name, _sparkline(lane), lane.note] for lane in lanes]
+    step = f"each mark is {duration(axis.step)}"
+    return [
+        Heading(f"{told} · {when}"),
+        Picture(picture, f"{told}. {when}"),
+        Details("in words", [Table(["", step, ""], rows)], in_text=True),
+    ]
+
+
+def _lane(axis: Axis, lane: Lane, y: float, scale: float | None) -> Iterator[str]:
+    floor = y + LANE
+    stacked = [sum(values) for values in zip(*([v or 0.0 for v in row] for _, row in lane.series), strict=True)]
+    known = [value for _, row in lane.series for value in row if value is not None]
+    top = scale or (max(known, default=0.0) if lane.is_line else max(stacked, default=0.0)) or 1.0
+    yield svg.text(LEFT - 10, y + 14, lane.name, "ink", anchor="end", room=LEFT - 14)
+    yield svg.text(LEFT - 10, y + 30, f"max {lane.words(top)}", "dim", anchor="end", size=11, room=LEFT - 14)
+    yield svg.text(RIGHT + 10, y + 14, lane.note, "dim", room=126)
+    yield svg.line(LEFT, floor, RIGHT, floor)
+    width = (RIGHT - LEFT) / axis.count
+    base = [0.0] * axis.count
+    for style, values in lane.series:
+        if lane.is_line:
+            yield from _curve(values, style, floor, top, width)
+            continue
+        steps = "".join(
+            f"M{_n(LEFT + width * place)} {_n(floor - LANE * base[place] / top)}"
+            f"v{_n(-max(LANE * value / top, 2.0))}h{_n(max(width - 1, 1.5))}v{_n(max(LANE * value / top, 2.0))}z"
+            for place, value in enumerate(values)
+            if value
+        )
+        if steps:
+            yield f'<path class="{style}" d="{steps}"/>'
+        base = [below + (value or 0.0) for below, value in zip(base, values, strict=True)]
+
+
+def _curve(values: Sequence[float | None], style: str, floor: float, top: float, width: float) -> Iterator[str]:
+    points = [
+        (LEFT + width * (place + 0.5), floor - LANE * value / top)
+        for place, value in enumerate(values)
+        if value is not None
+    ]
+    if len(points) > 1:
+        path = "L".join(f"{_n(x)} {_n(y)}" for x, y in points)
+        yield f'<path class="curve curve-{style}" d="M{path}"/>'
+    yield from (f'<circle class="{style}" cx="{_n(x)}" cy="{_n(y)}" r="2.5"/>' for x, y in points)
+
+
+def _ticks(axis: Axis, top: float, bottom: float) -> Iterator[str]:
+    """Four times at the top, each with a rule through all lanes."""
+    is_long = axis.end - axis.begin > 86400
+    for part in range(5):
+        at = axis.begin + (axis.end - axis.begin) * part / 4
+        x = LEFT + (RIGHT - LEFT) * part / 4
+        when = dt.datetime.fromtimestamp(at, dt.UTC).astimezone()
+        shown = when.strftime("%d %b %H:%M" if is_long else "%H:%M:%S" if axis.end - axis.begin < 600 else "%H:%M")
+        anchor = "start" if part == 0 else "end" if part == 4 else "middle"
+        yield svg.text(x, top - 18, shown, "dim", anchor=anchor, size=11)
+        yield svg.line(x, top - 12, x, bottom)
+
+
+def _sparkline(lane: Lane) -> str:
+    values = [sum(v or 0.0 for v in parts) for parts in zip(*(row for _, row in lane.series), strict=True)]
+    if lane.is_line:
+        values = [v or 0.0 for v in lane.series[-1][1]]
+    size = max(1, math.ceil(len(values) / 40))
+    folded = [max(values[place : place + size]) for place in range(0, len(values), size)]
+    top = max(folded, default=0.0) or 1.0
+    return "".join(" " if not value else MARKS[min(int(value / top * 7.99), 7)] for value in folded)
+
+
+def _axis(at: Any, *, step: float | None = None, until: float | None = None) -> Axis:
+    moments = _seconds(at)
+    begin, end = min(moments), max(*moments, until or 0.0, min(moments) + 1.0)
+    step = step or next((s for s in STEPS_S if (end - begin) / s <= BUCKETS), STEPS_S[-1])
+    if step and (end - begin) / step > 4 * BUCKETS:  # a few rows far apart
+        step = (end - begin) / BUCKETS
+    begin = begin // step * step
+    return Axis(begin, step, max(int((end - begin) // step) + 1, 2))
+
+
+def _seconds(at: Any) -> list[float]:
+    return [when.timestamp() for when in at]
+
+
+def _clock(at: float) -> str:
+    return times.local(dt.datetime.fromtimestamp(at, dt.UTC))
+
+
+def _zeros(axis: Axis) -> list[float]:
+    return [0.0] * axis.count
+
+
+def _at(values: list[float], share: float) -> float | None:
+    if not values:
+        return None
+    ordered = sorted(values)
+    return ordered[min(int(len(ordered) * share), len(ordered) - 1)]
+
+
+def _ms(value: float | None) -> str:
+    return duration(None if value is None else value / 1000)
+
+
+def _empty(told: str) -> Block:
+    return Para(Styled(f"{told}; `--since all` looks further back", "dim"))
+
+
+def _n(value: float) -> str:
+    return f"{value:.1f}".removesuffix(".0")
