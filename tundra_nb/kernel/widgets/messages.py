@@ -44,8 +44,8 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
     """What came of the button that was pressed last."""
     is_busy: bool = False
     """A button's work is under way."""
-    drill: list[str] = []
-    """Faults that are injected into it on purpose; `nothing yet` while the proxy only stands in front of it."""
+    is_drilled: bool = False
+    """Faults may be injected into it, on purpose."""
 
 
 class Shared(msgspec.Struct, frozen=True, kw_only=True):
@@ -221,10 +221,7 @@ def providers(
             if (row.get("owner"), row.get("tier"), row.get("limit_key")) == (owner, tier, key)
         ]
 
-    drills = {
-        str(drill["profile"]): [str(rule.get("fault")) for rule in drill.get("rules") or ()] or ["nothing yet"]
-        for drill in status.get("faults") or ()
-    }
+    drills = {str(drill["profile"]) for drill in status.get("faults") or ()}
     profiles = []
     for row in status.get("profiles") or ():
         name = str(row["profile"])
@@ -244,7 +241,7 @@ def providers(
                 theirs=buckets("provider", "profile", name),
                 told=(told or {}).get(name, ""),
                 is_busy=name in busy,
-                drill=drills.get(name, []),
+                is_drilled=name in drills,
             )
         )
     tiers = dict.fromkeys(

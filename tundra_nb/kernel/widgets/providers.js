@@ -74,7 +74,7 @@ function render({ model, el }) {
     if (["parked", "cooling"].includes(profile.state)) shown.push(button("Recheck", profile, "recheck", "take it back in if it answers"));
     else if (profile.state !== "disabled") shown.push(button("Park", profile, "park", "take it out of use until it is rechecked"));
     if (profile.breaker !== "closed" || profile.failures) shown.push(button("Reset breaker", profile, "reset", "close its breaker now"));
-    if (profile.drill.length) shown.push(button("End drill", profile, "end", "reach it directly again"));
+    if (profile.is_drilled) shown.push(button("End drill", profile, "end", "reach it directly again"));
     const told = make("div", "tundra-reason", profile.is_busy ? "…" : profile.told);
     return cell("tundra-buttons", make("div", "", ...shown), told);
   };
@@ -110,9 +110,8 @@ function render({ model, el }) {
       const named = cell("tundra-name", make("b", "", profile.name), make("div", "tundra-dim", profile.model || profile.kind));
       const how = cell("", pill(profile.state, "for", profile.cooling_s ?? 0));
       if (profile.reason) how.append(make("div", "tundra-reason", profile.reason));
-      if (profile.drill.length) {
-        const mark = make("span", "tundra-pill tundra-drilled", "DRILL");
-        how.append(make("div", "", mark, ` ${profile.drill.join(", ")}`));
+      if (profile.is_drilled) {
+        how.append(make("div", "", make("span", "tundra-pill tundra-drilled", "DRILL"), " faults on purpose"));
       }
       const breaker = cell("", pill(profile.breaker, "probe in", profile.probe_s));
       breaker.classList.add("tundra-breaker");

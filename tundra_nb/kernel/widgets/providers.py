@@ -1,4 +1,4 @@
-"""The provider widget: profiles, breakers with their countdown, buckets beside the provider's own, live, with buttons."""
+"""The provider widget: profiles, breakers with their countdown, buckets beside the provider's own, and buttons."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ class ProviderWidget(LiveView):
 
     def _keep_still(self, found: messages.Providers) -> None:
         """Bring the static picture up to date when something other than a countdown or a level has changed."""
-        shows = (found.problem, [(p.name, p.state, p.breaker, p.failures, p.drill) for p in found.profiles])
+        shows = (found.problem, [(p.name, p.state, p.breaker, p.failures, p.is_drilled) for p in found.profiles])
         now = time.monotonic()
         if shows == self._still_shows or now < self._still_due:
             return
