@@ -102,7 +102,7 @@ def test_the_buttons_of_the_provider_widget_act_and_a_drill_is_marked_as_one(jup
 
     drill = widget.locator(".tundra-drill")
     expect(drill.locator("legend")).to_have_text("Drill: break it on purpose")
-    drill.get_by_label("fault to inject").select_option("api_503")
+    drill.get_by_label("fault to inject").select_option("refused")
     drill.get_by_role("button", name="Inject").click()
     expect(widget.locator(".tundra-drilled")).to_have_text("DRILL")
     page.run(2)

@@ -81,7 +81,7 @@ EMPTY: dict[str, str] = {
     "ptys": "no terminal is open: `%tundra pty open python3` opens one",
     "notes": "no note yet: `%tundra note what I saw` writes one",
     "providers": "no profile yet: `%tundra providers add local --kind local --base-url http://127.0.0.1:8080/v1`",
-    "faults": "nothing is injected: `%tundra fault start`, then `%tundra fault set api_503`",
+    "faults": "nothing is injected: `%tundra fault start`, then `%tundra fault set refused`",
     "keys": "no profile names a key variable",
 }
 """What would fill a frame that has no rows."""

@@ -47,6 +47,8 @@ STYLES = {
 }
 _LINE = "border-bottom: 1px solid rgba(128, 128, 128, 0.35)"
 _MONO = "font-family: monospace; font-size: 13px; line-height: 1.3; white-space: pre"
+_SCROLLED = 'role="group" tabindex="0" data-lm-suppress-shortcuts="true"'
+"""What is scrolled must be reached by keys, which are then none of the notebook's."""
 PICTURE_WIDTH = "700px"
 """Below it a picture is scrolled: its words would be too small to read."""
 _CODE = re.compile(r"`([^`\n]+)`")
@@ -104,12 +106,12 @@ def _render(block: Block) -> str:
             folded = "".join(_render(block) for block in inner)
             return (
                 f'<details style="margin: 2px 0"><summary style="opacity: 0.75">{escape(summary)}</summary>'
-                f'<div style="overflow-x: auto">{folded}</div></details>'
+                f"{folded}</details>"
             )
         case Picture(svg, alt):
             source = f"data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()}"
             image = f'<img alt="{escape(alt)}" src="{source}" style="max-width: 100%; min-width: {PICTURE_WIDTH}">'
-            return f'<div style="overflow-x: auto; margin: 4px 0">{image}</div>'
+            return f'<div {_SCROLLED} aria-label="picture" style="overflow-x: auto; margin: 4px 0">{image}</div>'
 
 
 def _table(
@@ -129,7 +131,8 @@ def _table(
     )
     caption = f'<div style="font-weight: bold; margin-top: 6px">{escape(title)}</div>' if title else ""
     return (
-        f'{caption}<div style="overflow-x: auto"><table style="margin: 0 0 4px 0; border: none">'
+        f'{caption}<div {_SCROLLED} aria-label="table" style="overflow-x: auto">'
+        f'<table style="margin: 0 0 4px 0; border: none">'
         f"<thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>"
     )
 

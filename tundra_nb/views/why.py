@@ -6,8 +6,9 @@ import datetime as dt
 from collections.abc import Sequence
 from typing import Any
 
-from tundra_nb.client import explain, times
+from tundra_nb.client import times
 from tundra_nb.client.results import Last, Step, Why
+from tundra_nb.guide import lookup
 
 from . import exchange, waterfall
 from .blocks import Block, Cell, Facts, Heading, Para, Picture, Styled, Table, Tone, duration, money, number
@@ -126,8 +127,11 @@ def _remedy(why: Why) -> str:
     failed = _failed(why)
     cause = str(failed["code"]) if failed else str(code)
     reason, profile = (failed.get("reason"), failed.get("profile")) if failed else (None, None)
-    if remedy := explain.remedy(cause, reason, profile):
-        told.append(remedy.rstrip(".") + ".")
+    page = lookup.for_error(cause, reason)
+    for remedy in page.remedies if page is not None else ():
+        if "%tundra why" not in remedy and "%tundra last" not in remedy:  # this is what is being looked at
+            told.append((remedy.replace("NAME", profile) if profile else remedy).rstrip(".") + ".")
+            break
     return " ".join(told)
 
 
