@@ -47,7 +47,7 @@ def is_outside(url: str, base: str) -> bool:
 
 def shots(page: NotebookPage, name: str) -> None:
     for theme in ("light", "dark"):
-        page.theme(theme)  # type: ignore[arg-type]
+        page.theme(theme)
         for width in WIDTHS:
             page.page.set_viewport_size({"width": width, "height": 900})
             page.screenshot(f"{name}-{theme}-{width}")
