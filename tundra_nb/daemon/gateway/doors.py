@@ -15,6 +15,7 @@ import logging
 import os
 import socket
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,6 @@ import psutil
 import uvicorn
 
 from tundra_nb.daemon.cut import Cuttable
-from tundra_nb.daemon.http import Server
 from tundra_nb.daemon.life import Life
 from tundra_nb.errors import ConfigError, TundraError, UsageError
 from tundra_nb.settings import GatewaySettings, Loaded
@@ -33,6 +33,7 @@ from .face import Face, Gateway
 DEFAULT_LISTEN = "127.0.0.1:4242"
 BACKLOG = 2048
 DRAIN_SECONDS = 2
+CANCEL_SECONDS = 1.0
 KEEP_ALIVE_SECONDS = 60
 ATTACHED_AS = "gateway"
 
@@ -44,6 +45,30 @@ class Kept(msgspec.Struct, frozen=True):
 
     listen: str
     is_open: bool
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's server on TCP, beside the daemon's own: signals are that one's."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.is_up = asyncio.Event()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.is_up.set()
+
+    async def end_tasks(self) -> None:
+        """Cancel the calls that outlived the drain; each writes its row."""
+        tasks = [task for task in self.server_state.tasks if not task.done()]
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks, timeout=CANCEL_SECONDS)
 
 
 class Doors:
@@ -188,20 +213,18 @@ class Doors:
                 config.load()
             except (OSError, ValueError) as exc:
                 raise ConfigError(where="gateway.tls_cert", problem=f"cannot be used: {exc}") from exc
-            server = Server(config)
-            is_up = asyncio.Event()
-            server.on_ready = is_up.set
+            server = _Server(config)
             serving = asyncio.create_task(server.serve(sockets=[listener]), name="gateway")
 
             async def end() -> None:
                 server.should_exit = True
                 await asyncio.wait((serving,), timeout=DRAIN_SECONDS + 1)
-                await server.end_tasks(1.0)
+                await server.end_tasks()
                 serving.cancel()
                 await asyncio.gather(serving, return_exceptions=True)
 
             stack.push_async_callback(end)
-            await is_up.wait()
+            await server.is_up.wait()
             stack.enter_context(self._life.attached(ATTACHED_AS))
             self._open = stack.pop_all()
         self.problem = None
