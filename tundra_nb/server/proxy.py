@@ -23,6 +23,7 @@ from typing import Any
 
 from jupyter_core.utils import ensure_async
 from jupyter_server._tz import utcnow
+from jupyter_server.auth import User
 from jupyter_server.auth.decorator import ws_authenticated
 from jupyter_server.auth.utils import HTTP_METHOD_TO_AUTH_ACTION
 from jupyter_server.base.handlers import JupyterHandler
@@ -34,6 +35,7 @@ from tundra_nb.errors import IpcError, TundraError
 from tundra_nb.local import running
 from tundra_nb.protocol.words import USER_HEADER
 
+from . import gateway
 from .supervisor import Supervisor, dial
 
 MOUNT = "/tundra"
@@ -99,9 +101,18 @@ class DaemonProxy(JupyterHandler):
     def initialize(self, supervisor: Supervisor) -> None:
         self.supervisor = supervisor
         # tornado and Jupyter log the address, and Jupyter's scrubbing does not know a percent-encoded `token`.
-        query = _without_secrets(self.request.query)
+        query = gateway.without_tokens(_without_secrets(self.request.query))
+        has_token_in_query = query != _without_secrets(self.request.query)
         self.request.uri = f"{self.request.path}?{query}" if query else self.request.path
         self.is_websocket = self.request.headers.get("Upgrade", "").lower() == "websocket"
+        self.gateway_token: str | None = None
+        """Admits this request to `/v1` although Jupyter does not know who sends it."""
+        if gateway.is_below(self._target) and not self.is_websocket:
+            if has_token_in_query:  # without its value: the daemon says why it is refused
+                self.request.uri += ("&" if query else "?") + f"key={gateway.IN_URL}"
+            self.gateway_token = gateway.admits(self.request.headers, self.settings)
+            if self.gateway_token is None:
+                gateway.prepared(self.request.headers)
         self.refusal: web.HTTPError | None = None
         self.upstream: IOStream | None = None
         self.daemon: HTTP1Connection | None = None
@@ -115,8 +126,11 @@ class DaemonProxy(JupyterHandler):
 
     async def prepare(self) -> None:  # type: ignore[override]
         try:
-            await super().prepare(_redirect_to_login=False)
-            await self._admit()
+            if self.gateway_token is None:
+                await super().prepare(_redirect_to_login=False)
+                await self._admit()
+            else:
+                self._admit_program()
             await self._connect()
         except web.HTTPError as error:
             self.refusal = error
@@ -139,6 +153,21 @@ class DaemonProxy(JupyterHandler):
         if method not in METHODS_WITH_CHUNKS and "Transfer-Encoding" in self.request.headers:
             raise web.HTTPError(411)
         self.touch()
+
+    def _admit_program(self) -> None:
+        """A program with a gateway token, on `/v1` only: nobody to Jupyter, and its cookies are not looked at."""
+        if not self.check_host():
+            raise web.HTTPError(403)
+        # a name for this one request's log line; it is no identity that anything else of Jupyter knows
+        self.current_user = self._jupyter_current_user = User(username="gateway-token")
+        if "Origin" in self.request.headers and not self.check_origin():
+            raise web.HTTPError(404)
+        self.touch()
+
+    def check_xsrf_cookie(self) -> None:
+        """A token in a header is proof against forged requests by itself."""
+        if getattr(self, "gateway_token", None) is None:
+            super().check_xsrf_cookie()
 
     async def _connect(self) -> None:
         try:
@@ -165,11 +194,19 @@ class DaemonProxy(JupyterHandler):
 
     def _passed_on(self) -> httputil.HTTPHeaders:
         named = {name.strip().lower() for name in self.request.headers.get("Connection", "").split(",")}
-        headers = httputil.HTTPHeaders({"Host": "localhost", USER_HEADER: user_of(self)})
+        headers = httputil.HTTPHeaders({"Host": "localhost"})
+        is_program = self.gateway_token is not None
+        if not is_program:
+            headers[USER_HEADER] = user_of(self)
+        own = gateway.PASSED_ON if gateway.is_below(self._target) else frozenset()
         for name, value in self.request.headers.get_all():
             lower = name.lower()
-            if lower not in NOT_PASSED_ON and lower not in named and not lower.startswith(OWN_HEADERS):
+            if lower in NOT_PASSED_ON or lower in named or lower in gateway.CREDENTIALS:
+                continue
+            if lower in own or not lower.startswith(OWN_HEADERS):
                 headers.add(name, value)
+        if self.gateway_token is not None:
+            headers["X-Api-Key"] = self.gateway_token
         if "Content-Length" in self.request.headers and not self.is_websocket:
             headers["Content-Length"] = self.request.headers["Content-Length"]
         return headers
@@ -268,6 +305,11 @@ class DaemonProxy(JupyterHandler):
             if error.log_message:
                 body["message"] = error.log_message % error.args if error.args else error.log_message
             body["reason"] = error.reason
+        if gateway.is_below(self._target):
+            if status_code == 403 and self.current_user is None:
+                self.set_status(401)
+                status_code = 401
+            body = gateway.told(status_code, body)
         self.finish(json.dumps(body))
 
     def touch(self) -> None:
