@@ -67,3 +67,34 @@ async def test_a_cancelled_sleeper_leaves_no_timer() -> None:
     with pytest.raises(asyncio.CancelledError):
         await task
     assert clock.waiting == 0
+
+
+@pytest.mark.anyio
+async def test_a_time_limit_passes_when_the_clock_is_moved_and_not_before() -> None:
+    clock = VirtualClock()
+    ended: list[str] = []
+
+    async def limited() -> None:
+        limit = clock.timeout(5)
+        try:
+            async with limit:
+                await asyncio.Event().wait()
+        except TimeoutError:
+            ended.append(f"{clock.monotonic() - 1000:g} s, {limit.expired()}")
+
+    task = asyncio.create_task(limited())
+    await clock.elapse(4.9)
+    assert ended == []
+    await clock.elapse(0.1)
+    assert ended == ["5 s, True"]
+    await task
+
+
+@pytest.mark.anyio
+async def test_a_time_limit_that_was_left_in_time_leaves_nothing_behind() -> None:
+    clock = VirtualClock()
+    async with clock.timeout(5) as limit:
+        pass
+    assert clock.waiting == 0
+    await clock.elapse(10)
+    assert not limit.expired()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from types import TracebackType
 from typing import Protocol
 
 NODE_BITS = 10
@@ -16,6 +17,19 @@ class Timer(Protocol):
     """A callback that is still to come."""
 
     def cancel(self) -> None: ...
+
+
+class Deadline(Protocol):
+    """A time limit to enter with `async with`, once."""
+
+    async def __aenter__(self) -> object: ...
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool | None: ...
+
+    def expired(self) -> bool:
+        """Whether it has passed while it was entered."""
+        ...
 
 
 class Clock(Protocol):
@@ -33,6 +47,10 @@ class Clock(Protocol):
         """Wait `delay` seconds of this clock."""
         ...
 
+    def timeout(self, delay: float) -> Deadline:
+        """What is awaited inside is cancelled `delay` seconds of this clock after the entry; then TimeoutError."""
+        ...
+
     def call_later(self, delay: float, callback: Callable[[], None]) -> Timer:
         """Call `callback` in the running loop `delay` seconds from now, unless cancelled before."""
         ...
@@ -47,11 +65,22 @@ class SystemClock:
     def now_us(self) -> int:
         return time.time_ns() // 1000
 
+    def now(self) -> float:
+        """Seconds since the epoch."""
+        return time.time()
+
     async def sleep(self, delay: float) -> None:
         await asyncio.sleep(delay)
 
+    def timeout(self, delay: float) -> Deadline:
+        return asyncio.timeout(delay)
+
     def call_later(self, delay: float, callback: Callable[[], None]) -> Timer:
         return asyncio.get_running_loop().call_later(delay, callback)
+
+
+MACHINE = SystemClock()
+"""For defaults, where no clock is handed in."""
 
 
 class Ids:

@@ -126,7 +126,7 @@ class Operation:
         self.retries = 0
         """Made so far, at all profiles."""
         self._tokens = 0
-        self._deadline = asyncio.timeout(self._router.deadline_seconds)
+        self._deadline = self._clock.timeout(self._router.deadline_seconds)
 
     @property
     def operation_id(self) -> int:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import heapq
 from collections.abc import Callable
+from types import TracebackType
+from typing import Self
 
 SETTLING_ROUNDS = 20
 """Turns of the loop that woken tasks get before time moves on: more than any chain of awaits in the state machines."""
@@ -78,6 +80,10 @@ class VirtualClock:
         finally:
             timer.cancel()
 
+    def timeout(self, delay: float) -> VirtualDeadline:
+        """As `asyncio.timeout`, but that only `advance` and `elapse` bring it nearer."""
+        return VirtualDeadline(self, delay)
+
     def advance(self, seconds: float) -> None:
         """Move time forward and fire what falls due. Woken tasks run when the loop next does."""
         end = self._end(seconds)
@@ -107,6 +113,31 @@ class VirtualClock:
                 timer.fire()
                 return True
         return False
+
+
+class VirtualDeadline:
+    """A time limit on the virtual clock. asyncio's own does the cancelling: a timer of ours only tells it when."""
+
+    def __init__(self, clock: VirtualClock, delay: float) -> None:
+        self._clock = clock
+        self._delay = delay
+        self._scope = asyncio.timeout(None)
+        self._timer: VirtualTimer | None = None
+
+    async def __aenter__(self) -> Self:
+        await self._scope.__aenter__()
+        self._timer = self._clock.call_later(self._delay, lambda: self._scope.reschedule(0.0))
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self._timer is not None
+        self._timer.cancel()
+        await self._scope.__aexit__(kind, error, trace)
+
+    def expired(self) -> bool:
+        return self._scope.expired()
 
 
 async def _settle() -> None:

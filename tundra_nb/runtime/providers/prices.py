@@ -15,6 +15,7 @@ from typing import Any
 
 import msgspec
 
+from tundra_nb.runtime.clock import MACHINE
 from tundra_nb.types import Usage
 
 _PROVIDER = {"anthropic": "anthropic", "openai": "openai", "openrouter": "openrouter"}
@@ -95,7 +96,7 @@ def listed(kind: str, model: str, base_url: str = "") -> Listed | None:
     found = _find(kind, model, base_url)
     if found is None:
         return None
-    prices = found[1].get_prices(dt.datetime.now(tz=dt.UTC))
+    prices = found[1].get_prices(dt.datetime.fromtimestamp(MACHINE.now(), dt.UTC))
     return Listed(
         input_usd=_base(prices.input_mtok),
         output_usd=_base(prices.output_mtok),

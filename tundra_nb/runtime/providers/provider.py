@@ -9,7 +9,6 @@ import asyncio
 import contextlib
 import itertools
 import re
-import time
 from collections.abc import AsyncGenerator, Callable, Iterator, KeysView
 
 import httpx
@@ -23,6 +22,7 @@ from tundra_nb.errors import (
     TundraError,
     Unsupported,
 )
+from tundra_nb.runtime.clock import MACHINE
 from tundra_nb.settings import VENDORS, AnswerSettings, DeadlineSettings, ProfileSettings
 from tundra_nb.types import Ask
 from tundra_nb.types.pieces import Piece, Reasoning, Text, ToolCallPiece
@@ -85,9 +85,9 @@ class Provider:
         transport: httpx.AsyncBaseTransport,
         *,
         key: Callable[[], str | None],
-        monotonic: Callable[[], float] = time.monotonic,
+        monotonic: Callable[[], float] = MACHINE.monotonic,
         deadlines: DeadlineSettings,
-        now: Callable[[], float] = time.time,
+        now: Callable[[], float] = MACHINE.now,
         answers: AnswerSettings = AnswerSettings(),  # noqa: B008 (frozen)
     ) -> None:
         self.profile = profile
