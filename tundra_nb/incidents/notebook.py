@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import importlib
 import importlib.metadata
 import os
@@ -10,7 +11,6 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tundra_nb.client import times
 from tundra_nb.client.incidents import new as new_call
 from tundra_nb.client.results import Document
 from tundra_nb.errors import StoreUnavailable, UsageError
@@ -32,7 +32,10 @@ TELLING = (
     ("The breakers", "%tundra breaker-history"),
     ("Commands in terminals", "%tundra pty-history --limit 20"),
     ("Notes", "%tundra notes"),
-    ("Settings in force", "%tundra sql select path, value, source, author, at from setting order by path"),
+    (
+        "Settings in force, beside the defaults",
+        "%tundra sql select path, value, author, at from setting where source <> 'default' order by path",
+    ),
 )
 """Headings and the commands below them."""
 
@@ -145,9 +148,7 @@ def _slug(title: str) -> str:
 
 
 def _time(text: str) -> str:
-    import datetime as dt
-
-    return times.local(dt.datetime.fromisoformat(text))
+    return f"{dt.datetime.fromisoformat(text).astimezone():%Y-%m-%d %H:%M:%S %Z}"
 
 
 def _versions() -> dict[str, str]:

@@ -30,12 +30,12 @@ def story(client: Client, wanted: str) -> Document:
     errors: Any = client.errors(between=window, at=found["ref"])
     told: dict[str, Any] = {
         "incident": found["title"],
-        "window": f"{times.local(window[0])} – {times.local(window[1])} ({times.zone()})",
+        "window": f"{_when(window[0])} – {_when(window[1])} ({times.zone()})",
         "calls": f"{len(calls):,}, of them {len(failed):,} without an answer",
     }
     if len(failed):
-        told["first failure"] = times.local(failed["at"].iloc[0].to_pydatetime())
-        told["last failure"] = times.local(failed["at"].iloc[-1].to_pydatetime())
+        told["first failure"] = _when(failed["at"].iloc[0].to_pydatetime())
+        told["last failure"] = _when(failed["at"].iloc[-1].to_pydatetime())
         told["by code"] = _counted(failed["code"])
         told["by profile"] = _counted(failed["profile"].astype(object).fillna(failed["asked"].astype(object)))
         told["whom it hit"] = _counted(failed["user_name"])
@@ -64,5 +64,10 @@ def _changes(client: Client, since: dt.datetime, until: dt.datetime) -> str:
         when = row["committed_at"]
         if before is None or before == row["value"] or str(when) == "NaT" or not since <= when <= until:
             continue
-        told.append(f"{row['path']} {before} → {row['value']} ({row['author']}, {times.local(when.to_pydatetime())})")
+        told.append(f"{row['path']} {before} → {row['value']} ({row['author']}, {_when(when.to_pydatetime())})")
     return "; ".join(told[-MOST:])
+
+
+def _when(moment: dt.datetime) -> str:
+    """With its date, unlike elsewhere: a report is read on another day."""
+    return f"{moment.astimezone():%Y-%m-%d %H:%M:%S}"

@@ -162,7 +162,8 @@ def _nothing(frame: pd.DataFrame) -> Sequence[Block]:
 def emptiness(frame: pd.DataFrame) -> str:
     """Why a frame without rows may have none: what was asked for, or what would make one."""
     _, _, asked = str(frame.attrs.get("query") or "").partition(" ")
-    return f"no rows for {asked}" if "=" in asked else columns.EMPTY.get(columns.kind_of(frame), "no rows")
+    filters = [word for word in asked.split(" ") if ".eq=" in word]
+    return f"no rows for {asked}" if filters else columns.EMPTY.get(columns.kind_of(frame), "no rows")
 
 
 def _source(frame: pd.DataFrame) -> str:
