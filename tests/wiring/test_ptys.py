@@ -41,6 +41,7 @@ SETTINGS = f"""
 [pty]
 idle_seconds = {IDLE_SECONDS}
 capacity = {CAPACITY}
+queue_seconds = 0.3
 [[profile]]
 name = "local"
 kind = "openai"
