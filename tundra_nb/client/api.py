@@ -306,7 +306,7 @@ def question(
             raise UsageError(problem="the prompt is empty", field="prompt", remedy="Say what to ask.")
         messages: list[dict[str, Any]] = [{"role": "user", "content": whole(prompt)}]
     else:
-        messages = mended(_messages(prompt))
+        messages = _mended("prompt", _messages(prompt))
     if system:
         messages.insert(0, {"role": "system", "content": whole(system)})
     if temperature is not None and not math.isfinite(temperature):
@@ -319,16 +319,28 @@ def question(
         max_tokens=max_tokens,
         temperature=temperature,
         failover=failover,
-        tools=None if tools is None else [mended(dict(tool)) for tool in tools],
+        tools=None if tools is None else _mended("tools", [dict(tool) for tool in tools]),
         tool_choice=tool_choice,
         json_mode=json_mode,
-        json_schema=None if json_schema is None else mended(dict(json_schema)),
-        stop=None if stop is None else mended(list(stop)),
+        json_schema=None if json_schema is None else _mended("json_schema", dict(json_schema)),
+        stop=None if stop is None else _mended("stop", list(stop)),
         top_p=top_p,
         parallel_tool_calls=parallel_tool_calls,
         effort=effort,
-        extra=None if extra is None else mended(dict(extra)),
+        extra=None if extra is None else _mended("extra", dict(extra)),
     )
+
+
+def _mended(field: str, value: Any) -> Any:
+    """The value with whole characters everywhere.
+
+    Raises:
+        UsageError: it is nested too deeply, or holds itself.
+    """
+    try:
+        return mended(value)
+    except RecursionError:
+        raise UsageError(problem=f"{field} is nested too deeply", field=field, remedy="Send less of it.") from None
 
 
 def ask(question: Ask) -> Call[Reply]:

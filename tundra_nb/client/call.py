@@ -72,6 +72,8 @@ class Call(Generic[T]):
             return None if self.body is None else msgspec.json.encode(self.body)
         except UnicodeEncodeError as exc:
             raise no_text(exc) from None
+        except RecursionError:
+            raise UsageError(problem="what is to be sent is nested too deeply", remedy="Send less of it.") from None
 
     @property
     def headers(self) -> dict[str, str]:

@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tundra_nb import errors
 from tundra_nb.protocol.words import ARROW, JSON, META_HEADER
@@ -94,3 +95,27 @@ async def _left(request: Request) -> None:
 def sse(event: str, value: Any) -> bytes:
     """One server-sent event with a JSON value."""
     return b"event: " + event.encode() + b"\ndata: " + _encode(value) + b"\n\n"
+
+
+def answered(app: ASGIApp) -> ASGIApp:
+    """The application, whose defects end a call and not its connection.
+
+    Starlette raises a defect once more after it has been answered, and the server then closes the connection: the
+    client's next call, sent on it in good faith, would be lost.
+    """
+
+    async def settled(scope: Scope, receive: Receive, send: Send) -> None:
+        is_whole = False
+
+        async def sending(message: Message) -> None:
+            nonlocal is_whole
+            await send(message)
+            is_whole = message["type"] == "http.response.body" and not message.get("more_body")
+
+        try:
+            await app(scope, receive, sending)
+        except Exception:  # answered and logged by whoever turned it into an answer
+            if not is_whole:
+                raise
+
+    return settled

@@ -11,9 +11,10 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.types import ASGIApp
 
 from tundra_nb import descriptors, errors
-from tundra_nb.daemon.answers import error_response
+from tundra_nb.daemon.answers import answered, error_response
 from tundra_nb.daemon.context import Daemon
 from tundra_nb.daemon.routes import (
     agents,
@@ -67,6 +68,11 @@ def _room(error: errors.TundraError) -> str:
         return "ptys"
     is_history = isinstance(error, errors.StoreError | errors.QueryRefused | errors.RefNotFound)
     return "history" if is_history else "daemon"
+
+
+def serving(runtime: Runtime, life: Life, doors: Doors) -> ASGIApp:
+    """The application as it is served."""
+    return answered(create_app(runtime, life, doors))
 
 
 def create_app(runtime: Runtime, life: Life, doors: Doors) -> Starlette:

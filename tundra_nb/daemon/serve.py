@@ -113,7 +113,7 @@ async def open_runtime(start: Start) -> AsyncIterator[ASGIApp]:
         start.life.end_streams = runtime.bus.close
         start.life.living_ptys = lambda: len(runtime.terminals.pool.list())
         doors = await stack.enter_async_context(opening.open_gateway(runtime, start.life))
-        yield opening.in_front(app.create_app(runtime, start.life, doors), doors.gateway)
+        yield opening.in_front(app.serving(runtime, start.life, doors), doors.gateway)
 
 
 def main(argv: Sequence[str], open_app: AppOpener = open_runtime) -> int:

@@ -176,7 +176,7 @@ class Operation:
             self.rows.end("cancelled", errors.Cancelled())
             raise
         except Exception as exc:
-            self.rows.end("error", errors.InternalError(problem=f"unexpected {type(exc).__name__} in the daemon"))
+            self.rows.end("error", errors.InternalError(problem=_defect(exc)))
             raise
         return self.rows.reply(entry, self.failures)
 
@@ -328,7 +328,7 @@ class Operation:
             self._fail(slot, entry, error)
             self._row(slot, entry, _outcome_of(error), error)
             raise
-        except BaseException:
+        except BaseException as exc:
             if self._deadline.expired():
                 late = self._out_of_time()
                 self._fail(slot, entry, late)
@@ -338,7 +338,10 @@ class Operation:
                 entry.permit.release()
             self._give_back(entry, self._tokens)
             self._pay(entry)
-            self._row(slot, entry, "cancelled", errors.Cancelled())
+            if isinstance(exc, Exception):
+                self._row(slot, entry, "error", errors.InternalError(problem=_defect(exc)))
+            else:
+                self._row(slot, entry, "cancelled", errors.Cancelled())
             raise
         assert entry.answer is not None
         assert entry.permit is not None
@@ -437,6 +440,10 @@ async def _read_models(provider: Provider) -> None:
             await provider.models()
     except (errors.TundraError, TimeoutError):
         return
+
+
+def _defect(exc: Exception) -> str:
+    return f"unexpected {type(exc).__name__} in the daemon"
 
 
 def _outcome_of(error: errors.TundraError, causes: Iterable[errors.TundraError] = ()) -> Outcome:

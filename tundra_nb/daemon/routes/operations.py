@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+import logging
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +30,7 @@ from tundra_nb.types.pieces import Piece, Raw, Reasoning, Text, ToolCallPiece
 if TYPE_CHECKING:
     from tundra_nb.daemon.context import Daemon
 
+_log = logging.getLogger("tundra.daemon")
 ID_CHARACTERS = 20
 BACK_CHARACTERS = 7
 """Of `-2`: so far back nobody counts."""
@@ -109,10 +111,10 @@ class AskEndpoint:
         except errors.TundraError as error:
             await stream.rest()
             await stream.end_with(redactor.text(sse("error", error.to_wire()).decode()).encode())
-        except Exception as exc:
+        except Exception as exc:  # noqa: BLE001 - the top of this call: its rows and its stream say so
+            _log.error("unexpected failure in a streamed call", exc_info=exc)
             defect = errors.InternalError(problem=f"unexpected {type(exc).__name__} in the daemon")
             await stream.end_with(sse("error", defect.to_wire()))
-            raise
         else:
             await stream.rest()
             await stream.end_with(sse("reply", masked(_ending(reply), redactor)))
