@@ -101,13 +101,15 @@ def unread(fault: str, **more: Any) -> Line:
     return Line(fault=fault, error="ParseError", reason="parse_error", fails_over=True, counts=True, **more)
 
 
-def limited(fault: str, seconds: float | None = None, *, formats: tuple[str, ...] = FORMATS) -> Line:
-    """429: asked again exactly when the provider said when."""
+def limited(
+    fault: str, seconds: float | None = None, *, retried: bool = True, formats: tuple[str, ...] = FORMATS
+) -> Line:
+    """429: asked again when the provider says, or after the usual pause; not where it says not to."""
     return Line(
         fault=fault,
         error="RateLimited",
         reason="rate_limited",
-        retried=seconds is not None,
+        retried=retried,
         fails_over=True,
         penalised=seconds is not None,
         options={} if seconds is None else {"seconds": seconds},
@@ -142,7 +144,7 @@ LINES = [
     # RateLimited 429
     limited("429"),
     limited("429_nonsense"),
-    limited("429_no_retry"),
+    limited("429_no_retry", retried=False),
     limited("429_seconds", 0.2),
     limited("429_ms", 0.2),
     limited("429_date", 1.0),
@@ -171,7 +173,8 @@ LINES = [
     # an error event inside a 200 stream
     api("error_in_200", formats=EVERY),
     Line(
-        fault="error_in_200", error="RateLimited", reason="rate_limited", fails_over=True, label="limit_in_200",
+        fault="error_in_200", error="RateLimited", reason="rate_limited", retried=True, fails_over=True,
+        label="limit_in_200",
         options={"status": 429},
     ),
     parked("error_in_200", "KeyRejected", "key_rejected", label="key_in_200", options={"status": 401}),

@@ -117,10 +117,6 @@ class ParseError(ProviderError):
             return "Ask again. When it happens often, something between here and the provider ends long answers."
         return "Check that base_url points at the API, not at a web page or a login proxy."
 
-    @property
-    def reason(self) -> str:
-        return "cut" if self.is_cut else "parse_error"
-
 
 @dataclasses.dataclass(eq=False, kw_only=True)
 class RateLimited(ProviderError):
