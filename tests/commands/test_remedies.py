@@ -157,3 +157,22 @@ def test_completion_knows_values(home: Any, provider: ScriptedProcess) -> None:
     assert "HEAD" in complete("tundra diff ")
     last = json.loads(home.run("why", "--json").stdout)["operation"]["operation_id"][-5:]
     assert f"{last}\nok" in complete("tundra why ")
+
+
+def test_a_mistyped_word_takes_over_nothing_and_commits_of_people_stand_apart(
+    home: Any, provider: ScriptedProcess
+) -> None:
+    provider.script(CHAT, Step(status=503, text="down for maintenance"))
+    home.run("ask", "hi")
+    home.run("providers", "add", "scripted", "--kind", "local", "--base-url", provider.url)  # there is one already
+    assert "maintenance" in words(home.run("explain", "last").stdout)
+    assert "UsageError" not in home.run("status").stdout
+    home.run("settings", "set", "breaker.failures=4", "--reason", "too nervous")
+    home.run("ask", "hi")
+    everything = home.run("commits").stdout
+    people = home.run("commits", "--people").stdout
+    assert "too nervous" in people
+    assert "tundra_nb" in everything
+    assert "tundra_nb" not in people
+    changed = words(home.run("diff", "HEAD~1", "HEAD", COLUMNS="100").stdout)
+    assert changed

@@ -142,3 +142,20 @@ def test_a_grouped_frame_shows_its_groups() -> None:
 def test_rows_that_a_user_has_picked_are_shown_the_same_way() -> None:
     frame = calls(9)
     assert "HttpError" in narrow(frame[frame["outcome"] == "error"])
+
+
+def test_in_a_diff_events_are_told_apart_from_what_people_changed_and_failures_are_never_green() -> None:
+    from tundra_nb.views import versions
+    from tundra_nb.views.blocks import Styled
+
+    event = {"diff_type": "added", "to_operation_id": BASE, "to_outcome": "error", "to_code": "ApiError"}
+    sign, _, told = versions._changed_row("operation", event)
+    assert isinstance(told, Styled)
+    assert told.tone == "bad"
+    assert isinstance(sign, Styled)
+    assert sign.text == "·"
+    fine = versions._changed_row("operation", event | {"to_outcome": "ok", "to_code": None})[2]
+    assert isinstance(fine, Styled)
+    assert fine.tone != "good"
+    setting = {"diff_type": "added", "to_path": "breaker.failures", "to_value": "4"}
+    assert versions._changed_row("setting", setting)[0] == Styled("+", "good")

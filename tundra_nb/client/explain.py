@@ -27,6 +27,8 @@ RECENT = 5
 HOURS = 24
 LOOK_BACK = 10_000
 """Rows that the last digits of an id are looked for in."""
+LATEST = 50
+"""Errors among which `last` is looked for."""
 MIN_ID_DIGITS = 4
 
 
@@ -250,10 +252,11 @@ def _of_original(found: Topic) -> Explanation:
 def _row(asked: str) -> Generator[Call[Any], Any, dict[str, Any] | None]:
     """The error that `last` or an id stands for, as a row with at least code and reason; None for anything else."""
     if asked == "last":
-        latest = yield api.errors(since="all", limit=1)
-        if not len(latest):
+        latest = _records((yield api.errors(since="all", limit=LATEST)))
+        if not latest:
             raise nothing("no error has been recorded yet")
-        return _records(latest)[-1]
+        # a mistyped word takes nothing over: what it means was said at once
+        return next((row for row in reversed(latest) if row.get("code") != "UsageError"), latest[-1])
     if not _is_id(asked):
         return None
     digits = asked.lstrip("-")

@@ -22,7 +22,7 @@ def blocks(status: Mapping[str, Any], at: str, problem: str = "") -> Sequence[Bl
     """
     made: list[Block] = [Heading(f"providers at {at}")]
     if problem:
-        made.append(Para(Styled(problem, "bad")))
+        made.append(Para(Styled(f"nothing newer: {problem}", "warn")))
     breakers = {row["profile"]: row for row in status.get("breakers") or ()}
     limits: Sequence[Mapping[str, Any]] = status.get("limits") or ()
     rows: list[list[Cell]] = []

@@ -13,6 +13,7 @@ from tundra_nb.client import times
 from tundra_nb.types import KEY_OF, columns
 
 from .blocks import Block, Cell, Facts, Heading, Para, Styled, Table, Tone
+from .columns import TONES
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -65,7 +66,8 @@ def diff(frame: pd.DataFrame) -> Sequence[Block]:
     for table in dict.fromkeys(frame["table"]):
         part = frame[frame["table"] == table]
         counts = part["diff_type"].value_counts()
-        told = ", ".join(f"{counts[kind]:,} {kind}" for kind in SIGNS if counts.get(kind))
+        new = "added" if table in _NAMES else "new events"  # what people changed is told apart from what happened
+        told = ", ".join(f"{counts[kind]:,} {new if kind == 'added' else kind}" for kind in SIGNS if counts.get(kind))
         blocks.append(Table(CHANGE, changes(str(table), part, MAX_ROWS), title=f"{table}: {told}"))
         if len(part) > MAX_ROWS:
             blocks.append(Para(Styled(f"and {len(part) - MAX_ROWS:,} more in the frame", "dim")))
@@ -144,7 +146,10 @@ def _changed_row(table: str, row: Mapping[Any, Any]) -> list[Cell]:
     name = _text(row.get(f"{side}_{_NAMES[table]}")) if table in _NAMES else ""
     label = name or f"…{str(row[f'{side}_{KEY_OF[table]}'])[-5:]}"
     if kind != "modified":
-        return [_sign(kind), label, Styled(_told(table, row, f"{side}_"), SIGNS[kind][1])]
+        told = _told(table, row, f"{side}_")
+        if table not in _NAMES and kind == "added":
+            return [Styled("·", "dim"), label, Styled(told, _event_tone(row))]
+        return [_sign(kind), label, Styled(told, SIGNS[kind][1])]
     cells = [
         f"{column.name} {_text(row[f'from_{column.name}'])} → {_text(row[f'to_{column.name}'])}"
         for column in columns(table)
@@ -153,6 +158,13 @@ def _changed_row(table: str, row: Mapping[Any, Any]) -> list[Cell]:
     why = _text(row.get("to_reason")) if table == "setting" else ""
     told = ", ".join(cells) or "again as it was"
     return [_sign(kind), label, Styled(told + (f" · {why}" if why else ""), "warn")]
+
+
+def _event_tone(row: Mapping[Any, Any]) -> Tone | None:
+    """Of an event that came: red where something failed, and never green for being new."""
+    words = [str(row.get(f"to_{name}")) for name in ("outcome", "new_state", "decision", "severity")]
+    tones = [TONES[word] for word in words if word in TONES]
+    return next((tone for tone in tones if tone in ("bad", "warn")), None)
 
 
 def _told(table: str, row: Mapping[Any, Any], side: str) -> str:

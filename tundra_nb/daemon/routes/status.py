@@ -15,7 +15,7 @@ from tundra_nb.daemon.answers import iso, json_response, json_rows
 from tundra_nb.daemon.routes.profiles import breaker_card, profile_card
 from tundra_nb.daemon.routing import read_params, route
 from tundra_nb.protocol import status as api
-from tundra_nb.runtime.history.query import FrameQuery
+from tundra_nb.runtime.history.query import Condition, FrameQuery
 from tundra_nb.runtime.operations import FIRST_PROFILE
 from tundra_nb.runtime.suggestions import suggestions
 
@@ -85,7 +85,13 @@ async def _suggested(daemon: Daemon) -> list[dict[str, str]]:
 
 async def _last_errors(daemon: Daemon, told: dict[str, Any]) -> list[dict[str, Any]]:
     try:
-        rows = await daemon.runtime.history.rows(FrameQuery(table="error_event", newest_first=True, limit=LAST_ERRORS))
+        query = FrameQuery(
+            table="error_event",
+            where=[Condition("code", "ne", errors.UsageError.code)],  # mistyped words were answered at once
+            newest_first=True,
+            limit=LAST_ERRORS,
+        )
+        rows = await daemon.runtime.history.rows(query)
     except errors.TundraError as error:
         told["store"]["error"] = _worded(error)
         return []

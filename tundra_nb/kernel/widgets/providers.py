@@ -52,6 +52,7 @@ class ProviderWidget(LiveView):
         self._still_due = 0.0
         self._still_shows: Any = None
         self._status: Status | None = None
+        self._seen_at = dt.datetime.now(dt.UTC)
         self._told: dict[str, str] = {}
         self._busy: set[str] = set()
 
@@ -64,7 +65,8 @@ class ProviderWidget(LiveView):
         except TundraError as error:
             trouble = problem(error)
         with self._lock:
-            self._status = status or self._status
+            if status is not None:
+                self._status, self._seen_at = status, dt.datetime.now(dt.UTC)
             found = self._message(trouble)
             self._tell(found)
             self._keep_still(found)
@@ -134,8 +136,8 @@ class ProviderWidget(LiveView):
         self._update_stills()
 
     def _picture(self) -> tuple[str, str]:
-        now = dt.datetime.now(dt.UTC)
-        blocks = view.blocks(self._status or {}, f"{times.local(now)} {times.zone(now)}", self.state.get("problem", ""))
+        at = self._seen_at  # a daemon that has gone leaves the last that was known, and when that was
+        blocks = view.blocks(self._status or {}, f"{times.local(at)} {times.zone(at)}", self.state.get("problem", ""))
         return html.render(blocks), text.plain(blocks)
 
 
