@@ -269,7 +269,7 @@ def test_a_settings_file_that_cannot_be_read_is_named_by_line(healthy: Home) -> 
     good = healthy.config.read_text()
     healthy.write_settings(good + "\n[breaker\n")
     found = wrong(doctor(healthy, "--for", "configuration"), "fail")
-    assert "settings.file" in found
+    assert list(found) == ["settings.file"]
     assert "line" in found["settings.file"]["evidence"]
     healthy.write_settings(good)
     assert wrong(doctor(healthy)) == {}

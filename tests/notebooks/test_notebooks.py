@@ -23,6 +23,14 @@ from tundra_nb.testing.local_model import LocalModel
 NOTEBOOKS = sorted((Path(__file__).parents[2] / "notebooks").glob("*.ipynb"))
 MAX_CELLS = 25
 on_the_model = [pytest.mark.part("model", "doltlite"), pytest.mark.timeout(240)]
+GATE_ONLY = {"troubleshooting"}
+"""Starts and damages a daemon of its own again and again."""
+PARAMETERS = [
+    pytest.param(
+        path, marks=[*on_the_model, *([pytest.mark.check] if path.stem in GATE_ONLY else [])], id=path.stem
+    )
+    for path in NOTEBOOKS
+]
 
 
 @dataclasses.dataclass
@@ -133,7 +141,7 @@ def test_a_notebook_is_short_stripped_and_uses_the_public_api(path: Path) -> Non
                     assert not re.match(r"tundra_nb\.(runtime|daemon|commands|server)", name), cell.source
 
 
-@pytest.mark.parametrize("path", [pytest.param(path, marks=on_the_model, id=path.stem) for path in NOTEBOOKS])
+@pytest.mark.parametrize("path", PARAMETERS)
 def test_every_cell_does_what_it_is_marked_to_do(path: Path, run: Callable[[str], Executed]) -> None:
     for cell in run(path.name).code_cells:
         failed = any(output.output_type == "error" for output in cell.outputs)
@@ -226,3 +234,36 @@ class TestTerminals:
         assert "no viewer came back within 2 s" in shown(terminals.cell("pty why"))
         assert "('running', 'always')" in shown(terminals.cell("kept.info.keep"))
         assert terminals.cell("run --check").outputs[-1].ename == "CommandFailed"
+
+
+class TestTroubleshooting:
+    """What `troubleshooting.ipynb` promises: one real failure of each family, from its symptom to its fix."""
+
+    pytestmark = [*on_the_model, pytest.mark.check]
+
+    @pytest.fixture
+    def trouble(self, run: Callable[[str], Executed]) -> Executed:
+        return run("troubleshooting.ipynb")
+
+    def test_each_failure_shows_its_code(self, trouble: Executed) -> None:
+        assert [name for name, _ in errors(trouble)] == ["KeyRejected", "AtCapacity", "StoreDamaged", "IpcError"]
+        assert "CircuitBreakerError::Open" in shown(trouble.cell("for _ in range(2)"))
+
+    def test_explain_joins_the_page_with_what_happened_here(self, trouble: Executed) -> None:
+        told = shown(trouble.cell("explain last"))
+        assert "the key was rejected" in told
+        assert "1 within 24 h" in told
+        assert "Remedies" in told
+
+    def test_doctor_names_each_trouble_and_what_to_do(self, trouble: Executed) -> None:
+        for cell, words in (
+            ("doctor --for performance", "%tundra breakers reset primary"),
+            ("doctor --for processes", "1 of 1 in use"),
+            ("doctor --for database", "is damaged"),
+            ("doctor --for configuration", "not valid TOML"),
+            ("doctor --fix", "done: start"),
+        ):
+            assert words in shown(trouble.cell(cell), "text/html"), cell
+
+    def test_the_report_is_written(self, trouble: Executed) -> None:
+        assert "ISSUE.md" in shown(trouble.code_cells[-1])

@@ -201,6 +201,8 @@ def _busiest() -> str:
     best: tuple[float, str] = (0.0, "")
     for process in psutil.process_iter():
         try:
+            if not process.cmdline():
+                continue  # the kernel's own
             times = process.cpu_times()
             best = max(best, (times.user + times.system, f"{process.name()} (pid {process.pid})"))
         except psutil.Error:

@@ -18,6 +18,7 @@ import urllib.request
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
+from tundra_nb.errors import ConfigError
 from tundra_nb.protocol import profiles as profiles_routes
 from tundra_nb.settings import ProfileSettings
 
@@ -60,6 +61,8 @@ class _Lines:
 
 
 def profiles(place: Place, check: Check) -> Sequence[Finding]:
+    if isinstance(place.config, ConfigError):
+        return [check.found("skipped", "the settings cannot be read", group="authentication")]
     chosen = [profile for profile in place.settings.profile if profile.enabled]
     if not chosen:
         evidence = "no profile is set up, and no vendor's key variable is set"

@@ -44,12 +44,12 @@ def looks_like_key(text: str) -> bool:
 
 
 def check(name: str, field: str) -> None:
-    """Refuse what is no variable's name.
+    """Refuse what is no variable's name; an empty one names none, as for a server that takes no key.
 
     Raises:
         UsageError: it is none; what it is instead is not repeated.
     """
-    if not is_name(name):
+    if name and not is_name(name):
         raise UsageError(problem=f"{field} takes the name of a variable; {_told(name)}", field=field, remedy=REMEDY)
 
 
