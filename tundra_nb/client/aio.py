@@ -26,11 +26,15 @@ from .explain import guide
 from .incidents import AsyncIncidents
 from .link import Link
 from .live import OnOutput, Run, ShellRun
+from .logs import logs as read_logs
 from .pty_calls import Command, Program
 from .ptys import Cwd
+from .times import When
 from .versions import AsyncVersions
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from tundra_nb.doctor.bundle import Bundle
     from tundra_nb.doctor.check import Checkup, Finding
     from tundra_nb.doctor.run import Progress
@@ -137,6 +141,7 @@ class AsyncClient:
     stop_faults = awaited(api.stop_faults)
     stop_daemon = awaited(api.stop_daemon)
     descriptors = awaited(api.descriptors)
+    log_level = awaited(api.log_level)
     why = awaited(api.why)
     last = awaited(api.last)
     calls = awaited(api.calls)
@@ -175,6 +180,19 @@ class AsyncClient:
     def ask_as(self, question: Ask) -> Coroutine[Any, Any, Reply]:
         """Ask a question that is made already (`api.question`)."""
         return self._do(api.ask(api.by(question, self.caller)))
+
+    async def logs(
+        self,
+        *,
+        since: When | None = None,
+        level: str | None = None,
+        operation: str | int | None = None,
+        limit: int | None = None,
+    ) -> pd.DataFrame:
+        """Lines of the daemon's log; see `Client.logs`."""
+        return await asyncio.to_thread(
+            read_logs, self._link, since=since, level=level, operation=operation, limit=limit
+        )
 
     async def run(
         self,

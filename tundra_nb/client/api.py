@@ -254,6 +254,13 @@ def descriptors() -> Call[Document]:
     return call(daemon_routes.DESCRIPTORS, decode=document)
 
 
+def log_level(filter: str | None = None) -> Call[Document]:  # noqa: A002 - the word of the settings
+    """Which log lines the daemon keeps; with a filter such as `info,tundra.ptys=debug`, from now on until it ends."""
+    if filter is None:
+        return call(daemon_routes.LOG_LEVEL, decode=document)
+    return call(daemon_routes.SET_LOG_LEVEL, decode=document, body=daemon_routes.LogLevel(filter))
+
+
 # asking:
 
 

@@ -28,12 +28,16 @@ from .explain import guide
 from .incidents import Incidents
 from .link import Link
 from .live import OnOutput, Run, ShellRun
+from .logs import logs as read_logs
 from .owner import owner_name
 from .pty_calls import Command, Program
 from .ptys import Cwd, Ptys
+from .times import When
 from .versions import Versions
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from tundra_nb.doctor.bundle import Bundle
     from tundra_nb.doctor.check import Checkup, Finding
     from tundra_nb.doctor.run import Progress
@@ -134,6 +138,7 @@ class Client:
     stop_faults = blocking(api.stop_faults)
     stop_daemon = blocking(api.stop_daemon)
     descriptors = blocking(api.descriptors)
+    log_level = blocking(api.log_level)
     why = blocking(api.why)
     last = blocking(api.last)
     calls = blocking(api.calls)
@@ -305,6 +310,27 @@ class Client:
         """
         body = {"agent": agent, "question": question, "ref": ref, "profile": profile, "budget_usd": budget_usd}
         return HeldRun(self, body)
+
+    def logs(
+        self,
+        *,
+        since: When | None = None,
+        level: str | None = None,
+        operation: str | int | None = None,
+        limit: int | None = None,
+    ) -> pd.DataFrame:
+        """Lines of the daemon's log, also of rotated files and while the daemon is dead.
+
+        Args:
+            since: from when on.
+            level: of this level, or graver: debug, info, warning, error, critical.
+            operation: of one call, by its id or the last digits of it.
+            limit: only so many, the newest.
+
+        Raises:
+            UsageError: there is no log here, or no such level.
+        """
+        return read_logs(self._link, since=since, level=level, operation=operation, limit=limit)
 
     def run(
         self,

@@ -65,6 +65,7 @@ TABLE = {
     "mcp": "tundra_nb.agents.mcp_command",
     "daemon": "daemon",
     "logs": "logs",
+    "log-level": "log_level",
     "clean": "clean",
     "completion": "completion",
 }

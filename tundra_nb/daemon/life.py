@@ -22,6 +22,7 @@ from tundra_nb.daemon.connection import Record
 from tundra_nb.errors import IpcError
 from tundra_nb.paths import Paths
 from tundra_nb.protocol import daemon, events, metrics, status
+from tundra_nb.runtime.telemetry.log import Logs
 from tundra_nb.runtime.telemetry.problems import Problems
 
 NOT_USE = frozenset({status.STATUS.path, metrics.PAGE.path, events.FEED.path, daemon.STOP.path})
@@ -55,8 +56,14 @@ class Life:
     """
 
     def __init__(
-        self, info: Record, paths: Paths, monotonic: Callable[[], float], problems: Problems | None = None
+        self,
+        info: Record,
+        paths: Paths,
+        monotonic: Callable[[], float],
+        problems: Problems | None = None,
+        logs: Logs | None = None,
     ) -> None:
+        self.logs = logs
         self.info = info
         self.problems = problems or Problems()
         """What is wrong with the daemon itself just now."""

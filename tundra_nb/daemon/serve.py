@@ -97,7 +97,11 @@ async def open_runtime(start: Start) -> AsyncIterator[ASGIApp]:
         stack.push_async_callback(history.aclose)
         app = await asyncio.to_thread(importlib.import_module, "tundra_nb.daemon.app")
         opening = await asyncio.to_thread(importlib.import_module, "tundra_nb.daemon.gateway.opening")
+        from tundra_nb.runtime.rows import acting_ids
         from tundra_nb.runtime.runtime import Runtime
+
+        if start.life.logs is not None:
+            start.life.logs.ids = acting_ids
 
         adopter = start.guard.pid if start.guard else None
         runtime = Runtime(
@@ -205,7 +209,9 @@ def _run(
     for variable in _key_variables(loaded):
         redactor.register(variable, environ.get(variable, ""))
     problems = Problems()
-    with Logs(loaded.settings.log, paths.log, redactor, problems, on_stderr=not background), _last_words():
+    rust_log = "" if "log.filter" in loaded.sources else environ.get("RUST_LOG", "")
+    logs = Logs(loaded.settings.log, paths.log, redactor, problems, on_stderr=not background, rust_log=rust_log)
+    with logs, _last_words():
         _log.info("starting %s for %s", __version__, paths.data_dir, extra={"pid": info.pid, "by": info.started_by})
         # from the moment a socket is there, a signal must not end the process before its handlers are
         signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
@@ -214,7 +220,7 @@ def _run(
                 listen.Door(paths.socket) as door,
                 asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
             ):
-                life = Life(info, paths, time.monotonic, problems)
+                life = Life(info, paths, time.monotonic, problems, logs)
                 start = Start(paths=paths, loaded=loaded, environ=environ, redactor=redactor, life=life, guard=guarded)
                 runner.run(_live(start, door, lock, open_app))
         except TundraError as error:

@@ -40,3 +40,19 @@ class Descriptors(msgspec.Struct, frozen=True, kw_only=True):
 DESCRIPTORS = Endpoint(
     method="GET", path="/api/daemon/descriptors", summary="file descriptors: open, and allowed", answer=Descriptors
 )
+
+
+class LogLevel(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Which log lines are kept: `info,tundra.daemon=debug`."""
+
+    filter: str
+
+
+LOG_LEVEL = Endpoint(method="GET", path="/api/log-level", summary="which log lines are kept", answer=LogLevel)
+SET_LOG_LEVEL = Endpoint(
+    method="PUT",
+    path="/api/log-level",
+    summary="keep other log lines from now on, until the daemon ends",
+    body=LogLevel,
+    answer=LogLevel,
+)

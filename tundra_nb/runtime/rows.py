@@ -83,7 +83,7 @@ class Journal:
 
     def limited(self, notice: LimitNotice) -> None:
         """A wait, refusal, penalty or correction of the limiter."""
-        operation_id, _ = _acting_ids()
+        operation_id, _ = acting_ids()
         self.record(
             LimitEvent(
                 limit_event_id=self.ids.next(),
@@ -100,7 +100,7 @@ class Journal:
         )
 
     def breaker_moved(self, change: BreakerChange) -> None:
-        operation_id, attempt_id = _acting_ids()
+        operation_id, attempt_id = acting_ids()
         lines.breaker_moved(change, operation_id, attempt_id)
         now = self.clock.now_us()
         self.record(
@@ -131,7 +131,7 @@ class Journal:
 
         `settings` is the fingerprint of those that it was parked under.
         """
-        operation_id, attempt_id = _acting_ids()
+        operation_id, attempt_id = acting_ids()
         lines.parked(profile, reason, error, operation_id, attempt_id)
         told = error.to_wire() | {"settings": settings} if error is not None else None
         self.record(
@@ -442,7 +442,7 @@ acting: contextvars.ContextVar[CallRows | None] = contextvars.ContextVar("call",
 """The call on whose behalf the running code acts, for rows written by callbacks of limiter and breakers."""
 
 
-def _acting_ids() -> tuple[int | None, int | None]:
+def acting_ids() -> tuple[int | None, int | None]:
     """Operation and attempt that a row belongs to; the mark that the operation has begun is written before."""
     rows = acting.get()
     if rows is None:

@@ -150,6 +150,16 @@ class LogSettings(Section, frozen=True):
     """Level, and level by logger: tundra.{daemon,server,router,limiter,breaker,providers,ptys,history,kernel}."""
     format: Literal["text", "json"] = "text"
     """`json`: one object per line, for programs."""
+    file: bool = True
+    """Keep `logs/daemon.log`."""
+    max_mb: Annotated[float, msgspec.Meta(gt=0, le=10_000)] = 10.0
+    """Size at which a new file is begun."""
+    keep: Annotated[int, msgspec.Meta(ge=0, le=1000)] = 5
+    """Older files beside the current one; none is kept longer than 30 days."""
+    journald: bool = False
+    """Also to the systemd journal, with fields: `journalctl TUNDRA_OPERATION_ID=…`."""
+    stdout: bool = False
+    """Also to standard output, as containers want it."""
 
 
 class RecordSettings(Section, frozen=True):

@@ -14,6 +14,7 @@ import json
 import logging
 import re
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Self
 
@@ -23,9 +24,10 @@ from tundra_nb.errors import ConfigError
 from tundra_nb.nearest import nearest
 from tundra_nb.settings import LogSettings
 
+from . import rust_log
 from .problems import Problems
 from .redact import Redactor
-from .sinks import PrivateFile
+from .sinks import Journald, PrivateFile
 
 ROOT = "tundra"
 ROOMS = ("daemon", "server", "router", "limiter", "breaker", "providers", "ptys", "history", "kernel")
@@ -123,6 +125,7 @@ class Logs:
         redactor: goes over each line.
         problems: what is wrong with the daemon.
         on_stderr: also on stderr, unless that is the file.
+        rust_log: directives in the form of `RUST_LOG`, instead of the settings' filter.
     """
 
     def __init__(
@@ -133,7 +136,9 @@ class Logs:
         problems: Problems | None = None,
         *,
         on_stderr: bool = True,
+        rust_log: str = "",
     ) -> None:
+        self._rust_log = rust_log
         self._file = file
         self._redactor = redactor
         self._settings = settings
@@ -141,6 +146,9 @@ class Logs:
         self._on_stderr = on_stderr
         self._handlers: list[logging.Handler] = []
         self._levels: dict[str, int] = {}
+        self._filter = settings.filter
+        self.ids: Callable[[], tuple[int | None, int | None]] = lambda: (None, None)
+        """The operation and the attempt on whose behalf the running code acts; set by whoever knows."""
 
     def __enter__(self) -> Self:
         """Open the file and install handlers.
@@ -148,24 +156,76 @@ class Logs:
         Raises:
             ConfigError: the filter is not understood. Nothing is installed then.
         """
-        chosen = parse_filter(self._settings.filter)
-        formatter = (JsonFormatter if self._settings.format == "json" else TextFormatter)(self._redactor)
-        to_file = PrivateFile(self._file, problems=self._problems)
-        self._handlers = [to_file]
-        if self._on_stderr and not to_file.takes_stderr:
-            self._handlers.append(logging.StreamHandler(sys.stderr))
+        chosen = self._chosen()
+        self._handlers = list(self._sinks())
         for handler in self._handlers:
-            handler.setFormatter(formatter)
+            handler.addFilter(self._with_ids)
             logging.getLogger().addHandler(handler)
         self._set("", logging.WARNING)
-        self._set(ROOT, chosen.level)
-        for name, level in chosen.loggers.items():
-            self._set(name, level)
+        self._apply(chosen)
         logging.captureWarnings(capture=True)
         return self
 
     def __exit__(self, *exc: object) -> None:
         self.close()
+
+    @property
+    def filter(self) -> str:
+        """The filter in force, as it was written."""
+        return self._filter
+
+    def set_filter(self, text: str) -> None:
+        """Keep other lines from now on, until the daemon ends.
+
+        Raises:
+            ConfigError: the filter is not understood; the one before stays.
+        """
+        chosen = parse_filter(text)
+        for name in [name for name in self._levels if name]:
+            logging.getLogger(name).setLevel(logging.NOTSET)
+        self._apply(chosen)
+        self._filter = text
+
+    def _chosen(self) -> Filter:
+        if not self._rust_log:
+            return parse_filter(self._settings.filter)
+        level, loggers = rust_log.parse(self._rust_log)
+        names = {number: name for name, number in LEVELS.items()}
+        self._filter = ",".join([names[level], *(f"{name}={names[number]}" for name, number in loggers.items())])
+        return Filter(level, loggers)
+
+    def _apply(self, chosen: Filter) -> None:
+        self._set(ROOT, chosen.level)
+        for name, level in chosen.loggers.items():
+            self._set(name, level)
+
+    def _sinks(self) -> Iterator[logging.Handler]:
+        settings = self._settings
+        formatter = (JsonFormatter if settings.format == "json" else TextFormatter)(self._redactor)
+        takes_stderr = False
+        if settings.file:
+            size = int(settings.max_mb * 1_000_000)
+            to_file = PrivateFile(self._file, rotate_bytes=size, keep=settings.keep, problems=self._problems)
+            takes_stderr = to_file.takes_stderr
+            to_file.setFormatter(formatter)
+            yield to_file
+        if settings.stdout or (self._on_stderr and not takes_stderr):
+            to_terminal = logging.StreamHandler(sys.stdout if settings.stdout else sys.stderr)
+            to_terminal.setFormatter(formatter)
+            yield to_terminal
+        if settings.journald:
+            to_journal = Journald(self._problems)
+            to_journal.setFormatter(JsonFormatter(self._redactor))
+            yield to_journal
+
+    def _with_ids(self, record: logging.LogRecord) -> bool:
+        """Put the ids of the call into each of its lines."""
+        operation_id, attempt_id = self.ids()
+        if operation_id is not None and not hasattr(record, "operation_id"):
+            record.operation_id = operation_id
+            if attempt_id is not None and not hasattr(record, "attempt_id"):
+                record.attempt_id = attempt_id
+        return True
 
     def close(self) -> None:
         """Remove the handlers and close the file; again does nothing."""

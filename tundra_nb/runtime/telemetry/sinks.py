@@ -1,4 +1,6 @@
-"""Where log lines go: a private file that rotates. A sink that cannot be written is a problem, never an exception.
+"""Where log lines go: a private file that rotates, the systemd journal.
+
+A sink that cannot be written is a problem that `status` shows, never an exception.
 
 The file is looked at before each line: one that somebody has deleted or moved away is opened anew, so that a line is
 never written to where nobody can read it.
@@ -8,8 +10,11 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import logging
 import os
+import socket
+import struct
 import time
 from pathlib import Path
 
@@ -163,3 +168,69 @@ def _is_open(fd: int) -> bool:
     except OSError:
         return False
     return True
+
+
+JOURNAL_SOCKET = "/run/systemd/journal/socket"
+JOURNAL_PROBLEM = "journald"
+MESSAGE_BYTES = 64 * 1024
+"""A datagram may have about 200 kB in all; a longer message is cut."""
+_PRIORITIES = ((logging.CRITICAL, 2), (logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6), (0, 7))
+
+
+class Journald(logging.Handler):
+    """The systemd journal, by its native protocol: each field of a line is a field there, so that
+    `journalctl TUNDRA_OPERATION_ID=…` finds the lines of a call.
+
+    A journal that does not take a line at once does not get it: the daemon waits for nobody's log.
+    """
+
+    def __init__(self, problems: Problems | None = None, path: str = JOURNAL_SOCKET) -> None:
+        super().__init__()
+        self._path = path
+        self._problems = problems or Problems()
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._socket.setblocking(False)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            data = b"".join(_journal_field(name, value) for name, value in self._fields(record).items())
+        except Exception:  # noqa: BLE001 - a record that cannot be formatted is logging's own matter
+            self.handleError(record)
+            return
+        try:
+            self._socket.sendto(data, self._path)
+        except OSError as exc:
+            told = f"the journal takes no lines at {self._path}: {exc.strerror or exc}"
+            self._problems.tell(
+                JOURNAL_PROBLEM, told, "Is systemd-journald running? `[log] journald = false` ends this."
+            )
+        else:
+            if self._problems.has(JOURNAL_PROBLEM):
+                self._problems.end(JOURNAL_PROBLEM)
+
+    def close(self) -> None:
+        self._socket.close()
+        super().close()
+
+    def _fields(self, record: logging.LogRecord) -> dict[str, str]:
+        told = json.loads(self.format(record))  # masked already
+        message = "\n".join(filter(None, (told.pop("message", ""), told.pop("traceback", ""))))
+        priority = next(number for level, number in _PRIORITIES if record.levelno >= level)
+        fields = {
+            "MESSAGE": message[:MESSAGE_BYTES],
+            "PRIORITY": str(priority),
+            "SYSLOG_IDENTIFIER": "tundra",
+            "TUNDRA_LOGGER": told.pop("logger", record.name),
+        }
+        for name, value in told.items():
+            if name not in ("at", "level"):
+                key = "TUNDRA_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in name.upper())
+                fields[key[:64]] = value if isinstance(value, str) else json.dumps(value)
+        return fields
+
+
+def _journal_field(name: str, value: str) -> bytes:
+    raw = value.encode("utf-8", "backslashreplace")
+    if b"\n" not in raw:
+        return name.encode() + b"=" + raw + b"\n"
+    return name.encode() + b"\n" + struct.pack("<Q", len(raw)) + raw + b"\n"
