@@ -100,11 +100,14 @@ class Doors:
             with contextlib.suppress(TundraError):
                 async with self._lock:
                     await self._listen_at(listen)
+                    self._keep(Kept(self._shown(), is_open=True))
 
     def follow(self, loaded: Loaded) -> None:
         """Settings have changed: part of `InForce`."""
-        listen = loaded.settings.gateway.listen
-        if listen and listen != self._listen:
+        if not loaded.settings.gateway.listen:
+            return
+        listen = self._chosen(self._kept())
+        if listen not in (self._listen, self._shown()):
             self._task = asyncio.get_running_loop().create_task(self._reopen(listen), name="gateway-listener")
 
     async def _reopen(self, listen: str) -> None:
@@ -120,7 +123,7 @@ class Doors:
         """
         async with self._lock:
             kept = self._kept()
-            wanted = listen or self._settings.listen or (kept.listen if kept else "") or DEFAULT_LISTEN
+            wanted = listen or self._chosen(kept) or DEFAULT_LISTEN
             _parsed(wanted)
             if self._open is not None and wanted in (self._listen, self._shown()):
                 return self.status()
@@ -132,7 +135,7 @@ class Doors:
     async def stop(self) -> dict[str, Any]:
         """Close the door, and leave it closed after a restart."""
         async with self._lock:
-            shown = self._shown() or self._wanted(self._kept())
+            shown = self._shown() or self._chosen(self._kept())
             await self._close()
             self.problem = None
             self._keep(Kept(shown, is_open=False))
@@ -270,12 +273,16 @@ class Doors:
     # --- what is kept
 
     def _wanted(self, kept: Kept | None) -> str:
-        if kept is not None and not kept.is_open:
-            return ""
+        return "" if kept is not None and not kept.is_open else self._chosen(kept)
+
+    def _chosen(self, kept: Kept | None) -> str:
+        """Where it listens once it is opened."""
         listen = self._settings.listen
-        if kept is not None and (not listen or listen.endswith(":0")):
-            return kept.listen  # port 0 chose one, and keeps it
-        return listen
+        if kept is None:
+            return listen
+        host, _, port = listen.rpartition(":")
+        # port 0 chose one, and keeps it
+        return kept.listen if not listen or (port == "0" and kept.listen.rpartition(":")[0] == host) else listen
 
     def _kept(self) -> Kept | None:
         try:
