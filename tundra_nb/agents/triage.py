@@ -183,7 +183,12 @@ def _newest(client: Client, pin: str) -> dt.datetime:
     """When the newest row of the pin was written; now, where it has none."""
     found = [
         frame["at"].iloc[-1]
-        for frame in (client.calls("all", at=pin, limit=1), client.errors("all", at=pin, limit=1))
+        for frame in (
+            client.calls("all", at=pin, limit=1),
+            client.attempts("all", at=pin, limit=1),
+            client.errors("all", at=pin, limit=1),
+            client.breaker_history("all", at=pin, limit=1),
+        )
         if len(frame)
     ]
     newest = max(found, default=None)

@@ -41,6 +41,7 @@ _VIEWED = (
     ("tundra_nb.protocol.ptys", "Matched"),
     ("tundra_nb.doctor.bundle", "Bundle"),
     ("tundra_nb.terminal.screen", "Screen"),
+    ("tundra_nb.types.triage", "Triage"),
     ("tundra_nb.views", "Compared"),
     ("tundra_nb.views.plots", "Plotted"),
     ("tundra_nb.views", "Message"),
