@@ -25,7 +25,7 @@ def test_both_clients_have_the_same_methods() -> None:
     def public(cls: type) -> set[str]:
         return {name for name in vars(cls) if not name.startswith("_")}
 
-    assert public(Client) - {"close", "attach", "ask_as", "link"} == public(AsyncClient) - {"aclose", "link"}
+    assert public(Client) - {"close", "attach", "agent_run", "link"} == public(AsyncClient) - {"aclose", "link"}
     assert public(Versions) == public(AsyncVersions)
     assert public(Ptys) - {"start", "start_cell"} == public(AsyncPtys)
     assert public(Pty) == public(AsyncPty)

@@ -16,6 +16,7 @@ from tundra_nb.local.wire import ASK_AGAIN_SECONDS, ASK_SECONDS, CONNECT_TIMEOUT
 from tundra_nb.sse import EventTooLongError, Parser
 from tundra_nb.types import Ask, Reply
 from tundra_nb.types.pieces import Piece, Text
+from tundra_nb.types.triage import Triage
 
 from . import api, explain, gateway, pty_calls
 from .aio_ptys import AsyncPtys
@@ -239,6 +240,16 @@ class AsyncClient:
             with_keys=with_keys,
             on_output=on_output,
         )
+
+    async def triage(self, target: str = "last", **options: Any) -> Triage:
+        """Find out what failed, in a thread of its own; see `Client.triage` for the options."""
+        from .sync import Client
+
+        def find_out() -> Triage:
+            with Client(link=self._link, caller=self.caller) as client:
+                return client.triage(target, **options)
+
+        return await asyncio.to_thread(find_out)
 
     async def doctor(
         self,
