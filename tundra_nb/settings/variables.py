@@ -44,11 +44,7 @@ def looks_like_key(text: str) -> bool:
 
 
 def check(name: str, field: str) -> None:
-<<<<<<< HEAD
     """Refuse what is no variable's name; an empty one names none, as for a server that takes no key.
-=======
-    """Refuse what is no variable's name. An empty one stands for none.
->>>>>>> 890f2de (Triage a failure in a notebook; take an empty variable's name for none)
 
     Raises:
         UsageError: it is none; what it is instead is not repeated.
