@@ -23,18 +23,11 @@ from tundra_nb.testing.local_model import LocalModel
 NOTEBOOKS = sorted((Path(__file__).parents[2] / "notebooks").glob("*.ipynb"))
 MAX_CELLS = 25
 on_the_model = [pytest.mark.part("model", "doltlite"), pytest.mark.timeout(240)]
-<<<<<<< HEAD
-GATE_ONLY = {"troubleshooting"}
-"""Starts and damages a daemon of its own again and again."""
+in_the_gate = [*on_the_model, pytest.mark.check]
 PARAMETERS = [
-    pytest.param(
-        path, marks=[*on_the_model, *([pytest.mark.check] if path.stem in GATE_ONLY else [])], id=path.stem
-    )
+    pytest.param(path, marks=on_the_model if path.stem == "quickstart" else in_the_gate, id=path.stem)
     for path in NOTEBOOKS
 ]
-=======
-in_the_gate = [*on_the_model, pytest.mark.check]
->>>>>>> 890f2de (Triage a failure in a notebook; take an empty variable's name for none)
 
 
 @dataclasses.dataclass
@@ -145,17 +138,7 @@ def test_a_notebook_is_short_stripped_and_uses_the_public_api(path: Path) -> Non
                     assert not re.match(r"tundra_nb\.(runtime|daemon|commands|server)", name), cell.source
 
 
-<<<<<<< HEAD
 @pytest.mark.parametrize("path", PARAMETERS)
-=======
-@pytest.mark.parametrize(
-    "path",
-    [
-        pytest.param(path, marks=on_the_model if path.stem == "quickstart" else in_the_gate, id=path.stem)
-        for path in NOTEBOOKS
-    ],
-)
->>>>>>> 890f2de (Triage a failure in a notebook; take an empty variable's name for none)
 def test_every_cell_does_what_it_is_marked_to_do(path: Path, run: Callable[[str], Executed]) -> None:
     for cell in run(path.name).code_cells:
         failed = any(output.output_type == "error" for output in cell.outputs)
@@ -250,11 +233,10 @@ class TestTerminals:
         assert terminals.cell("run --check").outputs[-1].ename == "CommandFailed"
 
 
-<<<<<<< HEAD
 class TestTroubleshooting:
     """What `troubleshooting.ipynb` promises: one real failure of each family, from its symptom to its fix."""
 
-    pytestmark = [*on_the_model, pytest.mark.check]
+    pytestmark = in_the_gate
 
     @pytest.fixture
     def trouble(self, run: Callable[[str], Executed]) -> Executed:
@@ -282,7 +264,8 @@ class TestTroubleshooting:
 
     def test_the_report_is_written(self, trouble: Executed) -> None:
         assert "ISSUE.md" in shown(trouble.code_cells[-1])
-=======
+
+
 class TestTriage:
     """What `triage.ipynb` promises."""
 
@@ -308,4 +291,3 @@ class TestTriage:
     def test_the_runs_and_their_steps_are_rows(self, triage: Executed) -> None:
         assert shown(triage.cell("agent-runs")).count("triage") == 2
         assert "model" in shown(triage.cell("agent-steps"))
->>>>>>> 890f2de (Triage a failure in a notebook; take an empty variable's name for none)
