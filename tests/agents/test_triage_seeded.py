@@ -188,3 +188,23 @@ def test_with_5000_calls_the_head_counts_all_of_them_and_the_answer_stays_short(
         assert f"outcome: ok {counted['ok']:,} · error {counted['error']:,}" in text
         assert "code: RequestRejected 6" in text or "6" in text.splitlines()[2]
         assert "RequestRejected" not in "\n".join(text.splitlines()[8:])
+
+
+@pytest.mark.part("dolt")
+def test_the_same_pin_gives_the_same_report_on_both_engines(home: Home, provider: ScriptedProcess) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = int(probe.getsockname()[1])
+    home.write_settings(f"[store]\nport = {port}\n" + TOML.format(base_url=provider.base_url))
+    try:
+        with tundra_nb.connect() as t:
+            open_breaker(t, provider)
+            found = t.triage(model=False)
+            t.versions.tag("pinned", found.pin)
+        assert home.run("dolt", "start").returncode == 0
+        assert home.run("migrate-store").returncode == 0
+        with tundra_nb.connect() as t:
+            assert t.status()["engine"] == "dolt"
+            assert t.triage(model=False, at="pinned").report == found.report
+    finally:
+        home.run("daemon", "stop", "--force")
+        home.run("dolt", "stop")

@@ -9,6 +9,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pyarrow as pa
 import pytest
 
@@ -18,6 +19,7 @@ from tundra_nb.runtime.history.query import Condition, FrameQuery
 from tundra_nb.runtime.history.schema import arrow_schema
 from tundra_nb.runtime.history.service import History
 from tundra_nb.types import (
+    REPLACED_TABLES,
     TABLES,
     BreakerEvent,
     BreakerState,
@@ -27,6 +29,7 @@ from tundra_nb.types import (
     Note,
     Operation,
     Setting,
+    columns,
 )
 
 from .conftest import Store, rows_of, table_of
@@ -911,3 +914,24 @@ async def test_a_time_before_the_history_says_when_it_begins(store: Store) -> No
 async def test_a_regular_expression_that_cannot_be_broken_off_is_not_allowed(store: Store, word: str) -> None:
     with pytest.raises(QueryRefused):
         await store.sql(f"select 1 from operation where {word}")
+
+
+def filled(table: str) -> msgspec.Struct:
+    """A row with every column set."""
+    values: dict[str, Any] = {"id": 2**62 + 1, "int": 7, "float": 1.5, "time": T0, "bool": True}
+    given = {
+        column.name: column.values[0] if column.values else values.get(column.type, f"{column.name} text")
+        for column in columns(table)
+    }
+    return TABLES[table](**given)
+
+
+@pytest.mark.parametrize("table", [name for name in TABLES if name not in REPLACED_TABLES])
+async def test_a_diff_shows_every_column_of_every_table(store: Store, table: str) -> None:
+    """Also one that is called as an argument of the engine's own is."""
+    before = await store.commit("before")
+    store.history.append(filled(table))
+    after = await store.commit("after")
+    (row,) = await rows_of(store.history.stream("diff", a=before, b=after, table=table))
+    missing = [column.name for column in columns(table) if row[f"to_{column.name}"] is None]
+    assert missing == []

@@ -115,8 +115,17 @@ def diff_names(table: str) -> list[str]:
 
 
 def diff_columns(table: str) -> str:
-    """What a `Fetch` selects."""
-    return ", ".join(diff_names(table))
+    """What a `Fetch` selects of doltlite's `dolt_diff_TABLE(?, ?)`."""
+    return ", ".join(map(in_doltlite, diff_names(table)))
+
+
+def in_doltlite(name: str) -> str:
+    """What a column of a diff is called in doltlite's `dolt_diff_TABLE(?, ?)`.
+
+    Its own two arguments are hidden columns called `from_ref` and `to_ref`; a column `ref` of the table stands beside
+    them with a number behind its name.
+    """
+    return f"{name}_1" if name in ("from_ref", "to_ref") else name
 
 
 def _schema(table: str) -> pa.Schema:

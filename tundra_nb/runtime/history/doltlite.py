@@ -482,7 +482,7 @@ class DoltliteStore:
         before, after = self.resolve(a), self.resolve(b)
         made_schema = schema.arrow_diff_schema(known_table(table))
         made = arrow.builders(made_schema, table)
-        names = [name for name in made_schema.names if name != "table"]
+        names = [changes.in_doltlite(name) for name in made_schema.names if name != "table"]
         key = KEY_OF[table]
         text = (
             f"SELECT ?, {', '.join(names)} FROM dolt_diff_{table}(?, ?) "  # noqa: S608 - checked names
