@@ -162,7 +162,7 @@ def test_the_python_twin_of_run_gives_the_same(desk: Desk) -> None:
     [
         ("run", "UsageError: there is no command"),
         ("run --cwd /no/such/folder true", "SpawnFailed: "),
-        ("run --env NOVALUE true", "UsageError: 'NOVALUE' is not of the form NAME=VALUE"),
+        ("run --env NOVALUE true", "UsageError: --env is not of the form NAME=VALUE"),
         ("run --timeout -1 true", "UsageError: timeout -1 is not a positive number"),
         ("run --with-keys NO_SUCH true", "UsageError: NO_SUCH is not set"),
         ("run echo {{chr(0)}}", "UsageError: "),

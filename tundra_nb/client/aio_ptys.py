@@ -25,7 +25,7 @@ from .results import Document
 if TYPE_CHECKING:
     import pandas as pd
 
-    from tundra_nb.terminal.screen import Screen
+    from tundra_nb.terminal.screen import Screen, Tail
 
 T = TypeVar("T")
 R = TypeVar("R", bound=Run)
@@ -178,14 +178,18 @@ class AsyncPty:
         """The output so far, byte for byte (secrets masked)."""
         return await self._do(calls.output(self.id))
 
-    async def screen(self) -> Screen:
-        """What its screen shows now, or showed last."""
+    async def tail(self) -> Tail:
+        """The end of the output, as much as a screen is drawn from."""
         from tundra_nb.terminal import screen
 
         timing = await self._do(calls.timing(self.id))
         columns, rows, end = screen.size_and_end(timing["head"], timing["events"])
-        tail = await self._do(calls.output(self.id, max(0, end - screen.TAIL_BYTES)))
-        return await asyncio.to_thread(screen.render, tail, columns, rows)
+        return screen.Tail(await self._do(calls.output(self.id, max(0, end - screen.TAIL_BYTES))), columns, rows)
+
+    async def screen(self) -> Screen:
+        """What its screen shows now, or showed last."""
+        tail = await self.tail()
+        return await asyncio.to_thread(lambda: tail.screen)
 
     async def events(self) -> pd.DataFrame:
         """When output came and what sizes the screen had."""

@@ -103,6 +103,15 @@ def _code_words(line: str) -> list[Word]:
     return made
 
 
+def shell_word(text: str) -> str:
+    """One word of options as a shell would read it: `WORD='two words'`. An apostrophe that closes nothing stays."""
+    try:
+        words = shlex.split(text)
+    except ValueError:
+        return text
+    return words[0] if len(words) == 1 else text
+
+
 def unquoted(text: str) -> str:
     """A text without the one pair of quotes around all of it."""
     if text[:1] in ("'", '"'):

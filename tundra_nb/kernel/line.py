@@ -139,7 +139,7 @@ def _is_read(node: ast.Name | ast.arg) -> bool:
 
 
 def _split(line: str, root: click.Group) -> list[str]:
-    from tundra_nb.commands.text import divide, unquoted, words_of
+    from tundra_nb.commands.text import divide, shell_word, unquoted, words_of
 
     tokens = _Tokens(line)
     words: list[str] = []
@@ -153,8 +153,8 @@ def _split(line: str, root: click.Group) -> list[str]:
             command = _find(command or root, word) or command
     rest = line[tokens.place :]
     given = words_of(command, rest)
-    parts = divide(command, [word.text for word in given])
-    words += map(unquoted, parts.options)
+    parts = divide(command, [one.text for one in given])
+    words += map(shell_word, parts.options)
     if not parts.text:
         return words
     text = rest[given[parts.text[0]].start : given[parts.text[-1]].end]
