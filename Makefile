@@ -6,8 +6,8 @@ BENCH := .bench
 OLDEST := .oldest
 OTHER := .other
 HEADLESS ?=
-# tests side by side: one more than there are cores, because many of them wait
-JOBS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
+# tests side by side
+JOBS ?= $(shell getconf _NPROCESSORS_ONLN)
 SIDE_BY_SIDE := --numprocesses $(JOBS) --dist loadscope --durations 10
 
 .PHONY: demo test check lint docs smoke bench soak oldest python clean python-ok

@@ -153,6 +153,7 @@ def test_a_port_taken_by_mysql_is_named_once_the_history_can_be_read(home: Home,
         assert exist(t, finding)
 
 
+@pytest.mark.check
 def test_with_5000_calls_the_head_counts_all_of_them_and_the_answer_stays_short(
     home: Home, provider: ScriptedProcess
 ) -> None:

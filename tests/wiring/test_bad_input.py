@@ -308,7 +308,7 @@ def test_a_worker_that_dies_on_each_start_fails_reads_and_no_call(face: Face, de
         assert "word0" in face.run("ask again").text
         deadly.unlink()
         wait_until(lambda: not face.run("calls").failed, 20, "the store comes back")
-        assert face.run("calls").text.count("scripted") == 2, "what waited in the spool is there"
+        assert face.run("calls --json").text.count('"operation_id"') == 2, "what waited in the spool is there"
 
 
 def test_a_stop_while_the_worker_cannot_start_leaves_no_process(home: Home, deadly: Path) -> None:

@@ -48,7 +48,8 @@ class InForce:
         self.lock = asyncio.Lock()
         self._history = history
         self._journal = journal
-        self._seen = _stamp(loaded.file)
+        self._seen: tuple[int, int] | None = None
+        """The file as it was read last; None before the first look, which takes up an edit made during the start."""
 
     def apply(self, loaded: Loaded) -> None:
         """Put settings in force. Calls under way keep the ones they began with; what did not change is left alone.
@@ -84,7 +85,10 @@ class InForce:
                     continue
                 self._seen = now
                 try:
-                    self.apply(settings.load(self.loaded.file, self.environ))
+                    loaded = settings.load(self.loaded.file, self.environ)
+                    if loaded.settings == self.loaded.settings:
+                        continue
+                    self.apply(loaded)
                     _log.info("settings of %s are in force", self.loaded.file)
                     await self.write_down(user, "edited", message=f"{self.loaded.file.name} edited")
                 except errors.TundraError as error:
