@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -38,9 +38,9 @@ def started(start_server: StartServer, folder: Path, provider: ScriptedProcess, 
 
 
 def test_sdks_come_by_the_jupyter_server_with_its_token_or_one_of_the_gateway(
-    start_server: StartServer, tmp_path: Path, provider: ScriptedProcess
+    start_server: StartServer, short_folder: Callable[[], Path], provider: ScriptedProcess
 ) -> None:
-    server = started(start_server, tmp_path, provider)
+    server = started(start_server, short_folder(), provider)
     with server.client() as admin:
         token = admin.post("/api/tokens", json={"name": "agent"}).json()["token"]
     url = server.url + "tundra/v1"
@@ -75,9 +75,9 @@ def test_sdks_come_by_the_jupyter_server_with_its_token_or_one_of_the_gateway(
 
 
 def test_where_jupyter_wants_no_request_that_it_has_not_authenticated_a_gateway_token_opens_nothing(
-    start_server: StartServer, tmp_path: Path, provider: ScriptedProcess
+    start_server: StartServer, short_folder: Callable[[], Path], provider: ScriptedProcess
 ) -> None:
-    server = started(start_server, tmp_path, provider, "--ServerApp.allow_unauthenticated_access=False")
+    server = started(start_server, short_folder(), provider, "--ServerApp.allow_unauthenticated_access=False")
     with server.client() as admin:
         token = admin.post("/api/tokens", json={"name": "agent"}).json()["token"]
     answer = httpx.get(server.url + "tundra/v1/models", headers={"authorization": f"Bearer {token}"})

@@ -19,7 +19,8 @@ from tundra_nb.testing.scripted_provider import ScriptedProcess, Step, scripted_
 
 from .conftest import JupyterServer, StartServer
 
-VALUES = {"{id}": "nosuch", "{name}": "p", "{frame}": "calls", "{owner}": "nobody"}
+VALUES = {"{id}": "nosuch", "{name}": "nosuch", "{frame}": "calls", "{owner}": "nobody"}
+"""Nothing that exists: a shared profile that one route parked would stay so for the tests after it."""
 ROUTES = [
     (endpoint.method, endpoint.path)
     for endpoint in ENDPOINTS.values()
