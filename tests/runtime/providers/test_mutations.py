@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from tundra_nb import errors, sse
@@ -149,6 +149,18 @@ def _read(wire: WireFormat, chunks: list[bytes]) -> None:
 
 CHATS = spoiled(CHAT, is_named=False, end=b"data: [DONE]\n\n")
 MESSAGE_STREAMS = spoiled(MESSAGES, is_named=True, end=b"")
+
+
+def _without_type_and_input() -> list[bytes]:
+    """A tool call whose block tells neither its type nor an input: its name alone says what it is."""
+    told = copy.deepcopy(MESSAGES)
+    for event in told:
+        block = event.get("content_block", {})
+        if block.get("name") == "clock":
+            del block["type"], block["input"]
+    return [f"data: {json.dumps(event)}\n\n".encode() for event in told]
+
+
 SLOW = [HealthCheck.too_slow, HealthCheck.data_too_large]
 
 
@@ -160,6 +172,7 @@ def test_a_spoiled_chat_stream_is_the_same_answer_or_an_error(chunks: list[bytes
 
 @settings(deadline=None, max_examples=200, suppress_health_check=SLOW)
 @given(MESSAGE_STREAMS)
+@example(_without_type_and_input())
 def test_a_spoiled_messages_stream_is_the_same_answer_or_an_error(chunks: list[bytes]) -> None:
     _read(ANTHROPIC, chunks)
 

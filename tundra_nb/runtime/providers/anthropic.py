@@ -253,7 +253,7 @@ class Reader:
             raise self._unreadable(_NO_MESSAGE)
         kind = block.get("type")
         if not isinstance(kind, str) or not kind:  # then what it holds tells
-            kind = "tool_use" if "name" in block and "input" in block else "thinking" if "thinking" in block else "text"
+            kind = "tool_use" if "name" in block else "thinking" if "thinking" in block else "text"
         self._last = _UNNUMBERED if index is None else index
         self._open[self._last] = None
         if kind == "tool_use":
