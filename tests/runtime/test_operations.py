@@ -11,6 +11,9 @@ import pytest
 from tests.runtime.calls import KEY, QUICK, Calls, calls
 from tundra_nb import errors
 from tundra_nb.faults.dialects import error, error_event, stream
+from tundra_nb.runtime.operations import LISTS_AT_ONCE
+from tundra_nb.runtime.providers.contract import ModelInfo
+from tundra_nb.runtime.providers.provider import Provider
 from tundra_nb.runtime.reserve import DEFAULT_OUTPUT_TOKENS, estimate_tokens, used_tokens
 from tundra_nb.runtime.resilience.breaker import Permit
 from tundra_nb.settings import (
@@ -373,6 +376,26 @@ async def test_a_prompt_that_is_too_long_goes_only_to_a_larger_context() -> None
         assert reply.profile == "large"
         assert c.story == [("first", "error", "unsupported_context", "first"), ("large", "ok", "answered", "failover")]
         assert c.served("small") == c.served("unknown") == 0
+
+
+async def test_the_lists_of_many_profiles_are_read_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    reading, most, read = 0, 0, 0
+
+    async def models(_: Provider, refresh: bool = False) -> list[ModelInfo]:
+        nonlocal reading, most, read
+        reading += 1
+        most, read = max(most, reading), read + 1
+        await asyncio.sleep(0)
+        reading -= 1
+        return []
+
+    monkeypatch.setattr(Provider, "models", models)
+    names = [f"p{number}" for number in range(2 * LISTS_AT_ONCE + 1)]
+    async with calls(*names) as c:
+        body = error("openai", 400, "maximum context length is 8192 tokens", code="context_length_exceeded")
+        c.servers["p0"].script(CHAT, Step(status=400, body=body))
+        await failing(c.ask())
+    assert (most, read) == (LISTS_AT_ONCE, len(names))
 
 
 async def test_a_prompt_that_nobody_takes_is_refused_with_the_cause() -> None:

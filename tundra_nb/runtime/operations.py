@@ -37,6 +37,8 @@ FIRST_PROFILE = """Make one, for example for a local server, then ask again:
 """Three lines to copy when there is no profile at all."""
 
 CONTEXT_SECONDS = 3.0
+LISTS_AT_ONCE = 4
+"""Model lists read at once to find a larger context: hundreds of profiles must not hold up other calls."""
 """How long the candidates' model lists may take, when it must be known whose context is larger."""
 
 OnPiece = Callable[[Piece], Awaitable[None]]
@@ -406,9 +408,10 @@ class Operation:
         asked = [failed, *queue]
         unknown = [self._slots[p.name].provider for p in asked if self._context_tokens(p) is None]
         if queue and unknown:
+            places = asyncio.Semaphore(LISTS_AT_ONCE)
             async with asyncio.TaskGroup() as group:
                 for provider in unknown:
-                    group.create_task(_read_models(provider))
+                    group.create_task(_read_models(provider, places))
         return remaining(asked, failed, decision, self._context_tokens)
 
     def _context_tokens(self, profile: ProfileSettings) -> int | None:
@@ -433,10 +436,10 @@ class Operation:
             await self._on_notice(Notice(kind=kind, message=message, profile=profile, seconds=seconds))
 
 
-async def _read_models(provider: Provider) -> None:
+async def _read_models(provider: Provider, places: asyncio.Semaphore) -> None:
     """Let a provider learn what its models take; best effort."""
     try:
-        async with asyncio.timeout(CONTEXT_SECONDS):
+        async with places, asyncio.timeout(CONTEXT_SECONDS):
             await provider.models()
     except (errors.TundraError, TimeoutError):
         return

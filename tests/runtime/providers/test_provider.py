@@ -496,6 +496,13 @@ async def test_a_model_is_chosen_from_the_list_once() -> None:
             await provider.choose_model()
 
 
+async def test_whoever_asks_for_the_list_while_it_is_fetched_gets_the_same_one() -> None:
+    async with asking(listing({"id": "mm"})) as (provider, server):
+        first, second = await asyncio.gather(provider.models(), provider.models())
+        assert first is second
+        assert server.accepted == 1
+
+
 async def test_a_recheck_proves_the_key_even_where_the_list_is_public() -> None:
     async with asking(listing({"id": "x/y"}), "openrouter") as (provider, _):
         assert [model.model for model in await provider.models()] == ["x/y"]

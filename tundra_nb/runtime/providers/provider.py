@@ -100,6 +100,7 @@ class Provider:
         self._models: list[ModelInfo] | None = None
         self._known: dict[str, ModelInfo] = {}
         self._models_at = 0.0
+        self._listing = asyncio.Lock()
         self.lacks: set[str] = set()
         """Forms of its family that it has turned out not to know (`responses`)."""
 
@@ -198,8 +199,17 @@ class Provider:
         Raises:
             TundraError: the list cannot be had.
         """
-        if self._models is not None and not refresh and self._line.monotonic() - self._models_at < MODELS_FRESH_SECONDS:
-            return self._models
+        if not refresh and (fresh := self._fresh_models()) is not None:
+            return fresh
+        async with self._listing:  # whoever asks meanwhile gets what this one fetches
+            fresh = None if refresh else self._fresh_models()
+            return await self._fetch_models(refresh) if fresh is None else fresh
+
+    def _fresh_models(self) -> list[ModelInfo] | None:
+        is_fresh = self._line.monotonic() - self._models_at < MODELS_FRESH_SECONDS
+        return self._models if is_fresh else None
+
+    async def _fetch_models(self, refresh: bool) -> list[ModelInfo]:
         ready = self.prepared()
         wire = ready.wire
         if refresh and wire.check_url != wire.models_url:
