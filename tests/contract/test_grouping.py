@@ -63,6 +63,7 @@ def by_pandas(rows: pd.DataFrame, keys: list[str]) -> list[dict[str, Any]]:
 
 
 async def grouped(store: Store, **query: Any) -> list[dict[str, Any]]:
+    assert await store.history.settled(20)
     made: list[dict[str, Any]] = (await table_of(store.history.query(FrameQuery(table="calls", **query)))).to_pylist()
     return made
 
@@ -79,6 +80,7 @@ def same(one: list[dict[str, Any]], other: list[dict[str, Any]]) -> None:
 
 async def test_groups_are_those_of_pandas_over_the_rows(store: Store) -> None:
     store.history.append(*operations(2_000))
+    assert await store.history.settled(20)
     rows = (await table_of(store.history.query(FrameQuery(table="calls")))).to_pandas()
     rows["profile"] = (
         rows["profile"]
