@@ -19,7 +19,9 @@ LOOK_SECONDS = 0.05
 LOOK_BYTES = 1 << 22
 """… and how much may be written since."""
 SLACK = 1.05
-"""So far beyond the budget while old transcripts are being deleted."""
+"""So far beyond the budget while old transcripts are being deleted …"""
+SLACK_BYTES = 2_000_000
+"""… and of a small budget so many bytes, because a flood is faster than the deleting."""
 
 
 class Budget:
@@ -79,7 +81,7 @@ class Budget:
             return f"the disk has less than {self._reserve() // 1_000_000:,} MB left (`store.reserve_mb`)"
         self.used_bytes += count
         if self.used_bytes > self._limit():
-            if self._is_spent or self.used_bytes > SLACK * self._limit():
+            if self._is_spent or self.used_bytes > max(SLACK * self._limit(), self._limit() + SLACK_BYTES):
                 self.used_bytes -= count
                 return f"all transcripts together have {self._limit() // 1_000_000:,} MB (`pty.transcripts_mb`)"
             self._on_over()

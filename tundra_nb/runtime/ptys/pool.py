@@ -556,12 +556,14 @@ class PtyPool:
             self._pruning.add_done_callback(lambda _: setattr(self, "_pruning", None))
 
     async def _prune(self) -> None:
-        over = self.budget.over_bytes + self.budget.limit_bytes // 50  # some room, so that it is not done for each byte
-        freed = await asyncio.to_thread(prune, self.transcripts, frozenset(self._live), over)
-        self.budget.freed(freed)
-        if freed:
-            limit = self._settings.transcripts_mb
-            _log.info("%.0f MB of old transcripts were deleted: `pty.transcripts_mb` is %g", freed / 1e6, limit)
+        freed = 1
+        while freed and self.budget.over_bytes:  # again for what was written meanwhile
+            over = self.budget.over_bytes + self.budget.limit_bytes // 50  # some room: it is not done for each byte
+            freed = await asyncio.to_thread(prune, self.transcripts, frozenset(self._live), over)
+            self.budget.freed(freed)
+            if freed:
+                limit = self._settings.transcripts_mb
+                _log.info("%.0f MB of old transcripts were deleted: `pty.transcripts_mb` is %g", freed / 1e6, limit)
 
     # --- ticks -------------------------------------------------------------------------------------------------------
 
