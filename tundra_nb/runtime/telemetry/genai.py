@@ -1,8 +1,7 @@
 """Names of the OpenTelemetry conventions for generative AI, in one place.
 
 The conventions had their first release of their own as 0.1.0, and renamed metrics and one usage attribute with it; no
-package on PyPI has its constants. `LATEST` is what is written. Readers of others' telemetry take the older names and
-OpenInference's too: `ATTRIBUTES` maps every spelling that has been met to ours.
+package on PyPI has its constants. `LATEST` is what is written.
 """
 
 from __future__ import annotations
