@@ -114,6 +114,8 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.
         upper = name.upper()
         if (upper.startswith("TUNDRA_") and upper != "TUNDRA_REQUIRE") or upper.endswith(("_API_KEY", "_PROXY")):
             monkeypatch.delenv(name)
+    for name in ("COLUMNS", "LINES"):  # of the terminal that the tests run in
+        monkeypatch.delenv(name, raising=False)
     private = tmp_path_factory.getbasetemp() / "home"
     private.mkdir(exist_ok=True)
     for name in ("JUPYTER_RUNTIME_DIR", "JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "IPYTHONDIR"):

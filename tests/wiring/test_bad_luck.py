@@ -122,9 +122,12 @@ def test_when_the_data_directory_is_deleted_calls_are_refused_and_the_commands_w
     refused = home.run("ask", "hi")
     assert refused.returncode == 1
     assert "deleted while the daemon ran" in refused.stderr
-    status = wait_until(lambda: (now := told(home))["problems"] and now, what="it is told")
+    status = wait_until(
+        lambda: (now := told(home)) and any(problem["what"] == "data_dir" for problem in now["problems"]) and now,
+        what="it is told",
+    )
     assert status["pid"] == pid
-    assert "deleted while the daemon ran" in status["problems"][0]["message"]
+    assert "deleted while the daemon ran" in status["problems"][0]["message"]  # before that the log is not written
     assert "tundra daemon restart" in home.run("status").stdout
     assert "Traceback" not in home.run("logs").stderr
     again = home.run("daemon", "restart")

@@ -87,6 +87,11 @@ class Versioning:
             )
             return told | {"commit": commit}
 
+    async def commit(self, message: str, *, author: str) -> str:
+        """Commit what is not committed yet; after the settings at the start, whose rows it must not lack."""
+        async with self._in_force.lock:
+            return str(await self._runtime.history.call("commit", message=message, author=signature(author)))
+
     async def add_profile(self, profile: dict[str, Any], *, author: str) -> None:
         """Append a profile to the settings file, put it into force and write it down.
 

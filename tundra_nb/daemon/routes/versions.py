@@ -19,7 +19,6 @@ from tundra_nb.daemon.routing import read_body, read_params, route
 from tundra_nb.nearest import nearest
 from tundra_nb.protocol import versions as api
 from tundra_nb.runtime.history.query import FrameQuery
-from tundra_nb.runtime.in_force import signature
 
 if TYPE_CHECKING:
     from tundra_nb.daemon.context import Daemon
@@ -50,7 +49,7 @@ def routes(daemon: Daemon) -> list[BaseRoute]:
         body = await read_body(request, api.CommitBody)
         message = body.message.strip() or "commit"
         return json_response(
-            {"commit": await history.call("commit", message=message, author=signature(daemon.user(request)))}, 201
+            {"commit": await runtime.versioning.commit(message, author=daemon.user(request))}, 201
         )
 
     async def diff(request: Request) -> Response:

@@ -49,6 +49,6 @@ class Problems:
             return self._by_word.pop(what, None) is not None
 
     def list(self) -> list[Problem]:
-        """All, the oldest first."""
+        """All, the oldest first; but a deleted data directory before what follows from it."""
         with self._lock:
-            return sorted(self._by_word.values(), key=lambda problem: problem.since)
+            return sorted(self._by_word.values(), key=lambda problem: (problem.what != "data_dir", problem.since))
