@@ -48,9 +48,7 @@ def routes(daemon: Daemon) -> list[BaseRoute]:
     async def commit(request: Request) -> Response:
         body = await read_body(request, api.CommitBody)
         message = body.message.strip() or "commit"
-        return json_response(
-            {"commit": await runtime.versioning.commit(message, author=daemon.user(request))}, 201
-        )
+        return json_response({"commit": await runtime.versioning.commit(message, author=daemon.user(request))}, 201)
 
     async def diff(request: Request) -> Response:
         given = read_params(request, api.DiffQuery)
