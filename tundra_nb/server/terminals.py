@@ -113,7 +113,10 @@ class PoolTerminal(DaemonProxy):
 
     @property
     def _target(self) -> str:
-        return f"{api.SOCKET.at(id=self.path_args[0])}?reset=1"
+        pty_id = (
+            str(self.request.path).rpartition("/")[2].removeprefix(PREFIX)
+        )  # asked before the route's parts are set
+        return f"{api.SOCKET.at(id=pty_id)}?reset=1"
 
     async def _admit(self) -> None:
         if not self.is_websocket:
