@@ -165,7 +165,7 @@ def _environment() -> dict[str, str]:
     }
 
 
-@pytest.mark.check
+@pytest.mark.soak
 def test_the_next_start_ends_what_a_killed_daemon_without_a_guard_left(someone: Someone, boundary: str) -> None:
     """`kill -9` with nobody to adopt: every shape lives on, and none after the next start."""
     if boundary == "cgroup" and someone.uid != os.getuid():
