@@ -152,11 +152,12 @@ def test_a_model_reads_at_the_pin_and_its_claims_cite_rows(
     [
         ([calls(("tundra_calls", {}))] * 20, "calls", "asked 3 times"),
         ([text("all is well")], "done", "called no tool"),
+        ([calls(("tundra_calls", '{"since": ')), text("sorry")], "done", ""),
         ([calls(("tundra_run", {"command": "rm -rf /"})), text("hm")], "done", ""),
         ([Step(status=500, repeat=0)], "error", "could not be asked further"),
         ([Step(status=200, end="hang", cut=10)], "deadline", "deadline"),
     ],
-    ids=["loops", "ignores tools", "unknown tool", "dies", "hangs"],
+    ids=["loops", "ignores tools", "cut arguments", "unknown tool", "dies", "hangs"],
 )
 def test_a_model_that_misbehaves_ends_in_a_report(
     outage: Client, provider: ScriptedProcess, script: list[Step], stopped: str, words: str
