@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 from blockbuster import blockbuster_ctx
 
-PURE = ("test_operations.py", "test_operations_cancel.py", "resilience", "providers")
+PURE = ("test_operations.py", "test_operations_blocking.py", "test_operations_cancel.py", "resilience", "providers")
 """Where nothing but the provider's socket is waited for; PTYs and the history block in threads of their own."""
 
 
