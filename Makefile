@@ -10,7 +10,7 @@ HEADLESS ?=
 JOBS ?= $(shell getconf _NPROCESSORS_ONLN)
 SIDE_BY_SIDE := --numprocesses $(JOBS) --dist loadscope --durations 10
 
-.PHONY: demo test check lint docs smoke bench soak oldest python clean python-ok
+.PHONY: demo test check again lint docs smoke bench soak oldest python clean python-ok
 
 python-ok:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -30,6 +30,9 @@ test: $(VENV)/.ready ## a newcomer's ten minutes; a part that this machine lacks
 
 check: $(VENV)/.ready ## what the gate adds: every browser, environments of other packages, servers beside ours
 	$(VENV)/bin/python -m pytest --check -m check $(SIDE_BY_SIDE) $(ARGS)
+
+again: $(VENV)/.ready ## those that failed in the last run, one after the other
+	$(VENV)/bin/python -m pytest --check --last-failed --last-failed-no-failures none $(ARGS)
 
 lint: $(VENV)/.ready ## format, lint, types, import directions
 	$(VENV)/bin/ruff format --check .
