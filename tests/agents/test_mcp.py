@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from tests.agents.conftest import opened, text_of
-from tests.conftest import Home
+from tests.conftest import Home, wait_until
 from tundra_nb.agents import answers, rpc, tools
 from tundra_nb.client.sync import Client
 from tundra_nb.errors import UsageError
@@ -23,6 +23,14 @@ from tundra_nb.testing.scripted_provider import ScriptedProcess
 
 doltlite = pytest.mark.part("doltlite")
 MODERN = "2026-07-28"
+SECOND = """
+[[profile]]
+name = "second"
+kind = "local"
+base_url = "{base_url}"
+model = "scripted-1"
+priority = 2
+"""
 
 
 def meta(**capabilities: Any) -> dict[str, Any]:
@@ -183,6 +191,18 @@ def test_both_eras_and_broken_lines_are_answered(home: Home) -> None:
         assert host.request("initialize", {"protocolVersion": "1999"})["result"]["protocolVersion"] == "2025-11-25"
 
 
+def test_the_door_opens_without_what_takes_long_to_import(home: Home) -> None:
+    """A host starts one per session and waits: no SDK, no pandas, no HTTP library before a tool is called."""
+    command = [sys.executable, "-X", "importtime", "-m", "tundra_nb.cli", "mcp"]
+    listing = '{"jsonrpc": "2.0", "id": 1, "method": "tools/list"}\n'
+    done = subprocess.run(command, env=home.env, input=listing, capture_output=True, text=True, timeout=60, check=True)
+    assert len(json.loads(done.stdout)["result"]["tools"]) > 10
+    loaded = {line.rpartition("|")[2].strip().partition(".")[0] for line in done.stderr.splitlines()}
+    assert "tundra_nb" in loaded
+    heavy = {"mcp", "pydantic", "pandas", "numpy", "pyarrow", "httpx", "starlette", "aiohttp", "tornado", "IPython"}
+    assert not loaded & heavy
+
+
 def test_a_stopped_daemon_is_told_and_not_started(home: Home) -> None:
     assert home.run("daemon", "start").returncode == 0
     assert home.run("daemon", "stop").returncode == 0
@@ -242,20 +262,31 @@ def test_over_http_the_token_is_needed_and_pages_are_refused(home: Home) -> None
 
 
 @doltlite
-def test_over_stateless_http_a_yes_runs_the_command_once(home: Home, outage: Client, provider: ScriptedProcess) -> None:
+def test_over_stateless_http_a_yes_runs_its_command_once_and_no_other(
+    home: Home, outage: Client, provider: ScriptedProcess
+) -> None:
+    home.write_settings(home.config.read_text() + SECOND.format(base_url=provider.base_url))
+    wait_until(lambda: len(outage.providers()) == 2, 15)
     headers = {"mcp_protocol_version": MODERN, "mcp_method": "tools/call", "mcp_name": "tundra_breakers_reset"}
     params: dict[str, Any] = {
         "name": "tundra_breakers_reset",
         "arguments": {"name": "main"},
         "_meta": meta(elicitation={}),
     }
-    with listening(home, "--allow", "breakers-reset") as url:
+    with listening(home, "--allow", "breakers-reset", "--allow", "providers-park") as url:
         call = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}
         asked = post(url, call, **headers)[1]["result"]
         params |= {
             "requestState": asked["requestState"],
             "inputResponses": {"approve": {"action": "accept", "content": {"approve": True}}},
         }
+        for other in ({"name": "tundra_providers_park"}, {"arguments": {"name": "second"}}):
+            sent = call | {"params": params | other}
+            told = post(url, sent, **headers | {"mcp_name": str(other.get("name", params["name"]))})[1]["result"]
+            assert told["isError"]
+            assert "another command" in text_of(told)
+        assert breaker(outage) == "open"
+        assert not (outage.providers()["state"] == "parked").any()
         assert not post(url, call, **headers)[1]["result"]["isError"]
         assert post(url, call, **headers)[1]["result"]["isError"]
     assert breaker(outage) == "closed"

@@ -9,9 +9,10 @@ import pytest
 from mcp import Client as McpClient
 from mcp import StdioServerParameters, stdio_client
 from mcp.client import ClientRequestContext
-from mcp_types import CallToolResult, ElicitRequestParams, ElicitResult, TextContent
+from mcp_types import CallToolResult, ElicitRequestParams, ElicitResult, TextContent, _v2025_11_25, _v2026_07_28
 
-from tests.agents.test_mcp import breaker
+from tests.agents.conftest import opened
+from tests.agents.test_mcp import breaker, meta
 from tests.conftest import Home
 from tundra_nb.client.sync import Client
 
@@ -65,3 +66,28 @@ async def test_a_client_of_the_sdk_without_elicitation_is_given_the_line(home: H
         assert given.is_error
         assert "Run it yourself" in text_of(given)
     assert breaker(outage) == "open"
+
+
+def test_each_message_is_one_of_both_revisions(home: Home, outage: Client) -> None:
+    """Results, errors and questions, parsed by the SDK's generated types of each."""
+    asking = {"name": "tundra_breakers_reset", "arguments": {"name": "main"}}
+    wrong = {"name": "tundra_why", "arguments": {"operation": "no such"}}
+    with opened(home, "--allow", "all", answers={"action": "decline"}) as host:
+        old, new = _v2025_11_25, _v2026_07_28
+        old.InitializeResult.model_validate(host.initialize(elicitation={}), strict=True)
+        for envelope, revision in (({}, old), ({"_meta": meta(elicitation={})}, new)):
+            listed = host.request("tools/list", envelope)
+            assert revision.JSONRPCResultResponse.model_validate(listed).result
+            assert len(revision.ListToolsResult.model_validate(listed["result"]).tools) > 10
+            for call in ({"name": "tundra_why"}, {"name": "tundra_calls"}, wrong):
+                result = host.request("tools/call", {**call, **envelope})["result"]
+                assert revision.CallToolResult.model_validate(result).content
+            unknown = host.request("tools/call", {"name": "nope", **envelope})
+            assert revision.JSONRPCErrorResponse.model_validate(unknown).error.code == -32602
+        discovered = host.request("server/discover", {"_meta": meta()})["result"]
+        assert new.DiscoverResult.model_validate(discovered).supported_versions
+        question = host.request("tools/call", {**asking, "_meta": meta(elicitation={})})["result"]
+        assert new.InputRequiredResult.model_validate(question).request_state
+        declined = host.request("tools/call", asking)["result"]
+        assert old.CallToolResult.model_validate(declined).is_error
+        assert old.ElicitRequestFormParams.model_validate(host.questions[-1]).message

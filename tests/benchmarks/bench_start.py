@@ -8,11 +8,13 @@ of a Jupyter server is in `bench_bridge`.
 
 from __future__ import annotations
 
+import json
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from subprocess import DEVNULL, PIPE
 
 import psutil
 
@@ -39,6 +41,24 @@ shell.run_line_magic("load_ext", {name!r})
 print(time.perf_counter() - began, (me.memory_info().rss - before) / 2**20)
 """
 IDLE_SECONDS = 2.0
+LISTING = (
+    {
+        "jsonrpc": "2.0",
+        "id": 1,
+        "method": "initialize",
+        "params": {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "b", "version": "1"}},
+    },
+    {"jsonrpc": "2.0", "id": 2, "method": "tools/list"},
+)
+SDK_SERVER = """
+from mcp.server import MCPServer
+server = MCPServer("peer")
+@server.tool()
+def hello(name: str) -> str:
+    "Say hello."
+    return name
+server.run()
+"""
 
 
 def python(env: Mapping[str, str], code: str) -> list[float]:
@@ -103,11 +123,40 @@ def imports(table: Table) -> None:
         table.add("%load_ext, MB", 10, held, held / 10, "≤ 1")
 
 
+def listing(env: Mapping[str, str], *command: str) -> float:
+    """Milliseconds from the start of an MCP server to its list of tools."""
+    began = time.perf_counter()
+    with subprocess.Popen([sys.executable, *command], env=env, stdin=PIPE, stdout=PIPE, stderr=DEVNULL) as server:
+        assert server.stdin is not None
+        assert server.stdout is not None
+        for message in LISTING:
+            server.stdin.write(json.dumps(message).encode() + b"\n")
+            server.stdin.flush()
+            assert b"result" in server.stdout.readline()
+        took = (time.perf_counter() - began) * 1000
+        server.stdin.close()
+    return took
+
+
+def agents_door(table: Table) -> None:
+    """`tundra mcp` as a host starts it, beside a server of one tool made with the SDK."""
+    commands = {"ours": ("-m", "tundra_nb.cli", "mcp"), "peer": ("-c", SDK_SERVER)}
+    with home(SETTINGS) as env:
+        figures: dict[str, list[float]] = {name: [] for name in commands}
+        for _ in range(ROUNDS):
+            for name, command in commands.items():
+                figures[name].append(listing(env, *command))
+    ours, peer = (statistics.median(figures[name]) for name in commands)
+    table.add("tundra mcp: start to tools/list, ms", 250, ours, ours / 250, "≤ 1")
+    table.add("the same (peer: the SDK, one tool)", peer, ours, ours / peer, "≤ 1")
+
+
 def main() -> None:
     """Measure and print."""
     table = Table("starting; the ratio is to the goal")
     start_and_memory(table)
     imports(table)
+    agents_door(table)
     print(table)
 
 
