@@ -30,8 +30,9 @@ import pyarrow as pa
 from tests.benchmarks.table import Table
 from tundra_nb.paths import Paths
 from tundra_nb.runtime.clock import Ids, SystemClock
+from tundra_nb.runtime.history.line import ArrowStream
 from tundra_nb.runtime.history.query import FrameQuery
-from tundra_nb.runtime.history.service import ArrowStream, History
+from tundra_nb.runtime.history.service import History
 from tundra_nb.settings import StoreSettings
 from tundra_nb.types import KEY_OF, LimitEvent, Operation, columns
 

@@ -20,8 +20,9 @@ import pytest
 
 from tundra_nb.paths import Paths
 from tundra_nb.runtime.clock import Ids, SystemClock
+from tundra_nb.runtime.history.line import ArrowStream
 from tundra_nb.runtime.history.query import FrameQuery
-from tundra_nb.runtime.history.service import ArrowStream, History
+from tundra_nb.runtime.history.service import History
 from tundra_nb.settings import StoreSettings
 
 

@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tundra_nb import errors
 from tundra_nb.protocol.words import ARROW, JSON, META_HEADER
-from tundra_nb.runtime.history.service import ArrowStream
+from tundra_nb.runtime.history.line import ArrowStream
 from tundra_nb.runtime.telemetry.redact import Redactor
 from tundra_nb.types import TABLES, columns
 

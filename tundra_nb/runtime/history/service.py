@@ -14,36 +14,27 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
 
-from tundra_nb import descriptors
-from tundra_nb.errors import StoreBusy, StoreUnavailable, TundraError, UsageError, from_wire
+from tundra_nb.errors import StoreUnavailable, TundraError, UsageError, from_wire
 from tundra_nb.paths import Paths
 from tundra_nb.runtime.clock import Clock, Ids
 from tundra_nb.settings import StoreSettings
 from tundra_nb.types import AgentRun, AgentRunOpened, Attempt, AttemptOpened, Event, Operation, OperationOpened
 
 from . import spool as spools
+from .line import READ_TRIES, ArrowStream, answered, asked, close, hand_over
 from .protocol import (
-    ARROW,
-    CHUNK_BYTES,
-    END,
-    ERROR,
     FATAL,
-    HANDOVER,
     HELLO,
-    JSON,
-    META,
     PROGRESS,
-    REQUEST,
     Config,
     Progress,
     Request,
-    pack,
     read_frame,
 )
 from .query import FrameQuery, checked
@@ -72,7 +63,6 @@ RESTART_SECONDS = (0.0, 0.1, 0.5, 2.0, 5.0, 10.0)
 SHORT_LIFE_SECONDS = 5.0
 DEATHS_TOLERATED = 3
 """After so many short lives in a row, reads fail at once."""
-READ_TRIES = 3
 NOTICE_SECONDS = 3.0
 PULSE_SECONDS = 1.0
 """How often the worker is asked for a sign of life …"""
@@ -107,80 +97,6 @@ class HistoryStats(msgspec.Struct, frozen=True, kw_only=True):
     """What keeps the worker from writing."""
     last_end: str | None = None
     """How the last worker that ended by itself did."""
-
-
-class ArrowStream(AsyncIterator[bytes]):
-    """An Arrow IPC stream under way, in pieces of at most 256 kB; it is asked for when first awaited.
-
-    Whoever iterates sets the pace: the worker stops while nobody reads. Closing it, or cancelling the task that awaits
-    it, breaks off the query.
-    """
-
-    def __init__(self, history: History, request: Request) -> None:
-        self._history = history
-        self._request = request
-        self._reader: asyncio.StreamReader | None = None
-        self._writer: asyncio.StreamWriter | None = None
-        self._meta: dict[str, Any] | None = None
-        self._is_over = False
-
-    async def meta(self) -> dict[str, Any]:
-        """What the result is: `store`, `commit`, `truncated`, `behind`. Raises what the query raised."""
-        for left in reversed(range(READ_TRIES)):
-            if self._meta is not None or self._is_over:
-                break
-            life = self._history.lives
-            try:
-                await self._begin()
-            except (asyncio.IncompleteReadError, ConnectionError):
-                await self.aclose()
-                if not left:
-                    raise _lost() from None
-                await self._history.notice_end(life)
-                self._is_over = False
-        return self._meta or {}
-
-    async def _begin(self) -> None:
-        self._reader, self._writer = await self._history.ask(self._request)
-        kind, payload = await self._read()
-        if kind == ERROR:
-            await self.aclose()
-            raise from_wire(msgspec.json.decode(payload))
-        assert kind == META
-        self._meta = msgspec.json.decode(payload)
-
-    async def __anext__(self) -> bytes:
-        if self._meta is None:
-            await self.meta()
-        if self._is_over:
-            raise StopAsyncIteration
-        try:
-            kind, payload = await self._read()
-        except (asyncio.IncompleteReadError, ConnectionError):
-            await self.aclose()
-            raise _lost() from None
-        if kind == ARROW:
-            return payload
-        await self.aclose()
-        if kind == END:
-            raise StopAsyncIteration
-        raise from_wire(msgspec.json.decode(payload))
-
-    async def _read(self) -> tuple[bytes, bytes]:
-        assert self._reader is not None
-        try:
-            return await read_frame(self._reader)
-        except asyncio.CancelledError:
-            if self._writer is not None:
-                self._writer.close()  # the query ends with the one who waited for it
-            raise
-
-    async def aclose(self) -> None:
-        """Break off what is not read yet. May be called twice."""
-        self._is_over = True
-        writer, self._writer = self._writer, None
-        if writer is not None:
-            await _close(writer)
 
 
 class History:
@@ -365,56 +281,11 @@ class History:
 
     async def ask(self, request: Request) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         """Send one request to the worker, on a connection of its own; the caller closes it."""
-        control = await self._wait_ready()
-        try:
-            ours, theirs = socket.socketpair()
-        except OSError as exc:
-            raise descriptors.exhausted(exc) or exc from exc
-        try:
-            ours.setblocking(False)
-            reader, writer = await asyncio.open_unix_connection(sock=ours, limit=CHUNK_BYTES)
-            writer.write(pack(REQUEST, msgspec.json.encode(request)))
-            try:
-                socket.send_fds(control, [HANDOVER], [theirs.fileno()])
-            except BlockingIOError:
-                await _close(writer)
-                raise StoreBusy(problem="too many requests wait for the store worker", kind="requests") from None
-            except OSError as exc:
-                await _close(writer)
-                raise ConnectionResetError("the store worker is gone") from exc
-        finally:
-            theirs.close()
-        return reader, writer
+        return await hand_over(await self._wait_ready(), request)
 
     async def _call(self, method: str, params: dict[str, Any]) -> Any:
         request = Request(method=method, params=params, after=self._spool.end)
-        tries = READ_TRIES if method in _REPEATABLE else 1
-        for left in reversed(range(tries)):
-            life = self.lives
-            try:
-                return await self._call_once(request)
-            except (asyncio.IncompleteReadError, ConnectionError):
-                if not left:
-                    raise _lost() from None
-                await self.notice_end(life)
-        raise AssertionError("not reached")
-
-    async def _call_once(self, request: Request) -> Any:
-        reader, writer = await self.ask(request)
-        try:
-            data = bytearray()
-            while True:
-                kind, payload = await read_frame(reader)
-                if kind == JSON:
-                    return msgspec.json.decode(payload)
-                if kind == ERROR:
-                    raise from_wire(msgspec.json.decode(payload))
-                if kind == END:
-                    return bytes(data)
-                if kind == ARROW:
-                    data += payload
-        finally:
-            await _close(writer)
+        return await asked(self, request, READ_TRIES if method in _REPEATABLE else 1)
 
     async def notice_end(self, life: int) -> None:
         """After a request was lost: wait until the end of that worker is known, lest it get the next try, too."""
@@ -498,7 +369,7 @@ class History:
             self._control = None
             self._set_state("starting")
             ours.close()
-            await _close(writer)
+            await close(writer)
             await self._end(process)
             pulse.cancel()
             await asyncio.gather(listener, pulse, return_exceptions=True)
@@ -514,7 +385,7 @@ class History:
             elif self._state == "ready":
                 try:
                     async with asyncio.timeout(PULSE_TIMEOUT_SECONDS):
-                        await self._call_once(Request(method="ping", params={}))
+                        await answered(*await self.ask(Request(method="ping", params={})))
                     missed = 0
                 except TimeoutError:
                     missed += 1
@@ -638,25 +509,11 @@ _WORDED = frozenset({"commit", "branch", "tag", "merge", "propose", "revert"})
 """Methods that write down words of a person."""
 
 
-def _lost() -> StoreUnavailable:
-    return StoreUnavailable(
-        problem="the store worker ended in the middle of the request",
-        remedy="It is started again by itself; repeat the request.",
-        kind="worker",
-    )
-
-
 def _is_stopped(pid: int) -> bool:
     try:
         return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[0] == b"T"
     except (OSError, IndexError):
         return False  # gone this moment, or a system without /proc
-
-
-async def _close(writer: asyncio.StreamWriter) -> None:
-    writer.close()
-    with contextlib.suppress(OSError):
-        await writer.wait_closed()
 
 
 def _interrupted(spool: Spool) -> list[Event]:

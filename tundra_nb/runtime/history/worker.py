@@ -9,18 +9,13 @@ Nothing imported at the top may import `sqlite3`: `loading` has to come first, a
 
 from __future__ import annotations
 
-import collections
-import concurrent.futures
 import contextlib
 import importlib.abc
 import logging
 import os
-import selectors
 import signal
 import socket
 import sys
-import threading
-import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -28,61 +23,34 @@ from typing import Any
 import msgspec
 
 from tundra_nb import environment
-from tundra_nb.errors import Cancelled, ConfigError, InternalError, StoreBusy, TundraError, UsageError
+from tundra_nb.errors import ConfigError, StoreBusy, TundraError, UsageError
 from tundra_nb.protocol.digest import digest
 from tundra_nb.types import FRAME_VERSION, FRAMES, columns
 
 from . import arrow, grouping, loading
 from .contract import EventStore, Frame, Stop
-from .protocol import (
-    ARROW,
-    END,
-    ERROR,
-    FATAL,
-    HELLO,
-    JSON,
-    META,
-    PROGRESS,
-    Config,
-    Hello,
-    Progress,
-    Request,
-    pack,
-    receive_frame,
-)
+from .protocol import FATAL, HELLO, JSON, PROGRESS, Config, Hello, Progress, Request, pack
 from .query import FrameQuery
+from .serving import Server
 from .writer import Writer
 
 log = logging.getLogger("tundra.history")
 
-READERS = 12
-"""Requests at a time: a slow client occupies one, and must not keep others waiting."""
 SETTLE_SECONDS = 1.0
 """Longest wait of a request until the writer has passed the spool's end."""
 OPEN_SECONDS = 3.0
-SEND_SECONDS = 120.0
-"""A daemon that takes nothing for so long has forgotten the request."""
-WATCH_SECONDS = 0.25
 WHOLE = frozenset({"commit", "tag"})
 """What would pin a part for the whole while the writer is behind."""
 
 
-class Worker:
-    """Takes requests from the control line and hands them to threads."""
+class Worker(Server):
+    """Answers requests over one store, and has its writer."""
 
     def __init__(self, config: Config, store: EventStore, control: socket.socket) -> None:
+        super().__init__(control)
         self._config = config
         self._store = store
-        self._control = control
-        self._sending = threading.Lock()
         self._writer = Writer(store, config, self._on_progress, self._on_fatal)
-        self._pool = concurrent.futures.ThreadPoolExecutor(READERS, thread_name_prefix="history-reader")
-        self._selector = selectors.DefaultSelector()
-        self._active: dict[socket.socket, Stop] = {}
-        self._done: collections.deque[socket.socket] = collections.deque()
-        self._wake_in, self._wake_out = socket.socketpair()
-        self._wake_in.setblocking(False)
-        self._ending = False
         self._reading: dict[str, Callable[[dict[str, Any], Stop], Any]] = {
             "frame": self._frame,
             "rows": lambda p, stop: arrow.rows(self._frame(p, stop).batches),
@@ -114,89 +82,22 @@ class Worker:
 
     def run(self) -> None:
         """Serve until the control line closes or a `stop` request has been answered."""
-        self._selector.register(self._control, selectors.EVENT_READ)
-        self._selector.register(self._wake_out, selectors.EVENT_READ)
-        self._send(HELLO, Hello(pid=os.getpid(), engine=self._store.engine))
+        self.send(HELLO, Hello(pid=os.getpid(), engine=self._store.engine))
         self._writer.start()
-        while not self._ending:
-            for key, _ in self._selector.select(WATCH_SECONDS if self._active else None):
-                if key.fileobj is self._control:
-                    self._accept()
-                elif key.fileobj is self._wake_out:
-                    self._wake_out.recv(4096)
-                else:
-                    self._hung_up(key.fileobj)  # type: ignore[arg-type]
-            while self._done:
-                self._forget(self._done.popleft())
-            for stop in self._active.values():
-                stop.enforce()
+        self.serve()
         self._writer.stop()
         self._writer.join(OPEN_SECONDS)
 
-    def _accept(self) -> None:
-        try:
-            data, descriptors, _, _ = socket.recv_fds(self._control, 1, 1)
-        except OSError:
-            data, descriptors = b"", []
-        if not data:
-            self._ending = True
-            return
-        for descriptor in descriptors:
-            sock = socket.socket(fileno=descriptor)
-            sock.settimeout(SEND_SECONDS)
-            try:
-                _, payload = receive_frame(sock)
-                request = msgspec.json.decode(payload, type=Request)
-            except (OSError, msgspec.MsgspecError):
-                sock.close()
-                continue
-            if request.method == "ping":  # answered here, so that slow queries do not make us look dead
-                with contextlib.suppress(OSError):
-                    sock.sendall(pack(JSON, b"true"))
-                sock.close()
-                continue
-            stop = Stop()
-            self._active[sock] = stop
-            self._selector.register(sock, selectors.EVENT_READ)
-            self._pool.submit(self._serve, sock, request, stop)
-
-    def _hung_up(self, sock: socket.socket) -> None:
-        """The daemon sends nothing after the request: readable means closed."""
-        self._selector.unregister(sock)
-        self._active[sock].cancel()
-
-    def _forget(self, sock: socket.socket) -> None:
-        del self._active[sock]
-        with contextlib.suppress(KeyError):
-            self._selector.unregister(sock)
-        sock.close()
-
     # --- on a reader's thread ---
 
-    def _serve(self, sock: socket.socket, request: Request, stop: Stop) -> None:
-        try:
-            self._answer(sock, request, stop)
-        except Cancelled:
-            pass
-        except TundraError as exc:
-            self._report(sock, exc)
-        except OSError:
-            pass  # the daemon has closed the request
-        except Exception as exc:  # noqa: BLE001 - the top of a request: the daemon is told, the log has the rest
-            traceback.print_exc()
-            self._report(sock, InternalError(problem=f"the store worker failed in `{request.method}`: {exc!r}"))
-        finally:
-            if request.method == "stop":
-                self._ending = True
-            self._done.append(sock)
-            with contextlib.suppress(OSError):
-                self._wake_in.send(b"!")
-
-    def _answer(self, sock: socket.socket, request: Request, stop: Stop) -> None:
+    def answer(self, sock: socket.socket, request: Request, stop: Stop) -> None:
         if request.method == "stop":
-            self._writer.stop(request.after)
-            self._writer.join()
-            sock.sendall(pack(JSON, b"true"))
+            try:
+                self._writer.stop(request.after)
+                self._writer.join()
+                sock.sendall(pack(JSON, b"true"))
+            finally:
+                self.end()
             return
         if request.method == "settle":
             assert request.after is not None
@@ -228,23 +129,12 @@ class Worker:
         else:
             raise UsageError(problem=f"the store has no method {request.method!r}")
         if isinstance(result, Frame):
-            self._stream(sock, result, is_behind=is_behind)
+            more: dict[str, Any] = {"store": self._store.engine, "behind": is_behind}
+            if is_behind:
+                more["stored_until"] = self._writer.stored_until
+            self.stream(sock, result, more)
         else:
             sock.sendall(pack(JSON, msgspec.json.encode(result)))
-
-    def _stream(self, sock: socket.socket, frame: Frame, *, is_behind: bool) -> None:
-        with contextlib.closing(frame.batches):
-            meta = {"store": self._store.engine, **frame.meta, "behind": is_behind}
-            if is_behind:
-                meta["stored_until"] = self._writer.stored_until
-            sock.sendall(pack(META, msgspec.json.encode(meta)))
-            for piece in arrow.encode(frame.schema, frame.batches):
-                sock.sendall(pack(ARROW, piece))
-            sock.sendall(pack(END, b""))
-
-    def _report(self, sock: socket.socket, error: TundraError) -> None:
-        with contextlib.suppress(OSError):
-            sock.sendall(pack(ERROR, msgspec.json.encode(error.to_wire())))
 
     def _frame(self, params: dict[str, Any], stop: Stop) -> Frame:
         query = msgspec.convert(params, FrameQuery)
@@ -276,15 +166,11 @@ class Worker:
     # --- on the writer's thread ---
 
     def _on_progress(self, progress: Progress) -> None:
-        self._send(PROGRESS, progress)
+        self.send(PROGRESS, progress)
 
     def _on_fatal(self, error: TundraError) -> None:
-        self._send(FATAL, error.to_wire())
+        self.send(FATAL, error.to_wire())
         os._exit(1)
-
-    def _send(self, kind: bytes, body: Any) -> None:
-        with self._sending, contextlib.suppress(OSError):
-            self._control.sendall(pack(kind, msgspec.json.encode(body)))
 
 
 def make_store(config: Config) -> EventStore:
