@@ -22,6 +22,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from tests.conftest import Home, stop_processes, wait_until
 from tundra_nb.client.sync import Client
+from tundra_nb.daemon.routes.terminal_ws import MAX_VIEWERS, UNREAD_MESSAGES
 from tundra_nb.errors import IpcError
 
 pytestmark = [pytest.mark.part("doltlite"), pytest.mark.anyio]
@@ -77,7 +78,7 @@ class Viewer:
         self.ended: dict[str, Any] = {}
 
     async def take(self) -> list[Any]:
-        told: list[Any] = json.loads(await asyncio.wait_for(self.socket.recv(), 20))
+        told: list[Any] = json.loads(await asyncio.wait_for(self.socket.recv(), 60))
         match told:
             case ["stdout", text, *_]:
                 self.shown += text
@@ -182,6 +183,38 @@ async def test_a_terminal_that_is_not_there_is_404_and_one_that_has_ended_410(cl
                 pass
         assert refused.value.response.status_code == status
         assert json.loads(refused.value.response.body or b"")["code"] == code
+
+
+async def test_one_viewer_too_many_is_503_and_is_let_in_when_another_has_gone(client: Client) -> None:
+    pty = opened(client, "cat", persistent=True)
+    async with contextlib.AsyncExitStack() as crowd:
+        for _ in range(MAX_VIEWERS - 1):
+            await crowd.enter_async_context(viewing(client, pty))
+        async with viewing(client, pty) as last:
+            await last.take()
+            with pytest.raises(InvalidStatus) as refused:
+                async with viewing(client, pty):
+                    pass
+        assert refused.value.response.status_code == 503
+        told = json.loads(refused.value.response.body or b"")
+        assert (told["code"], told["retryable"]) == ("AtCapacity", True)
+        await wait_for(lambda: client.ptys[pty].info["viewers"] == MAX_VIEWERS - 1)
+        async with viewing(client, pty) as later:
+            assert await later.take() == ["setup", {}]
+    client.ptys[pty].close()
+
+
+@pytest.mark.check
+async def test_a_program_that_does_not_read_closes_with_1013(client: Client) -> None:
+    """Half a minute after what is typed has filled every buffer; the program itself goes on."""
+    pty = opened(client, "stty raw -echo; echo ready; exec sleep 600", persistent=True)
+    async with viewing(client, pty) as viewer:
+        await viewer.until("ready")
+        for _ in range(UNREAD_MESSAGES + 8):
+            await viewer.type("x" * 65536)
+        assert await asyncio.wait_for(viewer.closed(), 90) == (1013, "the program does not read what is typed")
+    assert client.ptys[pty].info["state"] == "running"
+    client.ptys[pty].close()
 
 
 async def test_the_programs_own_end_closes_with_1000_and_its_exit(client: Client) -> None:
@@ -304,26 +337,32 @@ async def flood(client: Client, lines: int) -> tuple[str, bytes]:
 
 
 async def cut_often(client: Client, pty: str, whole: int, times: int) -> bytes:
-    """All output of a terminal, through a connection that is cut at random moments, and resumed where it was."""
+    """All output of a terminal, through a connection that is cut so often at random moments, and resumed where it was.
+
+    What was under way when it was cut is lost with it, as on a real line.
+    """
     got, seq, cuts = b"", 0, 0
     while seq < whole:
         async with viewing(client, pty, f"own=1&since={seq}") as viewer:
-            until = random.randint(1, 40)
-            while seq < whole and (cuts >= times or until > 0):
+            until = random.randint(0, 2) if cuts < times else whole
+            while seq < whole and until > 0:
                 told = await viewer.take()
                 if told[0] == "stdout":
                     part = told[1].encode()
                 elif told[0] == "seq" and told[1] > seq:
                     got, seq = got + part, told[1]
                     until -= 1
-            cuts += 1
+            if seq < whole:
+                await asyncio.sleep(random.random() / 100)
+                cuts += 1
             viewer.socket.transport.abort()
+    assert cuts >= times, f"the flood was over after {cuts} cuts"
     return got
 
 
 @pytest.mark.parametrize(
     ("viewers", "times", "lines"),
-    [(10, 8, 20_000), pytest.param(100, 50, 60_000, marks=pytest.mark.soak)],
+    [(10, 8, 60_000), pytest.param(100, 50, 260_000, marks=[pytest.mark.soak, pytest.mark.timeout(1800)])],
 )
 async def test_viewers_cut_in_a_flood_get_every_byte_once(client: Client, viewers: int, times: int, lines: int) -> None:
     """Each resumes at its offset; older bytes come from the transcript; characters are never cut."""

@@ -32,11 +32,11 @@ from jupyter_server.auth import Authorizer
 from pathlib import Path
 
 class FileAuthorizer(Authorizer):
-    """Refuses the actions that the file `denied` names."""
+    """Refuses what the file `denied` names: an action on our own resource, or `resource:action`."""
     def is_authorized(self, handler, user, action, resource):
         file = Path({denied!r})
         denied = file.read_text().split() if file.exists() else []
-        return resource != "tundra" or action not in denied
+        return not (resource == "tundra" and action in denied) and f"{{resource}}:{{action}}" not in denied
 
 c.ServerApp.authorizer_class = FileAuthorizer
 '''

@@ -13,6 +13,7 @@ MAX_MESSAGE_BYTES = 1 << 20
 """Of what a viewer sends: more in one message is closed with 1009."""
 NO_PONG = 1011
 ABNORMAL = 1006
+GOING_AWAY, STOPPING = 1001, "the daemon stops"
 
 
 class Socket(WebSocketsSansIOProtocol):
@@ -37,6 +38,15 @@ class Socket(WebSocketsSansIOProtocol):
             self.queue.put_nowait({"type": "websocket.disconnect", "code": ABNORMAL})
         super().connection_lost(exc)
 
+    def shutdown(self) -> None:
+        # uvicorn says 1012, a restart, when it comes before the viewer's own session, which says 1001
+        if self.handshake_complete and not self.close_sent:
+            self.queue.put_nowait({"type": "websocket.disconnect", "code": GOING_AWAY, "reason": STOPPING})
+            self.conn.send_close(GOING_AWAY, STOPPING)
+            self.transport.write(b"".join(self.conn.data_to_send()))
+            self.close_sent = True
+        super().shutdown()
+
     def keepalive_timeout(self) -> None:
         self.queue.put_nowait({"type": "websocket.disconnect", "code": NO_PONG, "reason": "no pong"})
         super().keepalive_timeout()
@@ -53,7 +63,7 @@ class Socket(WebSocketsSansIOProtocol):
         self.ping_timer = None
         if self._heart is None or self.close_sent or self.transport.is_closing():
             return
-        todo = self._heart.due(self.loop.time(), is_full=not self.writable.is_set())
+        todo = self._heart.due(self.loop.time(), is_full=not self.writable.is_set(), is_deaf=self.read_paused)
         if todo == "dead":
             self.keepalive_timeout()
             return

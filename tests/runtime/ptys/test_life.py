@@ -211,3 +211,12 @@ def test_a_peer_that_does_not_read_gets_longer_but_not_for_ever() -> None:
     assert slow.due(30.0) == "ping"
     assert slow.due(40.0, is_full=True) == "nothing"
     assert slow.due(50.0) == "dead"
+
+
+def test_a_peer_that_we_do_not_read_from_is_not_dead() -> None:
+    """Its pong stands behind what it has typed, and the program does not take that."""
+    heart = Heartbeat(30.0, 10.0, 0.0)
+    assert heart.due(30.0) == "ping"
+    for now in (40.0, 50.0, 60.0):
+        assert heart.due(now, is_deaf=True) == "nothing"
+    assert heart.due(70.0) == "dead"

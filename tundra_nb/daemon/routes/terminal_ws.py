@@ -28,7 +28,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 from tundra_nb import errors
 from tundra_nb.daemon.answers import error_response
 from tundra_nb.daemon.routing import route
-from tundra_nb.daemon.sockets import NO_PONG
+from tundra_nb.daemon.sockets import GOING_AWAY, NO_PONG, STOPPING
 from tundra_nb.protocol import ptys as api
 from tundra_nb.runtime.ptys.life import Connection
 from tundra_nb.runtime.ptys.output import TAIL_BYTES
@@ -39,7 +39,7 @@ from tundra_nb.runtime.ptys.spawn import Size
 if TYPE_CHECKING:
     from tundra_nb.daemon.context import Daemon
 
-EXITED, GOING_AWAY, NOT_A_MESSAGE, OVERLOADED, ENDED = 1000, 1001, 1008, 1013, 4410
+EXITED, NOT_A_MESSAGE, OVERLOADED, ENDED = 1000, 1008, 1013, 4410
 MAX_VIEWERS = 256
 """Of one terminal."""
 STALL_SECONDS = 3.0
@@ -205,7 +205,7 @@ class Session:
 
     async def _stop(self) -> None:
         await self._daemon.life.stopping.wait()
-        self._close = (GOING_AWAY, "the daemon stops")
+        self._close = (GOING_AWAY, STOPPING)
 
     async def _part(self) -> None:
         """Close what is open, and say how it ended."""
@@ -223,6 +223,8 @@ class Session:
         word = {1000: "closed_by_peer", 1001: "went_away", 1009: "too_long"}.get(code, "lost")
         if self._gone == (NO_PONG, "no pong"):
             word = "ping_timeout"
+        elif self._gone == (GOING_AWAY, STOPPING):
+            word = "stopping"
         self._viewers.gone(self._pty, self._one, self._number, word, code, is_goodbye=code in (1000, 1009))
 
     async def _send(self, kind: str, *told: Any) -> None:

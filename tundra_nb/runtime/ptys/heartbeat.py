@@ -8,7 +8,8 @@ from typing import Literal
 class Heartbeat:
     """A ping every `ping` seconds; without its pong within `pong` seconds the peer is dead.
 
-    A peer that has not read what was sent before the ping cannot have seen it: it gets `ping` seconds more.
+    A peer that has not read what was sent before the ping cannot have seen it: it gets `ping` seconds more. While we
+    ourselves do not read, its pong cannot be heard, so it does not count as gone.
 
     Args:
         ping: seconds from one pong (or the beginning) to the next ping.
@@ -31,11 +32,21 @@ class Heartbeat:
         """When to ask `due` again."""
         return self._due
 
-    def due(self, now: float, *, is_full: bool = False) -> Literal["ping", "dead", "nothing"]:
-        """What is to be done now; a ping is taken as sent. `is_full`: the peer does not read what is sent."""
+    def due(self, now: float, *, is_full: bool = False, is_deaf: bool = False) -> Literal["ping", "dead", "nothing"]:
+        """What is to be done now; a ping is taken as sent.
+
+        Args:
+            now: seconds.
+            is_full: the peer does not read what is sent.
+            is_deaf: we do not read what the peer sends.
+        """
         if now < self._due:
             return "nothing"
         if self._is_waiting:
+            if is_deaf:
+                self._pinged = now
+                self._due = now + self._pong
+                return "nothing"
             last = self._pinged + self._ping + self._pong
             if is_full and now < last:
                 self._due = min(now + self._pong, last)
