@@ -70,6 +70,11 @@ class Paths:
         return self.data_dir / "ptys"
 
     @property
+    def recordings(self) -> Path:
+        """Folder of recorded requests and answers, by day; never pushed."""
+        return self.data_dir / "recordings"
+
+    @property
     def gateway(self) -> Path:
         """Folder of the gateway: hashes of its tokens, and whether it listens."""
         return self.data_dir / "gateway"

@@ -64,6 +64,8 @@ class AsyncClient:
     ) -> None:
         self.caller = caller or api.caller_name()
         """What asks, in the history: kernel, cli, python."""
+        self.records = False
+        """Whether all that is asked through this client is recorded, whatever `record.content` says."""
         self._link = link or Link(data_dir, start=start, started_by=self.caller)
         self._session: aiohttp.ClientSession | None = None
         self._session_place: Place | None = None
@@ -175,12 +177,12 @@ class AsyncClient:
         """Ask a model: `await` it, or with `stream=True` iterate over it with `async for`; see `Client.ask`."""
         question = api.question(prompt, **options)
         if stream:
-            return AsyncReplyStream(self._events(api.ask_stream(api.by(question, self.caller))))
+            return AsyncReplyStream(self._events(api.ask_stream(api.by(question, self.caller, self.records))))
         return self.ask_as(question)
 
     def ask_as(self, question: Ask) -> Coroutine[Any, Any, Reply]:
         """Ask a question that is made already (`api.question`)."""
-        return self._do(api.ask(api.by(question, self.caller)))
+        return self._do(api.ask(api.by(question, self.caller, self.records)))
 
     async def logs(
         self,

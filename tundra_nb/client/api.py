@@ -282,6 +282,7 @@ class AskOptions(TypedDict, total=False):
     parallel_tool_calls: bool | None
     effort: str | None
     extra: Mapping[str, Any] | None
+    record: bool
 
 
 def question(
@@ -302,6 +303,7 @@ def question(
     parallel_tool_calls: bool | None = None,
     effort: str | None = None,
     extra: Mapping[str, Any] | None = None,
+    record: bool = False,
 ) -> Ask:
     """Make the question of what a caller gave.
 
@@ -335,6 +337,7 @@ def question(
         parallel_tool_calls=parallel_tool_calls,
         effort=effort,
         extra=None if extra is None else _mended("extra", dict(extra)),
+        record=record,
     )
 
 
@@ -756,6 +759,6 @@ def caller_name() -> str:
     return "kernel" if ipython is not None and ipython.get_ipython() is not None else "python"
 
 
-def by(question: Ask, caller: str) -> Ask:
-    """The same question, with who asks."""
-    return msgspec.structs.replace(question, caller=caller)
+def by(question: Ask, caller: str, records: bool = False) -> Ask:
+    """The same question, with who asks, and whether all that it asks is recorded."""
+    return msgspec.structs.replace(question, caller=caller, record=question.record or records)

@@ -63,6 +63,8 @@ class Client:
     ) -> None:
         self.caller = caller or api.caller_name()
         """What asks, in the history: kernel, cli, python."""
+        self.records = False
+        """Whether all that is asked through this client is recorded, whatever `record.content` says."""
         self._link = link or Link(data_dir, start=start, started_by=self.caller)
         self._pool = Pool(hung)
         self._attachment: Attachment | None = None
@@ -183,6 +185,7 @@ class Client:
         parallel_tool_calls: bool | None = None,
         effort: str | None = None,
         extra: Mapping[str, Any] | None = None,
+        record: bool = False,
     ) -> Reply | ReplyStream:
         """Ask a model; profiles are tried by priority until one answers.
 
@@ -204,6 +207,7 @@ class Client:
             parallel_tool_calls: False for at most one tool call per answer.
             effort: how much a model that reasons is to reason: low, medium, high.
             extra: further fields of the provider's own request body.
+            record: keep request and answer, masked, with the time of each piece, whatever `record.content` says.
 
         Raises:
             TundraError: why nobody answered. An interrupt closes the connection, which cancels the call upstream.
@@ -225,6 +229,7 @@ class Client:
             parallel_tool_calls=parallel_tool_calls,
             effort=effort,
             extra=extra,
+            record=record,
         )
         return self.ask_as(question, stream=stream)
 
@@ -236,7 +241,7 @@ class Client:
     def ask_as(self, question: Ask, *, stream: bool) -> Reply | ReplyStream: ...
     def ask_as(self, question: Ask, *, stream: bool = False) -> Reply | ReplyStream:
         """Ask a question that is made already (`api.question`)."""
-        question = api.by(question, self.caller)
+        question = api.by(question, self.caller, self.records)
         if stream:
             return ReplyStream(self._events(api.ask_stream(question)))
         return self._do(api.ask(question))

@@ -21,6 +21,7 @@ from .face import Face, pass_face
 @click.option("--max-tokens", type=click.IntRange(min=1), help="Longest answer.")
 @click.option("--temperature", type=float, help="As the provider defines it.")
 @click.option("--no-failover", is_flag=True, help="No other profile may answer.")
+@click.option("--record", is_flag=True, help="Keep request and answer, masked: for `why` and `replay`.")
 @pass_face
 def command(
     face: Face,
@@ -31,6 +32,7 @@ def command(
     max_tokens: int | None,
     temperature: float | None,
     no_failover: bool,
+    record: bool,
 ) -> Reply:
     """Ask a model; the answer appears as it comes.
 
@@ -46,6 +48,7 @@ def command(
         max_tokens=max_tokens,
         temperature=temperature,
         failover=not no_failover,
+        record=record,
     )
     if face.wants_json and not face.shows_frames:
         return face.client.ask_as(question)

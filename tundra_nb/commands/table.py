@@ -44,6 +44,7 @@ TABLE = {
     "clone": "clone",
     "incident": "incident",
     "verify": "verify",
+    "record": "record",
     "note": "note",
     "notes": "notes",
     "backup": "backup",

@@ -140,6 +140,7 @@ class Incidents:
         runtime = self._runtime
         runtime.record(row)
         await runtime.history.call("commit", message=message, author=signature(row.author))
+        await runtime.learn_incidents()
         return msgspec.structs.asdict(row)
 
     async def _rows(self) -> list[dict[str, Any]]:

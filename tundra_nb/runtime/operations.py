@@ -113,7 +113,8 @@ class Operation:
         self._on_attempt: OnNotice | None = None
         self._clock = profiles.clock
         self._router = self._settings.router
-        self.rows = CallRows(profiles.journal, request, caller.name, self._settings.record.content)
+        self._content = "all" if request.facts.record else self._settings.record.content
+        self.rows = CallRows(profiles.journal, request, caller.name, self._content)
         self._now = UnderWay(
             operation_id=self.rows.operation_id,
             at=self._clock.now_us(),
@@ -297,7 +298,7 @@ class Operation:
             if self._on_attempt is not None:
                 name = slot.profile.name
                 await self._on_attempt(Notice(kind="attempt", message=f"asking {name}", profile=name))
-            record = self._settings.record.content != "off"
+            record = self._content != "off"
             async with aclosing(self._request.attempt(slot, entry.model, entry, record)) as pieces:
                 async for piece in pieces:
                     if isinstance(piece, Answer):

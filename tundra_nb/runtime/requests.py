@@ -41,6 +41,8 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     parent_span_id: str | None = None
     run_id: int | None = None
     """Of the agent's run that it is part of."""
+    record: bool = False
+    """Its content is to be recorded, whatever the settings say."""
 
 
 class Request(Protocol):
@@ -134,6 +136,7 @@ class Asked:
             caller=ask.caller,
             streamed=ask.stream,
             run_id=int(ask.run_id) if ask.run_id and ask.run_id.isdecimal() else None,
+            record=ask.record,
         )
         self.failover = ask.failover
 

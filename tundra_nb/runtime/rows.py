@@ -19,6 +19,7 @@ from tundra_nb.runtime.caller import Money
 from tundra_nb.runtime.clock import Clock, Ids
 from tundra_nb.runtime.providers import prices
 from tundra_nb.runtime.providers.contract import Answer, Seen
+from tundra_nb.runtime.recordings import Kept, Recording, frames_of
 from tundra_nb.runtime.resilience.breaker import BreakerChange, Permit
 from tundra_nb.runtime.resilience.limiter import LimitNotice, Reservation
 from tundra_nb.runtime.telemetry.redact import Redactor
@@ -56,6 +57,8 @@ class Journal:
     ids: Ids
     clock: Clock
     redactor: Redactor
+    keep: Callable[[Recording], Kept] | None = None
+    """Gives a recording its file; without it the row itself holds the texts."""
 
     def outside(self, text: str | None) -> str | None:
         """Text that a provider chose, also where it should be a plain word: some echo the key in every header."""
@@ -202,7 +205,7 @@ class Entry:
 class CallRows:
     """Writes the rows of one call, and builds its reply from the same facts.
 
-    `content` is the setting `record.content`.
+    `content` is the setting `record.content`, or `all` where the call itself asks for it.
     """
 
     def __init__(self, journal: Journal, request: Request, user: str, content: str) -> None:
@@ -326,7 +329,7 @@ class CallRows:
         events: list[Event] = [row]
         content = self._content
         if seen.request_body and (content == "all" or (content == "errors" and error is not None)):
-            events.append(self._exchange(entry))
+            events.append(self._exchange(entry, row))
         if outcome == "ok":
             assert answer is not None
             self._remarks = self._request.remarks(answer)
@@ -414,18 +417,44 @@ class CallRows:
             retry_after_s=getattr(error, "retry_after", None),
         )
 
-    def _exchange(self, entry: Entry) -> Exchange:
-        redact = self._journal.redactor.text
-        response = redact(entry.seen.response_body.decode(errors="replace"))
+    def _exchange(self, entry: Entry, row: Attempt) -> Exchange:
+        redact, seen = self._journal.redactor.text, entry.seen
+        request = redact(seen.request_body.decode(errors="replace"))
+        frames, is_whole = frames_of(list(zip(seen.arrivals, seen.pieces, strict=True)), redact)
         if entry.answer is not None and (text := redact(entry.answer.text)) is not entry.answer.text:
-            response = text  # pieces of a stream may have cut the secret in two: keep the masked whole instead of them
+            # pieces of a stream may have cut the secret in two: keep the masked whole instead of them
+            frames, is_whole = [(frames[-1][0] if frames else 0.0, text)], False
+        kept = None
+        if self._journal.keep is not None:
+            kept = self._journal.keep(
+                Recording(
+                    operation_id=str(self.operation_id),
+                    attempt_id=str(entry.attempt_id),
+                    at=entry.at,
+                    profile=entry.profile.name,
+                    kind=entry.profile.kind,
+                    model=row.model,
+                    outcome=row.outcome,
+                    code=row.code,
+                    status=row.status,
+                    request=request,
+                    frames=frames,
+                    first_byte_ms=row.first_byte_ms,
+                    latency_ms=row.latency_ms,
+                    is_whole=is_whole,
+                )
+            )
         return Exchange(
             exchange_id=self._journal.ids.next(),
             at=self._clock.now_us(),
             operation_id=self.operation_id,
             attempt_id=entry.attempt_id,
-            request=redact(entry.seen.request_body.decode(errors="replace")),
-            response=response,
+            request="" if kept else request,
+            response="" if kept else "".join(text for _, text in frames),
+            recording=kept.name if kept else None,
+            sha256=kept.sha256 if kept else None,
+            request_bytes=len(seen.request_body),
+            response_bytes=len(seen.response_body),
         )
 
     @staticmethod

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Coroutine, Mapping
 from contextlib import AsyncExitStack
 from typing import Any, Self
 
+from tundra_nb.errors import TundraError
 from tundra_nb.paths import Paths
 from tundra_nb.runtime.agent_runs import AgentRuns
 from tundra_nb.runtime.caller import Budgets, spent_in
 from tundra_nb.runtime.clock import Clock, Ids, SystemClock
 from tundra_nb.runtime.drills import Drills
+from tundra_nb.runtime.history.query import FrameQuery
 from tundra_nb.runtime.history.service import History
 from tundra_nb.runtime.in_force import InForce
 from tundra_nb.runtime.keys import KeyRing
@@ -22,6 +25,7 @@ from tundra_nb.runtime.providers.provider import Provider
 from tundra_nb.runtime.providers.transport import Transport
 from tundra_nb.runtime.ptys.life import Transition
 from tundra_nb.runtime.ptys.pool import PtyPool
+from tundra_nb.runtime.recordings import Recordings
 from tundra_nb.runtime.resilience.limiter import Limiter
 from tundra_nb.runtime.resilience.router import Router
 from tundra_nb.runtime.rows import Journal
@@ -49,6 +53,8 @@ RESTORE_SECONDS = 2.0
 taken up when the store comes later, too."""
 PRICES_AFTER_SECONDS = 0.5
 """How long after the start the price table is read, so that it does not compete with becoming ready."""
+
+_log = logging.getLogger("tundra.daemon")
 
 _MASKED_ALREADY = (Exchange,)
 """A recorded exchange is long, and masked where it is taken."""
@@ -96,7 +102,13 @@ class Runtime:
             loaded.settings.store, paths, environ, redactor=redactor, ids=self.ids, clock=self.clock
         )
         self._is_history_given = history is not None
-        self.journal = Journal(self.record, self.ids, self.clock, redactor)
+        self.recordings = Recordings(
+            paths.recordings,
+            lambda: self.loaded.settings.record,
+            lambda: int(self.loaded.settings.store.reserve_mb * 1e6),
+            self.clock,
+        )
+        self.journal = Journal(self.record, self.ids, self.clock, redactor, self.recordings.keep)
         self.agent_runs = AgentRuns(self.record, self.ids, self.clock, redactor)
         self.in_force = InForce(loaded, environ, self.history, self.journal)
         self.limiter = Limiter(self.clock, on_notice=self.journal.limited)
@@ -126,6 +138,7 @@ class Runtime:
         await self._exits.__aenter__()
         try:
             self._exits.callback(self.bus.close)
+            self._exits.push_async_callback(asyncio.to_thread, self.recordings.close)
             if not self._is_history_given:
                 await self.history.open()
                 self._exits.push_async_callback(self.history.aclose)
@@ -141,6 +154,7 @@ class Runtime:
             self._exits.push_async_callback(self.terminals.aclose)
             self._background(self.in_force.follow(), "settings")
             self._background(self._load_prices(), "prices")
+            self._background(self._bound_recordings(), "recordings")
         except BaseException:
             await self._exits.aclose()
             raise
@@ -247,6 +261,20 @@ class Runtime:
         await self.clock.sleep(PRICES_AFTER_SECONDS)
         if any(profile.kind != "local" for profile in self.loaded.settings.profile):
             await asyncio.to_thread(prices.load)
+
+    async def _bound_recordings(self) -> None:
+        """Learn which recordings the incidents keep, then delete what is too old or too much."""
+        try:
+            await self.learn_incidents()
+        except TundraError as exc:
+            _log.warning("old recordings are not deleted, the incidents cannot be read yet: %s", exc)
+            return
+        await asyncio.to_thread(self.recordings.sweep)
+
+    async def learn_incidents(self) -> None:
+        """Have the recordings of all incidents' windows kept."""
+        rows = await self.history.rows(FrameQuery(table="incident"))
+        self.recordings.windows = [(row["since"], row["until"]) for row in rows]
 
     def _background(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
         """Start a task that is ended, at the latest, when the runtime is."""

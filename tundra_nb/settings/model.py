@@ -166,7 +166,11 @@ class RecordSettings(Section, frozen=True):
     """What is kept of requests and answers beside the figures."""
 
     content: Literal["off", "errors", "all"] = "off"
-    """`errors`, `all`: keep request and response text, redacted, in the table `exchange`."""
+    """`errors`, `all`: keep request and answer with the time of each piece, masked, in files of the data directory."""
+    days: PositiveFloat = 14.0
+    """How long they are kept; those of an incident's window stay …"""
+    max_mb: PositiveFloat = 1024.0
+    """… and how much all of them may take: the oldest go first."""
 
 
 class GatewaySettings(Section, frozen=True):

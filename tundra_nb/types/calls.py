@@ -53,6 +53,8 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     caller: str = "python"
     run_id: str | None = None
     """The run of an agent that this call is part of; decimal text."""
+    record: bool = False
+    """Keep request and answer of this call, masked, whatever `record.content` says."""
     extra: dict[str, Any] | None = None
     """Further fields of the provider's own body, passed through (OpenRouter's routing fields, seeds)."""
 

@@ -20,6 +20,8 @@ def blocks(why: Why) -> list[Block]:
     kept = list(why.get("exchanges") or ())
     if not kept:
         return [Para(Styled(SWITCH, "dim"))] if why.get("record") == "off" else []
+    if kept[-1].get("recording") and not kept[-1].get("request"):
+        return [Para(Styled("the recording is not on this machine: too old, or made elsewhere", "dim"))]
     prompt, answer = texts(kept[-1])
     parts: list[Block] = []
     for name, text in (("prompt", prompt), ("answer", answer)):

@@ -22,6 +22,7 @@ from tundra_nb.protocol import operations as api
 from tundra_nb.protocol.words import EVENTS, HEARTBEAT_SECONDS
 from tundra_nb.runtime.history.query import Condition, FrameQuery
 from tundra_nb.runtime.operations import Notice
+from tundra_nb.runtime.recordings import texts
 from tundra_nb.runtime.telemetry.redact import Redactor
 from tundra_nb.runtime.telemetry.redact import Stream as Masking
 from tundra_nb.types import Ask, Reply, ToolCall
@@ -223,8 +224,17 @@ async def explain(daemon: Daemon, wanted: str) -> dict[str, Any]:
             table=table, since_us=operation["at"] - 1_000_000, where=[Condition("operation_id", "eq", key)]
         )
         related[name] = json_rows(await history.rows(query))
+    await _recorded(daemon, related["exchanges"])
     told = {"under_way": running, "record": daemon.runtime.loaded.settings.record.content}
     return {"operation": json_rows([operation])[0], **related, **told}
+
+
+async def _recorded(daemon: Daemon, exchanges: Sequence[dict[str, Any]]) -> None:
+    """Put in the texts that are in files; the files of a pulled history are on the machine that recorded them."""
+    for row in exchanges:
+        if row.get("recording"):
+            found = await asyncio.to_thread(daemon.runtime.recordings.read, row["recording"])
+            row.update(texts(found))
 
 
 def _running(running: Sequence[Mapping[str, Any]], wanted: str) -> dict[str, Any] | None:

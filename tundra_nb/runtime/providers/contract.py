@@ -69,6 +69,18 @@ class Seen(msgspec.Struct, kw_only=True):
     request_body: bytes = b""
     response_body: bytes = b""
     """Kept only when recording is on."""
+    arrivals: list[float] = []
+    """When each of `pieces` came, in seconds since the request was sent."""
+    pieces: list[bytes] = []
+    """The same body as it came; kept only when recording is on."""
+
+    def keep(self, pieces: list[bytes], key: str) -> None:
+        """Keep the body of the answer, with the key of the call masked, also where it lies across two pieces."""
+        body, secret = b"".join(pieces), key.encode()
+        self.response_body = body.replace(secret, b"[key]") if secret else body
+        self.pieces = pieces if self.response_body == body else [self.response_body]
+        if len(self.pieces) != len(self.arrivals):
+            self.arrivals = self.arrivals[-1:]
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):

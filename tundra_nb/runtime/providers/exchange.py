@@ -159,9 +159,13 @@ class Exchange:
         if self._size > self._most:
             problem = f"the answer is longer than {self._line.answers.max_mb:g} MB (`answers.max_mb`)"
             raise ParseError(profile=self._target.profile, problem=problem)
-        if self._kept is not None:
-            self._kept.append(chunk)
+        self._keep(chunk)
         return chunk
+
+    def _keep(self, chunk: bytes) -> None:
+        if self._kept is not None and self.seen.sent_at is not None:
+            self._kept.append(chunk)
+            self.seen.arrivals.append(self._line.monotonic() - self.seen.sent_at)
 
     async def body(self) -> bytes:
         """The whole body."""
@@ -204,8 +208,7 @@ class Exchange:
                     size += len(chunk)
         except (TimeoutError, httpx.HTTPError, httpx.StreamError, CannotUnpackError):
             pass  # judged by the status and by what has come
-        if self._kept is not None:
-            self._kept += parts
+        self._keep(b"".join(parts))
         return b"".join(parts)
 
     def _timeout(self, deadline: str, limit: float) -> Timeout:

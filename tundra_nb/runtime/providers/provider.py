@@ -175,9 +175,7 @@ class Provider:
             raise
         finally:
             if kept:
-                response = b"".join(kept)
-                secret = ready.target.key.encode()
-                seen.response_body = response.replace(secret, b"[key]") if secret else response
+                seen.keep(kept, ready.target.key)
 
     async def learn_prices(self) -> None:
         """Have the price table loaded: whoever reckons a cost afterwards must not hold up the loop."""
