@@ -211,7 +211,7 @@ def _print(result: commands.Result, face: Face) -> None:
     from tundra_nb.views import show, text
     from tundra_nb.views.frame import blocks
 
-    console = Console(highlight=False)
+    console = Console(highlight=False, emoji=False, markup=False)
     with console.capture() as captured:
         text.show(blocks(value, PAGED_ROWS) if is_frame else show.blocks_of(value), console)
     _page(face.words(captured.get()), console.height)

@@ -8,7 +8,7 @@ import sys
 
 HEAVY = (
     *("tornado", "IPython", "pandas", "pyarrow", "jupyter_server", "aiohttp", "httpx", "rich", "click", "starlette"),
-    *("anywidget", "ipywidgets"),
+    *("anywidget", "ipywidgets", "psutil", "markdown_it", "pygments"),
 )
 
 
@@ -32,3 +32,10 @@ def test_loading_the_extension_loads_no_more_than_ipython_itself() -> None:
     code = "from IPython.core.interactiveshell import InteractiveShell as S; s = S.instance()\n"
     code += "s.run_line_magic('load_ext', 'tundra_nb')"
     assert loaded_after(code) == bare
+
+
+def test_a_short_command_loads_no_more_than_it_shows() -> None:
+    """`tundra status` is typed often: no data frames, no Markdown, no doctor's checks."""
+    code = "from tundra_nb.cli import main\nfrom tundra_nb.views import show, status, text\n"
+    code += "text.plain(show.blocks_of('said'))"
+    assert loaded_after(code) == {"rich", "click"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from typing import Any
 
@@ -129,3 +130,13 @@ def test_every_error_code_can_be_explained() -> None:
 )  # fmt: skip
 def test_numbers_are_for_people(made: str, expected: str) -> None:
     assert made == expected
+
+
+@pytest.mark.parametrize("kind", show.VIEWS)
+def test_each_view_is_there_and_so_is_its_result(kind: str) -> None:
+    """Both are named by text, so that nothing is imported before it is shown."""
+    module, _, name = kind.rpartition(".")
+    found = getattr(importlib.import_module(f"tundra_nb.{module}"), name)
+    assert f"{found.__module__}.{found.__qualname__}" == f"tundra_nb.{kind}"
+    module, _, name = show.VIEWS[kind].rpartition(".")
+    assert callable(getattr(importlib.import_module(f"tundra_nb.views.{module}"), name))

@@ -96,6 +96,10 @@ class Axis:
         return min(max((at - self.begin) / (self.end - self.begin), 0.0), 1.0)
 
 
+def blocks(plotted: Plotted) -> Sequence[Block]:
+    return plotted.blocks
+
+
 def plot(frame: pd.DataFrame, *, buckets: bool = False) -> Plotted:
     """The picture of a frame of calls, attempts, errors or breaker events, or of one grouped by `by`.
 

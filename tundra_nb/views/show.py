@@ -2,85 +2,82 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from tundra_nb.client.explain import Contents, Explanation
-from tundra_nb.client.gateway import GatewayStatus, NewToken
-from tundra_nb.client.live import Run
-from tundra_nb.client.pty_story import PtyStory
-from tundra_nb.client.results import DaemonStatus, Document, Last, Status, Why
-from tundra_nb.client.versions import Merged
-from tundra_nb.doctor.bundle import Bundle
-from tundra_nb.doctor.check import Checkup
-from tundra_nb.guide.pages import Page
-from tundra_nb.protocol.ptys import Matched
-from tundra_nb.terminal.screen import Screen
-from tundra_nb.types import Reply
-from tundra_nb.types.triage import Triage
-
-from . import (
-    Compared,
-    Lines,
-    Message,
-    Transcript,
-    bundle,
-    checkup,
-    exchange,
-    explanation,
-    frame,
-    gateway,
-    reply,
-    status,
-    terminal,
-    triage,
-    versions,
-    why,
-)
+from . import Compared, Lines, Message, Transcript
 from .blocks import Block, Cell, Code, Facts, Output, Para
-from .plots import Plotted
 
-VIEWS: dict[type[Any], Callable[[Any], Sequence[Block]]] = {
-    Status: status.blocks,
-    DaemonStatus: status.daemon_blocks,
-    Last: why.last_blocks,
-    Why: why.blocks,
-    Reply: reply.blocks,
-    Run: terminal.run_blocks,
-    Matched: terminal.matched_blocks,
-    Screen: terminal.screen_blocks,
-    PtyStory: terminal.story_blocks,
-    Explanation: explanation.blocks,
-    Contents: explanation.contents,
-    Page: explanation.page,
-    Checkup: checkup.blocks,
-    GatewayStatus: gateway.blocks,
-    NewToken: gateway.new_token,
-    Bundle: bundle.blocks,
-    Document: lambda found: [
-        Facts([(name, _value(value)) for name, value in found.items() if value not in (None, "")])
-    ],
-    Merged: versions.merged,
-    Triage: triage.blocks,
-    Compared: lambda found: exchange.difference(found.one, found.other),
-    Plotted: lambda found: found.blocks,
-    Message: lambda found: [Para(found.text)],
-    Transcript: lambda found: [Output(found.text)],
-    Lines: lambda found: [Code("\n".join(found.lines))],
+if TYPE_CHECKING:
+    from tundra_nb.client.results import Document
+
+VIEWS = {
+    "client.results.Status": "status.blocks",
+    "client.results.DaemonStatus": "status.daemon_blocks",
+    "client.results.Last": "why.last_blocks",
+    "client.results.Why": "why.blocks",
+    "client.results.Document": "show.document",
+    "client.live.Run": "terminal.run_blocks",
+    "client.pty_story.PtyStory": "terminal.story_blocks",
+    "client.explain.Explanation": "explanation.blocks",
+    "client.explain.Contents": "explanation.contents",
+    "client.gateway.GatewayStatus": "gateway.blocks",
+    "client.gateway.NewToken": "gateway.new_token",
+    "client.versions.Merged": "versions.merged",
+    "doctor.bundle.Bundle": "bundle.blocks",
+    "doctor.check.Checkup": "checkup.blocks",
+    "guide.pages.Page": "explanation.page",
+    "protocol.ptys.Matched": "terminal.matched_blocks",
+    "terminal.screen.Screen": "terminal.screen_blocks",
+    "types.calls.Reply": "reply.blocks",
+    "types.triage.Triage": "triage.blocks",
+    "views.Compared": "show.compared",
+    "views.Lines": "show.lines",
+    "views.Message": "show.message",
+    "views.Transcript": "show.transcript",
+    "views.plots.Plotted": "plots.blocks",
 }
-"""View by type of result; a subclass that is not named is shown as its base."""
+"""View by type of result, both by name: the command line imports what it shows, and no more. A subclass that is not
+named is shown as its base."""
 
 
 def blocks_of(value: Any) -> Sequence[Block]:
     """The blocks that show a result."""
     pandas = sys.modules.get("pandas")
     if pandas is not None and isinstance(value, pandas.DataFrame):
+        from . import frame
+
         return frame.blocks(value)
     for kind in type(value).__mro__:
-        if kind in VIEWS:
-            return VIEWS[kind](value)
+        if place := VIEWS.get(f"{kind.__module__.removeprefix('tundra_nb.')}.{kind.__qualname__}"):
+            module, _, name = place.rpartition(".")
+            view: Callable[[Any], Sequence[Block]] = getattr(importlib.import_module(f"{__package__}.{module}"), name)
+            return view(value)
     return [Para(str(value))]
+
+
+def document(found: Document) -> list[Block]:
+    return [Facts([(name, _value(value)) for name, value in found.items() if value not in (None, "")])]
+
+
+def compared(found: Compared) -> Sequence[Block]:
+    from . import exchange
+
+    return exchange.difference(found.one, found.other)
+
+
+def message(found: Message) -> list[Block]:
+    return [Para(found.text)]
+
+
+def transcript(found: Transcript) -> list[Block]:
+    return [Output(found.text)]
+
+
+def lines(found: Lines) -> list[Block]:
+    return [Code("\n".join(found.lines))]
 
 
 def _value(value: Any) -> Cell:

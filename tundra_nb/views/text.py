@@ -7,7 +7,6 @@ from collections.abc import Sequence
 
 from rich.cells import cell_len, set_cell_size
 from rich.console import Console, RenderableType
-from rich.markdown import Markdown
 from rich.padding import Padding
 from rich.panel import Panel
 from rich.table import Table as RichTable
@@ -74,6 +73,8 @@ def plain(blocks: Sequence[Block]) -> str:
         force_terminal=False,
         force_jupyter=False,
         legacy_windows=False,
+        emoji=False,
+        markup=False,
     )
     show(blocks, console)
     file = console.file
@@ -98,6 +99,8 @@ def _render(block: Block) -> RenderableType | None:
         case Shot(screen):
             return Panel(Text(clean(screen.text)), width=screen.columns + 4, height=screen.rows + 2, highlight=False)
         case Prose(text):
+            from rich.markdown import Markdown  # with a parser and a highlighter: 0.1 s to import
+
             return Markdown(clean(text), hyperlinks=False)
         case Facts(pairs):
             grid = RichTable.grid(padding=(0, 2))
