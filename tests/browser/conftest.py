@@ -16,6 +16,7 @@ import contextlib
 import dataclasses
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -76,6 +77,16 @@ model = "tiny"
 rpm = 600
 """
 App = Literal["lab", "notebook"]
+BASH = r"bash-[\d.]+[$#]"
+"""The prompt of `bash --norc --noprofile`."""
+
+
+def await_prompt(screen: Locator, prompt: str = BASH) -> None:
+    """Wait until a terminal's last words are a prompt.
+
+    Programs that take over a terminal, or give it back, throw away what was typed meanwhile.
+    """
+    expect(screen).to_have_text(re.compile(prompt + r"\s*$"))
 
 
 @dataclasses.dataclass

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import time
 from collections.abc import Callable
 from typing import Any
@@ -12,7 +13,7 @@ import httpx
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.browser.conftest import SECONDS, TOKEN, Jupyter
+from tests.browser.conftest import BASH, SECONDS, TOKEN, Jupyter
 
 pytestmark = [pytest.mark.part("browser"), pytest.mark.part("doltlite"), pytest.mark.check]
 
@@ -52,6 +53,11 @@ def until_shown(page: Page, text: str) -> str:
         page.wait_for_timeout(100)
 
 
+def until_prompt(page: Page) -> None:
+    """What is typed before bash has set up the terminal may be thrown away."""
+    until(lambda: re.search(BASH + r"\s*$", str(page.evaluate(SHOWN))), "bash shows its prompt")
+
+
 def api(jupyter: Jupyter, method: str, path: str, **options: Any) -> httpx.Response:
     headers = {"Authorization": f"token {TOKEN}"}
     return httpx.request(method, jupyter.url + path, headers=headers, trust_env=False, timeout=20, **options)
@@ -80,6 +86,7 @@ def test_a_terminal_of_the_pool_lives_in_labs_own_tab(lab: Jupyter) -> None:
     assert names == [f"tundra-{pty}"]
     page = page_of(lab, "lab?reset")
     open_tab(page, f"tundra-{pty}")
+    until_prompt(page)
     page.locator(".jp-Terminal").click()
     page.keyboard.type("echo $((6*7)); stty size\n")
     until_shown(page, "\n42\n")
@@ -126,6 +133,7 @@ def test_notebook_7_opens_it_as_a_second_viewer(notebook7: Jupyter) -> None:
     second = page_of(notebook7, f"terminals/tundra-{pty}")
     for page in (first, second):
         page.wait_for_selector(".jp-Terminal .xterm")
+        until_prompt(page)
     first.locator(".jp-Terminal").click()
     first.keyboard.type("echo both-$((40+2))\n")
     for page in (first, second):

@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 from playwright.sync_api import expect
 
+from tests.browser.conftest import await_prompt
+
 pytestmark = [pytest.mark.part("browser", "doltlite"), pytest.mark.timeout(240)]
 
 SCRIPT = "printf 'name? '; read n; printf '\\033[32mhello\\033[0m %s <b>\\n' $n; exec bash --norc"
@@ -28,6 +30,7 @@ def test_it_types_shows_resizes_and_survives_the_restart_of_another_notebook(lab
     line.fill("jo")
     line.press("Enter")
     expect(screen).to_contain_text("hello jo <b>")
+    await_prompt(screen)
     page.screenshot("terminal-light")
 
     other = lab.open(["1 + 1"], name="other.ipynb")
@@ -40,10 +43,13 @@ def test_it_types_shows_resizes_and_survives_the_restart_of_another_notebook(lab
 
     line.fill("sleep 100")
     line.press("Enter")
+    await_prompt(screen, "sleep 100")
     line.press("Control+c")
+    await_prompt(screen)
     line.fill("echo $((6 * 7)); stty size")
     line.press("Enter")
     expect(screen).to_contain_text("42\n24 80")
+    await_prompt(screen)
     widget.locator("select").select_option("100×30")
     line.fill("stty size")
     line.press("Enter")
@@ -86,13 +92,14 @@ def test_the_screen_takes_every_key_and_the_notebook_none(lab: Any) -> None:
     page.run(1)
     widget = page.output(1).locator(".tundra-terminal")
     screen = widget.locator(".tundra-screen")
-    expect(screen).to_contain_text("bash")
+    await_prompt(screen)
     keys = page.page.keyboard
     screen.click()
     expect(screen).to_be_focused()
     keys.type("echo dd-aa-bb")
     keys.press("Enter")
     expect(screen).to_contain_text("\ndd-aa-bb\n")
+    await_prompt(screen)
     assert page.page.locator(".jp-Notebook .jp-Cell").count() == 3
     expect(page.cell(2).locator(".jp-OutputArea-child")).to_have_count(0)
     keys.press("ArrowUp")
@@ -104,10 +111,12 @@ def test_the_screen_takes_every_key_and_the_notebook_none(lab: Any) -> None:
     keys.press("Enter")
     expect(screen).to_contain_text("true; echo dd-aa-bbX")
     expect(screen).to_contain_text("\ndd-aa-bbX\n")
+    await_prompt(screen)
     keys.type("ls -d /etc/shado")
     keys.press("Tab")
     expect(screen).to_contain_text("ls -d /etc/shadow")
     keys.press("Control+c")
+    await_prompt(screen)
     page.page.evaluate(
         """() => {
         const data = new DataTransfer();
@@ -118,9 +127,11 @@ def test_the_screen_takes_every_key_and_the_notebook_none(lab: Any) -> None:
     )
     keys.press("Enter")
     expect(screen).to_contain_text("\npasted-42\n")
+    await_prompt(screen)
     keys.type("seq 1 200")
     keys.press("Enter")
     expect(screen).to_contain_text("\n200\n")
+    await_prompt(screen)
     keys.press("Shift+PageUp")
     expect(widget.locator(".tundra-above")).to_contain_text("\n100\n")
     page.screenshot("terminal-typing")
@@ -148,14 +159,17 @@ def test_vim_and_a_python_prompt_can_be_used(lab: Any) -> None:
     page.run(1)
     screen = page.output(1).locator(".tundra-screen")
     keys = page.page.keyboard
+    await_prompt(screen)
     screen.click()
     keys.type("python3 -q -i")
     keys.press("Enter")
-    expect(screen).to_contain_text(">>>")
+    await_prompt(screen, ">>>")
     keys.type("print(6 * 7)")
     keys.press("Enter")
     expect(screen).to_contain_text("\n42\n")
+    await_prompt(screen, ">>>")
     keys.press("Control+d")
+    await_prompt(screen)
     keys.type("vim -u NONE -N written.txt")
     keys.press("Enter")
     expect(screen).to_contain_text("~")
@@ -167,6 +181,7 @@ def test_vim_and_a_python_prompt_can_be_used(lab: Any) -> None:
     page.screenshot("terminal-vim")
     keys.type(":q!")
     keys.press("Enter")
+    await_prompt(screen)
     keys.type("cat written.txt")
     keys.press("Enter")
     expect(screen).to_contain_text("hello\nhello\n")

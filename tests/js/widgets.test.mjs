@@ -51,6 +51,23 @@ test("a key becomes what a terminal sends", () => {
   assert.equal(sent("F5"), "\x1b[15~");
 });
 
+test("keys go one message at a time and never overtake each other", async () => {
+  const { inTurn } = load("terminal", "inTurn");
+  const given = [];
+  const { type, next } = inTurn((text) => given.push(text), 5);
+  for (const text of "python3") type(text);
+  assert.deepEqual(given, ["p"]);
+  next();
+  assert.deepEqual(given, ["p", "ython3"]);
+  next();
+  next();
+  type("\r");
+  assert.deepEqual(given, ["p", "ython3", "\r"]);
+  type("more"); // an answer that is lost does not stop the keys for good
+  await new Promise((resolve) => setTimeout(resolve, 50));
+  assert.deepEqual(given, ["p", "ython3", "\r", "more"]);
+});
+
 test("a view hides the still picture, tells that it is open, and takes itself off", () => {
   const made = () => ({ classList: { add() {} }, append() {}, textContent: "", className: "" });
   globalThis.document = { createElement: made };

@@ -128,6 +128,10 @@ class Typed(msgspec.Struct, frozen=True, kw_only=True, tag="typed"):
     text: str
 
 
+class Heard(msgspec.Struct, frozen=True, tag="heard"):
+    """To the script: what it typed last is with the program; the next may come."""
+
+
 class Resized(msgspec.Struct, frozen=True, kw_only=True, tag="resized"):
     """From the script: another size of the screen."""
 

@@ -33,9 +33,30 @@ const sequence = (event, isApplication) => {
   return altKey && !ctrlKey ? `\x1b${key}` : key; // with both it is AltGr
 };
 
+// Gives keys to the kernel one message at a time; what is typed before it has answered goes together into the next.
+// While JupyterLab moves a widget's messages from the kernel's main thread to a subshell, one can overtake another.
+const inTurn = (give, answerMs = 2000) => {
+  let waiting = "";
+  let timer = null;
+  const next = () => {
+    clearTimeout(timer);
+    const text = waiting;
+    waiting = "";
+    timer = text ? setTimeout(next, answerMs) : null;
+    if (text) give(text);
+  };
+  const type = (text) => {
+    waiting += text;
+    if (timer === null) next();
+  };
+  return { type, next };
+};
+
 function render({ model, el }) {
   const send = (type, more = {}) => model.send({ type, ...more });
-  const type = (text) => text && send("typed", { text });
+  const { type, next } = inTurn((text) => send("typed", { text }));
+  const heard = (message) => message.type === "heard" && next();
+  model.on("msg:custom", heard);
   const root = make("div", "tundra-terminal");
   root.dataset.lmSuppressShortcuts = "true"; // or `dd` deletes the cell
 
@@ -108,7 +129,7 @@ function render({ model, el }) {
     event.stopPropagation();
     if (event.isComposing) return;
     if (event.key === "Enter") {
-      send("typed", { text: `${input.value}\n` });
+      type(`${input.value}\n`);
       input.value = "";
     } else if (event.ctrlKey && !event.altKey && /^[cdz]$/i.test(event.key) && !String(getSelection())) {
       type(sequence(event, false));
@@ -162,7 +183,11 @@ function render({ model, el }) {
 
   const bar = make("div", "tundra-bar", title, how, older);
   root.append(bar, above, screen, hint, make("div", "tundra-controls", ...controls), problem);
-  return mount({ model, el }, root, draw);
+  const leave = mount({ model, el }, root, draw);
+  return () => {
+    model.off("msg:custom", heard);
+    leave();
+  };
 }
 
 export default { render };

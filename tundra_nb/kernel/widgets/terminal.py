@@ -10,6 +10,8 @@ import threading
 import time
 from typing import Any
 
+import msgspec
+
 from tundra_nb.client.sync import Client
 from tundra_nb.errors import HandleNotFound, TundraError
 from tundra_nb.terminal import ansi
@@ -119,6 +121,9 @@ class TerminalWidget(LiveView):
                     self._pty.close()
         except TundraError as error:
             trouble = problem(error)
+        finally:
+            if isinstance(told, messages.Typed):
+                self.send(msgspec.to_builtins(messages.Heard()))
         if trouble:
             with self._looking:
                 self._tell_screen(trouble)
