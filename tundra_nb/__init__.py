@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from tundra_nb.client.results import Status as Status
     from tundra_nb.client.results import Step as Step
     from tundra_nb.client.results import Why as Why
+    from tundra_nb.client.run_story import RunStory as RunStory
     from tundra_nb.client.sync import Client as Client
     from tundra_nb.client.sync import ReplyStream as ReplyStream
     from tundra_nb.client.versions import Merged as Merged
@@ -56,6 +57,7 @@ __all__ = [
     "Reply",
     "ReplyStream",
     "Run",
+    "RunStory",
     "Screen",
     "ShellRun",
     "Status",
@@ -84,6 +86,7 @@ _LAZY = {
     "Reply": "tundra_nb.types",
     "ReplyStream": "tundra_nb.client.sync",
     "Run": "tundra_nb.client.live",
+    "RunStory": "tundra_nb.client.run_story",
     "Screen": "tundra_nb.terminal.screen",
     "ShellRun": "tundra_nb.client.live",
     "Status": "tundra_nb.client.results",

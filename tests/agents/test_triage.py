@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -347,3 +348,49 @@ def _is_alive(pid: int) -> bool:
     except ProcessLookupError:
         return False
     return True
+
+
+def test_why_tells_the_story_of_a_run(home: Home, outage: Client, provider: ScriptedProcess, failed_id: str) -> None:
+    """What was asked, each step with its call, what was found, what it cost; also on the command line."""
+    heal(outage)
+    claim = "the server was overloaded"
+    finding = calls(("report_finding", {"claim": claim, "evidence": [failed_id]}))
+    provider.script(CHAT, calls(("tundra_why", {"operation": failed_id})), finding, text("done"))
+    found = outage.triage("was it overloaded?")
+    story = outage.why_run(found.run_id[-8:])
+    assert story.run_id == found.run_id
+    assert story["run"]["question"] == "was it overloaded?"
+    assert [step["kind"] for step in story["steps"]] == [step.kind for step in found.steps]
+    assert [call["operation_id"] for call in story["calls"]] == found.operations
+    told = home.run("why", found.run_id)
+    assert told.returncode == 0
+    assert f"run {found.run_id}: ok" in told.stdout
+    assert "was it overloaded?" in told.stdout
+    assert failed_id in told.stdout
+    assert claim in told.stdout
+    as_json = json.loads(home.run("why", found.run_id, "--json").stdout)
+    assert as_json["run"]["run_id"] == found.run_id
+    with pytest.raises(UsageError, match="no run"):
+        outage.why_run("123456789012345678")
+    assert "no call with an id ending in 123456789012345678" in home.run("why", "123456789012345678").stderr
+
+
+def test_an_incident_is_read_at_its_pin_and_in_its_window(
+    outage: Client, provider: ScriptedProcess, tmp_path: Path
+) -> None:
+    """By title or id; what happened after it was pinned is not in the report."""
+    made = outage.incidents.new("checkout outage", "1h", run=False, out=str(tmp_path / "i.ipynb"))
+    heal(outage)
+    provider.script(CHAT, Step(status=401))
+    with pytest.raises(errors.TundraError):
+        outage.ask("again")
+    words = ("checkout outage", str(made["incident_id"]), made["ref"])
+    report, *others = [outage.triage(word, model=False).report for word in words]
+    assert others == [report, report]
+    assert "checkout outage" in report
+    assert "529" in report
+    assert "401" not in report
+    found = outage.triage("checkout outage", model=False)
+    assert found.pin == made["ref"]
+    assert [finding.code for finding in found.findings] == ["ApiError"]
+    assert len(outage.triage(model=False).findings) == 2

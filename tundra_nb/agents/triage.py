@@ -11,17 +11,20 @@ The window ends at the newest row of the pin: the same pin gives the same report
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import datetime as dt
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
 
 from tundra_nb.client import times
 from tundra_nb.client.agent_runs import HeldRun
+from tundra_nb.client.incidents import EPOCH, window_us
+from tundra_nb.client.results import Document
 from tundra_nb.client.sync import Client
 from tundra_nb.errors import UsageError
 from tundra_nb.types.triage import Finding, Step, Triage
@@ -71,7 +74,8 @@ def triage(
 
     Args:
         client: reads and asks.
-        target: `last`, the id of a call or its last digits, or a question in words.
+        target: `last`; the id of a call or its last digits; an incident by its id, title or tag, which is read at its
+            pin and in its window; or a question in words.
         profile: asked, and no other.
         since: beginning of the window; 24 h before the newest row by default.
         at: read as of this ref; a commit made now by default.
@@ -87,8 +91,8 @@ def triage(
         UsageError: no such call, or a budget that cannot be kept because a model has no known price.
     """
     chosen = Limits(budget_usd=budget_usd, deadline=deadline, calls=calls)
-    pin = at or client.versions.commit("pinned for a triage")
-    scope = _scope(client, target, pin, since)
+    scope = _scope(client, target, at, since)
+    pin = scope.pin
     price = _price(client, profile, chosen) if model else None
     steps: list[Step] = []
     with client.agent_run(
@@ -157,10 +161,19 @@ def _end(
     )
 
 
-def _scope(client: Client, target: str, pin: str, since: times.When | None) -> Scope:
+def _scope(client: Client, target: str, at: str | None, since: times.When | None) -> Scope:
     word = target.strip() or "last"
-    if word.isdigit() or re.fullmatch(r"-\d+", word):
-        operation = client.why(word)["operation"]
+    operation, incident = _meant(client, word)
+    if incident is not None:
+        begin, end = window_us(incident)
+        return Scope(
+            question=f"What broke in the incident {incident['title']}?",
+            pin=at or str(incident["ref"]),
+            since=EPOCH + dt.timedelta(microseconds=begin),
+            until=EPOCH + dt.timedelta(microseconds=end),
+        )
+    pin = at or client.versions.commit("pinned for a triage")
+    if operation is not None:
         when = dt.datetime.fromisoformat(str(operation["at"])).astimezone(dt.UTC)
         identity = str(operation["operation_id"])
         return Scope(
@@ -171,12 +184,33 @@ def _scope(client: Client, target: str, pin: str, since: times.When | None) -> S
             operation_id=identity,
         )
     until = _newest(client, pin) + dt.timedelta(microseconds=1)
-    begin = until - WINDOW
+    begin_at = until - WINDOW
     if since is not None:
         moment = times.from_word(since, now=until) if isinstance(since, str) else since
-        begin = moment if isinstance(moment, dt.datetime) else dt.datetime.fromtimestamp(0, dt.UTC)
+        begin_at = moment if isinstance(moment, dt.datetime) else dt.datetime.fromtimestamp(0, dt.UTC)
     question = "What failed?" if word == "last" else answers.plain(word)
-    return Scope(question=question, pin=pin, since=begin, until=until)
+    return Scope(question=question, pin=pin, since=begin_at, until=until)
+
+
+def _meant(client: Client, word: str) -> tuple[Mapping[str, Any] | None, Document | None]:
+    """The call or the incident that a target names; neither for `last` and a question.
+
+    Raises:
+        UsageError: it is a number, and no call or incident has it.
+    """
+    if word == "last":
+        return None, None
+    is_number = word.isdigit() or re.fullmatch(r"-\d+", word) is not None
+    try:
+        if is_number:
+            return client.why(word)["operation"], None
+    except UsageError:
+        with contextlib.suppress(UsageError):
+            return None, client.incidents.find(word)
+        raise
+    with contextlib.suppress(UsageError):
+        return None, client.incidents.find(word)
+    return None, None
 
 
 def _newest(client: Client, pin: str) -> dt.datetime:

@@ -68,9 +68,9 @@ def command(
 ) -> Triage:
     """Find out what failed, since when, whom it hits, what was changed before, and what to do.
 
-    TEXT is `last`, the id of a call or its last digits, or a question in words. The rules come first; then a model
-    reads further with tools that only read, as of one pin. When no profile can be asked, the rules' report is the
-    answer.
+    TEXT is `last`, the id of a call or its last digits, an incident by its id or title, or a question in words. The
+    rules come first; then a model reads further with tools that only read, as of one pin. When no profile can be asked,
+    the rules' report is the answer.
     """
     if cells and face.name != "kernel":
         raise UsageError(problem="`--cells` needs a notebook", field="--cells")

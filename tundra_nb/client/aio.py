@@ -18,7 +18,7 @@ from tundra_nb.types import Ask, Reply
 from tundra_nb.types.pieces import Piece, Text
 from tundra_nb.types.triage import Triage
 
-from . import api, explain, gateway, pty_calls
+from . import api, explain, gateway, pty_calls, run_story
 from .aio_ptys import AsyncPtys
 from .answer import AnswerReader, Event, died, malformed, not_yet
 from .call import ATTEMPT_PAUSES, Answer, Call, Step, read, refusal, refuse_acting, seen_from
@@ -155,6 +155,7 @@ class AsyncClient:
     connections = awaited(api.connections)
     agent_runs = awaited(api.agent_runs)
     agent_steps = awaited(api.agent_steps)
+    why_run = awaited(run_story.why_run)
     history = awaited(api.history)
     sql = awaited(api.sql)
     notes = awaited(api.notes)

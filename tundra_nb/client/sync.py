@@ -17,7 +17,7 @@ from tundra_nb.types.pieces import Piece, Text
 from tundra_nb.types.triage import Step as TriageStep
 from tundra_nb.types.triage import Triage
 
-from . import api, explain, gateway, pty_calls, times
+from . import api, explain, gateway, pty_calls, run_story, times
 from .above import above
 from .agent_runs import HeldRun
 from .answer import AnswerReader, Event, died, malformed, not_yet
@@ -151,6 +151,7 @@ class Client:
     connections = blocking(api.connections)
     agent_runs = blocking(api.agent_runs)
     agent_steps = blocking(api.agent_steps)
+    why_run = blocking(run_story.why_run)
     history = blocking(api.history)
     sql = blocking(api.sql)
     notes = blocking(api.notes)

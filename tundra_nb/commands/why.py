@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import click
 
 from tundra_nb.client.results import Why
+from tundra_nb.client.run_story import RunStory
+from tundra_nb.errors import UsageError
 from tundra_nb.views import Compared
 
 from . import options
@@ -17,10 +21,18 @@ from .face import Face, pass_face
 @click.argument("operation", default="last", type=options.Operation())
 @click.option("--diff", "other", type=options.Operation(), help="What differs from the prompt and answer of this call.")
 @pass_face
-def command(face: Face, operation: str, other: str | None) -> Why | Compared:
+def command(face: Face, operation: str, other: str | None) -> Why | RunStory | Compared:
     """The causal chain of one call: waits, refusals, attempts, breaker moves, failover, cost.
 
-    OPERATION is an id, the last digits of one, `last`, or `-2` for the call before the last.
+    OPERATION is an id, the last digits of one, `last`, or `-2` for the call before the last. The id of an agent's run
+    tells that run's story.
     """
-    why = face.client.why(operation)
+    try:
+        why = face.client.why(operation)
+    except UsageError:
+        if other is not None or not operation.isdigit():
+            raise
+        with contextlib.suppress(UsageError):
+            return face.client.why_run(operation)
+        raise
     return why if other is None else Compared(why, face.client.why(other))

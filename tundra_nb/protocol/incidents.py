@@ -39,13 +39,13 @@ NEW = Endpoint(
 )
 ONE = Endpoint(
     method="GET",
-    path="/api/incidents/{id}",
+    path="/api/incidents/{id:path}",
     summary="one incident, by its id, the last digits of it, its title, its tag or `last`",
     answer=dict[str, Any],
 )
 CHANGE = Endpoint(
     method="POST",
-    path="/api/incidents/{id}",
+    path="/api/incidents/{id:path}",
     summary="close or reopen it, pin it anew, or say where its notebook is",
     body=IncidentChange,
     answer=dict[str, Any],

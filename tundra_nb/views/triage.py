@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Sequence
 
+import msgspec
+
+from tundra_nb.client import times
+from tundra_nb.client.results import Row
+from tundra_nb.client.run_story import RunStory
 from tundra_nb.types.triage import Finding, Triage
 
-from .blocks import Block, Cell, Facts, Heading, Para, Styled, Tone, money
+from .blocks import Block, Cell, Facts, Heading, Para, Styled, Table, Tone, duration, money, number
+
+DETAIL_CHARACTERS = 120
+"""Of a step's message or arguments; `agent-steps` has all of them."""
 
 
 def blocks(found: Triage) -> Sequence[Block]:
@@ -25,6 +34,65 @@ def blocks(found: Triage) -> Sequence[Block]:
         made += [Para(Styled(f"{place}. {finding.claim}", tone)), Facts(_facts(finding))]
     made.append(Para(Styled(_foot(found), "dim")))
     return made
+
+
+def story_blocks(story: RunStory) -> Sequence[Block]:
+    """A run as the history has it: what was asked, each step, what it found."""
+    run = story["run"]
+    outcome = str(run["outcome"])
+    count = len(story["steps"])
+    head = f"run {story.run_id}: {outcome}, {count} step{'s' if count != 1 else ''}"
+    if run.get("seconds") is not None:
+        head += f", {duration(run['seconds'])}"
+    facts: list[tuple[str, Cell]] = [
+        ("asked", f"{run['question']} ({run['agent']})"),
+        ("when", times.local(dt.datetime.fromisoformat(run["at"]))),
+        ("by", str(run.get("user_name") or "")),
+        ("as of", str(run.get("ref") or "")[:10]),
+        ("model", " of ".join(str(run[name]) for name in ("model", "profile") if run.get(name))),
+        (
+            "tokens",
+            f"{number(run['input_tokens'])} in, {number(run.get('output_tokens'))} out"
+            if run.get("input_tokens")
+            else "",
+        ),
+        ("cost", _paid(run)),
+        ("ended", str(run.get("stopped") or outcome)),
+        ("because", Styled(str(run.get("message") or ""), "warn")),
+    ]
+    rows: list[list[Cell]] = [
+        [
+            str(step["seq"]),
+            str(step["kind"]),
+            str(step.get("tool") or "").removeprefix("tundra_").replace("_", " "),
+            Styled(str(step["outcome"]), None if step["outcome"] == "ok" else "warn"),
+            duration(step.get("seconds")),
+            f"…{step['operation_id'][-5:]}" if step.get("operation_id") else "",
+            _short(step.get("message") or step.get("arguments") or ""),
+        ]
+        for step in story["steps"]
+    ]
+    tone: Tone = "good" if outcome == "ok" else "bad" if outcome == "error" else "warn"
+    made: list[Block] = [
+        Heading(Styled(head, tone)),
+        Facts([(name, value) for name, value in facts if (value.text if isinstance(value, Styled) else value)]),
+        Table(["", "kind", "tool", "outcome", "took", "call", "detail"], rows, right=frozenset({0, 4})),
+    ]
+    for place, finding in enumerate(story["findings"], 1):
+        found = msgspec.convert(finding, Finding)
+        made += [Para(Styled(f"{place}. {found.claim}", "strong")), Facts(_facts(found))]
+    return made
+
+
+def _paid(run: Row) -> str:
+    if run.get("cost_usd") is None:
+        return ""
+    return money(run["cost_usd"]) + (f" of {money(run['budget_usd'])}" if run.get("budget_usd") is not None else "")
+
+
+def _short(text: str) -> str:
+    words = " ".join(text.split())
+    return words if len(words) <= DETAIL_CHARACTERS else words[: DETAIL_CHARACTERS - 1] + "…"
 
 
 def _facts(finding: Finding) -> list[tuple[str, Cell]]:
