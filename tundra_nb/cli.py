@@ -98,7 +98,7 @@ class CommandLine(Face):
             sys.stdout.flush()
 
         run = live.drain(show)
-        if run.text and not run.text.endswith("\n"):
+        if run.raw and not run.raw.endswith("\n"):
             print(flush=True)
         print(summary(run), file=sys.stderr)
         return run

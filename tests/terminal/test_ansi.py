@@ -22,10 +22,13 @@ fragments = st.one_of(
 @pytest.mark.parametrize(
     ("output", "text"),
     [
-        ("a\nb\n", "a\nb"),
-        ("10%\r20%\r100%\n", "100%"),
-        ("long\rx\x1b[K\n", "x"),
-        ("long\rx\n", "xong"),
+        ("a\nb\n", "a\nb\n"),
+        ("a\r\nb", "a\nb"),
+        ("\n\x1b[31m\n", "\n\n"),
+        ("one\x1b]0;two\nlines\x07 end", "one end"),
+        ("10%\r20%\r100%\n", "100%\n"),
+        ("long\rx\x1b[K\n", "x\n"),
+        ("long\rx\n", "xong\n"),
         ("ab\bc", "ac"),
         ("\x1b]0;title\x07a\x1b[2Jb\x1b(Bc\x00d", "abcd"),
         ("\x1b[1;31mred\x1b[0m", "red"),

@@ -129,7 +129,8 @@ def test_run_shows_output_as_it_comes_and_how_it_ended(desk: Desk) -> None:
     assert re.search(r'<span style="color: #\w+">&lt;b&gt;</span>', ran.html)
     assert "\x1b" not in ran.text + ran.html
     found = desk.result("r")
-    assert (found["exit_code"], found["text"]) == (3, "".join(f"{n}\n" for n in range(1, 201)) + "\x1b[31m<b>\x1b[0m")
+    counted = "".join(f"{n}\n" for n in range(1, 201))
+    assert (found["exit_code"], found["text"], found["raw"]) == (3, f"{counted}<b>", f"{counted}\x1b[31m<b>\x1b[0m")
     assert 0 < found["seconds"] < took
     assert ran.metadata["tundra"]["pty_id"] == found["pty_id"]
 
@@ -152,9 +153,13 @@ def test_the_python_twin_of_run_gives_the_same(desk: Desk) -> None:
     ran = desk.cell(
         "import tundra_nb\nt = tundra_nb.connect()\nseen = []\n"
         "r = t.run('echo $A; exit 5', env={'A': 'b'}, cwd='/', timeout=9, on_output=seen.append)\n"
-        "print(r.exit_code, repr(r.text), ''.join(seen).strip())"
+        "print(r.exit_code, repr(r.text), ''.join(seen).strip())\n"
+        "bar = t.run(r\"printf '\\e[31m10%%\\r\\e[32m99%%\\e[0m\\n'\")\n"
+        "print([bar.text, bar.raw, t.ptys[bar.pty_id].text == bar.text, t.ptys[bar.pty_id].raw == bar.raw])"
     )
-    assert ran.stdout.strip() == "5 'b\\n' b"
+    first, second = ran.stdout.strip().splitlines()
+    assert first == "5 'b\\n' b"
+    assert second == str(["99%\n", "\x1b[31m10%\r\x1b[32m99%\x1b[0m\n", True, True])
 
 
 @pytest.mark.parametrize(
@@ -272,6 +277,7 @@ def test_the_shell_lives_on_from_cell_to_cell(desk: Desk) -> None:
     assert ran.error is None, ran.traceback
     assert desk.result("s") | {"seconds": 0, "pty_id": ""} == {
         "text": "kept /usr\nf:x\n",
+        "raw": "kept /usr\nf:x\n",
         "exit_code": 4,
         "exit_signal": None,
         "cwd": "/usr",
@@ -359,7 +365,7 @@ def test_a_cell_of_a_notebook_gives_exactly_its_output_and_code(
         told = "" if ran.error is None else ran.traceback
         assert not told, told
         found = desk.result("r")
-        _check_output(check.out, found["text"])
+        _check_output(check.out, found["raw"])
         if isinstance(check, Ends):
             assert (found["exit_code"], found["exit_signal"], found["is_shell_ended"]) == (
                 check.code,

@@ -171,8 +171,12 @@ class AsyncPty:
         return await self._do(calls.info(self.id))
 
     async def text(self) -> str:
-        """The output so far, line ends as in files."""
+        """The output so far as a person reads it: without colours and other escape codes, line ends as in files."""
         return await self._do(calls.text(self.id))
+
+    async def raw(self) -> str:
+        """The same with its escape codes."""
+        return await self._do(calls.raw(self.id))
 
     async def output(self) -> bytes:
         """The output so far, byte for byte (secrets masked)."""

@@ -26,7 +26,9 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     exit_signal: str | None
     seconds: float
     text: str
-    """All output, line ends as in files."""
+    """All output as a person reads it: without colours and other escape codes, line ends as in files."""
+    raw: str
+    """The same with them."""
 
     def __str__(self) -> str:
         return self.text
@@ -87,9 +89,15 @@ class Reader(Generic[R]):
         return None
 
     @property
-    def text(self) -> str:
-        """The output so far."""
+    def raw(self) -> str:
+        """The output so far, with escape codes."""
         return "".join(self._pieces).replace("\r\n", "\n")
+
+    def _texts(self) -> dict[str, Any]:
+        from tundra_nb.terminal.ansi import plain
+
+        raw = self.raw
+        return {"text": plain(raw), "raw": raw}
 
     @property
     def is_done(self) -> bool:
@@ -114,7 +122,7 @@ class CommandReader(Reader[Run]):
         row = msgspec.json.decode(data)
         if row.get("timed_out"):
             raise Timeout(deadline="command", seconds=self._timeout or float(row.get("seconds") or 0.0))
-        self._result = Run(text=self.text, **_ending(row), pty_id=str(row["pty_id"]))
+        self._result = Run(**self._texts(), **_ending(row), pty_id=str(row["pty_id"]))
 
 
 class CellReader(Reader[ShellRun]):
@@ -126,7 +134,7 @@ class CellReader(Reader[ShellRun]):
             self.pty_id = str(row["pty_id"])
         elif name == "end":
             self._result = ShellRun(
-                text=self.text,
+                **self._texts(),
                 **_ending(row),
                 pty_id=self.pty_id,
                 cwd=str(row.get("cwd") or ""),

@@ -134,9 +134,16 @@ def output(pty_id: str, since: int = 0) -> Call[bytes]:
     )
 
 
-def text(pty_id: str, since: int = 0) -> Call[str]:
-    """The output so far, line ends as in files."""
-    return call(routes.TRANSCRIPT, decode=_decoded, query=routes.TranscriptQuery(since=since), accept="*/*", id=pty_id)
+def text(pty_id: str) -> Call[str]:
+    """The output so far as a person reads it: without escape codes, line ends as in files."""
+    from tundra_nb.terminal.ansi import plain
+
+    return call(routes.TRANSCRIPT, decode=lambda answer: plain(_decoded(answer)), accept="*/*", id=pty_id)
+
+
+def raw(pty_id: str) -> Call[str]:
+    """The output so far with its escape codes, line ends as in files."""
+    return call(routes.TRANSCRIPT, decode=_decoded, accept="*/*", id=pty_id)
 
 
 def follow(pty_id: str, since: int = 0, owner: str = "") -> Call[None]:

@@ -208,7 +208,7 @@ class Ptys:
 class Pty:
     """One PTY of the daemon. Nothing is remembered here: each look asks the daemon.
 
-    `text`, `output`, `screen` and `events` can also be read after its end, as long as its transcript is kept.
+    `text`, `raw`, `output`, `screen` and `events` can also be read after its end, as long as its transcript is kept.
     """
 
     def __init__(self, ptys: Ptys, pty_id: str) -> None:
@@ -228,8 +228,13 @@ class Pty:
 
     @property
     def text(self) -> str:
-        """The output so far, line ends as in files."""
+        """The output so far as a person reads it: without colours and other escape codes, line ends as in files."""
         return self._do(calls.text(self.id))
+
+    @property
+    def raw(self) -> str:
+        """The same with its escape codes."""
+        return self._do(calls.raw(self.id))
 
     @property
     def output(self) -> bytes:

@@ -100,7 +100,7 @@ def show(face: Face, pty_id: str, is_text: bool, widget: bool) -> Any:
         return face.terminal_widget(pty_id)
     pty = face.client.ptys[pty_id]
     if is_text:
-        return Transcript(pty.text)
+        return Transcript(pty.raw)
     screen = pty.screen
     if not face.wants_json and pty_id in face.client.ptys.ids():
         face.write(f"{face.terminal_link(pty_id)}\n")

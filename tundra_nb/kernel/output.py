@@ -28,7 +28,7 @@ def show_output(live: Live[R], shell: Any) -> R:
         if live.reader.is_done:
             output.finish(live.reader.result)
         else:
-            output.break_off(live.reader.text, "interrupted" if isinstance(exc, KeyboardInterrupt) else str(exc))
+            output.break_off(live.reader.raw, "interrupted" if isinstance(exc, KeyboardInterrupt) else str(exc))
         raise
     output.finish(run)
     was_shown(run)
@@ -45,7 +45,7 @@ def _print_output(live: Live[R]) -> R:
         sys.stdout.flush()
 
     run = live.drain(show)
-    if run.text and not run.text.endswith("\n"):
+    if run.raw and not run.raw.endswith("\n"):
         sys.stdout.write("\n")
     was_shown(run)
     return run

@@ -24,6 +24,9 @@ _TOKEN = re.compile(
     rf"|{SEQUENCE}|{CONTROLS}|{C1}"
     r"|(?P<text>[^\x00-\x08\x0a-\x1f\x7f-\x9f]+)"
 )
+_OBEYED = re.compile(rf"\x1b|{CONTROLS}|{C1}")
+_NOT_OF_A_LINE = re.compile(rf"(?!\x1b\[[012]?K|[\r\x08])(?:{SEQUENCE}|{CONTROLS}|{C1})")
+"""All but what changes a line that is written already."""
 _MAX_HELD = 4096
 """Characters of an escape sequence without an end; then it is text."""
 
@@ -97,8 +100,14 @@ def lines(text: str) -> list[list[Run]]:
 
 
 def plain(text: str) -> str:
-    """The same without colours."""
-    return "\n".join("".join(run.text for run in line) for line in lines(text))
+    """An output as it was read: no escape sequence, each line as it stood in the end, line ends as they are."""
+    if _OBEYED.search(text) is None:
+        return text
+    text = _NOT_OF_A_LINE.sub("", text.replace("\r\n", "\n"))
+    return "\n".join(
+        "".join(run.text for run in lines(line)[0]) if line and _OBEYED.search(line) else line
+        for line in text.split("\n")
+    )
 
 
 def pieces(

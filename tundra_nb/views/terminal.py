@@ -19,7 +19,7 @@ SHOWN_CHARACTERS = 200_000
 def run_blocks(run: Run) -> Sequence[Block]:
     """The output, and the line on how it ended."""
     made: list[Block] = []
-    text = run.text
+    text = run.raw
     if len(text) > SHOWN_CHARACTERS:
         left = len(text) - SHOWN_CHARACTERS
         made.append(Para(Styled(f"… {left:,} characters before this are left out: `.text` has all of it", "dim")))
