@@ -119,6 +119,11 @@ class Budgets:
         purse.reserved += needed
         return Money(purse, needed)
 
+    def left(self, caller: Caller) -> float:
+        """What a caller with a budget may still reserve today, in USD. It is `ready`."""
+        purse = self._purses[caller.name]
+        return max((caller.usd_per_day or 0.0) - purse.settled - purse.reserved, 0.0)
+
     def spent(self, name: str) -> tuple[float, float] | None:
         """Settled and reserved USD of the present day; None while nobody has asked."""
         purse = self._purses.get(name)

@@ -22,7 +22,7 @@ from tundra_nb.runtime.providers import prices
 from tundra_nb.runtime.providers.contract import Answer
 from tundra_nb.runtime.providers.provider import Provider
 from tundra_nb.runtime.requests import Asked, Request
-from tundra_nb.runtime.reserve import used_tokens
+from tundra_nb.runtime.reserve import MOST_CONTEXT_TOKENS, used_tokens
 from tundra_nb.runtime.resilience.router import FailOver, Retry, Stop, exhausted, remaining
 from tundra_nb.runtime.rows import CallRows, Entry, acting
 from tundra_nb.runtime.under_way import UnderWay
@@ -37,9 +37,11 @@ FIRST_PROFILE = """Make one, for example for a local server, then ask again:
 """Three lines to copy when there is no profile at all."""
 
 CONTEXT_SECONDS = 3.0
+"""How long the candidates' model lists may take, when it must be known whose context is larger."""
 LISTS_AT_ONCE = 4
 """Model lists read at once to find a larger context: hundreds of profiles must not hold up other calls."""
-"""How long the candidates' model lists may take, when it must be known whose context is larger."""
+FEWEST_OUTPUT_TOKENS = 256
+"""An answer is not bounded more narrowly than this for the sake of a budget: the call is refused instead."""
 
 OnPiece = Callable[[Piece], Awaitable[None]]
 
@@ -291,7 +293,7 @@ class Operation:
                 self.rows.begin()
                 entry.model = await slot.provider.choose_model()
             if self._caller.usd_per_day is not None:
-                needed = await self._most_it_costs(slot.profile, entry.model)
+                needed = await self._most_it_costs(slot, entry.model, self._budgets.left(self._caller))
                 entry.money = self._budgets.reserve(self._caller, slot.profile.name, needed)
             self.rows.sending(entry)
             self._now.doing = "asking"
@@ -309,18 +311,23 @@ class Operation:
                         if self._on_piece is not None:
                             await self._on_piece(piece)
 
-    async def _most_it_costs(self, profile: ProfileSettings, model: str) -> float | None:
-        """USD; None where the model has no price."""
+    async def _most_it_costs(self, slot: ProfileSlot, model: str, left: float) -> float | None:
+        """USD; None where the model has no price. An answer that nobody bounds is bounded here, by what is left too."""
+        profile = slot.profile
         if profile.kind == "local":
             return 0.0
         if not prices.is_loaded():
             await asyncio.to_thread(prices.load)
-        listed = prices.listed(profile.kind, model, profile.base_url)
-        if listed is None or listed.input_usd is None or listed.output_usd is None:
-            return None
-        written = self._request.output_tokens
-        read = max(self._tokens - written, 0)
-        return (read * listed.input_usd + written * listed.output_usd) / 1e6
+        read, written = self._request.most_tokens(slot.provider.context_tokens(model) or MOST_CONTEXT_TOKENS)
+        if written is None:
+            written = self._settings.gateway.budget_output_tokens
+            while (needed := prices.most(profile.kind, model, read, written, profile.base_url)) is not None:
+                if needed <= left or written <= FEWEST_OUTPUT_TOKENS:
+                    break
+                written //= 2
+            self._request.limit_output(written)
+            return needed
+        return prices.most(profile.kind, model, read, written, profile.base_url)
 
     @contextmanager
     def _settled(self, slot: ProfileSlot, entry: Entry) -> Iterator[None]:
@@ -381,7 +388,7 @@ class Operation:
     def _pay(self, entry: Entry) -> None:
         """Settle what was reserved of a budget. An answer cut short is billed, and nobody says how much."""
         if entry.money is not None:
-            unknown = entry.money.reserved if self._delivered else 0.0
+            unknown = entry.money.reserved if self._delivered or entry.seen.status == 200 else 0.0
             entry.money.settle(unknown if entry.cost_usd is None else entry.cost_usd)
 
     def _row(self, slot: ProfileSlot, entry: Entry, outcome: Outcome, error: errors.TundraError | None) -> None:

@@ -9,6 +9,7 @@ no words for a field.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import aclosing
 from typing import Any
@@ -17,12 +18,13 @@ import msgspec
 
 from tundra_nb.errors import ParseError, TundraError, Unsupported
 from tundra_nb.runtime.profiles import ProfileSlot
+from tundra_nb.runtime.providers import bodies
 from tundra_nb.runtime.providers.callers import FORMS, Question
 from tundra_nb.runtime.providers.check import Size
 from tundra_nb.runtime.providers.contract import Answer
 from tundra_nb.runtime.providers.relay import END, Given, Refusal, relay, speaks
 from tundra_nb.runtime.requests import Facts
-from tundra_nb.runtime.reserve import BYTES_PER_TOKEN, DEFAULT_OUTPUT_TOKENS
+from tundra_nb.runtime.reserve import BYTES_PER_TOKEN, DEFAULT_OUTPUT_TOKENS, FRAME_TOKENS, MOST_TOKENS_PER_BYTE
 from tundra_nb.runtime.resilience.router import Router, vendor
 from tundra_nb.runtime.rows import Entry
 from tundra_nb.settings import ProfileSettings
@@ -30,6 +32,9 @@ from tundra_nb.types.pieces import Piece, Raw
 
 WITHOUT_OUTPUT = frozenset({"embeddings", "count_tokens"})
 NO_SUCH_PATH = frozenset({404, 405, 501})
+LIMIT_OF = {"responses": "max_output_tokens"}
+"""The field that bounds an answer, where it is not `max_tokens`."""
+_BY_ADDRESS = re.compile(rb'"(?:url|image_url|file_url|file_id|server_url)"\s*:\s*"(?!data:)')
 
 
 class Choice(msgspec.Struct, frozen=True):
@@ -75,11 +80,24 @@ class Relayed:
         self._choices = choices
         self._stays = tuple(stays)
         self._read: Question | TundraError | None = None
-        self.output_tokens = 0 if given.form in WITHOUT_OUTPUT else max_tokens or DEFAULT_OUTPUT_TOKENS
+        self._max_tokens = 0 if given.form in WITHOUT_OUTPUT else max_tokens
+        self.limited: int | None = None
+        """Output tokens at most that were put in for a budget, because the caller set no limit."""
 
     @property
     def tokens(self) -> int:
-        return math.ceil(len(self.given.body) / BYTES_PER_TOKEN) + self.output_tokens
+        written = DEFAULT_OUTPUT_TOKENS if self._max_tokens is None else self._max_tokens
+        return math.ceil(len(self.given.body) / BYTES_PER_TOKEN) + written
+
+    def most_tokens(self, context: int) -> tuple[int, int | None]:
+        written = self._max_tokens
+        if written is not None and self.given.form == "chat":
+            written *= max(bodies.value(self.given.members, "n", int) or 1, 1)
+        own = MOST_TOKENS_PER_BYTE * len(self.given.body) + FRAME_TOKENS
+        return (context if reads_more(self.given) else min(own, context)), written
+
+    def limit_output(self, tokens: int) -> None:
+        self.limited = tokens
 
     def check(self) -> None:
         """Nothing: the body is the provider's to judge."""
@@ -110,7 +128,8 @@ class Relayed:
         if self._is_relayed(slot):
             self.way, self.dropped = "relayed", ()
             try:
-                answer = relay(slot.provider, self.given, model, entry.seen, self.refusals, record=record)
+                given = self._limited(slot.profile)
+                answer = relay(slot.provider, given, model, entry.seen, self.refusals, record=record)
                 async with aclosing(answer) as pieces:
                     async for piece in pieces:
                         yield piece
@@ -134,6 +153,8 @@ class Relayed:
         self, question: Question, slot: ProfileSlot, model: str, entry: Entry, record: bool
     ) -> AsyncGenerator[Piece | Answer, None]:
         form, ask = FORMS[self.given.form], question.ask
+        if self.limited is not None:
+            ask = msgspec.structs.replace(ask, max_tokens=self.limited)
         created = entry.at // 1_000_000
         writer = form.writer(
             operation_id=self.operation_id, created=created, model=model, include_usage=question.include_usage
@@ -150,6 +171,17 @@ class Relayed:
                 else:
                     yield Raw(form.answer(piece, operation_id=self.operation_id, created=created), END)
                 yield piece
+
+    def _limited(self, profile: ProfileSettings) -> Given:
+        """What is passed on, with our limit of the answer where there is one."""
+        if self.limited is None:
+            return self.given
+        name = LIMIT_OF.get(self.given.form, "max_tokens")
+        if self.given.form == "chat" and profile.kind == "openai":
+            name = "max_completion_tokens"  # the vendor's newer models refuse the other
+        choices = max(bodies.value(self.given.members, "n", int) or 1, 1) if self.given.form == "chat" else 1
+        most = max(self.limited // choices, 1)
+        return msgspec.structs.replace(self.given, added={name: msgspec.json.encode(most)})
 
     def _is_relayed(self, slot: ProfileSlot) -> bool:
         return speaks(slot.provider, self.given.form) and self.given.form not in slot.provider.lacks
@@ -179,6 +211,15 @@ class Relayed:
     def _bound(self, profile: str) -> Unsupported:
         detail = f"{', '.join(self._stays)}: it means something to the vendor that made it only"
         return Unsupported(profile=profile, kind="field", detail=detail)
+
+
+def reads_more(given: Given) -> bool:
+    """Whether a model reads more for this body than stands in it: what it names, or what the vendor's tools bring."""
+    if any(bodies.value(given.members, name, Any) for name in ("previous_response_id", "conversation", "prompt")):
+        return True
+    tools = bodies.value(given.members, "tools", list[Any]) or []
+    kinds = {tool.get("type") for tool in tools if isinstance(tool, dict)}
+    return bool(kinds - {None, "function", "custom"}) or _BY_ADDRESS.search(given.body) is not None
 
 
 def _images(messages: Iterable[dict[str, Any]]) -> int:

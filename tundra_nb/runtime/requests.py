@@ -16,7 +16,7 @@ from tundra_nb.errors import TundraError
 from tundra_nb.runtime.providers.check import Size, check_ask
 from tundra_nb.runtime.providers.contract import Answer, Seen
 from tundra_nb.runtime.providers.remarks import remarks
-from tundra_nb.runtime.reserve import DEFAULT_OUTPUT_TOKENS, estimate_tokens
+from tundra_nb.runtime.reserve import BYTES_PER_TOKEN, MOST_TOKENS_PER_BYTE, estimate_tokens
 from tundra_nb.runtime.resilience.router import Router, vendor
 from tundra_nb.settings import ProfileSettings
 from tundra_nb.types import Ask
@@ -61,9 +61,16 @@ class Request(Protocol):
         """Tokens to reserve, input and output."""
         ...
 
-    @property
-    def output_tokens(self) -> int:
-        """Most tokens that the answer can have, as far as that is said."""
+    def most_tokens(self, context: int) -> tuple[int, int | None]:
+        """Most tokens that an attempt can be billed for, read and written; None: nobody bounds what is written.
+
+        Args:
+            context: size of the model's context in tokens, which bounds what is read.
+        """
+        ...
+
+    def limit_output(self, tokens: int) -> None:
+        """Let the answers of later attempts have so many tokens at most, where the caller sets no bound."""
         ...
 
     @property
@@ -144,9 +151,11 @@ class Asked:
     def tokens(self) -> int:
         return estimate_tokens(self._ask)
 
-    @property
-    def output_tokens(self) -> int:
-        return self._ask.max_tokens or DEFAULT_OUTPUT_TOKENS
+    def most_tokens(self, context: int) -> tuple[int, int | None]:
+        return min(MOST_TOKENS_PER_BYTE * BYTES_PER_TOKEN * self.tokens, context), self._ask.max_tokens
+
+    def limit_output(self, tokens: int) -> None:
+        self._ask = msgspec.structs.replace(self._ask, max_tokens=tokens)
 
     def check(self) -> None:
         self._size = check_ask(self._ask)

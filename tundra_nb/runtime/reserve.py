@@ -15,6 +15,13 @@ DEFAULT_OUTPUT_TOKENS = 256
 """Output tokens reserved when the caller names no `max_tokens`; real usage settles the difference."""
 BYTES_PER_TOKEN = 4
 """The usual estimate for text."""
+MOST_TOKENS_PER_BYTE = 1
+"""No tokenizer makes more tokens than there are bytes."""
+FRAME_TOKENS = 1000
+"""What a vendor adds to a prompt at most by itself: marks of turns, and the words that tell a model of its tools
+(Anthropic's pricing page names up to 700)."""
+MOST_CONTEXT_TOKENS = 1_000_000
+"""Of a model whose context nobody tells: the largest sold in November 2026."""
 
 
 def limits_for(settings: Settings, profile: ProfileSettings, caller: Caller) -> list[Limit]:

@@ -189,6 +189,9 @@ class GatewaySettings(Section, frozen=True):
     """How long a stream's 200 waits for the provider's first event: what fails until then is a true status."""
     max_body_mb: PositiveInt = 32
     """Longest request body."""
+    budget_output_tokens: PositiveInt = 8192
+    """Most output tokens of a call that sets no limit itself, where its token has a budget: what it can cost would not
+    be known otherwise. Less where the rest of the day's budget covers only that."""
     models: dict[str, str] = {}
     """Other names for models: the name that programs send, and a profile, model or `profile/model` to ask instead."""
 

@@ -20,6 +20,12 @@ from .tokens import PREFIX
 
 PASSED_ON = (b"anthropic-version", b"anthropic-beta")
 """Headers of the caller that go to the provider, beside the content type; nothing else does."""
+LIMITS = {
+    "chat": ("max_completion_tokens", "max_tokens"),
+    "responses": ("max_output_tokens",),
+    "messages": ("max_tokens",),
+}
+"""What bounds an answer, by form."""
 FAILOVER = b"x-tundra-failover"
 """The one header of ours that a caller may send."""
 MAX_CLIENT_CHARS = 80
@@ -137,12 +143,10 @@ def given_of(path: Path, body: bytes, headers: dict[bytes, bytes]) -> Given:
 
 
 def max_tokens(given: Given) -> int | None:
-    """Most output tokens that a body allows, where it says so."""
-    for name in ("max_completion_tokens", "max_output_tokens", "max_tokens"):
-        told: int | None = bodies.value(given.members, name, int)
-        if told is not None and told > 0:
-            return min(told, 1 << 40)
-    return None
+    """Most output tokens that a body allows, where it says so by a field that its form has."""
+    told = [bodies.value(given.members, name, int) for name in LIMITS.get(given.form, ())]
+    limits = [limit for limit in told if limit is not None and limit > 0]
+    return min(max(limits), 1 << 40) if limits else None
 
 
 def client_of(headers: dict[bytes, bytes]) -> str | None:

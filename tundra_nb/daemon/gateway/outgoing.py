@@ -123,6 +123,8 @@ class Outgoing:
             found.append((b"x-tundra-attempts", b"%d" % entry.seq))
             if upstream := entry.seen.request_id:
                 found.append((b"x-tundra-upstream-request-id", upstream.encode("latin-1", "replace")))
+            if request.limited is not None:
+                found.append((b"x-tundra-limited", b"%d output tokens" % request.limited))
             if request.dropped:
                 found.append((b"x-tundra-dropped", ",".join(request.dropped).encode("latin-1", "replace")))
         return found + self.limits()

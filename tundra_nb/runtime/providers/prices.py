@@ -91,6 +91,25 @@ def cost(kind: str, model: str, usage: Usage, base_url: str = "") -> tuple[float
         return None, None
 
 
+def most(kind: str, model: str, read: int, written: int, base_url: str = "") -> float | None:
+    """What an answer costs at most, in USD: with nothing read from a cache, or all written to one.
+
+    Args:
+        kind: of the profile.
+        model: that is asked.
+        read: tokens of the prompt at most.
+        written: tokens of the answer at most.
+        base_url: of the profile.
+
+    Returns:
+        None when the model has no price.
+    """
+    fresh, _ = cost(kind, model, Usage(input_tokens=read, output_tokens=written), base_url)
+    stored = Usage(input_tokens=read, output_tokens=written, cache_write_tokens=read)
+    kept, _ = cost(kind, model, stored, base_url)
+    return None if fresh is None or kept is None else max(fresh, kept)
+
+
 def listed(kind: str, model: str, base_url: str = "") -> Listed | None:
     """Price and context size of a model by the table; None when it does not have it."""
     found = _find(kind, model, base_url)

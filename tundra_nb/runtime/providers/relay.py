@@ -56,6 +56,8 @@ class Given(msgspec.Struct, frozen=True, kw_only=True):
     headers: tuple[tuple[bytes, bytes], ...] = ()
     """Names in lower case; they replace ours of the same name."""
     is_streamed: bool = False
+    added: dict[str, bytes] = {}
+    """Members that are put in, as JSON; they replace the caller's of the same name."""
     shows_usage: bool = True
     """The caller asked for the frame with the usage, or its form always has it."""
 
@@ -176,7 +178,7 @@ async def _stream(
 
 
 def _body(given: Given, model: str) -> bytes:
-    changes = {"model": msgspec.json.encode(model)}
+    changes = {**given.added, "model": msgspec.json.encode(model)}
     if given.is_streamed and given.form == "chat" and not given.shows_usage:
         options = bodies.value(given.members, "stream_options", dict[str, Any])
         changes["stream_options"] = (
