@@ -131,6 +131,7 @@ def test_of_what_is_asked_for_meanwhile_only_the_latest_is_done_and_no_thread_is
 
 
 def test_a_widget_is_a_static_picture_and_a_live_view_whose_thread_ends_with_it(notebook: Notebook) -> None:
+    notebook.run("%tundra status")  # a slow start of the daemon is told, too
     ran = notebook.run("%tundra providers --widget --as w")
     assert ran.error is None, ran.traceback
     assert ran.outputs == []
@@ -146,6 +147,40 @@ def test_a_widget_is_a_static_picture_and_a_live_view_whose_thread_ends_with_it(
     assert notebook.value(threads) == "1"
     assert notebook.value("w.close()") == "None"
     assert notebook.value(threads) == "0"
+
+
+def test_the_gateways_widget_lists_callers_and_its_thread_ends_with_it(notebook: Notebook) -> None:
+    ran = notebook.run("%tundra gateway --widget --as g\ng")
+    assert ran.error is None, ran.traceback
+    still, _ = ran.outputs
+    assert "does not listen" in still["data"]["text/html"]
+    assert notebook.run("%tundra gateway start --port 0").error is None
+    code = """
+import json, urllib.request
+told = %tundra token new agent
+call = urllib.request.Request(told["urls"]["openai"] + "/chat/completions", headers={
+    "x-api-key": told["token"], "content-type": "application/json", "user-agent": "<script>alert(1)</script>"},
+    data=json.dumps({"model": "auto", "messages": [{"role": "user", "content": "hi"}], "store": False}).encode())
+assert urllib.request.urlopen(call).status == 200
+g.look()
+"""
+    ran = notebook.run(code)
+    assert ran.error is None, ran.traceback
+    state = json.loads(notebook.value("json.dumps(g.state)"))
+    assert state["url"].endswith("/v1")
+    ((who, client, form, calls, *_),) = state["callers"]
+    assert (who, client, form, calls) == ("agent", "<script>alert(1)</script>", "openai-chat", "1")
+    fragment = json.loads(notebook.value("json.dumps(g._picture())"))[0]
+    assert "&lt;script&gt;" in fragment
+    assert "<script" not in fragment
+    story = notebook.run("%tundra why last").text
+    for words in ("agent", "openai-chat", "relayed: the body as it came"):
+        assert words in story
+    threads = "[t.name for t in __import__('threading').enumerate()].count('tundra-gateway-widget')"
+    assert notebook.value(threads) == "1"
+    assert notebook.value("g.close()") == "None"
+    assert notebook.value(threads) == "0"
+    notebook.run("%tundra gateway stop")
 
 
 def test_a_widget_tells_that_the_daemon_is_gone_and_starts_none(home: Any) -> None:
@@ -167,7 +202,12 @@ def test_a_widget_tells_that_the_daemon_is_gone_and_starts_none(home: Any) -> No
 
 
 def test_widgets_need_a_notebook(home: Any) -> None:
-    for command in (["providers", "--widget"], ["versions", "--widget"], ["diff", "HEAD", "--widget"]):
+    for command in (
+        ["providers", "--widget"],
+        ["gateway", "--widget"],
+        ["versions", "--widget"],
+        ["diff", "HEAD", "--widget"],
+    ):
         done = home.run(*command)
         assert done.returncode == 2
         assert "needs a notebook" in done.stderr

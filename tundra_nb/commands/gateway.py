@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from tundra_nb.client.gateway import GatewayStatus
@@ -11,11 +13,14 @@ from .face import Face, pass_face
 
 
 @click.group("gateway", cls=Group)
+@click.option("--widget", is_flag=True, help="Notebook: the list of callers, live.")
 @click.pass_context
 @pass_face
-def command(face: Face, ctx: click.Context) -> GatewayStatus | None:
+def command(face: Face, ctx: click.Context, widget: bool) -> Any:
     """Where the gateway listens, the lines to copy for each SDK, and who has called."""
-    return face.client.gateway.status() if ctx.invoked_subcommand is None else None
+    if ctx.invoked_subcommand is not None:
+        return None
+    return face.widget("gateway") if widget else face.client.gateway.status()
 
 
 @command.command("status", cls=Command)

@@ -23,7 +23,8 @@ ID_DIGITS = 5
 
 FIRST: dict[str, tuple[str, ...]] = {
     "calls": ("operation_id", "at", "outcome", "code", "message", "profile", "model", "attempts", "latency_ms",
-              "waited_ms", "input_tokens", "output_tokens", "cost_usd"),
+              "waited_ms", "input_tokens", "output_tokens", "cost_usd", "user_name", "caller", "kind", "client",
+              "dialect", "way", "dropped"),
     "attempts": ("operation_id", "at", "seq", "outcome", "reason", "message", "profile", "status", "model",
                  "latency_ms", "retry_after_s", "first_byte_ms", "input_tokens", "output_tokens", "cost_usd"),
     "errors": ("operation_id", "at", "code", "message", "profile", "severity", "source", "reason"),

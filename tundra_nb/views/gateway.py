@@ -7,8 +7,9 @@ from collections.abc import Sequence
 
 from tundra_nb.client.gateway import GatewayStatus, NewToken
 
-from .blocks import Block, Cell, Code, Facts, Heading, Para, Styled, Table, money, number
+from .blocks import Block, Cell, Code, Facts, Heading, Para, Styled, Table, Tone, money, number
 
+CALLER_COLUMNS = ("who", "client", "form", "calls", "now", "failed", "last")
 HIDDEN = "tnd-…"
 """Stands for the token, which is shown only once."""
 
@@ -28,23 +29,32 @@ def blocks(status: GatewayStatus) -> Sequence[Block]:
         found += [Para("For a program on this machine, with a token of `tundra token new NAME`:"), copyable(url)]
     else:
         found.append(Para("`%tundra gateway start` opens it for programs with a token."))
+    tones: list[Tone | None] = ["strong", None, None, None, None, "bad", None]
     rows: list[list[Cell]] = [
+        [Styled(told, tone) if tone and told else told for told, tone in zip(row, tones, strict=True)]
+        for row in callers(status)
+    ]
+    if rows:
+        found += [Heading("callers"), Table(list(CALLER_COLUMNS), rows, right=frozenset({3, 4, 5}))]
+    else:
+        found.append(Para("Nobody has called since the daemon's start."))
+    return found
+
+
+def callers(status: GatewayStatus) -> list[list[str]]:
+    """The programs that called, the latest first, as `CALLER_COLUMNS`."""
+    return [
         [
-            Styled(str(row["name"]), "strong"),
+            str(row["name"]),
             str(row["client"]),
             str(row["dialect"]),
             number(row["calls"]),
             number(row["running"]) if row["running"] else "",
-            Styled(number(row["failed"]), "bad") if row["failed"] else "",
+            number(row["failed"]) if row["failed"] else "",
             dt.datetime.fromisoformat(row["last_at"]).astimezone().strftime("%H:%M:%S"),
         ]
         for row in status["callers"]
     ]
-    if rows:
-        found += [Heading("callers"), Table(["who", "client", "form", "calls", "now", "failed", "last"], rows)]
-    else:
-        found.append(Para("Nobody has called since the daemon's start."))
-    return found
 
 
 def new_token(token: NewToken) -> Sequence[Block]:

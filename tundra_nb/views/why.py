@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tundra_nb.client import times
@@ -13,6 +13,10 @@ from tundra_nb.guide import lookup
 from . import exchange, waterfall
 from .blocks import Block, Cell, Facts, Heading, Para, Picture, Styled, Table, Tone, duration, money, number
 
+_WAYS = {
+    "relayed": "relayed: the body as it came, but for the model's name",
+    "translated": "translated into the form of the profile that answered",
+}
 _TONES: dict[str, Tone] = {"ok": "good", "error": "bad", "refused": "warn", "cancelled": "warn", "interrupted": "warn"}
 
 
@@ -30,6 +34,8 @@ def blocks(why: Why) -> Sequence[Block]:
         made.append(Para(f"next: {remedy}"))
     if page := _page(why):
         made.append(Para(f"more: {page}"))
+    if program := _program(why["operation"]):
+        made.append(Facts(program))
     made.append(Picture(waterfall.draw(why), waterfall.summary(why)))
     made.append(Table(head, rows, right=right))
     return [*made, *exchange.blocks(why), *_under_way(why)]
@@ -70,6 +76,26 @@ def _heading(why: Why) -> Heading:
     return Heading(
         Styled(f"call {why.operation_id}: {outcome}{code}{who}, {count}{took}, at {when}", _TONES.get(outcome))
     )
+
+
+def _program(op: Mapping[str, Any]) -> list[tuple[str, Cell]]:
+    """Who called the gateway and how its words went on; nothing for a call of our own client."""
+    if not op.get("dialect"):
+        return []
+    form = f"{op['dialect']}, streamed" if op.get("streamed") else str(op["dialect"])
+    facts: list[tuple[str, Cell]] = [("who", f"{op.get('user_name') or '?'}, by a token or as a user")]
+    if client := op.get("client"):
+        facts.append(("program", str(client)))
+    facts.append(("form", form))
+    if way := op.get("way"):
+        facts.append(("sent on", _WAYS.get(str(way), str(way))))
+    if dropped := op.get("dropped"):
+        facts.append(("left out", Styled(str(dropped).replace(",", ", "), "warn")))
+    if tries := op.get("retry_count"):
+        facts.append(("tries", f"the program has sent this call {number(tries)} time{'s' * (tries != 1)} before"))
+    if trace := op.get("trace_id"):
+        facts.append(("trace", str(trace)))
+    return facts
 
 
 def _row(step: Step) -> list[Cell]:

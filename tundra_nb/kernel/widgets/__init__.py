@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from tundra_nb.client.sync import Client
 
 WIDGETS = {
+    "gateway": ("gateway", "GatewayWidget"),
     "providers": ("providers", "ProviderWidget"),
     "versions": ("versions", "VersionsWidget"),
 }

@@ -146,6 +146,17 @@ class Killed(msgspec.Struct, frozen=True, tag="killed"):
 FromTerminal = ViewOpened | ViewClosed | Typed | Scrolled | Resized | Killed
 
 
+class Gateway(msgspec.Struct, frozen=True, kw_only=True, tag="gateway"):
+    """The whole state of the gateway's widget, sent at each change."""
+
+    url: str
+    """Empty while it does not listen."""
+    callers: list[list[str]]
+    """Of each program: who, client, form, calls, under way, failed, when last."""
+    problem: str = ""
+    """Why there is nothing newer, or why it does not listen."""
+
+
 class Asked(msgspec.Struct, frozen=True, kw_only=True, tag="asked"):
     """From the script of the versions widget: what it is to show."""
 
