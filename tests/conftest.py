@@ -37,6 +37,14 @@ def _has_doltlite() -> bool:
     return done.stdout.strip() == "prolly"
 
 
+def _may_mount() -> bool:
+    """Whether this user may mount a disk; tried where nobody sees it."""
+    if os.geteuid() != 0 or shutil.which("unshare") is None:
+        return False
+    line = ["unshare", "-m", "mount", "-t", "tmpfs", "tmpfs", "/mnt"]
+    return subprocess.run(line, capture_output=True, check=False).returncode == 0
+
+
 AXE = Path(__file__).parents[1] / "build/axe/node_modules/axe-core/axe.min.js"
 """What looks for barriers in a page."""
 
@@ -49,6 +57,7 @@ PARTS: dict[str, tuple[Callable[[], bool], str]] = {
     "dolt": (lambda: shutil.which("dolt") is not None, "install Dolt (see README)"),
     "mariadb": (lambda: shutil.which("mariadbd") is not None, "apt-get install mariadb-server"),
     "node": (lambda: shutil.which("node") is not None, "install Node.js 20 or newer"),
+    "mount": (_may_mount, "run as root, where mounting is allowed"),
     "zsh": (lambda: shutil.which("zsh") is not None, "apt-get install zsh"),
     "axe": (AXE.exists, "npm install --no-save --prefix build/axe axe-core@4"),
     "doltlite": (_has_doltlite, "use a Python whose sqlite3 is linked dynamically"),

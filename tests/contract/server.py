@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import getpass
 import json
 import os
 import shutil
@@ -10,6 +11,7 @@ import signal
 import socket
 import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +20,43 @@ import pytest
 
 READ_ONLY: dict[str, Any] = {"behavior": {"read_only": True}}
 START_SECONDS = 15
+MARIADB_SECONDS = 40
 
 
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def listens(port: int) -> bool:
+    """Whether somebody takes connections there."""
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+        return True
+    return False
+
+
+@contextlib.contextmanager
+def mariadb(folder: Path, port: int) -> Iterator[None]:
+    """A MariaDB server with its files below `folder`, until the block ends."""
+    data = folder / "data"
+    data.mkdir(parents=True)
+    own = ("--no-defaults", f"--user={getpass.getuser()}", f"--datadir={data}")
+    subprocess.run(
+        ["mariadb-install-db", *own, "--auth-root-authentication-method=normal"], check=True, capture_output=True
+    )
+    place = (f"--port={port}", "--bind-address=127.0.0.1", f"--socket={folder / 's'}", f"--pid-file={folder / 'pid'}")
+    process = subprocess.Popen(["mariadbd", *own, *place], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + MARIADB_SECONDS
+        while not listens(port):
+            if process.poll() is not None or time.monotonic() > deadline:
+                pytest.fail("MariaDB does not start")
+            time.sleep(0.05)
+        yield
+    finally:
+        process.terminate()
+        process.wait(30)
 
 
 def standby() -> dict[str, Any]:

@@ -7,7 +7,6 @@ import email.utils
 import json
 import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -21,7 +20,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import Home, wait_until
-from tests.contract.server import free_port
+from tests.contract.server import free_port, listens, mariadb
 from tundra_nb.doctor.check import SYMPTOMS
 from tundra_nb.testing.scripted_provider import ScriptedProcess, Step, scripted_process
 
@@ -332,7 +331,7 @@ def test_a_full_disk_is_named_with_its_remedy(healthy: Home) -> None:
 @pytest.mark.check
 @pytest.mark.part("mariadb")
 def test_mariadb_on_the_port_is_named_and_the_embedded_store_helps(healthy: Home, tmp_path: Path) -> None:
-    port = 3306 if not _listens(3306) else free_port()
+    port = free_port() if listens(3306) else 3306
     with mariadb(tmp_path / "m", port):
         healthy.write_settings(healthy.config.read_text() + f'[store]\nengine = "dolt"\nport = {port}\n')
         found = wrong(doctor(healthy), "fail")
@@ -345,44 +344,6 @@ def test_mariadb_on_the_port_is_named_and_the_embedded_store_helps(healthy: Home
         for line in ("settings set store.engine=doltlite", "daemon restart"):
             assert healthy.run(*line.split()).returncode == 0
         assert wrong(doctor(healthy)) == {}
-
-
-def _listens(port: int) -> bool:
-    with contextlib.suppress(OSError):
-        socket.create_connection(("127.0.0.1", port), 1).close()
-        return True
-    return False
-
-
-@contextlib.contextmanager
-def mariadb(folder: Path, port: int) -> Iterator[None]:
-    """A MariaDB server of this test."""
-    data = folder / "data"
-    data.mkdir(parents=True)
-    user = "root" if os.geteuid() == 0 else os.environ.get("USER", "nobody")
-    install = shutil.which("mariadb-install-db") or "mariadb-install-db"
-    subprocess.run(
-        [install, f"--datadir={data}", f"--user={user}", "--auth-root-authentication-method=normal"],
-        check=True,
-        capture_output=True,
-    )
-    command = [
-        shutil.which("mariadbd") or "mariadbd",
-        "--no-defaults",
-        f"--datadir={data}",
-        f"--user={user}",
-        f"--port={port}",
-        f"--socket={folder / 's'}",
-        "--bind-address=127.0.0.1",
-        f"--pid-file={folder / 'pid'}",
-    ]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        wait_until(lambda: _listens(port), timeout=30, what="MariaDB listens")
-        yield
-    finally:
-        process.terminate()
-        process.wait(30)
 
 
 @pytest.mark.check

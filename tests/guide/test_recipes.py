@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import Home, wait_until
-from tests.contract.server import free_port
+from tests.conftest import Home, stop_processes, wait_until
+from tests.contract.server import free_port, mariadb
 from tundra_nb import cli
 from tundra_nb.guide import lookup, pages
 from tundra_nb.guide.pages import Page
@@ -41,14 +41,8 @@ model = "scripted-1"
 priority = 1
 """
 WITHOUT_RECIPE = {
-    "BudgetSpent": "is told to callers of the gateway alone: its own tests spend budgets",
-    "TokenRefused": "is told to callers of the gateway alone: its own tests send wrong tokens",
     "StoreError": "every failure of the database that is known has a class of its own",
     "InternalError": "a defect is not made on purpose",
-    "port-3306-conflict": "takes a MariaDB server: the doctor's tests start one",
-    "migration-failure": "takes a history of a newer version: the contract's tests make one",
-    "disk-full": "takes a disk of its own: the doctor's tests mount one",
-    "clock-set-back": "takes a clock that is set back, which others would notice",
 }
 """Pages whose trouble no command makes, and why."""
 NOT_OURS = {
@@ -57,6 +51,8 @@ NOT_OURS = {
 """Recipes after which the remedy is somebody else's, and why."""
 WITHOUT_ROW = {
     "TransportError": "nothing of it reaches a daemon",
+    "TokenRefused": "nothing was asked: the log has a line",
+    "clock-set-back": "is no error: no row is lost, and the clock is the machine's",
     "IpcError": "there is no daemon to write it",
     "permission-denied": "nothing can be written",
     "zombie-and-leaked-sessions": "the recipe makes a session; an end of an orphan is written at the next start",
@@ -69,10 +65,21 @@ SITUATIONS = {
     "damaged-store": "StoreDamaged",
     "permission-denied": "ConfigError",
     "history-behind": "StoreUnavailable",
+    "port-3306-conflict": "StoreUnavailable",
+    "migration-failure": "StoreDamaged",
+    "disk-full": "StoreUnavailable",
 }
 """The code that a situation shows itself by."""
+TO_PROGRAMS = ("BudgetSpent", "TokenRefused")
+"""Errors that programs are told, in the body of an answer."""
+NEEDS = {"port-3306-conflict": "mariadb", "disk-full": "mount"}
+"""The part of the machine that a recipe takes."""
 EVERY = pages.every_page()
 WITH_RECIPE = [page for page in EVERY.values() if page.blocks("Provoke it")]
+CASES = [
+    pytest.param(page, id=page.name, marks=[pytest.mark.part(NEEDS[page.name])] if page.name in NEEDS else [])
+    for page in WITH_RECIPE
+]
 
 
 @dataclasses.dataclass
@@ -101,6 +108,11 @@ class Shell:
         return ran
 
     def line(self, line: str) -> Ran:
+        if told := re.fullmatch(r"export (\w+)=(\$\(.+\))", line):
+            ran = self.sh(f"printf %s {told[2]}")
+            assert ran.out, ran.err
+            self._patch.setenv(told[1], ran.out)
+            return ran
         words = [os.path.expandvars(word) for word in shlex.split(line)]
         if words[0] == "export":
             self._patch.setenv(*words[1].split("=", 1))
@@ -109,11 +121,14 @@ class Shell:
         elif words[0] == "tundra":
             return self.tundra(*words[1:])
         else:
-            done = subprocess.run(
-                ["sh", "-c", line], capture_output=True, text=True, check=False, timeout=60, cwd=self._home.folder
-            )
-            return Ran(done.returncode, done.stdout, done.stderr)
+            return self.sh(line)
         return Ran(0, "", "")
+
+    def sh(self, line: str) -> Ran:
+        done = subprocess.run(
+            ["sh", "-c", line], capture_output=True, text=True, check=False, timeout=60, cwd=self._home.folder
+        )
+        return Ran(done.returncode, done.stdout, done.stderr)
 
     def tundra(self, *words: str) -> Ran:
         self._patch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO()))
@@ -161,12 +176,34 @@ def test_every_remedy_is_carried_out_or_has_a_reason() -> None:
     assert {*WITHOUT_ROW, *SITUATIONS} <= set(EVERY)
 
 
-@pytest.mark.parametrize("page", WITH_RECIPE, ids=lambda page: page.name)
-def test_a_recipe_raises_its_code_leaves_its_row_and_the_remedy_helps(page: Page, shell: Shell) -> None:
+@pytest.fixture
+def part(request: pytest.FixtureRequest, home: Home, tmp_path: Path) -> Iterator[None]:
+    """What a page's recipe takes beside tundra: a MariaDB server, or that a disk is taken off again."""
+    name = request.getfixturevalue("page").name
+    if name == "port-3306-conflict":
+        port = free_port()
+        request.getfixturevalue("monkeypatch").setenv("MARIADB_PORT", str(port))
+        with mariadb(tmp_path / "mariadb", port):
+            yield
+        return
+    yield
+    if name == "disk-full":
+        stop_processes(home)
+        subprocess.run(["umount", "--lazy", str(home.data_dir)], check=False, capture_output=True)
+
+
+@pytest.mark.parametrize("page", CASES)
+def test_a_recipe_raises_its_code_leaves_its_row_and_the_remedy_helps(page: Page, shell: Shell, part: None) -> None:
     code = page.code or SITUATIONS.get(page.name, "")
     ran = shell.run(page.blocks("Provoke it")[0])
     if page.name == "Cancelled":
         assert ran.exit_code != 0
+    elif page.name in TO_PROGRAMS:
+        assert ran.exit_code != 0, ran
+        told = json.loads(ran.out)["error"]
+        assert told["code"] == code
+        assert is_as_seen(f"{code}: {told['message']}", page), told
+        assert told["hint"]
     elif code:
         assert ran.exit_code != 0, ran
         first = next((line for line in ran.err.splitlines() if line.startswith(f"{code}: ")), "")
@@ -183,6 +220,19 @@ def test_a_recipe_raises_its_code_leaves_its_row_and_the_remedy_helps(page: Page
         wait_until(lambda: has_row(shell, code, page), timeout=30, what=f"a row of {page.name}")
     if page.name == "Cancelled":
         wait_until(lambda: '"cancelled"' in shell.tundra("calls", "--json").out, timeout=30, what="the outcome")
+    if page.name == "clock-set-back":
+        assert_ids_grow_where_times_step_back(shell)
+    if page.name == "TokenRefused":
+        assert "gateway refused a call" in shell.tundra("logs", "-n", "100").out
+
+
+def assert_ids_grow_where_times_step_back(shell: Shell) -> None:
+    """Both calls are there; the later one has the higher id and the earlier time, and stands in a window of minutes."""
+    rows = json.loads(shell.tundra("calls", "--since", "all", "--json").out)
+    before, after = sorted(rows, key=lambda row: int(row["operation_id"]))
+    assert before["at"] > after["at"], "the clock was set back between the two"
+    recent = json.loads(shell.tundra("calls", "--since", "10m", "--json").out)
+    assert after["operation_id"] in [row["operation_id"] for row in recent]
 
 
 def is_as_seen(line: str, page: Page) -> bool:
@@ -196,6 +246,8 @@ def is_as_seen(line: str, page: Page) -> bool:
 
 def has_row(shell: Shell, code: str, page: Page) -> bool:
     """Whether the history has an error of this code whose page is this one."""
+    if page.name == "BudgetSpent":
+        return bool(json.loads(shell.tundra("attempts", "--code", code, "--json").out or "[]"))
     rows = json.loads(shell.tundra("errors", "--since", "all", "--json").out or "[]")
     mine = [row for row in rows if row["code"] == code]
     if page.kind == "situation":

@@ -76,6 +76,12 @@ def told(home: Home) -> dict[str, Any]:
     return status
 
 
+def status_of_store(home: Home) -> dict[str, Any]:
+    """What `status` says of the store; empty values left out."""
+    store: dict[str, Any] = json.loads(home.run("status", "--json").stdout)["store"]
+    return {name: value for name, value in store.items() if value}
+
+
 def fill(folder: Path) -> Path:
     file = folder / "fill"
     with file.open("wb", buffering=0) as stream:
@@ -104,7 +110,9 @@ def test_on_a_full_disk_calls_are_refused_and_every_command_about_the_daemon_wor
     assert told(home)["pid"] == pid, "where none could start, the one that runs goes on"
     filling.unlink()
     assert wait_until(lambda: home.run("ask", "hi").returncode == 0, what="it goes on by itself")
-    wait_until(lambda: "no space left" not in home.run("status").stdout, what="status forgets it")
+    wait_until(lambda: "error" not in status_of_store(home), what="status forgets it")
+    kept = json.loads(home.run("errors", "--since", "all", "--code", "StoreUnavailable", "--json").stdout)
+    assert "disk_full" in {row["reason"] for row in kept}, "a refusal is written once there is room"
     fill(home.data_dir.parent)
     assert home.run("daemon", "stop").returncode == 0
     assert told(home)["running"] is False

@@ -154,6 +154,26 @@ def echoing(status: int, key: str) -> Step:
     )
 
 
+def unpark(workplace: Workplace, profile: str) -> None:
+    """Have the profile asked again until its key is taken: a parked one sends nothing, so nothing could leak of it."""
+    with workplace.api() as api:
+        for _ in range(8):
+            workplace.run(f"%tundra providers recheck {profile}")
+            rows = api.get("/api/providers").json()["rows"]
+            if any(row["profile"] == profile and row["state"] != "parked" for row in rows):
+                return
+    pytest.fail(f"{profile} stays parked")
+
+
+def streamed(text: str, at: int) -> Step:
+    """An answer as a stream of two pieces, cut at a character."""
+    chunks = [{"choices": [{"index": 0, "delta": {"content": piece}}]} for piece in (text[:at], text[at:])]
+    end = {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}
+    events = [*(json.dumps(chunk) for chunk in [*chunks, end]), "[DONE]"]
+    pieces = tuple(f"data: {event}\n\n".encode() for event in events)
+    return Step(pieces=pieces, headers=(("content-type", "text/event-stream"),))
+
+
 def everything_at_once(workplace: Workplace) -> None:
     """Use every way on which a key could get out."""
     provider, run = workplace.provider, workplace.run
@@ -165,6 +185,7 @@ def everything_at_once(workplace: Workplace) -> None:
         provider.script("/v1/models", echoing(status, SERVER["SCRIPTED_API_KEY"]))
         run("%tundra models")
         run("%tundra providers recheck scripted")
+        unpark(workplace, "scripted")
     run("%tundra ask -p kernels --no-failover without a key")
     run("%tundra keys offer")
     run("%tundra keys")
@@ -172,6 +193,7 @@ def everything_at_once(workplace: Workplace) -> None:
         provider.script("/v1/messages", echoing(status, KERNEL["KERNEL_API_KEY"]))
         run("%tundra ask -p kernels --no-failover hello")
         run("%tundra providers recheck kernels")
+    unpark(workplace, "kernels")
     broken = f"<html>{SERVER['SCRIPTED_API_KEY']} {MARKER}</html>".encode()
     provider.script(CHAT, Step(body=broken), Step(raw=b"HTTP/1.1 200 OK\r\nx: " + broken + b"\r\n\r\n", end="close"))
     run("%tundra ask -p scripted --no-failover broken")
@@ -180,20 +202,20 @@ def everything_at_once(workplace: Workplace) -> None:
     run("aws, foreign = os.environ['AWS_SECRET_ACCESS_KEY'], 'sk-' + 'canaryforeign0123456789abcdef'")
     provider.script(CHAT, Step(status=400, text=f"bad prompt: {SERVER['AWS_SECRET_ACCESS_KEY']} {FOREIGN}"))
     run("%tundra ask -p scripted --no-failover my keys are {{aws}} and {{foreign}} " + MARKER)
-    # … and one that is answered: what is kept of it must be masked, also where pieces of the stream split the key
+    # … and answers that repeat a key: masked where they are kept and shown, also where pieces of a stream split it
     with workplace.api() as api:
-        cut = SERVER["SCRIPTED_API_KEY"][:9]
-        provider.script(CHAT, Step(text=f"it is {SERVER['SCRIPTED_API_KEY']}"))
         ask = {"messages": [{"role": "user", "content": f"tell {SERVER['GITHUB_TOKEN']}"}], "profile": "scripted"}
-        assert api.post("/api/operations", json=ask).status_code == 200
-        pieces = [cut, SERVER["SCRIPTED_API_KEY"][9:]]
-        chunks = [{"choices": [{"index": 0, "delta": {"content": piece}}]} for piece in pieces]
-        end = {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}
-        events = [*(json.dumps(chunk) for chunk in [*chunks, end]), "[DONE]"]
-        stream = tuple(f"data: {event}\n\n".encode() for event in events)
-        headers = (("content-type", "text/event-stream"),)
-        provider.script(CHAT, Step(pieces=stream, headers=headers))
-        assert "event: reply" in api.post("/api/operations", json=ask | {"stream": True}).text
+        for key in (SERVER["SCRIPTED_API_KEY"], SERVER["AWS_SECRET_ACCESS_KEY"], KERNEL["KERNEL_API_KEY"]):
+            provider.script(CHAT, Step(text=f"it is {key} {MARKER}"))
+            told = api.post("/api/operations", json=ask)
+            assert told.status_code == 200
+            workplace.shown.append(told.text)
+            provider.script(CHAT, streamed(f"it is {key} {MARKER}", at=len("it is ") + 9))
+            told = api.post("/api/operations", json=ask | {"stream": True})
+            assert "event: reply" in told.text
+            workplace.shown.append(told.text)
+            provider.script(CHAT, streamed(f"it is {key} {MARKER}", at=len("it is ") + 4))
+            assert MARKER in run("%tundra ask -p scripted what is my key")
     # names and statements that quote keys
     run("%tundra ask -p {{aws}} hello")
     run("%tundra sql select * from {{foreign}}")

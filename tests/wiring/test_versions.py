@@ -9,7 +9,6 @@ import os
 import shutil
 import signal
 import socket
-import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +21,7 @@ from jupyter_client.manager import KernelManager
 
 import tundra_nb
 from tests.conftest import Home, wait_until
+from tests.contract import server
 from tests.kernel.conftest import Notebook, Ran
 from tundra_nb.errors import RefNotFound, StoreUnavailable
 from tundra_nb.local import dolt_server
@@ -241,21 +241,10 @@ async def until(condition: Any, timeout: float = 20) -> None:  # noqa: ASYNC109 
 @pytest.fixture
 def mariadb(tmp_path: Path) -> Iterator[int]:
     """MariaDB on a port of its own."""
-    folder, port = tmp_path / "maria", free_port()
-    folder.mkdir()
-    me = f"--user={Path.home().owner()}"
-    setup = ["mariadb-install-db", me, f"--datadir={folder}", "--auth-root-authentication-method=normal"]
-    subprocess.run(setup, check=True, capture_output=True)
-    command = ["mariadbd", "--no-defaults", me, f"--datadir={folder}", f"--port={port}", "--bind-address=127.0.0.1"]
-    with (tmp_path / "maria.log").open("wb") as log:
-        server = subprocess.Popen([*command, f"--socket={folder}/m.sock"], stdout=log, stderr=log)
-    try:
+    port = free_port()
+    with server.mariadb(tmp_path / "maria", port):
         wait_until(lambda: dolt_server.greet("127.0.0.1", port), 30, "MariaDB answers")
         yield port
-    finally:
-        server.kill()
-        server.wait()
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.mark.part("mariadb", "doltlite")

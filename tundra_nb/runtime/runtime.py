@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import collections
 import logging
 from collections.abc import Coroutine, Mapping
 from contextlib import AsyncExitStack
 from typing import Any, Self
 
-from tundra_nb.errors import TundraError
+from tundra_nb.errors import StoreUnavailable, TundraError
 from tundra_nb.paths import Paths
 from tundra_nb.runtime.agent_runs import AgentRuns
 from tundra_nb.runtime.caller import Budgets, spent_in
@@ -43,6 +44,7 @@ from tundra_nb.types import (
     AttemptOpened,
     ConnectionEvent,
     ConnectionState,
+    ErrorEvent,
     Event,
     Exchange,
     OperationOpened,
@@ -53,6 +55,9 @@ RESTORE_SECONDS = 2.0
 taken up when the store comes later, too."""
 PRICES_AFTER_SECONDS = 0.5
 """How long after the start the price table is read, so that it does not compete with becoming ready."""
+
+OWED = 100
+"""So many errors are kept while there is no room to write them."""
 
 _log = logging.getLogger("tundra.daemon")
 
@@ -108,6 +113,8 @@ class Runtime:
             lambda: int(self.loaded.settings.store.reserve_mb * 1e6),
             self.clock,
         )
+        self._owed: collections.deque[Event] = collections.deque(maxlen=OWED)
+        """Errors that there was no room to write; they go before what is written next."""
         self.journal = Journal(self.record, self.ids, self.clock, redactor, self.recordings.keep)
         self.agent_runs = AgentRuns(self.record, self.ids, self.clock, redactor)
         self.in_force = InForce(loaded, environ, self.history, self.journal)
@@ -164,10 +171,19 @@ class Runtime:
         await self._exits.aclose()
 
     def record(self, *events: Event) -> None:
-        """Write events to the spool, before anybody is answered, and tell the bus: masked, whoever made them."""
+        """Write events to the spool, before anybody is answered, and tell the bus: masked, whoever made them.
+
+        Raises:
+            StoreUnavailable: the disk is full; errors among the events are written once there is room.
+        """
         masked = [event if type(event) in _MASKED_ALREADY else self.redactor.struct(event) for event in events]
-        self.history.append(*masked)
-        for event in masked:
+        owed = [self._owed.popleft() for _ in range(len(self._owed))]
+        try:
+            self.history.append(*owed, *masked)
+        except StoreUnavailable:
+            self._owed.extend([*owed, *(event for event in masked if isinstance(event, ErrorEvent))])
+            raise
+        for event in (*owed, *masked):
             self.metrics.count(event)
             self.bus.publish(_KINDS[type(event)], event)
 

@@ -189,12 +189,13 @@ def test_a_kilobyte_without_secrets_costs_microseconds() -> None:
     assert (time.perf_counter() - started) / 200 < 200e-6
 
 
-SECRET = "sk-ant-Zq9/x+7é&0123"
+SECRET = "sk-ant-Zq9/x+7é🔑&0123"
 RAW = SECRET.encode()
 
 
 def spelled() -> dict[str, str]:
     percent = "".join(f"%{byte:02X}" for byte in RAW)
+    units = SECRET.encode("utf-16-be").hex()
     return {
         "basic": base64.b64encode(b"user:" + RAW).decode(),
         "basic of a longer name": base64.b64encode(b"longer-user:" + RAW + b":more").decode(),
@@ -211,7 +212,7 @@ def spelled() -> dict[str, str]:
         "decimal entities": "".join(f"&#{ord(c)};" for c in SECRET),
         "hex entities": "".join(f"&#x{ord(c):X};" for c in SECRET),
         "named entity": SECRET.replace("&", "&amp;"),
-        "every letter as \\u": "".join(f"\\u{ord(c):04x}" for c in SECRET),
+        "every letter as \\u": "".join(f"\\u{units[at : at + 4]}" for at in range(0, len(units), 4)),
         "one letter as \\u": SECRET.replace("-", "\\u002d"),
         "every byte as \\x": "".join(f"\\x{byte:02x}" for byte in RAW),
         "JSON in JSON": json.dumps(json.dumps({"k": SECRET})),

@@ -17,6 +17,7 @@ ROUNDS = 4
 ESCAPE_SIGNS = "%&\\"
 _ESCAPE = re.compile(
     r"(?:%[0-9A-Fa-f]{2})+|&#[xX][0-9A-Fa-f]{1,6};?|&#[0-9]{1,7};?|&[a-zA-Z]{2,8};"
+    r"|\\u[dD][89abAB][0-9A-Fa-f]{2}\\u[dD][c-fC-F][0-9A-Fa-f]{2}"
     r"|\\u\{[0-9A-Fa-f]{1,6}\}|\\u[0-9A-Fa-f]{4}|\\U[0-9A-Fa-f]{8}|(?:\\x[0-9A-Fa-f]{2})+|\\[0-7]{3}|\\.",
     re.DOTALL,
 )
@@ -45,7 +46,8 @@ def escaped(secret: str) -> set[str]:
     """The usual escaped spellings, for those who must know how one begins."""
     raw = secret.encode("utf-8", "surrogateescape")
     percent = "".join(f"%{byte:02x}" for byte in raw)
-    wide = "".join(f"\\u{ord(letter):04x}" for letter in secret)
+    units = secret.encode("utf-16-be", "surrogatepass").hex()
+    wide = "".join(f"\\u{units[at : at + 4]}" for at in range(0, len(units), 4))
     return {
         percent,
         percent.upper(),
@@ -109,6 +111,8 @@ def _meant(escape: str) -> Iterator[tuple[str, int]]:
                 yield letter, sign * len(letter.encode())
     elif escape[0] == "&":
         yield html.unescape(escape), len(escape)
+    elif len(escape) == 12:  # the two halves of one letter, as JSON writes an emoji
+        yield bytes.fromhex(escape.replace("\\u", "")).decode("utf-16-be"), 12
     elif escape[1] in "uU" and len(escape) > 2:
         number = int(escape[2:].strip("{}"), 16)
         yield (chr(number) if number < 0x110000 else escape), len(escape)
