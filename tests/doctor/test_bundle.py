@@ -156,7 +156,7 @@ def used(home: Home, provider: ScriptedProcess) -> list[str]:
         chunk = {
             "choices": [{"index": 0, "delta": {"content": f"they are {' and '.join(five)}"}, "finish_reason": "stop"}]
         }
-        stream = tuple(f"data: {event}\n\n".encode() for event in (json.dumps(chunk), "[DONE]"))
+        pieces = tuple(f"data: {event}\n\n".encode() for event in (json.dumps(chunk), "[DONE]"))
         provider.script(CHAT, Step(pieces=pieces, headers=(("content-type", "text/event-stream"),)))
         assert "they are" in run("ask", "--no-failover", "what are they?")
     run("run", "--with-keys", "PLANTED_29_PASSWD", "env | grep PLANTED; printf '%s\\n' \"$PLANTED_29_PASSWD\"")
