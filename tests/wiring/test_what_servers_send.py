@@ -10,11 +10,13 @@ import dataclasses
 import gzip
 import json
 import os
+import sys
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import brotli
 import pytest
 
 import tundra_nb
@@ -23,6 +25,11 @@ from tundra_nb import errors
 from tundra_nb.client.sync import Client
 from tundra_nb.testing.scripted_provider import ScriptedProcess, Step, scripted_process
 from tundra_nb.types import Reply
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
 
 pytestmark = [pytest.mark.part("doltlite"), pytest.mark.timeout(120)]
 
@@ -644,24 +651,12 @@ SPELLINGS = [
         stop="stop",
     ),
     Row(
-        "gzip that nobody asked for",
+        "zstd of a stream, in two frames",
         "o",
-        gzip.compress(whole({"content": "hi"})),
-        (*JSON, ("content-encoding", "gzip")),
-        stream=False,
+        zstd.compress(chat(HI, done=False)) + zstd.compress(chat(END)),
+        (*EVENTS, ("content-encoding", "ZSTD")),
         text="hi",
         stop="stop",
-    ),
-    Row(
-        "x-gzip of a stream",
-        "o",
-        gzip.compress(chat(HI, END)),
-        (*EVENTS, ("content-encoding", "x-gzip")),
-        text="hi",
-        stop="stop",
-    ),
-    Row(
-        "deflate", "o", zlib.compress(chat(HI, END)), (*EVENTS, ("content-encoding", "deflate")), text="hi", stop="stop"
     ),
     Row("a comment in the data", "o", chat(b"data: : still working\n\n", HI, END), text="hi", stop="stop"),
     Row(
@@ -881,13 +876,33 @@ FAULTS = [
         "anthropic: nested without end", "a", b"data: " + DEEP + b"\n\n", code="ParseError", says="nested", counts=True
     ),
     Row(
-        "br that nobody asked for",
+        "an encoding that nobody knows",
         "o",
         b"\x0b\x02\x80hi\x03",
+        (*JSON, ("content-encoding", "snappy")),
+        stream=False,
+        code="ParseError",
+        says="'snappy'",
+        counts=True,
+    ),
+    Row(
+        "br that is none",
+        "o",
+        whole({"content": "hi"}),
         (*JSON, ("content-encoding", "br")),
         stream=False,
         code="ParseError",
-        says="'br'",
+        says="damaged",
+        counts=True,
+    ),
+    Row(
+        "zstd that is cut",
+        "o",
+        zstd.compress(whole({"content": "hi" * 99}))[:40],
+        (*JSON, ("content-encoding", "zstd")),
+        stream=False,
+        code="ParseError",
+        says="in the middle",
         counts=True,
     ),
     Row(
@@ -909,7 +924,523 @@ FAULTS = [
         counts=True,
     ),
 ]
-EVERY = [*TOOL_CALLS, *ENDINGS, *SPELLINGS, *COUNTS, *FAULTS]
+
+
+def message_of(*content: Any, **told: Any) -> dict[str, Any]:
+    """`message`, as a document that more can be put into."""
+    return json.loads(message(*content, **told))  # type: ignore[no-any-return]
+
+
+def used(profile: str) -> tuple[int | None, int | None]:
+    return USED if profile == "a" else (None, None)
+
+
+def each(
+    name: str, *, o: Sequence[Any] = (), whole_o: Any = None, a: Sequence[Any] = (), whole_a: Any = None, **told: Any
+) -> list[Row]:
+    """One kind of input in each form, streamed and not, which all come to the same.
+
+    `o` and `a` are what a stream sends, `whole_o` and `whole_a` documents; `done` is the end mark that the first has.
+    """
+    bodies: list[tuple[str, bool, bytes]] = []
+    if o:
+        bodies.append(("o", True, chat(*o, done=told.pop("done", True))))
+    if whole_o is not None:
+        bodies.append(("o", False, _document(whole_o)))
+    if a:
+        bodies.append(("a", True, b"".join(e if isinstance(e, bytes) else named(e) for e in a)))
+    if whole_a is not None:
+        bodies.append(("a", False, _document(whole_a)))
+    usage = told.pop("usage", None)
+    is_ok = told.get("code") is None
+    return [
+        Row(
+            f"{name}: {form}, {'streamed' if stream else 'whole'}",
+            form,
+            body,
+            EVENTS if stream else JSON,
+            stream=stream,
+            usage=(usage or used(form)) if is_ok else (None, None),
+            **told,
+        )
+        for form, stream, body in bodies
+    ]
+
+
+def _document(told: Any) -> bytes:
+    return told if isinstance(told, bytes) else json.dumps(told).encode()
+
+
+def events(*between: Any, stop: str | None = "end_turn", **told: Any) -> list[Any]:
+    """What `anthropic` is made of, so that something can be put between."""
+    start = {"type": "message_start", "message": message_of() | {"usage": {"input_tokens": 11, "output_tokens": 1}}}
+    last = {"type": "message_delta", "delta": {"stop_reason": stop}, "usage": {"output_tokens": 7}} | told
+    return [start, *between, last, {"type": "message_stop"}]
+
+
+def used_tools(*blocks: dict[str, Any]) -> dict[str, Any]:
+    return message_of(*blocks, stop="tool_use")
+
+
+def tool_use(name: str, given: Any, **told: Any) -> dict[str, Any]:
+    return {"type": "tool_use", "name": name, "input": given, **told}
+
+
+F, G = '{"a":1}', '{"b":2}'
+CALLED: dict[str, Any] = {"stop": "tool_calls"}
+TEXT = {"type": "text", "text": "hi"}
+OPEN_TEXT = block(0, type="text", text="")
+EACH = [
+    *each(
+        "two calls under one number",
+        o=[tool(F, index=0, id="1", name="f"), tool(G, index=0, id="2", name="g"), ENDS],
+        whole_o=whole(
+            {"tool_calls": [piece(F, index=0, id="1", name="f"), piece(G, index=0, id="2", name="g")]}, "tool_calls"
+        ),
+        a=events(
+            block(0, type="tool_use", id="1", name="f", input={}),
+            part(F),
+            block(0, type="tool_use", id="2", name="g", input={}),
+            part(G),
+            stop="tool_use",
+        ),
+        whole_a=used_tools(tool_use("f", {"a": 1}, id="1", index=0), tool_use("g", {"b": 2}, id="2", index=0)),
+        calls=TWO,
+        **CALLED,
+    ),
+    *each(
+        "empty ids",
+        o=[tool("", index=0, id="", name="f"), tool(F, id=""), ENDS],
+        whole_o=whole({"tool_calls": [piece(F, id="", name="f")]}, "tool_calls"),
+        a=events(block(0, type="tool_use", id="", name="f", input={}), part(F), stop="tool_use"),
+        whole_a=used_tools(tool_use("f", {"a": 1}, id="")),
+        calls=ONE,
+        **CALLED,
+    ),
+    *each(
+        "no ids and no numbers",
+        o=[tool(F, name="f"), tool(G, name="g"), ENDS],
+        whole_o=whole({"tool_calls": [piece(F, name="f"), piece(G, name="g")]}, "tool_calls"),
+        a=events(
+            block(None, type="tool_use", name="f", input={}),
+            part(F, None),
+            block(None, type="tool_use", name="g", input={}),
+            part(G, None),
+            stop="tool_use",
+        ),
+        whole_a=used_tools(tool_use("f", {"a": 1}), tool_use("g", {"b": 2})),
+        calls=TWO,
+        **CALLED,
+    ),
+    *each(
+        "numbers as ids and text as numbers",
+        o=[tool(F, index="0", id=7, name="f"), ENDS],
+        whole_o=whole({"tool_calls": [piece(F, index="0", id=7, name="f")]}, "tool_calls"),
+        a=events(
+            {"type": "content_block_start", "index": "0", "content_block": tool_use("f", {}, id=7)},
+            {"type": "content_block_delta", "index": "0", "delta": {"type": "input_json_delta", "partial_json": F}},
+            stop="tool_use",
+        ),
+        whole_a=used_tools(tool_use("f", {"a": 1}, id=7, index="0")),
+        calls=ONE,
+        **CALLED,
+    ),
+    *each(
+        "arguments as an object, or as text",
+        o=[tool({"a": 1}, index=0, id="1", name="f"), ENDS],
+        whole_o=whole({"tool_calls": [piece({"a": 1}, id="1", name="f")]}, "tool_calls"),
+        a=events(block(0, type="tool_use", id="1", name="f", input=F), stop="tool_use"),
+        whole_a=used_tools(tool_use("f", F, id="1")),
+        calls=ONE,
+        **CALLED,
+    ),
+    *each(
+        "a call that ends with stop",
+        o=[tool(F, index=0, id="1", name="f"), END],
+        whole_o=whole({"content": None, "tool_calls": [piece(F, id="1", name="f")]}, "stop"),
+        calls=ONE,
+        stop="stop",
+    ),
+    *each(
+        "a call beside a text",
+        o=[HI, tool(F, index=0, id="1", name="f"), ENDS],
+        whole_o=whole({"content": "hi", "tool_calls": [piece(F, id="1", name="f")]}, "tool_calls"),
+        a=events(
+            OPEN_TEXT, said("hi"), block(1, type="tool_use", id="1", name="f", input={}), part(F, 1), stop="tool_use"
+        ),
+        whole_a=used_tools(TEXT, tool_use("f", {"a": 1}, id="1")),
+        text="hi",
+        calls=ONE,
+        **CALLED,
+    ),
+    *each(
+        "empty lists of calls, and refusals of false",
+        o=[delta(content="hi", tool_calls={}, refusal=False), delta("stop", tool_calls=[])],
+        whole_o=whole({"content": "hi", "tool_calls": {}, "refusal": False, "function_call": None}),
+        text="hi",
+        stop="stop",
+    ),
+    *each(
+        "other tools of the server are read past",
+        a=events(
+            block(0, type="server_tool_use", id="1", name="web_search", input={}),
+            part('{"q":1}'),
+            block(1, type="web_search_tool_result", tool_use_id="1", content=[]),
+            block(2, type="text", text=""),
+            said("hi", 2),
+        ),
+        whole_a=message_of(
+            {"type": "server_tool_use", "id": "1", "name": "web_search", "input": {}},
+            {"type": "mcp_tool_use", "id": "2", "name": "x", "input": {}},
+            TEXT,
+        ),
+        text="hi",
+        stop="stop",
+    ),
+    *each(
+        "an empty finish reason of a whole answer",
+        whole_o=whole({"content": "hi"}, ""),
+        whole_a=message_of(TEXT, stop=""),
+        text="hi",
+    ),
+    *each(
+        "no end",
+        o=[HI, delta("")],
+        a=events(OPEN_TEXT, said("hi"))[:-2],
+        done=False,
+        code="ParseError",
+        says="after 1 piece",
+        counts=True,
+    ),
+    *each(
+        "length",
+        o=[HI, delta("length"), delta("")],
+        whole_o=whole({"content": "hi"}, "length"),
+        a=events(OPEN_TEXT, said("hi"), stop="max_tokens"),
+        whole_a=message_of(TEXT, stop="max_tokens"),
+        text="hi",
+        stop="length",
+    ),
+    *each(
+        "a filter",
+        o=[HI, delta("content_filter")],
+        whole_o=whole({"content": "hi"}, "content_filter"),
+        a=events(OPEN_TEXT, said("hi"), stop="refusal"),
+        whole_a=message_of(TEXT, stop="refusal"),
+        text="hi",
+        stop="content_filter",
+        says="content filter",
+    ),
+    *each(
+        "only reasoning",
+        o=[delta(reasoning_content="hm"), END],
+        whole_o=whole({"content": "", "reasoning_content": "hm"}),
+        a=events(block(0, type="thinking", thinking=""), more(0, type="thinking_delta", thinking="hm")),
+        whole_a=message_of({"type": "thinking", "thinking": "hm", "signature": "x"}),
+        stop="stop",
+        says="only reasoning",
+    ),
+    *each(
+        "nothing",
+        o=[END],
+        whole_o=whole({"content": None}),
+        a=events(),
+        whole_a=message_of(),
+        stop="stop",
+        says="empty",
+    ),
+    *each(
+        "finish reason error",
+        o=[HI, delta("error")],
+        whole_o=whole({"content": ""}, "error"),
+        code="ApiError",
+        counts=True,
+    ),
+    *each(
+        "an end mark with blanks, or two",
+        o=[HI, END, b"data:[DONE] \n\n", b"data: [DONE]\t\n\n"],
+        a=[*events(OPEN_TEXT, said("hi")), b"data:  [DONE]  \n\n"],
+        text="hi",
+        stop="stop",
+    ),
+    *each(
+        "other choices",
+        o=[delta(content="no", index=1), HI, delta("length", index=1), END],
+        whole_o={
+            "choices": [
+                {"index": 1, "message": {"content": "no"}, "finish_reason": "length"},
+                {"index": 0, "message": {"content": "hi"}, "finish_reason": "stop"},
+            ]
+        },
+        text="hi",
+        stop="stop",
+    ),
+    *each(
+        "code and msg",
+        o=[HI, {"code": 5001, "msg": "too busy"}],
+        whole_o={"code": 5001, "msg": "too busy"},
+        a=[*events(OPEN_TEXT, said("hi"))[:-2], b'data: {"code":5001,"msg":"too busy"}\n\n'],
+        whole_a={"code": 5001, "msg": "too busy"},
+        code="ApiError",
+        says="too busy",
+        counts=True,
+    ),
+    *each(
+        "a message alone",
+        o=[HI, {"message": "too busy"}],
+        whole_o={"message": "too busy"},
+        a=[*events(OPEN_TEXT, said("hi"))[:-2], b'data: {"message":"too busy"}\n\n'],
+        whole_a={"message": "too busy"},
+        code="ApiError",
+        says="too busy",
+        counts=True,
+    ),
+    *each(
+        "an error in a 200",
+        o=[HI, {"error": {"message": "too busy", "type": "server_error"}}],
+        whole_o={"error": {"message": "too busy", "type": "server_error"}},
+        a=[
+            *events(OPEN_TEXT, said("hi"))[:-2],
+            {"type": "error", "error": {"type": "api_error", "message": "too busy"}},
+        ],
+        whole_a={"type": "error", "error": {"type": "api_error", "message": "too busy"}},
+        code="ApiError",
+        says="too busy",
+        counts=True,
+    ),
+    *each(
+        "an error as a text",
+        o=[HI, {"error": "too busy"}],
+        whole_o={"error": "too busy"},
+        a=[*events(OPEN_TEXT, said("hi"))[:-2], b'data: {"type":"error","error":"too busy"}\n\n'],
+        whole_a={"type": "error", "error": "too busy"},
+        code="ApiError",
+        says="too busy",
+        counts=True,
+    ),
+    *each(
+        "an error as a field",
+        o=[HI, b'error: {"message":"too busy","code":503}\n\n'],
+        a=[*events(OPEN_TEXT, said("hi"))[:-2], b'error: {"message":"too busy"}\n\n'],
+        done=False,
+        code="ApiError",
+        says="too busy",
+        counts=True,
+    ),
+    *each(
+        "plain words after event: error",
+        o=[HI, b"event: error\ndata: the engine is too busy\n\n"],
+        a=[*events(OPEN_TEXT, said("hi"))[:-2], b"event: error\ndata: the engine is too busy\n\n"],
+        done=False,
+        code="ApiError",
+        says="the engine is too busy",
+        counts=True,
+    ),
+    *each(
+        "base_resp with a status",
+        o=[HI, {"base_resp": {"status_code": 1002, "status_msg": "slow down"}}],
+        whole_o={"base_resp": {"status_code": 1002, "status_msg": "slow down"}, "choices": None},
+        whole_a={"base_resp": {"status_code": 1002, "status_msg": "slow down"}},
+        code="RateLimited",
+        says="slow down",
+    ),
+    *each(
+        "errors of nothing",
+        o=[{**HI, "error": {}}, {**END, "error": None, "base_resp": {"status_code": 0}}],
+        whole_o=whole({"content": "hi"}, error={}, base_resp={"status_code": 0, "status_msg": ""}),
+        a=events(OPEN_TEXT, {**said("hi"), "error": {}}, error=None),
+        whole_a=message_of(TEXT, error={}),
+        text="hi",
+        stop="stop",
+    ),
+    *each(
+        "comments",
+        o=[b": a\n\n", b"data: : still working\n\n", HI, b":\n\n", END],
+        a=[*events(OPEN_TEXT)[:2], b"data: : still working\n\n", b": b\n\n", *events(said("hi"))[1:]],
+        text="hi",
+        stop="stop",
+    ),
+    *each(
+        "nested without end",
+        o=[b"data: " + DEEP + b"\n\n"],
+        whole_o=DEEP,
+        a=[b"data: " + DEEP + b"\n\n"],
+        whole_a=DEEP,
+        code="ParseError",
+        says="nested",
+        counts=True,
+    ),
+    *each(
+        "counts as text",
+        o=[HI, {**END, "usage": {"prompt_tokens": "11", "completion_tokens": "7"}}],
+        whole_o=whole({"content": "hi"}, usage={"prompt_tokens": "11", "completion_tokens": "7"}),
+        a=events(OPEN_TEXT, said("hi"), usage={"output_tokens": "7"}),
+        whole_a=message_of(TEXT, usage={"input_tokens": "11", "output_tokens": "7"}),
+        text="hi",
+        usage=USED,
+        stop="stop",
+    ),
+    *each(
+        "usage beside the choice",
+        o=[
+            HI,
+            {
+                "choices": [
+                    {"delta": {}, "finish_reason": "stop", "usage": {"prompt_tokens": 11, "completion_tokens": 7}}
+                ]
+            },
+        ],
+        whole_o={
+            "choices": [
+                {
+                    "message": {"content": "hi"},
+                    "finish_reason": "stop",
+                    "usage": {"prompt_tokens": 11, "completion_tokens": 7},
+                }
+            ]
+        },
+        text="hi",
+        usage=USED,
+        stop="stop",
+    ),
+    *each(
+        "usage of groq",
+        o=[HI, {**END, "x_groq": {"usage": {"prompt_tokens": 11, "completion_tokens": 7}}}],
+        whole_o=whole({"content": "hi"}, x_groq={"usage": {"prompt_tokens": 11, "completion_tokens": 7}}),
+        text="hi",
+        usage=USED,
+        stop="stop",
+    ),
+    *each(
+        "anthropic's names in the other form",
+        o=[HI, {**END, "usage": {"input_tokens": 11, "output_tokens": 7}}],
+        whole_o=whole({"content": "hi"}, usage={"input_tokens": 11, "output_tokens": 7}),
+        text="hi",
+        usage=USED,
+        stop="stop",
+    ),
+    *each(
+        "later counts of nothing",
+        o=[
+            {**HI, "usage": {"prompt_tokens": 11, "completion_tokens": 7}},
+            {**END, "usage": {"prompt_tokens": 0, "completion_tokens": 0}},
+            {"choices": [], "usage": {}},
+        ],
+        a=events(OPEN_TEXT, said("hi"), usage={"input_tokens": 0, "output_tokens": 7}),
+        text="hi",
+        usage=USED,
+        stop="stop",
+    ),
+    *each(
+        "a split pair",
+        o=[delta(content="\ud83d"), delta(content="\ude00"), END],
+        a=events(OPEN_TEXT, said("\ud83d"), said("\ude00")),
+        text="\U0001f600",
+        stop="stop",
+    ),
+    *each(
+        "half a character",
+        o=[delta(content="a\ud83d"), delta(content="b"), END],
+        whole_o=whole({"content": "a\ud83db"}),
+        a=events(OPEN_TEXT, said("a\ud83d"), said("b")),
+        whole_a=message_of({"type": "text", "text": "a\ud83db"}),
+        text="a\ufffdb",
+        stop="stop",
+    ),
+    *each(
+        "NaN in what nobody reads",
+        o=[{**HI, "x": float("nan")}, {**END, "y": float("-inf")}],
+        whole_o=whole({"content": "hi"}, x=float("nan")),
+        a=events({**OPEN_TEXT, "x": float("nan")}, {**said("hi"), "y": float("inf")}),
+        whole_a=message_of(TEXT, x=float("nan")),
+        text="hi",
+        stop="stop",
+    ),
+    *each(
+        "a byte order mark",
+        o=[b"\xef\xbb\xbf", HI, END],
+        whole_o=b"\xef\xbb\xbf" + whole({"content": "hi"}),
+        a=[b"\xef\xbb\xbf", *events(OPEN_TEXT, said("hi"))],
+        whole_a=b"\xef\xbb\xbf" + _document(message_of(TEXT)),
+        text="hi",
+        stop="stop",
+    ),
+    *each(
+        "ids and models of odd types",
+        o=[{**HI, "id": 5, "model": None}, {**END, "id": {}, "model": 7}],
+        whole_o=whole({"content": "hi"})[:-1] + b',"id":[],"model":{}}',
+        a=events(OPEN_TEXT, said("hi"), id=5, model=None),
+        whole_a=message_of(TEXT, id=5, model=None),
+        text="hi",
+        stop="stop",
+    ),
+    *each(
+        "content as a list of strings",
+        o=[delta(content=["h", "i"]), END],
+        whole_o=whole({"content": ["h", "i"]}),
+        whole_a=message_of("h", "i"),
+        text="hi",
+        stop="stop",
+    ),
+    *each(
+        "content as parts",
+        o=[delta(content=[{"type": "text", "text": "h"}, {"type": "text", "text": "i"}]), END],
+        whole_o=whole({"content": [{"type": "text", "text": "h"}, {"type": "text", "text": "i"}]}),
+        whole_a=message_of({"type": "text", "text": "h"}, {"type": "text", "text": "i"}),
+        text="hi",
+        stop="stop",
+    ),
+    *each(
+        "content as one text",
+        whole_a=message_of() | {"content": "hi"},
+        text="hi",
+        stop="stop",
+    ),
+]
+"""Kind × form × streamed."""
+SHAPES = (
+    ("o", "a document", whole({"content": "hi"})),
+    ("o", "events", chat(HI, END)),
+    ("a", "a document", _document(message_of(TEXT))),
+    ("a", "events", anthropic(OPEN_TEXT, said("hi"))),
+)
+WRONG_WAY = [
+    Row(
+        f"{profile}: {shape} called {kind or 'nothing'}, {'events' if stream else 'a document'} asked for",
+        profile,
+        body,
+        (("content-type", kind),),
+        stream=stream,
+        text="hi",
+        stop="stop",
+        usage=used(profile),
+    )
+    for profile, shape, body in SHAPES
+    for stream in (True, False)
+    for kind in ("application/json", "text/event-stream", "text/plain", "")
+]
+"""What a body is, is told by what it holds: not by what it is called, nor by what was asked for."""
+PACKED = [
+    Row(
+        f"{profile}: {shape} in {encoding}",
+        profile,
+        pack(body),
+        (("content-encoding", encoding),),
+        stream=shape == "events",
+        text="hi",
+        stop="stop",
+        usage=used(profile),
+    )
+    for encoding, pack in (
+        ("gzip", gzip.compress),
+        ("x-gzip", gzip.compress),
+        ("deflate", zlib.compress),
+        ("br", brotli.compress),
+        ("zstd", zstd.compress),
+    )
+    for profile, shape, body in SHAPES
+]
+EVERY = [*TOOL_CALLS, *ENDINGS, *SPELLINGS, *COUNTS, *FAULTS, *EACH, *WRONG_WAY, *PACKED]
 
 
 def asked(client: Client, row: Row) -> tuple[str, Reply]:
@@ -1008,6 +1539,24 @@ def test_a_required_tool_call_that_is_not_made_is_said(bench: Bench) -> None:
     row = bench.client.calls(limit=1).iloc[0]
     assert row["outcome"] == "ok"
     assert "a tool call was required" in bench.client.why(reply.operation_id).operation["message"]
+
+
+def test_a_required_tool_call_is_refused_where_the_server_is_known_to_ignore_tools(bench: Bench) -> None:
+    """A llama.cpp server says of itself whether its template has a place for tools; nothing is sent then."""
+    tool_told = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
+    listed = b'{"object":"list","data":[{"id":"small","object":"model","owned_by":"llamacpp"}]}'
+    props = b'{"chat_template_caps":{"supports_tools":false,"supports_tool_calls":false}}'
+    bench.provider.script("/v1/models", Step(headers=JSON, body=listed))
+    bench.provider.script("/props", Step(headers=JSON, body=props))
+    bench.client.add_provider("llama", kind="local", base_url=f"{bench.provider.url}/v1", model="small")
+    asks: dict[str, Any] = {"profile": "llama", "failover": False, "tools": [tool_told]}
+    before = sum("messages" in (request.json or {}) for request in bench.provider.requests)
+    for choice in ("required", {"type": "function", "function": {"name": "f"}}):
+        with pytest.raises(errors.Unsupported, match="no place for tools"):
+            bench.client.ask("hi", tool_choice=choice, **asks)
+    assert sum("messages" in (request.json or {}) for request in bench.provider.requests) == before
+    assert bench.client.ask("hi", tool_choice="auto", **asks).text
+    assert bench.failures("llama") == 0
 
 
 @pytest.mark.parametrize(

@@ -111,6 +111,8 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     vision: bool | None = None
     tools: bool | None = None
     """None: the listing does not say."""
+    ignores_tools: bool = False
+    """Takes tools without a word, and never shows them to the model."""
     deprecated: bool = False
 
 

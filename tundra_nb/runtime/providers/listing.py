@@ -57,6 +57,19 @@ def from_openai(told: Entry) -> ModelInfo:
     return ModelInfo(model=told["id"], context_tokens=context, created_at=_number(told.get("created")))
 
 
+def ignores_tools(props: bytes) -> bool:
+    """Whether a llama.cpp server says of itself (`/props`) that its chat template has no place for tools.
+
+    Such a server answers 200 to a request with tools, whatever `tool_choice` says, and the model never sees them.
+    """
+    try:
+        told = loads(props)
+    except NotJsonError:
+        return False
+    able = told.get("chat_template_caps") if isinstance(told, dict) else None
+    return isinstance(able, dict) and able.get("supports_tools") is False and able.get("supports_tool_calls") is False
+
+
 def from_openrouter(told: Entry) -> ModelInfo:
     """OpenRouter: prices are USD per token, as text; -1 stands for "depends" (its routers)."""
     pricing = told.get("pricing")

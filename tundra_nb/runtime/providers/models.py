@@ -18,6 +18,7 @@ from tundra_nb.types import Ask
 
 from .check import Size
 from .contract import ModelInfo
+from .remarks import is_tool_required
 
 PREFERRED_DATED = "2026-11"
 """When the table was last looked through."""
@@ -84,6 +85,9 @@ def refuse(profile: str, known: ModelInfo, ask: Ask, size: Size) -> None:
     """
     if ask.tools and known.tools is False:
         raise Unsupported(profile=profile, kind="tools", model=known.model, detail="by the provider's model list")
+    if known.ignores_tools and is_tool_required(ask):
+        detail = "a tool call was required, and the chat template of this server has no place for tools"
+        raise Unsupported(profile=profile, kind="tools", model=known.model, detail=detail)
     if size.images and known.vision is False:
         raise Unsupported(profile=profile, kind="vision", model=known.model, detail="by the provider's model list")
     if known.context_tokens is not None and size.text_bytes > known.context_tokens * _FEWEST_BYTES_PER_TOKEN:

@@ -27,13 +27,14 @@ from tundra_nb.settings import VENDORS, AnswerSettings, DeadlineSettings, Profil
 from tundra_nb.types import Ask
 from tundra_nb.types.pieces import Piece, Reasoning, Text, ToolCallPiece
 
-from . import classify, events, models, prices
+from . import classify, events, listing, models, prices
 from .anthropic import AnthropicFormat
 from .check import Size, check_ask
 from .contract import Answer, ModelInfo, Seen, Target, WireFormat
 from .exchange import Exchange, Line
 from .openai import OpenAIFormat
 from .openrouter import OpenRouterFormat
+from .remarks import is_tool_required
 
 FORMATS: dict[str, Callable[[Target], WireFormat]] = {
     "openai": OpenAIFormat,
@@ -135,6 +136,10 @@ class Provider:
         ready = self.prepared()
         if size is None:
             size = check_ask(ask)
+        if self.profile.kind == "local" and is_tool_required(ask):
+            with contextlib.suppress(TundraError, TimeoutError):
+                async with asyncio.timeout(NEAREST_SECONDS):
+                    await self.models()  # it may be known to ignore them
         if (known := self._known.get(model)) is not None:
             models.refuse(self.profile.name, known, ask, size)
         ask, left_out = models.sayable(self.profile, model, ask)
@@ -212,7 +217,10 @@ class Provider:
         wire = ready.wire
         if refresh and wire.check_url != wire.models_url:
             await self._get(ready, wire.check_url)
-        found = wire.models(await self._get(ready, wire.models_url))
+        listed = await self._get(ready, wire.models_url)
+        found = wire.models(listed)
+        if self.profile.kind == "local" and b'"llamacpp"' in listed and await self._ignores_tools(ready):
+            found = [msgspec.structs.replace(model, ignores_tools=True) for model in found]
         if self.profile.kind != "local":
             await asyncio.to_thread(prices.load)
             found = [self._completed(model) for model in found]
@@ -362,6 +370,12 @@ class Provider:
             return await exchange.body()
         finally:
             await exchange.aclose()
+
+    async def _ignores_tools(self, ready: Prepared) -> bool:
+        try:
+            return listing.ignores_tools(await self._get(ready, f"{self._base_url.removesuffix('/v1')}/props"))
+        except TundraError:  # older servers, or one started without it
+            return False
 
     async def _nearest(self, model: str) -> str | None:
         """The name that was meant; best effort, because an error is being told already."""

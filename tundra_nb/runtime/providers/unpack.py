@@ -6,12 +6,13 @@ same. A few kilobytes can unpack to gigabytes, so that nothing is unpacked beyon
 
 from __future__ import annotations
 
+import sys
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Protocol
 
 SLICE_BYTES = 256 * 1024
-_GZIP = frozenset({"gzip", "x-gzip"})
-_DEFLATE = "deflate"
+DAMAGED = "it is compressed and damaged"
 
 
 class CannotUnpackError(ValueError):
@@ -24,9 +25,9 @@ class Unpacker:
     def __init__(self, encodings: str) -> None:
         names = [name for told in encodings.split(",") if (name := told.strip().lower()) not in ("", "identity")]
         for name in names:
-            if name not in _GZIP and name != _DEFLATE:
+            if name not in _STAGES:
                 raise CannotUnpackError(f"it is compressed with {name!r}, which was not asked for")
-        self._stages = [_Stage(name) for name in reversed(names)]
+        self._stages: list[_Stage] = [_STAGES[name]() for name in reversed(names)]
 
     def feed(self, data: bytes) -> Iterator[bytes]:
         """The slices that more of the body unpacks to.
@@ -54,12 +55,21 @@ class Unpacker:
             yield from self._through(number + 1, slice_)
 
 
-class _Stage:
+class _Stage(Protocol):
     """One encoding."""
 
-    def __init__(self, name: str) -> None:
-        self._is_gzip = name in _GZIP
-        self._unpack = zlib.decompressobj(zlib.MAX_WBITS | 16 if self._is_gzip else zlib.MAX_WBITS)
+    @property
+    def is_open(self) -> bool:
+        """Whether it has begun and not ended."""
+        ...
+
+    def feed(self, data: bytes) -> Iterator[bytes]: ...
+
+
+class _Zlib:
+    def __init__(self, is_gzip: bool) -> None:
+        self._is_gzip = is_gzip
+        self._unpack = zlib.decompressobj(zlib.MAX_WBITS | 16 if is_gzip else zlib.MAX_WBITS)
         self._is_first = True
 
     @property
@@ -72,7 +82,7 @@ class _Stage:
                 unpacked = self._unpack.decompress(data, SLICE_BYTES)
             except zlib.error as exc:
                 if not self._is_first or self._is_gzip:
-                    raise CannotUnpackError("it is compressed and damaged") from exc
+                    raise CannotUnpackError(DAMAGED) from exc
                 self._unpack = zlib.decompressobj(-zlib.MAX_WBITS)  # some servers leave the frame of deflate out
                 self._is_first = False
                 continue
@@ -80,3 +90,71 @@ class _Stage:
             if unpacked:
                 yield unpacked
             data = self._unpack.unconsumed_tail
+
+
+class _Brotli:
+    def __init__(self) -> None:
+        import brotli
+
+        self._error = brotli.error
+        self._unpack = brotli.Decompressor()
+        self._is_first = True
+
+    @property
+    def is_open(self) -> bool:
+        return not self._is_first and not self._unpack.is_finished()
+
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        self._is_first = False
+        while not self._unpack.is_finished():
+            try:
+                unpacked = self._unpack.process(data, output_buffer_limit=SLICE_BYTES)
+            except self._error as exc:
+                raise CannotUnpackError(DAMAGED) from exc
+            if not unpacked:
+                return
+            yield unpacked
+            data = b""
+
+
+class _Zstd:
+    def __init__(self) -> None:
+        if sys.version_info >= (3, 14):
+            from compression import zstd
+        else:
+            from backports import zstd
+
+        self._error = zstd.ZstdError
+        self._new = zstd.ZstdDecompressor
+        self._unpack = self._new()
+        self._is_first = True
+
+    @property
+    def is_open(self) -> bool:
+        return not self._is_first and not self._unpack.eof
+
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        while data or not self._unpack.needs_input:
+            if self._unpack.eof:  # a frame may follow another
+                data = self._unpack.unused_data or data
+                if not data:
+                    return
+                self._unpack = self._new()
+            self._is_first = False
+            try:
+                unpacked = self._unpack.decompress(data, SLICE_BYTES)
+            except self._error as exc:
+                raise CannotUnpackError(DAMAGED) from exc
+            data = self._unpack.unused_data if self._unpack.eof else b""
+            if unpacked:
+                yield unpacked
+
+
+_STAGES: dict[str, Callable[[], _Stage]] = {
+    "gzip": lambda: _Zlib(is_gzip=True),
+    "x-gzip": lambda: _Zlib(is_gzip=True),
+    "deflate": lambda: _Zlib(is_gzip=False),
+    "br": _Brotli,
+    "zstd": _Zstd,
+}
+"""By the name in the header; the last two are imported when they are met."""
