@@ -220,13 +220,17 @@ def start_jupyter(chromium: Browser) -> Iterator[Callable[[App], Jupyter]]:
     """Start a server for a front end; all are ended with the test."""
     with contextlib.ExitStack() as stack:
 
-        def start(app: App, *, open_seconds: float = 30) -> Jupyter:
+        def start(
+            app: App, *, open_seconds: float = 30, prepare: Callable[[dict[str, str]], object] | None = None
+        ) -> Jupyter:
             # short, because a Unix socket's path must stay under 100 bytes
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tnb-", ignore_cleanup_errors=True)))
             provider = stack.enter_context(scripted_process(pieces=4))
             env = _environment(folder)
             (folder / "notebooks").mkdir()
             Path(env["TUNDRA_CONFIG"]).write_text(SETTINGS.format(url=provider.url, open_seconds=open_seconds))
+            if prepare is not None:
+                prepare(env)
             url = stack.enter_context(_server(app, folder, env))
             return Jupyter(app, url, folder, env, chromium, provider)
 

@@ -254,6 +254,12 @@ class AsyncClient:
 
         return await asyncio.to_thread(find_out)
 
+    async def dashboard(self, since: When | None = None, **window: Any) -> Any:
+        """One hour on one page, in a thread of its own; see `Client.dashboard` for the options."""
+        from .sync import Client
+
+        return await asyncio.to_thread(Client(link=self._link, caller=self.caller).dashboard, since, **window)
+
     async def doctor(
         self,
         symptom: str = "everything",

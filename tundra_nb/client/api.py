@@ -418,7 +418,7 @@ def calls(
             errors, tokens and cost.
         outcome: ok, error, refused, cancelled or interrupted.
     """
-    equals = {"code": code, "profile": profile, "outcome": outcome}
+    equals: dict[str, Any] = {"code": code, "profile": profile, "outcome": outcome}
     return history("calls", since, between=between, at=at, limit=limit, wait=wait, by=by, **equals)
 
 
@@ -435,7 +435,7 @@ def attempts(
     outcome: str | None = None,
 ) -> Call[pd.DataFrame]:
     """Every try at a profile, one row each, also those that limiter or breaker refused; see `calls` for the filters."""
-    equals = {"code": code, "profile": profile, "outcome": outcome}
+    equals: dict[str, Any] = {"code": code, "profile": profile, "outcome": outcome}
     return history("attempts", since, between=between, at=at, limit=limit, wait=wait, by=by, **equals)
 
 
@@ -533,16 +533,36 @@ def history(
     limit: int | None = None,
     wait: float | None = None,
     by: str | Sequence[str] | None = None,
+    columns: Sequence[str] | None = None,
+    every: int | None = None,
+    quantiles: Sequence[float] = (),
     **equals: object,
 ) -> Call[pd.DataFrame]:
-    """Rows of a history frame or table, or groups of them; `equals` are columns and the values they must have."""
+    """Rows of a history frame or table, or groups of them; `equals` are columns and the values they must have.
+
+    Args:
+        frame: `calls`, `errors` … or a table.
+        since: as of `calls`; so are `between`, `at`, `limit`, `wait` and `by`.
+        between: two times instead.
+        at: a state of the history.
+        limit: at most so many rows.
+        wait: seconds until all that was recorded must be in the store.
+        by: group by these.
+        columns: only these; all by default.
+        every: seconds; rows are grouped by intervals of this length too, whose beginning is `at`.
+        quantiles: shares from 0 to 1: of the latency in each group; p50 and p95 by default.
+        equals: columns and their values.
+    """
     begin, end = _window(since, between)
     table = FRAMES.get(frame, frame)
     more = _one_more(limit)
     names = None if by is None else _names(by)
-    shown = limit if names is None else None
-    if names is not None:
+    is_grouped = names is not None or every is not None
+    shown = None if is_grouped else limit
+    if is_grouped:
         table, more = "", limit
+    elif columns is not None:
+        table = ""
     asked = history_routes.FrameParams(
         since=None if begin is None else str(begin),
         until=None if end is None else str(end),
@@ -551,6 +571,9 @@ def history(
         newest=more is not None,
         wait=wait,
         by=names,
+        columns=None if columns is None else ",".join(columns),
+        every=every,
+        quantiles=",".join(map(str, quantiles)) or None,
     )
     conditions = tuple((f"{column}.eq", text_of(value)) for column, value in equals.items() if value is not None)
     given = (*params(asked), *conditions)
@@ -708,7 +731,7 @@ def _history_frame(table: str | None, answer: Answer, *, query: str, limit: int 
     if limit is not None and len(frame) > limit:
         frame = frame.iloc[:limit]
         frame.attrs["truncated"] = True
-    if table is not None and limit is not None:
+    if limit is not None:
         frame = frame.iloc[::-1]  # asked newest first, so that the newest are kept; every frame is oldest first
     return frame.reset_index(drop=True)
 

@@ -296,6 +296,38 @@ class Client:
         )
         return found
 
+    def dashboard(
+        self,
+        since: times.When | None = None,
+        *,
+        between: tuple[times.When, times.When] | None = None,
+        at: str | None = None,
+        incident: str | None = None,
+        profile: str | None = None,
+        code: str | None = None,
+        caller: str | None = None,
+    ) -> Any:
+        """One hour on one page: what broke, since when, what was changed before, and what is still well.
+
+        In a notebook it is live while its window reaches to now, and its `selection` is the frame of the calls that
+        are selected in it; elsewhere it is a picture with its words, whose `frame` has the stretches that failed.
+
+        Args:
+            since: from when on: `2h`, `14:00`, `all`; one hour ago by default.
+            between: two of these instead.
+            at: the history as of a commit, branch, tag or time.
+            incident: its window, at its pin.
+            profile: only calls of this profile.
+            code: only calls that ended with this error code.
+            caller: only calls of this caller: kernel, cli, python, gateway.
+
+        Raises:
+            UsageError: times that exclude each other, or something that nobody knows.
+        """
+        return above("tundra_nb.kernel.widgets", "dashboard")(
+            self, since=since, between=between, at=at, incident=incident, profile=profile, code=code, caller=caller
+        )
+
     def agent_run(
         self,
         agent: str,

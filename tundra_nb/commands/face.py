@@ -62,7 +62,7 @@ class Face(abc.ABC):
         """Put lines where the person can run them next."""
         self.write(f"{text}\n")
 
-    def widget(self, name: str, *given: str) -> Any:
+    def widget(self, name: str, *given: Any) -> Any:
         """A live view, for the face to show, of what its command was given.
 
         Raises:
@@ -85,6 +85,11 @@ class Face(abc.ABC):
     def terminal_link(self, pty_id: str) -> str:
         """Where a PTY is as a terminal tab: its name in Jupyter's list, and the address where it is known."""
         return f"tundra-{pty_id} in Jupyter's list of running terminals"
+
+    @property
+    def shows_live(self) -> bool:
+        """Whether `widget` can show something here."""
+        return False
 
     @property
     def shows_frames(self) -> bool:

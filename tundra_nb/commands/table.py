@@ -16,6 +16,7 @@ TABLE = {
     "guide": "guide",
     "doctor": "doctor",
     "bundle": "bundle",
+    "dash": "dash",
     "calls": "calls",
     "attempts": "attempts",
     "errors": "errors",

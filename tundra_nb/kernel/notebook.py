@@ -43,8 +43,12 @@ class Notebook(Face):
     def show_answer(self, stream: ReplyStream, asked: str = "") -> Reply:
         return show_live(stream, self._magics.shell, asked)
 
-    def widget(self, name: str, *given: str) -> Any:
-        if not is_kernel(self._magics.shell):
+    @property
+    def shows_live(self) -> bool:
+        return is_kernel(self._magics.shell)
+
+    def widget(self, name: str, *given: Any) -> Any:
+        if not self.shows_live:
             return super().widget(name)
         from . import widgets
 

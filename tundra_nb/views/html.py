@@ -6,7 +6,6 @@ of middle lightness, so that they can be read on light and on dark ground; every
 
 from __future__ import annotations
 
-import base64
 import functools
 import html
 import re
@@ -52,6 +51,7 @@ _SCROLLED = 'role="group" tabindex="0" data-lm-suppress-shortcuts="true"'
 PICTURE_WIDTH = "700px"
 """Below it a picture is scrolled: its words would be too small to read."""
 _CODE = re.compile(r"`([^`\n]+)`")
+_ENCODED = {"%": "%25", "#": "%23", "<": "%3C", ">": "%3E", "\n": "%0A", "&": "%26"}
 _CELL = "padding: 2px 14px 2px 0; vertical-align: top"
 
 
@@ -77,6 +77,15 @@ def shot(screen: Screen) -> str:
 
 def escape(text: str) -> str:
     return html.escape(clean(text))
+
+
+def data_url(svg: str) -> str:
+    """A picture as an address, safe within double quotes.
+
+    As text, for base64 adds a third; only what an address cannot hold is encoded.
+    """
+    told = svg.replace('"', "'")  # within values and text both are escaped already
+    return "data:image/svg+xml," + "".join(_ENCODED.get(character, character) for character in told)
 
 
 def _render(block: Block) -> str:
@@ -109,8 +118,8 @@ def _render(block: Block) -> str:
                 f"{folded}</details>"
             )
         case Picture(svg, alt):
-            source = f"data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()}"
-            image = f'<img alt="{escape(alt)}" src="{source}" style="max-width: 100%; min-width: {PICTURE_WIDTH}">'
+            style = f"max-width: 100%; min-width: {PICTURE_WIDTH}"
+            image = f'<img alt="{escape(alt)}" src="{data_url(svg)}" style="{style}">'
             return f'<div {_SCROLLED} aria-label="picture" style="overflow-x: auto; margin: 4px 0">{image}</div>'
 
 

@@ -21,13 +21,14 @@ if TYPE_CHECKING:
 
 WIDGETS = {
     "gateway": ("gateway", "GatewayWidget"),
+    "dash": ("dash", "DashWidget"),
     "providers": ("providers", "ProviderWidget"),
     "versions": ("versions", "VersionsWidget"),
 }
 """Name → module of this package and class; each is made with a client, and what else its command was given."""
 
 
-def make(name: str, client: Client, *given: str) -> Any:
+def make(name: str, client: Client, *given: Any) -> Any:
     """The widget of this name, with a daemon to look at: a widget itself starts none.
 
     Raises:
@@ -36,3 +37,15 @@ def make(name: str, client: Client, *given: str) -> Any:
     client.open()
     module, kind = WIDGETS[name]
     return getattr(importlib.import_module(f".{module}", __package__), kind)(client, *given)
+
+
+def dashboard(client: Client, **window: Any) -> Any:
+    """What `t.dashboard()` gives: the live one in a kernel, the static picture elsewhere."""
+    from IPython.core.getipython import get_ipython
+
+    from tundra_nb.dashboard.reading import Window
+    from tundra_nb.dashboard.still import shown
+    from tundra_nb.kernel.display import is_kernel
+
+    asked = Window(**window)
+    return make("dash", client, asked) if is_kernel(get_ipython()) else shown(client, asked)

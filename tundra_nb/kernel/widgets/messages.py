@@ -212,6 +212,38 @@ class Versions(msgspec.Struct, frozen=True, kw_only=True, tag="versions"):
 FromVersions = ViewOpened | ViewClosed | Asked
 
 
+class ModuleAsked(msgspec.Struct, frozen=True, tag="module"):
+    """From the loader of the dashboard: its script."""
+
+
+class Picked(msgspec.Struct, frozen=True, kw_only=True, tag="picked"):
+    """From the dashboard: a stretch of time was selected, or none any more; with the filters that are on."""
+
+    since: float | None = None
+    """Seconds since 1970."""
+    until: float | None = None
+    profiles: list[str] = []
+    """Only these; all when empty."""
+    code: str = ""
+    caller: str = ""
+
+
+class Zoomed(msgspec.Struct, frozen=True, kw_only=True, tag="zoomed"):
+    """From the dashboard: closer than its groups are; the rows of this stretch are wanted."""
+
+    since: float
+    until: float
+
+
+class WhyAsked(msgspec.Struct, frozen=True, kw_only=True, tag="why"):
+    """From the dashboard: why a call went as it did."""
+
+    id: str
+
+
+FromDash = ViewOpened | ViewClosed | ModuleAsked | Picked | Zoomed | WhyAsked
+
+
 def providers(
     status: Mapping[str, Any],
     told: Mapping[str, str] | None = None,

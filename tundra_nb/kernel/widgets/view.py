@@ -18,10 +18,11 @@ from . import messages
 _HERE = Path(__file__).parent
 
 
-def part(name: str) -> str:
-    """A script or style file of this package, with what all of its kind share before it."""
+def part(name: str, *, shared: bool = True) -> str:
+    """A script or style file of this package; `shared`: with what all of its kind share before it."""
     kind = name.rpartition(".")[2]
-    return "\n".join((_HERE / file).read_text(encoding="utf-8") for file in (f"shared.{kind}", name))
+    files = (f"shared.{kind}", name) if shared else (name,)
+    return "\n".join((_HERE / file).read_text(encoding="utf-8") for file in files)
 
 
 class LiveView(anywidget.AnyWidget):

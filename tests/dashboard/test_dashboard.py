@@ -1,0 +1,229 @@
+"""What an hour says, and its static picture: of made-up columns, without a daemon."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import urllib.parse
+import xml.etree.ElementTree as ET
+
+import numpy as np
+import pytest
+
+from tundra_nb.dashboard import packing, reading, still, story
+from tundra_nb.dashboard.hour import FAILED, OK, REFUSED, Change, Columns, Hour, Latency, Names, Span
+from tundra_nb.views import html, text
+
+EVIL = "<script>alert('1')</script>\x1b[2J\"&"
+SINCE = 1_700_000_000.0
+OUTAGE = (SINCE + 1200.0, SINCE + 3000.0)
+
+
+def hour(
+    calls: int = 6000, *, is_live: bool = False, end: float = OUTAGE[1], names: tuple[str, ...] = ("a", "b")
+) -> Hour:
+    """An hour and a half in which the first profile fails for half an hour, or until `end`."""
+    rng = np.random.default_rng(1)
+    at = np.sort(rng.uniform(SINCE, SINCE + 5400, calls))
+    profile = (rng.random(calls) < 0.5).astype("uint8")
+    is_out = (profile == 0) & (at > OUTAGE[0]) & (at < end)
+    outcome = np.where(is_out, FAILED, OK)
+    outcome[is_out & (rng.random(calls) < 0.2)] = REFUSED
+    label = np.where(outcome == FAILED, 1, np.where(outcome == REFUSED, 2, 0))
+    latency = np.where(outcome == OK, rng.lognormal(7, 0.4, calls), np.nan)
+    zeros, ones = np.zeros(calls), np.ones(calls)
+    made = Hour(
+        since=SINCE,
+        until=SINCE + 5400,
+        is_live=is_live,
+        where="",
+        profiles=Names(names),
+        codes=Names(["", "AllProvidersExhausted", "CircuitBreakerError::Open"]),
+        reasons=Names(["answered", "status_529", "breaker_open"]),
+        callers=Names(["kernel"]),
+        calls=Columns.of(at, profile, outcome, label, zeros, latency, ones),
+        attempts=Columns.of(at, profile, outcome, label, zeros, latency, ones),
+    )
+    made.bands = [Span(names[0], OUTAGE[0] + 5, None if is_live else end, "open", is_bad=True)]
+    made.changes = [
+        Change(OUTAGE[0] - 900, "breaker.failures 5 → 50", "bo"),
+        Change(OUTAGE[0] - 540, f"{names[0]} rpm 8 → 64", "ada"),
+        Change(OUTAGE[1] - 60, f"{names[0]} rpm 64 → 8", "ada"),
+    ]
+    return made
+
+
+def test_the_headline_says_what_broke_since_when_and_what_was_changed_before() -> None:
+    told = story.tell(hour())
+    worst = told.episodes[0]
+    assert (worst.profile, worst.state, worst.reason, worst.is_on) == ("a", "open", "status_529", False)
+    assert told.who == "a open for 30 min"
+    assert story.clock(worst.since) in told.what
+    assert f"status_529 × {worst.count:,}" in told.what
+    assert told.before == "9 min before: a rpm 8 → 64 (ada)"
+    assert told.beside == "still well: b 100 %"
+    assert abs(worst.since - OUTAGE[0]) < 10
+
+
+def test_what_goes_on_is_still_open_and_comes_first() -> None:
+    told = story.tell(hour(is_live=True, end=SINCE + 5400))
+    assert told.episodes[0].is_on
+    assert told.who.startswith("a still open for 70 min")
+    assert "until" not in told.what
+
+
+def test_a_profile_fails_also_without_its_breaker_and_bad_luck_is_no_outage() -> None:
+    failing = hour()
+    failing.bands = []
+    assert story.tell(failing).who == "a failing for 30 min"
+    failing.attempts = failing.attempts.where((failing.attempts.outcome == OK) | (np.arange(6000) % 400 == 0))
+    calm = dataclasses.replace(failing, calls=failing.attempts)
+    assert story.tell(calm).episodes == [] or story.tell(calm).episodes[0].failures >= story.LEAST_FAILURES
+
+
+def test_where_nothing_failed_it_says_so_with_numbers() -> None:
+    well = hour()
+    well.bands = []
+    well.calls = well.calls.where(well.calls.outcome == OK)
+    well.attempts = well.attempts.where(well.attempts.outcome == OK)
+    told = story.tell(well)
+    assert (told.is_bad, told.who, told.before) == (False, "all well", "")
+    assert f"{len(well.calls):,} calls, 0 % not answered" in told.what
+    nothing = dataclasses.replace(well, calls=Columns.empty(), attempts=Columns.empty())
+    assert story.tell(nothing).headline == "no call in this window"
+    assert [type(block).__name__ for block in still.blocks(nothing)] == ["Heading", "Para"]
+
+
+def test_nothing_changed_before_is_said_too() -> None:
+    quiet = hour()
+    quiet.changes = []
+    assert story.tell(quiet).before == "nothing was changed in the 30 min before"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "told"), [(0.2, "1 s"), (45, "45 s"), (100, "2 min"), (5000, "83 min"), (7200, "2 h")]
+)
+def test_a_length_is_as_exact_as_it_matters(seconds: float, told: str) -> None:
+    assert story.length(seconds) == told
+
+
+def test_a_part_is_never_rounded_to_nothing_or_to_all() -> None:
+    assert [story.share(part, 10_000) for part in (0, 1, 123, 9_999, 10_000)] == [
+        "0 %", "< 0.1 %", "1.2 %", "> 99.9 %", "100 %",
+    ]  # fmt: skip
+
+
+def test_the_static_picture_is_small_and_well_formed_and_says_the_headline() -> None:
+    shown = hour(100_000)
+    blocks = still.blocks(shown)
+    fragment = html.render(blocks)
+    assert len(fragment.encode()) + len(text.plain(blocks).encode()) < 17_000
+    picture = still.picture(shown, "t")
+    assert ET.fromstring(picture).tag.endswith("svg")
+    assert "a open for 30 min" in fragment
+    assert "9 min before: a rpm 8 → 64 (ada)" in fragment
+    address = fragment.partition('src="')[2].partition('"')[0]
+    assert urllib.parse.unquote(address).endswith("</svg>")
+
+
+def test_names_from_outside_are_text_wherever_they_stand() -> None:
+    evil = hour(names=(EVIL, "b"))
+    evil.terminals = [Span(EVIL, SINCE, None, EVIL, is_bad=True)]
+    evil.reasons = Names(["answered", EVIL, EVIL + "2"])
+    blocks = still.blocks(evil)
+    fragment = html.render(blocks)
+    assert "<script" not in fragment
+    assert "\x1b" not in fragment + text.plain(blocks)
+    ET.fromstring(still.picture(evil, EVIL))
+    fragment.partition('src="')[2].partition('"')[0].encode("utf-8")
+
+
+def test_bytes_for_the_browser_are_twelve_a_call_and_ten_an_attempt_more() -> None:
+    shown = hour(1000)
+    header, buffers = packing.pack(shown, story.tell(shown))
+    assert [len(buffer) for buffer in buffers[:7]] == [4000, 4000, 1000, 1000, 1000, 1000, 0]
+    at = np.frombuffer(buffers[0], "<u4") * header["unit"] / 1000 + header["base"] / 1000
+    assert np.allclose(at, shown.calls.at, atol=0.002)
+    json.dumps(header)
+    assert header["story"]["bad"] is True
+    years = dataclasses.replace(shown, since=SINCE - 400 * 86_400)
+    header, buffers = packing.pack(years, story.tell(shown))
+    at = (np.frombuffer(buffers[0], "<u4").astype("f8") * header["unit"] + header["base"]) / 1000
+    assert np.allclose(at, shown.calls.at, atol=0.02)
+
+
+def test_groups_say_the_same_as_their_rows() -> None:
+    rows = hour()
+    keys = np.stack([(rows.calls.at // 10).astype(int), rows.calls.profile, rows.calls.outcome, rows.calls.label])
+    unique, number = np.unique(keys, axis=1, return_counts=True)
+    grouped = Columns.of(
+        unique[0] * 10.0, unique[1], unique[2], unique[3], np.zeros(len(number)), np.ones(len(number)), number
+    )
+    groups = dataclasses.replace(
+        rows, calls=grouped, attempts=grouped, step=10, latency=Latency([SINCE], [100.0], [900.0], [1000.0])
+    )
+    one, other = story.tell(rows).episodes[0], story.tell(groups).episodes[0]
+    assert (one.count, one.failures, one.state) == (other.count, other.failures, other.state)
+    assert abs(one.since - other.since) < 10
+    assert "<path" in still.picture(groups, "t")
+
+
+def test_rows_of_the_live_feed_become_the_same_columns() -> None:
+    shown = hour(10)
+    event = {
+        "at": "2023-11-14T22:13:30.250000Z", "profile": None, "asked": "b,a", "outcome": "error", "latency_ms": None,
+        "code": "New", "caller": "cli",
+    }  # fmt: skip
+    made = reading.from_events("operation", [event], shown)
+    assert made.at[0] == 1_700_000_010.25
+    assert shown.profiles.names[made.profile[0]] == "b"
+    assert (shown.codes.names[made.label[0]], shown.callers.names[made.caller[0]]) == ("New", "cli")
+    assert np.isnan(made.latency[0])
+    assert (made.outcome[0], made.count[0]) == (FAILED, 1)
+
+
+def test_more_names_than_a_byte_holds_are_told_together() -> None:
+    names = Names()
+    places = [names.of(str(number)) for number in range(400)]
+    assert max(places) == 254
+    assert names.names[-1] == "others"
+
+
+def test_breakers_terminals_and_connections_become_stretches() -> None:
+    shown = hour(10)
+    base = {"parked": False, "reason": "status_529"}
+    moved = [("closed", "open", 10), ("open", "half_open", 40), ("half_open", "closed", 50)]
+    rows = [
+        base | {"profile": "a", "old_state": old, "new_state": new, "at": int((SINCE + at) * 1e6)}
+        for old, new, at in moved
+    ]
+    rows.append(
+        {
+            "profile": "b",
+            "old_state": "closed",
+            "new_state": "closed",
+            "at": int((SINCE + 60) * 1e6),
+            "parked": True,
+            "reason": "key",
+        }
+    )
+    spans = reading.bands(rows, shown)
+    assert [(s.name, s.word, s.since - SINCE, None if s.until is None else s.until - SINCE) for s in spans] == [
+        ("a", "open", 10, 40), ("a", "half open", 40, 50), ("b", "parked", 60, None),
+    ]  # fmt: skip
+    sessions = [
+        {"pty_id": "x", "at": int((SINCE + 5) * 1e6), "event": "started", "command": "make\n test"},
+        {"pty_id": "x", "at": int((SINCE + 9) * 1e6), "event": "exited", "command": "make\n test", "exit_code": 2},
+        {"pty_id": "y", "at": int((SINCE + 7) * 1e6), "event": "started", "command": "top"},
+    ]
+    spans = reading.terminals(sessions, shown)
+    assert [(s.name, s.word, s.is_bad, s.until is None) for s in spans] == [
+        ("make test", "exit code 2", True, False), ("top", "running", False, True),
+    ]  # fmt: skip
+    viewer = {"viewer": "v", "peer": "lab", "pty_id": "x"}
+    links = [
+        viewer | {"at": int((SINCE + 5) * 1e6), "new_state": "active", "reason": "opened"},
+        viewer | {"at": int((SINCE + 8) * 1e6), "new_state": "lost", "reason": "ping_timeout"},
+    ]
+    (span,) = reading.connections(links, shown)
+    assert (span.name, span.word, span.is_bad) == ("lab x", "ping_timeout", True)

@@ -1,0 +1,104 @@
+"""The dashboard in a real kernel over a real daemon, without a browser; and on the command line."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from tundra_nb.testing.scripted_provider import Step
+
+from .conftest import Notebook
+
+CHAT = "/v1/chat/completions"
+SAID = (
+    "said = []\n"
+    "d.send = lambda header, buffers=None: said.append((header, buffers or []))\n"
+    "hear = lambda **told: d._heard(None, told, [])\n"
+    "import time\n"
+    "def wait(kind):\n"
+    "    deadline = time.monotonic() + 30\n"
+    "    while not any(h['type'] == kind for h, _ in said):\n"
+    "        assert time.monotonic() < deadline, said\n"
+    "        time.sleep(0.01)\n"
+    "    return [(h, b) for h, b in said if h['type'] == kind][-1]\n"
+)
+
+
+@pytest.fixture
+def asked(notebook: Notebook) -> Notebook:
+    """Two calls that were answered and one that was not."""
+    notebook.run("from tundra_nb import connect\nt = connect()\nfor _ in range(2): t.ask('hi')")
+    notebook.provider.script(CHAT, Step(status=400, text="no such thing"))
+    notebook.run("try: t.ask('hi')\nexcept Exception: pass")
+    return notebook
+
+
+def test_it_is_a_picture_with_a_headline_and_a_small_view_and_its_data_are_no_traits(asked: Notebook) -> None:
+    shown = asked.run("d = t.dashboard()\nd")
+    assert shown.error is None, shown.traceback
+    still, live = shown.outputs
+    assert "not answered" in still["data"]["text/html"]
+    assert "<script" not in still["data"]["text/html"]
+    assert "application/vnd.jupyter.widget-view+json" in live["data"]
+    state = json.loads(
+        asked.value("__import__('json').dumps({k: v for k, v in d.get_state().items() if k != 'layout'})")
+    )
+    assert len(json.dumps(state)) < 2_600
+    assert len(json.dumps(shown.outputs)) + len(json.dumps(state)) < 20_000
+    assert asked.value("d.close()") == "None"
+
+
+def test_script_data_selection_and_why_are_answered_as_messages(asked: Notebook) -> None:
+    ran = asked.run(
+        "d = t.dashboard()\nd.look()\n" + SAID + "hear(type='module')\n"
+        "import gzip, hashlib\n"
+        "text = gzip.decompress(wait('module')[1][0])\n"
+        "assert hashlib.sha256(text).hexdigest()[:12] == d.module\n"
+        "hear(type='opened', view='v')\n"
+        "header, buffers = wait('data')\n"
+        "calls = header['story']['calls']\n"
+        "assert len(buffers) == 14 and len(buffers[0]) == 4 * calls >= 12, buffers\n"
+        "hear(type='picked', since=header['since'], until=header['until'], profiles=['scripted'])\n"
+        "rows = wait('rows')[0]\n"
+        "assert rows['count'] == len(d.selection) == calls and rows['unanswered'] >= 1, rows\n"
+        "hear(type='why', id=rows['rows'][0]['id'])\n"
+        "why = wait('why')[0]\n"
+        "assert why['picture'].startswith('data:image/svg+xml,') and 'no such thing' in why['words']\n"
+        "hear(type='picked', since=None, until=None, profiles=['nobody'])\n"
+        "assert len(d.selection) == 0 and 'operation_id' in d.selection\n"
+        "t.ask('again')\n"
+        "more, buffers = wait('more')\n"
+        "while more['story']['calls'] < calls + 1: time.sleep(0.05); more, buffers = wait('more')\n"
+        "hear(type='closed', view='v')\n"
+        "import threading\n"
+        "print([n.name for n in threading.enumerate() if n.name.startswith(('tundra-dash', 'tundra-feed'))])"
+    )
+    assert ran.error is None, ran.traceback
+    assert ran.stdout.strip().endswith("[]")
+    assert asked.value("d.close()") == "None"
+
+
+def test_a_pin_shows_what_was_and_is_not_live(asked: Notebook) -> None:
+    ran = asked.run(
+        "pin = t.versions.commit('before')\nt.ask('later')\n"
+        "d = t.dashboard(at=pin)\nd.look()\n" + SAID + "hear(type='opened', view='v')\n"
+        "header, buffers = wait('data')\n"
+        "assert header['live'] is False and header['where'].startswith('as of'), header\n"
+        "assert header['story']['calls'] == len(d.selection) == len(t.calls('all', at=pin)) >= 3\n"
+        "assert len(t.calls('all')) == len(d.selection) + 1\n"
+        "d.close()"
+    )
+    assert ran.error is None, ran.traceback
+
+
+def test_the_command_line_says_the_same_in_words_and_as_json(home: Any) -> None:
+    home.write_settings("")
+    done = home.run("dash")
+    assert done.returncode == 0, done.stderr
+    assert "no call in this window" in done.stdout
+    assert json.loads(home.run("dash", "2h", "--json").stdout) == []
+    wrong = home.run("dash", "1h", "--between", "2h", "1h")
+    assert wrong.returncode == 2
+    assert "exclude each other" in wrong.stderr

@@ -1,0 +1,477 @@
+"""An hour, read through the client: single rows while they are few, groups made where the rows are beyond that."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from tundra_nb.client import times
+from tundra_nb.errors import UsageError
+
+from .hour import FAILED, OUTCOMES, Change, Columns, Hour, Latency, Level, Names, Span
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from tundra_nb.client.sync import Client
+
+DEFAULT_SINCE = "1h"
+MOST_ROWS = 250_000
+"""Calls beyond which groups are read: twelve bytes each cross to the browser."""
+GROUPS = 1_200
+"""Intervals that a window is read in then."""
+STEPS = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 21600, 43200, 86400)
+LEVELS = 180
+"""Points of a bucket's line."""
+BEFORE = 3600.0
+"""Seconds before the window in which breakers, terminals and connections may have begun, and changes were made."""
+OWN_COMMITS = ("settings at start", "Pin of ", "incident ")
+"""Beginnings of messages of commits that nobody made to change anything."""
+OWN_AUTHORS = ("tundra_nb", "doltlite", "dolt")
+MOST_COMMITS = 500
+COMMIT_SECONDS = 2.0
+"""From a change of a setting to the commit of it."""
+PROFILE_FIELDS = ("base_url", "model", "priority", "enabled", "api_key_env", "rpm", "tpm")
+EMPTY_SHARE = 0.4
+"""Of the last hour: where nothing had happened for so long yet, it begins with what happened first."""
+LEAST_WINDOW = 120.0
+ID_SHIFT = 22
+"""An id is milliseconds since 1970, shifted."""
+RECENT_SECONDS = 900.0
+"""A call that began so long ago may still end."""
+CALLS = ["operation_id", "at", "profile", "asked", "outcome", "code", "caller", "user_name", "latency_ms"]
+ATTEMPTS = ["attempt_id", "at", "profile", "outcome", "reason", "latency_ms", "bucket_requests", "bucket_tokens"]
+EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+
+
+class Window(msgspec.Struct, frozen=True, kw_only=True):
+    """Which hour is asked for."""
+
+    since: times.When | None = None
+    """One hour ago when left out."""
+    between: tuple[times.When, times.When] | None = None
+    at: str | None = None
+    """A state of the history: a commit, branch, tag or time."""
+    incident: str | None = None
+    """Its window, at its pin."""
+    profile: str | None = None
+    code: str | None = None
+    caller: str | None = None
+
+
+class Range(msgspec.Struct, frozen=True, kw_only=True):
+    """The same with its ends known; seconds since 1970."""
+
+    since: float
+    until: float
+    is_live: bool
+    at: str | None
+    where: str
+    is_default: bool = False
+    """Nobody has asked for just this window."""
+    profile: str | None = None
+    code: str | None = None
+    caller: str | None = None
+
+    @property
+    def times(self) -> tuple[dt.datetime, dt.datetime]:
+        """Both ends, as the client takes them."""
+        return moment(self.since), moment(self.until)
+
+
+def moment(at: float) -> dt.datetime:
+    """Seconds since 1970 as a time, without one call of `float` too many."""
+    return EPOCH + dt.timedelta(microseconds=round(at * 1e6))
+
+
+def resolve(client: Client, window: Window) -> Range:
+    """Both ends of what is asked for.
+
+    Raises:
+        UsageError: times that do not parse or exclude each other, an incident that is not there, nothing recorded.
+    """
+    given = {"profile": window.profile, "code": window.code, "caller": window.caller}
+    at, where = window.at, f"as of {window.at}" if window.at else ""
+    bounds: tuple[float, float] | None = None
+    if window.incident is not None:
+        if window.between or window.since or window.at:
+            raise UsageError(problem="an incident has a window and a pin of its own", field="incident")
+        found = client.incidents.find(window.incident)
+        ends = [dt.datetime.fromisoformat(found[name]).timestamp() for name in ("since", "until")]
+        bounds = (ends[0], ends[1])
+        at, where = str(found["ref"]), f"incident {found['title']!r}"
+    elif window.between is not None:
+        if window.since is not None:
+            raise UsageError(problem="`since` and `between` exclude each other", field="between")
+        begin, end = (times.to_us(end, field="between") for end in window.between)
+        if begin == "all" or end == "all":
+            raise UsageError(problem="`between` takes two times", field="between")
+        bounds = (begin / 1e6, end / 1e6)
+    elif window.since is None and window.at is None and client.versions.window is not None:  # an incident is open
+        bounds = (client.versions.window[0] / 1e6, client.versions.window[1] / 1e6)
+    if at is None and client.versions.at is not None:
+        where = client.versions.checked_out
+    is_pinned = at is not None or client.versions.at is not None
+    if bounds is None:
+        begin = times.to_us(DEFAULT_SINCE if window.since is None else window.since)
+        end_us = times.to_us(dt.datetime.now(dt.UTC))
+        assert isinstance(end_us, int)
+        if begin == "all" or (is_pinned and window.since is None):
+            bounds = _recorded(client, at, end_us / 1e6)
+        else:
+            bounds = (begin / 1e6, end_us / 1e6)
+    if bounds[1] <= bounds[0]:
+        raise UsageError(problem="the window ends before it begins", field="since")
+    is_live = not is_pinned and window.between is None and window.incident is None and bounds[1] > _now() - 60
+    is_default = is_live and window.since is None
+    return Range(since=bounds[0], until=bounds[1], is_live=is_live, at=at, where=where, is_default=is_default, **given)
+
+
+def _now() -> float:
+    return dt.datetime.now(dt.UTC).timestamp()
+
+
+def _recorded(client: Client, at: str | None, now: float) -> tuple[float, float]:
+    """From the first to the last call of a state of the history; of a pin it is the last hour before its last call."""
+    found = client.sql("SELECT min(at) AS first, max(at) AS last FROM operation", at=at)
+    first, last = (found[name].iloc[0] if len(found) else None for name in ("first", "last"))
+    if first is None or first != first:  # noqa: PLR0124 - NaN
+        return now - 3600, now
+    begin, end = (_seconds_of(value) for value in (first, last))
+    is_now = at is None and client.versions.at is None
+    return begin - 1, now if is_now else end + 60
+
+
+def _seconds_of(value: Any) -> float:
+    return float(value.timestamp()) if hasattr(value, "timestamp") else float(value) / 1e6
+
+
+def read(client: Client, asked: Range, *, most_rows: int = MOST_ROWS) -> Hour:
+    """Everything that the dashboard shows of a window.
+
+    Raises:
+        IpcError: the daemon cannot be reached.
+        UsageError: a profile or code that nobody knows.
+    """
+    profiles, codes, reasons, callers = Names(), Names(), Names(["answered"]), Names()
+    hour = Hour(
+        asked.since, asked.until, asked.is_live, asked.where, profiles, codes, reasons, callers,
+        Columns.empty(), Columns.empty(),
+    )  # fmt: skip
+    if count(client, asked) <= most_rows:
+        found: Any = _rows(client, asked, "calls", columns=CALLS)
+        attempts: Any = _rows(client, asked, "attempts", columns=ATTEMPTS)
+        if asked.is_live:
+            for key, frame in (("operation_id", found), ("attempt_id", attempts)):
+                hour.recent.update(frame[key][_seconds(frame["at"]) >= asked.until - RECENT_SECONDS].tolist())
+        hour.calls = calls(found, hour)
+        hour.attempts = _attempts(attempts, hour)
+        hour.levels = _levels(attempts, hour)
+    else:
+        _read_groups(client, asked, hour)
+    read_beside(client, asked, hour)
+    hour.most_seconds = asked.until - asked.since
+    if asked.is_default:
+        _begin_with_the_first(hour)
+    return hour
+
+
+def _begin_with_the_first(hour: Hour) -> None:
+    """On a machine that was started ten minutes ago fifty minutes of nothing would hide what happened."""
+    spans = [one.since for one in (*hour.bands, *hour.terminals)]
+    rows = [float(columns.at.min()) for columns in (hour.calls, hour.attempts) if len(columns)]
+    first = min([*rows, *spans], default=hour.since)
+    if first - hour.since > EMPTY_SHARE * hour.most_seconds:
+        changed = [one.at for one in hour.changes if hour.since <= one.at < first]
+        first = min([first, *changed])
+        hour.since = max(hour.since, min(first - 0.05 * (hour.until - first), hour.until - LEAST_WINDOW))
+
+
+def count(client: Client, asked: Range) -> int:
+    """How many calls there are in the window, by their ids: a range of keys, not a scan."""
+    ends = [(int(end * 1000) << ID_SHIFT) for end in (asked.since, asked.until)]
+    found = client.sql(
+        f"SELECT count(*) AS calls FROM operation WHERE operation_id >= {ends[0]} AND operation_id < {ends[1]}",  # noqa: S608 - numbers
+        at=asked.at,
+    )
+    return int(found["calls"].iloc[0]) if len(found) else 0
+
+
+def _rows(client: Client, asked: Range, frame: str, **more: Any) -> pd.DataFrame:
+    equals: dict[str, Any] = {"profile": asked.profile}
+    if frame == "calls":
+        equals |= {"code": asked.code, "caller": asked.caller}
+    return client.history(frame, between=asked.times, at=asked.at, **equals, **more)
+
+
+def _read_groups(client: Client, asked: Range, hour: Hour) -> None:
+    step = next((s for s in STEPS if (asked.until - asked.since) / s <= GROUPS), STEPS[-1])
+    hour.step = step
+    found: Any = _rows(client, asked, "calls", by=["profile", "outcome", "code"], every=step, quantiles=[0.5])
+    hour.calls = Columns.of(
+        _seconds(found["at"]),
+        _numbers(found["profile"], hour.profiles),
+        _outcomes(found["outcome"]),
+        _numbers(found["code"], hour.codes),
+        [0] * len(found),
+        found["p50_ms"],
+        found["count"],
+    )
+    found = _rows(client, asked, "calls", every=step, quantiles=[0.5, 0.95, 1.0], outcome="ok")
+    quantiles = (found[name].tolist() for name in ("p50_ms", "p95_ms", "p100_ms"))
+    hour.latency = Latency(_seconds(found["at"]).tolist(), *quantiles)
+    found = _rows(client, asked, "attempts", by=["profile", "outcome", "reason"], every=step, quantiles=[0.5])
+    hour.attempts = Columns.of(
+        _seconds(found["at"]),
+        _numbers(found["profile"], hour.profiles),
+        _outcomes(found["outcome"]),
+        _numbers(found["reason"], hour.reasons),
+        [0] * len(found),
+        found["p50_ms"],
+        found["count"],
+    )
+    hour.callers.of("")
+
+
+def profiles_of(frame: Any) -> Any:
+    """The profile that each call counts for: who answered, or was asked first where none did."""
+    profile, asked = frame["profile"].astype(object), frame["asked"].astype(object)
+    first = asked.where(asked.notna(), "").astype(str).str.split(",").str[0]
+    return profile.where(profile.notna(), first)
+
+
+def calls(frame: Any, hour: Hour) -> Columns:
+    """Calls as columns."""
+    return Columns.of(
+        _seconds(frame["at"]),
+        _numbers(profiles_of(frame), hour.profiles),
+        _outcomes(frame["outcome"]),
+        _numbers(frame["code"], hour.codes),
+        _numbers(frame["caller"], hour.callers),
+        frame["latency_ms"],
+        [1] * len(frame),
+    )
+
+
+def _attempts(frame: Any, hour: Hour) -> Columns:
+    return Columns.of(
+        _seconds(frame["at"]),
+        _numbers(frame["profile"], hour.profiles),
+        _outcomes(frame["outcome"]),
+        _numbers(frame["reason"], hour.reasons),
+        [0] * len(frame),
+        frame["latency_ms"],
+        [1] * len(frame),
+    )
+
+
+def from_events(kind: str, rows: Sequence[Mapping[str, Any]], hour: Hour) -> Columns:
+    """Rows of the live feed as columns. `kind`: operation or attempt."""
+    is_call = kind == "operation"
+    label, names = ("code", hour.codes) if is_call else ("reason", hour.reasons)
+    return Columns.of(
+        [_iso(row["at"]) for row in rows],
+        [
+            hour.profiles.of(str(row.get("profile") or str(row.get("asked") or "").partition(",")[0] or "none"))
+            for row in rows
+        ],
+        [OUTCOMES.get(str(row["outcome"]), FAILED) for row in rows],
+        [names.of(str(row.get(label) or "")) for row in rows],
+        [hour.callers.of(str(row.get("caller") or "")) if is_call else 0 for row in rows],
+        [float("nan") if row.get("latency_ms") is None else row["latency_ms"] for row in rows],
+        [1] * len(rows),
+    )
+
+
+def _iso(text: Any) -> float:
+    return text / 1e6 if isinstance(text, int) else dt.datetime.fromisoformat(str(text)).timestamp()
+
+
+def _seconds(at: Any) -> Any:
+    return at.dt.as_unit("us").astype("int64").to_numpy().astype("float64") / 1e6
+
+
+def _numbers(values: Any, names: Names) -> Any:
+    """A column of words as numbers."""
+    import numpy as np
+    import pandas as pd
+
+    kind = pd.Categorical(values.astype(object))
+    place = np.array(
+        [*(names.of(str(word)) for word in kind.categories), names.of("") if (kind.codes < 0).any() else 0]
+    )
+    return place[kind.codes].astype("uint8")
+
+
+def _outcomes(values: Any) -> Any:
+    import numpy as np
+    import pandas as pd
+
+    kind = pd.Categorical(values.astype(object))
+    place = np.array([*(OUTCOMES.get(str(word), FAILED) for word in kind.categories), FAILED])
+    return place[kind.codes].astype("uint8")
+
+
+def _levels(attempts: Any, hour: Hour) -> list[Level]:
+    """The buckets that attempts met, each as a line of its lowest level per interval."""
+    import numpy as np
+
+    made = []
+    at = _seconds(attempts["at"])
+    place = ((at - hour.since) / max(hour.until - hour.since, 1.0) * LEVELS).astype(int)
+    for resource in ("requests", "tokens"):
+        level = attempts[f"bucket_{resource}"].to_numpy("float64")
+        for profile in attempts["profile"].dropna().unique():
+            chosen = (attempts["profile"] == profile).to_numpy() & ~np.isnan(level)
+            if not chosen.any():
+                continue
+            most = float(level[chosen].max())
+            lowest = np.full(LEVELS + 1, np.nan)
+            np.fmin.at(lowest, np.clip(place[chosen], 0, LEVELS), level[chosen])
+            known = np.flatnonzero(~np.isnan(lowest))
+            if most <= 0 or float(lowest[known].min()) > 0.5 * most:  # never half empty: nothing to see
+                continue
+            times_ = hour.since + (known + 0.5) * (hour.until - hour.since) / LEVELS
+            shares = np.round(np.clip(lowest[known] / most, 0, 1), 3)
+            made.append(Level(f"{profile}/{resource}", times_.tolist(), shares.tolist(), most))
+    return sorted(made, key=lambda one: min(one.share))
+
+
+def read_beside(client: Client, asked: Range, hour: Hour) -> None:
+    """Changes, breakers, terminals and connections: few, and read whole."""
+    earlier = (moment(asked.since - BEFORE), moment(asked.until))
+    hour.changes = changes(client, asked)
+    events: Any = client.history("breaker-history", between=earlier, at=asked.at, profile=asked.profile)
+    hour.bands = bands(events.to_dict("records"), hour)
+    sessions: Any = client.history("pty-history", between=earlier, at=asked.at)
+    hour.terminals = terminals(sessions.to_dict("records"), hour)
+    links: Any = client.history("connections", between=earlier, at=asked.at)
+    hour.connections = connections(links.to_dict("records"), hour)
+
+
+def changes(client: Client, asked: Range) -> list[Change]:
+    """Settings and profiles that were changed and commits that people made, from an hour before the window on."""
+    begin = asked.since - BEFORE
+    made = [
+        *_setting_changes(client.versions.history("setting")),
+        *_profile_changes(client.versions.history("profile")),
+    ]
+    made = [one for one in made if begin <= one.at <= asked.until]
+    settings = [one.at for one in made]
+    for row in client.versions.log(limit=MOST_COMMITS).to_dict("records"):
+        at, message = row["at"].timestamp(), str(row["message"]).partition("\n")[0]
+        is_of_setting = any(abs(at - other) < COMMIT_SECONDS for other in settings)  # told by the setting itself
+        author = str(row["author"] or "").partition(" <")[0]
+        is_own = author in OWN_AUTHORS or message.startswith(OWN_COMMITS)
+        if begin <= at <= asked.until and not (is_of_setting or is_own):
+            made.append(Change(at, message, author, is_commit=True))
+    return sorted(made, key=lambda one: one.at)
+
+
+def _setting_changes(rows: pd.DataFrame) -> Iterator[Change]:
+    known: dict[str, Any] = {}
+    for row in rows.to_dict("records"):
+        before, known[row["path"]] = known.get(row["path"]), row["value"]
+        if before is not None and before != row["value"] and row["diff_type"] != "removed":
+            yield Change(row["at"].timestamp(), f"{row['path']} {before} → {row['value']}", _word(row["author"]))
+
+
+def _profile_changes(rows: pd.DataFrame) -> Iterator[Change]:
+    known: dict[str, Mapping[Any, Any]] = {}
+    first = None
+    for row in rows.to_dict("records"):
+        name, author = str(row["name"]), _word(row["committer"]).partition(" <")[0]
+        first = first or row["commit"]
+        before = known.get(name)
+        at = (row["at"] if row["diff_type"] != "removed" else row["committed_at"]).timestamp()
+        if row["diff_type"] == "removed":
+            known.pop(name, None)
+            yield Change(at, f"profile {name} removed", author)
+            continue
+        known[name] = row
+        if before is None:
+            if row["commit"] != first:  # those of the start are no change
+                yield Change(at, f"profile {name} added", author)
+            continue
+        told = [
+            f"{field} {_word(before[field]) or 'none'} → {_word(row[field]) or 'none'}"
+            for field in PROFILE_FIELDS
+            if _word(before[field]) != _word(row[field])
+        ]
+        if told:
+            yield Change(at, f"{name} {', '.join(told)}", author)
+
+
+def bands(rows: Sequence[Mapping[str, Any]], hour: Hour) -> list[Span]:
+    """When each breaker was not closed, or its profile parked; the oldest row first."""
+    open_: dict[str, Span] = {}
+    made: list[Span] = []
+    for row in rows:
+        name, at = str(row["profile"]), _at(row["at"])
+        parked, same = _word(row.get("parked")) == "True", row["old_state"] == row["new_state"]
+        state = "parked" if parked and same else str(row["new_state"]).replace("_", " ")
+        if (before := open_.pop(name, None)) is not None:
+            made.append(_ended(before, at))
+        if state != "closed":
+            open_[name] = Span(name, at, None, state, state in ("open", "parked"), _word(row.get("reason")))
+    made += [*open_.values()]
+    return sorted((one for one in made if one.end(hour.until) >= hour.since), key=lambda one: one.since)
+
+
+def terminals(rows: Sequence[Mapping[str, Any]], hour: Hour) -> list[Span]:
+    """When each terminal ran."""
+    spans: dict[str, Span] = {}
+    for row in rows:
+        key, at = str(row["pty_id"]), _at(row["at"])
+        command = " ".join(_word(row.get("command")).split()) or key
+        if row["event"] == "started":
+            spans[key] = Span(command, at, None, "running")
+        elif row["event"] in ("exited", "killed", "orphan_ended", "lost", "refused"):
+            began = spans[key].since if key in spans else at - float(row.get("seconds") or 0)
+            code, signal = _word(row.get("exit_code")), _word(row.get("exit_signal"))
+            is_bad = row["event"] in ("refused", "lost") or code not in ("", "0") or bool(signal)
+            word = signal or (f"exit code {code}" if code else str(row["event"]))
+            spans[key] = Span(command, began, at, word, is_bad)
+    return _of_window(spans.values(), hour)
+
+
+def connections(rows: Sequence[Mapping[str, Any]], hour: Hour) -> list[Span]:
+    """When each viewer was connected, and lines that broke."""
+    spans: dict[str, Span] = {}
+    made = []
+    for row in rows:
+        at, state = _at(row["at"]), str(row["new_state"])
+        viewer = _word(row.get("viewer"))
+        name = f"{row['peer']} {_word(row.get('pty_id'))}".strip()
+        code = _word(row.get("code"))
+        if not viewer or code:
+            made.append(Span(name, at, at, code or str(row["reason"]), is_bad=bool(code)))
+            continue
+        if state in ("ended", "lost"):
+            began = spans.pop(viewer, Span(name, at, None, "")).since
+            made.append(Span(name, began, at, str(row["reason"]), state == "lost"))
+        elif viewer not in spans:
+            spans[viewer] = Span(name, at, None, state)
+    return _of_window([*made, *spans.values()], hour)
+
+
+def _of_window(spans: Any, hour: Hour) -> list[Span]:
+    return sorted((one for one in spans if one.end(hour.until) >= hour.since), key=lambda one: one.since)
+
+
+def _ended(span: Span, at: float) -> Span:
+    return Span(span.name, span.since, at, span.word, span.is_bad, span.reason)
+
+
+def _at(value: Any) -> float:
+    return float(value.timestamp()) if hasattr(value, "timestamp") else _iso(value)
+
+
+def _word(value: Any) -> str:
+    """A cell as a word; nothing where there is nothing."""
+    if value is None or str(value) in ("nan", "<NA>", "NaT", "None"):
+        return ""
+    return str(value)

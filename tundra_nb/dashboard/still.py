@@ -1,0 +1,372 @@
+"""The static picture of an hour and its words: what a saved notebook, an exported page and the command line show.
+
+Bars of one outcome are one path in whole pixels, so that two pictures fit into 40 kB of a notebook.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+import math
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from tundra_nb.client import times
+from tundra_nb.views import svg
+from tundra_nb.views.blocks import Block, Details, Heading, Para, Picture, Styled, Table, duration
+from tundra_nb.views.plots import LEFT, MARKS, RIGHT, STATE_STYLES, STEPS_S, WIDTH, Plotted
+
+from .hour import FAILED, OK, REFUSED, Columns, Hour, Span
+from .reading import Window, moment, read, resolve
+from .story import FAILING_SHARE, Story, clock, reasons, runs, share, tell
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+    import pandas as pd
+
+    from tundra_nb.client.sync import Client
+
+EPISODE_COLUMNS = ["profile", "since", "until", "is_on", "state", "reason", "count", "failures", "changed_at",
+                   "changed", "author"]  # fmt: skip
+BUCKETS = 122
+"""At most so many on the axis: five pixels each."""
+TOP = 34.0
+CALLS, LATENCY, ROW = 56.0, 46.0, 22.0
+MOST_ROWS = 5
+"""Profiles, and reasons, that have a row of their own."""
+MOST_SPANS = 2
+"""Terminals, and connections."""
+MOST_CHANGES = 12
+
+
+@dataclasses.dataclass(frozen=True)
+class Axis:
+    """Buckets of equal length over a window."""
+
+    since: float
+    until: float
+    step: float
+    count: int
+
+    def place(self, at: Any) -> Any:
+        """Buckets of an array of times; those outside are clipped."""
+        return ((at - self.since) / self.step).astype(int).clip(0, self.count - 1)
+
+    def x(self, at: float) -> float:
+        part = (at - self.since) / (self.until - self.since)
+        return LEFT + (RIGHT - LEFT) * min(max(part, 0.0), 1.0)
+
+
+def shown(client: Client, window: Window) -> Plotted:
+    """The hour where nothing can be live: its picture; `frame` has a row for each stretch in which a profile failed.
+
+    Raises:
+        IpcError: the daemon cannot be reached.
+        UsageError: a window that is none, a profile or code that nobody knows.
+    """
+    hour = read(client, resolve(client, window))
+    told = tell(hour)
+    return Plotted(frame(told), blocks(hour, told))
+
+
+def frame(told: Story) -> pd.DataFrame:
+    """The stretches in which a profile did not answer, the worst first."""
+    import pandas as pd
+
+    made = pd.DataFrame(
+        [
+            {
+                "profile": one.profile,
+                "since": moment(one.since),
+                "until": moment(one.until),
+                "is_on": one.is_on,
+                "state": one.state,
+                "reason": one.reason,
+                "count": one.count,
+                "failures": one.failures,
+                "changed_at": moment(one.cause.at) if one.cause else None,
+                "changed": one.cause.words if one.cause else None,
+                "author": one.cause.author if one.cause else None,
+            }
+            for one in told.episodes
+        ],
+        columns=EPISODE_COLUMNS,
+    )
+    for name in ("since", "until", "changed_at"):
+        made[name] = pd.to_datetime(made[name], utc=True)
+    made.attrs["query"] = "dash"
+    return made
+
+
+def axis(hour: Hour, most: int = BUCKETS) -> Axis:
+    """Buckets whose length people know, aligned so that a bar means the same time in every picture."""
+    span = hour.until - hour.since
+    step = float(next((s for s in STEPS_S if span / s <= most and s >= hour.step), STEPS_S[-1]))
+    if span / step < most / 8:
+        step = span / most  # a short window: the shortest known length is too long for it
+    return Axis(hour.since, hour.until, step, max(int(-(-span // step)), 1))
+
+
+def blocks(hour: Hour, story: Story | None = None) -> list[Block]:
+    """Headline, cause, picture, and the same in words."""
+    told = story or tell(hour)
+    begin, end = clock(hour.since), clock(hour.until)
+    window = f"{begin} – {end} {times.zone()}{f' · {hour.where}' if hour.where else ''}"
+    counts = f"{told.calls:,} calls, {share(told.unanswered, told.calls)} not answered"
+    made: list[Block] = [Heading(Styled(told.headline, "bad" if told.is_bad else "good" if told.calls else "dim"))]
+    if told.before:
+        made.append(Para(Styled(told.before, "strong")))
+    if told.beside:
+        made.append(Para(told.beside))
+    made.append(Para(Styled(f"{window} · {counts}", "dim")))
+    if told.calls or hour.bands or hour.terminals:
+        alt = ". ".join(part for part in (told.headline, told.before, told.beside, f"{window}, {counts}") if part)
+        made.append(Picture(picture(hour, told.headline), alt))
+        made.append(Details("as a table", [_table(hour, told)], in_text=True))
+    return made
+
+
+def _table(hour: Hour, story: Story) -> Block:
+    at = axis(hour, 40)
+    rows: list[list[Any]] = [
+        [one.profile, f"{one.words.removeprefix(one.profile).strip()}; {one.before}"]
+        for one in story.episodes[:MOST_ROWS]
+    ]
+    rows += [[name, f"well, {part * 100:.1f} % answered"] for name, part in story.well[:MOST_ROWS]]
+    failed, refused, answered = (_counts(hour.calls, at, outcome) for outcome in (FAILED, REFUSED, OK))
+    rows.append(["calls", f"{_sparkline(failed + refused + answered)} each mark is {duration(at.step)}"])
+    rows.append(["not answered", _sparkline(failed + refused)])
+    rows.append(["reasons", ", ".join(f"{reason} × {number:,}" for reason, number, _ in reasons(hour)[:MOST_ROWS])])
+    told = [f"{clock(one.at)} {one.words}{f' ({one.author})' if one.author else ''}" for one in hour.changes]
+    rows.append(["changed", "; ".join(told[-MOST_CHANGES:]) or "nothing"])
+    return Table(["", ""], rows)
+
+
+def _sparkline(values: npt.NDArray[np.float64]) -> str:
+    top = max(float(values.max()), 1.0)
+    return "".join(" " if not value else MARKS[min(int(value / top * 7.99), 7)] for value in values.tolist())
+
+
+def picture(hour: Hour, title: str) -> str:
+    """All lanes over one axis, as SVG."""
+    at = axis(hour)
+    body: list[str] = []
+    y = TOP
+    shown = [one for one in hour.changes if hour.since <= one.at <= hour.until][-MOST_CHANGES:]
+    if shown:
+        body += _changes(hour, at, y + 4)
+        y += ROW
+    body += _calls(hour, at, y)
+    y += CALLS + 10
+    body += _latency(hour, at, y)
+    y += LATENCY + 12
+    for rows in (_profiles(hour, at), _reasons(hour, at), _spans(hour, at)):
+        for row in rows:
+            body.append(f'<g transform="translate(0 {y:.0f})">{"".join(row)}</g>')
+            y += ROW
+        y += 4 if rows else 0
+    rules = [svg.line(at.x(one.at), TOP + 10, at.x(one.at), y - 4, "path") for one in shown]
+    return svg.picture(WIDTH, y + 4, [*_ticks(at, y - 4), *rules, *body], title=title)
+
+
+def _counts(rows: Columns, at: Axis, outcome: int) -> npt.NDArray[np.float64]:
+    import numpy as np
+
+    mine = rows.where(rows.outcome == outcome)
+    return np.bincount(at.place(mine.at), weights=mine.count, minlength=at.count).astype("float64")
+
+
+def _area(at: Axis, height: npt.NDArray[Any], floor: float, style: str) -> str:
+    """Bars side by side as one path, in whole pixels: it goes up and down by steps, and says only what changes."""
+    edges = [round(LEFT + (RIGHT - LEFT) * place / at.count) for place in range(at.count + 1)]
+    tall = [max(round(value), 1) if value > 0 else 0 for value in height.tolist()]
+    path, now, place = "", 0, 0
+    while place < at.count:
+        end = place + 1
+        while end < at.count and tall[end] == tall[place]:
+            end += 1
+        if tall[place] and not now:
+            path += f"M{edges[place]} {floor:.0f}"
+        if tall[place] != now:
+            path += f"v{now - tall[place]}"
+        if tall[place]:
+            path += f"h{edges[end] - edges[place]}"
+        elif now:
+            path += "z"
+        now, place = tall[place], end
+    path += f"v{now}z" if now else ""
+    return f'<path class="{style}" d="{path}"/>' if path else ""
+
+
+def _label(y: float, name: str, note: str, *, style: str = "dim") -> list[str]:
+    return [
+        svg.text(LEFT - 10, y, name, style, anchor="end", size=11.5, room=LEFT - 14),
+        svg.text(RIGHT + 8, y, note, "dim", size=11.5, room=WIDTH - RIGHT - 10),
+    ]
+
+
+def _calls(hour: Hour, at: Axis, y: float) -> Iterator[str]:
+    failed, refused, answered = (_counts(hour.calls, at, outcome) for outcome in (FAILED, REFUSED, OK))
+    total = failed + refused + answered
+    scale = CALLS / max(float(total.max()), 1.0)
+    bad, all_ = int((failed + refused).sum()), int(total.sum())
+    yield from _label(y + 14, "calls", f"{all_:,} · {bad:,} failed", style="ink")
+    yield svg.text(
+        LEFT - 10, y + 30, f"per {duration(at.step)}, max {int(total.max()):,}", "dim", anchor="end", size=10
+    )
+    yield svg.line(LEFT, y + CALLS, RIGHT, y + CALLS)
+    for style, values in (("slate", total), ("warn", failed + refused), ("bad", failed)):
+        yield _area(at, values * scale, y + CALLS, style)
+
+
+def _latency(hour: Hour, at: Axis, y: float) -> Iterator[str]:
+    """From p50 to p95, on a logarithmic scale of whole decades."""
+    import numpy as np
+
+    p50, p95 = quantiles(hour, at)
+    yield from _label(y + 14, "latency, answered", "p50 to p95", style="ink")
+    known = np.flatnonzero(~np.isnan(p50))
+    if not len(known):
+        return
+    low = math.floor(math.log10(max(float(np.nanmin(p50)), 1.0)))
+    high = max(math.ceil(math.log10(max(float(np.nanmax(p95)), 1.0))), low + 1)
+
+    def level(ms: float) -> int:
+        return round(y + LATENCY - (math.log10(max(ms, 1.0)) - low) / (high - low) * LATENCY)
+
+    for decade in range(low, high + 1):
+        yield svg.line(LEFT, level(10**decade), RIGHT, level(10**decade))
+        if low < decade < high or high - low == 1:
+            yield svg.text(LEFT - 10, level(10**decade) + 4, duration(10**decade / 1000), "dim", anchor="end", size=10)
+    edges = [round(LEFT + (RIGHT - LEFT) * place / at.count) for place in range(at.count + 1)]
+    path = ""
+    for begin, end in runs(known, 1):
+        path += f"M{edges[begin]} {level(p95[begin])}h{edges[begin + 1] - edges[begin]}"
+        for place in range(begin + 1, end + 1):
+            path += f"v{level(p95[place]) - level(p95[place - 1])}h{edges[place + 1] - edges[place]}"
+        path += f"V{max(level(p50[end]), level(p95[end]) + 2)}"
+        for place in range(end, begin - 1, -1):
+            step = level(p50[place - 1]) - level(p50[place]) if place > begin else 0
+            path += f"h{edges[place] - edges[place + 1]}" + (f"v{step}" if step else "")
+        path += "z"
+    yield f'<path class="slate" d="{path}"/>'
+
+
+def quantiles(hour: Hour, at: Axis) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """p50 and p95 of the answered calls by bucket, NaN where there is none."""
+    import numpy as np
+
+    p50, p95 = np.full(at.count, np.nan), np.full(at.count, np.nan)
+    if hour.latency is not None:  # of groups: the highest of the intervals of a bucket
+        places = at.place(np.asarray(hour.latency.at, "float64"))
+        np.fmax.at(p50, places, np.asarray(hour.latency.p50, "float64"))
+        np.fmax.at(p95, places, np.asarray(hour.latency.p95, "float64"))
+        return p50, p95
+    mine = hour.calls.where((hour.calls.outcome == OK) & ~np.isnan(hour.calls.latency))
+    if not len(mine):
+        return p50, p95
+    place = at.place(mine.at)
+    order = np.lexsort((mine.latency, place))
+    place, latency = place[order], mine.latency[order]
+    begins = np.searchsorted(place, np.arange(at.count + 1))
+    for bucket in np.unique(place).tolist():
+        part = latency[begins[bucket] : begins[bucket + 1]]
+        p50[bucket], p95[bucket] = part[int(len(part) * 0.5)], part[int(len(part) * 0.95)]
+    return p50, p95
+
+
+def _changes(hour: Hour, at: Axis, y: float) -> Iterator[str]:
+    shown = [one for one in hour.changes if hour.since <= one.at <= hour.until][-MOST_CHANGES:]
+    yield from _label(y + 10, "changes", f"{len(shown)}", style="ink")
+    for index, one in enumerate(shown):
+        x = at.x(one.at)
+        tip = f"{clock(one.at)} {one.words} {f'({one.author})' if one.author else ''}"
+        yield svg.diamond(x, y + 6, "dim" if one.is_commit else "lost", tip, 5)
+        end = at.x(shown[index + 1].at) if index + 1 < len(shown) else RIGHT + 100
+        if end - x > 60:
+            yield svg.text(x + 9, y + 10, one.words, "ink", size=11, room=end - x - 16)
+
+
+def _profiles(hour: Hour, at: Axis) -> list[list[str]]:
+    """A row per profile: its failing share behind the bands of its breaker; those in trouble first."""
+    rows = []
+    for index, name in enumerate(hour.profiles.names):
+        mine = hour.attempts.where(hour.attempts.profile == index)
+        bands = [one for one in hour.bands if one.name == name]
+        tried = int(mine.count.sum())
+        bad = int(mine.count[mine.outcome == FAILED].sum())
+        if not tried and not bands:
+            continue
+        open_for = sum(one.end(hour.until) - max(one.since, hour.since) for one in bands)
+        rows.append(((-open_for, -bad), name, mine, bands, f"{share(bad, tried)} failed" if tried else "not asked"))
+    rows.sort(key=lambda row: row[0])
+    made = []
+    for _, name, mine, own, note in rows[:MOST_ROWS]:
+        failed, answered = _counts(mine, at, FAILED), _counts(mine, at, OK)
+        parts = _row(name, note, style="ink")
+        asked = failed + answered
+        is_failing = (failed > 0) & (failed >= FAILING_SHARE * asked)
+        parts += [_area(at, (asked > 0) * 4.0, 20, "slate"), _area(at, is_failing * 5.0, 20, "bad")]
+        parts += [_band(at, hour, band) for band in own]
+        made.append(parts)
+    if len(rows) > MOST_ROWS:
+        made.append(_row(f"{len(rows) - MOST_ROWS} more", "with less trouble"))
+    return made
+
+
+def _row(name: str, note: str, *, style: str = "dim") -> list[str]:
+    """The words of a row; the row is moved to its place as a whole."""
+    return _label(16, name, note, style=style)
+
+
+def _band(at: Axis, hour: Hour, one: Span) -> str:
+    x, end = at.x(one.since), at.x(one.end(hour.until))
+    style = STATE_STYLES.get(one.word.replace(" ", "_"), "bad" if one.is_bad else "slate")
+    until = "still" if one.until is None else f"until {clock(one.until)}"
+    drawn = svg.bar(x, 1, end - x, 13, style, f"{one.name} {one.word} from {clock(one.since)} {until} {one.reason}")
+    if end - x > 8 * len(one.word):
+        drawn += svg.text((x + end) / 2, 12, one.word, "on", anchor="middle", size=10.5)
+    return drawn
+
+
+def _reasons(hour: Hour, at: Axis) -> list[list[str]]:
+    """A row per reason, all on one scale: a single reset must not be as loud as an outage."""
+    found = reasons(hour)[:MOST_ROWS]
+    places = {name: index for index, name in enumerate(hour.reasons.names)}
+    counts: list[npt.NDArray[np.float64]] = []
+    for name, _, is_failure in found:
+        rows = hour.attempts.where(hour.attempts.label == places[name])
+        counts.append(_counts(rows, at, FAILED if is_failure else REFUSED))
+    highest = max((float(each.max()) for each in counts), default=1.0)
+    made = []
+    for (name, number, is_failure), each in zip(found, counts, strict=True):
+        drawn = _area(at, each * (15 / highest), 18, "bad" if is_failure else "warn")
+        made.append([*_row(name, f"{number:,}"), drawn])
+    return made
+
+
+def _spans(hour: Hour, at: Axis) -> list[list[str]]:
+    made = []
+    for kind, spans in (("terminal", hour.terminals), ("connection", hour.connections)):
+        chosen = sorted(spans, key=lambda one: (not one.is_bad, -one.since))[:MOST_SPANS]
+        for one in chosen:
+            x, end = at.x(one.since), at.x(one.end(hour.until))
+            bar = svg.bar(x, 8, end - x, 6, "bad" if one.is_bad else "slate", f"{one.name}: {one.word}")
+            made.append([*_row(one.name, f"{kind}, {one.word}"), bar])
+    return made
+
+
+def _ticks(at: Axis, bottom: float) -> Iterator[str]:
+    """Round local times at the top, each with a rule through all lanes."""
+    span = at.until - at.since
+    step = next((s for s in STEPS_S if span / s <= 7), STEPS_S[-1])
+    offset = dt.datetime.fromtimestamp(at.since, dt.UTC).astimezone().utcoffset() or dt.timedelta()
+    first = -(-(at.since + offset.total_seconds()) // step) * step - offset.total_seconds()
+    for index in range(int((at.until - first) // step) + 1):
+        when = first + index * step
+        here = dt.datetime.fromtimestamp(when, dt.UTC).astimezone()
+        form = "%d %b %H:%M" if span > 86400 else "%H:%M" if step >= 60 else "%H:%M:%S"
+        x = at.x(when)
+        yield svg.text(x, TOP - 16, here.strftime(form), "dim", anchor="middle", size=11)
+        yield svg.line(x, TOP - 10, x, bottom)
