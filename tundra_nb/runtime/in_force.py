@@ -12,7 +12,7 @@ import getpass
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,7 @@ class InForce:
     """The settings in force. Whoever must hear of a change is in `parts`, in the order in which they are told.
 
     `lock` is held by whoever changes settings: one at a time, because each compares what is in force with what was.
+    The first is `begin`, so that nobody's change comes before the settings at the start.
     """
 
     def __init__(self, loaded: Loaded, environ: Mapping[str, str], history: History, journal: Journal) -> None:
@@ -50,6 +51,8 @@ class InForce:
         self._journal = journal
         self._seen: tuple[int, int] | None = None
         """The file as it was read last; None before the first look, which takes up an edit made during the start."""
+        self._is_start_due = True
+        """What is in force at the start is not in the history yet."""
 
     def apply(self, loaded: Loaded) -> None:
         """Put settings in force. Calls under way keep the ones they began with; what did not change is left alone.
@@ -71,16 +74,27 @@ class InForce:
         self._journal.record(*differing)
         return str(await self._history.call("commit", message=message, author=signature(author)))
 
+    @contextlib.asynccontextmanager
+    async def changing(self) -> AsyncIterator[None]:
+        """Hold `lock`; the settings at the start are in the history then, unless the store is away."""
+        async with self.lock:
+            await self._write_down_start()
+            yield
+
+    async def begin(self) -> None:
+        """Take `lock` for `follow`, before anybody can ask for a change."""
+        await self.lock.acquire()
+
     async def follow(self) -> None:
-        """Write down what is in force at the start; then put the file in force whenever somebody edits it."""
+        """After `begin`: write down what is in force; then put the file in force whenever somebody edits it."""
+        try:
+            await self._write_down_start()
+        finally:
+            self.lock.release()
         user = getpass.getuser()
-        # when the store is away, the next change writes it all down
-        with contextlib.suppress(errors.TundraError):
-            async with self.lock:
-                await self.write_down(user, "start", message="settings at start")
         while True:
             await self._journal.clock.sleep(POLL_SECONDS)
-            async with self.lock:
+            async with self.changing():
                 if (now := _stamp(self.loaded.file)) == self._seen:
                     continue
                 self._seen = now
@@ -94,6 +108,14 @@ class InForce:
                 except errors.TundraError as error:
                     _log.error("settings stay as they were: %s", error)
                     self._journal.error("daemon", error)
+
+    async def _write_down_start(self) -> None:
+        """Once: what is in force at the start. When the store is away, the next change tries again."""
+        if not self._is_start_due or self._history.problem is not None:
+            return
+        with contextlib.suppress(errors.TundraError):
+            await self.write_down(getpass.getuser(), "start", message="settings at start")
+            self._is_start_due = False
 
 
 def signature(user: str) -> str:

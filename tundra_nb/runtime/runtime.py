@@ -159,6 +159,7 @@ class Runtime:
             await asyncio.wait((restoring,), timeout=RESTORE_SECONDS)
             await self.terminals.open()
             self._exits.push_async_callback(self.terminals.aclose)
+            await self.in_force.begin()
             self._background(self.in_force.follow(), "settings")
             self._background(self._load_prices(), "prices")
             self._background(self._bound_recordings(), "recordings")

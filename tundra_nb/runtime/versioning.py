@@ -54,7 +54,7 @@ class Versioning:
             UsageError: no such setting, or not allowed; nothing changed.
         """
         runtime = self._runtime
-        async with self._in_force.lock:
+        async with self._in_force.changing():
             before = self._in_force.loaded
             if branch is None or branch == "main":
                 after = settings_file.set_value(before.file, path, value, runtime.environ)
@@ -88,8 +88,8 @@ class Versioning:
             return told | {"commit": commit}
 
     async def commit(self, message: str, *, author: str) -> str:
-        """Commit what is not committed yet; after the settings at the start, whose rows it must not lack."""
-        async with self._in_force.lock:
+        """Commit what is not committed yet."""
+        async with self._in_force.changing():
             return str(await self._runtime.history.call("commit", message=message, author=signature(author)))
 
     async def add_profile(self, profile: dict[str, Any], *, author: str) -> None:
@@ -99,7 +99,7 @@ class Versioning:
             UsageError: a profile of this name exists, or a value is not allowed; nothing changed.
         """
         runtime = self._runtime
-        async with self._in_force.lock:
+        async with self._in_force.changing():
             self._in_force.apply(settings_file.add_profile(self._in_force.loaded.file, profile, runtime.environ))
             try:
                 await self._in_force.write_down(author, "providers add", message=f"profile {profile['name']} added")
@@ -113,7 +113,7 @@ class Versioning:
             UsageError: the file has no profile of this name; nothing changed.
         """
         runtime = self._runtime
-        async with self._in_force.lock:
+        async with self._in_force.changing():
             self._in_force.apply(settings_file.remove_profile(self._in_force.loaded.file, name, runtime.environ))
             try:
                 await self._in_force.write_down(author, "providers remove", message=f"profile {name} removed")
@@ -130,7 +130,7 @@ class Versioning:
             took effect, or could not.
         """
         history = self._runtime.history
-        async with self._in_force.lock:
+        async with self._in_force.changing():
             before = await history.call("resolve", ref="main")
             found: dict[str, Any] = await history.call(
                 "merge", branch=branch, message=f"merge {branch}", author=signature(author), strategy=strategy
@@ -146,14 +146,14 @@ class Versioning:
             UsageError: the commit holds events, which are facts and stay.
         """
         history = self._runtime.history
-        async with self._in_force.lock:
+        async with self._in_force.changing():
             before = await history.call("resolve", ref="main")
             commit = await history.call("revert", ref=ref, author=signature(author))
             return {"commit": commit} | await self._put_in_force(before, commit, author, f"revert {ref}")
 
     async def pull(self, remote: str, *, author: str) -> dict[str, Any]:
         """Merge a remote's `main` into ours. Its settings are another machine's: ours stay in force."""
-        async with self._in_force.lock:
+        async with self._in_force.changing():
             commit = await self._runtime.history.call("pull", remote=remote)
             kept = await self._in_force.write_down(
                 author, "pull", message=f"settings of this machine after a pull from {remote}"

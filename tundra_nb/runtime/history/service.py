@@ -55,8 +55,8 @@ ENVIRONMENT = (
     "COVERAGE_PROCESS_START",
 )
 """All that the worker inherits: no keys of providers, no LD_PRELOAD, no mark of doltlite."""
-START_SECONDS = 5.0
-"""Longest wait of a request for a worker that is just starting."""
+START_SECONDS = 15.0
+"""Longest wait of a request for a worker that is just starting: from a slow disk Python alone takes ten."""
 STOP_SECONDS = 10.0
 RESTART_SECONDS = (0.0, 0.1, 0.5, 2.0, 5.0, 10.0)
 """Pauses before the next start, by how many short lives there were in a row."""
