@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 import venv
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -283,6 +283,43 @@ def test_a_directory_that_others_may_read_is_closed(healthy: Home) -> None:
     told = doctor(healthy, "--fix", "--yes")
     assert wrong(told) == {}
     assert healthy.data_dir.stat().st_mode & 0o077 == 0
+
+
+DAMAGES: dict[str, Callable[[Path], object]] = {
+    "overwritten": lambda file: file.write_bytes(b"damaged"),
+    "another program's bytes": lambda file: file.write_bytes(bytes(range(256)) * 40),
+    "cut": lambda file: os.truncate(file, file.stat().st_size // 3),
+    "a page spoilt": lambda file: spoil(file, at=file.stat().st_size // 2),
+}
+
+
+def spoil(file: Path, at: int) -> None:
+    with file.open("r+b") as stream:
+        stream.seek(at)
+        stream.write(bytes(range(255, 0, -1)) * 40)
+
+
+def test_a_damaged_file_is_found_while_no_daemon_runs_and_restoring_helps(healthy: Home) -> None:
+    healthy.run("ask", "hello")
+    healthy.run("backup")
+    healthy.run("daemon", "stop")
+    file = healthy.data_dir / "history.db"
+    whole = file.read_bytes()
+    sound = {c["id"]: c for c in doctor(healthy, "--for", "database")["checks"]}["store.database"]
+    assert sound["state"] == "ok"
+    assert "sound" in sound["evidence"]
+    for name, damage in DAMAGES.items():
+        file.write_bytes(whole)
+        damage(file)
+        found = wrong(doctor(healthy, "--for", "database"), "fail")
+        assert list(found) == ["store.database"], name
+        assert "damaged" in found["store.database"]["evidence"], name
+        assert found["store.database"]["page"] == "damaged-store"
+    for line in ("tundra daemon start", "tundra restore"):
+        assert line in commands(found["store.database"])
+        assert healthy.run(*line.split()[1:]).returncode == 0
+    assert wrong(doctor(healthy)) == {}
+    assert healthy.run("calls").returncode == 0
 
 
 def inside(home: Home, mount: str, before: str = "true") -> dict[str, Any]:

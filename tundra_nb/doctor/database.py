@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import msgspec
+
+from tundra_nb.errors import StoreDamaged, from_wire
 from tundra_nb.local import dolt_server
 from tundra_nb.protocol import status as status_routes
 
@@ -55,9 +60,38 @@ def store(place: Place, check: Check) -> Sequence[Finding]:
     if len(begin) < 16:
         evidence = f"{file} is damaged: it is only {len(begin)} bytes long"
         return [check.found("fail", evidence, RESTORE, page="damaged-store")]
-    return [check.found("ok", f"{file}, {size(file.stat().st_size)}; no daemon runs to look inside")]
+    if place.process is not None:
+        return [check.found("skipped", f"{file} is in use by a daemon that does not answer")]
+    return [_look_inside(place, check, file)]
 
 
+def _look_inside(place: Place, check: Check, file: Path) -> Finding:
+    """Open the file as a daemon would, in a process of its own: the engine cannot live in this one."""
+    env = {name: value for name, value in place.environ.items() if name not in NOT_FOR_THE_ENGINE}
+    command = [sys.executable, "-P", "-m", "tundra_nb.runtime.history.look", str(file)]
+    try:
+        done = subprocess.run(command, env=env, capture_output=True, check=False, timeout=LOOK_SECONDS)
+        told = msgspec.json.decode(done.stdout)
+    except subprocess.TimeoutExpired:
+        return check.found("skipped", f"{file}: not looked through within {LOOK_SECONDS:g} s")
+    except msgspec.DecodeError:
+        evidence = f"{file}: the engine died over it (exit code {done.returncode})"
+        return check.found("fail", evidence, RESTORE, page="damaged-store")
+    if "error" in told:
+        error = from_wire(told["error"])
+        if isinstance(error, StoreDamaged):
+            is_newer = error.kind == "newer"
+            remedy = error.hint if is_newer else RESTORE
+            return check.found("fail", error.message, remedy, page="migration-failure" if is_newer else "damaged-store")
+        return check.found("fail", error.message, error.hint, page=type(error).__name__)
+    how = "sound" if told["is_whole"] else "sound as far as there was time to test"
+    evidence = f"{file}, {size(file.stat().st_size)}, schema {told['schema']}, {how}; no daemon runs"
+    return check.found("ok", evidence)
+
+
+LOOK_SECONDS = 7.0
+NOT_FOR_THE_ENGINE = ("LD_PRELOAD", "_DOLTLITE_BOOTSTRAPPED")
+"""Left by the engine in a process that has loaded it; a child takes them for its own."""
 RESTORE = "`tundra daemon start`, then `tundra restore` puts the last backup in place."
 
 

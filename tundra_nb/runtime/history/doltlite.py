@@ -341,7 +341,7 @@ class DoltliteStore:
         with self._seam(source):
             with contextlib.closing(self._connect(str(draft))) as db:
                 self._create_or_check(db)
-                problems = _integrity(db)
+                problems = integrity(db)
             if problems:
                 raise StoreDamaged(problem=f"the backup {source} is damaged: {problems[0]}", kind="corrupt")
             self.close()
@@ -543,7 +543,7 @@ class DoltliteStore:
 
     def check(self) -> list[str]:
         with self._seam(), self._readers.lent() as db:
-            return _integrity(db)
+            return integrity(db)
 
     # --- inside ---
 
@@ -689,7 +689,8 @@ def _schema_version(db: sqlite3.Connection) -> int:
     return int(db.execute("SELECT content FROM meta WHERE name = 'schema_version'").fetchone()[0])
 
 
-def _integrity(db: sqlite3.Connection) -> list[str]:
+def integrity(db: sqlite3.Connection) -> list[str]:
+    """What is wrong with the pages of the file; empty where nothing is."""
     found = [row[0] for row in db.execute("PRAGMA integrity_check")]
     return [] if found == ["ok"] else found
 
