@@ -291,3 +291,37 @@ class TestTriage:
     def test_the_runs_and_their_steps_are_rows(self, triage: Executed) -> None:
         assert shown(triage.cell("agent-runs")).count("triage") == 2
         assert "model" in shown(triage.cell("agent-steps"))
+
+
+class TestAgent:
+    """What `agent.ipynb` promises: an agent that knows nothing of tundra, and all that it met."""
+
+    pytestmark = in_the_gate
+
+    @pytest.fixture
+    def agent(self, run: Callable[[str], Executed]) -> Executed:
+        return run("agent.ipynb")
+
+    def test_the_agent_chooses_a_tool_and_goes_on_through_the_faults(self, agent: Executed) -> None:
+        for fault in ("How much disk", "429_seconds", "set 529"):
+            assert re.search(r"tool (disk|python): .+\n+.*\w", shown(agent.cell(fault, "agent("))), fault
+        assert "APIError: ApiError" in shown(agent.cell("error_in_stream"))
+
+    def test_the_history_tells_who_called_and_how_it_went_on(self, agent: Executed) -> None:
+        story = shown(agent.cell("reviewer("))
+        assert "anthropic-python/" in story
+        assert "translated into the form" in story
+        calls = shown(agent.cell("calls[["))
+        assert len(re.findall(r"openai-python/\S+\s+openai-chat\s+relayed", calls)) == 7
+        assert re.search(r"ok\s+primary\s+2\s", calls), "the pause was obeyed"
+        assert re.search(r"ok\s+backup\s+\d", calls), "the backup took over"
+        assert len(re.findall(r"^ *error\s", calls, re.MULTILINE)) == 1
+        assert "from primary" in shown(agent.cell("hard ="))
+        assert "openai-chat, streamed" in shown(agent.cell("failed ="))
+        assert "of profile primary" in shown(agent.cell("triage"))
+        assert re.search(r"agent\s+8\s+1", shown(agent.cell("user_name")))
+
+    def test_the_callers_are_listed_and_no_token_is_in_the_notebook(self, agent: Executed) -> None:
+        callers = shown(agent.code_cells[-2])
+        assert re.search(r"agent\s+openai-python/\S+\s+openai-chat\s+7", callers)
+        assert not re.search(r"tnd-[A-Za-z0-9_-]{20,}", nbformat.writes(agent.notebook))
