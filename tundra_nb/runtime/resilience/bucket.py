@@ -47,6 +47,7 @@ class Bucket:
         "seconds_per_unit",
         "span",
         "tier",
+        "tight_at",
     )
 
     def __init__(self, tier: Tier, key: str, resource: Resource, *, rate: float, burst: float, now: float) -> None:
@@ -59,6 +60,8 @@ class Bucket:
         """False once evicted."""
         self.line: list[tuple[float, int, float]] = []
         """Booked places: when, which waiter, how much."""
+        self.tight_at = -math.inf
+        """While places are appended: the last one before which nothing more fits."""
         self._fulls: list[float] = []
         """`full_at` as it will be after each booked place."""
         self.fresh_since = 0
@@ -184,6 +187,22 @@ class Bucket:
     def clear_bookings(self) -> None:
         self.line.clear()
         self._fulls.clear()
+        self.tight_at = -math.inf
+
+    def end(self, cost: float) -> tuple[float, float]:
+        """The time of the last booked place, and the first moment after all of them at which `cost` fits."""
+        if self.line:
+            return self.line[-1][0], max(self.blocked_until, self._fulls[-1] + cost - self.span)
+        return -math.inf, max(self.blocked_until, self.full_at + cost - self.span)
+
+    def append(self, at: float, waiter: int, cost: float) -> None:
+        """Book a place after all others."""
+        full = self._fulls[-1] if self._fulls else self.full_at
+        full = (full if full > at else at) + cost  # noqa: FURB136 - max() costs three times that
+        self.line.append((at, waiter, cost))
+        self._fulls.append(full)
+        if full - at >= self.span - EPSILON / 2:
+            self.tight_at = at
 
     def _drop(self, at: float, waiter: int) -> int:
         place = bisect_left(self.line, (at, waiter))

@@ -5,10 +5,12 @@ booked place, or is refused with the exact time after which it would be admitted
 
 **Waiting.** A waiter is given a place: the first moment at which it fits into every bucket of its path without moving
 anyone who waits already. So nobody starves, the wait is known on arrival, and somebody who waits for one profile holds
-back others only as far as they would delay it; requests of one path never overtake each other. Places are booked anew,
-in order of arrival, when capacity comes back (refund, settlement, a waiter that left) or goes away (debt, penalty, new
-rates); a waiter whose new place is beyond its `max_wait` is refused then. Nothing is taken before a waiter is released,
-and at that moment the buckets are asked again, so a late timer or a debt cannot break a limit.
+back others only as far as they would delay it; requests of one path never overtake each other. When capacity comes back
+(refund, settlement, a waiter that left) the oldest waiter moves forward at once, and all places are booked anew, in
+order of arrival, where that can change anything: when there are several lines, or when somebody would be refused. When
+it goes away (debt, penalty, new rates), all are; a waiter whose new place is beyond its `max_wait` is refused then.
+Nothing is taken before a waiter is released, and at that moment the buckets are asked again, so a late timer or a debt
+cannot break a limit.
 
 One event loop, no locks, no tasks: waiters wait on futures that one timer of the clock releases.
 """
@@ -18,8 +20,10 @@ from __future__ import annotations
 import asyncio
 import heapq
 import math
+import operator
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from typing import Protocol
 
 import msgspec
 
@@ -34,8 +38,10 @@ IDLE_SECONDS = 300.0
 SWEEP_SECONDS = 60.0
 CROWD = 1024
 """With so many more buckets than after the last sweep, the full ones are forgotten at once."""
-REBOOK_PAUSE = 50e-6
-"""Seconds per waiter between two bookings anew: one costs about 5 µs per waiter, so they take a tenth of the time."""
+REBOOK_PAUSE = 1e-3
+"""Seconds per waiter between two bookings anew: one costs about 5 µs per waiter, so they take half a percent of it …"""
+REBOOK_SECONDS = 1.0
+"""… but never longer than this: so far the places of those who are not the oldest may be behind."""
 NEVER_SECONDS = 1e8
 """A wait of three years is a refusal for good: the rate is zero."""
 
@@ -211,7 +217,17 @@ class Reservation:
             limiter._give_back(self.number, self._path_buckets, self._requests, self.tokens)  # noqa: SLF001
 
 
-class _Waiter:
+class Promise(Protocol):
+    """Where a waiter's reservation is put: an `asyncio.Future`, or what a simulation puts in its place."""
+
+    def done(self) -> bool: ...
+    def set_result(self, result: Reservation, /) -> None: ...
+    def set_exception(self, exception: LimitExceeded, /) -> None: ...
+
+
+class Waiter:
+    """Somebody in line; made by `Limiter.enter`."""
+
     __slots__ = (
         "at",
         "bottleneck",
@@ -227,7 +243,15 @@ class _Waiter:
     )
 
     def __init__(
-        self, path: LimitPath, tokens: float, *, number: int, since: float, max_wait: float, operation_id: int | None
+        self,
+        path: LimitPath,
+        tokens: float,
+        future: Promise,
+        *,
+        number: int,
+        since: float,
+        max_wait: float,
+        operation_id: int | None,
     ) -> None:
         self.path = path
         self.tokens = tokens
@@ -235,13 +259,13 @@ class _Waiter:
         self.since = since
         self.max_wait = max_wait
         self.operation_id = operation_id
-        self.future: asyncio.Future[Reservation] = asyncio.get_running_loop().create_future()
+        self.future = future
         self.parts = _parts(path, tokens)
         self.at = since
         self.bottleneck: Bucket = path.buckets[0]
         self.is_booked = False
 
-    def __lt__(self, other: _Waiter) -> bool:
+    def __lt__(self, other: Waiter) -> bool:
         return (self.at, self.number) < (other.at, other.number)
 
 
@@ -263,7 +287,7 @@ class Limiter:
         self._number = 0
         self._penalties: dict[Key, float] = {}
         """Until when, also for buckets that do not exist at the moment."""
-        self._queues: dict[tuple[Key, ...], deque[_Waiter]] = {}
+        self._queues: dict[tuple[Key, ...], deque[Waiter]] = {}
         """Waiters by path, in order; no empty queues."""
         self._is_crowded = False
         """Somebody waits or is penalised: the short way is closed."""
@@ -271,6 +295,10 @@ class Limiter:
         self._timer_at = math.inf
         self._is_stale = False
         """The booked places could be better, or hold no longer."""
+        self._is_pressed = False
+        """Capacity went away: somebody may have to be refused."""
+        self._has_new_rates = False
+        """Since the last booking anew."""
         self._rebook_at = 0.0
         self._swept_at = self._monotonic()
         self._swept_count = 0
@@ -306,7 +334,7 @@ class Limiter:
             bucket = self._buckets.get((limit.tier, limit.key, limit.resource))
             if bucket is not None and (bucket.rate, bucket.burst) != (limit.rate, limit.burst):
                 bucket.reshape(limit.rate, limit.burst, now)
-                changed = True
+                changed = self._has_new_rates = True
         if changed:
             self._capacity_changed(now, at_once=True)
 
@@ -360,23 +388,46 @@ class Limiter:
         reservation = self._reserve_now(path, tokens, operation_id)
         if reservation is not None:
             return reservation
+        future: asyncio.Future[Reservation] = asyncio.get_running_loop().create_future()
+        entered = self.enter(path, tokens, max_wait, future, operation_id)
+        if isinstance(entered, Reservation):
+            return entered
+        try:
+            return await future
+        except asyncio.CancelledError:
+            self._leave(entered, future)
+            raise
+
+    def enter(
+        self, path: LimitPath, tokens: float, max_wait: float, future: Promise, operation_id: int | None = None
+    ) -> Reservation | Waiter:
+        """Reserve now, or get in line: then `future` is given the reservation, or the refusal. Never waits itself.
+
+        Raises:
+            LimitExceeded: the wait would be longer than `max_wait`.
+            ValueError: `tokens` is negative or not a number.
+        """
+        reservation = self._reserve_now(path, tokens, operation_id)
+        if reservation is not None:
+            return reservation
         at, bottleneck, parts = self._place(path, tokens, operation_id)
         now = self._monotonic()
+        if at - now > max_wait and self._is_stale and now >= self._rebook_at:
+            self._rebook(now)  # the places are later than need be: nobody is refused for that
+            at, bottleneck, parts = self._place(path, tokens, operation_id)
         if at <= now + EPSILON:
             return self._admit(path, tokens, parts, operation_id)
         if at - now > max_wait or at - now >= NEVER_SECONDS:
             raise self._refusal(bottleneck, tokens, at - now, operation_id)
         self._number += 1
-        waiter = _Waiter(path, tokens, number=self._number, since=now, max_wait=max_wait, operation_id=operation_id)
+        waiter = Waiter(
+            path, tokens, future, number=self._number, since=now, max_wait=max_wait, operation_id=operation_id
+        )
         self._enqueue(waiter, at, bottleneck)
         self._notify(bottleneck, "wait", _units(bottleneck, tokens), at - now, operation_id)
         if at < self._timer_at:
             self._arm(at, now)
-        try:
-            return await waiter.future
-        except asyncio.CancelledError:
-            self._leave(waiter)
-            raise
+        return waiter
 
     def _reserve_now(self, path: LimitPath, tokens: float, operation_id: int | None) -> Reservation | None:
         """The short way, for when nobody waits. Written out flat: this is on the path of every call.
@@ -443,7 +494,7 @@ class Limiter:
         tokens: float,
         parts: Sequence[tuple[Bucket, float]],
         operation_id: int | None,
-        waiter: _Waiter | None = None,
+        waiter: Waiter | None = None,
     ) -> Reservation:
         now = self._monotonic()
         # A new number also for a waiter: they must tell in which order things were taken.
@@ -459,7 +510,7 @@ class Limiter:
 
     # --- waiters
 
-    def _enqueue(self, waiter: _Waiter, at: float, bottleneck: Bucket) -> None:
+    def _enqueue(self, waiter: Waiter, at: float, bottleneck: Bucket) -> None:
         waiter.at = at
         waiter.bottleneck = bottleneck
         waiter.is_booked = True
@@ -468,7 +519,7 @@ class Limiter:
         self._queues.setdefault(waiter.path.key, deque()).append(waiter)
         self._is_crowded = True
 
-    def _dequeue(self, waiter: _Waiter) -> None:
+    def _dequeue(self, waiter: Waiter) -> None:
         queue = self._queues[waiter.path.key]
         queue.remove(waiter)
         if not queue:
@@ -476,24 +527,26 @@ class Limiter:
             self._is_crowded = bool(self._queues or self._penalties)
         waiter.is_booked = False
 
-    def _leave(self, waiter: _Waiter) -> None:
+    def _leave(self, waiter: Waiter, future: asyncio.Future[Reservation]) -> None:
         """A waiter was cancelled: in line, or after it was released but before it could run."""
-        future = waiter.future
         if waiter.is_booked:
             self._drop(waiter)
             self._capacity_changed(self._monotonic())
         elif not future.cancelled() and future.exception() is None:
             future.result().refund()
 
-    def _drop(self, waiter: _Waiter) -> None:
+    def _drop(self, waiter: Waiter) -> None:
         for bucket, _ in waiter.parts:
             bucket.unbook(waiter.at, waiter.number)
         self._dequeue(waiter)
 
     def _release(self, now: float) -> None:
         """Admit every waiter whose moment has come, the earliest first; set the timer for the next."""
-        if self._is_stale and now >= self._rebook_at:
-            self._rebook(now)
+        if self._is_stale:
+            if now >= self._rebook_at and self._rebooks_soon:
+                self._rebook(now)
+            else:
+                self._hasten(now)
         heads = [queue[0] for queue in self._queues.values()]
         heapq.heapify(heads)
         held: set[Bucket] = set()
@@ -518,11 +571,13 @@ class Limiter:
             queue = self._queues.get(waiter.path.key)
             if queue:
                 heapq.heappush(heads, queue[0])
-        if self._is_stale and self._queues:
+                if self._is_stale and self._hasten(now):
+                    heapq.heapify(heads)
+        if self._is_stale and self._queues and self._rebooks_soon:
             wake_at = min(wake_at, max(self._rebook_at, now))
         self._arm(wake_at, now)
 
-    def _let_go(self, waiter: _Waiter) -> None:
+    def _let_go(self, waiter: Waiter) -> None:
         reservation = self._admit(waiter.path, waiter.tokens, waiter.parts, waiter.operation_id, waiter)
         self._dequeue(waiter)
         waiter.future.set_result(reservation)
@@ -530,35 +585,70 @@ class Limiter:
     def _rebook(self, now: float) -> None:
         """Give all waiters new places, in the order in which they came."""
         waiters = sorted((w for queue in self._queues.values() for w in queue), key=lambda w: w.number)
-        for waiter in waiters:
-            for bucket, _ in waiter.parts:
-                bucket.clear_bookings()
+        for bucket in {bucket for waiter in waiters for bucket, _ in waiter.parts}:
+            bucket.clear_bookings()
         self._queues.clear()
-        self._is_stale = False
-        self._rebook_at = now + len(waiters) * REBOOK_PAUSE
+        has_new_rates, self._has_new_rates = self._has_new_rates, False
+        self._is_stale = self._is_pressed = False
+        self._rebook_at = now + min(len(waiters) * REBOOK_PAUSE, REBOOK_SECONDS)
         for waiter in waiters:
             waiter.is_booked = False
             if waiter.future.done():
                 continue
-            waiter.parts = _parts(waiter.path, waiter.tokens)  # the rates may be new
-            never = next((bucket for bucket, cost in waiter.parts if not bucket.admits(cost)), None)
-            if never is not None:
-                waiter.future.set_exception(self._refusal(never, waiter.tokens, None, waiter.operation_id))
-                continue
+            if has_new_rates:
+                waiter.parts = _parts(waiter.path, waiter.tokens)
+                never = next((bucket for bucket, cost in waiter.parts if not bucket.admits(cost)), None)
+                if never is not None:
+                    waiter.future.set_exception(self._refusal(never, waiter.tokens, None, waiter.operation_id))
+                    continue
             queue = self._queues.get(waiter.path.key)
-            at, bottleneck = _first_fit(waiter.parts, now, queue[-1] if queue else None, waiter.path)
+            ahead = queue[-1] if queue else None
+            at, bottleneck, is_last = _last_fit(waiter.parts, now, ahead, waiter.path)
+            if not is_last:
+                at, bottleneck = _first_fit(waiter.parts, now, ahead, waiter.path)
             if at - waiter.since > waiter.max_wait + EPSILON:
                 waiter.future.set_exception(self._refusal(bottleneck, waiter.tokens, at - now, waiter.operation_id))
                 continue
-            self._enqueue(waiter, at, bottleneck)
+            if not is_last:
+                self._enqueue(waiter, at, bottleneck)
+                continue
+            waiter.at, waiter.bottleneck, waiter.is_booked = at, bottleneck, True
+            for bucket, cost in waiter.parts:
+                bucket.append(at, waiter.number, cost)
+            if queue is None:
+                self._queues[waiter.path.key] = deque((waiter,))
+            else:
+                queue.append(waiter)
         self._is_crowded = bool(self._queues or self._penalties)
 
-    def _capacity_changed(self, now: float, *, at_once: bool = False) -> None:
-        """Book anew now, or a little later when that was done just before."""
+    @property
+    def _rebooks_soon(self) -> bool:
+        """Whether new places would change who goes when; with one line the oldest alone says that."""
+        return self._is_pressed or len(self._queues) > 1
+
+    def _hasten(self, now: float) -> bool:
+        """Move the oldest waiter forward to where a booking anew would put it; whether it moved."""
+        if not self._queues:
+            return False
+        waiter = min((queue[0] for queue in self._queues.values()), key=_number)
+        at = now
+        for bucket, cost in waiter.parts:
+            at = max(at, bucket.ready_at(cost, now))
+        if at >= waiter.at - EPSILON:
+            return False
+        for bucket, cost in waiter.parts:
+            bucket.unbook(waiter.at, waiter.number)
+            bucket.book(at, waiter.number, cost)
+        waiter.at = at
+        return True
+
+    def _capacity_changed(self, now: float, *, at_once: bool = False, is_less: bool = False) -> None:
+        """Move the oldest forward; book all anew where that is called for, or a little later when it was just done."""
         if not self._queues:
             self._arm(math.inf, now)
             return
         self._is_stale = True
+        self._is_pressed |= is_less or at_once
         if at_once:
             self._rebook_at = now
         self._release(now)
@@ -594,7 +684,8 @@ class Limiter:
         if used == reserved or not buckets:
             return
         now = self._monotonic()
-        if used < reserved:
+        is_less = used > reserved
+        if not is_less:
             for bucket in buckets:
                 bucket.give_back(number, (reserved - used) * bucket.seconds_per_unit)
         else:
@@ -605,7 +696,7 @@ class Limiter:
             narrowest = min(current, key=lambda bucket: bucket.level(now))
             self._notify(narrowest, "corrected", used - reserved, None, operation_id)
         if self._is_crowded and any(bucket.line for bucket in buckets):
-            self._capacity_changed(now)
+            self._capacity_changed(now, is_less=is_less)
 
     def _living(self, bucket: Bucket) -> Bucket:
         """The bucket that stands for an evicted one now."""
@@ -706,6 +797,9 @@ class Limiter:
             self._on_notice(notice)
 
 
+_number = operator.attrgetter("number")
+
+
 def _parts(path: LimitPath, tokens: float) -> list[tuple[Bucket, float]]:
     parts = [(bucket, bucket.seconds_per_unit) for bucket in path.requests]
     if tokens:
@@ -718,7 +812,7 @@ def _units(bucket: Bucket, tokens: float) -> float:
 
 
 def _first_fit(
-    parts: Sequence[tuple[Bucket, float]], now: float, ahead: _Waiter | None, path: LimitPath
+    parts: Sequence[tuple[Bucket, float]], now: float, ahead: Waiter | None, path: LimitPath
 ) -> tuple[float, Bucket]:
     """The first moment at which all parts fit, not before whoever is ahead on the same path; and the last obstacle."""
     at, bottleneck = (max(now, ahead.at), ahead.bottleneck) if ahead else (now, path.buckets[0])
@@ -730,3 +824,24 @@ def _first_fit(
             if fits_at > at:
                 at, bottleneck, is_settled = fits_at, bucket, False
     return at, bottleneck
+
+
+def _last_fit(
+    parts: Sequence[tuple[Bucket, float]], now: float, ahead: Waiter | None, path: LimitPath
+) -> tuple[float, Bucket, bool]:
+    """The same where that is after everybody in all these buckets, which the last of the three says.
+
+    Only while places are booked anew in order, so that `tight_at` holds. It is what costs when many wait.
+    """
+    at, bottleneck = (max(now, ahead.at), ahead.bottleneck) if ahead else (now, path.buckets[0])
+    for bucket, _ in parts:
+        if bucket.tight_at > at:
+            at, bottleneck = bucket.tight_at, bucket
+    lowest = at
+    for bucket, cost in parts:
+        last, fits_at = bucket.end(cost)
+        if last > lowest:
+            return at, bottleneck, False
+        if fits_at > at:
+            at, bottleneck = fits_at, bucket
+    return at, bottleneck, True
