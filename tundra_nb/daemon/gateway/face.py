@@ -8,6 +8,7 @@ import dataclasses
 import logging
 import time
 from collections.abc import Callable
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
@@ -17,8 +18,8 @@ from tundra_nb import errors
 from tundra_nb.daemon.life import Receive, Scope, Send
 from tundra_nb.runtime.caller import Caller
 from tundra_nb.runtime.operations import Operation
-from tundra_nb.runtime.providers.relay import Given
-from tundra_nb.runtime.relayed import Relayed
+from tundra_nb.runtime.providers.relay import Given, Refusal, fetch
+from tundra_nb.runtime.relayed import Choice, Relayed
 from tundra_nb.runtime.requests import Facts
 
 from . import incoming, stays
@@ -28,6 +29,8 @@ from .limits import limit_headers
 from .models import model_list, one_model
 from .outgoing import Outgoing
 from .paths import MODELS, PATHS, Dialect, Path, below, family_of
+from .stored import Made, Stored, address
+from .stored import unknown as stored_unknown
 from .tokens import Tokens, iso
 
 if TYPE_CHECKING:
@@ -35,7 +38,6 @@ if TYPE_CHECKING:
 
 
 CALLERS_KEPT = 200
-RESPONSES_KEPT = 10_000
 _log = logging.getLogger("tundra.daemon")
 
 
@@ -55,12 +57,11 @@ class Seen:
 class Gateway:
     """What all doors share: tokens, the choice of profiles, who called."""
 
-    def __init__(self, runtime: Runtime, tokens: Tokens) -> None:
+    def __init__(self, runtime: Runtime, tokens: Tokens, stored: Stored) -> None:
         self.runtime = runtime
         self.tokens = tokens
+        self.stored = stored
         self.choosing = Choosing(runtime.profiles)
-        self.responses: collections.OrderedDict[str, str] = collections.OrderedDict()
-        """Profile by the id of a response that it made."""
         self._callers: collections.OrderedDict[tuple[str, str, str], Seen] = collections.OrderedDict()
 
     def seen(self, name: str, client: str | None, dialect: str) -> Seen:
@@ -80,12 +81,6 @@ class Gateway:
         return [
             dataclasses.asdict(entry) | {"last_at": iso(entry.last_at)} for entry in reversed(self._callers.values())
         ]
-
-    def remember(self, response: str, profile: str) -> None:
-        """A later call that goes on from this response goes to the same profile."""
-        self.responses[response] = profile
-        if len(self.responses) > RESPONSES_KEPT:
-            self.responses.popitem(last=False)
 
 
 class Face:
@@ -131,6 +126,9 @@ class Face:
                 name = unquote(scope["raw_path"].decode("latin-1").split(MODELS + "/", 1)[1])
                 await out.whole(await one_model(self._gateway.choosing, slots, name))
             return
+        if known is None and path.startswith("/responses/"):
+            await self._stored(scope, method, path, caller, out)
+            return
         if known is None or method != known.method:
             await self._refuse(out, _nowhere(method, scope["path"], known), status=404 if known is None else 405)
             return
@@ -172,14 +170,8 @@ class Face:
         failover = _failover(headers)
         choices = await self._gateway.choosing.choose(name, caller, failover)
         previous = stays.previous_response(given)
-        if previous is not None and (maker := self._gateway.responses.get(previous)) is not None:
-            choices = [choice for choice in choices if choice.profile.name == maker]
-            if not choices:
-                raise errors.UsageError(
-                    problem=f"previous_response_id: profile {maker!r} made that response, and may not serve this call",
-                    field="previous_response_id",
-                    remedy="Ask the model that you asked before, or send the whole conversation.",
-                )
+        if previous is not None:
+            choices = await self._going_on(previous, choices, caller)
         return Relayed(
             given,
             facts,
@@ -188,6 +180,49 @@ class Face:
             max_tokens=incoming.max_tokens(given),
             stays=stays.staying(given),
         )
+
+    async def _going_on(self, previous: str, choices: list[Choice], caller: Caller) -> list[Choice]:
+        """Those that may go on from an earlier response: its maker; all of them where nobody here made it."""
+        stored = self._gateway.stored
+        if await asyncio.to_thread(stored.is_of_another, previous, caller.limit_key):
+            raise stored_unknown(previous)
+        made = stored.find(previous, caller.limit_key)
+        if made is None:
+            return choices
+        if left := [choice for choice in choices if choice.profile.name == made.profile]:
+            return left
+        raise errors.UsageError(
+            problem=f"previous_response_id: profile {made.profile!r} made that response, and may not serve this call",
+            field="previous_response_id",
+            remedy="Ask the model that you asked before, or send the whole conversation.",
+        )
+
+    async def _stored(self, scope: Scope, method: str, path: str, caller: Caller, out: Outgoing) -> None:
+        """Ask the profile that made a response for it, or to cancel or delete it. No bucket, no budget, no row."""
+        try:
+            response, verb = address(method, path)
+        except errors.UsageError as error:
+            await self._refuse(out, error, status=404)
+            return
+        made = await asyncio.to_thread(self._gateway.stored.find, response, caller.limit_key)
+        slot = next(
+            (s for s in self._gateway.choosing.allowed(caller) if made and s.profile.name == made.profile), None
+        )
+        if slot is None:
+            await self._refuse(out, stored_unknown(response), status=404)
+            return
+        tail = f"/responses/{response}" + (f"/{verb}" if verb else "")
+        query = scope.get("query_string", b"").decode("latin-1")
+        refusals: list[Refusal] = []
+        try:
+            async with aclosing(fetch(slot.provider, method, tail, query, refusals)) as chunks:
+                async for chunk in chunks:
+                    await out.chunk(chunk)
+        except errors.TundraError as error:
+            told = failure(out.family, error, refusal=refusals[-1] if refusals else None, form="responses")
+            await out.fail(self._masked(told))
+        else:
+            await out.end()
 
     async def _carry_out(self, request: Relayed, caller: Caller, receive: Receive, out: Outgoing) -> bool:
         """Carry a call out and answer it; whether it was answered well."""
@@ -210,6 +245,8 @@ class Face:
         keeper = asyncio.create_task(self._keep(out)) if request.given.is_streamed else None
         try:
             await operation.carry_out(out.piece)
+            if request.given.form == "responses" and request.way == "relayed":
+                await self._remember(request, caller)
             await out.finish()
         except errors.TundraError as error:
             watcher.cancel()
@@ -226,14 +263,13 @@ class Face:
             watcher.cancel()
             if keeper is not None:
                 keeper.cancel()
-        if request.given.form == "responses" and request.entry is not None:
-            self._remember(request)
         return True
 
-    def _remember(self, request: Relayed) -> None:
+    async def _remember(self, request: Relayed, caller: Caller) -> None:
         entry = request.entry
         if entry is not None and entry.answer is not None and entry.answer.request_id:
-            self._gateway.remember(entry.answer.request_id, entry.profile.name)
+            made = Made(entry.answer.request_id, entry.profile.name, caller.limit_key)
+            await asyncio.to_thread(self._gateway.stored.remember, made)
 
     async def _keep(self, out: Outgoing) -> None:
         """Keep a stream alive that says nothing yet, once it has been held back long enough."""

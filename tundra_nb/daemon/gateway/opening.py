@@ -15,6 +15,7 @@ from .doors import Doors
 from .face import Face, Gateway
 from .incoming import headers_of
 from .paths import PREFIX
+from .stored import Stored
 from .tokens import Tokens
 
 _log = logging.getLogger("tundra.daemon")
@@ -27,7 +28,8 @@ async def open_gateway(runtime: Runtime, life: Life) -> AsyncIterator[Doors]:
     tokens = Tokens(folder / "tokens.json", lambda: runtime.clock.now_us() / 1e6)
     if tokens.problem is not None:
         _log.error("no gateway token serves: %s", tokens.problem)
-    doors = Doors(Gateway(runtime, tokens), life, folder / "listener.json")
+    stored = Stored(folder / "responses.jsonl")
+    doors = Doors(Gateway(runtime, tokens, stored), life, folder / "listener.json")
     runtime.in_force.parts.append(doors.follow)
     try:
         await doors.open()

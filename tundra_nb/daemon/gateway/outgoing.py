@@ -77,6 +77,20 @@ class Outgoing:
         else:
             await self._document(200, rest, self._own())
 
+    async def chunk(self, data: bytes) -> None:
+        """Pass on a part of an answer that no operation stands for: a document, or a stream of events."""
+        if not self._has_begun:
+            self._has_begun = True
+            kind = b"application/json" if data.lstrip()[:1] in (b"{", b"[") else b"text/event-stream; charset=utf-8"
+            await self._send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", kind)]})
+        await self._write(b"" if self._is_head else data)
+
+    async def end(self) -> None:
+        """End what `chunk` began."""
+        if not self._has_begun:
+            await self.chunk(b"{}")
+        await self._write(b"", more=False)
+
     async def fail(self, told: Failure, *, closing: bool = False) -> None:
         """Tell an error: as a status, or inside the stream that has begun."""
         if not self._has_begun:

@@ -126,6 +126,37 @@ async def relay(
             seen.keep(kept, ready.target.key)
 
 
+async def fetch(
+    provider: Provider, method: str, path: str, query: str, refusals: list[Refusal]
+) -> AsyncGenerator[bytes, None]:
+    """Ask a provider about something that it keeps; the parts of its answer, as they are.
+
+    Args:
+        provider: who keeps it.
+        method: GET, POST or DELETE.
+        path: after the provider's base URL.
+        query: without its question mark.
+        refusals: an error answer is added here, as the provider wrote it.
+
+    Raises:
+        TundraError: what went wrong.
+    """
+    ready = provider.prepared()
+    url = httpx.URL(ready.target.base_url + path + (f"?{query}" if query else ""))
+    seen = Seen()
+    exchange = provider.exchange(ready.target, seen, None, is_streamed=True)
+    try:
+        status = await exchange.send(method, url, list(ready.headers), b"{}" if method == "POST" else b"")
+        if status != 200:
+            told = await exchange.failure_body()
+            refusals.append(Refusal(status, told))
+            raise ready.wire.error("", status, seen.retry_after, told)
+        while (chunk := await exchange.next()) is not None:
+            yield chunk
+    finally:
+        await exchange.aclose()
+
+
 async def _start(exchange: Exchange) -> bytes:
     """As much of the answer as says whether it is a stream of events."""
     start = b""
