@@ -92,7 +92,7 @@ def test_after_kill_9_of_the_guard_the_daemon_stops_in_order(paths: Paths) -> No
     guard.kill()
     until(lambda: all(map(gone, below)), "all of them have gone", timeout=15)
     assert not paths.connection_file.exists()
-    assert "the guard has died" in paths.log.read_text()
+    assert "its guard was killed" in paths.log.read_text()
 
 
 def test_a_signal_to_the_guard_ends_the_foreground_daemon_with_exit_code_0(paths: Paths) -> None:

@@ -110,7 +110,8 @@ def test_on_a_full_disk_calls_are_refused_and_every_command_about_the_daemon_wor
     assert told(home)["pid"] == pid, "where none could start, the one that runs goes on"
     filling.unlink()
     assert wait_until(lambda: home.run("ask", "hi").returncode == 0, what="it goes on by itself")
-    wait_until(lambda: "error" not in status_of_store(home), what="status forgets it")
+    wait_until(lambda: "error" not in status_of_store(home), what="status has it no longer")
+    assert [row["message"] for row in told(home)["over"] if "no space left" in row["message"]], "but says that it was"
     kept = json.loads(home.run("errors", "--since", "all", "--code", "StoreUnavailable", "--json").stdout)
     assert "disk_full" in {row["reason"] for row in kept}, "a refusal is written once there is room"
     fill(home.data_dir.parent)
@@ -145,6 +146,34 @@ def test_when_the_data_directory_is_deleted_calls_are_refused_and_the_commands_w
     shutil.rmtree(home.data_dir)
     assert home.run("daemon", "stop").returncode == 0
     assert told(home)["running"] is False
+
+
+def test_status_says_how_the_daemon_before_ended(running: Home, provider: ScriptedProcess) -> None:
+    assert told(running)["over"] == []
+    provider.script("*", Step(delay=30.0))
+    asking = subprocess.Popen(
+        [sys.executable, "-m", "tundra_nb.cli", "ask", "slow"],
+        env=running.env,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    first = wait_until(lambda: (now := told(running)).get("under_way") and now, what="a call is under way")["pid"]
+    os.kill(first, signal.SIGKILL)
+    asking.wait(20)
+    assert running.run("daemon", "start").returncode == 0
+    shown = running.run("status", COLUMNS="300").stdout
+    assert f"the daemon before this one (pid {first}) did not stop in order: it was killed or crashed" in shown
+    assert "1 call was under way when the daemon before this one ended" in shown
+
+    second = told(running)["pid"]
+    guard = psutil.Process(second).parent()
+    assert guard is not None
+    guard.kill()
+    wait_until(lambda: not told(running)["running"], what="it stops without its guard")
+    assert running.run("daemon", "start").returncode == 0
+    assert f"(pid {second}) did not stop in order: its guard was killed" in running.run("status", COLUMNS="300").stdout
+    assert running.run("daemon", "restart").returncode == 0
+    assert told(running)["over"] == [], "a stop in order is nothing to tell"
 
 
 def test_a_log_that_is_a_folder_is_one_line_on_status(home: Home) -> None:

@@ -34,6 +34,8 @@ class Record:
     started_at: float
     """Seconds since the epoch."""
     state: State = "starting"
+    ended: str = ""
+    """Why it stopped, when that was not asked of it."""
     start: int = 0
     """When the process began, in clock ticks since boot: with it a pid cannot be mistaken for a later process's."""
 

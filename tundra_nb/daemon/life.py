@@ -71,6 +71,8 @@ class Life:
         self.stopping = asyncio.Event()
         self.hurry = asyncio.Event()
         self.reason = ""
+        self.is_asked = True
+        """Whether somebody wanted the stop."""
         self.living_ptys: Callable[[], int] = lambda: 0
         """Set by the one who opens the runtime, as is the next."""
         self.end_streams: Callable[[], None] = lambda: None
@@ -125,12 +127,13 @@ class Life:
             self._requests -= 1
             self._last_used = self._monotonic()
 
-    def stop(self, reason: str, *, force: bool = False) -> None:
+    def stop(self, reason: str, *, force: bool = False, is_asked: bool = True) -> None:
         """Begin to stop, whoever is there; again with `force`, hurry. Returns at once."""
         if force:
             self.hurry.set()
         if not self.stopping.is_set():
             self.reason = reason
+            self.is_asked = is_asked
             self.stopping.set()
             self.end_streams()
 

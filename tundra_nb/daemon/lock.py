@@ -33,6 +33,8 @@ class Lock:
         self._file = file
         self._patience = patience
         self._fd = -1
+        self.predecessor: Record | None = None
+        """The last owner, if it did not stop in order; known once the lock is taken."""
 
     def __repr__(self) -> str:
         return f"<Lock {self._file} {'held' if self._fd >= 0 else 'free'}>"
@@ -50,6 +52,7 @@ class Lock:
             raise unwritable(self._file, exc) from exc
         try:
             self._take(fd)
+            self.predecessor = read(os.pread(fd, 65536, 0).decode("utf-8", "replace"))
         except BaseException:
             os.close(fd)
             raise
@@ -83,11 +86,13 @@ class Lock:
             raise unwritable(self._file, exc) from exc
 
     def release(self) -> None:
-        """Give the lock up; again does nothing."""
+        """Give the lock up; again does nothing. A record that says why it `ended` stays, for the next owner."""
         fd, self._fd = self._fd, -1
         if fd >= 0:
             with contextlib.suppress(OSError):  # a disk that has failed meanwhile
-                os.ftruncate(fd, 0)
+                last = read(os.pread(fd, 65536, 0).decode("utf-8", "replace"))
+                if last is None or not last.ended:
+                    os.ftruncate(fd, 0)
             os.close(fd)
 
     def _take(self, fd: int) -> None:

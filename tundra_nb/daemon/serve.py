@@ -46,6 +46,7 @@ if TYPE_CHECKING:  # loaded only once the lock is held
     from tundra_nb.daemon.life import ASGIApp, Life
     from tundra_nb.daemon.listen import Door
     from tundra_nb.daemon.upkeep import Upkeep
+    from tundra_nb.runtime.telemetry.problems import Problems
     from tundra_nb.runtime.telemetry.redact import Redactor
     from tundra_nb.settings import Loaded
 
@@ -221,6 +222,8 @@ def _run(
                 asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
             ):
                 life = Life(info, paths, time.monotonic, problems, logs)
+                if lock.predecessor is not None:
+                    _tell_of(lock.predecessor, problems)
                 start = Start(paths=paths, loaded=loaded, environ=environ, redactor=redactor, life=life, guard=guarded)
                 runner.run(_live(start, door, lock, open_app))
         except TundraError as error:
@@ -259,7 +262,8 @@ async def _live(start: Start, door: Door, lock: Lock, open_app: AppOpener) -> No
             upkeep.cancel()
             connection.remove(paths.connection_file, life.info.pid)
             with contextlib.suppress(TundraError):  # a full disk must not keep it from stopping
-                lock.write(life.info.in_state("stopping"))
+                ended = "" if life.is_asked else life.reason
+                lock.write(dataclasses.replace(life.info, state="stopping", ended=ended))
 
         server = Server(
             configured(
@@ -380,7 +384,7 @@ def _stop_without(guarded: guard.Guarded, life: Life) -> None:
 
     def on_end_of_file() -> None:
         loop.remove_reader(guarded.pipe)
-        life.stop("the guard has died")
+        life.stop("its guard was killed", is_asked=False)
 
     loop.add_reader(guarded.pipe, on_end_of_file)
 
@@ -408,6 +412,14 @@ def _last_words() -> Iterator[None]:
     finally:
         faulthandler.cancel_dump_traceback_later()
         threading.excepthook, sys.unraisablehook = before
+
+
+def _tell_of(predecessor: Record, problems: Problems) -> None:
+    """Say how the daemon before this one ended: it could not, or not to anybody."""
+    how = predecessor.ended or "it was killed or crashed, or the machine went down"
+    message = f"the daemon before this one (pid {predecessor.pid}) did not stop in order: {how}"
+    problems.note("predecessor", message)
+    _log.warning("%s", message)
 
 
 def _key_variables(loaded: Loaded) -> Iterator[str]:

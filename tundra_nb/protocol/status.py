@@ -52,6 +52,9 @@ class StatusCard(msgspec.Struct, frozen=True, kw_only=True):
     ptys: dict[str, Any]
     problems: list[dict[str, Any]] = []
     """What is wrong with the daemon itself: `what`, `message`, `hint`, `since` (seconds since the epoch)."""
+    over: list[dict[str, Any]] = []
+    """The last that are over, in the same form with `until` and `times`; and how the daemon before this one ended, if
+    that was not in order."""
     last_errors: list[dict[str, Any]] | msgspec.UnsetType = msgspec.UNSET
     suggested: list[dict[str, str]] | msgspec.UnsetType = msgspec.UNSET
     next_step: str | msgspec.UnsetType = msgspec.UNSET

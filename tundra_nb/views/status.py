@@ -22,6 +22,7 @@ def blocks(status: Status) -> Sequence[Block]:
     made: list[Block] = [Heading(Styled(_verdict(status), _tone_of(status)))]
     made.append(Facts(list(_facts(status))))
     made += _problems(status)
+    made += _over(status)
     if calls := status.get("under_way"):
         made.append(_under_way(calls))
     profiles = status.get("profiles") or []
@@ -67,6 +68,17 @@ def _problems(status: Mapping[str, Any]) -> list[Block]:
         [Styled(str(row.get("message")), "bad"), str(row.get("hint") or "")] for row in status.get("problems") or ()
     ]
     return [Table(["problem", "remedy"], rows)] if rows else []
+
+
+def _over(status: Status) -> list[Block]:
+    """What was wrong and is over: one line each."""
+    rows: list[list[Cell]] = []
+    for row in status.get("over") or ():
+        since, until = (times.local(dt.datetime.fromtimestamp(row[name], dt.UTC)) for name in ("since", "until"))
+        again = f", {row['times']} times" if row.get("times", 1) > 1 else ""
+        when = f"{since} to {until}" if since != until else since
+        rows.append([times.in_text(str(row["message"])), Styled(when + again, "dim")])
+    return [Table(["over", f"when ({times.zone()})"], rows)] if rows else []
 
 
 def _verdict(status: Status) -> str:

@@ -58,6 +58,7 @@ async def card(daemon: Daemon, *, brief: bool = False) -> dict[str, Any]:
         "faults": runtime.drills.brief(),
         "ptys": runtime.pty_counts(),
         "problems": msgspec.to_builtins(life.problems.list()),
+        "over": msgspec.to_builtins([*life.problems.over(), *runtime.history.troubles.over()]),
     }
     if (problem := runtime.history.problem) is not None:
         told["store"]["error"] = _worded(problem)

@@ -23,6 +23,7 @@ import msgspec
 from tundra_nb.errors import StoreUnavailable, TundraError, UsageError, from_wire
 from tundra_nb.paths import Paths
 from tundra_nb.runtime.clock import Clock, Ids
+from tundra_nb.runtime.telemetry.problems import Problems
 from tundra_nb.settings import StoreSettings
 from tundra_nb.types import AgentRun, AgentRunOpened, Attempt, AttemptOpened, Event, Operation, OperationOpened
 
@@ -142,6 +143,8 @@ class History:
         self._dropped_before = 0
         self._last_end: str | None = None
         self._hung: StoreUnavailable | None = None
+        self.troubles = Problems()
+        """What keeps, or has kept, events from being recorded or stored."""
         self._last_words: collections.deque[str] = collections.deque(maxlen=STDERR_LINES)
 
     def __repr__(self) -> str:
@@ -160,6 +163,9 @@ class History:
         interrupted = _interrupted(self._spool)
         for start in range(0, len(interrupted), 1000):
             self._spool.append(*interrupted[start : start + 1000])
+        if calls := sum(isinstance(row, Operation) for row in interrupted):
+            some = "1 call was" if calls == 1 else f"{calls:,} calls were"
+            self.troubles.note("interrupted", f"{some} under way when the daemon before this one ended")
         self._state = "starting"
         self._supervisor = asyncio.create_task(self._supervise(), name="history-supervisor")
 
@@ -195,7 +201,12 @@ class History:
         Raises:
             StoreUnavailable: the disk is full, or the history is closed.
         """
-        self._spool.append(*events)
+        try:
+            self._spool.append(*events)
+        except StoreUnavailable as exc:
+            self.troubles.tell("spool", exc.message)
+            raise
+        self.troubles.end("spool")
 
     def query(self, query: FrameQuery, wait: float | None = None) -> ArrowStream:
         """Rows of one table; raises `UsageError` at once when the query names what is not there.
@@ -431,6 +442,10 @@ class History:
 
     async def _note_progress(self) -> None:
         progress = self._progress
+        if progress.error is None:
+            self.troubles.end("database")
+        else:
+            self.troubles.tell("database", from_wire(progress.error).message)
         self.ids.begin_above(progress.newest_id)
         if progress.node is not None and progress.node != self._identity.node:
             self._identity = spools.Identity(self._identity.owner, progress.node)
