@@ -178,3 +178,52 @@ def test_two_runs_of_the_same_cells_have_the_same_digests_in_a_process_of_their_
     )
     done = subprocess.run([sys.executable, "-c", program], env=home.env, capture_output=True, text=True, check=False)
     assert done.stdout.split() == ["True", "4", "2", "False"], done.stderr
+
+
+def test_a_replay_of_the_outage_is_the_same_twice_and_parts_where_worked_out_by_hand(outage: Any) -> None:
+    home, _ = outage
+    one, two = (home.run("replay", TITLE, "--json").stdout for _ in range(2))
+    assert one == two
+    rows = json.loads(one)
+    assert [row["parts"] for row in rows] == [False] * 4
+    assert [row["outcome_now"] for row in rows] == ["ok", "error", "error", "error"]
+    # by hand: with one failure allowed the breaker is open after the second call, and the other two are refused
+    rows = json.loads(home.run("replay", TITLE, "--set", "breaker.failures=1", "--json").stdout)
+    assert [row["outcome_now"] for row in rows] == ["ok", "error", "refused", "refused"]
+    assert [row["parts"] for row in rows] == [False, False, True, True]
+    told = home.run("replay", TITLE, "--set", "breaker.failures=1", "--parting").stdout
+    assert "they part      in 2 calls" in told
+    assert "breakers now   scripted open" in told
+
+
+def test_a_simulation_has_one_row_per_variant_and_proposes_one_on_a_branch(outage: Any) -> None:
+    home, _ = outage
+    done = home.run("simulate", TITLE, "--set", "breaker.failures=1,3", "--set", "router.retries=0", "--json")
+    rows = json.loads(done.stdout)
+    assert [row["variant"].partition(",")[0] for row in rows] == [
+        "recorded",
+        "as it was",
+        "breaker.failures=1",
+        "breaker.failures=3",
+    ]
+    assert [(row["ok"], row["failed"], row["refused"], row["unknown"]) for row in rows] == [
+        (1, 3, 0, 0),
+        (1, 3, 0, 0),
+        (1, 1, 2, 0),
+        (1, 3, 0, 0),
+    ]
+    # a retry was never sent in truth: nobody knows, and it is no success
+    (*_, more) = json.loads(home.run("simulate", TITLE, "--set", "router.retries=1", "--json").stdout)
+    assert (more["ok"], more["ok_least"], more["ok_most"]) == (1, 1, 4)
+    assert home.run("simulate", TITLE, "--set", "breaker.failures=4", "--propose", "careful").returncode == 0
+    assert "careful" in home.run("branch").stdout
+    for given, problem in (
+        (("simulate", TITLE, "--set", "breaker.failurs=3"), "breaker.failures"),
+        (("simulate", TITLE, "--set", "breaker.failures=none"), "breaker.failures=none"),
+        (("simulate", "--between", "2020-01-01", "2020-01-02"), "no call in this window"),
+        (("replay", TITLE, "--set", "breaker.failures=1,2"), "one value"),
+        (("replay",), "nothing is named"),
+    ):
+        done = home.run(*given)
+        assert done.returncode == 2
+        assert problem in done.stderr

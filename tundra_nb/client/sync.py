@@ -349,6 +349,87 @@ class Client:
         body = {"agent": agent, "question": question, "ref": ref, "profile": profile, "budget_usd": budget_usd}
         return HeldRun(self, body)
 
+    def simulate(
+        self,
+        incident: str | None = None,
+        *,
+        since: times.When | None = None,
+        between: tuple[times.When, times.When] | None = None,
+        at: str | None = None,
+        settings: Sequence[str] = (),
+        propose: str | None = None,
+        on_progress: Callable[[str], None] | None = None,
+    ) -> pd.DataFrame:
+        """Run the recorded arrivals through the same limiter, breakers and router under other settings.
+
+        Args:
+            incident: its window at its pin, with the settings of then as the base.
+            since: beginning of the window; one day by default, with the settings of now.
+            between: instead of `since`.
+            at: the history, and the settings, as of a commit, branch, tag or time.
+            settings: `PATH=VALUE,VALUE…`; every combination is a variant.
+            propose: write the one variant on this branch: `versions.merge` puts it into force.
+            on_progress: told how far it is; at last an empty text.
+
+        Returns:
+            One row per variant, the first of what was recorded, the second `as it was`. `ok_least` to `ok_most` is
+            the band of requests that were never sent in truth; they are never counted as successes.
+
+        Raises:
+            UsageError: no calls there, no such setting, or a value that is not allowed.
+        """
+        found: pd.DataFrame = above("tundra_nb.incidents.rehearsal", "simulate")(
+            self,
+            incident,
+            since=since,
+            between=between,
+            at=at,
+            settings=settings,
+            propose=propose,
+            on_progress=on_progress,
+        )
+        return found
+
+    def replay(
+        self,
+        incident: str | None = None,
+        *,
+        since: times.When | None = None,
+        between: tuple[times.When, times.When] | None = None,
+        at: str | None = None,
+        settings: Sequence[str] = (),
+        speed: float | None = None,
+        on_progress: Callable[[str], None] | None = None,
+    ) -> pd.DataFrame:
+        """Run recorded calls through today's code, offline, on a virtual clock: the same sequence each time.
+
+        Args:
+            incident: its window at its pin, with the settings of then.
+            since: beginning of a window instead.
+            between: instead of `since`.
+            at: the history, and the settings, as of a commit, branch, tag or time.
+            settings: `PATH=VALUE`, changed against the settings of then.
+            speed: so many times real time; as fast as it goes when left out.
+            on_progress: told what it does; at last an empty text.
+
+        Returns:
+            One row per call, then against now; `attrs["summary"]` says where they part.
+
+        Raises:
+            UsageError: no calls there, too many of them, no such setting, or a value that is not allowed.
+        """
+        found: pd.DataFrame = above("tundra_nb.incidents.rehearsal", "replay")(
+            self,
+            incident,
+            since=since,
+            between=between,
+            at=at,
+            settings=settings,
+            speed=speed,
+            on_progress=on_progress,
+        )
+        return found
+
     def logs(
         self,
         *,

@@ -46,6 +46,8 @@ TABLE = {
     "incident": "incident",
     "verify": "verify",
     "record": "record",
+    "replay": "replay",
+    "simulate": "simulate",
     "note": "note",
     "notes": "notes",
     "backup": "backup",

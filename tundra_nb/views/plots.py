@@ -38,6 +38,7 @@ BUCKETS = 120
 STEPS_S = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 21600, 43200, 86400, 604800)
 MAX_LANES = 8
 MAX_GROUPS = 16
+MAX_VARIANTS = 40
 MARKS = "▁▂▃▄▅▆▇█"
 
 
@@ -110,7 +111,9 @@ def plot(frame: pd.DataFrame, *, buckets: bool = False) -> Plotted:
     Raises:
         UsageError: frames of this kind have no picture.
     """
-    if "count" in frame.columns and "errors" in frame.columns:
+    if "variant" in frame.columns and "ok_most" in frame.columns:
+        blocks = _variants(frame)
+    elif "count" in frame.columns and "errors" in frame.columns:
         blocks = _groups(frame)
     elif "old_state" in frame.columns:
         blocks = _bands(frame)
@@ -235,6 +238,43 @@ def _bars(frame: pd.DataFrame, names: Sequence[str]) -> list[Block]:
         parts.append(svg.text(RIGHT + 10, y + 14, f"{group['count']:,} · {group['errors']:,} failed", "dim", room=126))
         words.append(f"{label}: {note}")
     height = TOP + row * len(shown) + 10
+    told = "; ".join(words)
+    return [
+        Picture(svg.picture(WIDTH, height, parts, title=told), told),
+        Details("in words", [Para(word) for word in words], in_text=True),
+    ]
+
+
+def _variants(frame: pd.DataFrame) -> list[Block]:
+    """One bar per variant: answered, then the band of what nobody knows, then refused and failed."""
+    calls = max(float(frame["calls"].max()), 1.0)
+    legend = "answered in slate, unknown hatched, refused in amber, failed in red"
+    parts: list[str] = [svg.text(LEFT, 22, legend, "dim")]
+    words: list[str] = []
+    row = 28.0
+    one: Any
+    for index, one in enumerate(frame.head(MAX_VARIANTS).itertuples()):
+        y = TOP + index * row
+        band = max(float(one.ok_most) - float(one.ok_least), 0.0)
+        shown = f"{one.ok_least:,}" if not band else f"{one.ok_least:,} to {one.ok_most:,}"
+        note = f"{shown} of {one.calls:,} answered, {one.refused:,} refused, {one.failed:,} failed"
+        parts.append(svg.text(LEFT - 10, y + 14, str(one.variant), "ink", anchor="end", room=LEFT - 14))
+        x = LEFT
+        rest = float(one.calls) - float(one.ok_least) - band
+        refused = min(float(one.refused), max(rest, 0.0))
+        for style, count in (
+            ("slate", float(one.ok_least)),
+            ("waits", band),
+            ("warn", refused),
+            ("bad", rest - refused),
+        ):
+            if count > 0:
+                width = (RIGHT - LEFT) * count / calls
+                parts.append(svg.bar(x, y + 2, width, 16, style, f"{one.variant}: {note}"))
+                x += width
+        parts.append(svg.text(RIGHT + 10, y + 14, f"{shown} ok", "dim", room=126))
+        words.append(f"{one.variant}: {note}, waits p95 {_ms(one.waited_p95_ms)}")
+    height = TOP + row * len(words) + 10
     told = "; ".join(words)
     return [
         Picture(svg.picture(WIDTH, height, parts, title=told), told),
