@@ -18,7 +18,7 @@ python-ok:
 	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || \
 	  { echo "This Python cannot make virtual environments. On Debian and Ubuntu: apt-get install python3-venv"; exit 1; }
 
-$(VENV)/.ready: pyproject.toml jupyter-config/kernels/tundra/kernel.json | python-ok
+$(VENV)/.ready: pyproject.toml jupyter-config/kernels/tundra/kernel.json tundra_nb/labextension/package.json | python-ok
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/pip install --quiet --upgrade pip
 	$(VENV)/bin/pip install --quiet --editable '.[test]'

@@ -136,6 +136,10 @@ def unload_ipython_extension(ipython: Any) -> None:
     unload(ipython)
 
 
+def _jupyter_labextension_paths() -> list[dict[str, str]]:
+    return [{"src": "labextension", "dest": "tundra-nb"}]
+
+
 def _jupyter_server_extension_points() -> list[dict[str, Any]]:
     from tundra_nb.server.app import TundraExtension
 

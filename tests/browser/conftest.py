@@ -33,6 +33,7 @@ import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
+from tests.conftest import ROOT
 from tundra_nb.testing.scripted_provider import ScriptedProcess, scripted_process
 
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
@@ -221,7 +222,11 @@ def start_jupyter(chromium: Browser) -> Iterator[Callable[[App], Jupyter]]:
     with contextlib.ExitStack() as stack:
 
         def start(
-            app: App, *, open_seconds: float = 30, prepare: Callable[[dict[str, str]], object] | None = None
+            app: App,
+            *,
+            open_seconds: float = 30,
+            prepare: Callable[[dict[str, str]], object] | None = None,
+            options: Sequence[str] = (),
         ) -> Jupyter:
             # short, because a Unix socket's path must stay under 100 bytes
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tnb-", ignore_cleanup_errors=True)))
@@ -231,7 +236,7 @@ def start_jupyter(chromium: Browser) -> Iterator[Callable[[App], Jupyter]]:
             Path(env["TUNDRA_CONFIG"]).write_text(SETTINGS.format(url=provider.url, open_seconds=open_seconds))
             if prepare is not None:
                 prepare(env)
-            url = stack.enter_context(_server(app, folder, env))
+            url = stack.enter_context(_server(app, folder, env, options))
             return Jupyter(app, url, folder, env, chromium, provider)
 
         yield start
@@ -261,6 +266,10 @@ def _environment(folder: Path) -> dict[str, str]:
         file = settings / name
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(json.dumps(values))
+    # what is in the source, not what was installed of it some time ago
+    extensions = folder / "jupyter" / "labextensions"
+    extensions.mkdir(parents=True)
+    (extensions / "tundra-nb").symlink_to(ROOT / "tundra_nb" / "labextension")
     kept = {name: os.environ[name] for name in ("PATH", "LANG", "PYTHONPATH", "TZ") if name in os.environ}
     return kept | {
         "HOME": str(folder),
@@ -279,13 +288,14 @@ def _environment(folder: Path) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def _server(app: App, folder: Path, env: dict[str, str]) -> Iterator[str]:
+def _server(app: App, folder: Path, env: dict[str, str], options: Sequence[str] = ()) -> Iterator[str]:
     """A Jupyter server; its URL, which ends in a slash. Its kernels and daemon end with it."""
     module, trait = ("jupyterlab", "LabApp") if app == "lab" else ("notebook", "JupyterNotebookApp")
     command = [
         *(sys.executable, "-m", module, "--no-browser", "--port=0", "--allow-root"),
         f"--ServerApp.root_dir={folder / 'notebooks'}",
         f"--{trait}.expose_app_in_browser=True",
+        *options,
     ]
     log = folder / "server.log"
     with log.open("wb") as file:

@@ -199,6 +199,7 @@ def test_the_wheel_switches_the_extension_on_and_brings_the_kernel() -> None:
     assert shared == {
         "jupyter-config/jupyter_server_config.d": "etc/jupyter/jupyter_server_config.d",
         "jupyter-config/kernels": "share/jupyter/kernels",
+        "tundra_nb/labextension": "share/jupyter/labextensions/tundra-nb",
     }
     switch = json.loads((ROOT / "jupyter-config/jupyter_server_config.d/tundra_nb.json").read_text())
     assert switch == {"ServerApp": {"jpserver_extensions": {"tundra_nb": True}}}
@@ -239,3 +240,44 @@ def test_the_openapi_file_names_every_verb_of_the_bridge() -> None:
         for verb in DaemonProxy.SUPPORTED_METHODS
         if getattr(DaemonProxy, verb.lower()) is not unimplemented
     }
+
+
+def test_the_panel_is_shipped_as_it_is_written_under_the_hash_of_its_files(tmp_path: Path) -> None:
+    """A wheel needs no Node: it holds exactly the files of the source, once, named by version and hash."""
+    import hashlib
+    import zipfile
+
+    from tundra_nb._version import __version__
+
+    source = ROOT / "tundra_nb/labextension"
+    package = json.loads((source / "package.json").read_text())
+    scripts = b"".join(file.read_bytes() for file in sorted((source / "static").glob("*.js")))
+    load = f"static/remoteEntry.js?v={hashlib.sha256(scripts).hexdigest()[:12]}"
+    assert (package["version"], package["jupyterlab"]["_build"]["load"]) == (__version__, load), "run `make docs`"
+
+    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=100, env={"PATH": ""})
+    (wheel,) = tmp_path.glob("*.whl")
+    shipped = {name for name in zipfile.ZipFile(wheel).namelist() if "labextension" in name}
+    prefix = f"tundra_nb-{__version__}.data/data/share/jupyter/labextensions/tundra-nb/"
+    written = {str(file.relative_to(source)) for file in source.rglob("*") if file.is_file()}
+    assert shipped == {prefix + name for name in written}
+
+
+def test_who_only_looks_wakes_no_daemon(tmp_path: Path) -> None:
+    """`wake=0` is answered with why there is none, and is not passed on."""
+    import logging
+
+    from tundra_nb.paths import Paths
+    from tundra_nb.server.supervisor import Supervisor
+
+    def never(*_: object) -> None:
+        raise AssertionError("started")
+
+    where = Paths(tmp_path, tmp_path / "s", tmp_path / "c")
+    supervisor = Supervisor(where, never, logging.getLogger("test"))  # type: ignore[arg-type]
+    assert supervisor.absence().reason == "absent"
+    where.held.touch()
+    error = supervisor.absence()
+    assert (error.reason, error.http_status) == ("held", 503)
+    assert "tundra daemon start" in error.hint

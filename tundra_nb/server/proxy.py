@@ -42,6 +42,8 @@ MOUNT = "/tundra"
 """Where the daemon's API stands under the server's base URL."""
 RESOURCE = "tundra"
 """The name that authorizers know us by, and the key of our last activity."""
+LOOK_ONLY = frozenset(("wake=0",))
+"""In the address of who only looks: a daemon that is not there stays so. Lab's panel is no reason to start one."""
 PIECE_BYTES = 65536
 
 HOP_BY_HOP = frozenset(
@@ -104,6 +106,11 @@ class DaemonProxy(JupyterHandler):
         query = gateway.without_tokens(_without_secrets(self.request.query))
         has_token_in_query = query != _without_secrets(self.request.query)
         self.request.uri = f"{self.request.path}?{query}" if query else self.request.path
+        self.may_wake = not LOOK_ONLY & set(query.split("&"))
+        """Whether a daemon that is not there is started for this request."""
+        if not self.may_wake:
+            query = "&".join(part for part in query.split("&") if part not in LOOK_ONLY)
+            self.request.uri = f"{self.request.path}?{query}" if query else self.request.path
         self.is_websocket = self.request.headers.get("Upgrade", "").lower() == "websocket"
         self.gateway_token: str | None = None
         """Admits this request to `/v1` although Jupyter does not know who sends it."""
@@ -174,6 +181,8 @@ class DaemonProxy(JupyterHandler):
             self.upstream = await dial(self.supervisor.socket)
             self.supervisor.noticed()
         except OSError:
+            if not self.may_wake:
+                raise self.supervisor.absence() from None
             await self.supervisor.wake()
             try:
                 self.upstream = await dial(self.supervisor.socket)

@@ -195,6 +195,20 @@ class Supervisor:
         except TimeoutError as exc:
             raise IpcError(kind="absent", problem=f"the daemon is not ready after {START_TIMEOUT:g} s") from exc
 
+    def absence(self) -> TundraError:
+        """Why no daemon answers, for who only looks and wants none started."""
+        if self.state in (State.WAITING, State.FAILED, State.STOPPED):
+            return self._refusal()
+        if self._paths.held.exists():
+            return IpcError(
+                kind="held",
+                problem="the daemon was stopped with `tundra daemon stop`, and is not started by itself",
+                remedy="`tundra daemon start` starts it.",
+            )
+        return self._error or IpcError(
+            kind="absent", problem="the daemon is not running", remedy="The first call or command starts it."
+        )
+
     def _refusal(self) -> TundraError:
         if self.state is State.WAITING:
             rest = max(0.0, self._resume_at - time.monotonic())
