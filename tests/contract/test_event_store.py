@@ -18,6 +18,7 @@ from tundra_nb.runtime.clock import Ids, SystemClock, id_floor
 from tundra_nb.runtime.history.query import Condition, FrameQuery
 from tundra_nb.runtime.history.schema import arrow_schema
 from tundra_nb.runtime.history.service import History
+from tundra_nb.runtime.history.story import Story, Wanted
 from tundra_nb.types import (
     REPLACED_TABLES,
     TABLES,
@@ -430,6 +431,62 @@ async def test_diff_shows_added_and_modified_rows(store: Store) -> None:
         ("operation", 1, 0, 1),
         ("setting", 0, 1, 1),
     ]
+
+
+async def test_diff_of_all_tables_is_one_stream_with_the_columns_of_each(store: Store) -> None:
+    store.history.append(setting("5"))
+    a = await store.commit()
+    store.history.append(setting("3", 9), *(operation(seq) for seq in (4, 5, 6)))
+    b = await store.commit()
+    versions = store.history.versions
+    rows = await rows_of(versions.diff(a, b, table=None))
+    assert [row["table"] for row in rows] == ["operation"] * 3 + ["setting"]
+    for table in ("operation", "setting"):
+        alone = await rows_of(versions.diff(a, b, table=table))
+        mine = [row for row in rows if row["table"] == table]
+        assert [{name: row[name] for name in alone[0]} for row in mine] == alone
+    assert {row["to_value"] for row in rows} == {None, "3"}
+    assert [row["table"] for row in await rows_of(versions.diff(a, b, table=None, limit=1))] == ["operation", "setting"]
+    assert await rows_of(versions.diff(b, b, table=None)) == []
+    with pytest.raises(RefNotFound):
+        await rows_of(versions.diff("nowhere", b, table=None))
+
+
+async def test_the_versions_speak_in_types_and_resolve_refs_themselves(store: Store) -> None:
+    store.history.append(operation(1))
+    versions = store.history.versions
+    first = await versions.commit("one", "Ada <a@b>")
+    assert await versions.tag("good", "HEAD") == first
+    assert await versions.branch("try") == first
+    found = await versions.describe("good")
+    assert (found.kind, found.commit.commit, found.commit.message) == ("tag", first, "one")
+    assert (await versions.describe(first)).kind == "commit"
+    assert (await versions.log("try", 1))[0].commit == first
+    seen = await versions.overview()
+    assert seen.head.commit == first
+    assert {(ref.name, ref.kind) for ref in seen.refs} >= {("good", "tag"), ("try", "branch"), ("main", "branch")}
+    assert {table.table: table.rows for table in seen.tables}["operation"] == 1
+    await versions.delete_tag("good")
+    await versions.delete_branch("try")
+    assert {ref.name for ref in await versions.refs()} & {"good", "try"} == set()
+
+
+async def test_a_story_is_told_by_id_by_digits_and_from_the_end(store: Store) -> None:
+    store.history.append(*(operation(seq) for seq in (1, 2, 3)))
+    versions = store.history.versions
+    ids = [id_floor(at(seq)) + seq for seq in (1, 2, 3)]
+    for wanted, expected in (
+        (Wanted(back=1), ids[2]),
+        (Wanted(back=3), ids[0]),
+        (Wanted(digits=str(ids[1])), ids[1]),
+        (Wanted(digits=str(ids[1])[-6:]), ids[1]),
+    ):
+        told = await versions.story(wanted)
+        assert told.operation is not None
+        assert told.operation["operation_id"] == expected
+        assert set(told.related) == {"attempts", "limit_events", "breaker_events", "errors", "exchanges"}
+    assert await versions.story(Wanted(back=9)) == Story(operation=None, calls=3)
+    assert (await versions.story(Wanted(digits="9" * 30))).operation is None
 
 
 async def test_diff_to_working_shows_what_is_not_committed(store: Store) -> None:

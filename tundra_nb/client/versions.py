@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
+    _Part = tuple[str, pa.Table, dict[str, Any]]
+
 T = TypeVar("T")
 COPY_TIMEOUT = 3600.0
 """Seconds of silence while a whole history is copied."""
@@ -78,14 +80,7 @@ def diff(
     Raises:
         RefNotFound: names the nearest.
     """
-    names = [table] if table else []
-    if table is None:
-        differing: pd.DataFrame = yield stat(from_ref, to_ref)
-        names = sorted(differing["table"], key=people_first)
-    parts: list[tuple[str, pa.Table, dict[str, Any]]] = []
-    for name in names:
-        one = yield _diff(from_ref, to_ref, str(name), limit)
-        parts.append((str(name), *one))
+    parts: list[_Part] = yield _diff(from_ref, to_ref, table, limit)
     return _diff_frame(parts, {"from": from_ref, "to": to_ref})
 
 
@@ -99,14 +94,17 @@ def people_first(table: str) -> tuple[bool, int]:
     return table not in (*VERSIONED_TABLES, "note"), list(TABLES).index(table)
 
 
-def _diff(from_ref: str, to_ref: str, table: str, limit: int | None) -> Call[tuple[pa.Table, dict[str, Any]]]:
-    def decode(answer: Answer) -> tuple[pa.Table, dict[str, Any]]:
+def _diff(from_ref: str, to_ref: str, table: str | None, limit: int | None) -> Call[list[_Part]]:
+    """The differing rows table by table, what people changed first."""
+
+    def decode(answer: Answer) -> list[_Part]:
         header = answer.headers.get(META_HEADER.lower())
         meta = msgspec.json.decode(header) if header else {}
         found = frames.read_arrow(answer.body)
-        if limit is not None and found.num_rows > limit:
-            return found.slice(0, limit), meta | {"truncated": True}
-        return found, meta
+        if table is not None:
+            return [_cut(table, found, meta, limit)]
+        names = sorted(meta["tables"], key=people_first)
+        return [_cut(name, _of_table(found, name), meta, limit) for name in names]
 
     one_more = None if limit is None else limit + 1  # which tells whether there are more
     return call(
@@ -118,7 +116,21 @@ def _diff(from_ref: str, to_ref: str, table: str, limit: int | None) -> Call[tup
     )
 
 
-def _diff_frame(parts: list[tuple[str, pa.Table, dict[str, Any]]], asked: dict[str, str]) -> pd.DataFrame:
+def _of_table(found: pa.Table, name: str) -> pa.Table:
+    """The rows of one table, with the columns that it has."""
+    import pyarrow.compute as pc
+
+    columns = [column.name for column in frames.diff_columns(name)]
+    return found.filter(pc.equal(found["table"], name)).select(columns)
+
+
+def _cut(name: str, found: pa.Table, meta: dict[str, Any], limit: int | None) -> _Part:
+    if limit is not None and found.num_rows > limit:
+        return name, found.slice(0, limit), meta | {"truncated": True}
+    return name, found, meta
+
+
+def _diff_frame(parts: list[_Part], asked: dict[str, str]) -> pd.DataFrame:
     """The tables as one; joined in Arrow, because pandas would turn ids with gaps into floats."""
     import pyarrow as pa
 

@@ -28,7 +28,7 @@ class BetweenQuery(msgspec.Struct, frozen=True, kw_only=True, rename={"from_": "
 
 
 class DiffQuery(BetweenQuery, frozen=True, kw_only=True, rename={"from_": "from"}):
-    """Two states and a table."""
+    """Two states and a table; every table in which something differs when it is left out."""
 
     table: str | None = None
     limit: Limit | None = None
@@ -121,7 +121,7 @@ COMMIT = Endpoint(
 DIFF = Endpoint(
     method="GET",
     path="/api/diff",
-    summary="the rows of a table that differ between two states",
+    summary="the rows that differ between two states",
     query=DiffQuery,
     media=(ARROW,),
 )

@@ -72,7 +72,7 @@ class InForce:
         if not differing:
             return None
         self._journal.record(*differing)
-        return str(await self._history.call("commit", message=message, author=signature(author)))
+        return await self._history.versions.commit(message, signature(author))
 
     @contextlib.asynccontextmanager
     async def changing(self) -> AsyncIterator[None]:

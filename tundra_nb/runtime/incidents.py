@@ -51,7 +51,7 @@ class Incidents:
                 field="title",
                 remedy=f'`%tundra incident open "{title}"` opens it; choose another title for a new one.',
             )
-        counts = await runtime.history.call("digests", frames=FRAMES, since_us=since_us, until_us=until_us)
+        counts = await runtime.history.versions.digests(list(FRAMES), since_us=since_us, until_us=until_us)
         if not any(found["rows"] for found in counts.values()):
             raise UsageError(
                 problem="nothing happened in this window: no call, error, terminal or note",
@@ -129,17 +129,17 @@ class Incidents:
 
     async def _pinned(self, row: IncidentRow, message: str) -> IncidentRow:
         """The row with the tag made, and the digests of its window at that state."""
-        history = self._runtime.history
-        commit = await history.call("commit", message=message, author=signature(row.author))
-        await history.call("tag", name=row.ref, ref=commit, message=row.title)
-        found = await history.call("digests", frames=FRAMES, since_us=row.since, until_us=row.until, at=commit)
+        versions = self._runtime.history.versions
+        commit = await versions.commit(message, signature(row.author))
+        await versions.tag(row.ref, commit, row.title)
+        found = await versions.digests(list(FRAMES), since_us=row.since, until_us=row.until, at=commit)
         digests = {frame: told["sha256"] for frame, told in found.items()}
         return msgspec.structs.replace(row, frame_version=FRAME_VERSION, digests=json.dumps(digests, sort_keys=True))
 
     async def _write(self, row: IncidentRow, message: str) -> dict[str, Any]:
         runtime = self._runtime
         runtime.record(row)
-        await runtime.history.call("commit", message=message, author=signature(row.author))
+        await runtime.history.versions.commit(message, signature(row.author))
         await runtime.learn_incidents()
         return msgspec.structs.asdict(row)
 

@@ -82,15 +82,14 @@ class Versioning:
                 raise UsageError(
                     problem=f"{path} is {_text(told['was'])} already", field=path, remedy="There is nothing to propose."
                 )
-            commit = await runtime.history.call(
-                "propose", branch=branch, rows=rows, message=message, author=signature(author)
-            )
+            assert branch is not None
+            commit = await runtime.history.versions.propose(branch, rows, message, signature(author))
             return told | {"commit": commit}
 
     async def commit(self, message: str, *, author: str) -> str:
         """Commit what is not committed yet."""
         async with self._in_force.changing():
-            return str(await self._runtime.history.call("commit", message=message, author=signature(author)))
+            return await self._runtime.history.versions.commit(message, signature(author))
 
     async def add_profile(self, profile: dict[str, Any], *, author: str) -> None:
         """Append a profile to the settings file, put it into force and write it down.
@@ -129,15 +128,14 @@ class Versioning:
             `commit` (None with conflicts), `conflicts` (nothing changed then), `applied` and `problems`: settings that
             took effect, or could not.
         """
-        history = self._runtime.history
+        versions = self._runtime.history.versions
         async with self._in_force.changing():
-            before = await history.call("resolve", ref="main")
-            found: dict[str, Any] = await history.call(
-                "merge", branch=branch, message=f"merge {branch}", author=signature(author), strategy=strategy
-            )
-            if found["commit"] is None:
+            before = await versions.resolve("main")
+            merged = await versions.merge(branch, f"merge {branch}", signature(author), strategy)
+            found = msgspec.structs.asdict(merged)
+            if merged.commit is None:
                 return found | {"applied": [], "problems": []}
-            return found | await self._put_in_force(before, found["commit"], author, f"merge {branch}")
+            return found | await self._put_in_force(before, merged.commit, author, f"merge {branch}")
 
     async def revert(self, ref: str, *, author: str) -> dict[str, Any]:
         """Commit the opposite of a commit of settings, profiles, prices or notes, and put the settings into force.
@@ -145,16 +143,16 @@ class Versioning:
         Raises:
             UsageError: the commit holds events, which are facts and stay.
         """
-        history = self._runtime.history
+        versions = self._runtime.history.versions
         async with self._in_force.changing():
-            before = await history.call("resolve", ref="main")
-            commit = await history.call("revert", ref=ref, author=signature(author))
+            before = await versions.resolve("main")
+            commit = await versions.revert(ref, signature(author))
             return {"commit": commit} | await self._put_in_force(before, commit, author, f"revert {ref}")
 
     async def pull(self, remote: str, *, author: str) -> dict[str, Any]:
         """Merge a remote's `main` into ours. Its settings are another machine's: ours stay in force."""
         async with self._in_force.changing():
-            commit = await self._runtime.history.call("pull", remote=remote)
+            commit = await self._runtime.history.versions.pull(remote)
             kept = await self._in_force.write_down(
                 author, "pull", message=f"settings of this machine after a pull from {remote}"
             )

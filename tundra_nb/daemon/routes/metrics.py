@@ -71,5 +71,10 @@ def state(daemon: Daemon) -> list[Gauge]:
             {one: float(store.state == "ready" and store.error is None)},
         ),
         ("tundra_store_restarts", "store workers that were replaced", {one: float(store.restarts)}),
+        (
+            "tundra_store_requests",
+            "requests to the store worker since the start of the daemon",
+            {(("method", method),): float(count) for method, count in sorted(runtime.history.requests.items())},
+        ),
         ("tundra_problem", "1 for each thing that is wrong with the daemon itself", problems),
     ]

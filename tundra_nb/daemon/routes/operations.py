@@ -20,7 +20,7 @@ from tundra_nb.daemon.routes import status
 from tundra_nb.daemon.routing import read_body, route
 from tundra_nb.protocol import operations as api
 from tundra_nb.protocol.words import EVENTS, HEARTBEAT_SECONDS
-from tundra_nb.runtime.history.query import Condition, FrameQuery
+from tundra_nb.runtime.history.story import Story, Wanted
 from tundra_nb.runtime.operations import Notice
 from tundra_nb.runtime.recordings import texts
 from tundra_nb.runtime.telemetry.redact import Redactor
@@ -208,22 +208,8 @@ async def explain(daemon: Daemon, wanted: str) -> dict[str, Any]:
         daemon: where to look.
         wanted: the whole id, its last digits, `last`, or `-2` for the one before the last.
     """
-    history = daemon.runtime.history
     running = status.under_way(daemon)
-    operation = _running(running, wanted) or await _find(daemon, wanted, running)
-    key = int(operation["operation_id"])
-    related = {}
-    for name, table in (
-        ("attempts", "attempt"),
-        ("limit_events", "limit_event"),
-        ("breaker_events", "breaker_event"),
-        ("errors", "error_event"),
-        ("exchanges", "exchange"),
-    ):
-        query = FrameQuery(
-            table=table, since_us=operation["at"] - 1_000_000, where=[Condition("operation_id", "eq", key)]
-        )
-        related[name] = json_rows(await history.rows(query))
+    operation, related = await _find(daemon, wanted, running)
     await _recorded(daemon, related["exchanges"])
     told = {"under_way": running, "record": daemon.runtime.loaded.settings.record.content}
     return {"operation": json_rows([operation])[0], **related, **told}
@@ -255,36 +241,41 @@ def _running(running: Sequence[Mapping[str, Any]], wanted: str) -> dict[str, Any
     return None
 
 
-async def _find(daemon: Daemon, wanted: str, running: Sequence[Mapping[str, Any]] = ()) -> dict[str, Any]:
-    history = daemon.runtime.history
+async def _find(
+    daemon: Daemon, wanted: str, running: Sequence[Mapping[str, Any]]
+) -> tuple[dict[str, Any], dict[str, list[dict[str, Any]]]]:
+    """The operation's row, and the rows of its parts as JSON."""
+    if call := _running(running, wanted):
+        return call, await _related(daemon, call)
     if not wanted.isascii() or len(wanted) > ID_CHARACTERS:
         raise errors.UsageError(problem=f"{wanted[:40]!r} is not an operation", field="id", remedy=ID_REMEDY)
-    if wanted == "last" or (wanted.startswith("-") and wanted[1:].isdigit() and len(wanted) <= BACK_CHARACTERS):
-        back = 1 if wanted == "last" else int(wanted[1:])
-        rows = await history.rows(FrameQuery(table="operation", newest_first=True, limit=max(back, 1)))
-        if len(rows) >= back >= 1:
-            return rows[back - 1]
-        if running and (call := _running(running, str(running[-1]["operation_id"]))):
-            return call
-        raise errors.UsageError(
-            problem=f"there are only {len(rows)} calls in the history"
-            if rows
-            else "there is no call in the history yet",
-            field="id",
-            remedy="`%tundra calls --since all` lists them.",
-        )
-    if not wanted.isdigit():
+    is_back = wanted == "last" or (wanted.startswith("-") and wanted[1:].isdigit() and len(wanted) <= BACK_CHARACTERS)
+    if not is_back and not wanted.isdigit():
         raise errors.UsageError(problem=f"{wanted!r} is not an operation", field="id", remedy=ID_REMEDY)
-    if len(wanted) >= 15:
-        rows = await history.rows(
-            FrameQuery(table="operation", where=[Condition("operation_id", "eq", int(wanted))], limit=1)
-        )
-        if rows:
-            return rows[0]
-    recent = await history.rows(FrameQuery(table="operation", newest_first=True, limit=10_000))
-    found = [row for row in recent if str(row["operation_id"]).endswith(wanted)]
-    if not found:
+    back = 1 if wanted == "last" else int(wanted[1:] or 0) if is_back else 0
+    found = await daemon.runtime.history.versions.story(Wanted(back=max(back, 1)) if is_back else Wanted(digits=wanted))
+    if found.operation is not None and (not is_back or back >= 1):
+        return found.operation, _as_json(found)
+    if is_back and running and (call := _running(running, str(running[-1]["operation_id"]))):
+        return call, await _related(daemon, call)
+    if not is_back:
         raise errors.UsageError(
             problem=f"no call with an id ending in {wanted}", field="id", remedy="`%tundra calls` lists them."
         )
-    return found[0]
+    raise errors.UsageError(
+        problem=f"there are only {found.calls} calls in the history"
+        if found.calls
+        else "there is no call in the history yet",
+        field="id",
+        remedy="`%tundra calls --since all` lists them.",
+    )
+
+
+async def _related(daemon: Daemon, call: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
+    """What a call under way has left so far."""
+    wanted = Wanted(running=call["operation_id"], since_us=call["at"])
+    return _as_json(await daemon.runtime.history.versions.story(wanted))
+
+
+def _as_json(found: Story) -> dict[str, list[dict[str, Any]]]:
+    return {part: json_rows(rows) for part, rows in found.related.items()}

@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute
@@ -19,6 +20,8 @@ from tundra_nb.daemon.routing import read_body, read_params, route
 from tundra_nb.nearest import nearest
 from tundra_nb.protocol import versions as api
 from tundra_nb.runtime.history.query import FrameQuery
+from tundra_nb.runtime.history.values import Commit
+from tundra_nb.runtime.history.versions import Ref
 
 if TYPE_CHECKING:
     from tundra_nb.daemon.context import Daemon
@@ -33,17 +36,12 @@ NAME_COLUMNS = {"setting": "path", "profile": "name", "price": "model", "note": 
 def routes(daemon: Daemon) -> list[BaseRoute]:
     runtime = daemon.runtime
     history = runtime.history
-
-    async def resolved(text: str | None) -> str:
-        ref = read_ref(text)
-        if ref == "WORKING":
-            return "WORKING"
-        return str(await history.call("resolve", ref="HEAD" if ref is None else ref))
+    versions = history.versions
 
     async def log(request: Request) -> Response:
         asked = read_params(request, api.LogQuery)
-        found = await history.call("log", limit=asked.limit, ref=await resolved(asked.at))
-        return json_response({"rows": [commit | {"at": iso(commit["at"])} for commit in found]})
+        found = await versions.log(_ref(asked.at), asked.limit)
+        return json_response({"rows": [_commit(commit) for commit in found]})
 
     async def commit(request: Request) -> Response:
         body = await read_body(request, api.CommitBody)
@@ -52,58 +50,45 @@ def routes(daemon: Daemon) -> list[BaseRoute]:
 
     async def diff(request: Request) -> Response:
         given = read_params(request, api.DiffQuery)
-        if not given.table:
-            raise errors.UsageError(
-                problem="which table?",
-                field="table",
-                remedy="`%tundra stat A B` tells in which tables something changed.",
-            )
         asked = {"from": given.from_, "to": given.to or "HEAD", "table": given.table}
-        a, b = await resolved(given.from_), await resolved(given.to)
-        stream = history.stream("diff", a=a, b=b, table=given.table, limit=given.limit)
+        stream = versions.diff(_ref(given.from_), _ref(given.to), table=given.table or None, limit=given.limit)
         return await stream_arrow(request, stream, asked)
 
     async def stat(request: Request) -> Response:
         given = read_params(request, api.BetweenQuery)
-        a, b = await resolved(given.from_), await resolved(given.to)
-        return json_response({"rows": await history.call("stat", a=a, b=b)})
+        return json_response({"rows": await versions.stat(_ref(given.from_), _ref(given.to))})
 
     async def refs(kind: str) -> list[dict[str, Any]]:
-        found = await history.call("refs")
-        return [{"name": ref["name"], "commit": ref["commit"]} for ref in found if ref["kind"] == kind]
+        return [{"name": ref.name, "commit": ref.commit} for ref in await versions.refs() if ref.kind == kind]
 
     async def branches(request: Request) -> Response:
         return json_response({"rows": await refs("branch")})
 
     async def branch(request: Request) -> Response:
         body = await read_body(request, api.NameBody)
-        await history.call("branch", name=body.name, ref=await resolved(body.at))
-        return json_response({"name": body.name, "commit": await resolved(body.name)}, 201)
+        return json_response({"name": body.name, "commit": await versions.branch(body.name, _ref(body.at))}, 201)
 
     async def tags(request: Request) -> Response:
         return json_response({"rows": await refs("tag")})
 
     async def tag(request: Request) -> Response:
         body = await read_body(request, api.NameBody)
-        await history.call("tag", name=body.name, ref=await resolved(body.at), message=body.message)
-        return json_response({"name": body.name, "commit": await resolved(body.name)}, 201)
+        commit = await versions.tag(body.name, _ref(body.at), body.message)
+        return json_response({"name": body.name, "commit": commit}, 201)
 
     async def unbranch(request: Request) -> Response:
-        await history.call("branch", name=request.path_params["name"], delete=True)
+        await versions.delete_branch(request.path_params["name"])
         return json_response({"deleted": request.path_params["name"]})
 
     async def untag(request: Request) -> Response:
-        await history.call("tag", name=request.path_params["name"], delete=True)
+        await versions.delete_tag(request.path_params["name"])
         return json_response({"deleted": request.path_params["name"]})
 
     async def ref(request: Request) -> Response:
         """What a ref names now: `ref`, `kind` (branch, tag, commit), `commit`, `at`, `author`, `message`."""
         text = request.path_params["ref"]
-        commit = await resolved(text)
-        known = [found for found in await history.call("refs") if found["name"] == text]
-        (told,) = await history.call("log", limit=1, ref=commit)
-        kind = known[0]["kind"] if known else "commit"
-        return json_response({"ref": text, "kind": kind} | told | {"at": iso(told["at"])})
+        found = await versions.describe(_ref(text))
+        return json_response({"ref": text, "kind": found.kind} | _commit(found.commit))
 
     async def merge(request: Request) -> Response:
         body = await read_body(request, api.MergeBody)
@@ -113,13 +98,13 @@ def routes(daemon: Daemon) -> list[BaseRoute]:
 
     async def revert(request: Request) -> Response:
         body = await read_body(request, api.RefBody)
-        commit = await resolved(body.ref)
+        commit = await versions.resolve(_ref(body.ref))
         return json_response(await runtime.versioning.revert(commit, author=daemon.user(request)))
 
     async def row_history(request: Request) -> Response:
         table = request.path_params["table"]
         key = await _key(request.path_params.get("row"), table)
-        return await stream_arrow(request, history.stream("history", table=table, key=key), {"table": table})
+        return await stream_arrow(request, versions.rows(table, key), {"table": table})
 
     async def _key(text: str | None, table: str) -> int | None:
         """The key of a row that is given by its key, or by what people call it."""
@@ -143,29 +128,27 @@ def routes(daemon: Daemon) -> list[BaseRoute]:
 
     async def overview(request: Request) -> Response:
         """Where the history stands: engine, HEAD, what is not committed, branches and tags."""
-        (head,) = await history.call("log", limit=1)
-        tables = await history.call("tables")
-        found = await history.call("refs")
+        found = await versions.overview()
+        head = found.head
         stats = history.stats()
         return json_response(
             {
                 "engine": stats.engine,
-                "head": head["commit"],
-                "at": iso(head["at"]),
-                "author": head["author"],
-                "message": head["message"],
-                "uncommitted": [table["table"] for table in tables if table["uncommitted"]],
-                "rows": {table["table"]: table["rows"] for table in tables if table["rows"]},
-                "branches": [one["name"] for one in found if one["kind"] == "branch"],
-                "tags": [one["name"] for one in found if one["kind"] == "tag"],
+                "head": head.commit,
+                "at": iso(head.at),
+                "author": head.author,
+                "message": head.message,
+                "uncommitted": [table.table for table in found.tables if table.uncommitted],
+                "rows": {table.table: table.rows for table in found.tables if table.rows},
+                "branches": [ref.name for ref in found.refs if ref.kind == "branch"],
+                "tags": [ref.name for ref in found.refs if ref.kind == "tag"],
                 "size_bytes": stats.size_bytes or await asyncio.to_thread(_folder_bytes, runtime.paths.dolt) or None,
             }
         )
 
     async def push(request: Request) -> Response:
         body = await read_body(request, api.RemoteBody)
-        await history.call("push", remote=body.remote)
-        return json_response({"remote": body.remote, "commit": await resolved("main")})
+        return json_response({"remote": body.remote, "commit": await versions.push(body.remote)})
 
     async def pull(request: Request) -> Response:
         body = await read_body(request, api.RemoteBody)
@@ -180,7 +163,7 @@ def routes(daemon: Daemon) -> list[BaseRoute]:
             folder = _absolute(into, "into")
             paths.make_private(folder)
             into = str(folder / paths.find(folder).store.name)
-        await history.call("clone", remote=body.remote, into=into)
+        await versions.clone(body.remote, into)
         return json_response({"remote": body.remote, "into": body.into}, 201)
 
     def backup_in(folder: str) -> Path:
@@ -190,8 +173,7 @@ def routes(daemon: Daemon) -> list[BaseRoute]:
     async def backup(request: Request) -> Response:
         target = backup_in((await read_body(request, api.FolderBody)).folder)
         paths.make_private(target.parent)
-        await history.call("backup", target=str(target))
-        return json_response({"backup": str(target), "commit": await resolved("main")}, 201)
+        return json_response({"backup": str(target), "commit": await versions.backup(str(target))}, 201)
 
     async def restore(request: Request) -> Response:
         source = backup_in((await read_body(request, api.FolderBody)).folder)
@@ -202,16 +184,16 @@ def routes(daemon: Daemon) -> list[BaseRoute]:
                 remedy="`%tundra backup DIR` makes one; name the same DIR.",
             )
         async with runtime.in_force.lock:
-            await history.call("restore", source=str(source))
+            await versions.restore(str(source))
             user = daemon.user(request)
             await runtime.in_force.write_down(user, "restore", message="settings in force after a restore")
-        return json_response({"restored": str(source), "commit": await resolved("main")})
+        return json_response({"restored": str(source), "commit": await versions.resolve("main")})
 
     async def check(request: Request) -> Response:
-        return json_response({"rows": [{"problem": problem} for problem in await history.call("check")]})
+        return json_response({"rows": [{"problem": problem} for problem in await versions.check()]})
 
     async def create(request: Request) -> Response:
-        await history.call("create")
+        await versions.create()
         return json_response({"engine": history.stats().engine}, 201)
 
     async def notes(request: Request) -> Response:
@@ -245,6 +227,14 @@ def routes(daemon: Daemon) -> list[BaseRoute]:
         route(api.CREATE, create),
         route(api.NOTE, notes),
     ]
+
+
+def _ref(text: str | None) -> Ref:
+    return read_ref(text) or "HEAD"
+
+
+def _commit(commit: Commit) -> dict[str, Any]:
+    return msgspec.structs.asdict(commit) | {"at": iso(commit.at)}
 
 
 def _json_conflict(conflict: dict[str, Any]) -> dict[str, Any]:

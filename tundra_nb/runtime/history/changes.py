@@ -16,7 +16,8 @@ from tundra_nb.errors import UsageError
 from tundra_nb.types import KEY_OF, VERSIONED_TABLES, columns
 
 from . import arrow, schema
-from .contract import WORKING, Commit, Frame
+from .contract import WORKING, Frame
+from .values import Commit
 
 TABLES_WITH_HISTORY = (*VERSIONED_TABLES, "note")
 """Tables that people change; rows of events never change, so there is nothing to tell."""

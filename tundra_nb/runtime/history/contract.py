@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Generator, Mapping, Sequence
-from typing import Any, Literal, NamedTuple, Protocol
+from collections.abc import Callable, Generator
+from typing import Any, NamedTuple, Protocol
 
-import msgspec
 import pyarrow as pa
 
 from tundra_nb.errors import Cancelled, StoreBusy, TundraError
 
 from .query import FrameQuery
 from .spool import Place
+from .values import Commit, Merge, RefInfo, Rows, Strategy, TableInfo, TableStat
 
 QUERY_SECONDS = 30.0
 """Longest a query may run."""
@@ -27,10 +27,6 @@ SQL_BYTES = 128 << 20
 """Most bytes of free SQL, as Arrow: it is held whole, since its types are known only at the end."""
 WORKING = "WORKING"
 """The ref of the state that is not committed yet."""
-
-Rows = Mapping[str, Sequence[tuple[Any, ...]]]
-"""Rows to store, by table, each in the order of the table's columns."""
-Strategy = Literal["ours", "theirs"]
 
 
 class Frame(NamedTuple):
@@ -42,17 +38,6 @@ class Frame(NamedTuple):
     """`commit` (hash, None for now), `truncated`; for diffs `from_commit` and `to_commit`."""
 
 
-class Commit(msgspec.Struct, frozen=True):
-    """One commit of the history. `rows`: how many rows it added, changed or removed; None when not recorded."""
-
-    commit: str
-    at: int
-    """Microseconds since the epoch, UTC. doltlite knows whole seconds only."""
-    author: str
-    message: str
-    rows: int | None
-
-
 class Written(NamedTuple):
     """What became of rows that were stored."""
 
@@ -60,40 +45,6 @@ class Written(NamedTuple):
     """Left out for what they contain."""
     moved: int = 0
     """Stored under an id of their own, because another row had theirs."""
-
-
-class TableStat(msgspec.Struct, frozen=True):
-    """How one table differs between two states."""
-
-    table: str
-    rows_added: int
-    rows_removed: int
-    rows_modified: int
-    rows_before: int
-    rows_after: int
-
-
-class TableInfo(msgspec.Struct, frozen=True):
-    """One table of the history. `uncommitted`: it holds changes that no commit has yet."""
-
-    table: str
-    rows: int
-    uncommitted: bool
-
-
-class RefInfo(msgspec.Struct, frozen=True):
-    """A branch or tag and the commit it names."""
-
-    name: str
-    kind: Literal["branch", "tag"]
-    commit: str
-
-
-class Merge(msgspec.Struct, frozen=True):
-    """What a merge did. With `conflicts` nothing was changed: one entry per row, with its three versions."""
-
-    commit: str | None
-    conflicts: list[dict[str, Any]] = []
 
 
 class Stop:

@@ -35,21 +35,7 @@ from tundra_nb.nearest import nearest
 from tundra_nb.types import KEY_OF, TABLES, columns
 
 from . import arrow, changes, dolt_sums, migrations, schema, sql_guard
-from .contract import (
-    SQL_BYTES,
-    SQL_ROWS,
-    WORKING,
-    Commit,
-    Frame,
-    Merge,
-    RefInfo,
-    Rows,
-    Stop,
-    Strategy,
-    TableInfo,
-    TableStat,
-    Written,
-)
+from .contract import SQL_BYTES, SQL_ROWS, WORKING, Frame, Stop, Written
 from .endpoint import Connection, Endpoint, drop, run
 from .migrations import migrate
 from .protocol import Config
@@ -74,6 +60,7 @@ from .rules import (
     with_rows,
 )
 from .spool import Place
+from .values import Commit, Merge, RefInfo, Rows, Strategy, TableInfo, TableStat
 
 log = logging.getLogger("tundra.history")
 

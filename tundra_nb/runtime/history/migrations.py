@@ -15,7 +15,7 @@ from typing import NamedTuple, Protocol
 from tundra_nb.errors import StoreBusy, StoreDamaged, StoreUnavailable, TundraError
 
 from . import schema
-from .contract import Merge, RefInfo
+from .values import Merge, RefInfo
 
 log = logging.getLogger("tundra.history")
 

@@ -21,8 +21,9 @@ from tundra_nb.types import KEY_OF, REPLACED_TABLES, TABLES, VERSIONED_TABLES, E
 
 from . import schema
 from .arrow import ColumnBuilder
-from .contract import WORKING, Stop, TableStat, Written
+from .contract import WORKING, Stop, Written
 from .query import FrameQuery, condition
+from .values import TableStat
 
 log = logging.getLogger("tundra.history")
 

@@ -40,6 +40,7 @@ from .protocol import (
 )
 from .query import FrameQuery, checked
 from .spool import Spool
+from .versions import Versions
 
 log = logging.getLogger("tundra.history")
 
@@ -145,6 +146,9 @@ class History:
         self._hung: StoreUnavailable | None = None
         self.troubles = Problems()
         """What keeps, or has kept, events from being recorded or stored."""
+        self.requests: collections.Counter[str] = collections.Counter()
+        """How often the worker was asked, by method; its pulse left out."""
+        self.versions = Versions(self)
         self._last_words: collections.deque[str] = collections.deque(maxlen=STDERR_LINES)
 
     def __repr__(self) -> str:
@@ -231,11 +235,11 @@ class History:
         return ArrowStream(self, Request(method="sql", params=params, after=self._spool.end, wait=wait))
 
     def stream(self, method: str, **params: Any) -> ArrowStream:
-        """A method of `contract.EventStore` that gives a frame, piece by piece."""
+        """A method of the worker that gives a frame, piece by piece; `versions` has them with their types."""
         return ArrowStream(self, Request(method=method, params=params, after=self._spool.end))
 
     async def call(self, method: str, **params: Any) -> Any:
-        """A method of `contract.EventStore`: JSON values, or the bytes of a whole Arrow stream.
+        """A method of the worker: JSON values, or the bytes of a whole Arrow stream. See `versions`.
 
         Raises:
             UsageError: a branch, tag or remote was to be named by a key; messages and authors are masked instead.
@@ -292,6 +296,8 @@ class History:
 
     async def ask(self, request: Request) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         """Send one request to the worker, on a connection of its own; the caller closes it."""
+        if request.method != "ping":
+            self.requests[request.method] += 1
         return await hand_over(await self._wait_ready(), request)
 
     async def _call(self, method: str, params: dict[str, Any]) -> Any:
@@ -510,11 +516,14 @@ _REPEATABLE = frozenset(
         "tables",
         "refs",
         "check",
+        "describe",
         "digests",
         "frame",
+        "overview",
         "rows",
         "sql",
         "settle",
+        "story",
     }
 )
 """Methods that change nothing, and are asked again when the worker dies under them."""

@@ -27,11 +27,12 @@ from tundra_nb.errors import ConfigError, StoreBusy, TundraError, UsageError
 from tundra_nb.protocol.digest import digest
 from tundra_nb.types import FRAME_VERSION, FRAMES, columns
 
-from . import arrow, grouping, loading
+from . import arrow, differences, grouping, loading, story
 from .contract import EventStore, Frame, Stop
 from .protocol import FATAL, HELLO, JSON, PROGRESS, Config, Hello, Progress, Request, pack
 from .query import FrameQuery
 from .serving import Server
+from .values import Described, Overview
 from .writer import Writer
 
 log = logging.getLogger("tundra.history")
@@ -55,11 +56,14 @@ class Worker(Server):
             "frame": self._frame,
             "rows": lambda p, stop: arrow.rows(self._frame(p, stop).batches),
             "sql": lambda p, stop: store.sql(p["text"], self._at(p.get("at")), p.get("limit"), stop),
-            "diff": lambda p, stop: store.diff(p["a"], p["b"], p["table"], p.get("limit"), stop),
+            "diff": self._diff,
             "log": lambda p, _: store.log(p.get("limit"), p.get("ref", "HEAD")),
             "resolve": lambda p, _: store.resolve(p["ref"]),
             "stat": lambda p, _: store.stat(p["a"], p["b"]),
             "history": lambda p, stop: store.history(p["table"], p.get("key"), stop),
+            "describe": lambda p, _: self._described(p["ref"]),
+            "overview": lambda _p, _s: Overview(store.log(1)[0], store.tables(), store.refs()),
+            "story": self._story,
             "tables": lambda _p, _s: store.tables(),
             "refs": lambda _p, _s: store.refs(),
             "check": lambda _p, _s: store.check(),
@@ -68,15 +72,15 @@ class Worker(Server):
         }
         self._writing: dict[str, Callable[..., Any]] = {
             "commit": store.commit,
-            "branch": store.branch,
-            "tag": store.tag,
+            "branch": self._naming(store.branch),
+            "tag": self._naming(store.tag),
             "propose": store.propose,
             "merge": store.merge,
             "revert": store.revert,
-            "push": store.push,
+            "push": self._then_main(store.push),
             "pull": store.pull,
             "clone": store.clone,
-            "backup": store.backup,
+            "backup": self._then_main(store.backup),
             "gc": store.gc,
         }
 
@@ -144,6 +148,41 @@ class Worker(Server):
         frame = self._store.frame(grouping.ungrouped(query), stop)
         with contextlib.closing(frame.batches):
             return grouping.grouped(frame, query)
+
+    def _diff(self, params: dict[str, Any], stop: Stop) -> Frame:
+        before, after, limit = self._store.resolve(params["a"]), self._store.resolve(params["b"]), params.get("limit")
+        if params["table"] is None:
+            return differences.every_table(self._store, before, after, limit, stop)
+        return self._store.diff(before, after, params["table"], limit, stop)
+
+    def _described(self, ref: str | int) -> Described:
+        (commit,) = self._store.log(1, self._store.resolve(ref))
+        kinds = [known.kind for known in self._store.refs() if known.name == ref]
+        return Described(commit, kinds[0] if kinds else "commit")
+
+    def _story(self, params: dict[str, Any], stop: Stop) -> story.Story:
+        def rows(query: FrameQuery) -> list[dict[str, Any]]:
+            return arrow.rows(self._frame(msgspec.to_builtins(query), stop).batches)
+
+        return story.tell(rows, msgspec.convert(params["wanted"], story.Wanted))
+
+    def _naming(self, name: Callable[..., None]) -> Callable[..., str | None]:
+        """Makes or deletes a branch or tag; tells the hash that it names."""
+
+        def named(**params: Any) -> str | None:
+            name(**params)
+            return None if params.get("delete") else self._store.resolve(params["name"])
+
+        return named
+
+    def _then_main(self, copy: Callable[..., None]) -> Callable[..., str]:
+        """Copies the history to somewhere; tells the hash that `main` has there."""
+
+        def copied(**params: Any) -> str:
+            copy(**params)
+            return self._store.resolve("main")
+
+        return copied
 
     def _digests(self, params: dict[str, Any], stop: Stop) -> dict[str, dict[str, Any]]:
         """Rows and SHA-256 of each of these frames in a window, over the columns of a frame version."""
