@@ -75,6 +75,11 @@ class Paths:
         return self.data_dir / "recordings"
 
     @property
+    def sources(self) -> Path:
+        """Folder of the sources: records of others, one folder each."""
+        return self.data_dir / "sources"
+
+    @property
     def gateway(self) -> Path:
         """Folder of the gateway: hashes of its tokens, and whether it listens."""
         return self.data_dir / "gateway"

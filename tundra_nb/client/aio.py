@@ -30,6 +30,7 @@ from .live import OnOutput, Run, ShellRun
 from .logs import logs as read_logs
 from .pty_calls import Command, Program
 from .ptys import Cwd
+from .sources import AsyncSources
 from .times import When
 from .versions import AsyncVersions
 
@@ -79,6 +80,7 @@ class AsyncClient:
         self._hung: TundraError | None = None
         self.versions = AsyncVersions(self)
         self.incidents = AsyncIncidents(self)
+        self.sources = AsyncSources(self)
         self.tokens = gateway.AsyncTokens(self)
         self.gateway = gateway.AsyncListener(self)
         self.ptys = AsyncPtys(self)
@@ -310,7 +312,7 @@ class AsyncClient:
 
     async def _send(self, call: Call[T]) -> T:
         refuse_acting(call)
-        call = seen_from(call, self.versions.at, self.versions.checked_out, self.versions.window)
+        call = seen_from(call, self.versions.at, self.versions.checked_out, self.versions.window, self.sources.name)
         async with self._request(call) as (place, response):
             try:
                 answer = Answer(response.status, _lower(response), await response.read())

@@ -374,18 +374,25 @@ def ask_stream(question: Ask) -> Call[None]:
     )
 
 
-def why(operation: str | int = "last") -> Call[Why]:
+def why(operation: str | int = "last", source: str | None = None) -> Call[Why]:
     """The causal chain of one operation: waits, refusals, attempts, breaker moves, failover, cost.
 
     Args:
         operation: its id, the last digits of it, `last`, or `-2` for the one before.
+        source: of what was imported under this name.
     """
-    return call(operations_routes.WHY, decode=lambda answer: Why(answer.json()), id=operation)
+    query = operations_routes.WhyQuery(source=source)
+    return call(
+        operations_routes.WHY, decode=lambda answer: Why(answer.json()), query=query, takes_source=True, id=operation
+    )
 
 
-def last() -> Call[Last]:
-    """What happened in the latest operation, and the next step."""
-    return call(operations_routes.WHY, decode=lambda answer: Last(answer.json()), id="last")
+def last(source: str | None = None) -> Call[Last]:
+    """What happened in the latest operation, of a source where one is named, and the next step."""
+    query = operations_routes.WhyQuery(source=source)
+    return call(
+        operations_routes.WHY, decode=lambda answer: Last(answer.json()), query=query, takes_source=True, id="last"
+    )
 
 
 # the past:
@@ -400,6 +407,7 @@ def calls(
     at: str | None = None,
     limit: int | None = None,
     wait: float | None = None,
+    source: str | None = None,
     by: str | Sequence[str] | None = None,
     outcome: str | None = None,
 ) -> Call[pd.DataFrame]:
@@ -414,12 +422,13 @@ def calls(
         limit: at most so many rows, the newest; `df.attrs["truncated"]` says whether more were there.
         wait: seconds to wait until everything recorded is in the store; after a second, by default, the frame holds
             what is there, and `df.attrs["behind"]` and `["stored_until"]` say so.
+        source: of what was imported under this name; all of it where no window is given.
         by: group by these (`profile`, `model`, `outcome`, `code`, `kind`, `day`, `hour`, `minute`): counts, p50/p95,
             errors, tokens and cost.
         outcome: ok, error, refused, cancelled or interrupted.
     """
     equals: dict[str, Any] = {"code": code, "profile": profile, "outcome": outcome}
-    return history("calls", since, between=between, at=at, limit=limit, wait=wait, by=by, **equals)
+    return history("calls", since, between=between, at=at, limit=limit, wait=wait, source=source, by=by, **equals)
 
 
 def attempts(
@@ -431,12 +440,13 @@ def attempts(
     at: str | None = None,
     limit: int | None = None,
     wait: float | None = None,
+    source: str | None = None,
     by: str | Sequence[str] | None = None,
     outcome: str | None = None,
 ) -> Call[pd.DataFrame]:
     """Every try at a profile, one row each, also those that limiter or breaker refused; see `calls` for the filters."""
     equals: dict[str, Any] = {"code": code, "profile": profile, "outcome": outcome}
-    return history("attempts", since, between=between, at=at, limit=limit, wait=wait, by=by, **equals)
+    return history("attempts", since, between=between, at=at, limit=limit, wait=wait, source=source, by=by, **equals)
 
 
 def errors(
@@ -448,11 +458,21 @@ def errors(
     at: str | None = None,
     limit: int | None = None,
     wait: float | None = None,
+    source: str | None = None,
     severity: str | None = None,
 ) -> Call[pd.DataFrame]:
     """Errors that reached a caller or that a background part met; see `calls` for the filters."""
     return history(
-        "errors", since, between=between, at=at, limit=limit, wait=wait, code=code, profile=profile, severity=severity
+        "errors",
+        since,
+        between=between,
+        at=at,
+        limit=limit,
+        wait=wait,
+        source=source,
+        code=code,
+        profile=profile,
+        severity=severity,
     )
 
 
@@ -463,11 +483,22 @@ def limit_history(
     at: str | None = None,
     limit: int | None = None,
     wait: float | None = None,
+    source: str | None = None,
     tier: str | None = None,
     decision: str | None = None,
 ) -> Call[pd.DataFrame]:
     """Waits, refusals, penalties and corrections of the limiter; see `calls` for the filters."""
-    return history("limit-history", since, between=between, at=at, limit=limit, wait=wait, tier=tier, decision=decision)
+    return history(
+        "limit-history",
+        since,
+        between=between,
+        at=at,
+        limit=limit,
+        wait=wait,
+        source=source,
+        tier=tier,
+        decision=decision,
+    )
 
 
 def connections(
@@ -478,9 +509,10 @@ def connections(
     at: str | None = None,
     limit: int | None = None,
     wait: float | None = None,
+    source: str | None = None,
 ) -> Call[pd.DataFrame]:
     """Viewers of terminals, and lines to the daemon: opened, lost, resumed, ended, why, and what they missed."""
-    return history("connections", since, between=between, at=at, limit=limit, wait=wait, pty_id=pty)
+    return history("connections", since, between=between, at=at, limit=limit, wait=wait, source=source, pty_id=pty)
 
 
 def breaker_history(
@@ -491,9 +523,12 @@ def breaker_history(
     at: str | None = None,
     limit: int | None = None,
     wait: float | None = None,
+    source: str | None = None,
 ) -> Call[pd.DataFrame]:
     """Transitions of the breakers; see `calls` for the filters."""
-    return history("breaker-history", since, between=between, at=at, limit=limit, wait=wait, profile=profile)
+    return history(
+        "breaker-history", since, between=between, at=at, limit=limit, wait=wait, source=source, profile=profile
+    )
 
 
 def agent_runs(
@@ -503,10 +538,11 @@ def agent_runs(
     at: str | None = None,
     limit: int | None = None,
     wait: float | None = None,
+    source: str | None = None,
     outcome: str | None = None,
 ) -> Call[pd.DataFrame]:
     """Runs of agents: what was asked, how it ended, what it cost; see `calls` for the filters."""
-    return history("agent-runs", since, between=between, at=at, limit=limit, wait=wait, outcome=outcome)
+    return history("agent-runs", since, between=between, at=at, limit=limit, wait=wait, source=source, outcome=outcome)
 
 
 def agent_steps(
@@ -516,12 +552,13 @@ def agent_steps(
     at: str | None = None,
     limit: int | None = None,
     wait: float | None = None,
+    source: str | None = None,
     run_id: str | int | None = None,
 ) -> Call[pd.DataFrame]:
     """Steps of agents' runs: calls of the model, tools, questions to a person, findings; those of the run `run_id`, or
     all. See `calls` for the filters.
     """
-    return history("agent-steps", since, between=between, at=at, limit=limit, wait=wait, run_id=run_id)
+    return history("agent-steps", since, between=between, at=at, limit=limit, wait=wait, source=source, run_id=run_id)
 
 
 def history(
@@ -532,6 +569,7 @@ def history(
     at: str | None = None,
     limit: int | None = None,
     wait: float | None = None,
+    source: str | None = None,
     by: str | Sequence[str] | None = None,
     columns: Sequence[str] | None = None,
     every: int | None = None,
@@ -547,6 +585,7 @@ def history(
         at: a state of the history.
         limit: at most so many rows.
         wait: seconds until all that was recorded must be in the store.
+        source: of what was imported under this name; all of it where no window is given.
         by: group by these.
         columns: only these; all by default.
         every: seconds; rows are grouped by intervals of this length too, whose beginning is `at`.
@@ -570,6 +609,7 @@ def history(
         limit=more,
         newest=more is not None,
         wait=wait,
+        source=source,
         by=names,
         columns=None if columns is None else ",".join(columns),
         every=every,
@@ -585,6 +625,7 @@ def history(
         accept=ARROW,
         timeout=STORE_TIMEOUT,
         takes_at=True,
+        takes_source=True,
         frame=frame,
     )
 
@@ -606,13 +647,29 @@ def notes(
     at: str | None = None,
     limit: int | None = None,
     wait: float | None = None,
+    source: str | None = None,
     subject: str | None = None,
 ) -> Call[pd.DataFrame]:
     """The annotations: `note_id, at, author, subject, body`."""
-    return history("notes", None if between else since, between=between, at=at, limit=limit, wait=wait, subject=subject)
+    return history(
+        "notes",
+        None if between else since,
+        between=between,
+        at=at,
+        limit=limit,
+        wait=wait,
+        source=source,
+        subject=subject,
+    )
 
 
-def sql(text: str, at: str | None = None, limit: int | None = None, wait: float | None = None) -> Call[pd.DataFrame]:
+def sql(
+    text: str,
+    at: str | None = None,
+    limit: int | None = None,
+    wait: float | None = None,
+    source: str | None = None,
+) -> Call[pd.DataFrame]:
     """Run one read-only statement over the history's tables.
 
     Args:
@@ -620,6 +677,7 @@ def sql(text: str, at: str | None = None, limit: int | None = None, wait: float 
         at: the history as of a commit, branch, tag or time.
         limit: at most so many rows.
         wait: as in `calls`.
+        source: as in `calls`.
 
     Raises:
         QueryRefused: it writes, reaches files, or does not parse.
@@ -629,7 +687,7 @@ def sql(text: str, at: str | None = None, limit: int | None = None, wait: float 
             problem="the statement is empty", field="sql", remedy="For example: select * from operation limit 5"
         )
     more = _one_more(limit)
-    body = history_routes.SqlBody(text, at=ref(at), limit=more, wait=wait)
+    body = history_routes.SqlBody(text, at=ref(at), limit=more, wait=wait, source=source)
     return call(
         history_routes.SQL,
         decode=lambda answer: _history_frame(None, answer, query=text, limit=limit),
@@ -637,6 +695,7 @@ def sql(text: str, at: str | None = None, limit: int | None = None, wait: float 
         accept=ARROW,
         timeout=STORE_TIMEOUT,
         takes_at=True,
+        takes_source=True,
     )
 
 
@@ -724,7 +783,8 @@ def _history_frame(table: str | None, answer: Answer, *, query: str, limit: int 
         until = EPOCH + dt.timedelta(microseconds=told["stored_until"])
         told["stored_until"] = until.isoformat(timespec="milliseconds")
     arrow = frames.read_arrow(answer.body)
-    if told.get("commit") is not None:  # what was read at a pin is the same for ever, and can be checked by this
+    if told.get("commit") is not None or told.get("source"):
+        # what was read at a pin, or of a source, is the same for ever, and can be checked by this
         names = [column.name for column in columns(table)] if table in TABLES else None
         told |= {"digest": digest(arrow, names), "frame_version": FRAME_VERSION}
     frame = frames.from_arrow(arrow, table=table if table in TABLES else None, meta=meta | told)

@@ -56,6 +56,8 @@ class Call(Generic[T]):
     timeout: float | None = CALL_TIMEOUT
     takes_at: bool = False
     """A view of the history: where no state is named, it is that of `versions.checkout`."""
+    takes_source: bool = False
+    """It can be of a source: where none is named, it is that of `sources.look`."""
 
     @property
     def target(self) -> str:
@@ -95,6 +97,7 @@ def call(
     accept: str | None = None,
     timeout: float | None = CALL_TIMEOUT,
     takes_at: bool = False,
+    takes_source: bool = False,
     **parts: object,
 ) -> Call[T]:
     """A call of an endpoint.
@@ -108,6 +111,7 @@ def call(
         accept: media type wanted; the endpoint's own by default.
         timeout: seconds of silence.
         takes_at: see `Call.takes_at`.
+        takes_source: see `Call.takes_source`.
         parts: the variable parts of the path.
     """
     return Call(
@@ -119,6 +123,7 @@ def call(
         accept=accept or endpoint.media[0],
         timeout=timeout,
         takes_at=takes_at,
+        takes_source=takes_source,
     )
 
 
@@ -144,11 +149,19 @@ def refuse_acting(call: Call[Any]) -> None:
         raise UsageError(problem=f"{call.method} {call.path} {REFUSED}", field="verify", remedy="Nothing was done.")
 
 
-def seen_from(call: Call[T], at: str | None, name: str, window: tuple[int, int] | None = None) -> Call[T]:
-    """A view of the history as of a state that was checked out, unless it names one itself.
+def seen_from(
+    call: Call[T], at: str | None, name: str, window: tuple[int, int] | None = None, source: str | None = None
+) -> Call[T]:
+    """A view of the history in the source, or as of the state, that was chosen, unless it names one itself.
 
     `window`, of an open incident, is what it shows then where it names no time.
     """
+    if "source" in dict(call.query) or getattr(call.body, "source", None):
+        return call
+    if source is not None and call.takes_source:
+        if call.body is not None:
+            return dataclasses.replace(call, body=msgspec.structs.replace(call.body, source=source))
+        return dataclasses.replace(call, query=(*call.query, ("source", source)))
     if at is None or not call.takes_at or "at" in dict(call.query) or getattr(call.body, "at", None):
         return call
 

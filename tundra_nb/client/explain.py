@@ -64,6 +64,8 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     """The latest, oldest first."""
     failure: Failure | None = None
     settings: list[InForce] = []
+    source: str = ""
+    """In which source it was found: then it counts all of that, and its hours end with the latest error there."""
     missing: str = ""
     """Why there is no evidence, where the history cannot be asked."""
 
@@ -180,18 +182,19 @@ def nothing(problem: str, *, nearest: str | None = None, remedy: str = "") -> Us
     )
 
 
-def explain(code: str = "last") -> Flow[Explanation]:
+def explain(code: str = "last", source: str | None = None) -> Flow[Explanation]:
     """What an error means, what to do, and what happened here.
 
     Args:
         code: a code or the end of one (`Open`), a class, an enum or variant of the original's
             (`LlmError::Timeout`), a situation (`disk-full`), `last` for the latest error here, the id of a call, an
             error or a terminal, or a line pasted from a log.
+        source: what happened there instead: in what was imported under this name.
 
     Raises:
         UsageError: nothing is known of it (names the nearest), or nothing has happened yet.
     """
-    row = yield from _row(code.strip())
+    row = yield from _row(code.strip(), source)
     if row is not None:
         page = lookup.for_error(str(row["code"]), _text(row.get("reason")) or None)
         found = Topic(asked=code, pages=(page,)) if page else find(str(row["code"]))
@@ -200,7 +203,7 @@ def explain(code: str = "last") -> Flow[Explanation]:
     if not found.pages or is_family(found):
         return _of_original(found)
     page = found.pages[0]
-    evidence = yield from _evidence(page, row)
+    evidence = yield from _evidence(page, row, source)
     cls = pages.classes().get(page.name)
     return Explanation(
         code=page.code or page.name,
@@ -249,10 +252,10 @@ def _of_original(found: Topic) -> Explanation:
     )
 
 
-def _row(asked: str) -> Generator[Call[Any], Any, dict[str, Any] | None]:
+def _row(asked: str, source: str | None) -> Generator[Call[Any], Any, dict[str, Any] | None]:
     """The error that `last` or an id stands for, as a row with at least code and reason; None for anything else."""
     if asked == "last":
-        latest = _records((yield api.errors(since="all", limit=LATEST)))
+        latest = _records((yield api.errors(since="all", limit=LATEST, source=source)))
         if not latest:
             raise nothing("no error has been recorded yet")
         # a mistyped word takes nothing over: what it means was said at once
@@ -260,7 +263,7 @@ def _row(asked: str) -> Generator[Call[Any], Any, dict[str, Any] | None]:
     if not _is_id(asked):
         return None
     digits = asked.lstrip("-")
-    recent: pd.DataFrame = yield api.errors(since="all", limit=LOOK_BACK)
+    recent: pd.DataFrame = yield api.errors(since="all", limit=LOOK_BACK, source=source)
     rows = _records(recent)
     for row in reversed(rows):
         ids = [_text(row.get(name)) for name in ("error_id", "operation_id")]
@@ -269,7 +272,7 @@ def _row(asked: str) -> Generator[Call[Any], Any, dict[str, Any] | None]:
     if not asked.lstrip("-").isdigit():
         return None
     try:
-        why: Why = yield api.why(asked)
+        why: Why = yield api.why(asked, source)
     except UsageError as error:
         raise nothing(f"nothing in the history has the id {asked}", remedy=error.hint) from error
     told = why["operation"]
@@ -286,7 +289,7 @@ def _is_id(asked: str) -> bool:
     return bool(re.fullmatch(rf"-\d+|\d{{{MIN_ID_DIGITS},}}|(?=.*\d)[a-z0-9]{{4,16}}", asked))
 
 
-def _evidence(page: Page, row: dict[str, Any] | None) -> Generator[Call[Any], Any, Evidence]:
+def _evidence(page: Page, row: dict[str, Any] | None, source: str | None) -> Generator[Call[Any], Any, Evidence]:
     """What this installation knows of it; the history may be away, and that is told."""
     cls = pages.classes().get(page.name)
     try:
@@ -297,8 +300,8 @@ def _evidence(page: Page, row: dict[str, Any] | None) -> Generator[Call[Any], An
     if cls is None:
         return Evidence(settings=in_force)
     try:
-        errors = yield api.errors(since="24h", code=cls.code)
-        attempts = yield api.attempts(since="24h", code=cls.code)
+        errors = yield from _found(api.errors, cls.code, source)
+        attempts = yield from _found(api.attempts, cls.code, source)
     except TundraError as error:
         return Evidence(settings=in_force, missing=f"the history cannot be asked: {error}")
     errors, attempts = (_of_page(frame, page) for frame in (errors, attempts))
@@ -306,10 +309,11 @@ def _evidence(page: Page, row: dict[str, Any] | None) -> Generator[Call[Any], An
     rows = _records(errors if len(errors) else attempts)[-RECENT:]
     if row is not None and not rows:
         rows = [row]
-    failure = yield from _failure(row or (rows[-1] if rows else None))
+    failure = yield from _failure(row or (rows[-1] if rows else None), source)
     return Evidence(
         count=len(happened),
-        by_hour=_by_hour(happened),
+        by_hour=_by_hour(happened, is_past=source is not None),
+        source=source or "",
         last_at=rows[-1]["at"] if rows else None,
         profiles=_values(happened, "profile"),
         ptys=_values(errors, "pty_id"),
@@ -322,13 +326,24 @@ def _evidence(page: Page, row: dict[str, Any] | None) -> Generator[Call[Any], An
     )
 
 
-def _failure(row: dict[str, Any] | None) -> Generator[Call[Any], Any, Failure | None]:
+def _found(read: Any, code: str, source: str | None) -> Generator[Call[Any], Any, pd.DataFrame]:
+    """The rows with this code: of the last 24 h, or all of a source, which may know none of it."""
+    try:
+        found: pd.DataFrame = yield read(since="24h" if source is None else "all", code=code, source=source)
+    except UsageError:
+        if source is None:
+            raise
+        found = (yield read(since="all", limit=1, source=source)).iloc[:0]
+    return found
+
+
+def _failure(row: dict[str, Any] | None, source: str | None) -> Generator[Call[Any], Any, Failure | None]:
     """The failed attempt behind an error that a call ended with."""
     operation = _text(row.get("operation_id")) if row else ""
     if not operation:
         return None
     try:
-        why: Why = yield api.why(operation)
+        why: Why = yield api.why(operation, source)
     except TundraError:
         return None
     failed = [attempt for attempt in why.get("attempts") or () if attempt.get("code")]
@@ -377,10 +392,11 @@ def _settings(page: Page, rows: list[dict[str, Any]]) -> list[InForce]:
     ]
 
 
-def _by_hour(frame: pd.DataFrame) -> list[int]:
+def _by_hour(frame: pd.DataFrame, *, is_past: bool) -> list[int]:
+    """By hour before now; of a source before its latest."""
     import datetime as dt
 
-    now = dt.datetime.now(dt.UTC)
+    now = max(frame["at"]).to_pydatetime() if is_past and len(frame) else dt.datetime.now(dt.UTC)
     found = [0] * HOURS
     for at in frame["at"]:
         ago = int((now - at.to_pydatetime()).total_seconds() // 3600)

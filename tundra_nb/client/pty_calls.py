@@ -245,9 +245,10 @@ def history(
     at: str | None = None,
     limit: int | None = None,
     wait: float | None = None,
+    source: str | None = None,
 ) -> Call[pd.DataFrame]:
     """What happened to PTYs: starts, refusals, resizes, exits, kills, orphan ends."""
-    return api.history("pty-history", since, between=between, at=at, limit=limit, wait=wait)
+    return api.history("pty-history", since, between=between, at=at, limit=limit, wait=wait, source=source)
 
 
 def search(pattern: str, limit: int = 1000) -> Call[pd.DataFrame]:

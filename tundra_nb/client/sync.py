@@ -32,6 +32,7 @@ from .logs import logs as read_logs
 from .owner import owner_name
 from .pty_calls import Command, Program
 from .ptys import Cwd, Ptys
+from .sources import Sources
 from .times import When
 from .versions import Versions
 
@@ -70,6 +71,7 @@ class Client:
         self._attachment: Attachment | None = None
         self.versions = Versions(self)
         self.incidents = Incidents(self)
+        self.sources = Sources(self)
         self.tokens = gateway.Tokens(self)
         self.gateway = gateway.Listener(self)
         self.ptys = Ptys(self)
@@ -594,7 +596,7 @@ class Client:
             return result
 
     def _send(self, call: Call[T]) -> T:
-        call = seen_from(call, self.versions.at, self.versions.checked_out, self.versions.window)
+        call = seen_from(call, self.versions.at, self.versions.checked_out, self.versions.window, self.sources.name)
         wire, response = self._request(call)
         try:
             answer = Answer(response.status, response.headers, response.read())

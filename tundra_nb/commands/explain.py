@@ -27,8 +27,9 @@ class TopicCommand(NumberCommand):
 
 @_command("explain", cls=TopicCommand)
 @click.argument("what", nargs=-1, type=options.CodeOrLast())
+@options.source
 @pass_face
-def command(face: Face, what: tuple[str, ...]) -> Result:
+def command(face: Face, what: tuple[str, ...], source: str | None) -> Result:
     """What an error means, what to do, and what happened here.
 
     WHAT is an error's code or class, a name of Auto-Tundra's (LlmError::Timeout), a situation (disk-full), `last` for
@@ -38,7 +39,7 @@ def command(face: Face, what: tuple[str, ...]) -> Result:
     if not what:
         return Result(explain.contents())
     try:
-        return Result(face.client.explain(" ".join(what)))
+        return Result(face.client.explain(" ".join(what), source))
     except UsageError as error:
         return unknown(face, error)
 

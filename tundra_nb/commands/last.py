@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from tundra_nb.client.results import Last
 
+from . import options
 from .command import command as _command
 from .face import Face, pass_face
 
 
 @_command("last")
+@options.source
 @pass_face
-def command(face: Face) -> Last:
+def command(face: Face, source: str | None) -> Last:
     """What happened in the latest call, and the next step."""
-    return face.client.last()
+    return face.client.last(source)

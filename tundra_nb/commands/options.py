@@ -109,6 +109,15 @@ class Ref(_Live):
         return ["HEAD", "yesterday", *names, *tags, *commits]
 
 
+class SourceName(_Live):
+    """The name of a source."""
+
+    name = "name"
+
+    def known(self, client: Client) -> Iterable[str | tuple[str, str]]:
+        return [(str(row.source), f"{row.kind}, {row.rows:,} rows") for row in client.sources().itertuples()]
+
+
 class Time(_Words):
     """A time word."""
 
@@ -289,10 +298,11 @@ class Window(TypedDict):
     at: str | None
     limit: int | None
     wait: float | None
+    source: str | None
 
 
 def window(function: Callable[..., T]) -> Callable[..., T]:
-    """`--since`, `--between`, `--at`, `--limit` and `--wait`, handed on as one `window`."""
+    """`--since`, `--between`, `--at`, `--limit`, `--wait` and `--in`, handed on as one `window`."""
 
     @functools.wraps(function)
     def with_window(
@@ -302,12 +312,15 @@ def window(function: Callable[..., T]) -> Callable[..., T]:
         at: str | None,
         limit: int | None,
         wait: float | None,
+        source: str | None,
         **others: Any,
     ) -> T:
-        return function(*args, window=Window(since=since, between=between, at=at, limit=limit, wait=wait), **others)
+        window = Window(since=since, between=between, at=at, limit=limit, wait=wait, source=source)
+        return function(*args, window=window, **others)
 
     decorated: Callable[..., T] = with_window
     for option in (
+        source,
         wait,
         click.option("--limit", type=click.IntRange(min=1), help="At most so many rows, the newest."),
         click.option("--at", type=Ref(), metavar="REF", help="The history as of a commit, branch, tag or time."),
@@ -316,6 +329,12 @@ def window(function: Callable[..., T]) -> Callable[..., T]:
     ):
         decorated = option(decorated)
     return decorated
+
+
+def source(function: F) -> F:
+    return click.option(
+        "--in", "source", type=SourceName(), metavar="NAME", help="Of this source, which `import` made, instead."
+    )(function)
 
 
 def wait(function: F) -> F:

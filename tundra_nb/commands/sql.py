@@ -20,12 +20,15 @@ if TYPE_CHECKING:
 @click.option("--at", type=options.Ref(), metavar="REF", help="The history as of a commit, branch, tag or time.")
 @click.option("--limit", type=click.IntRange(min=1), help="At most so many rows.")
 @options.wait
+@options.source
 @pass_face
-def command(face: Face, text: tuple[str, ...], at: str | None, limit: int | None, wait: float | None) -> pd.DataFrame:
+def command(
+    face: Face, text: tuple[str, ...], at: str | None, limit: int | None, wait: float | None, source: str | None
+) -> pd.DataFrame:
     """Run one read-only statement over the history.
 
     TEXT is the statement. In a notebook the cell below `%%tundra sql` is; on the command line standard input is, when
     there is no TEXT.
     """
     statement = "\n".join(part for part in (" ".join(text), face.take_body() or "") if part.strip())
-    return face.client.sql(statement, at=at, limit=limit, wait=wait)
+    return face.client.sql(statement, at=at, limit=limit, wait=wait, source=source)

@@ -48,6 +48,8 @@ TABLE = {
     "record": "record",
     "replay": "replay",
     "simulate": "simulate",
+    "import": "import_",
+    "sources": "sources",
     "note": "note",
     "notes": "notes",
     "backup": "backup",

@@ -20,19 +20,20 @@ from .face import Face, pass_face
 @_command("why", cls=NumberCommand)
 @click.argument("operation", default="last", type=options.Operation())
 @click.option("--diff", "other", type=options.Operation(), help="What differs from the prompt and answer of this call.")
+@options.source
 @pass_face
-def command(face: Face, operation: str, other: str | None) -> Why | RunStory | Compared:
+def command(face: Face, operation: str, other: str | None, source: str | None) -> Why | RunStory | Compared:
     """The causal chain of one call: waits, refusals, attempts, breaker moves, failover, cost.
 
     OPERATION is an id, the last digits of one, `last`, or `-2` for the call before the last. The id of an agent's run
     tells that run's story.
     """
     try:
-        why = face.client.why(operation)
+        why = face.client.why(operation, source)
     except UsageError:
-        if other is not None or not operation.isdigit():
+        if other is not None or source is not None or not operation.isdigit():
             raise
         with contextlib.suppress(UsageError):
             return face.client.why_run(operation)
         raise
-    return why if other is None else Compared(why, face.client.why(other))
+    return why if other is None else Compared(why, face.client.why(other, source))

@@ -39,6 +39,8 @@ class FrameParams(msgspec.Struct, frozen=True, kw_only=True):
     """Shares with commas between them: which quantiles of the latency a group has; `0.5,0.95` when left out."""
     wait: Wait | None = None
     """Seconds until it must be answered though not all events are stored."""
+    source: str | None = None
+    """Of this source instead of the history: all of it where no window is given."""
 
 
 class SqlBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -48,6 +50,7 @@ class SqlBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defa
     at: str | None = None
     limit: Limit | None = None
     wait: Wait | None = None
+    source: str | None = None
 
 
 HISTORY = Endpoint(

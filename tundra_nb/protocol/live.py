@@ -238,6 +238,22 @@ class ProblemRow(msgspec.Struct, frozen=True, kw_only=True):
     problem: str
 
 
+class SourceRow(msgspec.Struct, frozen=True, kw_only=True):
+    """Records of another program or machine, as they were imported."""
+
+    source: str
+    kind: Category
+    at: Time
+    since: Time | None
+    until: Time | None
+    rows: int
+    lines: int
+    left: int
+    """Lines or records that were not understood."""
+    size_bytes: int
+    file: str
+
+
 ROWS: dict[str, type[msgspec.Struct]] = {
     "faults": FaultRow,
     "providers": ProviderRow,
@@ -259,6 +275,7 @@ ROWS: dict[str, type[msgspec.Struct]] = {
     "stat": StatRow,
     "conflicts": ConflictRow,
     "check": ProblemRow,
+    "sources": SourceRow,
 }
 """Struct of a row by the name of its frame."""
 LIVE: dict[str, tuple[Column, ...]] = {name: columns_of(row) for name, row in ROWS.items()}

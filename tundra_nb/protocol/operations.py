@@ -42,6 +42,12 @@ class Story(msgspec.Struct, frozen=True, kw_only=True):
     """The setting `record.content`."""
 
 
+class WhyQuery(msgspec.Struct, frozen=True, kw_only=True):
+    """`source`: of this source instead of the history."""
+
+    source: str | None = None
+
+
 ASK = Endpoint(
     method="POST",
     path="/api/operations",
@@ -54,5 +60,6 @@ WHY = Endpoint(
     method="GET",
     path="/api/operations/{id}",
     summary="the causal chain of one call: its id, the last digits of it, `last`, or `-2` for the one before",
+    query=WhyQuery,
     answer=Story,
 )

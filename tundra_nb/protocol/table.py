@@ -16,6 +16,7 @@ from . import (
     operations,
     profiles,
     ptys,
+    sources,
     status,
     versions,
 )
@@ -29,6 +30,7 @@ ROOMS: tuple[ModuleType, ...] = (
     history,
     versions,
     incidents,
+    sources,
     events,
     metrics,
     ptys,

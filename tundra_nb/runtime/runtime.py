@@ -30,6 +30,7 @@ from tundra_nb.runtime.recordings import Recordings
 from tundra_nb.runtime.resilience.limiter import Limiter
 from tundra_nb.runtime.resilience.router import Router
 from tundra_nb.runtime.rows import Journal
+from tundra_nb.runtime.sources.service import Reads, Sources
 from tundra_nb.runtime.store import history_of
 from tundra_nb.runtime.telemetry.bus import EventBus
 from tundra_nb.runtime.telemetry.metrics import Metrics
@@ -107,6 +108,7 @@ class Runtime:
             loaded.settings.store, paths, environ, redactor=redactor, ids=self.ids, clock=self.clock
         )
         self._is_history_given = history is not None
+        self.sources = Sources(paths.sources, redactor, environ)
         self.recordings = Recordings(
             paths.recordings,
             lambda: self.loaded.settings.record,
@@ -146,6 +148,7 @@ class Runtime:
         try:
             self._exits.callback(self.bus.close)
             self._exits.push_async_callback(asyncio.to_thread, self.recordings.close)
+            self._exits.push_async_callback(self.sources.aclose)
             if not self._is_history_given:
                 await self.history.open()
                 self._exits.push_async_callback(self.history.aclose)
@@ -187,6 +190,14 @@ class Runtime:
         for event in (*owed, *masked):
             self.metrics.count(event)
             self.bus.publish(_KINDS[type(event)], event)
+
+    def reads(self, source: str | None) -> Reads:
+        """Where rows are read from: the history, or the source of this name.
+
+        Raises:
+            UsageError: there is none.
+        """
+        return self.history if source is None else self.sources.reader(source)
 
     def _kind_of(self, profile: str) -> str:
         slot = self.slots.get(profile)

@@ -84,7 +84,9 @@ def _evidence(told: Evidence) -> list[Block]:
     if told.missing:
         return [Para(Styled(f"what happened here is not known: {told.missing}", "warn"))]
     made: list[Block] = []
-    facts: list[tuple[str, Cell]] = [("here", f"{told.count:,} within 24 h" if told.count else "none within 24 h")]
+    facts: list[tuple[str, Cell]] = [
+        ("here", f"{told.count:,} {_where(told)}" if told.count else f"none {_where(told)}")
+    ]
     if told.last_at is not None:
         facts.append(("last", times.local(told.last_at)))
     if told.profiles:
@@ -93,7 +95,7 @@ def _evidence(told: Evidence) -> list[Block]:
         facts.append(("terminals", ", ".join(told.ptys)))
     made.append(Facts(facts))
     if told.count:
-        made.append(Picture(_hours(told.by_hour), f"{told.count} within 24 h, by hour"))
+        made.append(Picture(_hours(told.by_hour), f"{told.count} {_where(told)}, by hour"))
     if told.rows:
         rows: list[list[Cell]] = [
             [times.local(row["at"]), _name(row["profile"]), Styled(str(row["message"]), "bad")] for row in told.rows
@@ -135,6 +137,10 @@ def _originals(rows: Sequence[Variant]) -> Table:
             for row in rows
         ],
     )
+
+
+def _where(told: Evidence) -> str:
+    return f"in source {told.source}" if told.source else "within 24 h"
 
 
 def _hours(counts: Sequence[int]) -> str:

@@ -26,6 +26,7 @@ VIEWS = {
     "client.explain.Contents": "explanation.contents",
     "client.gateway.GatewayStatus": "gateway.blocks",
     "client.gateway.NewToken": "gateway.new_token",
+    "client.sources.Source": "source.blocks",
     "client.versions.Merged": "versions.merged",
     "doctor.bundle.Bundle": "bundle.blocks",
     "doctor.check.Checkup": "checkup.blocks",

@@ -32,20 +32,19 @@ DEFAULT_WINDOW_SECONDS = 24 * 3600
 
 
 def routes(daemon: Daemon) -> list[BaseRoute]:
-    history = daemon.runtime.history
-
     async def frame(request: Request) -> Response:
         query = read_query(request, daemon.runtime.clock.now_us())
-        wait = read_params(request, api.FrameParams).wait
-        await _refuse_unknown(daemon, query)
+        asked_for = read_params(request, api.FrameParams)
+        reads = daemon.runtime.reads(asked_for.source)
+        await _refuse_unknown(daemon, query, asked_for.source)
         if JSON in request.headers.get("accept", ""):
-            return json_response({"rows": json_rows(await history.rows(query))})
+            return json_response({"rows": json_rows(await reads.rows(query))})
         asked = {"table": query.table, "since_us": query.since_us, "until_us": query.until_us, "limit": query.limit}
-        return await stream_arrow(request, history.query(query, wait), asked)
+        return await stream_arrow(request, reads.query(query, asked_for.wait), asked)
 
     async def sql(request: Request) -> Response:
         body = await read_body(request, api.SqlBody)
-        found = history.sql(body.sql, read_ref(body.at), body.limit, body.wait)
+        found = daemon.runtime.reads(body.source).sql(body.sql, read_ref(body.at), body.limit, body.wait)
         return await stream_arrow(request, found, {"sql": body.sql})
 
     return [
@@ -54,7 +53,7 @@ def routes(daemon: Daemon) -> list[BaseRoute]:
     ]
 
 
-async def _refuse_unknown(daemon: Daemon, query: FrameQuery) -> None:
+async def _refuse_unknown(daemon: Daemon, query: FrameQuery, source: str | None) -> None:
     """Refuse a profile or code that neither settings, errors nor the history know: no rows would read as "all well".
 
     Raises:
@@ -67,7 +66,7 @@ async def _refuse_unknown(daemon: Daemon, query: FrameQuery) -> None:
         if condition.value in known:
             continue
         seen = FrameQuery(table=query.table, at=query.at, by=[condition.column])
-        known |= {row[condition.column] for row in await daemon.runtime.history.rows(seen)} - {None}
+        known |= {row[condition.column] for row in await daemon.runtime.reads(source).rows(seen)} - {None}
         if condition.value not in known:
             raise errors.UsageError(
                 problem=f"no {condition.column} {str(condition.value)[:40]!r} is known",
@@ -86,7 +85,7 @@ def read_query(request: Request, now_us: int) -> FrameQuery:
     """
     table = FRAMES.get(request.path_params["frame"], request.path_params["frame"])
     asked = read_params(request, api.FrameParams)
-    if asked.since is None and asked.until is None and table not in VERSIONED_TABLES:
+    if asked.since is None and asked.until is None and table not in VERSIONED_TABLES and asked.source is None:
         since_us: int | None = now_us - DEFAULT_WINDOW_SECONDS * 1_000_000
     else:
         since_us = None if asked.since in (None, "all") else read_time(str(asked.since), "since")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -17,7 +17,7 @@ from starlette.types import Receive, Scope, Send
 from tundra_nb import errors
 from tundra_nb.daemon.answers import error_response, json_response, json_rows, sse
 from tundra_nb.daemon.routes import status
-from tundra_nb.daemon.routing import read_body, route
+from tundra_nb.daemon.routing import read_body, read_params, route
 from tundra_nb.protocol import operations as api
 from tundra_nb.protocol.words import EVENTS, HEARTBEAT_SECONDS
 from tundra_nb.runtime.history.story import Story, Wanted
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from tundra_nb.daemon.context import Daemon
 
 _log = logging.getLogger("tundra.daemon")
+Tell = Callable[[Wanted], Awaitable[Story]]
 ID_CHARACTERS = 20
 BACK_CHARACTERS = 7
 """Of `-2`: so far back nobody counts."""
@@ -42,7 +43,8 @@ REPEATED_CHARS = 1024 * 1024
 
 def routes(daemon: Daemon) -> list[BaseRoute]:
     async def why(request: Request) -> Response:
-        return json_response(await explain(daemon, request.path_params["id"]))
+        source = read_params(request, api.WhyQuery).source
+        return json_response(await explain(daemon, request.path_params["id"], source))
 
     return [
         route(api.ASK, AskEndpoint(daemon)),
@@ -201,16 +203,19 @@ def masked(reply: Reply, redactor: Redactor) -> Reply:
     return msgspec.structs.replace(reply, text=text, reasoning=reasoning, tool_calls=tools)
 
 
-async def explain(daemon: Daemon, wanted: str) -> dict[str, Any]:
+async def explain(daemon: Daemon, wanted: str, source: str | None = None) -> dict[str, Any]:
     """The causal chain of one operation, as JSON rows.
 
     Args:
         daemon: where to look.
         wanted: the whole id, its last digits, `last`, or `-2` for the one before the last.
+        source: look there instead of in the history.
     """
-    running = status.under_way(daemon)
-    operation, related = await _find(daemon, wanted, running)
-    await _recorded(daemon, related["exchanges"])
+    running = status.under_way(daemon) if source is None else []
+    story = daemon.runtime.history.versions.story if source is None else daemon.runtime.sources.reader(source).story
+    operation, related = await _find(story, wanted, running)
+    if source is None:
+        await _recorded(daemon, related["exchanges"])
     told = {"under_way": running, "record": daemon.runtime.loaded.settings.record.content}
     return {"operation": json_rows([operation])[0], **related, **told}
 
@@ -242,22 +247,22 @@ def _running(running: Sequence[Mapping[str, Any]], wanted: str) -> dict[str, Any
 
 
 async def _find(
-    daemon: Daemon, wanted: str, running: Sequence[Mapping[str, Any]]
+    story: Tell, wanted: str, running: Sequence[Mapping[str, Any]]
 ) -> tuple[dict[str, Any], dict[str, list[dict[str, Any]]]]:
     """The operation's row, and the rows of its parts as JSON."""
     if call := _running(running, wanted):
-        return call, await _related(daemon, call)
+        return call, await _related(story, call)
     if not wanted.isascii() or len(wanted) > ID_CHARACTERS:
         raise errors.UsageError(problem=f"{wanted[:40]!r} is not an operation", field="id", remedy=ID_REMEDY)
     is_back = wanted == "last" or (wanted.startswith("-") and wanted[1:].isdigit() and len(wanted) <= BACK_CHARACTERS)
     if not is_back and not wanted.isdigit():
         raise errors.UsageError(problem=f"{wanted!r} is not an operation", field="id", remedy=ID_REMEDY)
     back = 1 if wanted == "last" else int(wanted[1:] or 0) if is_back else 0
-    found = await daemon.runtime.history.versions.story(Wanted(back=max(back, 1)) if is_back else Wanted(digits=wanted))
+    found = await story(Wanted(back=max(back, 1)) if is_back else Wanted(digits=wanted))
     if found.operation is not None and (not is_back or back >= 1):
         return found.operation, _as_json(found)
     if is_back and running and (call := _running(running, str(running[-1]["operation_id"]))):
-        return call, await _related(daemon, call)
+        return call, await _related(story, call)
     if not is_back:
         raise errors.UsageError(
             problem=f"no call with an id ending in {wanted}", field="id", remedy="`%tundra calls` lists them."
@@ -271,10 +276,10 @@ async def _find(
     )
 
 
-async def _related(daemon: Daemon, call: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
+async def _related(story: Tell, call: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
     """What a call under way has left so far."""
     wanted = Wanted(running=call["operation_id"], since_us=call["at"])
-    return _as_json(await daemon.runtime.history.versions.story(wanted))
+    return _as_json(await story(wanted))
 
 
 def _as_json(found: Story) -> dict[str, list[dict[str, Any]]]:

@@ -68,6 +68,13 @@ class ColumnBuilder:
             return pa.array(values, pa.int8()).cast(pa.bool_())
         return pa.array(values, self._type)
 
+    def from_arrow(self, values: pa.Array) -> pa.Array:
+        """`values`: of the column's type, with words as plain text."""
+        if not pa.types.is_dictionary(self._type):
+            return values.cast(self._type)
+        local = values.cast(pa.string()).dictionary_encode()
+        return self._coded(local.indices, local.dictionary.to_pylist())
+
     def _dictionary(self, values: Sequence[Any]) -> pa.Array:
         local = pa.array(values, pa.string()).dictionary_encode()
         return self._coded(local.indices, local.dictionary.to_pylist())

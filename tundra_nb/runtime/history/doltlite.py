@@ -34,6 +34,7 @@ from tundra_nb.nearest import nearest
 from tundra_nb.types import KEY_OF, TABLES, columns
 
 from . import arrow, changes, schema, sql_guard
+from .authorizer import guard
 from .contract import SQL_BYTES, SQL_ROWS, WORKING, Frame, Stop, Written
 from .migrations import migrate
 from .query import FrameQuery, condition
@@ -69,8 +70,6 @@ GC_MORE_BYTES = 256 << 20
 """gc when the file is larger than `GC_FROM_BYTES` and than twice its size after the last one and this."""
 SHRINK_AFTER = 20
 """Transactions until the writing connection's cache is given back: it would grow by 15 kB with each."""
-VALUE_BYTES = 64 << 20
-"""Longest value that free SQL may make."""
 
 _BAD_ROW = (sqlite3.IntegrityError, sqlite3.DataError, sqlite3.InterfaceError, OverflowError)
 
@@ -414,7 +413,7 @@ class DoltliteStore:
     def sql(self, text: str, at: str | None, limit: int | None, stop: Stop) -> Frame:
         statement = sql_guard.checked(text, sql_guard.DOLTLITE)
         most = min(SQL_ROWS, limit) if limit is not None else SQL_ROWS
-        with self._seam(stop=stop, is_sql=True), self._readers.lent(at, stop, _guard) as db:
+        with self._seam(stop=stop, is_sql=True), self._readers.lent(at, stop, guard) as db:
             cursor = db.execute(statement)
             rows = arrow.LooseRows([entry[0] for entry in cursor.description])
             truncated = False
@@ -697,25 +696,3 @@ def _stat(db: sqlite3.Connection, before: str, after: str, tables: Any) -> list[
 def _microseconds(text: str) -> int:
     moment = dt.datetime.fromisoformat(text).replace(tzinfo=dt.UTC)
     return int(moment.timestamp()) * 1_000_000
-
-
-def _guard(db: sqlite3.Connection) -> None:
-    """Prepare a connection for free SQL."""
-    db.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, VALUE_BYTES)
-    db.set_authorizer(_authorize)
-
-
-def _authorize(action: int, first: str | None, _second: str | None, _database: str | None, _inner: str | None) -> int:
-    """Reading our tables and calling harmless functions is all that free SQL may do.
-
-    `PRAGMA table_xinfo` and `sqlite_master` are read by the engine itself when it prepares a version table.
-    """
-    if action in (sqlite3.SQLITE_SELECT, sqlite3.SQLITE_RECURSIVE):
-        return sqlite3.SQLITE_OK
-    if action == sqlite3.SQLITE_READ and sql_guard.may_read(first or "", sql_guard.DOLTLITE):
-        return sqlite3.SQLITE_OK
-    if action == sqlite3.SQLITE_FUNCTION and (_second or "").lower() in sql_guard.DOLTLITE.functions:
-        return sqlite3.SQLITE_OK
-    if action == sqlite3.SQLITE_PRAGMA and first == "table_xinfo":
-        return sqlite3.SQLITE_OK
-    return sqlite3.SQLITE_DENY

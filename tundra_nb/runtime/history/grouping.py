@@ -69,7 +69,7 @@ def _summary(rows: pa.Table, query: FrameQuery) -> pa.Table:
             work = work.append_column(f"_{name}", rows[name])
     sums = [name for name in work.column_names if name not in keys]
     found = work.group_by(names, use_threads=False).aggregate([(name, "sum") for name in sums])
-    found = found.take(pc.sort_indices(found, [(name, "ascending") for name in names], null_placement="at_end"))
+    found = found.take(pc.sort_indices(found, [(name, "ascending") for name in names]))
     columns_made: dict[str, Any] = {name: _as_shown(found[name], name) for name in names}
     columns_made["count"] = found[f"{_COUNTED}_sum"].cast(pa.int64())
     if "outcome" in there:

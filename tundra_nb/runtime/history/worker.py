@@ -10,7 +10,6 @@ Nothing imported at the top may import `sqlite3`: `loading` has to come first, a
 from __future__ import annotations
 
 import contextlib
-import importlib.abc
 import logging
 import os
 import signal
@@ -33,6 +32,7 @@ from .protocol import FATAL, HELLO, JSON, PROGRESS, Config, Hello, Progress, Req
 from .query import FrameQuery
 from .serving import Server
 from .values import Described, Overview
+from .without import without_pandas
 from .writer import Writer
 
 log = logging.getLogger("tundra.history")
@@ -224,20 +224,12 @@ def make_store(config: Config) -> EventStore:
     return DoltliteStore(Path(config.store))
 
 
-class _WithoutPandas(importlib.abc.MetaPathFinder):
-    """pyarrow imports pandas at the first array, only to see whether it is given a Series: 0.4 s and 40 MB."""
-
-    def find_spec(self, fullname: str, _path: Any, _target: Any = None) -> None:
-        if fullname == "pandas":
-            raise ModuleNotFoundError("the store worker does without pandas", name=fullname)
-
-
 def main() -> int:
     """Run the worker; the exit code is 0 after an orderly end."""
     environment.keep_others_out()
     os.umask(0o077)  # the engine makes its files without a word about their mode
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(message)s")
-    sys.meta_path.insert(0, _WithoutPandas())
+    without_pandas()
     # An interrupt typed at the terminal is for the daemon, which ends us in its own order.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     control = socket.socket(fileno=int(sys.argv[1]))

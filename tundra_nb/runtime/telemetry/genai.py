@@ -49,6 +49,49 @@ USAGE_OUTPUT = "gen_ai.usage.output_tokens"
 USAGE_REASONING = "gen_ai.usage.reasoning.output_tokens"
 ERROR_TYPE = "error.type"
 CHAT = "chat"
+STATUS = "http.response.status_code"
+
+PROFILE = "tundra.profile"
+OUTCOME = "tundra.outcome"
+CODE = "tundra.code"
+REASON = "tundra.reason"
+ATTEMPTS = "tundra.attempts"
+CAUSE = "tundra.cause"
+"""Why an attempt was made: first, retry, failover, probe."""
+WAIT_REASON = "tundra.wait.reason"
+COST = "tundra.cost_usd"
+USER = "tundra.user"
+CALLER = "tundra.caller"
+OPERATION_ID = "tundra.operation_id"
+ATTEMPT_ID = "tundra.attempt_id"
+
+# Names that spans of others have, the newest first: OpenTelemetry's of today and of before, then OpenInference's.
+INFERENCES = frozenset({"chat", "text_completion", "generate_content", "embeddings", "completion", "responses"})
+"""Names of operations that are calls to a model."""
+PROVIDERS = (PROVIDER, "gen_ai.system", "llm.provider", "llm.system", "llm.vendor")
+REQUEST_MODELS = (REQUEST_MODEL, "llm.request.model", "llm.model_name", "embedding.model_name")
+RESPONSE_MODELS = (RESPONSE_MODEL, "llm.response.model", "llm.model_name")
+INPUT_TOKENS = (USAGE_INPUT, "gen_ai.usage.prompt_tokens", "llm.usage.prompt_tokens", "llm.token_count.prompt")
+OUTPUT_TOKENS = (
+    USAGE_OUTPUT,
+    "gen_ai.usage.completion_tokens",
+    "llm.usage.completion_tokens",
+    "llm.token_count.completion",
+)
+CACHED_TOKENS = (
+    "gen_ai.usage.cache_read.input_tokens",
+    "gen_ai.usage.cache_read_input_tokens",
+    "llm.token_count.prompt_details.cache_read",
+)
+REASONING_TOKENS = (USAGE_REASONING, "llm.token_count.completion_details.reasoning")
+COSTS = (COST, "gen_ai.usage.cost", "llm.cost.total", "llm.usage.total_cost")
+FINISHES = (FINISH_REASONS, "llm.response.finish_reason", "llm.response.stop_reason")
+FIRST_CHUNKS = (FIRST_CHUNK, "gen_ai.server.time_to_first_token")
+RESPONSE_IDS = (RESPONSE_ID, "llm.response.id")
+STATUSES = (STATUS, "http.status_code")
+ERROR_TYPES = (ERROR_TYPE, "exception.type")
+USERS = (USER, "user.id", "enduser.id")
+OPENINFERENCE_KIND = ("openinference.span.kind",)
 
 DURATION_BUCKETS = tuple(0.01 * 2**n for n in range(14))
 """0.01 … 81.92 s, as the conventions have them. A call of ours may last 900 s: see `LONG_BUCKETS`."""

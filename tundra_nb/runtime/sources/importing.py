@@ -1,0 +1,240 @@
+"""One file or folder into one source."""
+
+from __future__ import annotations
+
+import datetime as dt
+import gzip
+import hashlib
+import os
+import re
+import shutil
+import stat
+import tempfile
+import time
+import zlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import IO, Any
+
+import msgspec
+
+from tundra_nb.errors import UsageError
+from tundra_nb.protocol.sources import NAME, Importing, Source
+from tundra_nb.runtime.history.contract import Stop
+from tundra_nb.runtime.telemetry.redact import Redactor
+
+from .forms import packed
+from .forms.lines import Lines
+from .place import RECORD, UNFINISHED, Place
+from .taking import Taker
+
+HASH_BYTES = 4 << 20
+GUNZIPPED_BYTES = 8 << 30
+RATIO = 500
+RATIO_FROM_BYTES = 64 << 20
+"""Logs pack 10 to 50 to one; what packs better than `RATIO` and is longer than this is made to fill a disk."""
+LEAST_UNDERSTOOD = 0.01
+"""Of the lines; with less, the file is of another kind."""
+FORMS = "Auto-Tundra's log (text or JSON), OTLP JSON, LiteLLM's JSON, a bundle of `tundra bundle`, our own tables"
+
+OnProgress = Callable[[Importing], None]
+
+
+def import_(
+    place: Place,
+    path: str,
+    *,
+    name: str | None,
+    about: Mapping[str, Any],
+    link: bool,
+    redactor: Redactor,
+    on_progress: OnProgress,
+    stop: Stop,
+) -> Source:
+    """Make a source of a file or folder; the one that is there already when it was imported before.
+
+    Args:
+        place: where sources are.
+        path: the file or folder.
+        name: how it is called; after the file when left out.
+        about: kept in its record.
+        link: a folder of Parquet tables that is read where it is.
+        redactor: masks what is taken over.
+        on_progress: told how far it is.
+        stop: ends it; nothing is left behind then.
+
+    Raises:
+        UsageError: no such file, a name that is taken, or nothing in it is understood.
+    """
+    began = time.monotonic()
+    file = Path(path).expanduser()
+    _check(file, name, link)
+    size, sha256 = _identity(file, on_progress, stop)
+    for known in place.all():
+        if known.sha256 == sha256:
+            return msgspec.structs.replace(known, again=True)
+    chosen = _name(place, name, file)
+    place.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    made = Path(tempfile.mkdtemp(prefix=UNFINISHED, dir=place.folder))
+    taker = Taker(made, redactor, on_progress, stop, size)
+    try:
+        parts = packed.linked(file.resolve(), taker) if link else _read(file, taker)
+        source = Source(
+            name=chosen,
+            kind=max(taker.by_kind, key=lambda kind: taker.by_kind[kind]),
+            file=str(file.resolve()),
+            sha256=sha256,
+            size_bytes=size,
+            at=dt.datetime.now(dt.UTC).isoformat(timespec="microseconds"),
+            since=_iso(taker.since_us),
+            until=_iso(taker.until_us),
+            rows=dict(sorted(taker.rows.items())),
+            lines=taker.lines,
+            left=taker.left,
+            sample=taker.sample,
+            about=redactor.data(dict(about)),
+            parts=parts,
+            seconds=round(time.monotonic() - began, 3),
+        )
+        (made / RECORD).write_bytes(msgspec.json.format(msgspec.json.encode(source), indent=2))
+        os.rename(made, place.folder / chosen)
+    except BaseException:
+        taker.abandon()
+        shutil.rmtree(made, ignore_errors=True)
+        raise
+    return source
+
+
+def _read(file: Path, taker: Taker) -> dict[str, list[str]]:
+    if file.is_dir():
+        packed.read_folder(file, taker)
+        return taker.finish()
+    with file.open("rb") as stream:
+        magic = stream.read(4)
+        stream.seek(0)
+        if magic.startswith(b"PK"):
+            packed.read_zip(file, taker)
+        elif magic == b"PAR1":
+            raise UsageError(
+                problem="a Parquet file by itself does not say which table it is",
+                field="path",
+                remedy="Put it into a folder as `tables/TABLE.parquet`, and import the folder.",
+            )
+        elif magic.startswith(b"\x1f\x8b"):
+            _read_gzip(stream, taker)
+        else:
+            Lines(taker).read(stream, stream.tell)
+    if taker.lines == 0:
+        raise UsageError(problem="the file is empty", field="path")
+    if taker.lines - taker.left < taker.lines * LEAST_UNDERSTOOD or not taker.by_kind:
+        first = f", for example {taker.sample[0]!r}" if taker.sample else ""
+        raise UsageError(
+            problem=f"{taker.left:,} of {taker.lines:,} lines are not understood{first}",
+            field="path",
+            remedy=f"Understood are: {FORMS}.",
+        )
+    return taker.finish()
+
+
+def _read_gzip(stream: IO[bytes], taker: Taker) -> None:
+    with gzip.GzipFile(fileobj=stream) as unpacked:
+        bounded = _Bounded(unpacked, stream)  # type: ignore[arg-type]  # reads like a file
+        try:
+            Lines(taker).read(bounded, stream.tell)  # type: ignore[arg-type]
+        except (EOFError, gzip.BadGzipFile, zlib.error) as exc:
+            raise UsageError(
+                problem=f"the gzip file cannot be read: {exc}", field="path", remedy="Is it whole?"
+            ) from exc
+
+
+class _Bounded:
+    """A packed file, read no further than a log would go."""
+
+    def __init__(self, unpacked: IO[bytes], stream: IO[bytes]) -> None:
+        self._unpacked = unpacked
+        self._stream = stream
+        self._read = 0
+
+    def readline(self, most: int) -> bytes:
+        return self._counted(self._unpacked.readline(most))
+
+    def read(self, most: int) -> bytes:
+        return self._counted(self._unpacked.read(most))
+
+    def _counted(self, part: bytes) -> bytes:
+        self._read += len(part)
+        if self._read <= RATIO_FROM_BYTES:
+            return part
+        behind = max(1, self._stream.tell())
+        if self._read > min(GUNZIPPED_BYTES, behind * RATIO):
+            raise UsageError(
+                problem=f"the gzip file unpacks to {self._read / 1e6:,.0f} MB and more out of {behind / 1e6:,.1f}:"
+                " it is not read on",
+                field="path",
+                remedy="If it is meant, unpack it and import the file.",
+            )
+        return part
+
+
+def _check(file: Path, name: str | None, link: bool) -> None:
+    try:
+        mode = file.stat().st_mode
+    except OSError as exc:
+        raise UsageError(problem=f"{file} cannot be read: {exc.strerror}", field="path") from exc
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+        raise UsageError(problem=f"{file} is neither a file nor a folder", field="path")
+    if link and not stat.S_ISDIR(mode):
+        raise UsageError(problem="only a folder of tables can be linked", field="link")
+    if not os.access(file, os.R_OK):
+        raise UsageError(problem=f"{file} cannot be read: permission denied", field="path")
+    if name is not None and not re.fullmatch(NAME, name):
+        raise UsageError(
+            problem=f"{name[:64]!r} is no name for a source",
+            field="name",
+            remedy="Lower-case letters, digits, dots, dashes and underscores, at most 64.",
+        )
+
+
+def _identity(file: Path, on_progress: OnProgress, stop: Stop) -> tuple[int, str]:
+    """Size and SHA-256 of a file, or over the files of a folder."""
+    whole = hashlib.sha256()
+    members = [(file, "")]
+    if file.is_dir():
+        members = [(member, member.relative_to(file).as_posix()) for member, _ in packed.files(file)]
+    size = sum(member.stat().st_size for member, _ in members)
+    done = 0
+    for member, name in members:
+        if name:
+            whole.update(f"{name}\0{member.stat().st_size}\0".encode())
+        with member.open("rb") as stream:
+            while part := stream.read(HASH_BYTES):
+                whole.update(part)
+                done += len(part)
+                stop.renew()
+                if stop.is_due:
+                    raise stop.error()
+                on_progress(Importing(doing="hashing", done_bytes=done, size_bytes=size))
+    return size, whole.hexdigest()
+
+
+def _name(place: Place, name: str | None, file: Path) -> str:
+    known = set(place.names())
+    if name is not None:
+        if name in known or (place.folder / name).exists():
+            raise UsageError(
+                problem=f"source {name!r} is there already, of another file",
+                field="name",
+                remedy=f"Give another name, or `%tundra sources remove {name}`.",
+            )
+        return name
+    stem = re.sub(r"[^a-z0-9._-]+", "-", file.name.lower().partition(".")[0] or "source").strip("-._")[:56] or "source"
+    chosen, number = stem, 2
+    while chosen in known or (place.folder / chosen).exists():
+        chosen, number = f"{stem}-{number}", number + 1
+    return chosen
+
+
+def _iso(at_us: int | None) -> str | None:
+    if at_us is None:
+        return None
+    return dt.datetime.fromtimestamp(at_us / 1e6, dt.UTC).isoformat(timespec="microseconds")
