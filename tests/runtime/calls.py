@@ -15,11 +15,11 @@ import msgspec
 from tundra_nb.runtime.caller import Budgets
 from tundra_nb.runtime.clock import Clock, Ids, SystemClock
 from tundra_nb.runtime.keys import KeyRing
+from tundra_nb.runtime.limits_shared.limiter import SharedLimiter
 from tundra_nb.runtime.operations import Notice, Operations
 from tundra_nb.runtime.profiles import Profiles
 from tundra_nb.runtime.providers.provider import Provider
 from tundra_nb.runtime.providers.transport import Transport
-from tundra_nb.runtime.resilience.limiter import Limiter
 from tundra_nb.runtime.resilience.router import Router
 from tundra_nb.runtime.rows import Journal
 from tundra_nb.runtime.telemetry.redact import Redactor
@@ -54,7 +54,7 @@ class Calls:
         self.notices: list[Notice] = []
         redactor = Redactor()
         journal = Journal(lambda *events: self.rows.extend(events), Ids(clock), clock, redactor)
-        self.limiter = Limiter(clock, on_notice=journal.limited)
+        self.limiter = SharedLimiter(clock, {}, on_notice=journal.limited)
         self.router = Router(profiles, settings.router, clock.monotonic, lambda: 0.0)
         self.keys = KeyRing(environ, redactor)
 

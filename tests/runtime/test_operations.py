@@ -35,7 +35,7 @@ OFF = TierSettings(enabled=False)
 TOKENS = LimitsSettings(global_=TierSettings(rate=1e6, burst=1e6, tokens_per_minute=60_000.0))
 
 
-def limits(**tiers: TierSettings) -> LimitsSettings:
+def limits(**tiers: Any) -> LimitsSettings:
     return LimitsSettings(**({"global_": OFF} | tiers))
 
 

@@ -58,6 +58,8 @@ class LimitRow(msgspec.Struct, frozen=True, kw_only=True):
     penalised_for_s: float | None = None
     reset_after_s: float | None = None
     told_s_ago: float | None = None
+    scope: Category | None = None
+    """own: of this daemon; team: shared, as its server told last; share, closed, open: that server is away."""
 
 
 class BreakerRow(msgspec.Struct, frozen=True, kw_only=True):

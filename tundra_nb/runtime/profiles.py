@@ -24,11 +24,11 @@ from tundra_nb.runtime.clock import Clock
 from tundra_nb.runtime.history.query import Condition, FrameQuery
 from tundra_nb.runtime.history.service import History
 from tundra_nb.runtime.keys import KeyRing
+from tundra_nb.runtime.limits_shared.limiter import Path, SharedLimiter
 from tundra_nb.runtime.providers.contract import Seen
 from tundra_nb.runtime.providers.provider import Provider
 from tundra_nb.runtime.reserve import limits_for
 from tundra_nb.runtime.resilience.breaker import Breaker
-from tundra_nb.runtime.resilience.limiter import Limiter, LimitPath
 from tundra_nb.runtime.resilience.router import Router
 from tundra_nb.runtime.rows import Journal
 from tundra_nb.settings import ProfileSettings, Settings
@@ -58,7 +58,7 @@ class ProfileSlot:
         self.profile = profile
         self.provider = provider
         self.breaker = breaker
-        self.paths: dict[Caller, LimitPath] = {}
+        self.paths: dict[Caller, Path] = {}
         self.seen: Seen | None = None
         """What the last attempt that reached the provider saw."""
         self.seen_at: float = 0.0
@@ -87,7 +87,7 @@ class Profiles:
         *,
         keys: KeyRing,
         router: Router,
-        limiter: Limiter,
+        limiter: SharedLimiter,
         journal: Journal,
         connect: Connect,
     ) -> None:
@@ -111,6 +111,7 @@ class Profiles:
     def configure(self, chosen: Settings) -> None:
         """Put settings in force. Only what changed is rebuilt; breakers keep their state."""
         before, self.settings = self.settings, chosen
+        self.limiter.share(chosen.limits.shared)
         self.keys.expect(profile.api_key_env for profile in chosen.profile if profile.api_key_env)
         slots: dict[str, ProfileSlot] = {}
         for profile in chosen.profile:
@@ -129,7 +130,8 @@ class Profiles:
     def _adapted(self, known: ProfileSlot, profile: ProfileSettings, before: Settings) -> ProfileSlot:
         chosen = self.settings
         known.breaker.configure(chosen.breaker)
-        if limits_for(before, known.profile, NOBODY) != limits_for(chosen, profile, NOBODY):
+        is_limited_anew = limits_for(before, known.profile, NOBODY) != limits_for(chosen, profile, NOBODY)
+        if is_limited_anew or before.limits.shared != chosen.limits.shared:
             known.paths.clear()
         if known.profile == profile:
             known.provider.configure(profile, chosen.deadlines, chosen.answers)
@@ -189,7 +191,7 @@ class Profiles:
             return errors.KeyMissing(profile=profile.name, variable=variable)
         return self.router.unavailable(profile.name)
 
-    def path(self, slot: ProfileSlot, caller: Caller) -> LimitPath:
+    def path(self, slot: ProfileSlot, caller: Caller) -> Path:
         """The limiter path of a caller on a profile."""
         path = slot.paths.get(caller)
         if path is None:
@@ -329,6 +331,7 @@ class Profiles:
         rows: list[dict[str, Any]] = [
             {
                 "owner": "tundra",
+                "scope": level.scope,
                 "tier": level.tier,
                 "limit_key": level.key,
                 "resource": level.resource,

@@ -17,6 +17,7 @@ from tundra_nb.errors.spans import dated
 from tundra_nb.runtime import lines
 from tundra_nb.runtime.caller import Money
 from tundra_nb.runtime.clock import Clock, Ids
+from tundra_nb.runtime.limits_shared.limiter import TeamReservation
 from tundra_nb.runtime.providers import prices
 from tundra_nb.runtime.providers.contract import Answer, Seen
 from tundra_nb.runtime.recordings import Kept, Recording, frames_of
@@ -195,7 +196,7 @@ class Entry:
         self.model: str | None = None
         self.seen = Seen()
         self.permit: Permit | None = None
-        self.reservation: Reservation | None = None
+        self.reservation: Reservation | TeamReservation | None = None
         self.answer: Answer | None = None
         self.money: Money | None = None
         self.cost_usd: float | None = None

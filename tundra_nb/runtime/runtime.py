@@ -19,6 +19,7 @@ from tundra_nb.runtime.history.query import FrameQuery
 from tundra_nb.runtime.history.service import History
 from tundra_nb.runtime.in_force import InForce
 from tundra_nb.runtime.keys import KeyRing
+from tundra_nb.runtime.limits_shared.limiter import SharedLimiter
 from tundra_nb.runtime.operations import Operations
 from tundra_nb.runtime.profiles import Profiles, ProfileSlot
 from tundra_nb.runtime.providers import prices
@@ -27,7 +28,6 @@ from tundra_nb.runtime.providers.transport import Transport
 from tundra_nb.runtime.ptys.life import Transition
 from tundra_nb.runtime.ptys.pool import PtyPool
 from tundra_nb.runtime.recordings import Recordings
-from tundra_nb.runtime.resilience.limiter import Limiter
 from tundra_nb.runtime.resilience.router import Router
 from tundra_nb.runtime.rows import Journal
 from tundra_nb.runtime.sources.service import Reads, Sources
@@ -120,7 +120,7 @@ class Runtime:
         self.journal = Journal(self.record, self.ids, self.clock, redactor, self.recordings.keep)
         self.agent_runs = AgentRuns(self.record, self.ids, self.clock, redactor)
         self.in_force = InForce(loaded, environ, self.history, self.journal)
-        self.limiter = Limiter(self.clock, on_notice=self.journal.limited)
+        self.limiter = SharedLimiter(self.clock, environ, on_notice=self.journal.limited)
         self.router = Router((), loaded.settings.router, self.clock.monotonic)
         self.profiles = Profiles(
             keys=self.keys, router=self.router, limiter=self.limiter, journal=self.journal, connect=self._connect
@@ -156,6 +156,7 @@ class Runtime:
             self._exits.push_async_callback(self.transport.aclose)
             self.drills = Drills(self._without_keys(), self.profiles.reconnect)
             self._exits.push_async_callback(self.drills.aclose)
+            self._exits.push_async_callback(self.limiter.aclose)
             self.profiles.configure(self.loaded.settings)
             self.in_force.parts += [lambda loaded: self.profiles.configure(loaded.settings), self._configure_ptys]
             restoring = self._background(self.profiles.restore(self.history), "restore")

@@ -30,6 +30,7 @@ from .model import (
     RecordSettings,
     RouterSettings,
     Settings,
+    SharedLimitsSettings,
     StoreSettings,
     TierSettings,
 )
@@ -56,6 +57,7 @@ __all__ = [
     "RouterSettings",
     "SettingLine",
     "Settings",
+    "SharedLimitsSettings",
     "StoreSettings",
     "TierSettings",
     "lines",

@@ -16,7 +16,7 @@ from tundra_nb.nearest import nearest
 from tundra_nb.types import ProviderKind
 
 from . import variables
-from .model import PRESETS, VENDORS, ProfileSettings, Section, Settings
+from .model import PRESETS, VENDORS, ProfileSettings, Section, Settings, SharedLimitsSettings
 
 
 class Loaded(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,6 +61,7 @@ def load(file: Path, environ: Mapping[str, str]) -> Loaded:
     _mark(PRESETS.get(str(preset), {}), f"preset {preset}", sources)
     settings = _convert(filled, sources, file)
     _check_profiles(settings.profile, file)
+    _check_shared(settings.limits.shared, file)
     if not settings.profile:
         found = _profiles_from_keys(environ)
         settings = msgspec.structs.replace(settings, profile=found)
@@ -200,6 +201,27 @@ def _check_profiles(profiles: tuple[ProfileSettings, ...], file: Path) -> None:
                 problem="the URL names a user, a query or a fragment: settings are recorded, and must hold no secret",
                 remedy="Leave only scheme, host and path; `api_key_env` names the variable with the key.",
             )
+
+
+_SHARED_URL = re.compile(r"(?:valkeys?|rediss?)://(?:\[[0-9a-fA-F:]+\]|[^/\s:\[\]]+)(?::\d{1,5})?(?:/\d{0,3})?")
+
+
+def _check_shared(shared: SharedLimitsSettings, file: Path) -> None:
+    where = f"{file}, limits.shared.url"
+    if not shared.url:
+        return
+    if re.search(r"//[^/]*@|[?#]", shared.url):
+        raise ConfigError(  # not quoted: it may hold a password
+            where=where,
+            problem="the address names a user, a query or a fragment: settings are recorded, and must hold no secret",
+            remedy="Leave only scheme, host, port and database; `user` and `password_env` say who logs in.",
+        )
+    if not _SHARED_URL.fullmatch(shared.url):
+        raise ConfigError(
+            where=where,
+            problem=f"{shared.url!r} is not the address of a Valkey server",
+            remedy='For example "valkey://limits.example:6379", or "valkeys://…" with TLS.',
+        )
 
 
 def _profiles_from_keys(environ: Mapping[str, str]) -> tuple[ProfileSettings, ...]:

@@ -103,12 +103,36 @@ class TierSettings(Section, frozen=True):
     """Tokens per minute, and at once; not set: tokens are not limited in this tier."""
 
 
+class SharedLimitsSettings(Section, frozen=True):
+    """Limits that daemons share on a Valkey (7.2 or newer) or Redis (7 or newer) server; needs `tundra-nb[shared]`."""
+
+    url: str = ""
+    """`valkey://host:6379`, with TLS `valkeys://`; never with a password. Empty: every daemon limits by itself."""
+    user: str = ""
+    """Who logs in; empty: the server's default user."""
+    password_env: str = ""
+    """Name of the variable that holds the password; empty: no password."""
+    ca_file: str = ""
+    """Certificates to check the server's by, for `valkeys://`; empty: the system's."""
+    budget: str = "default"
+    """Daemons with the same budget share; rates and bursts must be the same for all of them."""
+    tiers: tuple[Literal["global", "user", "profile"], ...] = ("global", "user", "profile")
+    """Which tiers are shared, of those that are on; the others stay with each daemon."""
+    deadline_seconds: PositiveFloat = 0.25
+    """How long a decision may take before the server counts as away."""
+    when_away: Literal["share", "closed", "open"] = "share"
+    """`share`: this daemon's part of each limit, which begins empty; `closed`: refuse; `open`: no limit."""
+    daemons: PositiveInt = 1
+    """Among how many a limit is shared out before the server was reached for the first time."""
+
+
 class LimitsSettings(Section, frozen=True, rename={"global_": "global"}):
     """The limiter's tiers. Only `global` is on by default; a profile's `rpm`/`tpm` switch its own tier on."""
 
     global_: TierSettings = TierSettings()
     user: TierSettings = TierSettings(enabled=False, rate=10.0, burst=50.0)
     profile: TierSettings = TierSettings(enabled=False, rate=5.0, burst=20.0)
+    shared: SharedLimitsSettings = SharedLimitsSettings()
 
 
 class PtySettings(Section, frozen=True):

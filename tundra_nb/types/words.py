@@ -9,7 +9,7 @@ Outcome = Literal["ok", "error", "refused", "cancelled", "interrupted"]
 BreakerState = Literal["closed", "open", "half_open"]
 Tier = Literal["global", "user", "profile"]
 Resource = Literal["requests", "tokens"]
-Decision = Literal["wait", "refused", "penalised", "corrected"]
+Decision = Literal["wait", "refused", "penalised", "corrected", "away", "back"]
 PtyState = Literal["running", "exited", "killed", "refused", "lost"]
 ConnectionState = Literal["establishing", "active", "idle", "lost", "ended"]
 """Of one viewer's connection to a PTY. `idle`: nothing has moved for long; `lost`: gone without a goodbye, it may be

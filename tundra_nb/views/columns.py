@@ -38,7 +38,7 @@ FIRST: dict[str, tuple[str, ...]] = {
     "models": ("profile", "model", "available", "problem", "context_tokens", "input_usd_per_mtok",
                "output_usd_per_mtok"),
     "limits": ("owner", "tier", "limit_key", "resource", "remaining", "limit", "per_second", "waiting",
-               "penalised_for_s", "reset_after_s"),
+               "penalised_for_s", "reset_after_s", "scope"),
     "settings": ("path", "value", "source", "default"),
     "notes": ("at", "author", "subject", "body"),
 }  # fmt: skip

@@ -17,6 +17,14 @@ RECENT_SECONDS = 600.0
 """How long a failure is news."""
 
 
+_SHARED = {
+    "team": "the team's",
+    "share": "its server is away, this daemon keeps to its part",
+    "closed": "its server is away, nothing passes",
+    "open": "its server is away, nothing is limited",
+}
+
+
 def blocks(status: Status) -> Sequence[Block]:
     """One card that tells how everything is, and what to do next."""
     made: list[Block] = [Heading(Styled(_verdict(status), _tone_of(status)))]
@@ -136,6 +144,8 @@ def _facts(status: Status) -> list[tuple[str, Cell]]:
         facts.append(("store", Styled(f"{status.get('engine')}: {error['message']}", "bad")))
     else:
         facts.append(("store", ", ".join(_store(status, store))))
+    if shared := status.get("shared_limits"):
+        facts.append(("shared limits", _shared(shared)))
     facts.append(("data", str(status.get("data_dir"))))
     facts.append(("settings", str(status.get("config_file"))))
     ptys = status.get("ptys")
@@ -144,6 +154,15 @@ def _facts(status: Status) -> list[tuple[str, Cell]]:
     if status.get("running"):
         facts.append(("calls", f"{status['running']} under way"))
     return facts
+
+
+def _shared(shared: Mapping[str, Any]) -> Cell:
+    """Whether the team's limits are decided by their server, or by this daemon's part of them, and since when."""
+    told = f"budget {shared['budget']} at {shared['url']}: "
+    told += f"{_SHARED[str(shared['scope'])]}, since {duration(shared['since'])}"
+    count = int(shared["daemons"])
+    told += f", {count} daemon{'s' if count != 1 else ''}"
+    return told if shared["scope"] == "team" else Styled(told, "bad")
 
 
 def _store(status: Status, store: Mapping[str, Any]) -> list[str]:

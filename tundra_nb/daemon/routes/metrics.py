@@ -50,6 +50,12 @@ def state(daemon: Daemon) -> list[Gauge]:
     }
     ready: Values = {(("profile", name),): float(runtime.profiles.unavailable(name) is None) for name in runtime.slots}
     problems: Values = {(("what", problem.what),): 1.0 for problem in life.problems.list()}
+    shared = runtime.limiter.state
+    scopes: Values = (
+        {(("scope", scope),): float(shared.scope == scope) for scope in ("team", "share", "closed", "open")}
+        if shared is not None
+        else {}
+    )
     one: Labels = ()
     return [
         ("tundra_build_info", "version of the daemon", {(("version", __version__),): 1.0}),
@@ -58,6 +64,7 @@ def state(daemon: Daemon) -> list[Gauge]:
         ("tundra_attached", "open event streams of kernels and notebooks", {one: float(life.attached_count)}),
         ("tundra_breaker_state", "1 for the state that a breaker is in", states),
         ("tundra_profile_ready", "1 for a profile that would be asked now", ready),
+        ("tundra_shared_limits", "1 for whose limits hold: the team's, or while their server is away", scopes),
         ("tundra_ptys_open", "terminals in the pool", {one: float(ptys["open"])}),
         ("tundra_ptys_capacity", "terminals that the pool may hold", {one: float(ptys["capacity"])}),
         (

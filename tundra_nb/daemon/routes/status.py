@@ -28,6 +28,13 @@ RECENT_SECONDS = 600.0
 SHOWN_UNDER_WAY = 20
 
 
+AWAY = {
+    "share": "Meanwhile this daemon keeps to its part of each limit (`limits.shared.when_away`).",
+    "closed": "Meanwhile nothing passes (`limits.shared.when_away`).",
+    "open": "Meanwhile nothing limits the shared tiers (`limits.shared.when_away`).",
+}
+
+
 def routes(daemon: Daemon) -> list[BaseRoute]:
     async def status(request: Request) -> Response:
         return json_response(await card(daemon, brief=read_params(request, api.StatusQuery).brief))
@@ -55,6 +62,7 @@ async def card(daemon: Daemon, *, brief: bool = False) -> dict[str, Any]:
         "profiles": profiles,
         "breakers": [breaker_card(slot) for slot in runtime.slots.values()],
         "limits": runtime.profiles.limit_rows(daemon.os_user),
+        "shared_limits": msgspec.to_builtins(runtime.limiter.state),
         "faults": runtime.drills.brief(),
         "ptys": runtime.pty_counts(),
         "problems": msgspec.to_builtins(life.problems.list()),
@@ -127,6 +135,11 @@ def _next_steps(told: dict[str, Any]) -> list[str]:
         failure = profile["failure"]
         if failure and profile["state"] != "parked" and profile["failed_s_ago"] < RECENT_SECONDS:
             made.append(f"{profile['profile']} failed: {failure['hint'] or failure['message']}")
+    if (shared := told["shared_limits"]) and shared["problem"]:
+        made.append(
+            f"The server of shared limits ({shared['url']}) has been away for {shared['since']:.0f} s: "
+            f"{shared['problem']}. " + AWAY[shared["scope"]]
+        )
     made += [
         f"A drill is on: faults may be injected into {drill['profile']}. `%tundra fault stop` ends it."
         for drill in told["faults"]

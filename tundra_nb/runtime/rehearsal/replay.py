@@ -20,6 +20,7 @@ from tundra_nb.errors import ApiError, Cancelled, TundraError
 from tundra_nb.runtime.caller import Budgets
 from tundra_nb.runtime.clock import Clock, Ids
 from tundra_nb.runtime.keys import KeyRing
+from tundra_nb.runtime.limits_shared.limiter import SharedLimiter
 from tundra_nb.runtime.operations import Operations
 from tundra_nb.runtime.profiles import Profiles
 from tundra_nb.runtime.providers import prices
@@ -28,11 +29,10 @@ from tundra_nb.runtime.providers.contract import Answer, ModelInfo, Seen
 from tundra_nb.runtime.providers.provider import Provider
 from tundra_nb.runtime.recordings import Recording
 from tundra_nb.runtime.requests import Asked
-from tundra_nb.runtime.resilience.limiter import Limiter
 from tundra_nb.runtime.resilience.router import Router
 from tundra_nb.runtime.rows import Journal
 from tundra_nb.runtime.telemetry.redact import Redactor
-from tundra_nb.settings import ProfileSettings, Settings
+from tundra_nb.settings import ProfileSettings, Settings, SharedLimitsSettings
 from tundra_nb.types import Ask, Attempt, BreakerEvent, Operation, Usage
 from tundra_nb.types.pieces import Piece
 
@@ -204,10 +204,12 @@ async def replay(trace: Trace, settings: Settings, tapes: Mapping[int, Recording
     redactor = Redactor()
     rows: list[Any] = []
     journal = Journal(lambda *events: rows.extend(events), Ids(clock), clock, redactor)
-    limiter = Limiter(clock, on_notice=journal.limited)
+    limiter = SharedLimiter(clock, {}, on_notice=journal.limited)
     router = Router((), settings.router, clock.monotonic, lambda: JITTER)
     chosen = msgspec.structs.replace(
-        settings, profile=tuple(msgspec.structs.replace(profile, api_key_env="") for profile in settings.profile)
+        settings,
+        limits=msgspec.structs.replace(settings.limits, shared=SharedLimitsSettings()),  # a rehearsal takes nothing
+        profile=tuple(msgspec.structs.replace(profile, api_key_env="") for profile in settings.profile),
     )
     profiles = Profiles(
         keys=KeyRing({}, redactor),

@@ -74,6 +74,8 @@ class BucketLevel(msgspec.Struct, frozen=True, kw_only=True):
     waiting: int
     penalised_for: float
     """Seconds for which the provider wants nothing."""
+    scope: str = "own"
+    """Whose limit it is: of this daemon, or one that daemons share (`limits_shared`)."""
 
 
 class Narrowest(msgspec.Struct, frozen=True, kw_only=True):
