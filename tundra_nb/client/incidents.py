@@ -110,8 +110,30 @@ class Incidents:
         return made
 
     def find(self, wanted: str) -> Document:
-        """One incident, by its id, the last digits of it, its title, its tag or `last`."""
-        return self._do(find(wanted))
+        """One incident, by its id, the last digits of it, its title, its tag or `last`.
+
+        An imported one too: it then has `source`, where its rows are.
+        """
+        try:
+            return self._do(find(wanted))
+        except UsageError:
+            if (imported := self._imported(wanted)) is None:
+                raise
+            return imported
+
+    def _imported(self, wanted: str) -> Document | None:
+        """The incident of a source."""
+        for name in self._client.sources()["source"]:
+            about = self._client.sources[str(name)].get("about") or {}
+            told = about.get("incident")
+            if not isinstance(told, dict):
+                continue
+            key = str(told.get("incident_id"))
+            if wanted in (key, told.get("title"), told.get("ref"), name) or (
+                wanted.isascii() and wanted.isdigit() and key.endswith(wanted)
+            ):
+                return Document(told | {"source": str(name), "changed_before": about.get("changed_before", "")})
+        return None
 
     def open(self, wanted: str, *, ref: str | None = None, between: tuple[str, str] | None = None) -> str:
         """From now on, views of the history that name no state show this incident: at its pin and in its window.
@@ -126,7 +148,17 @@ class Incidents:
         """
         found = self.find(wanted)
         at, window, name, banner = opened(found, ref, between)
-        self._client.versions.resolve(at)
+        if (source := found.get("source")) is None:
+            self._client.sources.look(None)
+            self._client.versions.resolve(at)
+        elif at == found["ref"]:
+            self._client.sources.look(source)
+        else:
+            raise UsageError(
+                problem=f"an imported incident has one state, {found['ref']}, and not {at}",
+                field="ref",
+                remedy="Leave the ref out, or open it where it was made.",
+            )
         self._client.versions.look(at, name, window)
         return banner
 
@@ -137,7 +169,43 @@ class Incidents:
 
     def leave(self) -> None:
         """Views of the history show the present again."""
+        self._client.sources.look(None)
         self._client.versions.look(None, "", None)
+
+    def export(self, wanted: str, out: str | None = None, *, whole: bool = False, force: bool = False) -> Document:
+        """Write an incident as one zip: notebook, HTML, rows of its window, recordings, hashes; masked.
+
+        Args:
+            wanted: which one, or the file of its notebook.
+            out: the zip; in the current folder, named after the title, when left out.
+            whole: all rows of the history at its pin, not those of its window.
+            force: also over a file that is there.
+
+        Raises:
+            UsageError: no such incident, its notebook is elsewhere, the file is there, or a known secret would be in
+                it; nothing was written.
+        """
+        told: Document = above("tundra_nb.incidents.archive", "export")(
+            self._client, wanted, out, whole=whole, force=force
+        )
+        return told
+
+    def import_(self, path: str, *, name: str | None = None, out: str | None = None) -> Document:
+        """Prove the zip of an incident, and take its rows as a source and its notebook into the current folder.
+
+        Args:
+            path: the zip.
+            name: of the source; after the title when left out.
+            out: the notebook's file.
+
+        Returns:
+            Among others `source` and `notebook`, which is not trusted.
+
+        Raises:
+            UsageError: it was changed (names the member, and the row), is damaged, or newer; nothing was imported.
+        """
+        told: Document = above("tundra_nb.incidents.archive", "import_")(self._client, path, name=name, out=out)
+        return told
 
     def close(self, wanted: str, reason: str = "") -> Document:
         """Close an incident; its pin and its notebook stay."""

@@ -98,6 +98,34 @@ def note(face: Face, incident: str, text: tuple[str, ...]) -> Document:
     return face.client.note(" ".join(text), found["title"])
 
 
+@command.command("export", cls=Command)
+@click.argument("incident")
+@click.option("--out", metavar="FILE", help="The zip.  [default: in this folder, named after the title]")
+@click.option("--whole", is_flag=True, help="All rows of the history at its pin, not those of its window.")
+@click.option("--force", is_flag=True, help="Also over a file that is there.")
+@pass_face
+def export(face: Face, incident: str, out: str | None, whole: bool, force: bool) -> Document:
+    """Write an incident as one zip: notebook, HTML, rows as Parquet, recordings, a manifest of hashes; masked.
+
+    INCIDENT is its id, the last digits of it, its title, its tag, `last`, or the file of its notebook.
+    """
+    return face.client.incidents.export(incident, out, whole=whole, force=force)
+
+
+@command.command("import", cls=Command)
+@click.argument("file")
+@click.option("--name", help="Of the source that its rows become.  [default: after the title]")
+@click.option("--out", metavar="FILE", help="The notebook's file.  [default: in this folder]")
+@pass_face
+def import_(face: Face, file: str, name: str | None, out: str | None) -> Document:
+    """Prove the zip of an incident, then take its rows as a source and its notebook into this folder.
+
+    A zip in which anything was changed is refused, with the member and the row. The notebook is not trusted: read it
+    before you run or verify it.
+    """
+    return face.client.incidents.import_(file, name=name, out=out)
+
+
 @command.command("pin", cls=Command)
 @click.argument("incident")
 @click.option("-m", "--message", "reason", default="", help="Why.")

@@ -16,9 +16,10 @@ from .face import Face, pass_face
 @_command("verify", cls=Command)
 @click.argument("notebooks", nargs=-1, required=True, metavar="NOTEBOOK…")
 @click.option("--trust", is_flag=True, help="Run it although Jupyter does not trust it.")
+@click.option("--report", metavar="FILE", help="Also write what was found as one HTML page.")
 @click.option("--update", is_flag=True, help="Write the new outputs into it.")
 @pass_face
-def command(face: Face, notebooks: tuple[str, ...], trust: bool, update: bool) -> Result:
+def command(face: Face, notebooks: tuple[str, ...], trust: bool, report: str | None, update: bool) -> Result:
     """Run notebooks again in a clean kernel, without keys and acting commands, and compare cell by cell.
 
     The exit code is 0 when every cell is the same, 1 when one was edited, changed, failed or had nothing saved.
@@ -27,12 +28,18 @@ def command(face: Face, notebooks: tuple[str, ...], trust: bool, update: bool) -
     from tundra_nb.incidents.verify import verify
 
     told = {}
+    verdicts = []
     is_same = True
     for name in notebooks:
         verdict = verify(Path(name), is_trusted=trust, update=update)
         is_same = is_same and verdict.is_same
+        verdicts.append(verdict)
         for cell in verdict.cells:
             detail = f": {cell.detail}" if cell.detail else ""
             told[f"{Path(name).name} [{cell.number}]"] = f"{cell.state}{detail} · {cell.source}"
         told[Path(name).name] = "the same" if verdict.is_same else "not the same"
+    if report is not None:
+        from tundra_nb.incidents.report import write
+
+        write(verdicts, Path(report))
     return Result(Document(told), exit_code=0 if is_same else 1)

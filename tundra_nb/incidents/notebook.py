@@ -49,7 +49,7 @@ def new(
     client: Client, title: str, since: Any, until: Any = None, *, out: str | None = None, run: bool = True
 ) -> Document:
     """Pin a window under a title, and write its notebook; see `client.incidents.Incidents.new`."""
-    file = Path(out) if out else Path(f"incident-{_slug(title)}.ipynb")
+    file = Path(out) if out else Path(f"incident-{slug(title)}.ipynb")
     if file.exists():
         raise UsageError(problem=f"{file} exists already", field="out", remedy="Choose another name with `--out`.")
     if not os.access(file.parent, os.W_OK):
@@ -143,7 +143,8 @@ def save(book: Any, file: Path) -> None:
         raise StoreUnavailable(problem=f"{file}: {exc.strerror or exc}", kind="file") from exc
 
 
-def _slug(title: str) -> str:
+def slug(title: str) -> str:
+    """A title as part of a file's name."""
     return re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")[:40] or "untitled"
 
 

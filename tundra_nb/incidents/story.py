@@ -43,7 +43,8 @@ def story(client: Client, wanted: str) -> Document:
         told["errors"] = _counted(errors["code"])
     cost = float(calls["cost_usd"].sum())
     told["cost"] = f"{cost:.4f} USD" if cost else "none known"
-    told["changed before"] = _changes(client, window[0] - BEFORE, window[1]) or "nothing"
+    before = found["changed_before"] if "source" in found else changes(client, window[0] - BEFORE, window[1])
+    told["changed before"] = before or "nothing"
     return Document(told)
 
 
@@ -54,7 +55,7 @@ def _counted(values: pd.Series[Any]) -> str:
     return shown + (f" and {len(pairs) - MOST} more" if len(pairs) > MOST else "")
 
 
-def _changes(client: Client, since: dt.datetime, until: dt.datetime) -> str:
+def changes(client: Client, since: dt.datetime, until: dt.datetime) -> str:
     """Settings that were changed in a time, and by whom; the very first commit of them is no change."""
     rows: Any = client.versions.history("setting")
     known: dict[str, Any] = {}

@@ -50,6 +50,8 @@ class Verdict(msgspec.Struct, frozen=True):
 
     notebook: str
     cells: list[CellVerdict]
+    masked: dict[str, int] = {}
+    """How often each kind of volatile text was left out of the comparison."""
 
     @property
     def is_same(self) -> bool:
@@ -87,7 +89,19 @@ def verify(file: Path, *, is_trusted: bool = False, update: bool = False) -> Ver
     if update:
         save(fresh, file)
         notary.sign(fresh)
-    return Verdict(str(file), verdicts)
+    return Verdict(str(file), verdicts, _masks_in(fresh))
+
+
+def _masks_in(book: Any) -> dict[str, int]:
+    text = "\n".join(_stream(cell.outputs) for cell in _code(book))
+    for cell in _code(book):
+        for one in cell.outputs:
+            if one.output_type in RICH and not _told(one).get("digest"):
+                text += "\n" + _text(one.get("data", {}).get("text/plain"))
+    found = {}
+    for name, pattern in MASKS:
+        text, found[name] = pattern.subn(f"<{name}>", text)
+    return {name: count for name, count in found.items() if count}
 
 
 def _run(saved: Any, file: Path) -> Any:

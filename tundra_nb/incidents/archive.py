@@ -1,0 +1,559 @@
+"""An incident as one zip: written masked, read only after every member is proved.
+
+manifest.json            format, versions, the incident, and SHA-256 and size of every other member
+ro-crate-metadata.json   the same for research archives
+NAME.ipynb, NAME.html    the notebook, and how it reads without a kernel
+tables/TABLE.parquet     rows of the window at the pin; versioned tables whole
+rows.json                a hash of each row, so that a changed one can be named
+changes/TABLE.json       the change log of the versioned tables
+recordings/DAY/…         recorded exchanges of the window that are on this machine
+environment.txt          what was installed
+REDACTIONS.md            what was masked where
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import datetime as dt
+import hashlib
+import importlib.metadata
+import json
+import os
+import re
+import shutil
+import stat
+import tempfile
+import zipfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tundra_nb._version import __version__
+from tundra_nb.client import api
+from tundra_nb.client.incidents import EPOCH, window_us
+from tundra_nb.client.results import Document
+from tundra_nb.doctor import bundle as support
+from tundra_nb.doctor.check import Place
+from tundra_nb.errors import StoreUnavailable, TundraError, UsageError
+from tundra_nb.frames import frames
+from tundra_nb.protocol.digest import digest
+from tundra_nb.runtime.recordings import inside
+from tundra_nb.runtime.telemetry.redact import Redactor
+from tundra_nb.types import FRAME_VERSION, KEY_OF, TABLES, VERSIONED_TABLES
+
+from .notebook import FORMAT as NOTEBOOK_FORMAT
+from .notebook import library, slug
+from .story import BEFORE, changes
+from .verify import sha_of
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from tundra_nb.client.sync import Client
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+ROWS = "rows.json"
+HASHED_ROWS = 200_000
+"""Rows of a table that have a hash each; of longer tables only the file has one."""
+AFTER = dt.timedelta(minutes=15)
+"""How long after the window what belongs to its calls may have happened."""
+MOST_BYTES = 4_000_000_000
+MOST_RATIO = 400
+"""How much larger than packed a member may be, beyond …"""
+FREE_BYTES = 16_000_000
+"""… this size: what is larger by more is a bomb."""
+MOST_MEMBERS = 200_000
+MEMBER = re.compile(
+    r"manifest\.json|ro-crate-metadata\.json|rows\.json|environment\.txt|REDACTIONS\.md"
+    r"|[a-z0-9][a-z0-9-]{0,80}\.(?:ipynb|html)|tables/[a-z_]{1,40}\.parquet|changes/[a-z_]{1,40}\.json"
+    r"|recordings/\d{4}-\d\d-\d\d/\d{1,20}-\d{1,20}\.json"
+)
+"""What may be in an archive."""
+KINDS = {
+    ".ipynb": "application/x-ipynb+json",
+    ".html": "text/html",
+    ".json": "application/json",
+    ".parquet": "application/vnd.apache.parquet",
+    ".md": "text/markdown",
+    ".txt": "text/plain",
+}
+
+
+class _Masked:
+    """Masks whatever goes in, and counts what it masked where."""
+
+    def __init__(self, client: Client) -> None:
+        paths = client.link.paths
+        self.known: list[tuple[str, str]] = []
+        self.redactor = Redactor()
+        if paths is not None:
+            with contextlib.suppress(TundraError, OSError):
+                self.known = support.secrets(Place(paths, os.environ))
+        for name, value in self.known:
+            self.redactor.register(name, value)
+        self.counts: dict[str, int] = {}
+
+    def text(self, member: str, text: str) -> str:
+        masked = self.redactor.text(text)
+        if masked is not text and masked != text:
+            self.counts[member] = self.counts.get(member, 0) + 1
+        return masked
+
+    def table(self, member: str, table: pa.Table) -> pa.Table:
+        import pyarrow as pa
+
+        for place, field in enumerate(table.schema):
+            kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
+            if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+                continue
+            values = table.column(place).cast(kind).to_pylist()
+            masked = [None if value is None else self.text(member, value) for value in values]
+            if masked != values:
+                table = table.set_column(place, field.name, pa.array(masked, kind))
+        return table
+
+    def check(self, member: str, data: bytes) -> None:
+        """Refuse what still holds a known secret in any of its spellings.
+
+        Raises:
+            UsageError: it does; nothing is written.
+        """
+        for name, secret in self.known:
+            if any(spelling.encode() in data for spelling in support.spellings(secret)):
+                raise UsageError(
+                    problem=f"{member} holds the value of {name}: nothing was written",
+                    field="out",
+                    remedy="This is a defect; please report it with `%tundra bundle`.",
+                )
+
+
+def export(
+    client: Client, wanted: str, out: str | None = None, *, whole: bool = False, force: bool = False
+) -> Document:
+    """See `client.incidents.Incidents.export`."""
+    found, notebook = _wanted(client, wanted)
+    name = slug(found["title"])
+    file = Path(out).expanduser() if out else Path(f"incident-{name}.zip")
+    if file.exists() and not force:
+        raise UsageError(problem=f"{file} is there already", field="out", remedy="Give another name, or `--force`.")
+    masked = _Masked(client)
+    members: dict[str, bytes] = {}
+    book = _masked_book(masked, f"incident-{name}.ipynb", notebook)
+    members[f"incident-{name}.ipynb"] = book.encode()
+    members[f"incident-{name}.html"] = masked.text(f"incident-{name}.html", html_of(book)).encode()
+    tables, hashes, digests = {}, {}, {}
+    for table_name in TABLES:
+        table = masked.table(f"tables/{table_name}.parquet", _table(client, table_name, found, whole))
+        if not table.num_rows:
+            continue
+        tables[table_name] = table.num_rows
+        digests[table_name] = digest(table)
+        if table.num_rows <= HASHED_ROWS:
+            hashes[table_name] = _row_hashes(table)
+        members[f"tables/{table_name}.parquet"] = _parquet(table)
+        if table_name == "exchange":
+            members |= dict(_recordings(client, table, masked))
+    members[ROWS] = _json(hashes)
+    for table_name in VERSIONED_TABLES:
+        with contextlib.suppress(TundraError):
+            log: Any = client.versions.history(table_name)
+            told = masked.text(f"changes/{table_name}.json", log.to_json(orient="records", date_format="iso"))
+            members[f"changes/{table_name}.json"] = told.encode()
+    members["environment.txt"] = "".join(
+        f"{name}=={version}\n"
+        for name, version in sorted({(d.metadata["Name"], d.version) for d in importlib.metadata.distributions()})
+    ).encode()
+    begin, end = _window(found)
+    incident = {key: value for key, value in found.items() if key != "source"} | {"notebook": f"incident-{name}.ipynb"}
+    about = {
+        "ref": found["ref"],
+        "commit": found["ref"],
+        "incident": incident,
+        "changed_before": changes(client, begin - BEFORE, end),
+    }
+    members["REDACTIONS.md"] = _report(masked).encode()
+    members["ro-crate-metadata.json"] = _crate(found, members)
+    manifest = {
+        "format": FORMAT,
+        "made_by": {"tundra-nb": __version__, "frame_version": FRAME_VERSION, "notebook_format": NOTEBOOK_FORMAT},
+        "whole": whole,
+        "about": json.loads(masked.text(MANIFEST, json.dumps(about))),
+        "tables": tables,
+        "digests": digests,
+        "members": {
+            name: {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
+            for name, data in sorted(members.items())
+        },
+    }
+    members = {MANIFEST: _json(manifest), **dict(sorted(members.items()))}
+    for member, data in members.items():
+        masked.check(member, data)
+    _write(file, members, _window(found)[1])
+    return Document(
+        {
+            "file": str(file),
+            "size_bytes": file.stat().st_size,
+            "rows": tables,
+            "recordings": sum(name.startswith("recordings/") for name in members),
+            "masked": masked.counts or "nothing more",
+        }
+    )
+
+
+def _wanted(client: Client, wanted: str) -> tuple[Document, Path]:
+    """The incident, and its notebook's file.
+
+    Raises:
+        UsageError: there is no such incident, or its notebook is not where it was.
+    """
+    if wanted.endswith(".ipynb"):
+        notebook = Path(wanted)
+        try:
+            told = json.loads(notebook.read_text())["metadata"]["tundra"]["incident"]
+        except (OSError, ValueError, KeyError, TypeError):
+            raise UsageError(problem=f"{wanted} is no incident's notebook", field="incident") from None
+        return client.incidents.find(str(told)), notebook
+    found = client.incidents.find(wanted)
+    notebook = Path(found.get("notebook") or f"incident-{slug(found['title'])}.ipynb")
+    if not notebook.is_file():
+        raise UsageError(
+            problem=f"the notebook of {found['title']!r} is not at {notebook}",
+            field="incident",
+            remedy="Give its file: `%tundra incident export FILE.ipynb`.",
+        )
+    return found, notebook
+
+
+def _window(found: Document) -> tuple[dt.datetime, dt.datetime]:
+    begin, end = window_us(found)
+    return EPOCH + dt.timedelta(microseconds=begin), EPOCH + dt.timedelta(microseconds=end)
+
+
+def _table(client: Client, name: str, found: Document, whole: bool) -> pa.Table:
+    """Rows of a table at the pin."""
+    begin, end = _window(found)
+    if whole or name in VERSIONED_TABLES or name == "writer":
+        call = api.history(name, "all", at=found["ref"])
+    else:
+        call = api.history(name, between=(begin, end + AFTER), at=found["ref"])
+    raw = dataclasses.replace(call, decode=lambda answer: frames.read_arrow(answer.body))
+    table: pa.Table = client._do(raw)  # noqa: SLF001 - the same call, its rows as they came
+    return table
+
+
+def _masked_book(masked: _Masked, member: str, file: Path) -> str:
+    """The notebook, masked; an output in which something was masked says of itself what it shows now."""
+    nbformat = library("nbformat")
+    text = file.read_text()
+    if masked.text(member, text) == text:
+        return text
+    book = nbformat.reads(text, as_version=4)
+    for cell in book.cells:
+        cell.source = masked.redactor.text(cell.source)
+        for output in cell.get("outputs", ()):
+            if "text" in output:
+                output.text = masked.redactor.text("".join(output.text))
+            for kind, value in output.get("data", {}).items():
+                if isinstance(value, str):
+                    output.data[kind] = masked.redactor.text(value)
+            shown = output.get("metadata", {}).get("tundra", {}).get("shown")
+            for kind in shown or ():
+                shown[kind] = sha_of(str(output.data.get(kind)))
+    return masked.redactor.text(str(nbformat.writes(book)))
+
+
+def html_of(book: str) -> str:
+    """How a notebook reads without a kernel and without network."""
+    exporter = library("nbconvert").HTMLExporter(
+        require_js_url="", mathjax_url="", mermaid_js_url="", jquery_url="", embed_images=True
+    )
+    body, _ = exporter.from_notebook_node(library("nbformat").reads(book, as_version=4))
+    return str(body)
+
+
+def _recordings(client: Client, exchanges: pa.Table, masked: _Masked) -> Iterator[tuple[str, bytes]]:
+    paths = client.link.paths
+    if paths is None:
+        return
+    for row in exchanges.select(["recording", "sha256"]).to_pylist():
+        file = inside(Path(paths.recordings), row["recording"]) if row["recording"] else None
+        if file is None or not file.is_file():
+            continue
+        data = file.read_bytes()
+        member = f"recordings/{row['recording']}"
+        if hashlib.sha256(data).hexdigest() == row["sha256"] and masked.text(member, data.decode()) == data.decode():
+            yield member, data
+
+
+def _row_hashes(table: pa.Table) -> list[str]:
+    return [hashlib.sha256(repr(tuple(row.values())).encode()).hexdigest()[:16] for row in table.to_pylist()]
+
+
+def _parquet(table: pa.Table) -> bytes:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd")
+    data: bytes = sink.getvalue().to_pybytes()
+    return data
+
+
+def _json(value: Any) -> bytes:
+    return json.dumps(value, indent=1, sort_keys=True, default=str).encode()
+
+
+def _report(masked: _Masked) -> str:
+    lines = [f"- {member}: {count} texts" for member, count in sorted(masked.counts.items())]
+    told = "\n".join(lines) or "Nothing more than what is masked in the history already."
+    return (
+        "# What was masked\n\nKeys are masked where they arise: history, recordings and notebook hold none. "
+        f"This archive was masked once more, by value and by what keys look like.\n\n{told}\n"
+    )
+
+
+def _crate(found: Document, members: Mapping[str, bytes]) -> bytes:
+    """RO-Crate 1.1 metadata, dated by the incident, so that the same incident gives the same file."""
+    parts = [
+        {
+            "@id": name,
+            "@type": "File",
+            "contentSize": len(data),
+            "encodingFormat": KINDS.get(Path(name).suffix, "application/octet-stream"),
+            "sha256": hashlib.sha256(data).hexdigest(),
+        }
+        for name, data in sorted(members.items())
+    ]
+    root = {
+        "@id": "./",
+        "@type": "Dataset",
+        "name": found["title"],
+        "description": f"Incident {found['ref']}, {found['since']} to {found['until']}",
+        "datePublished": found["until"],
+        "license": "as agreed with whoever gave it",
+        "hasPart": [{"@id": part["@id"]} for part in parts],
+    }
+    head = {
+        "@id": "ro-crate-metadata.json",
+        "@type": "CreativeWork",
+        "about": {"@id": "./"},
+        "conformsTo": {"@id": "https://w3id.org/ro/crate/1.1"},
+    }
+    return _json({"@context": "https://w3id.org/ro/crate/1.1/context", "@graph": [head, root, *parts]})
+
+
+def _write(file: Path, members: Mapping[str, bytes], dated: dt.datetime) -> None:
+    """Write the zip in one step: what was there stays whole until the new one is.
+
+    Raises:
+        StoreUnavailable: the disk is full, or the folder cannot be written.
+    """
+    draft = file.with_name(f".{file.name}.new")
+    try:
+        with (
+            open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as out,
+            zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as zipped,
+        ):
+            for name, data in members.items():
+                info = zipfile.ZipInfo(name, dated.timetuple()[:6])
+                info.external_attr = 0o600 << 16
+                info.compress_type = zipfile.ZIP_DEFLATED
+                zipped.writestr(info, data)
+        draft.replace(file)
+    except OSError as exc:
+        draft.unlink(missing_ok=True)
+        raise StoreUnavailable(problem=f"{file}: {exc.strerror or exc}", kind="file") from exc
+
+
+# --- reading
+
+
+def check(file: Path) -> dict[str, Any]:
+    """Prove an archive: what is in it, and that each member is what was exported. Nothing is unpacked.
+
+    Returns:
+        Its manifest.
+
+    Raises:
+        UsageError: it is none, it is damaged, or somebody has changed it; names the member, and the row where it can.
+    """
+    try:
+        with zipfile.ZipFile(file) as zipped:
+            return _checked(zipped, file)
+    except FileNotFoundError:
+        raise UsageError(problem=f"there is no file {file}", field="file") from None
+    except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError, RuntimeError) as exc:
+        raise _refused(file, f"it cannot be read: {exc}") from exc
+
+
+def _refused(file: Path, why: str) -> UsageError:
+    return UsageError(
+        problem=f"{file.name} is refused: {why}; nothing was imported",
+        field="file",
+        remedy="Ask whoever exported it for it again.",
+    )
+
+
+def _checked(zipped: zipfile.ZipFile, file: Path) -> dict[str, Any]:
+    infos = zipped.infolist()
+    names = [info.filename for info in infos]
+    if MANIFEST not in names:
+        raise _refused(file, "it is no archive of an incident (it has no manifest.json)")
+    if len(infos) > MOST_MEMBERS or sum(info.file_size for info in infos) > MOST_BYTES:
+        raise _refused(file, "it is too large")
+    if len(set(names)) != len(names):
+        raise _refused(file, "two of its members have the same name")
+    for info in infos:
+        kind = info.external_attr >> 16
+        if not MEMBER.fullmatch(info.filename) or (kind and stat.S_IFMT(kind) not in (0, stat.S_IFREG)):
+            raise _refused(file, f"the member {info.filename[:100]!r} does not belong in it")
+        if info.flag_bits & 1:
+            raise _refused(file, f"the member {info.filename!r} is encrypted")
+        if info.file_size > FREE_BYTES and info.file_size > MOST_RATIO * max(info.compress_size, 1):
+            raise _refused(file, f"the member {info.filename!r} is far larger than it is packed")
+    try:
+        manifest = json.loads(_read(zipped, MANIFEST, 64_000_000))
+        told, version = manifest["members"], manifest["format"]
+    except (ValueError, KeyError, TypeError) as exc:
+        raise _refused(file, f"its manifest.json cannot be read ({exc})") from exc
+    if version > FORMAT or manifest["made_by"].get("frame_version", 0) > FRAME_VERSION:
+        made = manifest["made_by"].get("tundra-nb", "a newer version")
+        raise UsageError(
+            problem=f"{file.name} was made by tundra-nb {made}, which is newer than this one ({__version__})",
+            field="file",
+            remedy="Upgrade: `pip install -U tundra-nb`.",
+        )
+    if missing := sorted(told.keys() - set(names)):
+        raise _refused(file, f"the member {missing[0]!r} is missing")
+    if more := sorted(set(names) - told.keys() - {MANIFEST}):
+        raise _refused(file, f"the member {more[0]!r} is not in its manifest")
+    for name in sorted(told):
+        sha = hashlib.sha256()
+        size = 0
+        with zipped.open(name) as member:
+            while piece := member.read(1 << 20):
+                sha.update(piece)
+                size += len(piece)
+                if size > told[name]["bytes"]:
+                    break
+        if sha.hexdigest() != told[name]["sha256"] or size != told[name]["bytes"]:
+            raise _refused(file, f"{name} is not what was exported{_which_row(zipped, name, told)}")
+    return dict(manifest)
+
+
+def _which_row(zipped: zipfile.ZipFile, name: str, told: Mapping[str, Any]) -> str:
+    """The first row of a changed table that differs, in words; empty where that cannot be said."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    if not name.startswith("tables/"):
+        return ""
+    table = name.removeprefix("tables/").removesuffix(".parquet")
+    try:
+        rows_json = _read(zipped, ROWS, 256_000_000)
+        if hashlib.sha256(rows_json).hexdigest() != told[ROWS]["sha256"]:
+            return ""
+        expected = json.loads(rows_json).get(table, [])
+        present = pq.read_table(pa.BufferReader(_read(zipped, name, MOST_BYTES)))
+        hashes = _row_hashes(present)
+    except (pa.ArrowException, ValueError, KeyError, OSError, zipfile.BadZipFile):
+        return ""
+    if not expected:
+        return ""
+    for place, sha in enumerate(hashes):
+        if place >= len(expected) or sha != expected[place]:
+            key = KEY_OF.get(table, "")
+            row = present.slice(place, 1).to_pylist()[0]
+            return f": row {place + 1:,} ({key} {row.get(key)}) was changed or added"
+    return f": {len(expected) - len(hashes):,} rows are missing" if len(hashes) < len(expected) else ""
+
+
+def _read(zipped: zipfile.ZipFile, name: str, most: int) -> bytes:
+    with zipped.open(name) as member:
+        data = member.read(most + 1)
+    if len(data) > most:
+        raise ValueError(f"{name} is too large")
+    return data
+
+
+def import_(client: Client, path: str, *, name: str | None = None, out: str | None = None) -> Document:
+    """See `client.incidents.Incidents.import_`."""
+    file = Path(path).expanduser()
+    manifest = check(file)
+    about = manifest["about"]
+    incident = about["incident"]
+    member = next(one for one in manifest["members"] if one.endswith(".ipynb"))
+    target = Path(out).expanduser() if out else _free(Path(member))
+    if target.exists():
+        raise UsageError(problem=f"{target} is there already", field="out", remedy="Choose another name with `--out`.")
+    chosen = name or f"incident-{slug(incident['title'])}"[:50].strip("-")
+    folder = Path(tempfile.mkdtemp(prefix="tundra-incident-"))
+    try:
+        with zipfile.ZipFile(file) as zipped:
+            for one in manifest["members"]:
+                if one.startswith(("tables/", "recordings/")) or one == member:
+                    place = folder / one
+                    place.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+                    with zipped.open(one) as packed, place.open("wb") as plain:
+                        shutil.copyfileobj(packed, plain, 1 << 20)
+        recorded = folder / "recordings"
+        aside = folder.with_name(f"{folder.name}-recordings")
+        if recorded.exists():
+            recorded.rename(aside)
+        notebook = (folder / member).read_bytes()
+        (folder / member).unlink()
+        source = client.sources.import_(folder, name=chosen, about=about)
+        kept = 0
+        if aside.exists() and client.link.paths is not None:
+            kept = _keep_recordings(aside, client.link.paths.data_dir / "sources" / str(source["name"]) / "recordings")
+        _save(target, notebook)
+    except OSError as exc:
+        raise StoreUnavailable(problem=f"{exc.filename or target}: {exc.strerror or exc}", kind="file") from exc
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(folder.with_name(f"{folder.name}-recordings"), ignore_errors=True)
+    return Document(
+        {
+            "title": incident["title"],
+            "incident_id": incident["incident_id"],
+            "ref": incident["ref"],
+            "source": source["name"],
+            "rows": manifest["tables"],
+            "recordings": kept,
+            "notebook": str(target),
+            "next": f"Read it, then `tundra verify {target} --trust`.",
+        }
+    )
+
+
+def _keep_recordings(found: Path, folder: Path) -> int:
+    count = 0
+    for file in found.glob("*/*.json"):
+        place = folder / file.parent.name / file.name
+        place.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        shutil.copyfile(file, place)
+        place.chmod(0o600)
+        count += 1
+    return count
+
+
+def _save(target: Path, data: bytes) -> None:
+    draft = target.with_name(f".{target.name}.new")
+    try:
+        draft.write_bytes(data)
+        draft.replace(target)
+    except OSError:
+        draft.unlink(missing_ok=True)
+        raise
+
+
+def _free(file: Path) -> Path:
+    """A name that is not taken: an import never writes over a notebook."""
+    number = 1
+    found = file
+    while found.exists():
+        number += 1
+        found = file.with_name(f"{file.stem}-{number}{file.suffix}")
+    return found
