@@ -161,7 +161,10 @@ def seen_from(
     if source is not None and call.takes_source:
         if call.body is not None:
             return dataclasses.replace(call, body=msgspec.structs.replace(call.body, source=source))
-        return dataclasses.replace(call, query=(*call.query, ("source", source)))
+        inside = [("source", source)]
+        if window is not None and call.takes_at and not {"since", "until"} & dict(call.query).keys():
+            inside += [("since", str(window[0])), ("until", str(window[1]))]  # of an imported incident that is open
+        return dataclasses.replace(call, query=(*call.query, *inside))
     if at is None or not call.takes_at or "at" in dict(call.query) or getattr(call.body, "at", None):
         return call
 

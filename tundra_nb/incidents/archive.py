@@ -507,7 +507,7 @@ def import_(client: Client, path: str, *, name: str | None = None, out: str | No
         source = client.sources.import_(folder, name=chosen, about=about)
         kept = 0
         if aside.exists() and client.link.paths is not None:
-            kept = _keep_recordings(aside, client.link.paths.data_dir / "sources" / str(source["name"]) / "recordings")
+            kept = _keep_recordings(aside, client.link.paths.sources / str(source["name"]) / "recordings")
         _save(target, notebook)
     except OSError as exc:
         raise StoreUnavailable(problem=f"{exc.filename or target}: {exc.strerror or exc}", kind="file") from exc

@@ -58,9 +58,8 @@ class Past:
     def __init__(self, client: Client, given: Mapping[str, Any], title: str = "") -> None:
         self.client = client
         self.title = title
-        self.at = given.get("at")
         self.given = given
-        self.settings = _settings(client, self.at)
+        self.settings = _settings(client, given.get("at"), given.get("source"))
         enabled = sorted((p for p in self.settings.profile if p.enabled), key=lambda profile: profile.priority)
         if not enabled:
             raise UsageError(problem="no profile was set up then, so there is nobody to ask", field="since")
@@ -85,7 +84,8 @@ def past(client: Client, incident: str | None, **given: Any) -> Past:
         raise UsageError(problem="an incident has its own window and state", field="since")
     found = client.incidents.find(incident)
     begin, end = (EPOCH + dt.timedelta(microseconds=when) for when in window_us(found))
-    return Past(client, {"between": (begin, end), "at": found["ref"]}, found["title"])
+    place = {"source": found["source"]} if "source" in found else {"at": found["ref"]}
+    return Past(client, {"between": (begin, end), **place}, found["title"])
 
 
 def simulate(
@@ -341,7 +341,8 @@ def _tapes(client: Client, recorded: Past) -> dict[int, Recording]:
         return {}  # it is another machine's daemon: the rows tell
     given = _longer(recorded.given, recorded.calls)
     rows: Any = client.history("exchange", **given)
-    folder = Path(paths.recordings)
+    source = recorded.given.get("source")
+    folder = paths.sources / source / "recordings" if source else Path(paths.recordings)
     found: dict[int, Recording] = {}
     for row in rows.itertuples():
         file = inside(folder, str(row.recording)) if isinstance(row.recording, str) else None
@@ -354,11 +355,13 @@ def _tapes(client: Client, recorded: Past) -> dict[int, Recording]:
     return found
 
 
-def _settings(client: Client, at: str | None) -> Settings:
-    """What was in force at a state of the history; now when none is named."""
-    rows: Any = client.sql("select path, value from setting", at=at)
+def _settings(client: Client, at: str | None, source: str | None) -> Settings:
+    """What was in force at a state of the history, or in a source; now when none is named."""
+    rows: Any = client.sql("select path, value from setting", at=at, source=source)
     named: Any = client.sql(
-        "select name, kind, base_url, model, priority, enabled, api_key_env, rpm, tpm from profile", at=at
+        "select name, kind, base_url, model, priority, enabled, api_key_env, rpm, tpm from profile",
+        at=at,
+        source=source,
     )
     profiles = [
         {name: value for name, value in zip(named.columns, row, strict=True) if value == value and value is not None}  # noqa: PLR0124 - NaN

@@ -126,13 +126,7 @@ class Recordings:
         """A recording; None when it has gone, or is not to be read. Waits for the writer: not for an event loop."""
         with contextlib.suppress(RuntimeError):  # closed: all is written
             self._writer.submit(lambda: None).result()
-        file = inside(self._folder, name)
-        if file is None:
-            return None
-        try:
-            return msgspec.json.decode(file.read_bytes(), type=Recording)
-        except (OSError, msgspec.DecodeError):
-            return None
+        return read(self._folder, name)
 
     def close(self) -> None:
         """Write what is waiting, and end. Not for an event loop."""
@@ -186,6 +180,17 @@ class Recordings:
             with contextlib.suppress(OSError):
                 day.rmdir()  # only when it is empty
         return gone
+
+
+def read(folder: Path, name: str) -> Recording | None:
+    """A recording of a folder; None when it is not there, or is none. Not for an event loop."""
+    file = inside(folder, name)
+    if file is None:
+        return None
+    try:
+        return msgspec.json.decode(file.read_bytes(), type=Recording)
+    except (OSError, msgspec.DecodeError):
+        return None
 
 
 def inside(folder: Path, name: str) -> Path | None:

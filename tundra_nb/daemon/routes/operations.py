@@ -22,7 +22,7 @@ from tundra_nb.protocol import operations as api
 from tundra_nb.protocol.words import EVENTS, HEARTBEAT_SECONDS
 from tundra_nb.runtime.history.story import Story, Wanted
 from tundra_nb.runtime.operations import Notice
-from tundra_nb.runtime.recordings import texts
+from tundra_nb.runtime.recordings import read, texts
 from tundra_nb.runtime.telemetry.redact import Redactor
 from tundra_nb.runtime.telemetry.redact import Stream as Masking
 from tundra_nb.types import Ask, Reply, ToolCall
@@ -214,17 +214,20 @@ async def explain(daemon: Daemon, wanted: str, source: str | None = None) -> dic
     running = status.under_way(daemon) if source is None else []
     story = daemon.runtime.history.versions.story if source is None else daemon.runtime.sources.reader(source).story
     operation, related = await _find(story, wanted, running)
-    if source is None:
-        await _recorded(daemon, related["exchanges"])
+    await _recorded(daemon, related["exchanges"], source)
     told = {"under_way": running, "record": daemon.runtime.loaded.settings.record.content}
     return {"operation": json_rows([operation])[0], **related, **told}
 
 
-async def _recorded(daemon: Daemon, exchanges: Sequence[dict[str, Any]]) -> None:
+async def _recorded(daemon: Daemon, exchanges: Sequence[dict[str, Any]], source: str | None) -> None:
     """Put in the texts that are in files; the files of a pulled history are on the machine that recorded them."""
     for row in exchanges:
         if row.get("recording"):
-            found = await asyncio.to_thread(daemon.runtime.recordings.read, row["recording"])
+            if source is None:
+                found = await asyncio.to_thread(daemon.runtime.recordings.read, row["recording"])
+            else:
+                folder = daemon.runtime.paths.sources / source / "recordings"
+                found = await asyncio.to_thread(read, folder, row["recording"])
             row.update(texts(found))
 
 

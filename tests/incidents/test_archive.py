@@ -1,0 +1,235 @@
+"""The zip of an incident: a change in it is named, and what does not belong is refused before anything is written."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from tests.conftest import Home, stop_processes
+from tundra_nb.errors import UsageError
+from tundra_nb.incidents import archive
+from tundra_nb.testing.scripted_provider import Step, scripted_process
+
+CHAT = "/v1/chat/completions"
+CANARY = "sk-canary-0123456789abcdef"
+
+
+def table(*ids: int) -> pa.Table:
+    return pa.table({"operation_id": pa.array(ids, pa.int64()), "outcome": ["ok"] * len(ids)})
+
+
+def made(file: Path, change: Callable[[dict[str, bytes], dict[str, Any]], None] | None = None) -> Path:
+    """A small archive; `change` may alter members and manifest after the hashes were taken."""
+    rows = table(1, 2, 3)
+    members = {
+        "incident-x.ipynb": b"{}",
+        "tables/operation.parquet": archive._parquet(rows),
+        "rows.json": json.dumps({"operation": archive._row_hashes(rows)}).encode(),
+    }
+    manifest: dict[str, Any] = {
+        "format": archive.FORMAT,
+        "made_by": {"tundra-nb": "9.9", "frame_version": 2},
+        "members": {
+            name: {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)} for name, data in members.items()
+        },
+    }
+    if change is not None:
+        change(members, manifest)
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as zipped:
+        zipped.writestr("manifest.json", json.dumps(manifest))
+        for name, data in members.items():
+            zipped.writestr(name, data)
+    return file
+
+
+def refusal(file: Path) -> str:
+    before = sorted(file.parent.iterdir())
+    with pytest.raises(UsageError) as caught:
+        archive.check(file)
+    assert sorted(file.parent.iterdir()) == before
+    return str(caught.value)
+
+
+def test_a_whole_archive_passes_also_when_another_tool_zipped_it_again(tmp_path: Path) -> None:
+    file = made(tmp_path / "a.zip")
+    archive.check(file)
+    with zipfile.ZipFile(file) as old, zipfile.ZipFile(tmp_path / "b.zip", "w", zipfile.ZIP_STORED) as new:
+        for name in sorted(old.namelist()):
+            new.writestr(name, old.read(name))
+    archive.check(tmp_path / "b.zip")
+
+
+def test_a_changed_row_is_named_with_its_table(tmp_path: Path) -> None:
+    def change(members: dict[str, bytes], manifest: dict[str, Any]) -> None:
+        members["tables/operation.parquet"] = archive._parquet(table(1, 7, 3))
+
+    told = refusal(made(tmp_path / "a.zip", change))
+    assert "tables/operation.parquet is not what was exported: row 2 (operation_id 7)" in told
+
+    def remove(members: dict[str, bytes], manifest: dict[str, Any]) -> None:
+        members["tables/operation.parquet"] = archive._parquet(table(1, 2))
+
+    assert "1 rows are missing" in refusal(made(tmp_path / "b.zip", remove))
+
+
+HOSTILE: dict[str, tuple[Callable[[dict[str, bytes], dict[str, Any]], Any], str]] = {
+    "a way out": (lambda m, _: m.update({"../x": b"x"}), "does not belong"),
+    "an absolute name": (lambda m, _: m.update({"/etc/x": b"x"}), "does not belong"),
+    "an unknown member": (lambda m, _: m.update({"setup.sh": b"x"}), "does not belong"),
+    "a table beside the manifest": (lambda m, _: m.update({"tables/note.parquet": b"x"}), "not in its manifest"),
+    "a missing member": (lambda m, _: m.pop("rows.json"), "'rows.json' is missing"),
+    "another notebook": (lambda m, _: m.update({"incident-x.ipynb": b"[]"}), "incident-x.ipynb is not what"),
+    "a bomb": (lambda m, _: m.update({"environment.txt": b"0" * 30_000_000}), "far larger than it is packed"),
+    "a newer format": (lambda _, manifest: manifest.update(format=99), "newer than this one"),
+    "newer frames": (lambda _, manifest: manifest["made_by"].update(frame_version=99), "newer than this one"),
+    "no list of members": (lambda _, manifest: manifest.pop("members"), "manifest.json cannot be read"),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_what_is_hostile_or_foreign_is_refused_before_anything_is_written(tmp_path: Path, name: str) -> None:
+    change, problem = HOSTILE[name]
+    assert problem in refusal(made(tmp_path / "a.zip", change))
+
+
+def test_links_encrypted_members_doubles_and_things_that_are_no_zip_are_refused(tmp_path: Path) -> None:
+    link = zipfile.ZipInfo("environment.txt")
+    link.external_attr = 0o120777 << 16
+    with zipfile.ZipFile(made(tmp_path / "link.zip"), "a") as zipped:
+        zipped.writestr(link, "/etc/passwd")
+    assert "does not belong" in refusal(tmp_path / "link.zip")
+    with zipfile.ZipFile(made(tmp_path / "double.zip"), "a") as zipped, pytest.warns(UserWarning, match="Duplicate"):
+        zipped.writestr("rows.json", b"{}")
+    assert "same name" in refusal(tmp_path / "double.zip")
+    data = bytearray(made(tmp_path / "locked.zip").read_bytes())
+    data[data.rindex(b"PK\x01\x02") + 8] |= 1
+    (tmp_path / "locked.zip").write_bytes(data)
+    assert "encrypted" in refusal(tmp_path / "locked.zip")
+    (tmp_path / "text.zip").write_text("no zip")
+    assert "cannot be read" in refusal(tmp_path / "text.zip")
+    (tmp_path / "cut.zip").write_bytes(made(tmp_path / "whole.zip").read_bytes()[:-40])
+    assert "cannot be read" in refusal(tmp_path / "cut.zip")
+    with pytest.raises(UsageError, match="no file"):
+        archive.check(tmp_path / "none.zip")
+
+
+# --- from one machine to another
+
+
+def place(folder: Path, name: str) -> Home:
+    env = {key: value for key, value in os.environ.items() if not key.startswith("TUNDRA_")}
+    env |= {
+        "TUNDRA_DATA_DIR": str(folder / name / "data"),
+        "TUNDRA_CONFIG": str(folder / name / "tundra.toml"),
+        "JUPYTER_DATA_DIR": str(folder / name / "jupyter"),
+        "IPYTHONDIR": str(folder / name / "ipython"),
+        "SCRIPTED_API_KEY": CANARY,
+    }
+    (folder / name).mkdir()
+    return Home(folder / name, env)
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Home, Home]]:
+    """A home with an incident that is exported, and another machine's, which was set up differently."""
+    folder = tmp_path_factory.mktemp("two")
+    one, other = place(folder, "one"), place(folder, "other")
+    other.env.pop("SCRIPTED_API_KEY")
+    try:
+        with scripted_process(pieces=3) as provider:
+            one.write_settings(
+                '[record]\ncontent = "all"\n[router]\nretries = 0\n[breaker]\nfailures = 9\n'
+                f'[[profile]]\nname = "scripted"\nkind = "openai"\nbase_url = "{provider.url}/v1"\nmodel = "tiny"\n'
+                'api_key_env = "SCRIPTED_API_KEY"\n'
+            )
+            provider.script(
+                CHAT,
+                Step(text=f"your key is {CANARY}"),
+                Step(status=500, text=f"broken {CANARY}", repeat=3),
+                Step(text="ok"),
+            )
+            for number in range(5):
+                one.run("ask", f"question {number}: my key is {CANARY}")
+            one.run("run", f"echo {CANARY}")
+            one.run("note", f"the key was {CANARY}")
+            done = one.run("incident", "new", "Canary", "--since", "1h", timeout=200)
+            assert done.returncode == 0, done.stderr
+            done = one.run("incident", "export", "Canary", "--out", "canary.zip", timeout=100)
+            assert done.returncode == 0, done.stderr
+        yield one, other
+    finally:
+        stop_processes(one)
+        stop_processes(other)
+
+
+pytestmark = [pytest.mark.timeout(280)]
+
+
+@pytest.mark.check
+@pytest.mark.part("doltlite")
+def test_an_export_holds_what_it_says_and_no_canary(two: tuple[Home, Home]) -> None:
+    one, _ = two
+    file = one.folder / "canary.zip"
+    assert file.stat().st_mode & 0o777 == 0o600
+    manifest = archive.check(file)
+    assert manifest["tables"]["operation"] == 5
+    with zipfile.ZipFile(file) as zipped:
+        names = set(zipped.namelist())
+        assert {"incident-canary.ipynb", "incident-canary.html", "ro-crate-metadata.json", "REDACTIONS.md"} <= names
+        assert sum(name.startswith("recordings/") for name in names) == 5
+        crate = json.loads(zipped.read("ro-crate-metadata.json"))
+        assert {part["@id"] for part in crate["@graph"][1]["hasPart"]} <= names
+        for name in names:
+            data = zipped.read(name)
+            if name.endswith(".parquet"):
+                data = repr(pq.read_table(io.BytesIO(data)).to_pylist()).encode()
+            assert CANARY.encode() not in data, name
+            assert CANARY[3:].encode() not in data, name
+        html = zipped.read("incident-canary.html").decode()
+    assert "4, of them" in html or "5, of them 3" in html
+    again = one.run("incident", "export", "Canary", "--out", "canary.zip")
+    assert again.returncode == 2
+    assert "is there already" in again.stderr
+
+
+@pytest.mark.check
+@pytest.mark.part("doltlite")
+def test_on_another_machine_every_cell_is_the_same_and_replays_alike(two: tuple[Home, Home]) -> None:
+    one, other = two
+    file = one.folder / "canary.zip"
+    done = other.run("incident", "import", str(file), "--json", timeout=100)
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert json.loads(other.run("incident", "list", "--json").stdout) == [], "nothing enters the own history"
+    book = other.folder / told["notebook"]
+    refused = other.run("verify", str(book))
+    assert (refused.returncode, "not trusted" in refused.stderr) == (2, True)
+    done = other.run("verify", str(book), "--trust", "--report", "report.html", "--json", timeout=200)
+    assert done.returncode == 0, done.stdout
+    page = (other.folder / "report.html").read_text()
+    assert "cells are the same" in page
+    assert "default-src 'none'" in page
+    replays = [home.run("replay", "Canary", "--json").stdout for home in two]
+    assert replays[0] == replays[1]
+    assert [row["outcome_now"] for row in json.loads(replays[1])] == ["ok", "error", "error", "error", "ok"]
+    # one number in one saved output
+    saved = nbformat.read(book, as_version=4)
+    code = [cell for cell in saved.cells if cell.cell_type == "code"]
+    number, cell = next((n, c) for n, c in enumerate(code, 1) if c.source.startswith("%tundra calls --by code"))
+    cell.outputs[0].data["text/plain"] = cell.outputs[0].data["text/plain"].replace("3", "2", 1)
+    nbformat.write(saved, other.folder / "edited.ipynb")
+    done = other.run("verify", "edited.ipynb", "--trust", "--json", timeout=200)
+    assert done.returncode == 1
+    wrong = [name for name, state in json.loads(done.stdout).items() if not state.startswith(("same", "not"))]
+    assert wrong == [f"edited.ipynb [{number}]"]
