@@ -114,6 +114,9 @@ def test_on_a_full_disk_calls_are_refused_and_every_command_about_the_daemon_wor
     assert [row["message"] for row in told(home)["over"] if "no space left" in row["message"]], "but says that it was"
     kept = json.loads(home.run("errors", "--since", "all", "--code", "StoreUnavailable", "--json").stdout)
     assert "disk_full" in {row["reason"] for row in kept}, "a refusal is written once there is room"
+    calls = json.loads(home.run("calls", "--since", "all", "--json").stdout)
+    assert {str(row["operation_id"]) for row in kept if row["operation_id"]} <= {str(c["operation_id"]) for c in calls}
+    assert "error" in {row["outcome"] for row in calls}, "and so is the call that it was of"
     fill(home.data_dir.parent)
     assert home.run("daemon", "stop").returncode == 0
     assert told(home)["running"] is False

@@ -42,12 +42,14 @@ from tundra_nb.settings import Loaded, ProfileSettings, Settings
 from tundra_nb.types import (
     TABLE_OF,
     AgentRunOpened,
+    Attempt,
     AttemptOpened,
     ConnectionEvent,
     ConnectionState,
     ErrorEvent,
     Event,
     Exchange,
+    Operation,
     OperationOpened,
 )
 
@@ -57,8 +59,8 @@ taken up when the store comes later, too."""
 PRICES_AFTER_SECONDS = 0.5
 """How long after the start the price table is read, so that it does not compete with becoming ready."""
 
-OWED = 100
-"""So many errors are kept while there is no room to write them."""
+OWED = 1000
+"""So many ends are kept while there is no room to write them."""
 
 _log = logging.getLogger("tundra.daemon")
 
@@ -116,7 +118,7 @@ class Runtime:
             self.clock,
         )
         self._owed: collections.deque[Event] = collections.deque(maxlen=OWED)
-        """Errors that there was no room to write; they go before what is written next."""
+        """Ends that there was no room to write; they go before what is written next."""
         self.journal = Journal(self.record, self.ids, self.clock, redactor, self.recordings.keep)
         self.agent_runs = AgentRuns(self.record, self.ids, self.clock, redactor)
         self.in_force = InForce(loaded, environ, self.history, self.journal)
@@ -179,14 +181,14 @@ class Runtime:
         """Write events to the spool, before anybody is answered, and tell the bus: masked, whoever made them.
 
         Raises:
-            StoreUnavailable: the disk is full; errors among the events are written once there is room.
+            StoreUnavailable: the disk is full; how calls failed is written once there is room.
         """
         masked = [event if type(event) in _MASKED_ALREADY else self.redactor.struct(event) for event in events]
         owed = [self._owed.popleft() for _ in range(len(self._owed))]
         try:
             self.history.append(*owed, *masked)
         except StoreUnavailable:
-            self._owed.extend([*owed, *(event for event in masked if isinstance(event, ErrorEvent))])
+            self._owed.extend([*owed, *filter(_is_owed, masked)])
             raise
         for event in (*owed, *masked):
             self.metrics.count(event)
@@ -315,3 +317,8 @@ class Runtime:
 
         self._exits.push_async_callback(end)
         return task
+
+
+def _is_owed(event: Event) -> bool:
+    """Whether it is written later when it cannot be now: how something failed. What was not kept was not answered."""
+    return isinstance(event, ErrorEvent | Attempt) or (isinstance(event, Operation) and event.outcome != "ok")
