@@ -133,8 +133,9 @@ class Face:
             await self._refuse(out, _nowhere(method, scope["path"], known), status=404 if known is None else 405)
             return
         most = self._runtime.loaded.settings.gateway.max_body_mb * 1024 * 1024
-        given = incoming.given_of(known, await incoming.read_body(receive, headers, most), headers)
-        request = await self._request(known, given, caller, headers)
+        body = await incoming.read_body(receive, headers, most)
+        given, bound = await incoming.read_given(known, body, headers)
+        request = await self._request(known, given, bound, caller, headers)
         client = request.facts.client
         seen = self._gateway.seen(caller.name, client, known.dialect)
         seen.calls += 1
@@ -153,7 +154,9 @@ class Face:
             raise errors.TokenRefused(kind="missing")
         return Caller(self._user(scope))
 
-    async def _request(self, path: Path, given: Given, caller: Caller, headers: dict[bytes, bytes]) -> Relayed:
+    async def _request(
+        self, path: Path, given: Given, bound: tuple[str, ...], caller: Caller, headers: dict[bytes, bytes]
+    ) -> Relayed:
         name = _model_of(given)
         trace_id, span_id = incoming.trace_of(headers)
         facts = Facts(
@@ -178,7 +181,7 @@ class Face:
             choices,
             failover=failover != "off",
             max_tokens=incoming.max_tokens(given),
-            stays=stays.staying(given),
+            stays=bound,
         )
 
     async def _going_on(self, previous: str, choices: list[Choice], caller: Caller) -> list[Choice]:

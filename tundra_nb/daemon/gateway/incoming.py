@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 import zlib
@@ -15,6 +16,7 @@ from tundra_nb.daemon.life import Receive, Scope
 from tundra_nb.runtime.providers import bodies
 from tundra_nb.runtime.providers.relay import Given
 
+from . import stays
 from .paths import Path
 from .tokens import PREFIX
 
@@ -29,6 +31,8 @@ LIMITS = {
 FAILOVER = b"x-tundra-failover"
 """The one header of ours that a caller may send."""
 MAX_CLIENT_CHARS = 80
+BIG_BYTES = 1 << 20
+"""From here on reading a body would hold up the loop: a millisecond for every two million bytes."""
 
 _TRACEPARENT = re.compile(rb"[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}(?:-.*)?")
 _TOKEN_IN_URL = re.compile(r"tnd-[A-Za-z0-9_-]{8,}")
@@ -110,7 +114,10 @@ async def read_body(receive: Receive, headers: dict[bytes, bytes], most: int) ->
         raise BodyError(415, f"the body is compressed as {encoding.decode('latin-1')!r}", "Send it plain, or as gzip.")
     unpacker = zlib.decompressobj(wbits=47 if encoding == b"gzip" else 15)
     try:
-        body = unpacker.decompress(body, most + 1)
+        if len(body) < BIG_BYTES // 8:
+            body = unpacker.decompress(body, most + 1)
+        else:
+            body = await asyncio.to_thread(unpacker.decompress, body, most + 1)
     except zlib.error as exc:
         raise BodyError(400, f"the body is not compressed as it says: {exc}") from exc
     if len(body) > most:
@@ -118,6 +125,20 @@ async def read_body(receive: Receive, headers: dict[bytes, bytes], most: int) ->
     if not unpacker.eof:
         raise BodyError(400, "the compressed body is cut")
     return body
+
+
+async def read_given(path: Path, body: bytes, headers: dict[bytes, bytes]) -> tuple[Given, tuple[str, ...]]:
+    """The call that a body asks for, and the fields in it that bind it to one vendor; a big body is read in a thread.
+
+    Raises:
+        BodyError: it is no JSON object.
+    """
+
+    def read() -> tuple[Given, tuple[str, ...]]:
+        given = given_of(path, body, headers)
+        return given, stays.staying(given)
+
+    return read() if len(body) < BIG_BYTES else await asyncio.to_thread(read)
 
 
 def given_of(path: Path, body: bytes, headers: dict[bytes, bytes]) -> Given:

@@ -7,6 +7,7 @@ sees (usage, errors, the end mark) decides how the attempt ended, exactly as for
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Iterable
 from typing import Any
@@ -44,6 +45,8 @@ FAMILY = {
 }
 """Whose form each is."""
 
+BIG_BYTES = 1 << 20
+"""From here on a body is put together in a thread."""
 _INCLUDE_USAGE = b'{"include_usage":true}'
 
 
@@ -94,7 +97,8 @@ async def relay(
     """
     ready = provider.prepared()
     await provider.learn_prices()
-    body = _body(given, model)
+    big = len(given.body) >= BIG_BYTES
+    body = await asyncio.to_thread(_body, given, model) if big else _body(given, model)
     kept: list[bytes] | None = [] if record else None
     if record:
         seen.request_body = body
