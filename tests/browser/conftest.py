@@ -7,7 +7,8 @@
         page.theme("dark"); page.screenshot("x")        # → $BROWSER_SHOTS/x.png, when that names a folder
 
 `jupyter.provider` is the scripted provider behind the one profile `scripted`; `jupyter.tundra("status")` gives a
-command beside the notebook. Each test has its own server, daemon and home.
+command beside the notebook. Each test has its own server, daemon and home, and fails when one of its pages has
+written an error to the console or asked for anything from outside.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ import nbformat
 import psutil
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
-from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Error, Locator, Page, Request, expect, sync_playwright
 
 from tests.conftest import ROOT
 from tundra_nb.testing.scripted_provider import ScriptedProcess, scripted_process
@@ -49,6 +50,8 @@ ARGUMENTS = (
 TOKEN = "browser-test-token"
 SECONDS = 40
 """Longest wait for anything in the browser; a loaded machine starts a kernel in ten."""
+OF_THE_NETWORK = ("Failed to load resource", "WebSocket connection to")
+"""What Chromium itself writes when a server has gone, or says no."""
 KERNEL_ANSWERS = """async () => {
     const session = window.jupyterapp.shell.currentWidget.sessionContext;
     await session.ready;
@@ -149,6 +152,14 @@ class NotebookPage:
         if folder := os.environ.get("BROWSER_SHOTS"):
             self.page.screenshot(path=str(Path(folder) / f"{name}.png"))
 
+    def alone(self, width: int) -> None:
+        """Make the page so wide, with nothing but the notebook on it."""
+        self.page.set_viewport_size({"width": width, "height": 900})
+        left = self.page.locator("#jp-left-stack")
+        if left.count() and left.is_visible():
+            self.command("application:toggle-left-area")
+            expect(left).to_be_hidden()
+
     def close(self) -> None:
         self.page.close()
 
@@ -163,6 +174,29 @@ class Jupyter:
     env: dict[str, str]
     browser: Browser
     provider: ScriptedProcess
+    complaints: list[str] = dataclasses.field(default_factory=list)
+    """Errors of the console, and requests to elsewhere."""
+
+    def watch(self, page: Page) -> Page:
+        """Note what must not happen on a page."""
+
+        def console(message: ConsoleMessage) -> None:
+            if message.type == "error" and not message.text.startswith(OF_THE_NETWORK):
+                self.complaints.append(f"console: {message.text}")
+
+        def request(asked: Request) -> None:
+            if asked.url.startswith("http") and not asked.url.startswith(self.url):
+                self.complaints.append(f"request: {asked.url}")
+
+        page.on("console", console)
+
+        def failed(error: Error) -> None:
+            if "/static/" not in (error.stack or ""):  # Jupyter's own; a widget's script is a blob
+                self.complaints.append(f"page: {error}")
+
+        page.on("pageerror", failed)
+        page.on("request", request)
+        return page
 
     def open(
         self, cells: Sequence[str] | nbformat.NotebookNode, *, name: str = "test.ipynb", kernel: bool = True
@@ -181,7 +215,7 @@ class Jupyter:
         notebook.metadata["kernelspec"] = {"name": spec, "display_name": spec, "language": "python"}
         path = self.folder / "notebooks" / name
         nbformat.write(notebook, path)
-        page = self.browser.new_page(viewport={"width": 1280, "height": 900})
+        page = self.watch(self.browser.new_page(viewport={"width": 1280, "height": 900}))
         page.set_default_timeout(SECONDS * 1000)
         place = f"lab/tree/{name}?reset" if self.app == "lab" else f"notebooks/{name}"
         page.goto(f"{self.url}{place}{'&' if '?' in place else '?'}token={TOKEN}")
@@ -219,6 +253,7 @@ def chromium() -> Iterator[Browser]:
 @pytest.fixture
 def start_jupyter(chromium: Browser) -> Iterator[Callable[[App], Jupyter]]:
     """Start a server for a front end; all are ended with the test."""
+    made: list[Jupyter] = []
     with contextlib.ExitStack() as stack:
 
         def start(
@@ -237,9 +272,11 @@ def start_jupyter(chromium: Browser) -> Iterator[Callable[[App], Jupyter]]:
             if prepare is not None:
                 prepare(env)
             url = stack.enter_context(_server(app, folder, env, options))
-            return Jupyter(app, url, folder, env, chromium, provider)
+            made.append(Jupyter(app, url, folder, env, chromium, provider))
+            return made[-1]
 
         yield start
+        assert [told for one in made for told in one.complaints] == []
 
 
 @pytest.fixture

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 from typing import Any
 
 import pytest
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import Locator, expect
 
 from tests.conftest import AXE
 from tundra_nb.testing.scripted_provider import Step
@@ -33,23 +34,11 @@ def barriers(where: Locator) -> list[str]:
     ]
 
 
-def watch(page: Page, base: str) -> list[str]:
-    """Errors of the console and requests to elsewhere, from now on."""
-    seen: list[str] = []
-    page.on("pageerror", lambda error: seen.append(f"page error: {error}"))
-    page.on("request", lambda request: seen.append(request.url) if is_outside(request.url, base) else None)
-    return seen
-
-
-def is_outside(url: str, base: str) -> bool:
-    return url.startswith("http") and not url.startswith(base)
-
-
 def shots(page: NotebookPage, name: str) -> None:
     for theme in ("light", "dark"):
         page.theme(theme)
         for width in WIDTHS:
-            page.page.set_viewport_size({"width": width, "height": 900})
+            page.alone(width)
             page.screenshot(f"{name}-{theme}-{width}")
     page.page.set_viewport_size({"width": 1280, "height": 900})
     page.theme("light")
@@ -61,7 +50,6 @@ def test_frames_and_pictures_are_read_with_and_without_a_kernel(lab: Jupyter) ->
         lab.tundra("ask", "hi")
     cells = ["%load_ext tundra_nb", "%tundra calls", "%tundra calls --plot", "%tundra why last", "%tundra status"]
     page = lab.open(cells)
-    seen = watch(page.page, lab.url)
     page.run_all()
     frame = page.output(1)
     expect(frame.locator("th").first).to_have_text("id")
@@ -84,12 +72,10 @@ def test_frames_and_pictures_are_read_with_and_without_a_kernel(lab: Jupyter) ->
     expect(again.output(2).locator("img").first).to_be_visible()
     expect(again.output(3)).to_contain_text("next:")
     again.screenshot("faces-saved")
-    assert not seen
 
 
 def test_the_buttons_of_the_provider_widget_act_and_a_drill_is_marked_as_one(jupyter: Jupyter) -> None:
     page = jupyter.open(["%load_ext tundra_nb", "%tundra providers --widget", "%tundra ask hi"])
-    seen = watch(page.page, jupyter.url)
     page.run(0)
     page.run(1)
     widget = page.output(1).locator(".tundra-providers")
@@ -119,4 +105,87 @@ def test_the_buttons_of_the_provider_widget_act_and_a_drill_is_marked_as_one(jup
     for key in ("b", "a", "d", "d", "x"):
         page.page.keyboard.press(key)
     assert page.page.locator(".jp-Notebook .jp-Cell").count() == cells
-    assert not seen
+
+
+def test_a_click_on_an_id_tells_its_story_below(jupyter: Jupyter) -> None:
+    """The command stands in a new cell and is run; in a notebook that is not trusted Jupyter asks before."""
+    jupyter.provider.script(CHAT, Step(status=503, text="down for maintenance"))
+    jupyter.tundra("ask", "hi")
+    page = jupyter.open(["%load_ext tundra_nb", "%tundra calls"])
+    page.run_all()
+    page.output(1).locator("td button").first.click()
+    expect(page.output(2)).to_contain_text("down for maintenance")
+    assert page.cell(2).locator(".cm-content").inner_text().startswith("%tundra why ")
+    saved = page.save()
+    page.close()
+
+    again = jupyter.open(saved, name="saved.ipynb", kernel=False)
+    again.output(1).locator("td button").first.click()
+    expect(again.page.locator(".jp-Dialog")).to_contain_text("%tundra why ")
+
+
+def test_why_is_read_on_a_narrow_page(lab: Jupyter) -> None:
+    """A picture of its own: words above the bars, as wide as the page."""
+    lab.provider.script(CHAT, Step(status=503, text="down for maintenance"))
+    lab.tundra("ask", "hi")
+    page = lab.open(["%load_ext tundra_nb", "%tundra why last"])
+    page.run_all()
+    picture = page.output(1).locator("img")
+    assert picture.evaluate("image => image.naturalWidth") == 880
+    page.alone(420)
+    page.page.wait_for_function("() => document.querySelector('.jp-OutputArea img').naturalWidth === 400")
+    box, whole = picture.bounding_box(), page.output(1).bounding_box()
+    assert box is not None
+    assert whole is not None
+    assert box["width"] <= whole["width"]
+    for theme in ("light", "dark"):
+        page.theme(theme)
+        page.screenshot(f"why-narrow-{theme}")
+
+
+def test_terminal_and_versions_widgets_have_no_barriers(lab: Jupyter) -> None:
+    page = lab.open(["%load_ext tundra_nb", "%tundra versions --widget", "%tundra pty open --widget bash --norc"])
+    page.run_all()
+    versions, terminal = page.output(1).locator(".tundra-versions"), page.output(2).locator(".tundra-terminal")
+    expect(versions.locator("tbody tr").first).to_be_visible()
+    expect(terminal.locator(".tundra-screen")).to_contain_text("bash")
+    shots(page, "widgets")
+    for theme in ("light", "dark"):
+        page.theme(theme)
+        assert barriers(versions) + barriers(terminal) == [], theme
+
+
+def test_a_page_made_of_a_notebook_still_answers(lab: Jupyter) -> None:
+    """As HTML by nbconvert, without a kernel and without a network: what failed, why, what next."""
+    from nbconvert import HTMLExporter
+
+    lab.provider.script(CHAT, Step(status=503, text="down for maintenance"))
+    lab.tundra("ask", "hi")
+    cells = [
+        "%tundra calls",
+        "%tundra why last",
+        "%tundra providers --widget",
+        "%tundra pty open --widget echo on screen",
+    ]
+    page = lab.open(["%load_ext tundra_nb", *cells, "%tundra calls --plot"])
+    for index in range(6):
+        page.run(index)
+    expect(page.output(4).locator(".tundra-screen")).to_contain_text("on screen")
+    expect(page.output(3).locator("div[class^='tundra-still-']")).to_contain_text("breaker", use_inner_text=False)
+    saved = page.save()
+    page.close()
+    file = lab.folder / "page.html"
+    file.write_text(HTMLExporter().from_notebook_node(saved)[0], encoding="utf-8")
+    made = lab.browser.new_page(viewport={"width": 1280, "height": 900}, offline=True)
+    made.goto(file.as_uri(), wait_until="domcontentloaded")
+    outputs = made.locator(".jp-Cell-outputArea")
+    expect(outputs.nth(0)).to_contain_text("AllProvidersExhausted")
+    expect(outputs.nth(1)).to_contain_text("scripted: the provider failed (503): down for maintenance")
+    expect(outputs.nth(1)).to_contain_text("next: ")
+    assert outputs.nth(1).locator("img").evaluate("image => image.naturalWidth") == 880
+    expect(outputs.nth(2).locator("div[class^='tundra-still-']")).to_be_visible()
+    expect(outputs.nth(3).locator("div[class^='tundra-still-']")).to_contain_text("on screen")
+    assert outputs.nth(4).locator("img").first.evaluate("image => image.naturalWidth") > 0
+    if folder := os.environ.get("BROWSER_SHOTS"):
+        made.screenshot(path=f"{folder}/page.png", full_page=True)
+    made.close()

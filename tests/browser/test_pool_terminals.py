@@ -30,6 +30,9 @@ SHOWN = """() => {
 }"""
 
 
+NOTEBOOK = "() => [...window.jupyterapp.shell.widgets('main')].find(one => one.title.label.endsWith('.ipynb')).id"
+
+
 def opened(jupyter: Jupyter, command: str, *options: str) -> str:
     told = jupyter.tundra("pty", "open", "--json", *options, command)
     row, _ = json.JSONDecoder().raw_decode(told)
@@ -37,7 +40,7 @@ def opened(jupyter: Jupyter, command: str, *options: str) -> str:
 
 
 def page_of(jupyter: Jupyter, place: str) -> Page:
-    page = jupyter.browser.new_page(viewport={"width": 1200, "height": 700})
+    page = jupyter.watch(jupyter.browser.new_page(viewport={"width": 1200, "height": 700}))
     page.set_default_timeout(SECONDS * 1000)
     page.goto(f"{jupyter.url}{place}{'&' if '?' in place else '?'}token={TOKEN}")
     return page
@@ -141,3 +144,41 @@ def test_notebook_7_opens_it_as_a_second_viewer(notebook7: Jupyter) -> None:
     expect(first.locator(".jp-Terminal")).to_be_visible()
     first.close()
     second.close()
+
+
+def test_open_lab_opens_the_tab_and_show_links_to_it(lab: Jupyter) -> None:
+    """Once, when the cell is run; a saved notebook opens nothing by itself."""
+    lab.write_settings(SHORT.replace("20.0", "60.0"))
+    page = lab.open(["%load_ext tundra_nb", "%tundra pty open --lab bash --norc --noprofile"])
+    page.run(0)
+    page.run(1)
+    tab = page.page.locator(".jp-Terminal .xterm")
+    expect(tab).to_be_visible()
+    until_shown(page.page, "$" if os.getuid() else "#")
+    page.screenshot("pty-open-lab")
+    link = page.output(1).get_by_role("button", name="open its terminal tab")
+    pty = link.inner_text().partition(":")[0].removeprefix("tundra-")
+    names = [one["name"] for one in api(lab, "GET", "api/terminals").json()]
+    assert names == [f"tundra-{pty}"]
+    page.page.locator(".lm-TabBar-tab", has_text=f"tundra-{pty}").locator(".lm-TabBar-tabCloseIcon").click()
+    expect(tab).to_have_count(0)
+    link.click()
+    expect(tab).to_be_visible()
+    page.command("tabsmenu:activate-by-id", id=page.page.evaluate(NOTEBOOK))
+    saved = page.save()
+    page.close()
+
+    again = lab.open(saved, name="saved.ipynb", kernel=False)
+    expect(again.output(1).get_by_role("button", name="open its terminal tab")).to_be_visible()
+    again.page.wait_for_timeout(1500)
+    expect(again.page.locator(".jp-Terminal")).to_have_count(0)
+    expect(again.page.locator(".jp-Dialog")).to_have_count(0)
+
+
+def test_open_lab_in_notebook_7_opens_a_page(notebook7: Jupyter) -> None:
+    page = notebook7.open(["%load_ext tundra_nb", "%tundra pty open --lab bash --norc --noprofile"])
+    page.run(0)
+    with page.page.context.expect_page() as opened_page:
+        page.run(1)
+    assert "/terminals/tundra-" in opened_page.value.url
+    opened_page.value.wait_for_selector(".jp-Terminal .xterm")

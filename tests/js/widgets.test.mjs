@@ -15,7 +15,7 @@ const load = (name, ...names) => {
 const key = (name, more = {}) => ({ key: name, ctrlKey: false, altKey: false, metaKey: false, shiftKey: false, ...more });
 
 test("every widget exports a render function and nothing else", () => {
-  for (const name of ["gateway", "providers", "terminal", "versions"]) {
+  for (const name of ["gateway", "providers", "tab", "terminal", "versions"]) {
     const { exported } = load(name);
     assert.deepEqual(Object.keys(exported), ["render"]);
     assert.equal(typeof exported.render, "function");

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 
+from tundra_nb.errors import HandleNotFound
 from tundra_nb.protocol.ptys import Matched
 from tundra_nb.terminal.asciicast import asciicast
 
@@ -162,6 +164,13 @@ class AsyncPty:
 
     def __repr__(self) -> str:
         return f"<PTY {self.id}>"
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        with contextlib.suppress(HandleNotFound):  # it has ended by itself
+            await self.close()
 
     async def _do(self, step: Step[T]) -> T:
         return await self._ptys._do(step)  # noqa: SLF001 - one of the namespace's

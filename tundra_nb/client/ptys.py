@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import re
 from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 
-from tundra_nb.errors import AtCapacity
+from tundra_nb.errors import AtCapacity, HandleNotFound
 from tundra_nb.protocol.ptys import Matched
 from tundra_nb.terminal.asciicast import asciicast
 
@@ -217,6 +218,13 @@ class Pty:
 
     def __repr__(self) -> str:
         return f"<PTY {self.id}>"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with contextlib.suppress(HandleNotFound):  # it has ended by itself
+            self.close()
 
     def _do(self, step: Step[T]) -> T:
         return self._ptys._do(step)  # noqa: SLF001 - one of the namespace's

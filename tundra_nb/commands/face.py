@@ -82,9 +82,10 @@ class Face(abc.ABC):
         """
         return self.widget(f"pty show {pty_id}")
 
-    def terminal_link(self, pty_id: str) -> str:
-        """Where a PTY is as a terminal tab: its name in Jupyter's list, and the address where it is known."""
-        return f"tundra-{pty_id} in Jupyter's list of running terminals"
+    def link_terminal(self, pty_id: str, *, opens: bool = False) -> None:
+        """Show where a PTY is as a terminal tab of Jupyter's; with `opens`, open it where that can be done."""
+        del opens
+        self.write(f"tundra-{pty_id} in Jupyter's list of running terminals\n")
 
     @property
     def shows_live(self) -> bool:

@@ -55,7 +55,9 @@ def _listed(face: Face) -> pd.DataFrame:
 @click.option("--columns", type=int, help="Of the screen.  [default: 80]")
 @click.option("--persistent", is_flag=True, help="Do not end it when nobody looks at it, or nothing happens.")
 @click.option("--widget", is_flag=True, help="Notebook: a live screen to type into.")
-@click.option("--lab", is_flag=True, help="Say where it is as a terminal tab of Jupyter's.")
+@click.option(
+    "--lab", is_flag=True, help="Notebook: open it in a terminal tab of Jupyter's; elsewhere, say where it is."
+)
 @options.child
 @pass_face
 def open_(
@@ -85,7 +87,7 @@ def open_(
         persistent=persistent,
     )
     if lab:
-        face.write(f"{face.terminal_link(opened.id)}\n")
+        face.link_terminal(opened.id, opens=True)
     return face.terminal_widget(opened.id) if widget else opened.info
 
 
@@ -103,7 +105,7 @@ def show(face: Face, pty_id: str, is_text: bool, widget: bool) -> Any:
         return Transcript(pty.raw)
     screen = pty.screen
     if not face.wants_json and pty_id in face.client.ptys.ids():
-        face.write(f"{face.terminal_link(pty_id)}\n")
+        face.link_terminal(pty_id)
     return screen
 
 

@@ -36,6 +36,25 @@ def pool(place: Place, check: Check) -> Sequence[Finding]:
     return [check.found("ok", evidence)]
 
 
+BOUNDARIES = {
+    "cgroup": "each terminal has a control group: whatever a command does, all of it ends with its terminal",
+    "subreaper": "the guard adopts what leaves its terminal: it ends with it; what `sudo` started and left, when the"
+    " terminals that are as old have ended; another user's processes only if this one may end them",
+    "neither": "nobody adopts what leaves its terminal: its marks tell it, some of it at the next start only",
+}
+
+
+def boundary(place: Place, check: Check) -> Sequence[Finding]:
+    """What ends a process that tries to outlive its terminal, on this machine."""
+    if place.status is None:
+        return [check.found("skipped", "no daemon runs")]
+    kind = str((place.status.get("ptys") or {}).get("boundary") or "")
+    if kind not in BOUNDARIES:
+        return [check.found("skipped", "this daemon does not tell")]
+    remedy = "Start the daemon by `tundra daemon start`, which puts a guard above it." if kind == "neither" else ""
+    return [check.found("warn" if kind == "neither" else "ok", f"{kind}: {BOUNDARIES[kind]}", remedy)]
+
+
 def system_ptys(place: Place, check: Check) -> Sequence[Finding]:
     del place
     try:
@@ -212,6 +231,7 @@ def _busiest() -> str:
 
 CHECKS = (
     Check(id="ptys.pool", group="processes", title="terminals", look=pool, also=("performance",)),
+    Check(id="ptys.boundary", group="processes", title="what ends escapees", look=boundary),
     Check(id="ptys.system", group="processes", title="system's terminals", look=system_ptys),
     Check(id="ptys.descriptors", group="processes", title="descriptors", look=descriptors, also=("performance",)),
     Check(id="ptys.leaks", group="processes", title="leaked processes", look=leaks),

@@ -16,6 +16,7 @@ from tundra_nb.types import Reply
 from tundra_nb.views.blocks import clean
 
 from .display import is_kernel, show_live
+from .ipython import display_data
 
 if TYPE_CHECKING:
     from .magics import TundraMagics
@@ -90,10 +91,24 @@ class Notebook(Face):
     def offer_cell(self, text: str) -> None:
         self._magics.shell.set_next_input(text)
 
-    def terminal_link(self, pty_id: str) -> str:
-        told = super().terminal_link(pty_id)
+    def link_terminal(self, pty_id: str, *, opens: bool = False) -> None:
+        if not is_kernel(self._magics.shell):
+            super().link_terminal(pty_id)
+            return
         server = _server_url()
-        return f"{told}: {server}terminals/tundra-{pty_id}" if server else told
+        place = f"also {server}terminals/tundra-{pty_id}" if server else "also in Jupyter's list of running terminals"
+        from tundra_nb.views import html, text
+        from tundra_nb.views.terminal import tab
+
+        blocks, name = tab(pty_id, place), f"tundra-tab-{pty_id}"
+        fragment = f'<div class="{name}">{html.render(blocks)}</div>'
+        display_data({"text/plain": text.plain(blocks), "text/html": fragment}, raw=True)
+        if opens:
+            from IPython.display import display
+
+            from .widgets.tab import TabOpener
+
+            display(TabOpener(name))  # type: ignore[no-untyped-call]
 
     def write(self, text: str) -> None:
         sys.stdout.write(clean(text))

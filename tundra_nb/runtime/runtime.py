@@ -261,8 +261,12 @@ class Runtime:
 
         self.record(row(min(at_us, now), "active", "lost", reason), row(now, "lost", "active", "resumed"))
 
-    def pty_counts(self) -> dict[str, int]:
-        return {"open": len(self.terminals.pool.running), "capacity": self.loaded.settings.pty.capacity}
+    def pty_counts(self) -> dict[str, Any]:
+        return {
+            "open": len(self.terminals.pool.running),
+            "capacity": self.loaded.settings.pty.capacity,
+            "boundary": self.terminals.pool.boundary,
+        }
 
     def _configure_ptys(self, loaded: Loaded) -> None:
         self.terminals.pool.configure(loaded.settings.pty)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
 
 from tundra_nb.terminal import escapes
@@ -16,11 +16,36 @@ Tone = Literal["good", "warn", "bad", "dim", "strong"]
 
 
 @dataclasses.dataclass(frozen=True)
+class Action:
+    """What a click on a text does in JupyterLab and Notebook 7; elsewhere its tip tells what to do.
+
+    A command of Jupyter's own, which asks before it acts in a notebook that is not trusted.
+    """
+
+    tip: str
+    command: str
+    args: Mapping[str, object]
+
+
+def give(line: str) -> Action:
+    """Give a command in a new cell below."""
+    commands = ["notebook:insert-cell-below", "notebook:replace-selection", "notebook:run-cell"]
+    return Action(line, "apputils:run-all-enabled", {"commands": commands, "args": {"text": line}})
+
+
+def open_terminal(pty_id: str) -> Action:
+    """Open the tab of a terminal of ours."""
+    name = f"tundra-{pty_id}"
+    return Action(f"open {name} in a tab", "terminal:open", {"name": name})
+
+
+@dataclasses.dataclass(frozen=True)
 class Styled:
-    """Text with a tone."""
+    """Text with a tone; a click on it may do something."""
 
     text: str
     tone: Tone | None = None
+    action: Action | None = None
 
 
 Cell = str | Styled
@@ -97,6 +122,8 @@ class Picture:
 
     svg: str
     alt: str
+    narrow: str = ""
+    """The same for a narrow page; without it the picture is scrolled there."""
 
 
 @dataclasses.dataclass(frozen=True)

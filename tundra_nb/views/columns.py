@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from tundra_nb.client import times
 
-from .blocks import Cell, Styled, Tone, money, number
+from .blocks import Cell, Styled, Tone, give, money, number
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -109,7 +109,7 @@ def head(name: str, zone: str) -> str:
 
 def cells(frame: pd.DataFrame, names: Sequence[str], *, whole: bool = False) -> list[list[Cell]]:
     """The rows as cells; `whole` cuts no text and no id."""
-    columns = [[cell(name, value, whole=whole) for value in frame[name]] for name in names]
+    columns = [[_linked(name, value, cell(name, value, whole=whole)) for value in frame[name]] for name in names]
     rows = [list(row) for row in zip(*columns, strict=True)]
     if "profile" in names and "asked" in frame.columns:  # where nobody answered, who was asked
         place = list(names).index("profile")
@@ -117,6 +117,16 @@ def cells(frame: pd.DataFrame, names: Sequence[str], *, whole: bool = False) -> 
             if not row[place] and isinstance(asked, str):
                 row[place] = Styled(asked, "dim")
     return rows
+
+
+WHY = {"operation_id": "%tundra why {}", "pty_id": "%tundra pty why {}"}
+"""What tells the story of an id."""
+
+
+def _linked(name: str, value: Any, shown: Cell) -> Cell:
+    if name not in WHY or not shown:
+        return shown
+    return Styled(shown, None, give(WHY[name].format(value))) if isinstance(shown, str) else shown
 
 
 def cell(name: str, value: Any, *, whole: bool = False) -> Cell:

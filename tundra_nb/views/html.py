@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import html
+import json
 import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING
 from tundra_nb.terminal import ansi
 
 from .blocks import (
+    Action,
     Block,
     Cell,
     Code,
@@ -26,7 +28,9 @@ from .blocks import (
     Picture,
     Prose,
     Shot,
+    Styled,
     Table,
+    Tone,
     clean,
     tone,
     words,
@@ -46,10 +50,13 @@ STYLES = {
 }
 _LINE = "border-bottom: 1px solid rgba(128, 128, 128, 0.35)"
 _MONO = "font-family: monospace; font-size: 13px; line-height: 1.3; white-space: pre"
+_LINK = "border: none; background: none; padding: 0; font: inherit; text-decoration: underline; cursor: pointer"
 _SCROLLED = 'role="group" tabindex="0" data-lm-suppress-shortcuts="true"'
 """What is scrolled must be reached by keys, which are then none of the notebook's."""
 PICTURE_WIDTH = "700px"
 """Below it a picture is scrolled: its words would be too small to read."""
+NARROW_PAGE = "620px"
+"""Pages up to it get a picture's narrow form."""
 _CODE = re.compile(r"`([^`\n]+)`")
 _ENCODED = {"%": "%25", "#": "%23", "<": "%3C", ">": "%3E", "\n": "%0A", "&": "%26"}
 _CELL = "padding: 2px 14px 2px 0; vertical-align: top"
@@ -117,9 +124,11 @@ def _render(block: Block) -> str:
                 f'<details style="margin: 2px 0"><summary style="opacity: 0.75">{escape(summary)}</summary>'
                 f"{folded}</details>"
             )
-        case Picture(svg, alt):
-            style = f"max-width: 100%; min-width: {PICTURE_WIDTH}"
-            image = f'<img alt="{escape(alt)}" src="{data_url(svg)}" style="{style}">'
+        case Picture(svg, alt, narrow):
+            image = f'<img alt="{escape(alt)}" src="{data_url(svg)}" style="max-width: 100%; {_least(narrow)}">'
+            if narrow:
+                url = data_url(narrow).replace(" ", "%20")  # a blank would end it there
+                image = f'<picture><source media="(max-width: {NARROW_PAGE})" srcset="{url}">{image}</picture>'
             return f'<div {_SCROLLED} aria-label="picture" style="overflow-x: auto; margin: 4px 0">{image}</div>'
 
 
@@ -146,6 +155,15 @@ def _table(
     )
 
 
+def _least(narrow: str) -> str:
+    """The least width of a picture; none on a narrow page if it has a form for that.
+
+    Where an untrusted notebook is cleaned, the second value goes, and with it the narrow form.
+    """
+    least = f"min-width: {PICTURE_WIDTH}"
+    return f"{least}; min-width: clamp(0px, (100vw - {NARROW_PAGE}) * 999, {PICTURE_WIDTH})" if narrow else least
+
+
 def _space(index: int, right: frozenset[int], long: int | None) -> str:
     if index == long:
         return "pre-wrap; min-width: 16em; max-width: 44em"
@@ -155,7 +173,18 @@ def _space(index: int, right: frozenset[int], long: int | None) -> str:
 def _cell(cell: Cell) -> str:
     style = tone(cell)
     text = _CODE.sub(r"<code>\1</code>", escape(words(cell)))
+    if isinstance(cell, Styled) and cell.action is not None:
+        return _button(text, cell.action, style)
     return f'<span style="{STYLES[style]}">{text}</span>' if style else text
+
+
+def _button(text: str, action: Action, style: Tone | None) -> str:
+    args = html.escape(json.dumps(action.args))
+    colour = STYLES[style] if style else "color: inherit"
+    return (
+        f'<button type="button" title="{escape(action.tip)}" data-commandlinker-command="{action.command}" '
+        f'data-commandlinker-args="{args}" style="{_LINK}; {colour}">{text}</button>'
+    )
 
 
 @functools.cache

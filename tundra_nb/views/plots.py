@@ -460,13 +460,17 @@ def _curve(values: Sequence[float | None], style: str, floor: float, top: float,
 
 
 def _ticks(axis: Axis, top: float, bottom: float) -> Iterator[str]:
-    """Four times at the top, each with a rule through all lanes."""
+    """Five times at the top, each with a rule through all lanes; on a short axis those that differ as they are told."""
+    before = ""
     is_long = axis.end - axis.begin > 86400
     for part in range(5):
         at = axis.begin + (axis.end - axis.begin) * part / 4
         x = LEFT + (RIGHT - LEFT) * part / 4
         when = dt.datetime.fromtimestamp(at, dt.UTC).astimezone()
         shown = when.strftime("%d %b %H:%M" if is_long else "%H:%M:%S" if axis.end - axis.begin < 600 else "%H:%M")
+        if shown == before:
+            continue
+        before = shown
         anchor = "start" if part == 0 else "end" if part == 4 else "middle"
         yield svg.text(x, top - 18, shown, "dim", anchor=anchor, size=11)
         yield svg.line(x, top - 12, x, bottom)

@@ -150,7 +150,8 @@ def _facts(status: Status) -> list[tuple[str, Cell]]:
     facts.append(("settings", str(status.get("config_file"))))
     ptys = status.get("ptys")
     if isinstance(ptys, Mapping) and ptys:
-        facts.append(("ptys", ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in ptys.items())))
+        told = [f"{name} {ptys[name]}" for name in ("open", "capacity") if name in ptys]
+        facts.append(("ptys", ", ".join(told)))
     if status.get("running"):
         facts.append(("calls", f"{status['running']} under way"))
     return facts

@@ -10,7 +10,7 @@ from tundra_nb.client.pty_story import PtyStory
 from tundra_nb.protocol.ptys import Matched
 from tundra_nb.terminal.screen import Screen
 
-from .blocks import Block, Cell, Facts, Heading, Output, Para, Shot, Styled, Table, Tone, duration
+from .blocks import Block, Cell, Facts, Heading, Output, Para, Shot, Styled, Table, Tone, duration, open_terminal
 
 SHOWN_CHARACTERS = 200_000
 """Of an output: a notebook that carries more becomes slow to open."""
@@ -48,6 +48,14 @@ def matched_blocks(matched: Matched) -> Sequence[Block]:
 def screen_blocks(screen: Screen) -> Sequence[Block]:
     """The screen as it stands."""
     return [*([Heading(screen.title)] if screen.title else []), Shot(screen)]
+
+
+def tab(pty_id: str, place: str) -> Sequence[Block]:
+    """A link to a terminal's tab, and where else it is found."""
+    return [
+        Para(Styled(f"tundra-{pty_id}: open its terminal tab", None, open_terminal(pty_id))),
+        Para(Styled(place, "dim")),
+    ]
 
 
 def story_blocks(story: PtyStory) -> Sequence[Block]:

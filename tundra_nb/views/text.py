@@ -95,7 +95,7 @@ def _render(block: Block) -> RenderableType | None:
         case Code(text):
             return Text("\n".join(f"    {line}" for line in clean(text).splitlines()))
         case Output(text):
-            return Text(without_colours(text))
+            return Text(without_colours(text).removesuffix("\n"))
         case Shot(screen):
             return Panel(Text(clean(screen.text)), width=screen.columns + 4, height=screen.rows + 2, highlight=False)
         case Prose(text):

@@ -27,6 +27,8 @@ NAMES = 170.0
 NOTES = 250.0
 LEFT, RIGHT = NAMES + 16, WIDTH - NOTES - 16
 ROW = 24.0
+NARROW, NARROW_ROW = 400.0, 48.0
+"""Of the form for narrow pages."""
 TOP = 30.0
 BAR = 12.0
 MAX_ROWS = 40
@@ -45,6 +47,19 @@ class Span:
     end: float
     style: str
     tip: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """Where the axis of time lies."""
+
+    left: float
+    right: float
+    total: float
+    """ms."""
+
+    def x(self, ms: float) -> float:
+        return self.left + (self.right - self.left) * min(max(ms / self.total, 0.0), 1.0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,19 +108,51 @@ def draw(why: Why) -> str:
     total = max([1.0, op.get("latency_ms") or 0.0, *(row.end for row in shown)])
     cut = len(found) - len(shown)
     bottom = TOP + ROW * (len(shown) + (1 if cut else 0))
-    parts = [*_axis(total, bottom)]
+    place = Place(LEFT, RIGHT, total)
+    parts = [*_axis(place, bottom)]
     before: tuple[Row, float] | None = None
     for index, row in enumerate(shown):
         y = TOP + ROW * index
         if row.spans:
             if before is not None and row.profile != before[0].profile:
-                parts += _failover(*before, row, y, total)
+                parts += _failover(*before, row, y, place)
             before = row, y
-        parts += _row(row, y, total)
+        parts += _row(row, y, place)
     if cut:
         parts.append(svg.text(LEFT, bottom - 8, f"and {cut} more: see the table", "dim"))
     parts += _sum(op, bottom)
     return svg.picture(WIDTH, bottom + 34, parts, title=summary(why))
+
+
+def draw_narrow(why: Why) -> str:
+    """The same for a narrow page: each row's words above its bar, which has the whole width."""
+    op: Mapping[str, Any] = why["operation"]
+    found = rows(why)
+    shown = found[:MAX_ROWS]
+    total = max([1.0, op.get("latency_ms") or 0.0, *(row.end for row in shown)])
+    cut = len(found) - len(shown)
+    bottom = TOP + NARROW_ROW * len(shown) + (ROW if cut else 0)
+    place = Place(12, NARROW - 12, total)
+    parts = [*_axis(place, bottom)]
+    before: tuple[Row, float] | None = None
+    for index, row in enumerate(shown):
+        y = TOP + NARROW_ROW * index + ROW
+        if row.spans:
+            if before is not None and row.profile != before[0].profile:
+                parts += _failover(*before, row, y, place)
+            before = row, y
+        # the name has as much room as its words need, the note what is left
+        room = min(len(row.name) * 6.5 + 14, NARROW / 2)
+        parts.append(svg.text(12, y - 6, row.name, "ink" if row.spans else "dim", room=room))
+        parts.append(svg.text(12 + room, y - 6, row.note, row.style, room=NARROW - room - 24))
+        parts += _bars(row, y + ROW / 2, place)
+    if cut:
+        parts.append(svg.text(12, bottom - 8, f"and {cut} more: see the table", "dim"))
+    parts.append(svg.line(12, bottom + 4, NARROW - 12, bottom + 4))
+    style = STYLES.get(str(op.get("outcome")), "void")
+    parts.append(svg.text(12, bottom + 23, _ending(op), style, size=13, room=NARROW - 24))
+    parts.append(svg.text(12, bottom + 42, _took(op), "ink", size=13, room=NARROW - 24))
+    return svg.picture(NARROW, bottom + 54, parts, title=summary(why))
 
 
 def summary(why: Why) -> str:
@@ -168,33 +215,37 @@ def _decision(row: Mapping[str, Any], at: float) -> Row:
     return Row(at, f"{row.get('tier')} {row.get('limit_key') or ''}".strip(), note, "warn", mark="warn")
 
 
-def _row(row: Row, y: float, total: float) -> Iterator[str]:
+def _row(row: Row, y: float, place: Place) -> Iterator[str]:
     middle = y + ROW / 2
     yield svg.text(12, middle + 4, row.name, "ink" if row.spans else "dim", room=NAMES - 8)
-    for span in row.spans:
-        start = _x(span.start, total)
-        yield svg.bar(start, middle - BAR / 2, _x(span.end, total) - start, BAR, span.style, span.tip)
-    if row.tick is not None:
-        yield svg.bar(_x(row.tick, total) - 1, middle - BAR / 2, svg.MIN_BAR, BAR, "ground", "first byte")
-    if row.mark:
-        yield svg.diamond(_x(row.at, total), middle, row.mark, row.note)
+    yield from _bars(row, middle, place)
     yield svg.text(RIGHT + 16, middle + 4, row.note, row.style, room=NOTES - 12)
 
 
-def _failover(before: Row, before_y: float, row: Row, y: float, total: float) -> Iterator[str]:
+def _bars(row: Row, middle: float, place: Place) -> Iterator[str]:
+    for span in row.spans:
+        start = place.x(span.start)
+        yield svg.bar(start, middle - BAR / 2, place.x(span.end) - start, BAR, span.style, span.tip)
+    if row.tick is not None:
+        yield svg.bar(place.x(row.tick) - 1, middle - BAR / 2, svg.MIN_BAR, BAR, "ground", "first byte")
+    if row.mark:
+        yield svg.diamond(place.x(row.at), middle, row.mark, row.note)
+
+
+def _failover(before: Row, before_y: float, row: Row, y: float, place: Place) -> Iterator[str]:
     """From the end of one profile's attempt down to the begin of the next profile's."""
-    x = _x(before.end, total)
+    x = place.x(before.end)
     middle = y + ROW / 2
     yield svg.line(x, before_y + ROW / 2 + BAR / 2, x, middle, "path")
-    start = _x(min(span.start for span in row.spans), total)
+    start = place.x(min(span.start for span in row.spans))
     if start > x:
         yield svg.line(x, middle, start, middle, "path")
 
 
-def _axis(total: float, bottom: float) -> Iterator[str]:
-    step = _step(total)
-    for count in range(math.floor(total / step + 1e-9) + 1):
-        x = _x(count * step, total)
+def _axis(place: Place, bottom: float) -> Iterator[str]:
+    step = _step(place.total)
+    for count in range(math.floor(place.total / step + 1e-9) + 1):
+        x = place.x(count * step)
         yield svg.line(x, TOP - 4, x, bottom + 4)
         yield svg.text(x, TOP - 10, duration(count * step / 1000) if count else "0", "dim", anchor="middle", size=11)
 
@@ -203,12 +254,16 @@ def _sum(op: Mapping[str, Any], bottom: float) -> Iterator[str]:
     yield svg.line(12, bottom + 4, WIDTH - 12, bottom + 4)
     style = STYLES.get(str(op.get("outcome")), "void")
     yield svg.text(12, bottom + 23, _ending(op), style, size=13, room=WIDTH - NOTES - 24)
+    yield svg.text(RIGHT + 16, bottom + 23, _took(op), "ink", size=13, room=NOTES - 12)
+
+
+def _took(op: Mapping[str, Any]) -> str:
     told = [duration(op["latency_ms"] / 1000)] if op.get("latency_ms") is not None else []
     if op.get("cost_usd") is not None:
         told.append(money(op["cost_usd"]))
     if op.get("output_tokens") is not None:
         told.append(f"{op.get('input_tokens')} → {op['output_tokens']} tokens")
-    yield svg.text(RIGHT + 16, bottom + 23, " · ".join(told), "ink", size=13, room=NOTES - 12)
+    return " · ".join(told)
 
 
 def _ending(op: Mapping[str, Any]) -> str:
@@ -223,10 +278,6 @@ def _step(total: float) -> float:
     rough = total / TICKS
     size = 10.0 ** math.floor(math.log10(rough))
     return next(size * factor for factor in (1, 2, 5, 10) if size * factor >= rough)
-
-
-def _x(ms: float, total: float) -> float:
-    return LEFT + (RIGHT - LEFT) * min(max(ms / total, 0.0), 1.0)
 
 
 def _time(value: Any) -> dt.datetime | None:

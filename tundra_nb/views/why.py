@@ -36,8 +36,8 @@ def blocks(why: Why) -> Sequence[Block]:
         made.append(Para(f"more: {page}"))
     if program := _program(why["operation"]):
         made.append(Facts(program))
-    made.append(Picture(waterfall.draw(why), waterfall.summary(why)))
-    made.append(Table(head, rows, right=right))
+    made.append(Picture(waterfall.draw(why), waterfall.summary(why), waterfall.draw_narrow(why)))
+    made.append(Table(head, rows, right=right, long=head.index("detail")))
     return [*made, *exchange.blocks(why), *_under_way(why)]
 
 

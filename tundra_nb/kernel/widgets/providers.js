@@ -90,7 +90,7 @@ function render({ model, el }) {
   const does = make("span", "tundra-dim", "");
   const drill = make("fieldset", "tundra-drill", make("legend", "", "Drill: break it on purpose"), who, kind, inject, does);
   let summaries = {};
-  const tell = () => { does.textContent = summaries[kind.value] ?? ""; };
+  const tell = () => { does.textContent = (summaries[kind.value] ?? "").replaceAll("`", ""); };
   kind.addEventListener("change", tell);
   const choose = (select, names) => {
     const before = select.value;
@@ -100,6 +100,7 @@ function render({ model, el }) {
   };
 
   const cell = (name, ...children) => make("td", name, ...children);
+  const HEADS = ["profile", "state", "breaker", "our buckets", "the provider's own", "do"];
 
   const draw = () => {
     const state = model.get("state");
@@ -119,10 +120,11 @@ function render({ model, el }) {
       const row = make("tr", "", named, how, breaker);
       row.append(cell("", ...profile.ours.map(level)), cell("", ...profile.theirs.map(level)), buttons(profile));
       row.dataset.profile = profile.name;
+      [...row.children].forEach((one, place) => { one.dataset.head = HEADS[place]; }); // where there is no room for a table
       body.append(row);
     }
     const head = make("tr", "");
-    for (const name of ["profile", "state", "breaker", "our buckets", "the provider's own", "do"]) head.append(make("th", "", name));
+    for (const name of HEADS) head.append(make("th", "", name));
     const shown = [];
     if (state.problem) shown.push(make("div", "tundra-problem", state.problem));
     if (state.profiles.length) shown.push(make("table", "", make("thead", "", head), body));

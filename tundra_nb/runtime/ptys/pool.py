@@ -20,7 +20,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 
 from tundra_nb.errors import AtCapacity, HandleNotFound, PtyError, SpawnFailed, UsageError
 from tundra_nb.nearest import nearest
@@ -28,7 +28,7 @@ from tundra_nb.runtime.clock import Clock, Ids
 from tundra_nb.settings import PtySettings
 from tundra_nb.types import SessionEvent
 
-from . import environment, transcript
+from . import environment, processes, transcript
 from .budget import Budget, prune
 from .cgroups import Groups
 from .ending import GRACE_SECONDS, end_session
@@ -116,6 +116,8 @@ class PtyPool:
         self._promised = 0
         """Slots that were given to somebody in the queue who has not taken them yet."""
         self._groups: Groups | None = None
+        self._beyond_us: set[tuple[int, int]] = set()
+        """Strays that could not be ended, by pid and start: said once."""
         self._last_number = 0
         self._endings: dict[str, asyncio.Task[None]] = {}
         self._dirty: set[Output] = set()
@@ -539,6 +541,29 @@ class PtyPool:
                 await self._end_late(pty_id, pids)
         for pty in [pty for pty in self.ended if pty.tag in look.by_tag]:
             await self._end_late(pty.id, look.by_tag[pty.tag])
+        await self._end_strays(look.strays)
+
+    async def _end_strays(self, strays: Sequence[processes.Process]) -> None:
+        """End what nothing tells whose it is, once no session is open that is old enough to have started it."""
+        oldest = min((pty.leader.start for pty in self._live.values()), default=None)
+        left = [p for p in strays if (oldest is None or p.start < oldest) and (p.pid, p.start) not in self._beyond_us]
+        if not left:
+            return
+        pids = ", ".join(str(p.pid) for p in left)
+        _log.warning("processes %s, which a released PTY has left without a trace of it, are ended", pids)
+        await signal_all(left, signal.SIGSTOP, signal.SIGKILL)
+        await asyncio.sleep(SWEEP_SECONDS / 2)
+        kept = [p for p in left if (now := processes.look(p.pid)) and now.start == p.start and now.is_alive]
+        if kept:
+            _log.error("processes %s of another user cannot be ended", ", ".join(str(p.pid) for p in kept))
+            self._beyond_us.update((p.pid, p.start) for p in kept)
+
+    @property
+    def boundary(self) -> Literal["cgroup", "subreaper", "neither"]:
+        """What holds the processes of a session together on this machine."""
+        if self._groups is not None and self._groups.base is not None:
+            return "cgroup"
+        return "neither" if self._orphans.are_far else "subreaper"
 
     @staticmethod
     async def _end_late(pty_id: str, pids: Sequence[int]) -> None:

@@ -131,6 +131,8 @@ class Snapshot(NamedTuple):
     by_mark: Mapping[str, list[int]]
     by_tag: Mapping[int, list[int]]
     """Only those that neither session nor mark tells."""
+    strays: list[processes.Process]
+    """Only what a guard has adopted and nothing tells: `sudo` clears the environment and sets limits anew."""
 
 
 class Orphans:
@@ -146,7 +148,7 @@ class Orphans:
         self._known_adopter = adopter
         self._leaders = leaders
         self._own_session = os.getsid(0)
-        self._snapshot = Snapshot(0, {}, {}, {})
+        self._snapshot = Snapshot(0, {}, {}, {}, [])
         self._looking = asyncio.Lock()
         self._taken = 0.0
         self.turn = asyncio.Lock()
@@ -183,6 +185,8 @@ class Orphans:
         by_session: dict[int, list[int]] = {}
         by_mark: dict[str, list[int]] = {}
         by_tag: dict[int, list[int]] = {}
+        strays: list[processes.Process] = []
+        is_guarded = self._adopter == os.getppid()  # whose children are this process and orphans
         for pid in candidates:
             if pid == own_pid or pid in leaders:
                 continue
@@ -194,11 +198,15 @@ class Orphans:
                 by_session.setdefault(process.session, []).append(pid)
                 if mark := processes.marker(pid):
                     by_mark.setdefault(mark, []).append(pid)
-                elif process.session not in leaders and (tag := processes.tag(pid)):
+                elif process.session in leaders:
+                    continue
+                elif tag := processes.tag(pid):
                     by_tag.setdefault(tag, []).append(pid)
+                elif is_guarded and not processes.is_helper(pid):
+                    strays.append(process)
             elif process.parent == own_pid:
                 _reap(pid)
-        return Snapshot(self._snapshot.number + 1, by_session, by_mark, by_tag)
+        return Snapshot(self._snapshot.number + 1, by_session, by_mark, by_tag, strays)
 
 
 def _reap(pid: int) -> None:
