@@ -181,7 +181,8 @@ class Jupyter:
         """Note what must not happen on a page."""
 
         def console(message: ConsoleMessage) -> None:
-            if message.type == "error" and not message.text.startswith(OF_THE_NETWORK):
+            is_jupyters = message.text.startswith(OF_THE_NETWORK) or "/static/" in message.text
+            if message.type == "error" and not is_jupyters:
                 self.complaints.append(f"console: {message.text}")
 
         def request(asked: Request) -> None:

@@ -181,7 +181,8 @@ def start_server() -> Iterator[StartServer]:
         switches = {"ServerApp": {"jpserver_extensions": QUIET_EXTENSIONS}}
         (config / "jupyter_server_config.json").write_text(json.dumps(switches))
         (config / "jupyter_server_config.py").write_text(CONFIG.format(denied=str(folder / "denied")))
-        command = [sys.executable, "-m", "jupyter_server", "--no-browser", "--port=0", "--allow-root", "--debug"]
+        command = [sys.executable, "-m", "jupyter_server", "--no-browser", "--allow-root", "--debug"]
+        command += [] if any(option.startswith("--ServerApp.port=") for option in options) else ["--port=0"]
         command += [f"--ServerApp.root_dir={folder / 'notebooks'}", *options]
         with (folder / "server.log").open("wb") as log:
             process = subprocess.Popen(command, env=env, stdout=log, stderr=log, cwd=folder, start_new_session=True)

@@ -9,6 +9,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
@@ -16,7 +17,10 @@ import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
+from tundra_nb.client.link import Link
+from tundra_nb.client.sync import Client
 from tundra_nb.daemon.routes.terminal_ws import MAX_VIEWERS
+from tundra_nb.errors import TransportError
 
 from .conftest import JupyterServer, StartServer
 
@@ -271,3 +275,34 @@ def test_a_server_without_terminals_has_none_of_ours(
         client.delete(f"/api/ptys/{pty}")
     os.kill(started.process.pid, signal.SIGTERM)
     started.process.wait(20)
+
+
+@pytest.mark.check
+def test_a_line_through_jupyter_that_broke_and_is_back_leaves_rows(
+    short_folder: Callable[[], Any], start_server: StartServer, wait_for: Callable[..., Any]
+) -> None:
+    """Jupyter killed in mid-call: TransportError says what may be repeated; the next call writes down the break."""
+    folder = short_folder()
+    started = start_server(folder)
+    port = int(started.url.rstrip("/").rpartition(":")[2].partition("/")[0])
+    with Client(link=Link(environ={"TUNDRA_URL": started.url, "TUNDRA_TOKEN": started.token})) as client:
+        wait_for(lambda: started.client().get("/api/status").status_code == 200, what="the daemon answers")
+        pty = client.ptys.open("sleep 600", persistent=True)
+        with ThreadPoolExecutor() as pool:
+            waiting = pool.submit(pty.expect, "never", 60)
+            wait_for(waiting.running)
+            time.sleep(0.5)  # it is under way
+            os.kill(started.process.pid, signal.SIGKILL)
+            started.process.wait()
+            with pytest.raises(TransportError, match="no answer from the Jupyter server") as lost:
+                waiting.result(30)
+        assert "Reading can be repeated" in lost.value.hint
+        again = start_server(folder, f"--ServerApp.port={port}", "--ServerApp.port_retries=0")
+        assert again.url == started.url
+        wait_for(lambda: again.client().get("/api/status").status_code == 200, what="the daemon answers again")
+        client.status()
+        rows = client.connections()
+        kept = [(row.new_state, row.code) for row in rows.itertuples() if not isinstance(row.pty_id, str)]
+        assert kept == [("lost", "TransportError"), ("active", "TransportError")]
+        assert pty.info["state"] == "running"
+        pty.close()

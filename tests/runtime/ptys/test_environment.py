@@ -58,7 +58,7 @@ async def test_a_secret_that_comes_in_pieces_is_masked_in_ring_and_transcript(
     async with make_pool(secrets={"KEY": "sk-" + CANARY}) as pool:
         pty = await pool.spawn(f"printf sk-; sleep 0.12; printf {CANARY[:9]}; sleep 0.12; echo {CANARY[9:]}; echo end")
         output = await output_of(pty)
-        assert output.startswith(b"sk-*")
+        assert output.startswith((b"sk-*", b"***"))  # on a busy machine the pieces come as one
         assert output.endswith(b"\r\nend\r\n")
         assert CANARY[9:].encode() not in output
         assert pty.transcript.read_bytes() == output

@@ -65,6 +65,15 @@ function render({ model, el }) {
   status.setAttribute("role", "status");
   const bar = make("div", "tundra-bar", labelled("A (from)", refs.a), swap, labelled("B (to)", refs.b), branches, again, wait, status, names);
 
+  // what is scrolled must be reached by keys
+  const scrolled = (label, ...children) => {
+    const made = make("div", "tundra-scroll", ...children);
+    made.tabIndex = 0;
+    made.setAttribute("role", "group");
+    made.setAttribute("aria-label", label);
+    return made;
+  };
+
   // --- the list of commits
   const radio = (side, value, label) => {
     const made = make("input", "");
@@ -87,7 +96,7 @@ function render({ model, el }) {
   older.dataset.key = "older";
   const commits = make("table", "", head(["A", "tundra-pick"], ["B", "tundra-pick"], ["commit", ""], ["message", ""]), rows);
   commits.setAttribute("aria-label", "commits, newest first");
-  const list = make("div", "tundra-list", make("div", "tundra-scroll", commits), older);
+  const list = make("div", "tundra-list", scrolled("commits", commits), older);
 
   const nowRow = () => {
     const told = make("td", "tundra-dim", "with what is not committed yet");
@@ -129,7 +138,7 @@ function render({ model, el }) {
       row.dataset.kind = kind;
       body.append(row);
     }
-    return make("div", "tundra-scroll", make("table", "", head(["", ""], ["row", ""], ["change", ""]), body));
+    return scrolled("changes", make("table", "", head(["", ""], ["row", ""], ["change", ""]), body));
   };
 
   const drawFound = (state) => {
