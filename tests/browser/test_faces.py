@@ -7,7 +7,7 @@ import os
 from typing import Any
 
 import pytest
-from playwright.sync_api import Locator, expect
+from playwright.sync_api import Locator, Page, expect
 
 from tests.conftest import AXE
 from tundra_nb.testing.scripted_provider import Step
@@ -32,6 +32,18 @@ def barriers(where: Locator) -> list[str]:
         for one in found["violations"]
         if one["impact"] in ("serious", "critical")
     ]
+
+
+def watch(page: Page, base: str) -> list[str]:
+    """Errors of the page and requests to elsewhere, from now on: for pages that the fixture has not opened."""
+    seen: list[str] = []
+    page.on("pageerror", lambda error: seen.append(f"page error: {error}"))
+    page.on("request", lambda request: seen.append(request.url) if is_outside(request.url, base) else None)
+    return seen
+
+
+def is_outside(url: str, base: str) -> bool:
+    return url.startswith("http") and not url.startswith(base)
 
 
 def shots(page: NotebookPage, name: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from collections.abc import Iterator
@@ -67,3 +68,9 @@ def test_a_terminal_of_80_columns_and_a_pipe(home: Any, provider: ScriptedProces
 
     paged = in_terminal(home, "settings", PAGER="sed s/^/paged:/")
     assert paged.startswith("paged:")
+
+    oldest = json.loads(home.run("commits", "--json").stdout)[-1]["commit"]
+    shown = in_terminal(home, "diff", oldest, "HEAD", PAGER="sed s/^/paged:/")
+    assert shown.startswith("paged:")
+    assert shown.count("+  ") > 60  # each setting at the start, more than a notebook shows
+    assert "more in the frame" not in shown

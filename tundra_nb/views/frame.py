@@ -33,7 +33,7 @@ def blocks(frame: pd.DataFrame, most: int = MAX_ROWS) -> Sequence[Block]:
     """The blocks of a frame in a terminal: at most so many rows, the newest."""
     view = versions.view_of(frame)
     if view is not None:
-        return view(frame)
+        return view(frame, most) if most > MAX_ROWS else view(frame)
     shown = frame.tail(most)
     names = columns.ordered(frame, shown)
     if frame.empty or not names:

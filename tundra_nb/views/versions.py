@@ -6,8 +6,8 @@ Signs stand beside the colours: `+` added, `-` removed, `~` modified.
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
 
 from tundra_nb.client import times
 from tundra_nb.types import KEY_OF, columns
@@ -35,14 +35,20 @@ _TOLD = ("value", "body", "code", "outcome", "decision", "new_state", "event", "
 """What tells most of an added or removed row, as far as its table has it."""
 
 
-def view_of(frame: pd.DataFrame) -> Callable[[pd.DataFrame], Sequence[Block]] | None:
+class View(Protocol):
+    """Shows a frame, of each table at most so many rows."""
+
+    def __call__(self, frame: pd.DataFrame, most: int = MAX_ROWS) -> Sequence[Block]: ...
+
+
+def view_of(frame: pd.DataFrame) -> View | None:
     """The view of a frame of versions; None for other frames, and for one that was cut to other columns."""
     query = str(frame.attrs.get("query", "")).split(" ")[0]
     view, needed = _VIEWS.get(query, (None, ()))
     return view if view is not None and set(needed) <= set(frame.columns) else None
 
 
-def commits(frame: pd.DataFrame) -> Sequence[Block]:
+def commits(frame: pd.DataFrame, most: int = MAX_ROWS) -> Sequence[Block]:
     """The log, newest first."""
     rows: list[list[Cell]] = [
         [
@@ -52,12 +58,12 @@ def commits(frame: pd.DataFrame) -> Sequence[Block]:
             _text(row["rows"]),
             first_line(row["message"]),
         ]
-        for row in frame.head(MAX_ROWS).to_dict("records")
+        for row in frame.head(most).to_dict("records")
     ]
-    return [Table(["commit", "at", "author", "rows", "message"], rows, frozenset({3})), _more(frame, "commits")]
+    return [Table(["commit", "at", "author", "rows", "message"], rows, frozenset({3})), _more(frame, "commits", most)]
 
 
-def diff(frame: pd.DataFrame) -> Sequence[Block]:
+def diff(frame: pd.DataFrame, most: int = MAX_ROWS) -> Sequence[Block]:
     """One part per table: what people changed with the cells that differ, events with what they tell."""
     asked = [str(frame.attrs.get(side, ""))[:40] for side in ("from", "to")]
     if frame.empty:
@@ -68,9 +74,9 @@ def diff(frame: pd.DataFrame) -> Sequence[Block]:
         counts = part["diff_type"].value_counts()
         new = "added" if table in _NAMES else "new events"  # what people changed is told apart from what happened
         told = ", ".join(f"{counts[kind]:,} {new if kind == 'added' else kind}" for kind in SIGNS if counts.get(kind))
-        blocks.append(Table(CHANGE, changes(str(table), part, MAX_ROWS), title=f"{table}: {told}"))
-        if len(part) > MAX_ROWS:
-            blocks.append(Para(Styled(f"and {len(part) - MAX_ROWS:,} more in the frame", "dim")))
+        blocks.append(Table(CHANGE, changes(str(table), part, most), title=f"{table}: {told}"))
+        if len(part) > most:
+            blocks.append(Para(Styled(f"and {len(part) - most:,} more in the frame", "dim")))
     return blocks
 
 
@@ -81,7 +87,7 @@ def changes(table: str, part: pd.DataFrame, most: int) -> list[list[Cell]]:
     return [_changed_row(table, row) for row in part.head(most).to_dict("records")]
 
 
-def history(frame: pd.DataFrame) -> Sequence[Block]:
+def history(frame: pd.DataFrame, most: int = MAX_ROWS) -> Sequence[Block]:
     """The changes of rows, oldest first."""
     if frame.empty:
         return [Para(Styled("no change is known", "dim"))]
@@ -96,12 +102,12 @@ def history(frame: pd.DataFrame) -> Sequence[Block]:
             _told(table, row, ""),
             _text(row.get("reason")),
         ]
-        for row in frame.tail(MAX_ROWS).to_dict("records")
+        for row in frame.tail(most).to_dict("records")
     ]
-    return [Table(["", "commit", "at", "by", table, "is", "why"], rows), _more(frame, "changes")]
+    return [Table(["", "commit", "at", "by", table, "is", "why"], rows), _more(frame, "changes", most)]
 
 
-def conflicts(frame: pd.DataFrame) -> Sequence[Block]:
+def conflicts(frame: pd.DataFrame, most: int = MAX_ROWS) -> Sequence[Block]:
     """The cells that both sides changed."""
     rows = [
         [
@@ -109,9 +115,9 @@ def conflicts(frame: pd.DataFrame) -> Sequence[Block]:
             row["column"],
             *(_text(row[s]) for s in ("base", "ours", "theirs")),
         ]
-        for row in frame.to_dict("records")
+        for row in frame.head(most).to_dict("records")
     ]
-    return [Table(["row", "column", "base", "ours", "theirs"], rows)]
+    return [Table(["row", "column", "base", "ours", "theirs"], rows), _more(frame, "cells", most)]
 
 
 def merged(found: Merged) -> Sequence[Block]:
@@ -204,13 +210,13 @@ def first_line(value: Any) -> str:
     return _text(str(value or "").partition("\n")[0])
 
 
-def _more(frame: pd.DataFrame, what: str) -> Block:
-    shown = min(len(frame), MAX_ROWS)
+def _more(frame: pd.DataFrame, what: str, most: int) -> Block:
+    shown = min(len(frame), most)
     cut = f", {shown} are shown" if shown < len(frame) else ""
     return Para(Styled(f"{len(frame):,} {what}{cut} · times are {times.zone()}", "dim"))
 
 
-_VIEWS: dict[str, tuple[Callable[[pd.DataFrame], Sequence[Block]], Sequence[str]]] = {
+_VIEWS: dict[str, tuple[View, Sequence[str]]] = {
     "commits": (commits, ("commit", "at", "author", "message", "rows")),
     "diff": (diff, ("table", "diff_type")),
     "history": (history, ("commit", "committed_at", "diff_type")),
