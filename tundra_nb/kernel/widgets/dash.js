@@ -78,7 +78,7 @@ const summarise = (data, since, until, step, keep) => {
       const place = Math.floor(at[i] / step) - first;
       calls[outcome[i]][place] += times[i];
       totals[outcome[i]] += times[i];
-      if (outcome[i] === OK && latency[i] === latency[i]) {
+      if (outcome[i] === OK && !Number.isNaN(latency[i])) {
         bins[place * BINS + binOf(latency[i])] += times[i];
         answered[place] += times[i];
         if (dots.length <= MOST_DOTS) dots.push(i);

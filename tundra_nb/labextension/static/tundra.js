@@ -459,6 +459,8 @@ export function plugins({ apputils, application, launcher, notebook, services, s
 // What the status bar listens to.
 const signal = (give) => {
   const slots = new Set();
-  give(() => slots.forEach((slot) => slot()));
+  give(() => {
+    for (const slot of slots) slot();
+  });
   return { connect: (slot, that) => Boolean(slots.add(slot.bind(that))), disconnect: () => false };
 };
