@@ -275,3 +275,12 @@ def test_a_long_text_full_of_escapes_takes_time_in_proportion() -> None:
     for unit in ('{"a": "\\n\\"\\\\"}', "%41", "&#65;", "\\u0041", "%25", "<key>"):
         text = unit * 20_000
         assert "MY_KEY" not in redactor.text(text)
+
+
+def test_a_text_that_was_clean_is_looked_at_again_once_a_value_is_registered() -> None:
+    redactor = Redactor()
+    text = "the word is correcthorsebattery"
+    assert redactor.text(text) is text
+    assert redactor.text(text) is text
+    redactor.register("WORD", "correcthorsebattery")
+    assert "correcthorsebattery" not in redactor.text(text)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 from collections.abc import AsyncGenerator, Iterable
 from typing import Any
 
@@ -103,7 +104,7 @@ async def relay(
     if record:
         seen.request_body = body
     follow = observer(given.form, ready.target, model)
-    url = httpx.URL(ready.target.base_url + PATHS[given.form])
+    url = _url(ready.target.base_url + PATHS[given.form])
     exchange = provider.exchange(ready.target, seen, kept, is_streamed=given.is_streamed)
     try:
         status = await exchange.send("POST", url, _headers(ready.headers, given.headers), body)
@@ -210,6 +211,10 @@ async def _stream(
     await exchange.drain()
     yield Raw(b"".join(end), END)
     yield answer
+
+
+_url = functools.lru_cache(maxsize=256)(httpx.URL)
+"""Parsing one costs a tenth of a call, and there are few."""
 
 
 def _body(given: Given, model: str) -> bytes:

@@ -96,6 +96,10 @@ def looks_like_key(name: str, value: str) -> bool:
     return bool(KEY_NAME.search(name) or KEY_VALUE.search(value))
 
 
+REMEMBERED_CHARS = 100
+REMEMBERED = 2048
+
+
 class Redactor:
     """Masks secrets in text. One per daemon; values can be added at any time, and are never given out.
 
@@ -111,6 +115,8 @@ class Redactor:
         self._dense_length = 1 << 30
         """Without a run of so many letters no packed form can be in a text."""
         self._beginnings: dict[str, list[str]] | None = None
+        self._clean: set[str] = set()
+        """Short texts that were found to hold no secret: rows repeat names of models, clients and users."""
 
     def __repr__(self) -> str:
         return f"<Redactor of {len(self._names)} values>"
@@ -139,6 +145,7 @@ class Redactor:
         self._dense = tuple(sorted(dense.items(), key=lambda item: -len(item[0])))
         self._dense_length = min(map(len, dense))
         self._beginnings = None
+        self._clean = set()  # another one: what is being looked through in another thread goes into the old one
 
     def handed_over(self) -> list[tuple[str, str]]:
         """Names and values, for a process of ours that masks too: over a pipe, never through a file or variable."""
@@ -159,6 +166,17 @@ class Redactor:
 
         What is masked already stays as it is, so that it may go through here again.
         """
+        clean = self._clean
+        if text in clean:
+            return text
+        masked = self._masked(text)
+        if masked is text and len(text) <= REMEMBERED_CHARS:
+            if len(clean) >= REMEMBERED:
+                clean.clear()
+            clean.add(text)
+        return masked
+
+    def _masked(self, text: str) -> str:
         text = self.known(text)
         lowered = text.lower()
         hits = [row for row in _PATTERNS if any(trigger in lowered for trigger in row[0])]
