@@ -10,7 +10,7 @@ HEADLESS ?=
 JOBS ?= $(shell getconf _NPROCESSORS_ONLN)
 SIDE_BY_SIDE := --numprocesses $(JOBS) --dist loadscope --durations 10
 
-.PHONY: demo test check again lint docs smoke bench soak oldest python clean python-ok
+.PHONY: demo test check again lint docs pictures smoke bench soak oldest python clean python-ok
 
 python-ok:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -59,6 +59,9 @@ smoke: $(DEMO)/.ready ## the installed wheel, away from the source
 docs: $(VENV)/.ready ## the pages of the guide that follow from the code, and all of it as a site in .site
 	$(VENV)/bin/python -m tests.guide.generate
 	$(VENV)/bin/python -m tests.guide.site
+
+pictures: $(VENV)/.ready ## the pictures of README and guide, from a real run in a real JupyterLab
+	$(VENV)/bin/python -m tests.guide.pictures
 
 $(BENCH)/.ready: pyproject.toml | python-ok
 	$(PYTHON) -m venv $(BENCH)

@@ -33,7 +33,6 @@ from tundra_nb.types import (
 PROFILES = ("anthropic", "openai", "azure-eu", "local")
 SHARES = (0.5, 0.3, 0.12, 0.08)
 SHIFT = 22
-AUTHOR = "ada <ada@localhost>"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,8 +80,9 @@ async def _fill(env: Mapping[str, str], calls: int, seconds: float, until: float
         for index in range(calls):
             key = (int(at[index] * 1000) << SHIFT) | (index & 0xFFF)
             name = PROFILES[profile[index]]
-            rows += _call(key, float(at[index]), name, bool(failed[index]), bool(refused[index]), bool(is_out[index]),
-                          float(latency[index]), index)  # fmt: skip
+            outcome: Outcome = "error" if failed[index] else "refused" if refused[index] else "ok"
+            is_during = bool(begins < at[index] < ends)
+            rows += _call(key, float(at[index]), name, outcome, is_during, float(latency[index]), index)
             if len(rows) > 4000:
                 history.append(*rows)
                 rows.clear()
@@ -90,7 +90,7 @@ async def _fill(env: Mapping[str, str], calls: int, seconds: float, until: float
         await _settled(history)
         _settle_setting(history, "64", changed, "faster")
         await _settled(history)
-        await history.call("commit", message="setting concurrency", author=AUTHOR)
+        await history.call("commit", message="setting retry.attempts", author="tundra_nb <tundra@localhost>")
     finally:
         await history.aclose()
     return Outage(since, until, changed, begins, ends, calls, int(failed.sum()))
@@ -111,12 +111,12 @@ async def _settled(history: History) -> None:
 
 
 def _call(
-    key: int, at: float, name: str, is_failed: bool, is_refused: bool, is_out: bool, latency: float, index: int
+    key: int, at: float, name: str, outcome: Outcome, is_during: bool, latency: float, index: int
 ) -> Iterator[Row]:
-    outcome: Outcome = "error" if is_failed else "refused" if is_refused else "ok"
     code = None if outcome == "ok" else "AllProvidersExhausted"
-    reason = {"error": "status_529" if is_out else "timeout", "refused": "breaker_open", "ok": "answered"}[outcome]
-    took = latency if outcome == "ok" else 40.0 if is_failed else None
+    failure = "status_529" if is_during and name == PROFILES[0] else "timeout"
+    reason = {"error": failure, "refused": "breaker_open", "ok": "answered"}[outcome]
+    took = latency if outcome == "ok" else 40.0 if outcome == "error" else None
     yield Operation(
         operation_id=key, at=int(at * 1e6), profile=name if outcome == "ok" else None, asked=name, model="some-model",
         outcome=outcome, code=code, attempts=1, latency_ms=took, caller=("kernel", "gateway", "cli")[index % 3],
@@ -124,7 +124,7 @@ def _call(
     )  # fmt: skip
     yield Attempt(
         attempt_id=key, operation_id=key, seq=1, at=int(at * 1e6), profile=name, outcome=outcome, reason=reason,
-        code=code, latency_ms=took, bucket_requests=60.0 if name != "openai" else float(max(0, 60 - index % 70)),
+        code=code, latency_ms=took, bucket_requests=None if name != "openai" else 0.0 if is_during else 55.0,
     )  # fmt: skip
 
 

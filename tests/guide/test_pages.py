@@ -27,3 +27,11 @@ def test_every_setting_says_what_it_means() -> None:
     rows = re.findall(r"^\| `(\w+)` \| .* \| *(.*?) *\|$", page, re.MULTILINE)
     assert len(rows) > 40
     assert [key for key, meaning in rows if not meaning] == []
+
+
+def test_the_pictures_are_few_and_small_for_they_are_in_the_wheel() -> None:
+    files = sorted(generate.GUIDE.glob("pictures/*"))
+    assert {file.name for file in files} == {
+        f"{name}-{theme}.png" for name in ("dash", "why", "panel") for theme in ("light", "dark")
+    }
+    assert sum(file.stat().st_size for file in files) <= 400_000

@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { breakerWords, cellFor, headline, kindsIn, narrowest, plugins, short, stateOf } from "../../tundra_nb/labextension/static/tundra.js";
+import { breakerWords, cellFor, grouped, headline, kindsIn, narrowest, plugins, short, stateOf } from "../../tundra_nb/labextension/static/tundra.js";
 
 const ready = { profile: "a", state: "ready" };
 
@@ -54,6 +54,13 @@ test("of a profile's buckets the narrowest is shown", () => {
   const found = narrowest([row("requests", 30, 60), row("tokens", 100, 1000), { ...row("requests", 0, 60), owner: "provider" }], "a");
   assert.deepEqual(found, { share: 0.1, words: "100 of 1000 tokens" });
   assert.equal(narrowest(undefined, "a"), null);
+});
+
+test("the same error of several calls is told once, as the newest", () => {
+  const of = (id, code) => ({ operation_id: id, code, profile: "a" });
+  const found = grouped([of("3", "X"), of("2", "Y"), of("1", "X")]);
+  assert.deepEqual(found.map((row) => [row.operation_id, row.code, row.count]), [["3", "X", 2], ["2", "Y", 1]]);
+  assert.deepEqual(grouped(undefined), []);
 });
 
 test("kinds of events are read as they come, in whatever pieces", () => {

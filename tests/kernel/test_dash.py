@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -88,6 +89,19 @@ def test_a_pin_shows_what_was_and_is_not_live(asked: Notebook) -> None:
         "assert header['live'] is False and header['where'].startswith('as of'), header\n"
         "assert header['story']['calls'] == len(d.selection) == len(t.calls('all', at=pin)) >= 3\n"
         "assert len(t.calls('all')) == len(d.selection) + 1\n"
+        "d.close()"
+    )
+    assert ran.error is None, ran.traceback
+
+
+def test_an_incident_is_shown_in_its_window_at_its_pin(asked: Notebook, tmp_path: Path) -> None:
+    ran = asked.run(
+        f"t.incidents.new('a bad minute', '10m', run=False, out={str(tmp_path / 'i.ipynb')!r})\nt.ask('later')\n"
+        "d = t.dashboard(incident='a bad minute')\nd.look()\n" + SAID + "hear(type='opened', view='v')\n"
+        "header, _ = wait('data')\n"
+        "assert header['live'] is False and header['where'] == \"incident 'a bad minute'\", header\n"
+        "assert abs(header['until'] - header['since'] - 600) < 5\n"
+        "assert header['story']['calls'] == len(d.selection) >= 3\n"
         "d.close()"
     )
     assert ran.error is None, ran.traceback

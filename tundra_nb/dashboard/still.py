@@ -283,9 +283,9 @@ def _changes(hour: Hour, at: Axis, y: float) -> Iterator[str]:
         x = at.x(one.at)
         tip = f"{clock(one.at)} {one.words} {f'({one.author})' if one.author else ''}"
         yield svg.diamond(x, y + 6, "dim" if one.is_commit else "lost", tip, 5)
-        end = at.x(shown[index + 1].at) if index + 1 < len(shown) else RIGHT + 100
+        end = at.x(shown[index + 1].at) if index + 1 < len(shown) else RIGHT
         if end - x > 60:
-            yield svg.text(x + 9, y + 10, one.words, "ink", size=11, room=end - x - 16)
+            yield svg.text(x + 9, y + 10, one.words, "ink", size=11, room=end - x - 12)
 
 
 def _profiles(hour: Hour, at: Axis) -> list[list[str]]:

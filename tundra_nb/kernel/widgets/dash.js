@@ -279,11 +279,13 @@ function render({ model, el }) {
     isWaiting = true;
     requestAnimationFrame(() => {
       isWaiting = false;
-      if (root.isConnected) paint();
+      if (!root.isConnected) return;
+      fit();
+      paint();
     });
   };
   const label = (x, y, text, kind = "dim", anchor = "start", room = 0) => {
-    const most = room ? Math.max(Math.floor(room / 6.2), 2) : Infinity;
+    const most = room ? Math.max(Math.floor(room / (kind === "strong" ? 7 : 6.2)), 2) : Infinity;
     const cut = [...text].length > most ? `${[...text].slice(0, most - 1).join("")}…` : text;
     const made = svgOf("text", { x, y, class: kind, "text-anchor": anchor }, cut);
     if (cut !== text) made.append(svgOf("title", {}, text));
@@ -613,7 +615,8 @@ function render({ model, el }) {
       set(problem, message.problem);
       if (isFirst) measure();
       buttons();
-      if (isFirst || wasWhole) whole();
+      if (isFirst) whole();
+      else if (wasWhole) show(data.since, data.until, { follows: isFollowing, all: true });
       else show(now.since, now.until, { follows: isFollowing });
     } else if (message.type === "detail") {
       detail = rows(message);
@@ -658,16 +661,20 @@ function render({ model, el }) {
   };
 
   // --- size, theme, being seen
-  const measure = () => {
+  // At each drawing, not when something changes: while a theme is loaded the page has odd sizes for a moment.
+  const fit = () => {
     width = Math.max(stage.clientWidth, 300);
     [left, right] = width < 700 ? [96, 92] : [150, 124];
     words.setAttribute("width", width);
+  };
+  const measure = () => {
+    fit();
     const style = getComputedStyle(root);
     for (const name of ["bad", "warn", "slate", "pale", "line", "lane", "ink", "lost"]) colours[name] = style.getPropertyValue(`--tundra-${name}`).trim();
     draw();
   };
   const sized = new ResizeObserver(measure);
-  const themed = new MutationObserver(measure);
+  const themed = new MutationObserver(() => setTimeout(measure, 50)); // its style comes a moment later
   const seen = new IntersectionObserver((entries) => {
     isSeen = entries.some((entry) => entry.isIntersecting);
     draw();

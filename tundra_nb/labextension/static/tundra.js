@@ -75,6 +75,18 @@ export const narrowest = (limits, profile) => {
   return shares.sort((a, b) => a.share - b.share)[0] ?? null;
 };
 
+// Errors that differ in no more than their call are one, the newest, with how many there are.
+export const grouped = (errors) => {
+  const found = new Map();
+  for (const row of errors ?? []) {
+    const key = JSON.stringify([row.code, row.profile]);
+    const seen = found.get(key);
+    if (seen) seen.count += 1;
+    else found.set(key, { ...row, count: 1 });
+  }
+  return [...found.values()];
+};
+
 // Kinds of the events in a piece of the feed, and what is left of it.
 export const kindsIn = (text) => {
   const lines = text.split("\n");
@@ -176,6 +188,8 @@ class Watch {
     this.at = Date.now();
     if (found.status !== 200) {
       this.become(stateOf(found.status, found.body), found.body);
+      // after a crash the server says when it starts the daemon again; it does so five times at most
+      if (this.state === "died" && found.body.retry_after) this.soon(1000 * found.body.retry_after + 1000);
       return;
     }
     this.status = found.body;
@@ -193,9 +207,10 @@ class Watch {
     this.onChange();
   }
 
-  soon() {
+  soon(least = SETTLE_MS) {
+    if (document.visibilityState !== "visible") return;
     clearTimeout(this.timer);
-    this.timer = setTimeout(() => this.look(), Math.max(SETTLE_MS, LEAST_MS - (Date.now() - this.at)));
+    this.timer = setTimeout(() => this.look(), Math.max(least, LEAST_MS - (Date.now() - this.at)));
   }
 
   // Hold the feed while the page is seen and a daemon is there; let it go otherwise.
@@ -236,7 +251,6 @@ class Watch {
     clearTimeout(this.timer);
     // one look: a daemon that was stopped stays stopped, and is asked again only by a click or when the page is seen again
     this.timer = setTimeout(() => this.look(), wasOpen ? SETTLE_MS : pause);
-    if (this.state === "ready" && wasOpen) setTimeout(() => this.state === "died" && this.soon(), 5000);
   }
 }
 
@@ -297,7 +311,7 @@ class Panel {
       if (key) list.querySelector(`[data-key="${CSS.escape(key)}"]`)?.focus({ preventScroll: true });
     };
     fill("Profiles", (status.profiles ?? []).map((row) => this.profile(row)));
-    fill("Last errors", (status.last_errors ?? []).slice(0, MOST.errors).map((row) => this.error(row)));
+    fill("Last errors", grouped(status.last_errors).slice(0, MOST.errors).map((row) => this.error(row)));
     const running = told.terminals.filter((row) => row.state === "running");
     fill("Terminals", running.slice(0, MOST.terminals).map((row) => make("li", "row",
       press(row.command || row.pty_id, () => this.act.terminal(row.pty_id), { kind: "link grow", name: `open terminal ${row.pty_id}: ${row.command}` }), make("span", "dim", row.pty_id))));
@@ -350,7 +364,7 @@ class Panel {
 
   error(row) {
     const id = String(row.operation_id ?? ""), why = cellFor("why", id), explain = cellFor("explain", row.code);
-    const label = make("div", "row", explain ? press(row.code, () => this.act.insert(explain), { kind: "link grow", title: `insert a cell: ${explain}` }) : make("span", "grow", row.code), make("span", "dim", ago(row.at)));
+    const label = make("div", "row", explain ? press(row.code, () => this.act.insert(explain), { kind: "link grow", title: `insert a cell: ${explain}` }) : make("span", "grow", row.code), make("span", "dim", `${row.count > 1 ? `× ${row.count}, ` : ""}${ago(row.at)}`));
     const made = make("li", "", label, make("div", "dim", `${row.profile ? `${row.profile}: ` : ""}${row.message}`.slice(0, 200)));
     if (why) made.append(press(`why …${id.slice(-5)}`, () => this.act.insert(why), { title: `insert a cell: ${why}` }));
     return made;
@@ -450,6 +464,8 @@ export function plugins({ apputils, application, launcher, notebook, services, s
       const node = new widgets.Widget({ node: make("div", "", item) });
       bar.registerStatusItem("tundra-nb:status", { item: node, align: "left", rank: 600, isActive: () => watch.state !== "absent" && watch.state !== "looking", activeStateChanged: signal((emit) => (shown = { update: emit })) });
     }
+    // a cell may have started the daemon: look again where none was there
+    notebook?.NotebookActions?.executed?.connect(() => ["asleep", "held", "died"].includes(watch.state) && watch.soon());
     app.restored.then(() => watch.look());
   };
 
