@@ -15,9 +15,11 @@ from typing import Any, Generic, TypeVar
 import msgspec
 
 from tundra_nb.errors import IpcError, TransportError, TundraError, UsageError, from_wire
-from tundra_nb.protocol import history, ptys
+from tundra_nb.protocol import history, operations, ptys
 from tundra_nb.protocol.endpoint import Endpoint, no_text, params
 from tundra_nb.protocol.words import JSON
+
+from .own_span import traceparent
 
 T = TypeVar("T")
 
@@ -79,7 +81,8 @@ class Call(Generic[T]):
 
     @property
     def headers(self) -> dict[str, str]:
-        return {"Accept": self.accept} if self.body is None else {"Accept": self.accept, "Content-Type": JSON}
+        found = {"Accept": self.accept} if self.body is None else {"Accept": self.accept, "Content-Type": JSON}
+        return found | traceparent() if self.path == operations.ASK.path else found
 
     @property
     def is_safe(self) -> bool:

@@ -77,6 +77,7 @@ class Operations:
         on_piece: OnPiece | None = None,
         on_notice: OnNotice | None = None,
         on_attempt: OnNotice | None = None,
+        trace: tuple[str | None, str | None] = (None, None),
     ) -> Reply:
         """Carry out one call of our own client.
 
@@ -86,11 +87,12 @@ class Operations:
             on_piece: see `Operation.carry_out`.
             on_notice: see there.
             on_attempt: see there.
+            trace: the caller's trace and span.
 
         Raises:
             TundraError: see there.
         """
-        return await self.call(Asked(ask), Caller(user)).carry_out(on_piece, on_notice, on_attempt)
+        return await self.call(Asked(ask, trace), Caller(user)).carry_out(on_piece, on_notice, on_attempt)
 
     def call(self, request: Request, caller: Caller) -> Operation:
         """Open an operation; nothing is asked and nothing written before it is carried out."""

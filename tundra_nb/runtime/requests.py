@@ -132,7 +132,7 @@ class Asked:
 
     way: str | None = None
 
-    def __init__(self, ask: Ask) -> None:
+    def __init__(self, ask: Ask, trace: tuple[str | None, str | None] = (None, None)) -> None:
         self._ask = ask
         self._kept_back: tuple[str, ...] = ()
         self._seen = Seen()
@@ -144,6 +144,8 @@ class Asked:
             streamed=ask.stream,
             run_id=int(ask.run_id) if ask.run_id and ask.run_id.isdecimal() else None,
             record=ask.record,
+            trace_id=trace[0],
+            parent_span_id=trace[1],
         )
         self.failover = ask.failover
 

@@ -143,6 +143,7 @@ class Runtime:
         )
         self.terminals = Terminals(pool, record=self._on_connection)
         self.versioning = Versioning(self)
+        self._traces_changed = asyncio.Event()
         self._exits = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
@@ -160,7 +161,12 @@ class Runtime:
             self._exits.push_async_callback(self.drills.aclose)
             self._exits.push_async_callback(self.limiter.aclose)
             self.profiles.configure(self.loaded.settings)
-            self.in_force.parts += [lambda loaded: self.profiles.configure(loaded.settings), self._configure_ptys]
+            self.in_force.parts += [
+                lambda loaded: self.profiles.configure(loaded.settings),
+                self._configure_ptys,
+                lambda _: self._traces_changed.set(),
+            ]
+            self._background(self._send_traces(), "traces")
             restoring = self._background(self.profiles.restore(self.history), "restore")
             await asyncio.wait((restoring,), timeout=RESTORE_SECONDS)
             await self.terminals.open()
@@ -224,7 +230,8 @@ class Runtime:
     def _key_variables(self) -> frozenset[str]:
         """Names of the variables that hold secrets, by the settings."""
         named = {slot.profile.api_key_env for slot in self.slots.values()}
-        return frozenset(named | {self.loaded.settings.store.password_env}) - {""}
+        named |= {self.loaded.settings.store.password_env, self.loaded.settings.otel.headers_env}
+        return frozenset(named - {""})
 
     def _on_connection(self, pty_id: str, step: Transition) -> None:
         """A viewer's connection has moved."""
@@ -271,6 +278,20 @@ class Runtime:
     def _configure_ptys(self, loaded: Loaded) -> None:
         self.terminals.pool.configure(loaded.settings.pty)
         self.terminals.pool.refresh_secrets()
+
+    async def _send_traces(self) -> None:
+        """Have the worker send traces where the settings say, now and whenever they change."""
+        while True:
+            self._traces_changed.clear()
+            otel = self.loaded.settings.otel
+            given = self.environ.get(otel.headers_env, "") if otel.headers_env else ""
+            headers = dict(part.split("=", 1) for part in given.split(",") if "=" in part)
+            for name, value in headers.items():
+                self.redactor.register(f"{otel.headers_env} {name.strip()}", value.strip())
+            headers = {name.strip(): value.strip() for name, value in headers.items()}
+            wanted = {"endpoint": otel.endpoint, "headers": headers, "ratio": otel.ratio} if otel.endpoint else {}
+            await self.history.trace(wanted)
+            await self._traces_changed.wait()
 
     def _without_keys(self) -> dict[str, str]:
         """The environment for helpers that need no key."""

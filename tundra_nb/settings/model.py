@@ -186,6 +186,17 @@ class LogSettings(Section, frozen=True):
     """Also to standard output, as containers want it."""
 
 
+class OtelSettings(Section, frozen=True):
+    """Traces of calls, sent to an OpenTelemetry collector."""
+
+    endpoint: Annotated[str, msgspec.Meta(pattern=r"^(https?://[^\s/@]+(/[^\s]*)?)?$")] = ""
+    """OTLP over HTTP, such as `http://127.0.0.1:4318`. Empty: none are sent."""
+    headers_env: str = ""
+    """Name of the variable with headers for it, `name=value` with commas between."""
+    ratio: Annotated[float, msgspec.Meta(ge=0, le=1)] = 1.0
+    """Share of calls that are traced where the caller has no trace of its own; failures and failovers always are."""
+
+
 class RecordSettings(Section, frozen=True):
     """What is kept of requests and answers beside the figures."""
 
@@ -259,6 +270,7 @@ class Settings(Section, frozen=True):
     daemon: DaemonSettings = DaemonSettings()
     log: LogSettings = LogSettings()
     record: RecordSettings = RecordSettings()
+    otel: OtelSettings = OtelSettings()
     gateway: GatewaySettings = GatewaySettings()
     profile: tuple[ProfileSettings, ...] = ()
 

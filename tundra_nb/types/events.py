@@ -66,7 +66,7 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True, tag=True, omit_defaul
     """How often that library has sent the same call before, as it says."""
     trace_id: Text | None = None
     parent_span_id: Text | None = None
-    """The caller's span, by its W3C `traceparent`."""
+    """The caller's span, by its W3C `traceparent`; with `-00` behind it where the caller does not sample its trace."""
     run_id: Id | None = None
     """The agent's run that this call belongs to."""
     writer_id: Category | None = None

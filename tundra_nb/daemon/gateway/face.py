@@ -16,6 +16,7 @@ import msgspec
 
 from tundra_nb import errors
 from tundra_nb.daemon.life import Receive, Scope, Send
+from tundra_nb.daemon.traceparent import trace_of
 from tundra_nb.runtime.caller import Caller
 from tundra_nb.runtime.operations import Operation
 from tundra_nb.runtime.providers.relay import Given, Refusal, fetch
@@ -158,7 +159,7 @@ class Face:
         self, path: Path, given: Given, bound: tuple[str, ...], caller: Caller, headers: dict[bytes, bytes]
     ) -> Relayed:
         name = _model_of(given)
-        trace_id, span_id = incoming.trace_of(headers)
+        trace_id, span_id = trace_of(headers.get(b"traceparent", b""))
         facts = Facts(
             kind=path.form,
             requested_model=name[:255],

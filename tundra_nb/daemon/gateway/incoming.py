@@ -34,7 +34,6 @@ MAX_CLIENT_CHARS = 80
 BIG_BYTES = 1 << 20
 """From here on reading a body would hold up the loop: a millisecond for every two million bytes."""
 
-_TRACEPARENT = re.compile(rb"[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}(?:-.*)?")
 _TOKEN_IN_URL = re.compile(r"tnd-[A-Za-z0-9_-]{8,}")
 _SDK = re.compile(r"(?:Async)?(OpenAI|Anthropic)/(\w+) (\S+)")
 
@@ -185,14 +184,6 @@ def retry_count(headers: dict[bytes, bytes]) -> int | None:
     """How often the library has sent this call before, by its own word."""
     told = headers.get(b"x-stainless-retry-count", b"")
     return int(told) if told.isdigit() and len(told) < 6 else None
-
-
-def trace_of(headers: dict[bytes, bytes]) -> tuple[str | None, str | None]:
-    """Trace and span of the caller."""
-    match = _TRACEPARENT.fullmatch(headers.get(b"traceparent", b"").strip())
-    if match is None or not match[1].strip(b"0") or not match[2].strip(b"0"):
-        return None, None
-    return match[1].decode(), match[2].decode()
 
 
 def members_told(given: Given) -> dict[str, Any]:

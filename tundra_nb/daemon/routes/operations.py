@@ -18,6 +18,7 @@ from tundra_nb import errors
 from tundra_nb.daemon.answers import error_response, json_response, json_rows, sse
 from tundra_nb.daemon.routes import status
 from tundra_nb.daemon.routing import read_body, read_params, route
+from tundra_nb.daemon.traceparent import trace_of
 from tundra_nb.protocol import operations as api
 from tundra_nb.protocol.words import EVENTS, HEARTBEAT_SECONDS
 from tundra_nb.runtime.history.story import Story, Wanted
@@ -69,6 +70,7 @@ class AskEndpoint:
             await error_response(error, redactor)(scope, receive, send)
             return
         user = self._daemon.user(request)
+        trace = trace_of(request.headers.get("traceparent", "").encode())
         main = asyncio.current_task()
         assert main is not None
         stream = _Stream(send, redactor) if ask.stream else None
@@ -91,9 +93,9 @@ class AskEndpoint:
         watcher = asyncio.create_task(watch())
         try:
             if stream is not None:
-                await self._streamed(ask, user, stream)
+                await self._streamed(ask, user, stream, trace)
             else:
-                reply = await self._daemon.runtime.operations.ask(ask, user=user)
+                reply = await self._daemon.runtime.operations.ask(ask, user=user, trace=trace)
                 await json_response(masked(reply, redactor))(scope, receive, send)
         except errors.TundraError as error:
             await error_response(error, redactor)(scope, receive, send)
@@ -104,12 +106,17 @@ class AskEndpoint:
         finally:
             watcher.cancel()
 
-    async def _streamed(self, ask: Ask, user: str, stream: _Stream) -> None:
+    async def _streamed(self, ask: Ask, user: str, stream: _Stream, trace: tuple[str | None, str | None]) -> None:
         redactor = self._daemon.runtime.redactor
         await stream.start()
         try:
             reply = await self._daemon.runtime.operations.ask(
-                ask, user=user, on_piece=stream.piece, on_notice=stream.notice, on_attempt=stream.notice
+                ask,
+                user=user,
+                on_piece=stream.piece,
+                on_notice=stream.notice,
+                on_attempt=stream.notice,
+                trace=trace,
             )
         except errors.TundraError as error:
             await stream.rest()

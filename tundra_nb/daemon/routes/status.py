@@ -65,7 +65,7 @@ async def card(daemon: Daemon, *, brief: bool = False) -> dict[str, Any]:
         "shared_limits": msgspec.to_builtins(runtime.limiter.state),
         "faults": runtime.drills.brief(),
         "ptys": runtime.pty_counts(),
-        "problems": msgspec.to_builtins(life.problems.list()),
+        "problems": msgspec.to_builtins([*life.problems.list(), *runtime.history.troubles.of("traces")]),
         "over": msgspec.to_builtins([*life.problems.over(), *runtime.history.troubles.over()]),
     }
     if (problem := runtime.history.problem) is not None:

@@ -5,7 +5,7 @@ far end the daemon hands over the control line: no name in the file system, no p
 a request's socket cancels it; closing the control line ends the worker.
 
     daemon → worker, control:   one byte with one file descriptor, per request
-    worker → daemon, control:   Hello once, then Progress as it changes, or Fatal and the end
+    worker → daemon, control:   Hello once, then Progress and TraceStats as they change, or Fatal and the end
     daemon → worker, request:   Request
     worker → daemon, request:   META, then ARROW …, then END · or JSON · or ERROR
 
@@ -26,6 +26,7 @@ from .spool import Place
 HELLO = b"H"
 PROGRESS = b"P"
 FATAL = b"F"
+TRACES = b"T"
 REQUEST = b"R"
 META = b"M"
 ARROW = b"A"
@@ -60,6 +61,8 @@ class Config(msgspec.Struct, kw_only=True):
     reader_password: str = ""
     commit_rows: int
     commit_seconds: float
+    traces: dict[str, Any] = {}
+    """`telemetry.sender.Traces`; empty: no traces are sent, and nothing of it is imported."""
 
 
 class Request(msgspec.Struct, kw_only=True):

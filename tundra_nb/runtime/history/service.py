@@ -33,6 +33,7 @@ from .protocol import (
     FATAL,
     HELLO,
     PROGRESS,
+    TRACES,
     Config,
     Progress,
     Request,
@@ -97,6 +98,8 @@ class HistoryStats(msgspec.Struct, frozen=True, kw_only=True):
     size_bytes: int
     error: str | None
     """What keeps the worker from writing."""
+    traces: dict[str, Any] | None = None
+    """How the sending of traces stands (`telemetry.sender.TraceStats`); None where none are sent."""
     last_end: str | None = None
     """How the last worker that ended by itself did."""
 
@@ -145,6 +148,10 @@ class History:
         self._last_end: str | None = None
         self._hung: StoreUnavailable | None = None
         self.troubles = Problems()
+        self._traces: dict[str, Any] = {}
+        self._traces_told: dict[str, Any] = {}
+        """What the worker of now was started with, or told since."""
+        self._trace_stats: dict[str, Any] | None = None
         """What keeps, or has kept, events from being recorded or stored."""
         self.requests: collections.Counter[str] = collections.Counter()
         """How often the worker was asked, by method; its pulse left out."""
@@ -256,6 +263,22 @@ class History:
                 raise UsageError(problem=f"this name holds a key: {masked[name]}", field=name, remedy="Choose another.")
         return {name: masked[name] if name in ("message", "author") else value for name, value in params.items()}
 
+    async def trace(self, traces: Mapping[str, Any]) -> None:
+        """Send traces there from now on (`telemetry.sender.Traces`); an empty mapping: none."""
+        if dict(traces) == {name: value for name, value in self._traces.items() if name != "since_us"}:
+            return
+        self._traces = {**traces, "since_us": self._clock.now_us()} if traces else {}
+        self._trace_stats = None
+        self.troubles.end("traces")
+        await self._tell_traces()
+
+    async def _tell_traces(self) -> None:
+        """Tell the worker; one that starts anew is told at its start."""
+        if self._state == "ready" and self._traces != self._traces_told:
+            self._traces_told = self._traces
+            with contextlib.suppress(TundraError):
+                await self._call("traces", self._traces)
+
     async def settled(self, timeout: float) -> bool:  # noqa: ASYNC109 - the worker keeps this deadline
         """Wait until everything appended so far is stored; False when that took longer."""
         try:
@@ -289,6 +312,7 @@ class History:
             damaged_bytes=self._progress.damaged_bytes,
             size_bytes=self._progress.size_bytes,
             error=problem.message if problem else None,
+            traces=self._trace_stats,
             last_end=self._last_end,
         )
 
@@ -440,11 +464,25 @@ class History:
             if kind == HELLO:
                 self._problem = None
                 self._set_state("ready")
+                await self._tell_traces()
             elif kind == PROGRESS:
                 self._progress = msgspec.json.decode(payload, type=Progress)
                 await self._note_progress()
+            elif kind == TRACES:
+                self._note_traces(msgspec.json.decode(payload))
             elif kind == FATAL:
                 return from_wire(msgspec.json.decode(payload))
+
+    def _note_traces(self, stats: dict[str, Any]) -> None:
+        self._trace_stats = stats
+        if stats.get("problem"):
+            self.troubles.tell(
+                "traces",
+                f"traces wait: {stats['problem']}",
+                "Start the collector, or correct `otel.endpoint`; calls go on, and their traces are sent later.",
+            )
+        else:
+            self.troubles.end("traces")
 
     async def _note_progress(self) -> None:
         progress = self._progress
@@ -488,6 +526,7 @@ class History:
 
     def _config(self) -> Config:
         settings = self._settings
+        self._traces_told = self._traces
         return Config(
             engine=settings.engine,
             spool=str(self._paths.spool),
@@ -503,6 +542,7 @@ class History:
             reader_password=self._reader_login[1],
             commit_rows=settings.commit_rows,
             commit_seconds=settings.commit_seconds,
+            traces=self._traces,
         )
 
 

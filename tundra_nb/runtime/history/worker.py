@@ -15,25 +15,30 @@ import os
 import signal
 import socket
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from tundra_nb import environment
-from tundra_nb.errors import ConfigError, StoreBusy, TundraError, UsageError
+from tundra_nb.errors import ConfigError, StoreBusy, StoreError, TundraError, UsageError
 from tundra_nb.protocol.digest import digest
 from tundra_nb.types import FRAME_VERSION, FRAMES, columns
 
 from . import arrow, differences, grouping, loading, story
 from .contract import EventStore, Frame, Stop
-from .protocol import FATAL, HELLO, JSON, PROGRESS, Config, Hello, Progress, Request, pack
+from .protocol import FATAL, HELLO, JSON, PROGRESS, TRACES, Config, Hello, Progress, Request, pack
 from .query import FrameQuery
 from .serving import Server
+from .spool import writer_id
 from .values import Described, Overview
 from .without import without_pandas
 from .writer import Writer
+
+if TYPE_CHECKING:
+    from tundra_nb.runtime.telemetry.sender import Sender
 
 log = logging.getLogger("tundra.history")
 
@@ -52,6 +57,7 @@ class Worker(Server):
         self._config = config
         self._store = store
         self._writer = Writer(store, config, self._on_progress, self._on_fatal)
+        self._sender: Sender | None = None
         self._reading: dict[str, Callable[[dict[str, Any], Stop], Any]] = {
             "frame": self._frame,
             "rows": lambda p, stop: arrow.rows(self._frame(p, stop).batches),
@@ -88,7 +94,10 @@ class Worker(Server):
         """Serve until the control line closes or a `stop` request has been answered."""
         self.send(HELLO, Hello(pid=os.getpid(), engine=self._store.engine))
         self._writer.start()
+        self._trace(self._config.traces)
         self.serve()
+        if self._sender is not None:
+            self._sender.stop()
         self._writer.stop()
         self._writer.join(OPEN_SECONDS)
 
@@ -107,6 +116,10 @@ class Worker(Server):
             assert request.after is not None
             passed = self._writer.wait_passed(request.after, request.params["timeout"])
             sock.sendall(pack(JSON, b"true" if passed else b"false"))
+            return
+        if request.method == "traces":
+            self._trace(request.params)
+            sock.sendall(pack(JSON, b"null"))
             return
         if request.method == "create":
             self._store.create()
@@ -139,6 +152,40 @@ class Worker(Server):
             self.stream(sock, result, more)
         else:
             sock.sendall(pack(JSON, msgspec.json.encode(result)))
+
+    def _trace(self, params: dict[str, Any]) -> None:
+        """Send traces there from now on, or none."""
+        sender, self._sender, self._writer.on_stored = self._sender, None, None
+        if sender is not None:
+            sender.stop()
+        if not params.get("endpoint"):
+            return
+        from tundra_nb.runtime.telemetry.sender import Sender, Traces
+
+        def rows(query: FrameQuery) -> list[dict[str, Any]]:
+            frame = self._store.frame(query, Stop())
+            with contextlib.closing(frame.batches):
+                return arrow.rows(frame.batches)
+
+        self._sender = sender = Sender(
+            msgspec.convert(params, Traces),
+            rows,
+            writer_id(self._config.owner),
+            Path(self._config.spool).parent / "traces" / "settled",
+            self._wait_ready,
+            lambda stats: self.send(TRACES, stats),
+        )
+        self._writer.on_stored = sender.offer
+        sender.start()
+
+    def _wait_ready(self) -> None:
+        while True:
+            try:
+                self._writer.wait_open(OPEN_SECONDS)
+            except StoreError:
+                time.sleep(OPEN_SECONDS)
+            else:
+                return
 
     def _frame(self, params: dict[str, Any], stop: Stop) -> Frame:
         query = msgspec.convert(params, FrameQuery)

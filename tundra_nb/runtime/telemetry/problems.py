@@ -9,6 +9,7 @@ from __future__ import annotations
 import collections
 import threading
 import time
+from collections.abc import Sequence
 
 import msgspec
 
@@ -80,6 +81,11 @@ class Problems:
         """All, the oldest first; but a deleted data directory before what follows from it."""
         with self._lock:
             return sorted(self._by_word.values(), key=lambda problem: (problem.what != "data_dir", problem.since))
+
+    def of(self, what: str) -> Sequence[Problem]:
+        """The problem of this word, while it lasts."""
+        with self._lock:
+            return [self._by_word[what]] if what in self._by_word else []
 
     def over(self) -> tuple[Problem, ...]:
         """The last that have ended, in the order of their ends."""

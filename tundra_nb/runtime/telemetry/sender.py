@@ -1,0 +1,354 @@
+"""Sends traces to a collector, from rows that are stored: a thread of the store worker.
+
+Calls lose nothing by it: it reads what is written already. What was settled stands in a file beside the history, a list
+of ids that only grows until it is packed; not in the store, because a table there would be pulled, merged and
+committed with it. After a crash or an outage it goes on with what is not settled, at most `BACK_SECONDS` back. A batch
+whose answer was lost is sent once more, with the same ids.
+"""
+
+from __future__ import annotations
+
+import collections
+import gzip
+import http.client
+import logging
+import os
+import ssl
+import struct
+import threading
+import time
+import urllib.parse
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from tundra_nb.protocol.query import Condition, FrameQuery
+from tundra_nb.runtime.clock import NODE_BITS, SEQUENCE_BITS, id_floor
+
+from . import spans
+
+log = logging.getLogger("tundra.history")
+
+BACK_SECONDS = 24 * 3600.0
+"""Older calls are not sent any more."""
+LONGEST_SECONDS = 1_000
+"""No call ends later after its beginning: the longest deadline, and a margin."""
+BATCH_CALLS = 256
+DELAY_SECONDS = 0.5
+"""How long calls are gathered into one request."""
+MOST_QUEUED = 200_000
+"""Ids of calls that wait for a collector; the oldest are dropped beyond that."""
+POST_SECONDS = 5.0
+STOP_SECONDS = 1.0
+"""Longest that the end of the daemon waits for the collector."""
+PAUSES = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
+RETRIED = frozenset({408, 429, 500, 502, 503, 504})
+PACK_BYTES = 1 << 20
+"""From this size on the file of what is settled is packed."""
+PROVIDERS_SECONDS = 30.0
+
+Rows = Callable[[FrameQuery], list[dict[str, Any]]]
+
+
+class Traces(msgspec.Struct, frozen=True, kw_only=True):
+    """Where traces go."""
+
+    endpoint: str = ""
+    """Empty: nowhere."""
+    headers: dict[str, str] = {}
+    ratio: float = 1.0
+    since_us: int = 0
+    """When they were asked for: at the very first time nothing before that is sent."""
+
+
+class TraceStats(msgspec.Struct, frozen=True, kw_only=True):
+    """How the sender stands. Numbers are of its present life; calls, not spans, where nothing else is said."""
+
+    endpoint: str
+    sent: int = 0
+    sent_spans: int = 0
+    unsampled: int = 0
+    dropped: int = 0
+    """Too old, too many, or refused by the collector for what they are."""
+    waiting: int = 0
+    repeated: int = 0
+    """Sent once more, because nobody knew whether they had arrived."""
+    problem: str | None = None
+    """Why nothing can be sent now."""
+
+
+class Settled:
+    """Ids of calls that need no sending any more: everything below `low`, and those in `ids`."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self.low = 0
+        self.ids: set[int] = set()
+
+    def load(self, since_us: int) -> None:
+        """Read the file; at the very first time everything before `since_us` is settled."""
+        try:
+            data = self._file.read_bytes()
+        except FileNotFoundError:
+            data = b""
+        numbers = struct.unpack(f"<{len(data) // 8}q", data[: len(data) // 8 * 8])
+        if numbers:
+            self.low, self.ids = numbers[0], set(numbers[1:])
+        else:
+            self.low = id_floor(since_us)
+        self._write(self.low)
+
+    def add(self, ids: Sequence[int]) -> None:
+        self.ids.update(ids)
+        with self._file.open("ab") as stream:
+            stream.write(struct.pack(f"<{len(ids)}q", *ids))
+
+    def pack(self, low: int) -> None:
+        """Forget what is below, when the file is long."""
+        if self._file.stat().st_size > PACK_BYTES:
+            self._write(max(low, self.low))
+
+    def __contains__(self, key: int) -> bool:
+        return key < self.low or key in self.ids
+
+    def _write(self, low: int) -> None:
+        self.low = low
+        self.ids = {key for key in self.ids if key >= low}
+        made = self._file.with_suffix(".new")
+        made.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with open(os.open(made, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as stream:
+            stream.write(struct.pack(f"<{len(self.ids) + 1}q", low, *sorted(self.ids)))
+        os.replace(made, self._file)
+
+
+class Sender(threading.Thread):
+    """Reads calls by `rows` and posts them; `offer` tells of those that were stored just now.
+
+    Args:
+        traces: where they go.
+        rows: answers a query over the store.
+        writer_id: of this daemon: others' calls are theirs to send.
+        settled: file for what needs no sending any more.
+        ready: waits until the store can be read; raises when the worker ends first.
+        on_stats: told how it stands, from this thread.
+    """
+
+    def __init__(
+        self,
+        traces: Traces,
+        rows: Rows,
+        writer_id: str,
+        settled: Path,
+        ready: Callable[[], None],
+        on_stats: Callable[[TraceStats], None],
+    ) -> None:
+        super().__init__(name="trace-sender", daemon=True)
+        self._traces = traces
+        self._rows = rows
+        self._writer_id = writer_id
+        self._settled = Settled(settled)
+        self._ready = ready
+        self._on_stats = on_stats
+        self._changed = threading.Condition()
+        self._queue: collections.deque[int] = collections.deque()
+        self._stopping = False
+        self._stop_at = 0.0
+        self._stats = TraceStats(endpoint=_shown(traces.endpoint))
+        self._providers: dict[str, str] = {}
+        self._providers_at = -PROVIDERS_SECONDS
+        self._unsure: set[int] = set()
+
+    def offer(self, ids: Iterable[int]) -> None:
+        """These calls are stored. From any thread; never waits."""
+        with self._changed:
+            self._queue.extend(ids)
+            self._bound()
+            self._changed.notify_all()
+
+    def stop(self) -> None:
+        """End; what is not sent then is sent by the next life. Waits at most `STOP_SECONDS`."""
+        with self._changed:
+            self._stopping = True
+            self._stop_at = time.monotonic() + STOP_SECONDS
+            self._changed.notify_all()
+        self.join(STOP_SECONDS + 0.5)
+
+    # --- the thread ---
+
+    def run(self) -> None:
+        try:
+            self._ready()
+            self._settled.load(self._traces.since_us)
+            self._recover()
+            self._follow()
+        except Exception as exc:  # the top of the thread: calls go on without traces
+            log.exception("the sender of traces ended by a defect")
+            self._tell(problem=f"the sender ended: {exc!r}")
+
+    def _recover(self) -> None:
+        """Take up what an earlier life left."""
+        now_us = time.time_ns() // 1000
+        back_us = now_us - int(BACK_SECONDS * 1e6)
+        mine = [Condition("writer_id", "eq", self._writer_id)]
+        low_us = (self._settled.low >> (NODE_BITS + SEQUENCE_BITS)) * 1000
+        names = ["operation_id"]
+        found = self._rows(FrameQuery(table="operation", since_us=max(low_us, back_us), where=mine, columns=names))
+        if low_us < back_us:
+            old = self._rows(
+                FrameQuery(table="operation", since_us=low_us, until_us=back_us, where=mine, columns=names)
+            )
+            left = [row["operation_id"] for row in old if row["operation_id"] not in self._settled]
+            self._tell(dropped=self._stats.dropped + len(left))
+            self._settled.add(left)
+        ids = [row["operation_id"] for row in found if row["operation_id"] not in self._settled]
+        with self._changed:
+            known = set(self._queue)
+            self._queue.extendleft(reversed([key for key in ids if key not in known]))
+            self._bound()
+
+    def _follow(self) -> None:
+        failures = 0
+        while True:
+            batch = self._next(0.0 if failures else DELAY_SECONDS)
+            if not batch:
+                return
+            answer = self._send(batch)
+            if answer is None:
+                failures = 0
+                self._settled.add(batch)
+                if not self._queue:
+                    self._settled.pack(id_floor(time.time_ns() // 1000 - LONGEST_SECONDS * 1_000_000))
+                continue
+            self._unsure.update(batch)
+            with self._changed:
+                self._queue.extendleft(reversed(batch))
+                self._bound()
+                waiting = len(self._queue)
+                if self._stopping:
+                    return
+            self._tell(problem=answer[0], waiting=waiting)
+            pause = answer[1] or PAUSES[min(failures, len(PAUSES) - 1)]
+            failures += 1
+            with self._changed:
+                if self._changed.wait_for(lambda: self._stopping, pause):
+                    return
+
+    def _next(self, delay: float) -> list[int]:
+        """The calls to send next; none at the end."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._queue or self._stopping)
+            if delay and not self._stopping:
+                self._changed.wait_for(lambda: len(self._queue) >= BATCH_CALLS or self._stopping, delay)
+            if self._stopping and time.monotonic() >= self._stop_at:
+                return []
+            return [self._queue.popleft() for _ in range(min(BATCH_CALLS, len(self._queue)))]
+
+    def _send(self, batch: Sequence[int]) -> tuple[str, float] | None:
+        """Send these; None when they are settled, else why not and after how long again (0: as ever)."""
+        oldest = id_floor(time.time_ns() // 1000 - int(BACK_SECONDS * 1e6))
+        ids = [key for key in dict.fromkeys(batch) if key not in self._settled]
+        wanted = [key for key in ids if key >= oldest]
+        dropped = len(ids) - len(wanted)
+        calls = self._calls(wanted)
+        dropped += len(wanted) - len(calls)
+        sampled = [call for call in calls if spans.is_sampled(call, self._traces.ratio)]
+        made = self._spans(sampled) if sampled else []
+        if made:
+            answer = self._post(msgspec.json.encode(spans.request(made, self._writer_id)))
+            if isinstance(answer, tuple):
+                return answer
+            if answer:  # refused for what they are
+                dropped += len(sampled)
+                sampled = []
+                made = []
+        again = len(self._unsure & set(wanted)) if self._unsure else 0
+        self._unsure.difference_update(batch)
+        stats = self._stats
+        self._tell(
+            problem=None,
+            sent=stats.sent + len(sampled),
+            sent_spans=stats.sent_spans + len(made),
+            unsampled=stats.unsampled + len(calls) - len(sampled),
+            dropped=stats.dropped + dropped,
+            repeated=stats.repeated + again,
+            waiting=len(self._queue),
+        )
+        return None
+
+    def _calls(self, ids: Sequence[int]) -> list[dict[str, Any]]:
+        if not ids:
+            return []
+        where = [Condition("operation_id", "in", list(ids)), Condition("writer_id", "eq", self._writer_id)]
+        return self._rows(FrameQuery(table="operation", since_us=_at_us(min(ids)) - 1_000_000, where=where))
+
+    def _spans(self, calls: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+        since = min(int(call["at"]) for call in calls) - 1_000_000
+        where = [Condition("operation_id", "in", [call["operation_id"] for call in calls])]
+        by_call: dict[int, list[dict[str, Any]]] = {}
+        for row in self._rows(FrameQuery(table="attempt", since_us=since, where=where)):
+            by_call.setdefault(row["operation_id"], []).append(row)
+        if time.monotonic() - self._providers_at >= PROVIDERS_SECONDS:
+            kinds = self._rows(FrameQuery(table="profile", columns=["name", "kind"]))
+            self._providers = {row["name"]: row["kind"] for row in kinds}
+            self._providers_at = time.monotonic()
+        made = []
+        for call in calls:
+            made += spans.of_call(call, by_call.get(call["operation_id"], ()), self._providers)
+        return made
+
+    def _post(self, body: bytes) -> tuple[str, float] | bool:
+        """True: refused for good; False: taken; else why not now, and after how long again."""
+        url = urllib.parse.urlsplit(self._traces.endpoint)
+        path = url.path.rstrip("/")
+        path = path if path.endswith("/v1/traces") else f"{path}/v1/traces"
+        left = POST_SECONDS if not self._stopping else max(0.05, self._stop_at - time.monotonic())
+        headers = {"Content-Type": "application/json", "Content-Encoding": "gzip", **self._traces.headers}
+        port = url.port or (443 if url.scheme == "https" else 80)
+        connection: http.client.HTTPConnection
+        if url.scheme == "https":
+            context = ssl.create_default_context()
+            connection = http.client.HTTPSConnection(str(url.hostname), port, timeout=left, context=context)
+        else:
+            connection = http.client.HTTPConnection(str(url.hostname), port, timeout=left)
+        try:
+            connection.request("POST", path, gzip.compress(body, 1), headers)
+            answer = connection.getresponse()
+            told = answer.read(65536)
+        except (OSError, http.client.HTTPException) as exc:
+            return f"{_shown(self._traces.endpoint)} cannot be reached: {exc or type(exc).__name__}", 0.0
+        finally:
+            connection.close()
+        if answer.status in RETRIED:
+            after = answer.headers.get("Retry-After", "")
+            return f"the collector answers {answer.status}", min(float(after), 60.0) if after.isdigit() else 0.0
+        if answer.status >= 300:
+            log.warning("the collector refuses spans with %s: %s", answer.status, told[:200].decode("utf-8", "replace"))
+            return True
+        return False
+
+    def _bound(self) -> None:
+        over = len(self._queue) - MOST_QUEUED
+        if over > 0:
+            for _ in range(over):
+                self._queue.popleft()
+            self._stats = msgspec.structs.replace(self._stats, dropped=self._stats.dropped + over)
+
+    def _tell(self, **changes: Any) -> None:
+        before = self._stats
+        self._stats = msgspec.structs.replace(before, **changes)
+        if self._stats != before:
+            if self._stats.problem and self._stats.problem != before.problem:
+                log.warning("traces wait: %s", self._stats.problem)
+            self._on_stats(self._stats)
+
+
+def _at_us(key: int) -> int:
+    return (key >> (NODE_BITS + SEQUENCE_BITS)) * 1000
+
+
+def _shown(endpoint: str) -> str:
+    """An endpoint without what may be a secret in it."""
+    url = urllib.parse.urlsplit(endpoint)
+    return f"{url.scheme}://{url.hostname or ''}{f':{url.port}' if url.port else ''}"

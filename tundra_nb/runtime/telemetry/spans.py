@@ -1,0 +1,218 @@
+"""Traces made from rows, after the fact: a call with its attempts and waits as OTLP spans in JSON.
+
+One span for the call, below the caller's own where it sent one; below it one per attempt, which has the GenAI names,
+and one per wait. Nothing of prompts or answers is in them. Ids follow from the rows' ids: a span that is sent again,
+because nobody knows whether it arrived, is the same span.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from tundra_nb._version import __version__
+
+from . import genai
+from .unsampled import UNSAMPLED
+
+Row = Mapping[str, Any]
+INTERNAL, SERVER, CLIENT = 1, 2, 3
+"""`SpanKind`."""
+ERROR = 2
+"""`StatusCode`."""
+MESSAGE_CHARS = 1_000
+_RATIO_BITS = 56
+
+
+def trace_id(writer_id: str, operation_id: int) -> str:
+    """Of a call that came without a trace."""
+    return hashlib.sha256(f"{writer_id}/trace/{operation_id}".encode()).hexdigest()[:32]
+
+
+def span_id(writer_id: str, kind: str, key: int) -> str:
+    """Of a call (`call`), an attempt (`attempt`) or a wait before one (`wait`, `pause`)."""
+    return hashlib.sha256(f"{writer_id}/{kind}/{key}".encode()).hexdigest()[:16]
+
+
+def is_sampled(operation: Row, ratio: float) -> bool:
+    """Whether a call is to be traced: the parent's word, else the ratio; failures and failovers always."""
+    asked = str(operation.get("asked") or "")
+    if operation["outcome"] != "ok" or "," in asked:
+        return True
+    parent = operation.get("parent_span_id")
+    if parent:
+        return not str(parent).endswith(UNSAMPLED)
+    trace = operation.get("trace_id") or trace_id(str(operation.get("writer_id")), int(operation["operation_id"]))
+    return int(str(trace)[-14:], 16) < ratio * (1 << _RATIO_BITS)
+
+
+def of_call(operation: Row, attempts: Sequence[Row], providers: Mapping[str, str]) -> list[dict[str, Any]]:
+    """The spans of one call.
+
+    Args:
+        operation: its row, times in microseconds.
+        attempts: those of its attempts.
+        providers: kind of each profile, for `gen_ai.provider.name`.
+    """
+    writer, key = str(operation.get("writer_id")), int(operation["operation_id"])
+    trace = str(operation.get("trace_id") or trace_id(writer, key))
+    own = span_id(writer, "call", key)
+    kind = str(operation["kind"])
+    begin = int(operation["at"])
+    end = begin + round(float(operation.get("latency_ms") or 0.0) * 1000)
+    answered = operation.get("profile")
+    model = operation.get("requested_model") or operation.get("model")
+    shared = {genai.OPERATION: _operation(kind), genai.REQUEST_MODEL: model}
+    top = _span(
+        trace,
+        own,
+        str(operation.get("parent_span_id") or "").removesuffix(UNSAMPLED),
+        _name(kind, model),
+        SERVER if operation.get("caller") == "gateway" else INTERNAL,
+        begin,
+        end,
+        shared
+        | {
+            genai.PROVIDER: providers.get(str(answered), answered) if answered else None,
+            genai.RESPONSE_MODEL: operation.get("model"),
+            genai.STREAM: True if operation.get("streamed") else None,
+            genai.OPERATION_ID: str(key),
+            genai.OUTCOME: operation["outcome"],
+            genai.CODE: operation.get("code"),
+            genai.PROFILE: answered,
+            genai.ATTEMPTS: operation.get("attempts"),
+            genai.COST: operation.get("cost_usd"),
+            genai.USER: operation.get("user_name"),
+            genai.CALLER: operation.get("caller"),
+            genai.ERROR_TYPE: operation.get("code"),
+        },
+        operation,
+    )
+    made = [top]
+    for attempt in attempts:
+        made += _of_attempt(attempt, trace, own, writer, kind, providers)
+    return made
+
+
+def _of_attempt(
+    attempt: Row, trace: str, parent: str, writer: str, kind: str, providers: Mapping[str, str]
+) -> list[dict[str, Any]]:
+    key = int(attempt["attempt_id"])
+    begin = int(attempt["at"])
+    waited = round(float(attempt.get("limiter_wait_ms") or 0.0) * 1000)
+    paused = round(float(attempt.get("backoff_ms") or 0.0) * 1000)
+    made = []
+    profile = str(attempt["profile"])
+    for what, since, took in (("pause", begin - paused, paused), ("wait", begin, waited)):
+        if took:
+            reason = "limiter" if what == "wait" else "backoff"
+            told = {genai.WAIT_REASON: reason, genai.PROFILE: profile}
+            its_id = span_id(writer, what, key)
+            made.append(_span(trace, its_id, parent, f"wait {reason}", INTERNAL, since, since + took, told, {}))
+    sent = begin + waited
+    end = sent + round(float(attempt.get("latency_ms") or 0.0) * 1000)
+    model = attempt.get("model")
+    first = attempt.get("first_byte_ms")
+    finish = attempt.get("stop_reason")
+    made.append(
+        _span(
+            trace,
+            span_id(writer, "attempt", key),
+            parent,
+            _name(kind, model),
+            CLIENT,
+            sent,
+            end,
+            {
+                genai.OPERATION: _operation(kind),
+                genai.PROVIDER: providers.get(profile, profile),
+                genai.REQUEST_MODEL: model,
+                genai.RESPONSE_MODEL: model if attempt["outcome"] == "ok" else None,
+                genai.RESPONSE_ID: attempt.get("request_id"),
+                genai.FINISH_REASONS: [finish] if finish else None,
+                genai.FIRST_CHUNK: None if first is None else first / 1000,
+                genai.USAGE_INPUT: attempt.get("input_tokens"),
+                genai.USAGE_OUTPUT: attempt.get("output_tokens"),
+                genai.LATEST.cache_read: attempt.get("cached_tokens") or None,
+                genai.USAGE_REASONING: attempt.get("reasoning_tokens") or None,
+                genai.STATUS: attempt.get("status"),
+                genai.ERROR_TYPE: attempt.get("code"),
+                genai.ATTEMPT_ID: str(key),
+                genai.PROFILE: profile,
+                genai.OUTCOME: attempt["outcome"],
+                genai.CODE: attempt.get("code"),
+                genai.REASON: attempt.get("reason"),
+                genai.CAUSE: attempt.get("cause"),
+                genai.COST: attempt.get("cost_usd"),
+            },
+            attempt,
+        )
+    )
+    return made
+
+
+def request(spans: Iterable[Mapping[str, Any]], writer_id: str) -> dict[str, Any]:
+    """An export request with these spans."""
+    resource = {"service.name": "tundra", "service.version": __version__, "service.instance.id": writer_id}
+    scope = {"name": "tundra_nb", "version": __version__}
+    return {
+        "resourceSpans": [
+            {
+                "resource": {"attributes": _attributes(resource)},
+                "scopeSpans": [{"scope": scope, "spans": list(spans)}],
+            }
+        ]
+    }
+
+
+def _span(
+    trace: str,
+    span: str,
+    parent: str,
+    name: str,
+    kind: int,
+    begin_us: int,
+    end_us: int,
+    attributes: Mapping[str, Any],
+    row: Row,
+) -> dict[str, Any]:
+    made: dict[str, Any] = {
+        "traceId": trace,
+        "spanId": span,
+        "name": name,
+        "kind": kind,
+        "startTimeUnixNano": f"{begin_us}000",
+        "endTimeUnixNano": f"{end_us}000",
+        "attributes": _attributes(attributes),
+    }
+    if parent:
+        made["parentSpanId"] = parent
+    if row.get("code") or row.get("outcome", "ok") not in ("ok", "cancelled"):
+        told = str(row.get("message") or row.get("code") or row["outcome"])
+        made["status"] = {"code": ERROR, "message": told[:MESSAGE_CHARS]}
+    return made
+
+
+def _attributes(given: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return [{"key": name, "value": _value(value)} for name, value in given.items() if value is not None]
+
+
+def _value(value: Any) -> dict[str, Any]:
+    if isinstance(value, bool):
+        return {"boolValue": value}
+    if isinstance(value, int):
+        return {"intValue": str(value)}
+    if isinstance(value, float):
+        return {"doubleValue": value}
+    if isinstance(value, list):
+        return {"arrayValue": {"values": [_value(one) for one in value]}}
+    return {"stringValue": str(value)}
+
+
+def _operation(kind: str) -> str:
+    return kind if kind in genai.INFERENCES else genai.CHAT
+
+
+def _name(kind: str, model: Any) -> str:
+    return f"{_operation(kind)} {model}" if model else _operation(kind)
