@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.resources
 import json
 import threading
+import time
 from typing import Any
 
 import pytest
@@ -147,6 +148,24 @@ def test_a_widget_is_a_static_picture_and_a_live_view_whose_thread_ends_with_it(
     assert notebook.value(threads) == "1"
     assert notebook.value("w.close()") == "None"
     assert notebook.value(threads) == "0"
+
+
+def test_a_terminals_picture_says_of_when_it_is_and_that_the_daemon_has_gone(notebook: Notebook) -> None:
+    """A notebook that is saved then shows the last screen, without an error of its own."""
+    ran = notebook.run("%tundra pty open --widget --as w echo on the screen; cat")
+    assert ran.error is None, ran.traceback
+    assert notebook.run("w.look()").error is None
+    picture = "w._picture()[0]"
+    deadline = time.monotonic() + 20
+    while "on the screen" not in notebook.value(f"(w.look(), {picture})"):
+        assert time.monotonic() < deadline
+    assert "cat · running · " in notebook.value(picture)
+    assert notebook.run("%tundra daemon stop --force").error is None
+    shown = notebook.value(f"(w.look(), {picture})")
+    assert "on the screen" in shown
+    assert "tundra daemon start" in shown
+    assert notebook.value("w.close()") == "None"
+    assert notebook.run("%tundra daemon start").error is None
 
 
 def test_the_gateways_widget_lists_callers_and_its_thread_ends_with_it(notebook: Notebook) -> None:

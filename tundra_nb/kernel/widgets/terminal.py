@@ -6,17 +6,20 @@ The screen is drawn here, by pyte, from the end of the output; a terminal tab is
 
 from __future__ import annotations
 
+import datetime as dt
 import threading
 import time
 from typing import Any
 
 import msgspec
 
+from tundra_nb.client import times
 from tundra_nb.client.sync import Client
 from tundra_nb.errors import HandleNotFound, TundraError
 from tundra_nb.terminal import ansi
 from tundra_nb.terminal.screen import Modes, Screen
 from tundra_nb.views import html
+from tundra_nb.views.blocks import Block, Para, Shot, Styled
 
 from . import messages
 from .live import Watch
@@ -55,6 +58,8 @@ class TerminalWidget(LiveView):
         self._still_due = 0.0
         self._still_shows: Screen | None = None
         self._seen: Any = None
+        self._seen_at = dt.datetime.now(dt.UTC)
+        self._trouble = ""
         self._modes = Modes()
         self._is_scrolled = False
         self._above: list[list[tuple[str, str]]] = []
@@ -67,6 +72,7 @@ class TerminalWidget(LiveView):
             trouble = ""
             try:
                 self._row = dict(self._pty.info)
+                self._seen_at = dt.datetime.now(dt.UTC)
                 seen = tuple(self._row[name] for name in ("bytes_out", "columns", "rows"))
                 if seen != self._seen:
                     tail = self._pty.tail
@@ -78,7 +84,8 @@ class TerminalWidget(LiveView):
             except TundraError as error:
                 trouble = problem(error)
             self._tell_screen(trouble)
-            self._keep_still()
+            is_news, self._trouble = trouble != self._trouble, trouble
+            self._keep_still(is_news=is_news)
 
     def _tell_screen(self, trouble: str) -> None:
         screen, state = self._screen, str(self._row.get("state"))
@@ -112,8 +119,9 @@ class TerminalWidget(LiveView):
                     trouble = self._pty.send(text)
                     self._watch.hurry()
                 case messages.Scrolled(is_on=is_on):
-                    self._is_scrolled, self._seen = is_on, None
-                    self._above = []
+                    with self._looking:
+                        self._is_scrolled, self._seen = is_on, None
+                        self._above = []
                     self.look()
                 case messages.Resized(columns=columns, rows=rows):
                     self._pty.resize(rows, columns)
@@ -128,17 +136,21 @@ class TerminalWidget(LiveView):
             with self._looking:
                 self._tell_screen(trouble)
 
-    def _keep_still(self) -> None:
-        """Bring the static picture up to date, at once when the PTY has ended."""
+    def _keep_still(self, *, is_news: bool) -> None:
+        """Bring the static picture up to date, at once when the PTY has ended, or the daemon has gone or is back."""
         now = time.monotonic()
         is_due = now >= self._still_due or self._row.get("state") != "running"
-        if self._screen is self._still_shows or not is_due:
+        if not is_news and (self._screen is self._still_shows or not is_due):
             return
         self._still_shows, self._still_due = self._screen, now + STILL_SECONDS
         self._update_stills()
 
     def _picture(self) -> tuple[str, str]:
-        return html.shot(self._screen), self._screen.text
+        at = f"{times.local(self._seen_at)} {times.zone(self._seen_at)}"
+        told = [str(self._row.get("command") or ""), _ending(self._row), at, self._trouble]
+        foot = " · ".join(filter(None, told))
+        blocks: list[Block] = [Shot(self._screen), Para(Styled(foot, "dim"))]
+        return html.render(blocks), f"{self._screen.text}\n\n{foot}"
 
 
 def _ending(row: dict[str, Any]) -> str:

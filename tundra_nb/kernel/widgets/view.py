@@ -64,7 +64,9 @@ class LiveView(anywidget.AnyWidget):
         """No view of it is on any page, or it is closed."""
 
     def _act(self, told: Any) -> None:
-        """Do what its script asks for. Runs in the kernel's own thread, where nobody sees what is raised."""
+        """Do what its script asks for; nobody sees what is raised. May run beside the user's code, in the thread of a
+        subshell: what it shares with looks is locked.
+        """
 
     def close(self) -> None:
         """End what goes on behind it, and take it off every page; its static picture stays."""
