@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import getpass
 import json
 import os
 import sys
@@ -60,6 +61,19 @@ def whole(environ: MutableMapping[str, str]) -> dict[str, str]:
             os.ftruncate(descriptor, 0)
             os.close(descriptor)
     return {**environ, **handed}
+
+
+def account(environ: Mapping[str, str]) -> str:
+    """Whom calls from this machine are counted for: the hub's user where a hub has started this, else the account.
+
+    In containers everybody is the same account, and that may have no name at all.
+    """
+    if name := environ.get("JUPYTERHUB_USER"):
+        return name
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # no entry for this number
+        return f"uid-{os.getuid()}"
 
 
 def hide() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import getpass
 import logging
 from typing import TYPE_CHECKING
 
@@ -33,6 +32,7 @@ from tundra_nb.daemon.routes import (
 )
 from tundra_nb.daemon.routes import daemon as daemon_routes
 from tundra_nb.daemon.routes import doors as doors_routes
+from tundra_nb.environment import account
 
 if TYPE_CHECKING:
     from tundra_nb.daemon.gateway.doors import Doors
@@ -78,7 +78,7 @@ def serving(runtime: Runtime, life: Life, doors: Doors) -> ASGIApp:
 
 def create_app(runtime: Runtime, life: Life, doors: Doors) -> Starlette:
     """Build the application over a runtime that is already open."""
-    daemon = Daemon(runtime, life, getpass.getuser(), doors)
+    daemon = Daemon(runtime, life, account(runtime.environ), doors)
 
     told = _Told(runtime)
 

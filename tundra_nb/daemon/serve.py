@@ -253,7 +253,11 @@ async def _live(start: Start, door: Door, lock: Lock, open_app: AppOpener) -> No
 
         def announce() -> None:
             gc.freeze()  # modules and tables live as long as the daemon: going through them would hold up every call
-            connection.write(paths.connection_file, ready)
+            try:
+                connection.write(paths.connection_file, ready)
+            except TundraError as error:  # a home that cannot be written: the lock file's record is enough to find us
+                life.problems.tell("connection_file", str(error), error.hint)
+                _log.warning("%s", error)
             lock.write(ready)
             life.ready.set()
             _log.info("ready in %.0f ms at %s", life.uptime * 1000, paths.socket)

@@ -30,6 +30,8 @@ DAMAGE = re.compile(r"Failed to load database|corrupt|malformed database|root ha
 """How a server that does not start says that the files of a database are damaged."""
 STOP_SECONDS = 20.0
 CONNECT_SECONDS = 2.0
+MOST_CONNECTIONS = 1000
+"""Of a server that a team shares: each daemon holds one that writes, and one for each query under way."""
 LOCAL = ("127.0.0.1", "localhost", "::1")
 GET = "https://docs.dolthub.com/introduction/installation"
 
@@ -195,7 +197,7 @@ def _write_config(folder: Path, store: StoreSettings) -> None:
         "log_level": "warning",
         "data_dir": str(folder / "data"),
         "cfg_dir": str(folder / "data" / ".doltcfg"),
-        "listener": {"host": store.host, "port": store.port, "max_connections": 200},
+        "listener": {"host": store.host, "port": store.port, "max_connections": MOST_CONNECTIONS},
         "system_variables": {"secure_file_priv": str(folder / "empty")},
     }
     _write(folder / "config.yaml", json.dumps(config, indent=2))

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import getpass
 import hashlib
 import json
 import logging
@@ -19,6 +18,7 @@ from typing import Any
 import msgspec
 
 from tundra_nb import errors, settings
+from tundra_nb.environment import account
 from tundra_nb.runtime.history.query import FrameQuery
 from tundra_nb.runtime.history.service import History
 from tundra_nb.runtime.rows import Journal
@@ -91,7 +91,7 @@ class InForce:
             await self._write_down_start()
         finally:
             self.lock.release()
-        user = getpass.getuser()
+        user = account(self.environ)
         while True:
             await self._journal.clock.sleep(POLL_SECONDS)
             async with self.changing():
@@ -114,7 +114,7 @@ class InForce:
         if not self._is_start_due or self._history.problem is not None:
             return
         with contextlib.suppress(errors.TundraError):
-            await self.write_down(getpass.getuser(), "start", message="settings at start")
+            await self.write_down(account(self.environ), "start", message="settings at start")
             self._is_start_due = False
 
 

@@ -370,7 +370,7 @@ class Profiles:
             query = FrameQuery(
                 table="breaker_event",
                 until_us=began,
-                where=[Condition("profile", "eq", name)],
+                where=[Condition("profile", "eq", name), *history.own],
                 newest_first=True,
                 limit=RESTORE_ROWS,
             )

@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import getpass
 import json
+import os
 import re
 import sys
 import urllib.parse
@@ -31,6 +31,7 @@ from tornado import httputil, web
 from tornado.http1connection import HTTP1Connection, HTTP1ConnectionParameters
 from tornado.iostream import IOStream, StreamClosedError
 
+from tundra_nb.environment import account
 from tundra_nb.errors import IpcError, TundraError
 from tundra_nb.local import running
 from tundra_nb.protocol.words import USER_HEADER
@@ -379,7 +380,7 @@ def user_of(handler: JupyterHandler) -> str:
 
 @functools.cache
 def _account() -> str:
-    return getpass.getuser()
+    return account(os.environ)
 
 
 def _without_secrets(query: str) -> str:

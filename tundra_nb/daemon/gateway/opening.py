@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import getpass
 import logging
 from collections.abc import AsyncIterator
 from urllib.parse import unquote
 
 from tundra_nb.daemon.life import ASGIApp, Life, Receive, Scope, Send
+from tundra_nb.environment import account
 from tundra_nb.runtime.runtime import Runtime
 
 from .doors import Doors
@@ -43,7 +43,7 @@ def in_front(app: ASGIApp, gateway: Gateway) -> ASGIApp:
 
     Whoever comes by the socket is our own user, or one whom the bridge names; a gateway token counts here, too.
     """
-    os_user = getpass.getuser()
+    os_user = account(gateway.runtime.environ)
 
     def user(scope: Scope) -> str:
         return unquote(headers_of(scope).get(b"x-tundra-user", b"").decode("latin-1")) or os_user

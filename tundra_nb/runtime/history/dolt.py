@@ -592,14 +592,8 @@ class DoltStore:
         if _schema_version(db) == schema.SCHEMA_VERSION and not self._was_interrupted(db):
             yield
             return
-        name = f"tundra_migrating_{self._config.database}"[:64]
-        if run(db, "SELECT GET_LOCK(%s, %s)", name, MIGRATION_SECONDS) != ((1,),):
-            raise StoreBusy(problem="another daemon migrates the history", kind="migration")
-        try:
+        with self._locked(db, "migration", "another daemon migrates the history"):
             yield
-        finally:
-            with contextlib.suppress(pymysql.MySQLError, OSError):  # a lost connection has let go of it already
-                run(db, "SELECT RELEASE_LOCK(%s)", name)
 
     @staticmethod
     def _was_interrupted(db: Connection) -> bool:
@@ -607,11 +601,29 @@ class DoltStore:
 
     def _claim(self, db: Connection, node: int) -> int:
         mine = run(db, "SELECT node FROM spool_place WHERE owner = %s", self._owner)
-        if not mine:
+        if mine:
+            return int(mine[0][0])
+        with self._locked(db, "nodes", "another daemon takes its number"):  # else two take the same
             taken = {row[0] for row in run(db, "SELECT node FROM spool_place")}
-            mine = ((free_node(node, taken),),)
-            run(db, "INSERT INTO spool_place VALUES (%s, %s, 0, 0, 0)", self._owner, mine[0][0])
-        return int(mine[0][0])
+            granted = free_node(node, taken)
+            run(db, "INSERT INTO spool_place VALUES (%s, %s, 0, 0, 0)", self._owner, granted)
+        return granted
+
+    @contextlib.contextmanager
+    def _locked(self, db: Connection, what: str, problem: str) -> Iterator[None]:
+        """Hold a lock of this database's daemons.
+
+        Raises:
+            StoreBusy: another one holds it for too long.
+        """
+        name = f"tundra_{what}_{self._config.database}"[:64]
+        if run(db, "SELECT GET_LOCK(%s, %s)", name, MIGRATION_SECONDS) != ((1,),):
+            raise StoreBusy(problem=problem, kind=what)
+        try:
+            yield
+        finally:
+            with contextlib.suppress(pymysql.MySQLError, OSError):  # a lost connection has let go of it already
+                run(db, "SELECT RELEASE_LOCK(%s)", name)
 
     def _remote(self, remote: str) -> str:
         url = remote_url(remote)

@@ -39,7 +39,7 @@ from .protocol import (
     Request,
     read_frame,
 )
-from .query import FrameQuery, checked
+from .query import Condition, FrameQuery, checked
 from .spool import Spool
 from .versions import Versions
 
@@ -205,6 +205,11 @@ class History:
     def writer_id(self) -> str:
         """What stands as `writer_id` in the rows of this daemon."""
         return self._identity.writer_id
+
+    @property
+    def own(self) -> list[Condition]:
+        """What tells the rows of this daemon from those of others; nothing where no other writes."""
+        return [Condition("writer_id", "eq", self.writer_id)] if self._settings.engine == "dolt" else []
 
     def append(self, *events: Event) -> None:
         """Record events; when this returns, they survive the death of every process. From any thread.

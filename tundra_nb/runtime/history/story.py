@@ -50,15 +50,21 @@ class Story(msgspec.Struct, frozen=True, kw_only=True):
     """The rows by part, times in µs since 1970."""
 
 
-def tell(rows: Callable[[FrameQuery], list[dict[str, Any]]], wanted: Wanted) -> Story:
-    """Find the operation and gather its rows. `rows` answers a query."""
+def tell(rows: Callable[[FrameQuery], list[dict[str, Any]]], wanted: Wanted, writer: str = "") -> Story:
+    """Find the operation and gather its rows.
+
+    Args:
+        rows: answers a query.
+        wanted: which one.
+        writer: `back` counts only what this daemon has written; empty where nobody else writes.
+    """
     calls = 0
     operation: dict[str, Any] | None = None
     if wanted.running:
         key, at = wanted.running, wanted.since_us
     else:
         if wanted.back:
-            latest = rows(FrameQuery(table="operation", newest_first=True, limit=wanted.back))
+            latest = _latest(rows, wanted.back, writer)
             calls = len(latest)
             operation = latest[wanted.back - 1] if calls >= wanted.back else None
         else:
@@ -71,6 +77,17 @@ def tell(rows: Callable[[FrameQuery], list[dict[str, Any]]], wanted: Wanted) -> 
         part: rows(FrameQuery(table=table, since_us=at - EARLIER_US, where=mine)) for part, table in RELATED.items()
     }
     return Story(operation=operation, calls=calls, related=related)
+
+
+def _latest(rows: Callable[[FrameQuery], list[dict[str, Any]]], count: int, writer: str) -> list[dict[str, Any]]:
+    """The newest operations, newest first: this daemon's, and those of before rows said whose they are."""
+    wanted = [[Condition("writer_id", "eq", writer)], [Condition("writer_id", "null", True)]] if writer else [[]]
+    found = [
+        row
+        for where in wanted
+        for row in rows(FrameQuery(table="operation", where=where, newest_first=True, limit=count))
+    ]
+    return sorted(found, key=lambda row: int(row["operation_id"]), reverse=True)[:count]
 
 
 def _by_digits(rows: Callable[[FrameQuery], list[dict[str, Any]]], digits: str) -> dict[str, Any] | None:

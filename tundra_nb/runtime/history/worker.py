@@ -211,7 +211,8 @@ class Worker(Server):
         def rows(query: FrameQuery) -> list[dict[str, Any]]:
             return arrow.rows(self._frame(msgspec.to_builtins(query), stop).batches)
 
-        return story.tell(rows, msgspec.convert(params["wanted"], story.Wanted))
+        writer = writer_id(self._config.owner) if self._store.engine == "dolt" else ""  # others may write there, too
+        return story.tell(rows, msgspec.convert(params["wanted"], story.Wanted), writer)
 
     def _naming(self, name: Callable[..., None]) -> Callable[..., str | None]:
         """Makes or deletes a branch or tag; tells the hash that it names."""
