@@ -82,8 +82,9 @@ def test_no_key_or_token_is_in_a_row_a_log_or_a_process_listing(own: Opened) -> 
     own.one.script(CHAT, Step(status=400, text=f"bad: {tokens[0]} {TWO_KEY}"))
     with pytest.raises(openai.BadRequestError) as caught:
         openai.OpenAI(api_key=tokens[0], base_url=url).chat.completions.create(model="one", messages=ASKED)
+    client = openai.OpenAI(api_key=tokens[0], base_url=url)  # making one takes longer than a call
     for token in tokens:
-        openai.OpenAI(api_key=token, base_url=url).chat.completions.create(model="one", messages=ASKED)
+        client.with_options(api_key=token).chat.completions.create(model="one", messages=ASKED)
         httpx.get(f"{url}/models?key={token}")
         httpx.get(f"{url}/{token}")
     told = str(caught.value) + own.t.tokens.list().to_csv() + str(own.t.gateway.status())
@@ -91,6 +92,13 @@ def test_no_key_or_token_is_in_a_row_a_log_or_a_process_listing(own: Opened) -> 
         told += own.t.sql(f"select * from {table}").to_csv()
     told += (own.home.data_dir / "logs" / "daemon.log").read_text()
     told += str(own.one.requests)
+    own.t.set_setting("record.content", "all")
+    for token in tokens:  # pasted into a prompt, it goes where the prompt goes, and into no record
+        pasted: list[Any] = [{"role": "user", "content": f"my token is {token}, my key {TWO_KEY}"}]
+        own_client = client.with_options(api_key=token)
+        list(own_client.chat.completions.create(model="one", messages=pasted, stream=True))
+        told += str(own.t.why("last"))
+    own.t.set_setting("record.content", "off")
     for process in psutil.process_iter():
         try:
             told += " ".join(process.cmdline())
