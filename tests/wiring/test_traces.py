@@ -56,15 +56,19 @@ class Receiver:
         self.headers: list[dict[str, str]] = []
         self.raw: list[str] = []
         self.status = 200
+        self.busy = 0
         receiver = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
             def do_POST(self) -> None:
+                receiver.busy += 1
                 body = gzip.decompress(self.rfile.read(int(self.headers["Content-Length"])))
                 receiver.headers.append(dict(self.headers))
-                if receiver.status == 200:
+                status = receiver.status
+                if status == 200:
                     receiver.take(body)
-                self.send_response(receiver.status)
+                receiver.busy -= 1
+                self.send_response(status)
                 self.end_headers()
                 self.wfile.write(b"{}")
 
@@ -211,6 +215,8 @@ def test_an_outage_of_the_collector_delays_nothing_and_loses_nothing(
         second = client.ask("two").operation_id
         wait_until(lambda: len(client.calls()) == 2, 30)
         psutil.Process(worker).kill()
+        wait_until(lambda: not psutil.pid_exists(worker), 30)
+        wait_until(lambda: receiver.busy == 0, 30)  # what the dead one had sent is refused, too
         receiver.status = 200
         wait_until(lambda: len(receiver.named("chat")) + len(receiver.named("chat first-1")) >= 2, 60, "both traces")
         third = client.ask("three").operation_id

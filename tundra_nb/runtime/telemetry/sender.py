@@ -281,13 +281,15 @@ class Sender(threading.Thread):
         if not ids:
             return []
         where = [Condition("operation_id", "in", list(ids)), Condition("writer_id", "eq", self._writer_id)]
-        return self._rows(FrameQuery(table="operation", since_us=_at_us(min(ids)) - 1_000_000, where=where))
+        since = _at_us(min(ids)) - 1_000_000
+        return self._rows(FrameQuery(table="operation", since_us=since, where=where, columns=spans.CALL_COLUMNS))
 
     def _spans(self, calls: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         since = min(int(call["at"]) for call in calls) - 1_000_000
         where = [Condition("operation_id", "in", [call["operation_id"] for call in calls])]
         by_call: dict[int, list[dict[str, Any]]] = {}
-        for row in self._rows(FrameQuery(table="attempt", since_us=since, where=where)):
+        query = FrameQuery(table="attempt", since_us=since, where=where, columns=spans.ATTEMPT_COLUMNS)
+        for row in self._rows(query):
             by_call.setdefault(row["operation_id"], []).append(row)
         if time.monotonic() - self._providers_at >= PROVIDERS_SECONDS:
             kinds = self._rows(FrameQuery(table="profile", columns=["name", "kind"]))

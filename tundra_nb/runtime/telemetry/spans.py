@@ -22,6 +22,53 @@ INTERNAL, SERVER, CLIENT = 1, 2, 3
 ERROR = 2
 """`StatusCode`."""
 MESSAGE_CHARS = 1_000
+CALL_COLUMNS = [
+    "operation_id",
+    "at",
+    "kind",
+    "requested_model",
+    "profile",
+    "model",
+    "outcome",
+    "code",
+    "attempts",
+    "latency_ms",
+    "cost_usd",
+    "streamed",
+    "user_name",
+    "caller",
+    "message",
+    "asked",
+    "trace_id",
+    "parent_span_id",
+    "writer_id",
+]
+"""What is read of a call …"""
+ATTEMPT_COLUMNS = [
+    "attempt_id",
+    "operation_id",
+    "at",
+    "profile",
+    "model",
+    "outcome",
+    "reason",
+    "status",
+    "code",
+    "limiter_wait_ms",
+    "first_byte_ms",
+    "latency_ms",
+    "input_tokens",
+    "cached_tokens",
+    "output_tokens",
+    "reasoning_tokens",
+    "cost_usd",
+    "stop_reason",
+    "cause",
+    "backoff_ms",
+    "request_id",
+    "message",
+]
+"""… and of an attempt."""
 _RATIO_BITS = 56
 
 
