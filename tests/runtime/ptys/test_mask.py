@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import itertools
 
+import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -96,3 +98,39 @@ def test_a_key_of_several_lines_is_found_as_the_terminal_shows_it() -> None:
     out = masker.feed(b"x\r\n-----BEGIN\r\nabc\r\n-----END\r\n") + masker.finish()
     assert b"abc" not in out
     assert b"BEGIN" not in out
+
+
+KEY = "sk-ant-0123456789-abcdefXYZ"
+PACKED = {
+    "base64": base64.b64encode,
+    "base64 of user:key": lambda raw: base64.b64encode(b"user:" + raw),
+    "base64 behind a line end": lambda raw: base64.b64encode(b"X=" + raw + b"\n"),
+    "urlsafe": base64.urlsafe_b64encode,
+    "base32": base64.b32encode,
+    "hex": lambda raw: raw.hex().encode(),
+    "HEX": lambda raw: raw.hex().upper().encode(),
+    "reversed": lambda raw: raw[::-1],
+    "percent": lambda raw: "".join(f"%{byte:02X}" for byte in raw).encode(),
+}
+
+
+@pytest.mark.parametrize("how", PACKED)
+@pytest.mark.parametrize("size", [2, 3, 7, 1000])
+def test_a_packed_secret_does_not_pass_either(how: str, size: int) -> None:
+    """Of base64 the letters at both ends hold bits of the neighbours, and are left as they are."""
+    packed = PACKED[how](KEY.encode())
+    data = b"before " + packed + b" after\r\n"
+    masker = Masker({"K": KEY})
+    out = b"".join(masker.feed(data[at : at + size]) for at in range(0, len(data), size)) + masker.finish()
+    assert len(out) == len(data)
+    assert out.startswith(b"before ")
+    assert out.endswith(b" after\r\n")
+    left = [packed[at : at + 8] for at in range(4, len(packed) - 12) if packed[at : at + 8] in out]
+    assert left == []
+
+
+def test_a_single_key_that_begins_no_plain_secret_is_shown_at_once() -> None:
+    masker = Masker({"K": KEY})
+    for key in b"7%ZMc":
+        assert masker.feed(bytes([key])) == bytes([key])
+        assert not masker.is_holding

@@ -36,9 +36,10 @@ from tundra_nb.types import KEY_OF, TABLES, columns
 from . import arrow, changes, schema, sql_guard
 from .authorizer import guard
 from .contract import SQL_BYTES, SQL_ROWS, WORKING, Frame, Stop, Written
+from .exact_sums import OVERFLOW, sum_exactly
 from .migrations import migrate
 from .query import FrameQuery, condition
-from .readers import BUSY_SECONDS, Reader, Readers
+from .readers import BUSY_SECONDS, OLD, Reader, Readers
 from .rules import (
     EVENT_TABLES,
     HASH_START,
@@ -414,18 +415,14 @@ class DoltliteStore:
         statement = sql_guard.checked(text, sql_guard.DOLTLITE)
         most = min(SQL_ROWS, limit) if limit is not None else SQL_ROWS
         with self._seam(stop=stop, is_sql=True), self._readers.lent(at, stop, guard) as db:
-            cursor = db.execute(statement)
-            rows = arrow.LooseRows([entry[0] for entry in cursor.description])
-            truncated = False
-            while some := cursor.fetchmany(min(4096, most - rows.rows + 1)):
-                if rows.rows + len(some) > most:
-                    some = some[: most - rows.rows]
-                    truncated = True
-                if some:
-                    rows.add(some)
-                truncated = truncated or rows.bytes > SQL_BYTES
-                if truncated:
-                    break
+            try:
+                rows, truncated = _fetched(db.execute(statement), most)
+            except sqlite3.OperationalError as exc:
+                if OVERFLOW not in str(exc):
+                    raise
+                sum_exactly(db)
+                db.generation = OLD  # not lent again
+                rows, truncated = _fetched(db.execute(statement), most)
         made_schema, batches = rows.result()
         return Frame(made_schema, (batch for batch in batches), {"commit": at, "truncated": truncated})
 
@@ -669,6 +666,19 @@ class DoltliteStore:
         if name:
             return ref_problem(text, name)
         return StoreError(problem=f"the history's database refused: {text}")
+
+
+def _fetched(cursor: sqlite3.Cursor, most: int) -> tuple[arrow.LooseRows, bool]:
+    """The rows of a statement, as many as allowed, and whether there are more."""
+    rows = arrow.LooseRows([entry[0] for entry in cursor.description])
+    while some := cursor.fetchmany(min(4096, most - rows.rows + 1)):
+        if rows.rows + len(some) > most:
+            rows.add(some[: most - rows.rows])
+            return rows, True
+        rows.add(some)
+        if rows.bytes > SQL_BYTES:
+            return rows, True
+    return rows, False
 
 
 def _schema_version(db: sqlite3.Connection) -> int:

@@ -16,6 +16,8 @@ from .contract import Stop
 BUSY_SECONDS = 30.0
 PROGRESS_STEPS = 20_000
 """Steps of the engine between two looks at the clock: about a millisecond."""
+OLD = -1
+"""Generation of a connection that is closed when it is given back."""
 IDLE = 4
 """Connections kept open while nobody reads."""
 

@@ -1,4 +1,7 @@
-"""Mask known secrets in a stream of bytes, also where a chunk ends in the middle of one.
+"""Mask known secrets in a stream of bytes, also where a chunk ends in the middle of one, plain or packed.
+
+Packed: reversed, in hexadecimal, percent signs, base32, or base64, also of `user:key`. No mask stops who means to get a
+key out of a program that has it; this is for `env | base64` and the like in a transcript.
 
 The mask has the length of the secret, so that offsets, columns and tables stay where they are; the variable's name
 stands in it when it fits. A chunk that ends in what may be the beginning of a secret is held back until more comes.
@@ -8,10 +11,13 @@ shown masked. Either way the next bytes are still compared with it in mind.
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Mapping
 
 MIN_SECRET_BYTES = 6
 """Shorter values ("1", "true", "admin") would mask ordinary words."""
+MIN_PACKED_BYTES = 12
+"""Of shorter values the packed forms are too short to mean anything."""
 SHORT_BYTES = 6
 """A beginning shorter than this is no secret yet: `sk-an`."""
 
@@ -25,12 +31,15 @@ class Masker:
 
     def __init__(self, secrets: Mapping[str, str]) -> None:
         self._masks: dict[bytes, bytes] = {}
+        self._plain_firsts: set[bytes] = set()
         for name, value in secrets.items():
             raw = value.encode(errors="surrogateescape")
             # The terminal turns the line ends of a multi-line key into CR LF.
-            for form in {raw, raw.strip(), raw.replace(b"\n", b"\r\n")}:
+            plain = {raw, raw.strip(), raw.replace(b"\n", b"\r\n")}
+            for form in plain | (_packed(raw) if len(raw) >= MIN_PACKED_BYTES else set()):
                 if len(form) >= MIN_SECRET_BYTES:
                     self._masks.setdefault(form, _mask(name, len(form)))
+            self._plain_firsts |= {form[:1] for form in plain if len(form) >= MIN_SECRET_BYTES}
         self._firsts = {form[:1] for form in self._masks}
         self._longest = max(map(len, self._masks), default=0)
         self._raw = b""
@@ -51,6 +60,8 @@ class Masker:
     def feed(self, data: bytes) -> bytes:
         """Take the next chunk, return what may be shown by now. The same object when there was nothing to do."""
         raw = self._raw + data if self._raw else data
+        if len(raw) == 1 and raw not in self._plain_firsts:
+            return data  # the echo of a key: nobody types a packed secret, and an echo must not wait for more
         shown: bytearray | None = None
         for form, mask in self._masks.items():
             at = raw.find(form)
@@ -114,6 +125,18 @@ def _cover(shown: bytearray, raw: bytes, at: int, form: bytes, mask: bytes) -> N
     # Where another secret overlaps, two names would be cut to pieces: stars there.
     untouched = shown[at : at + len(form)] == raw[at : at + len(form)]
     shown[at : at + len(form)] = mask if untouched else b"*" * len(form)
+
+
+def _packed(raw: bytes) -> set[bytes]:
+    """The packed forms, without what depends on the bytes around the secret."""
+    forms = {raw[::-1], raw.hex().encode(), raw.hex().upper().encode(), base64.b32encode(raw).rstrip(b"=")}
+    forms |= {b"".join(b"%%%02x" % byte for byte in raw), b"".join(b"%%%02X" % byte for byte in raw)}
+    for shift in range(3):  # of the three bytes that four letters stand for
+        coded = base64.b64encode(b"\0" * shift + raw).rstrip(b"=")
+        spoilt = (len(raw) + shift) % 3 != 0  # what follows the secret changes the last letter
+        core = coded[(0, 2, 3)[shift] : len(coded) - spoilt]
+        forms |= {core, core.replace(b"+", b"-").replace(b"/", b"_")}
+    return forms
 
 
 def _mask(name: str, length: int) -> bytes:
