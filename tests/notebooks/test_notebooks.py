@@ -325,3 +325,32 @@ class TestAgent:
         callers = shown(agent.code_cells[-2])
         assert re.search(r"agent\s+openai-python/\S+\s+openai-chat\s+7", callers)
         assert not re.search(r"tnd-[A-Za-z0-9_-]{20,}", nbformat.writes(agent.notebook))
+
+
+class TestIncident:
+    """What `incident.ipynb` promises, from a real outage to the zip."""
+
+    pytestmark = in_the_gate
+
+    @pytest.fixture
+    def done(self, run: Callable[[str], Executed]) -> Executed:
+        return run("incident.ipynb")
+
+    def test_every_cell_of_its_notebook_is_verified_as_the_same(self, done: Executed) -> None:
+        told = shown(done.cell("%tundra verify"))
+        assert "the same" in told
+        assert "not the same" not in told
+        assert "edited" not in told
+
+    def test_a_replay_gives_what_happened_and_parts_with_another_breaker(self, done: Executed) -> None:
+        table = shown(done.cell("then = %tundra replay"), "text/html")
+        assert table.count("error") >= 12
+        parting = shown(done.cell("--parting"))
+        # by hand: two failures open it, so of the eleven calls the last four failures and the three answers are refused
+        assert "they part      in 7 calls" in parting
+        assert "breakers now   main open" in parting
+
+    def test_variants_have_a_row_each_and_a_picture(self, done: Executed) -> None:
+        assert "breaker.failures=5, breaker.open_seconds=30" in shown(done.cell("variants = "))
+        assert "data:image/svg+xml" in shown(done.cell("simulate", "--plot"), "text/html")
+        assert "fell-over.zip" in shown(done.cell("export"))

@@ -167,7 +167,7 @@ def seen_from(
         inside = [("source", source)]
         if window is not None and call.takes_at and not {"since", "until"} & dict(call.query).keys():
             inside += [("since", str(window[0])), ("until", str(window[1]))]  # of an imported incident that is open
-        return dataclasses.replace(call, query=(*call.query, *inside))
+        return dataclasses.replace(call, query=(*call.query, *inside), decode=_windowed(call, window))
     if at is None or not call.takes_at or "at" in dict(call.query) or getattr(call.body, "at", None):
         return call
 
@@ -176,6 +176,7 @@ def seen_from(
         attrs = getattr(found, "attrs", None)
         if attrs is not None:
             attrs["checkout"] = name
+            attrs["window"] = window
         return found
 
     if call.body is None:
@@ -184,6 +185,17 @@ def seen_from(
             more += [("since", str(window[0])), ("until", str(window[1]))]
         return dataclasses.replace(call, query=(*call.query, *more), decode=decode)
     return dataclasses.replace(call, body=msgspec.structs.replace(call.body, at=at), decode=decode)
+
+
+def _windowed(call: Call[T], window: tuple[int, int] | None) -> Callable[[Answer], T]:
+    def decode(answer: Answer) -> T:
+        found = call.decode(answer)
+        attrs = getattr(found, "attrs", None)
+        if attrs is not None:
+            attrs["window"] = window
+        return found
+
+    return decode
 
 
 def read(call: Call[T], answer: Answer, *, bridged: bool) -> T:

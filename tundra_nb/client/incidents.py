@@ -11,7 +11,7 @@ from tundra_nb.protocol import incidents as routes
 from . import api, times
 from .above import above
 from .call import Call, Step, T, call
-from .results import Document
+from .results import Document, Stories
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -165,6 +165,11 @@ class Incidents:
     def story(self, wanted: str) -> Document:
         """What happened, in figures from the rows: what failed, since when, whom it hit, what was changed before."""
         told: Document = above("tundra_nb.incidents.story", "story")(self._client, wanted)
+        return told
+
+    def worst(self, wanted: str, limit: int = 5) -> Stories:
+        """The calls that went worst, each with its causal chain: those without an answer first, the longest first."""
+        told: Stories = above("tundra_nb.incidents.story", "worst")(self._client, wanted, limit)
         return told
 
     def leave(self) -> None:

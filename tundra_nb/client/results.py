@@ -114,6 +114,10 @@ class Why(Document):
         return f"<operation {self.operation_id}: {op.get('outcome')}, {op.get('attempts', 0)} attempts>"
 
 
+class Stories(Document):
+    """The causal chains of several calls, by their ids."""
+
+
 class Last(Why):
     """The same, for a short view: what happened and the next step."""
 

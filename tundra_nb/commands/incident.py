@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tundra_nb.client.results import Document
+from tundra_nb.client.results import Document, Stories
 from tundra_nb.errors import UsageError
 from tundra_nb.views import Message
 
@@ -86,6 +86,15 @@ def show(face: Face, incident: str) -> Document:
 def story(face: Face, incident: str) -> Document:
     """What happened, in figures from the rows: what failed, since when, whom it hit, what was changed before."""
     return face.client.incidents.story(incident)
+
+
+@command.command("worst", cls=Command)
+@click.argument("incident")
+@click.option("--limit", type=click.IntRange(min=1, max=50), default=5, show_default=True, help="So many calls.")
+@pass_face
+def worst(face: Face, incident: str, limit: int) -> Stories:
+    """The calls that went worst, each with its causal chain."""
+    return face.client.incidents.worst(incident, limit)
 
 
 @command.command("note", cls=Command)

@@ -25,11 +25,13 @@ CELL_SECONDS = 120
 PACKAGES = ("tundra-nb", "pandas", "pyarrow", "ipykernel", "nbclient")
 TELLING = (
     ("What happened", "%tundra incident story {{incident}}"),
+    ("Timeline", "%tundra calls --plot"),
+    ("By minute", "%tundra calls --by minute,outcome"),
     ("Errors by code", "%tundra calls --by code,profile"),
-    ("Timeline", "%tundra calls --by minute,outcome"),
+    ("The five worst calls", "%tundra incident worst {{incident}}"),
     ("The last errors", "%tundra errors --limit 20"),
     ("The limiter", "%tundra limit-history --limit 50"),
-    ("The breakers", "%tundra breaker-history"),
+    ("The breakers", "%tundra breaker-history --plot"),
     ("Commands in terminals", "%tundra pty-history --limit 20"),
     ("Notes", "%tundra notes"),
     (

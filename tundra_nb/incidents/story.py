@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from tundra_nb.client import times
 from tundra_nb.client.incidents import EPOCH, window_us
-from tundra_nb.client.results import Document
+from tundra_nb.client.results import Document, Stories
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -46,6 +46,19 @@ def story(client: Client, wanted: str) -> Document:
     before = found["changed_before"] if "source" in found else changes(client, window[0] - BEFORE, window[1])
     told["changed before"] = before or "nothing"
     return Document(told)
+
+
+def worst(client: Client, wanted: str, limit: int = 5) -> Stories:
+    """The calls that went worst: those without an answer, the longest first, then the slowest of the others."""
+    found = client.incidents.find(wanted)
+    begin, end = window_us(found)
+    window = (EPOCH + dt.timedelta(microseconds=begin), EPOCH + dt.timedelta(microseconds=end))
+    calls: Any = client.calls(**({} if client.versions.window else {"between": window, "at": found["ref"]}))
+    ranked = calls.assign(failed=calls["outcome"].astype(str) != "ok").sort_values(
+        ["failed", "latency_ms", "operation_id"], ascending=[False, False, True], kind="stable"
+    )
+    source = found.get("source")
+    return Stories({str(key): client.why(str(key), source=source) for key in ranked["operation_id"].head(limit)})
 
 
 def _counted(values: pd.Series[Any]) -> str:

@@ -33,6 +33,7 @@ _VIEWED = (
     ("tundra_nb.client.results", "Why"),
     ("tundra_nb.client.results", "Last"),
     ("tundra_nb.client.results", "Document"),
+    ("tundra_nb.client.results", "Stories"),
     ("tundra_nb.client.versions", "Merged"),
     ("tundra_nb.client.explain", "Explanation"),
     ("tundra_nb.client.explain", "Contents"),
@@ -175,6 +176,7 @@ def _print_live(stream: ReplyStream) -> Reply:
 def metadata_of(value: Any) -> dict[str, Any]:
     """What an output's metadata says of where it came from."""
     found: dict[str, Any] = {}
+    value = getattr(value, "frame", value) if type(value).__name__ == "Plotted" else value
     if hasattr(value, "attrs"):  # a frame, whose columns are attributes too
         from tundra_nb.views.frame import provenance
 
@@ -196,12 +198,19 @@ def bundle(value: Any) -> Bundle:
     return {"text/plain": text.plain(blocks), "text/html": html.render(blocks)}, metadata_of(value)
 
 
+def _view_bundle(value: Any) -> Bundle:
+    """A result that is looked at, with the SHA-256 of each representation: an edit of a saved one can be found."""
+    data, metadata = bundle(value)
+    shown = {kind: hashlib.sha256(str(text).encode()).hexdigest() for kind, text in data.items()}
+    return data, {"tundra": metadata.get("tundra", {}) | {"shown": shown}}
+
+
 def register_formatters(shell: Any) -> Callable[[], None]:
     """Have the shell show our results by their views; returns what undoes it."""
     formatters = shell.display_formatter
     bundles, displays = formatters.mimebundle_formatter, formatters.ipython_display_formatter
     for module, name in _VIEWED:
-        bundles.for_type_by_name(module, name, bundle)
+        bundles.for_type_by_name(module, name, _view_bundle)
     for module, name in _FRAMES:
         bundles.for_type_by_name(module, name, _frame_bundle)
     for module, name in _LIVE:

@@ -285,7 +285,8 @@ def _variants(frame: pd.DataFrame) -> list[Block]:
 def _bands(frame: pd.DataFrame) -> list[Block]:
     if frame.empty:
         return [_empty("no breaker has moved in this window")]
-    axis = _axis(frame["at"], until=dt.datetime.now(dt.UTC).timestamp())
+    window = frame.attrs.get("window")  # of an incident that is open: what came later is none of its business
+    axis = _axis(frame["at"], until=window[1] / 1e6 if window else dt.datetime.now(dt.UTC).timestamp())
     lanes: list[tuple[str, list[Band], str]] = []
     words: list[str] = []
     for profile in dict.fromkeys(frame["profile"]):

@@ -18,6 +18,7 @@ VIEWS = {
     "client.results.DaemonStatus": "status.daemon_blocks",
     "client.results.Last": "why.last_blocks",
     "client.results.Why": "why.blocks",
+    "client.results.Stories": "why.stories",
     "client.run_story.RunStory": "triage.story_blocks",
     "client.results.Document": "show.document",
     "client.live.Run": "terminal.run_blocks",

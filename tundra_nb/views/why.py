@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tundra_nb.client import times
-from tundra_nb.client.results import Last, Step, Why
+from tundra_nb.client.results import Last, Step, Stories, Why
 from tundra_nb.guide import lookup
 
 from . import exchange, waterfall
-from .blocks import Block, Cell, Facts, Heading, Para, Picture, Styled, Table, Tone, duration, money, number
+from .blocks import Block, Cell, Details, Facts, Heading, Para, Picture, Styled, Table, Tone, duration, money, number
 
 _WAYS = {
     "relayed": "relayed: the body as it came, but for the model's name",
@@ -39,6 +39,14 @@ def blocks(why: Why) -> Sequence[Block]:
     made.append(Picture(waterfall.draw(why), waterfall.summary(why), waterfall.draw_narrow(why)))
     made.append(Table(head, rows, right=right, long=head.index("detail")))
     return [*made, *exchange.blocks(why), *_under_way(why)]
+
+
+def stories(found: Stories) -> Sequence[Block]:
+    """Several calls, one below the other: what happened, the cause, the picture and its steps."""
+    made: list[Block] = []
+    for why in found.values():
+        made += [part for part in blocks(why) if not isinstance(part, Details)]
+    return made or [Para("no call in this window")]
 
 
 def last_blocks(last: Last) -> Sequence[Block]:
