@@ -97,7 +97,7 @@ def test_no_key_or_token_is_in_a_row_a_log_or_a_process_listing(own: Opened) -> 
         pasted: list[Any] = [{"role": "user", "content": f"my token is {token}, my key {TWO_KEY}"}]
         own_client = client.with_options(api_key=token)
         list(own_client.chat.completions.create(model="one", messages=pasted, stream=True))
-        told += str(own.t.why("last"))
+    told += str(own.t.why("last"))
     own.t.set_setting("record.content", "off")
     for process in psutil.process_iter():
         try:
