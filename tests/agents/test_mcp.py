@@ -10,12 +10,14 @@ import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.agents.conftest import opened, text_of
 from tests.conftest import Home, wait_until
+from tests.runtime.sources.test_importing import TEXT
 from tundra_nb.agents import answers, rpc, tools
 from tundra_nb.client.sync import Client
 from tundra_nb.errors import UsageError
@@ -338,3 +340,21 @@ def test_a_long_answer_keeps_its_head_and_the_limit() -> None:
 
 def breaker(t: Client) -> str:
     return str(t.breakers()["state"].iloc[0])
+
+
+@doltlite
+def test_a_source_is_read_instead_of_the_own_history(home: Home, outage: Client, tmp_path: Path) -> None:
+    """`mcp --in SOURCE`: every tool that reads rows reads those of the source."""
+    file = tmp_path / "their.log"
+    file.write_text(TEXT)
+    made = home.run("import", str(file), "--name", "theirs")
+    assert made.returncode == 0, made.stderr
+    with opened(home, "--in", "theirs") as host:
+        host.initialize()
+        own = outage.why("last").operation_id
+        assert "AllProvidersExhausted" in text_of(host.call("tundra_calls", since="all"))
+        for tool, given in (("tundra_calls", {"since": "all"}), ("tundra_sql", {"text": "select * from operation"})):
+            told = host.call(tool, **given)
+            assert own not in text_of(told)
+            assert "529" not in text_of(told)
+        assert host.call("tundra_why", operation=own)["isError"]
