@@ -29,6 +29,7 @@ from .contract import EventStore
 from .protocol import Config, Progress
 from .query import KEY_SLACK_US
 from .spool import START, Place, SpoolReader, repaired, writer_id
+from .values import Rows
 
 log = logging.getLogger("tundra.history")
 
@@ -99,8 +100,8 @@ class Writer(threading.Thread):
         self._told_at = 0.0
         self._gc_not_before = 0.0
         self._progress = Progress(place=START)
-        self.on_stored: Callable[[list[int]], None] | None = None
-        """Told the ids of calls whose rows are stored, on this thread."""
+        self.on_stored: Callable[[Rows], None] | None = None
+        """Told the rows that are stored, on this thread."""
 
     # --- called from other threads ---
 
@@ -253,8 +254,8 @@ class Writer(threading.Thread):
             self._place = place
             self.stored_until = max(times, default=self.stored_until)
             self._changed.notify_all()
-        if self.on_stored is not None and (calls := rows.get("operation")):
-            self.on_stored([row[0] for row in calls])
+        if self.on_stored is not None:
+            self.on_stored(rows)
 
     def _signed(self, table: str, events: Iterable[Event]) -> Iterator[tuple[Any, ...]]:
         """The events as rows of ours, unless they say whose they are."""

@@ -18,7 +18,7 @@ import struct
 import threading
 import time
 import urllib.parse
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ import msgspec
 
 from tundra_nb.protocol.query import Condition, FrameQuery
 from tundra_nb.runtime.clock import NODE_BITS, SEQUENCE_BITS, id_floor
+from tundra_nb.types import columns
 
 from . import spans
 
@@ -36,10 +37,12 @@ BACK_SECONDS = 24 * 3600.0
 LONGEST_SECONDS = 1_000
 """No call ends later after its beginning: the longest deadline, and a margin."""
 BATCH_CALLS = 256
-DELAY_SECONDS = 0.5
+DELAY_SECONDS = 1.0
 """How long calls are gathered into one request."""
 MOST_QUEUED = 200_000
 """Ids of calls that wait for a collector; the oldest are dropped beyond that."""
+MOST_FRESH = 10_000
+"""Calls whose rows are kept until they are sent; of all others they are read from the store."""
 POST_SECONDS = 5.0
 STOP_SECONDS = 1.0
 """Longest that the end of the daemon waits for the collector."""
@@ -48,6 +51,9 @@ RETRIED = frozenset({408, 429, 500, 502, 503, 504})
 PACK_BYTES = 1 << 20
 """From this size on the file of what is settled is packed."""
 PROVIDERS_SECONDS = 30.0
+
+_CALL_NAMES = [column.name for column in columns("operation")]
+_ATTEMPT_NAMES = [column.name for column in columns("attempt")]
 
 Rows = Callable[[FrameQuery], list[dict[str, Any]]]
 
@@ -159,13 +165,24 @@ class Sender(threading.Thread):
         self._providers: dict[str, str] = {}
         self._providers_at = -PROVIDERS_SECONDS
         self._unsure: set[int] = set()
+        self._fresh_calls: dict[int, tuple[Any, ...]] = {}
+        self._fresh_attempts: dict[int, list[tuple[Any, ...]]] = {}
+        """Rows that were stored just now, by call: what is sent at once is not read again."""
 
-    def offer(self, ids: Iterable[int]) -> None:
-        """These calls are stored. From any thread; never waits."""
+    def offer(self, rows: Mapping[str, Sequence[tuple[Any, ...]]]) -> None:
+        """These rows are stored, by table. From any thread; never waits."""
         with self._changed:
-            self._queue.extend(ids)
-            self._bound()
-            self._changed.notify_all()
+            if len(self._fresh_calls) + len(self._fresh_attempts) > MOST_FRESH:
+                self._fresh_calls.clear()
+                self._fresh_attempts.clear()
+            for row in rows.get("attempt", ()):
+                self._fresh_attempts.setdefault(row[1], []).append(row)
+            if calls := rows.get("operation"):
+                for row in calls:
+                    self._fresh_calls[row[0]] = row
+                self._queue.extend(row[0] for row in calls)
+                self._bound()
+                self._changed.notify_all()
 
     def stop(self) -> None:
         """End; what is not sent then is sent by the next life. Waits at most `STOP_SECONDS`."""
@@ -251,10 +268,11 @@ class Sender(threading.Thread):
         ids = [key for key in dict.fromkeys(batch) if key not in self._settled]
         wanted = [key for key in ids if key >= oldest]
         dropped = len(ids) - len(wanted)
-        calls = self._calls(wanted)
+        calls, attempts = self._fresh(wanted)
+        calls += self._calls([key for key in wanted if key not in attempts])
         dropped += len(wanted) - len(calls)
         sampled = [call for call in calls if spans.is_sampled(call, self._traces.ratio)]
-        made = self._spans(sampled) if sampled else []
+        made = self._spans(sampled, attempts) if sampled else []
         if made:
             answer = self._post(msgspec.json.encode(spans.request(made, self._writer_id)))
             if isinstance(answer, tuple):
@@ -277,6 +295,20 @@ class Sender(threading.Thread):
         )
         return None
 
+    def _fresh(self, ids: Sequence[int]) -> tuple[list[dict[str, Any]], dict[int, list[dict[str, Any]]]]:
+        """The calls whose rows are all here, and their attempts by call."""
+        calls, attempts = [], {}
+        with self._changed:
+            for key in ids:
+                row, tries = self._fresh_calls.pop(key, None), self._fresh_attempts.pop(key, [])
+                if row is None:
+                    continue
+                call = dict(zip(_CALL_NAMES, row, strict=True))
+                if call["writer_id"] == self._writer_id and len(tries) == call["attempts"]:
+                    calls.append(call)
+                    attempts[key] = [dict(zip(_ATTEMPT_NAMES, one, strict=True)) for one in tries]
+        return calls, attempts
+
     def _calls(self, ids: Sequence[int]) -> list[dict[str, Any]]:
         if not ids:
             return []
@@ -284,13 +316,12 @@ class Sender(threading.Thread):
         since = _at_us(min(ids)) - 1_000_000
         return self._rows(FrameQuery(table="operation", since_us=since, where=where, columns=spans.CALL_COLUMNS))
 
-    def _spans(self, calls: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-        since = min(int(call["at"]) for call in calls) - 1_000_000
-        where = [Condition("operation_id", "in", [call["operation_id"] for call in calls])]
-        by_call: dict[int, list[dict[str, Any]]] = {}
-        query = FrameQuery(table="attempt", since_us=since, where=where, columns=spans.ATTEMPT_COLUMNS)
-        for row in self._rows(query):
-            by_call.setdefault(row["operation_id"], []).append(row)
+    def _spans(
+        self, calls: Sequence[dict[str, Any]], fresh: Mapping[int, list[dict[str, Any]]]
+    ) -> list[dict[str, Any]]:
+        by_call = dict(fresh)
+        if read := [call for call in calls if call["operation_id"] not in fresh]:
+            self._read_attempts(read, by_call)
         if time.monotonic() - self._providers_at >= PROVIDERS_SECONDS:
             kinds = self._rows(FrameQuery(table="profile", columns=["name", "kind"]))
             self._providers = {row["name"]: row["kind"] for row in kinds}
@@ -299,6 +330,13 @@ class Sender(threading.Thread):
         for call in calls:
             made += spans.of_call(call, by_call.get(call["operation_id"], ()), self._providers)
         return made
+
+    def _read_attempts(self, calls: Sequence[dict[str, Any]], into: dict[int, list[dict[str, Any]]]) -> None:
+        since = min(int(call["at"]) for call in calls) - 1_000_000
+        where = [Condition("operation_id", "in", [call["operation_id"] for call in calls])]
+        query = FrameQuery(table="attempt", since_us=since, where=where, columns=spans.ATTEMPT_COLUMNS)
+        for row in self._rows(query):
+            into.setdefault(row["operation_id"], []).append(row)
 
     def _post(self, body: bytes) -> tuple[str, float] | bool:
         """True: refused for good; False: taken; else why not now, and after how long again."""
