@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import urllib.parse
 import xml.etree.ElementTree as ET
 
 import numpy as np
 import pytest
 
+from tests.conftest import ROOT
 from tundra_nb.dashboard import packing, reading, still, story
 from tundra_nb.dashboard.hour import FAILED, OK, REFUSED, Change, Columns, Hour, Latency, Names, Span
 from tundra_nb.views import html, text
@@ -227,3 +229,29 @@ def test_breakers_terminals_and_connections_become_stretches() -> None:
     ]
     (span,) = reading.connections(links, shown)
     assert (span.name, span.word, span.is_bad) == ("lab x", "ping_timeout", True)
+
+
+def _luminance(colour: str) -> float:
+    parts = [int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)]
+    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def _contrast(one: str, other: str) -> float:
+    darker, lighter = sorted((_luminance(one), _luminance(other)))
+    return (lighter + 0.05) / (darker + 0.05)
+
+
+@pytest.mark.parametrize(("theme", "lane"), [("light", "#f6f6f6"), ("dark", "#181818")])
+def test_marks_stand_out_from_their_lane_and_words_from_their_marks(theme: str, lane: str) -> None:
+    """What no tool sees on a canvas: 3 to 1 for marks, 4.5 to 1 for the words in bands."""
+    colours: dict[str, str] = {}
+    for name in ("shared", "dash"):
+        style = (ROOT / f"tundra_nb/kernel/widgets/{name}.css").read_text()
+        light, dark = style.partition('[data-jp-theme-light="false"]')[::2]
+        for part in (light, dark.partition("@media")[0]) if theme == "dark" else (light,):
+            colours |= dict(re.findall(r"--tundra-(\w+): (#\w{6});", part))
+    for mark in ("slate", "pale", "bad", "warn", "lost"):
+        assert _contrast(colours[mark], lane) >= 3, (theme, mark)
+    for band in ("bad", "warn", "lost"):
+        assert _contrast(colours["on"], colours[band]) >= 4.5, (theme, band)
