@@ -62,8 +62,14 @@ def test_every_view_of_the_history_shows_a_source_too(home: Home, tmp_path: Path
         with pytest.raises(UsageError, match="no source 'deamon'") as refused:
             t.calls(source="deamon")
         assert refused.value.nearest == "daemon"
+        shown = plain(t.dashboard(source="daemon").blocks)
+        assert "1 calls, 100 % not answered" in shown, shown
+        assert "source daemon" in shown
+        with pytest.raises(UsageError, match="no pins"):
+            t.dashboard(source="daemon", at="HEAD")
         t.sources.look("daemon")
         assert len(t.calls()) == 1
+        assert "source daemon" in plain(t.dashboard().blocks)
         assert t.why().operation_id == why.operation_id
         assert len(t.sql("select * from attempt")) == 2
         t.sources.look(None)

@@ -305,6 +305,7 @@ class Client:
         between: tuple[times.When, times.When] | None = None,
         at: str | None = None,
         incident: str | None = None,
+        source: str | None = None,
         profile: str | None = None,
         code: str | None = None,
         caller: str | None = None,
@@ -319,6 +320,7 @@ class Client:
             between: two of these instead.
             at: the history as of a commit, branch, tag or time.
             incident: its window, at its pin.
+            source: what was imported under this name; all of it where no window is given.
             profile: only calls of this profile.
             code: only calls that ended with this error code.
             caller: only calls of this caller: kernel, cli, python, gateway.
@@ -327,7 +329,15 @@ class Client:
             UsageError: times that exclude each other, or something that nobody knows.
         """
         return above("tundra_nb.kernel.widgets", "dashboard")(
-            self, since=since, between=between, at=at, incident=incident, profile=profile, code=code, caller=caller
+            self,
+            since=since,
+            between=between,
+            at=at,
+            incident=incident,
+            source=source,
+            profile=profile,
+            code=code,
+            caller=caller,
         )
 
     def agent_run(

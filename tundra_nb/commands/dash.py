@@ -16,6 +16,7 @@ from .face import Face, pass_face
 @click.option("--between", type=options.Time(), nargs=2, metavar="FROM TO", help="Two times instead of SINCE.")
 @click.option("--at", type=options.Ref(), metavar="REF", help="The history as of a commit, branch, tag or time.")
 @click.option("--incident", metavar="WHICH", help="Its window, at its pin: id, title or `last`.")
+@options.source
 @options.profile("Only calls of this profile.")
 @options.code
 @click.option("--caller", help="Only calls of this caller: kernel, cli, python, gateway.")
@@ -27,6 +28,7 @@ def command(
     between: tuple[str, str] | None,
     at: str | None,
     incident: str | None,
+    source: str | None,
     profile: str | None,
     code: str | None,
     caller: str | None,
@@ -40,7 +42,9 @@ def command(
     from tundra_nb.dashboard.reading import Window
     from tundra_nb.dashboard.still import shown
 
-    window = Window(since=since, between=between, at=at, incident=incident, profile=profile, code=code, caller=caller)
+    window = Window(
+        since=since, between=between, at=at, incident=incident, source=source, profile=profile, code=code, caller=caller
+    )
     if face.shows_live and not (still or face.wants_json):
         return face.widget("dash", window)
     found = shown(face.client, window)

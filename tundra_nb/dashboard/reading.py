@@ -57,6 +57,8 @@ class Window(msgspec.Struct, frozen=True, kw_only=True):
     """A state of the history: a commit, branch, tag or time."""
     incident: str | None = None
     """Its window, at its pin."""
+    source: str | None = None
+    """What was imported under this name; all of it where no window is given."""
     profile: str | None = None
     code: str | None = None
     caller: str | None = None
@@ -72,6 +74,7 @@ class Range(msgspec.Struct, frozen=True, kw_only=True):
     where: str
     is_default: bool = False
     """Nobody has asked for just this window."""
+    source: str | None = None
     profile: str | None = None
     code: str | None = None
     caller: str | None = None
@@ -96,6 +99,11 @@ def resolve(client: Client, window: Window) -> Range:
     given = {"profile": window.profile, "code": window.code, "caller": window.caller}
     at, where = window.at, f"as of {window.at}" if window.at else ""
     bounds: tuple[float, float] | None = None
+    source = window.source or client.sources.name
+    if source is not None:
+        if window.incident or window.at:
+            raise UsageError(problem="a source has no pins, and no incidents", field="in")
+        where = f"source {source}"
     if window.incident is not None:
         if window.between or window.since or window.at:
             raise UsageError(problem="an incident has a window and a pin of its own", field="incident")
@@ -110,38 +118,49 @@ def resolve(client: Client, window: Window) -> Range:
         if begin == "all" or end == "all":
             raise UsageError(problem="`between` takes two times", field="between")
         bounds = (begin / 1e6, end / 1e6)
-    elif window.since is None and window.at is None and client.versions.window is not None:  # an incident is open
+    elif (
+        window.since is None and window.at is None and source is None and client.versions.window is not None
+    ):  # an incident is open
         bounds = (client.versions.window[0] / 1e6, client.versions.window[1] / 1e6)
-    if at is None and client.versions.at is not None:
+    if at is None and source is None and client.versions.at is not None:
         where = client.versions.checked_out
-    is_pinned = at is not None or client.versions.at is not None
+    is_pinned = at is not None or client.versions.at is not None or source is not None
     if bounds is None:
         begin = times.to_us(DEFAULT_SINCE if window.since is None else window.since)
         end_us = times.to_us(dt.datetime.now(dt.UTC))
         assert isinstance(end_us, int)
         if begin == "all" or (is_pinned and window.since is None):
-            bounds = _recorded(client, at, end_us / 1e6)
+            bounds = _recorded(client, at, source, end_us / 1e6)
         else:
             bounds = (begin / 1e6, end_us / 1e6)
     if bounds[1] <= bounds[0]:
         raise UsageError(problem="the window ends before it begins", field="since")
     is_live = not is_pinned and window.between is None and window.incident is None and bounds[1] > _now() - 60
     is_default = is_live and window.since is None
-    return Range(since=bounds[0], until=bounds[1], is_live=is_live, at=at, where=where, is_default=is_default, **given)
+    return Range(
+        since=bounds[0],
+        until=bounds[1],
+        is_live=is_live,
+        at=at,
+        where=where,
+        is_default=is_default,
+        source=source,
+        **given,
+    )
 
 
 def _now() -> float:
     return dt.datetime.now(dt.UTC).timestamp()
 
 
-def _recorded(client: Client, at: str | None, now: float) -> tuple[float, float]:
+def _recorded(client: Client, at: str | None, source: str | None, now: float) -> tuple[float, float]:
     """From the first to the last call of a state of the history; of a pin it is the last hour before its last call."""
-    found = client.sql("SELECT min(at) AS first, max(at) AS last FROM operation", at=at)
+    found = client.sql("SELECT min(at) AS first, max(at) AS last FROM operation", at=at, source=source)
     first, last = (found[name].iloc[0] if len(found) else None for name in ("first", "last"))
     if first is None or first != first:  # noqa: PLR0124 - NaN
         return now - 3600, now
     begin, end = (_seconds_of(value) for value in (first, last))
-    is_now = at is None and client.versions.at is None
+    is_now = at is None and source is None and client.versions.at is None
     return begin - 1, now if is_now else end + 60
 
 
@@ -192,10 +211,12 @@ def _begin_with_the_first(hour: Hour) -> None:
 
 def count(client: Client, asked: Range) -> int:
     """How many calls there are in the window, by their ids: a range of keys, not a scan."""
-    ends = [(int(end * 1000) << ID_SHIFT) for end in (asked.since, asked.until)]
+    column, factor = ("operation_id", 1000 << ID_SHIFT) if asked.source is None else ("at", 1_000_000)
+    ends = [int(end * 1000) * factor // 1000 for end in (asked.since, asked.until)]
     found = client.sql(
-        f"SELECT count(*) AS calls FROM operation WHERE operation_id >= {ends[0]} AND operation_id < {ends[1]}",  # noqa: S608 - numbers
+        f"SELECT count(*) AS calls FROM operation WHERE {column} >= {ends[0]} AND {column} < {ends[1]}",  # noqa: S608 - numbers
         at=asked.at,
+        source=asked.source,
     )
     return int(found["calls"].iloc[0]) if len(found) else 0
 
@@ -204,7 +225,7 @@ def _rows(client: Client, asked: Range, frame: str, **more: Any) -> pd.DataFrame
     equals: dict[str, Any] = {"profile": asked.profile}
     if frame == "calls":
         equals |= {"code": asked.code, "caller": asked.caller}
-    return client.history(frame, between=asked.times, at=asked.at, **equals, **more)
+    return client.history(frame, between=asked.times, at=asked.at, source=asked.source, **equals, **more)
 
 
 def _read_groups(client: Client, asked: Range, hour: Hour) -> None:
@@ -342,13 +363,14 @@ def _levels(attempts: Any, hour: Hour) -> list[Level]:
 
 def read_beside(client: Client, asked: Range, hour: Hour) -> None:
     """Changes, breakers, terminals and connections: few, and read whole."""
-    earlier = (moment(asked.since - BEFORE), moment(asked.until))
-    hour.changes = changes(client, asked)
-    events: Any = client.history("breaker-history", between=earlier, at=asked.at, profile=asked.profile)
+    state: dict[str, Any] = {"between": (moment(asked.since - BEFORE), moment(asked.until)), "at": asked.at}
+    state["source"] = asked.source
+    hour.changes = changes(client, asked) if asked.source is None else []  # a source has no commits
+    events: Any = client.history("breaker-history", profile=asked.profile, **state)
     hour.bands = bands(events.to_dict("records"), hour)
-    sessions: Any = client.history("pty-history", between=earlier, at=asked.at)
+    sessions: Any = client.history("pty-history", **state)
     hour.terminals = terminals(sessions.to_dict("records"), hour)
-    links: Any = client.history("connections", between=earlier, at=asked.at)
+    links: Any = client.history("connections", **state)
     hour.connections = connections(links.to_dict("records"), hour)
 
 

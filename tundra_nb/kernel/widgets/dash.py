@@ -80,6 +80,7 @@ class DashWidget(LiveView):
     def __init__(self, client: Client, window: Window | None = None) -> None:
         super().__init__(client)
         self._client.versions.look(client.versions.at, client.versions.checked_out, client.versions.window)
+        self._client.sources.name = client.sources.name
         self._window = window or Window()
         self._range: Range | None = None
         self._hour: Hour | None = None
@@ -111,7 +112,8 @@ class DashWidget(LiveView):
         if picked.since is not None and picked.until is not None:
             bounds = (picked.since, picked.until)
         between = (reading.moment(bounds[0]), reading.moment(bounds[1]))
-        frame: pd.DataFrame = self._client.calls(between=between, at=asked.at, code=picked.code or asked.code)
+        code = picked.code or asked.code
+        frame: pd.DataFrame = self._client.calls(between=between, at=asked.at, source=asked.source, code=code)
         profile = reading.profiles_of(frame)
         wanted = picked.profiles or ([asked.profile] if asked.profile else [])
         caller = picked.caller or asked.caller
@@ -314,7 +316,7 @@ class DashWidget(LiveView):
         self.send(header, buffers)
 
     def _why(self, told: messages.WhyAsked) -> None:
-        why = self._client.why(told.id)
+        why = self._client.why(told.id, source=self._asked().source)
         picture = html.data_url(waterfall.draw(why))
         words = text.plain(blocks_of(why))
         self.send({"type": "why", "id": told.id, "picture": picture, "words": words})
