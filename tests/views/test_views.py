@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tundra_nb.client import explain
-from tundra_nb.client.results import Last, Status, Why
+from tundra_nb.client.results import Document, Last, Status, Why
 from tundra_nb.types import Reply, ToolCall, Usage
 from tundra_nb.views import Lines, Message, data, html, show, text
 from tundra_nb.views.blocks import clean, duration, money, number
@@ -140,3 +140,14 @@ def test_each_view_is_there_and_so_is_its_result(kind: str) -> None:
     assert f"{found.__module__}.{found.__qualname__}" == f"tundra_nb.{kind}"
     module, _, name = show.VIEWS[kind].rpartition(".")
     assert callable(getattr(importlib.import_module(f"tundra_nb.views.{module}"), name))
+
+
+def test_a_document_tells_local_times_and_leaves_out_what_is_empty() -> None:
+    told = text.plain(
+        show.blocks_of(Document({"at": "2026-11-29T11:51:57.923571Z", "withheld": [], "note": "", "n": 0}))
+    )
+    assert "withheld" not in told
+    assert "note" not in told
+    assert "923571" not in told
+    assert "Z" not in told
+    assert "n   0" in told

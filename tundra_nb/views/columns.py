@@ -80,6 +80,11 @@ EMPTY: dict[str, str] = {
     "breaker-history": "no breaker has moved in this window; `%tundra breakers` shows their state now",
     "pty-history": "no terminal in this window: `%tundra run date` or `%tundra pty open` starts one",
     "ptys": "no terminal is open: `%tundra pty open python3` opens one",
+    "connections": "nobody has looked at a terminal in this window, and no line to the daemon broke: `%tundra pty open"
+    " --lab` opens a tab, each step of which is a row",
+    "incidents": "no incident yet: `%tundra incident new a bad hour` makes one, with a notebook that reads as a report",
+    "agent-runs": "no agent has run in this window: `%tundra triage` runs one",
+    "agent-steps": "no agent has run in this window: `%tundra triage` runs one",
     "notes": "no note yet: `%tundra note what I saw` writes one",
     "providers": "no profile yet: `%tundra providers add local --kind local --base-url http://127.0.0.1:8080/v1`",
     "faults": "nothing is injected: `%tundra fault start`, then `%tundra fault set refused`",

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import importlib
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
+
+from tundra_nb.client import times
 
 from . import Compared, Lines, Message, Transcript
 from .blocks import Block, Cell, Code, Facts, Output, Para
 
 if TYPE_CHECKING:
     from tundra_nb.client.results import Document
+
+_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?Z")
+"""As the daemon writes times; people read their own."""
 
 VIEWS = {
     "client.results.Status": "status.blocks",
@@ -62,7 +69,7 @@ def blocks_of(value: Any) -> Sequence[Block]:
 
 
 def document(found: Document) -> list[Block]:
-    return [Facts([(name, _value(value)) for name, value in found.items() if value not in (None, "")])]
+    return [Facts([(name, _value(value)) for name, value in found.items() if value not in (None, "", [], {})])]
 
 
 def compared(found: Compared) -> Sequence[Block]:
@@ -88,4 +95,7 @@ def _value(value: Any) -> Cell:
         return ", ".join(f"{name} {_value(item)}" for name, item in value.items())
     if isinstance(value, list | tuple):
         return ", ".join(str(_value(item)) for item in value)
+    if isinstance(value, str) and _TIME.fullmatch(value):
+        when = dt.datetime.fromisoformat(value)
+        return f"{times.local(when)} {times.zone(when)}"
     return ("yes" if value else "no") if isinstance(value, bool) else str(value)
