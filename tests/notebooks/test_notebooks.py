@@ -35,6 +35,8 @@ class Executed:
     """A notebook after it has run."""
 
     notebook: Any
+    left: list[str]
+    """What stands in the temporary folder afterwards, of what notebooks make there."""
 
     @property
     def code_cells(self) -> list[Any]:
@@ -97,7 +99,9 @@ def _execute(name: str, folder: Path, base_url: str) -> Executed:
         environ = demo.prepare(folder, base_url)
         failed = demo.execute(source, folder / name, environ)
         demo.tundra(environ, "daemon", "stop", "--force")
-    executed = Executed(nbformat.read(folder / name, as_version=4))
+    made = [found.name for found in folder.iterdir() if found.name.startswith(("tmp", "tnb-", "tundra-"))]
+    left = [name for name in made if not name.startswith("tundra-nb-")]  # of sockets, of any daemon of this user
+    executed = Executed(nbformat.read(folder / name, as_version=4), left)
     assert not failed, errors(executed)
     return executed
 
@@ -143,6 +147,7 @@ def test_every_cell_does_what_it_is_marked_to_do(path: Path, run: Callable[[str]
     for cell in run(path.name).code_cells:
         failed = any(output.output_type == "error" for output in cell.outputs)
         assert failed == ("raises-exception" in cell.metadata.get("tags", [])), cell.source
+    assert run(path.name).left == [], "it leaves nothing in the temporary folder"
 
 
 class TestOutage:
