@@ -12,6 +12,7 @@ import pytest
 from tundra_nb.errors import UsageError
 from tundra_nb.frames import frames
 from tundra_nb.types import columns
+from tundra_nb.views import columns as of_frame
 from tundra_nb.views import frame as view
 from tundra_nb.views import html, text
 from tundra_nb.views.blocks import Details, Table
@@ -159,3 +160,9 @@ def test_in_a_diff_events_are_told_apart_from_what_people_changed_and_failures_a
     assert fine.tone != "good"
     setting = {"diff_type": "added", "to_path": "breaker.failures", "to_value": "4"}
     assert versions._changed_row("setting", setting)[0] == Styled("+", "good")
+
+
+def test_a_pid_is_a_name_and_times_in_messages_are_local() -> None:
+    assert of_frame.cell("pid", 3199) == "3199"
+    assert of_frame.cell("bytes_out", 3199) == "3,199"
+    assert "2026-11-29T11:52:05Z" not in str(of_frame.cell("message", "next probe at 2026-11-29T11:52:05Z (after x)"))

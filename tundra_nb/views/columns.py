@@ -45,6 +45,8 @@ FIRST: dict[str, tuple[str, ...]] = {
 """By the query that made the frame. Columns that are not named follow in the frame's own order."""
 LONG = ("message", "command", "body", "reason", "hint", "base_url", "value", "problem", "text")
 """Columns of long texts: where the width is short they take what is left, and are cut."""
+NAMES = frozenset({"pid", "status", "close_code"})
+"""Numbers that name something: nobody counts them."""
 SORTS: dict[str, tuple[str, ...]] = {
     "calls": ("latency_ms", "cost_usd", "waited_ms"),
     "attempts": ("latency_ms", "cost_usd", "first_byte_ms"),
@@ -146,13 +148,13 @@ def cell(name: str, value: Any, *, whole: bool = False) -> Cell:
         return "yes" if value else "no"
     if isinstance(value, int):
         if not is_id(name):
-            return f"{value:,}"
+            return str(value) if name in NAMES else f"{value:,}"
         return str(value) if whole or value < 10**ID_DIGITS else f"…{str(value)[-ID_DIGITS:]}"
     if isinstance(value, float):
         if name.endswith("_usd"):
             return money(value)
         return f"{value:.0%}" if name.endswith("_rate") else number(value, 4)
-    text = str(value)
+    text = times.in_text(str(value)) if name == "message" else str(value)
     if text in TONES:
         return Styled(text, TONES[text])
     return text if whole or len(text) <= MAX_TEXT else text[: MAX_TEXT - 1] + "…"
