@@ -179,6 +179,20 @@ def test_status_says_how_the_daemon_before_ended(running: Home, provider: Script
     assert told(running)["over"] == [], "a stop in order is nothing to tell"
 
 
+def test_a_history_that_is_deleted_under_the_worker_is_told_and_begins_anew(running: Home) -> None:
+    """What is written from then on is in the new file, once, whatever becomes of the processes."""
+    assert running.run("calls", "--wait", "10").returncode == 0
+    (running.data_dir / "history.db").unlink()
+    wait_until((running.data_dir / "history.db").exists, what="a new file")
+    with tundra_nb.connect() as client:
+        replies = [client.ask("after").operation_id for _ in range(3)]
+        assert "history.db was deleted while the daemon ran" in str(client.status()["over"])
+    assert running.run("daemon", "restart").returncode == 0
+    with tundra_nb.connect() as client:
+        kept = [str(one) for one in client.calls(since="all", wait=10)["operation_id"]]
+    assert [kept.count(one) for one in replies] == [1, 1, 1]
+
+
 def test_a_log_that_is_a_folder_is_one_line_on_status(home: Home) -> None:
     (home.data_dir / "logs" / "daemon.log").mkdir(parents=True)
     home.data_dir.chmod(0o700)

@@ -227,6 +227,10 @@ class EventStore(Protocol):
 
     # --- reading side ---
 
+    def deleted(self) -> str:
+        """What somebody has taken away under us, empty while all is there. Looked at many times a second."""
+        ...
+
     def size(self) -> int:
         """Bytes on disk; 0 when the engine does not tell."""
         ...

@@ -325,6 +325,9 @@ class DoltStore:
 
     # --- reading side ---
 
+    def deleted(self) -> str:
+        return ""  # the server tells of it by an error
+
     def size(self) -> int:
         return 0
 

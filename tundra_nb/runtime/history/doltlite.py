@@ -354,6 +354,13 @@ class DoltliteStore:
 
     # --- reading side ---
 
+    def deleted(self) -> str:
+        # the open file lives on without a name, and all that is written to it dies with this process
+        if self._writer is None or self._path.exists():
+            return ""
+        self._readers.drop()
+        return str(self._path)
+
     def size(self) -> int:
         try:
             return self._path.stat().st_size

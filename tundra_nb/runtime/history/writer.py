@@ -182,6 +182,8 @@ class Writer(threading.Thread):
             with self._changed:
                 self._changed.wait_for(lambda: self._stopping or self._jobs or self._is_asked(), POLL_SECONDS)
                 is_job_there = bool(self._jobs)
+            if file := self._store.deleted():
+                self._begin_anew(file)
             got = self._read()
             if self._is_flush_due() or is_job_there:
                 self._flush()
@@ -199,6 +201,17 @@ class Writer(threading.Thread):
                 return
             self._collect_garbage()
             self._tell()
+
+    def _begin_anew(self, file: str) -> None:
+        """As at a start without the file; what the spool still has of the old history comes into the new one."""
+        problem = StoreUnavailable(
+            problem=f"{file} was deleted while the daemon ran; a new history begins",
+            remedy="`tundra restore` brings a backup back.",
+            kind="deleted",
+        )
+        log.error("%s", problem.message)
+        self._set_problem(problem)
+        raise _RestoredError
 
     def _is_asked(self) -> bool:
         return self._place is not None and self._target > self._place
