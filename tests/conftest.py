@@ -17,7 +17,10 @@ from typing import Any
 import psutil
 import pytest
 
+from tests import leaks
+
 ROOT = Path(__file__).parent.parent
+nothing_is_left = leaks.nothing_is_left  # a fixture
 
 
 def _has_modules(*names: str) -> bool:
@@ -87,12 +90,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--soak", action="store_true", help="run the long tests too (`make soak`)")
 
 
+def pytest_configure() -> None:
+    leaks.watch_connections()
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave the tests of the gate and the long ones out unless they are asked for.
 
     The gate's are also those that need a browser or a Dolt server: a newcomer's run stays short without them.
     """
     for item in items:
+        leaks.watch_tasks(item)
         parts = {name for mark in item.iter_markers("part") for name in mark.args}
         if parts & {"browser", "dolt"} and item.get_closest_marker("soak") is None:
             item.add_marker("check")

@@ -172,3 +172,57 @@ def test_a_store_of_the_first_schema_comes_with_the_second_and_its_pins_stay(con
     assert {"operation", "setting"} <= set(told["stat"])
     wanted = {table: [column.name for column in columns(table)] for table in TABLES}
     assert told["columns"] == told["sql"] == wanted
+
+
+AFTERWARDS = (
+    BASE
+    + """
+store = make()
+store.open("owner", 1)
+told = {"version": store.schema_version(), "refs": sorted(ref.name for ref in store.refs())}
+told["rows"] = {t: rows(store, t) for t in TABLES}
+told["pinned"] = rows(store, "operation", at=store.resolve("pin"))
+told["before"] = rows(store, "operation", at=store.resolve("schema-2-before"))
+told["messages"] = [commit.message for commit in store.log()]
+print(json.dumps(told))
+store.close()
+"""
+)
+
+
+@pytest.mark.part("doltlite", "dolt")
+def test_a_store_that_came_with_the_second_schema_moves_to_the_other_engine(tmp_path: Path, dolt_port: int) -> None:
+    config: dict[str, Any] = {
+        "engine": "doltlite",
+        "spool": str(tmp_path),
+        "store": str(tmp_path / "history.db"),
+        "owner": "owner",
+        "node": 1,
+        "host": "127.0.0.1",
+        "port": dolt_port,
+        "database": f"t{uuid.uuid4().hex[:10]}",
+        "user": "root",
+        "commit_rows": 1000,
+        "commit_seconds": 60.0,
+    }
+    run(FIRST, config)
+    run(SECOND, config)
+    here = run(AFTERWARDS, config)
+    setup = {name: config[name] for name in ("spool", "store", "host", "port", "database", "user")} | {"password": ""}
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", "tundra_nb.runtime.history.migrate"],
+        check=False,
+        input=json.dumps(setup),
+        capture_output=True,
+        text=True,
+        timeout=90,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    there = run(AFTERWARDS, config | {"engine": "dolt"})
+    assert there["version"] == here["version"] == 2
+    assert there["rows"] == here["rows"]
+    assert there["pinned"] == here["pinned"]
+    assert there["before"] == here["before"]
+    assert {"pin", "schema-2-before", "side"} <= set(there["refs"])
+    merged = {"raise it", "and another"}  # commits of a merged branch become part of the merge
+    assert set(here["messages"]) - set(there["messages"]) == merged
