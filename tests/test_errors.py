@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from tundra_nb import errors
+from tundra_nb.errors.spelling import as_typed
 
 EVERY = list(errors.every_error())
 SAMPLES: dict[str, Any] = {
@@ -100,3 +101,12 @@ def test_the_exhausted_error_names_every_cause() -> None:
     error = errors.AllProvidersExhausted(causes=[cause.to_wire() for cause in causes])
 
     assert all(str(cause) in str(error) for cause in causes)
+
+
+def test_a_hint_names_its_commands_as_data_and_each_face_spells_them() -> None:
+    error = errors.BreakerOpen(profile="primary", retry_after=3.0)
+    assert error.commands == ("breakers reset primary",)
+    assert "`%tundra breakers reset primary`" in error.hint
+    assert "`tundra breakers reset primary`" in as_typed(error.hint)
+    assert as_typed("run `%%tundra sh` or `tundra status`") == "run `tundra sh` or `tundra status`"
+    assert as_typed("`100%tundra`") == "`100%tundra`"

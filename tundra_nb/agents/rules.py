@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tundra_nb.client.sync import Client
+from tundra_nb.errors.spelling import as_typed
 from tundra_nb.guide import lookup, pages
 from tundra_nb.guide.pages import Page
 from tundra_nb.types.triage import Finding
@@ -198,7 +199,7 @@ def _cause(page: Page | None, rows: pd.DataFrame) -> str:
 def _remedy(page: Page | None, code: str, profile: str) -> str:
     if page is None or not page.remedies:
         return f"`tundra explain {code}` tells what is known of it."
-    first = page.remedies[0].replace("%%tundra ", "tundra ").replace("%tundra ", "tundra ")
+    first = as_typed(page.remedies[0])
     return first.replace("NAME", profile) if profile else first
 
 

@@ -11,6 +11,7 @@ import click
 from tundra_nb.client.live import Live, R
 from tundra_nb.client.sync import Client, ReplyStream
 from tundra_nb.errors import UsageError
+from tundra_nb.errors.spelling import as_typed
 from tundra_nb.types import Reply
 
 
@@ -99,9 +100,7 @@ class Face(abc.ABC):
 
     def words(self, text: str) -> str:
         """A text in which commands are given as this face gives them."""
-        return (
-            text if self.prefix == "%tundra " else text.replace("%%tundra ", "tundra ").replace("%tundra ", self.prefix)
-        )
+        return text if self.prefix == "%tundra " else as_typed(text, self.prefix)
 
     def take_body(self) -> str | None:
         """The body, taken by the command that understands it."""

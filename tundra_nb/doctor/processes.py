@@ -9,6 +9,8 @@ from pathlib import Path
 
 import psutil
 
+from tundra_nb.errors.spelling import as_typed
+
 from .check import Check, Finding, Place, size
 
 MARKER = "TUNDRA_PTY_ID"
@@ -157,7 +159,7 @@ def protection(place: Place, check: Check) -> Sequence[Finding]:
         title = f"{name}: state"
         if state == "parked":
             reason = str(row.get("reason") or "parked")
-            remedy = str(row.get("hint") or f"`tundra providers recheck {name}`").replace("%tundra", "tundra")
+            remedy = as_typed(str(row.get("hint") or f"`tundra providers recheck {name}`"))
             made.append(
                 check.found(
                     "fail", reason, remedy, part=f"{name}.parked", title=title, page="Parked", group="authentication"

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, ClassVar, Literal
 
+from . import spelling
+
 _STEERING = dict.fromkeys((*range(9), *range(11, 32), *range(127, 160)))
 """Characters that steer a terminal: words of a provider or a program must not."""
 Severity = Literal["critical", "high", "medium", "low", "info"]
@@ -44,6 +46,11 @@ class TundraError(Exception):
     def hint(self) -> str:
         """One sentence of remedy."""
         return f"`%tundra explain {self.code}` tells more."
+
+    @property
+    def commands(self) -> tuple[str, ...]:
+        """The commands that the hint names, as every face has them: `("providers recheck NAME",)`."""
+        return spelling.commands(self.hint)
 
     @property
     def reason(self) -> str:

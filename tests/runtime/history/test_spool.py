@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -51,19 +52,19 @@ def test_events_come_back_in_order_across_segments(spool: Spool, tmp_path: Path)
 def test_a_reader_starts_again_at_a_saved_place(spool: Spool, tmp_path: Path) -> None:
     for n in range(50):
         spool.append(note(n))
-    first = SpoolReader(tmp_path / "spool")
-    seen = len(first.read(20).events)
-    again = SpoolReader(tmp_path / "spool", first.place)
-    assert again.read(100).events[0] == note(seen)
+    with contextlib.closing(SpoolReader(tmp_path / "spool")) as first:
+        seen = len(first.read(20).events)
+    with contextlib.closing(SpoolReader(tmp_path / "spool", first.place)) as again:
+        assert again.read(100).events[0] == note(seen)
 
 
 def test_a_reader_at_the_end_waits_for_more(spool: Spool, tmp_path: Path) -> None:
-    reader = SpoolReader(tmp_path / "spool")
-    assert reader.read(10).events == []
-    spool.append(note(1))
-    assert len(reader.read(10).events) == 1
-    assert reader.place == spool.end
-    assert reader.read(10).events == []
+    with contextlib.closing(SpoolReader(tmp_path / "spool")) as reader:
+        assert reader.read(10).events == []
+        spool.append(note(1))
+        assert len(reader.read(10).events) == 1
+        assert reader.place == spool.end
+        assert reader.read(10).events == []
 
 
 def test_a_later_life_begins_a_new_segment_behind_a_torn_tail(spool: Spool, tmp_path: Path) -> None:
@@ -121,7 +122,9 @@ def test_a_cut_at_any_byte_keeps_every_whole_frame(cut: int, tmp_path_factory: p
     made.close()
     (segment,) = folder.glob("*.spool")
     os.truncate(segment, min(cut, ends[-1]))
-    Spool(folder).open()
+    again = Spool(folder)
+    again.open()
+    again.close()
     assert read_all(folder) == [n for n in range(10) if ends[n] <= cut]
 
 
@@ -233,6 +236,7 @@ def test_threads_may_append_at_once(spool: Spool, tmp_path: Path) -> None:
 
 def test_a_writer_killed_at_any_moment_loses_nothing_it_acknowledged(tmp_path: Path) -> None:
     code = f"""
+import contextlib
 import os
 from pathlib import Path
 from tundra_nb.runtime.history.spool import Spool

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from tundra_nb import errors
+from tundra_nb.errors.spelling import as_typed
 from tundra_nb.runtime.providers.callers.failure import fault, status_of
 from tundra_nb.runtime.providers.relay import Refusal
 
@@ -69,7 +70,7 @@ def failure(
     if body is None:
         body = fault(family, told, operation_id=name)
         if told.hint:  # most programs show the message, and nothing else
-            body["error"]["message"] = f"{told.message} ({told.hint})"
+            body["error"]["message"] = f"{told.message} ({as_typed(told.hint)})"
     encoded = msgspec.json.encode(body)
     if form in ("chat", "embeddings", ""):
         in_band = b"data: " + encoded + b"\n\n"
@@ -106,7 +107,7 @@ def _kept(refusal: Refusal, status: int, error: errors.TundraError, operation_id
     inner = body.get("error") if isinstance(body, dict) else None
     if not isinstance(inner, dict) or not isinstance(inner.get("message"), str):
         return None
-    inner["tundra"] = {"code": error.code, "hint": error.hint, "operation_id": operation_id or None}
+    inner["tundra"] = {"code": error.code, "hint": as_typed(error.hint), "operation_id": operation_id or None}
     return dict(body)
 
 

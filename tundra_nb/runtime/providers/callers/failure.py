@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tundra_nb import errors
+from tundra_nb.errors.spelling import as_typed
 
 from .form import encode
 
@@ -65,7 +66,7 @@ def fault(vendor: str, error: errors.TundraError, *, operation_id: str) -> dict[
     status, code = status_of(error), code_of(error)
     if vendor == "anthropic":
         kind = _ANTHROPIC_TYPES.get(status) or ("invalid_request_error" if status < 500 else "api_error")
-        details = {"error_code": code, "hint": error.hint, "operation_id": operation_id}
+        details = {"error_code": code, "hint": as_typed(error.hint), "operation_id": operation_id}
         return {
             "type": "error",
             "error": {"type": kind, "message": error.message, "details": details},
@@ -75,7 +76,7 @@ def fault(vendor: str, error: errors.TundraError, *, operation_id: str) -> dict[
     fields = {getattr(cause, "field", None) for cause in causes_of(error)}
     param = fields.pop() if len(fields) == 1 else None
     told = {"message": error.message, "type": kind, "param": param, "code": code}
-    return {"error": {**told, "hint": error.hint, "operation_id": operation_id}}
+    return {"error": {**told, "hint": as_typed(error.hint), "operation_id": operation_id}}
 
 
 def error_body(vendor: str, error: errors.TundraError, *, operation_id: str) -> tuple[int, bytes]:
