@@ -26,6 +26,7 @@ def test_an_account_without_a_name_is_told_by_its_number(monkeypatch: pytest.Mon
     assert account({}) == f"uid-{os.getuid()}"
 
 
+@pytest.mark.check
 @doltlite
 def test_under_a_hub_calls_by_the_socket_are_its_users(home: Home) -> None:
     home.write_settings('[[profile]]\nname = "p"\nkind = "local"\nbase_url = "http://127.0.0.1:9/v1"\nmodel = "m"\n')

@@ -55,6 +55,7 @@ def daemon(folder: Path, toml: str) -> Iterator[tuple[Home, Client]]:
         stop_processes(home)
 
 
+@pytest.mark.check
 def test_two_daemons_share_a_limit_and_say_so(tmp_path: Path) -> None:
     with ValkeyServer("--requirepass", PASSWORD) as server, scripted_process() as provider:
         from valkey import Valkey

@@ -148,6 +148,7 @@ async def test_a_waiter_that_leaves_holds_nothing(valkey: ValkeyServer) -> None:
         assert small.waited < 0.5
 
 
+@pytest.mark.check
 async def test_the_oldest_who_waits_is_not_starved_by_small_ones(valkey: ValkeyServer) -> None:
     """Many that need little keep the bucket low; one that needs all of it is let through all the same."""
     async with daemons(valkey.url, 2) as (a, b):
@@ -182,6 +183,7 @@ async def test_a_penalty_told_to_one_daemon_holds_for_all(valkey: ValkeyServer) 
         await b.limiter.reserve(b.path(limit), 0, 0)
 
 
+@pytest.mark.check
 @pytest.mark.parametrize("how", ["pause", "kill"])
 async def test_while_the_server_is_away_each_keeps_to_its_share_which_begins_empty(
     valkey: ValkeyServer, how: str
@@ -266,6 +268,7 @@ async def test_a_server_that_lost_its_state_grants_no_burst_and_takes_nothing_ba
         assert low < 100
 
 
+@pytest.mark.check
 async def test_the_script_decides_as_the_bucket_does(valkey: ValkeyServer) -> None:
     """Random takes, settlements and refunds of 60 in a row: the level on the server is that of our own bucket."""
     dice = random.Random(7)
