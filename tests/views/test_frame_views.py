@@ -166,3 +166,11 @@ def test_a_pid_is_a_name_and_times_in_messages_are_local() -> None:
     assert of_frame.cell("pid", 3199) == "3199"
     assert of_frame.cell("bytes_out", 3199) == "3,199"
     assert "2026-11-29T11:52:05Z" not in str(of_frame.cell("message", "next probe at 2026-11-29T11:52:05Z (after x)"))
+
+
+def test_where_no_call_was_answered_the_frame_still_says_who_was_asked() -> None:
+    """The column of profiles stays, though it is empty."""
+    failed = calls(1, profile=None, asked="primary,backup", outcome="error", code="HttpError")
+    names = of_frame.ordered(failed, failed)
+    assert names[names.index("profile") - 1] == "code"
+    assert "primary,backup" in text.plain(view.blocks(failed))

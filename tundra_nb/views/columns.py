@@ -106,7 +106,10 @@ def ordered(frame: pd.DataFrame, shown: pd.DataFrame) -> list[str]:
     """The columns that hold something, those that matter first."""
     first = FIRST.get(kind_of(frame), ())
     names = [*(name for name in first if name in frame.columns), *(n for n in frame.columns if n not in first)]
-    return [name for name in names if frame[name].notna().any() and not _is_blank(shown[name])]
+    filled = [name for name in names if frame[name].notna().any() and not _is_blank(shown[name])]
+    if "profile" in names and "profile" not in filled and "asked" in filled:  # nobody answered: who was asked
+        filled.insert(sum(name in filled for name in names[: names.index("profile")]), "profile")
+    return filled
 
 
 def head(name: str, zone: str) -> str:

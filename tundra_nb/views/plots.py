@@ -171,7 +171,7 @@ def _over_time(
     ]
     if any(cost):
         lanes.append(Lane("cost", [("slate", cost)], money, note=f"{money(sum(cost))} in all"))
-    told = f"{total:,.0f} calls, {bad:,.0f} not answered"
+    told = f"{total:,.0f} call{'' if total == 1 else 's'}, {bad:,.0f} not answered"
     return _drawn(axis, lanes, told)
 
 
