@@ -138,9 +138,10 @@ def test_the_json_form_gives_the_same_rows(tmp_path: Path) -> None:
     assert rows(tmp_path, source, "error_event")[-1]["code"] == "Unclassified"
 
 
-def test_counts_match_a_plain_grep(tmp_path: Path) -> None:
+@pytest.mark.parametrize("times", [400, pytest.param(14_286, marks=pytest.mark.check, id="100,000 lines")])
+def test_counts_match_a_plain_grep(tmp_path: Path, times: int) -> None:
     """Whatever the lines are, each level and each known line is counted as grep counts it."""
-    text = TEXT * 400 + "not a line of a log\n" * 3
+    text = TEXT * times + "not a line of a log\n" * 3
     source = made(tmp_path, written(tmp_path, text))
     by_level = {row["severity"]: row["count"] for row in rows(tmp_path, source, "imported_log", by=["severity"])}
     assert by_level == {
