@@ -242,7 +242,8 @@ def test_nobody_else_can_read_a_file_of_ours_whatever_the_folder_and_the_umask(
     (problem,) = told(home)["problems"]
     assert "mode 0755" in problem["message"]
     assert f"chmod 700 {home.data_dir}" in problem["hint"]
-    home.data_dir.chmod(0o700)
+    assert "private" in home.run("doctor", "--fix", "--yes").stdout
+    assert stat.S_IMODE(home.data_dir.stat().st_mode) == 0o700
     wait_until(lambda: not told(home)["problems"], what="a folder that was closed is no problem")
 
 

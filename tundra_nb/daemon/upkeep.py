@@ -115,7 +115,7 @@ class Upkeep:
             self._problems.tell(
                 "data_dir_open",
                 f"others may look into {self._paths.data_dir} (mode {mode:04o}); files in it are closed to them",
-                f"`chmod 700 {self._paths.data_dir}` closes it.",
+                f"`chmod 700 {self._paths.data_dir}` closes it; `tundra doctor --fix` does that, after asking.",
             )
         else:
             self._problems.end("data_dir_open")
