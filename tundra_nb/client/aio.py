@@ -262,6 +262,20 @@ class AsyncClient:
 
         return await asyncio.to_thread(Client(link=self._link, caller=self.caller).dashboard, since, **window)
 
+    async def simulate(self, incident: str | None = None, **options: Any) -> pd.DataFrame:
+        """Other settings on the recorded arrivals, in a thread of its own; see `Client.simulate` for the options."""
+        from .sync import Client
+
+        client = Client(link=self._link, caller=self.caller)
+        return await asyncio.to_thread(client.simulate, incident, **options)
+
+    async def replay(self, incident: str | None = None, **options: Any) -> pd.DataFrame:
+        """Recorded calls through today's code, in a thread of its own; see `Client.replay` for the options."""
+        from .sync import Client
+
+        client = Client(link=self._link, caller=self.caller)
+        return await asyncio.to_thread(client.replay, incident, **options)
+
     async def doctor(
         self,
         symptom: str = "everything",
