@@ -14,12 +14,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import psutil
 import pytest
 
 from tests import leaks
 
 ROOT = Path(__file__).parent.parent
+
+hypothesis.settings.register_profile("suite", deadline=None)  # a busy machine is no fault of an example
+hypothesis.settings.load_profile("suite")
 nothing_is_left = leaks.nothing_is_left  # a fixture
 
 

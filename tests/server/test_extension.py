@@ -172,14 +172,12 @@ def test_jupyter_lists_the_extension_as_ok() -> None:
 def test_importing_the_extension_is_cheap() -> None:
     """Beside what a Jupyter server has loaded anyway, the extension brings neither pandas nor any client library."""
     code = (
-        "import jupyter_server.serverapp, sys, time; before = set(sys.modules); began = time.perf_counter();"
+        "import jupyter_server.serverapp, sys; before = set(sys.modules);"
         "import tundra_nb; tundra_nb._jupyter_server_extension_points();"
-        "print(round((time.perf_counter() - began) * 1000)); print(*sorted(set(sys.modules) - before))"
+        "print(*sorted(set(sys.modules) - before))"
     )
-    milliseconds, modules = run("-c", code).stdout.splitlines()
-    loaded = {name.partition(".")[0] for name in modules.split()}
+    loaded = {name.partition(".")[0] for name in run("-c", code).stdout.split()}
     assert not loaded & {"pandas", "pyarrow", "aiohttp", "httpx", "IPython", "starlette", "uvicorn", "doltlite"}
-    assert int(milliseconds) < 250
 
 
 def test_the_traits_have_help() -> None:
