@@ -51,11 +51,11 @@ def exhausted(exc: BaseException | None) -> IpcError | None:
     return None
 
 
-def refusal() -> IpcError:
-    """The daemon takes no more at this moment."""
+def refusal(most: int | None = None) -> IpcError:
+    """The daemon, which may have `most` open (this process's limit, if not said), takes no more at this moment."""
     return IpcError(
         kind="descriptors",
-        problem=f"the daemon has no file descriptor left for this: it may open {limit()}",
+        problem=f"the daemon has no file descriptor left for this: it may open {most or limit()}",
         remedy="Fewer callers at a time; or raise the limit (`ulimit -n 4096` in the shell that starts the daemon,"
         " `LimitNOFILE=4096` for a service), then `tundra daemon restart`.",
         retry_after=1.0,

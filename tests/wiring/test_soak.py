@@ -319,7 +319,6 @@ async def test_many_callers_and_few_descriptors(place: Place, provider: Scripted
     async with asyncio.TaskGroup() as group:
         for _ in range(64):
             group.create_task(caller())
-    # on a busy machine a connection may wait unaccepted for longer than a caller waits for a sign of life
-    assert {(error.code, error.reason) for error in refused} <= {("IpcError", "descriptors"), ("IpcError", "hung")}
+    assert {(error.code, error.reason) for error in refused} <= {("IpcError", "descriptors")}
     assert len(place.answered) > ROUNDS
     await place.reckon({"ok", "cancelled", "error"})  # of callers that went away

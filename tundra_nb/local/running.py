@@ -22,6 +22,7 @@ from typing import Any
 
 import msgspec
 
+from tundra_nb import descriptors
 from tundra_nb._version import API
 from tundra_nb.errors import IpcError
 from tundra_nb.paths import Paths
@@ -36,6 +37,8 @@ CONNECT_SECONDS = 2.0
 ANSWER_SECONDS = 5.0
 HUNG_SECONDS = 3.0
 """A daemon that does not tell its brief state, which asks nothing of anybody, within so long hangs."""
+FEW_DESCRIPTORS = 10
+"""A daemon that has no more than so many left lets callers wait."""
 JUST_SECONDS = 3.0
 
 
@@ -203,8 +206,14 @@ def hung(path: str, seconds: float) -> IpcError | None:
                 return error
     except OSError:
         return None  # not there at all: that is another error
-    if ask_status(connection, seconds) is not None:
-        return None
+    try:
+        request(connection, routes.STATUS, query=routes.StatusQuery(brief=True), timeout=seconds)
+    except OSError:
+        pass
+    else:
+        return None  # also one that refuses
+    if pid and (most := _full_of_descriptors(pid)):
+        return descriptors.refusal(most)
     return IpcError(
         kind="hung",
         problem=f"the daemon (pid {pid}) hangs: it takes connections and does not answer",
@@ -223,6 +232,16 @@ def stopped_peer(connected: socket.socket) -> IpcError | None:
         problem=f"the daemon (pid {pid}) hangs: its process was stopped by a signal",
         remedy=f"`kill -CONT {pid}` lets it go on; `tundra daemon restart --force` replaces it.",
     )
+
+
+def _full_of_descriptors(pid: int) -> int:
+    """The most descriptors that a process may have, when hardly any is left; otherwise, or where unknown, 0."""
+    try:
+        limits = Path(f"/proc/{pid}/limits").read_text()
+        most = int(next(line for line in limits.splitlines() if line.startswith("Max open files")).split()[3])
+        return most if len(os.listdir(f"/proc/{pid}/fd")) >= most - FEW_DESCRIPTORS else 0
+    except (OSError, ValueError, StopIteration):
+        return 0
 
 
 def _facts(pid: int) -> tuple[bytes, int] | None:
