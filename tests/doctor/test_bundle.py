@@ -167,6 +167,7 @@ def used(home: Home, provider: ScriptedProcess) -> list[str]:
     for command in ("last", "why", "errors", "attempts", "keys", "settings", "logs"):
         run(command)
     log = home.data_dir / "logs" / "daemon.log"
+    shown.append(log.read_text(errors="replace"))
     with log.open("a", encoding="utf-8") as stream:  # a program of somebody else's writes its keys into ours
         stream.writelines(
             f"somebody logged {value} at http://u:{urllib.parse.quote(value)}@host/\n" for value in values
