@@ -67,6 +67,17 @@ def test_environment_beats_file_beats_preset_beats_default(file: Path) -> None:
         ('[[profile]]\nname = "a"\nkind = "openai"\nbase_url = "http://u:pw@x"\n', "profile.a.base_url", "secret"),
         ('[[profile]]\nname = "a"\nkind = "openai"\nbase_url = "http://x/v1?key=k"\n', "profile.a.base_url", "secret"),
         ('[[profile]]\nname = "a"\nkind = "openai"\n' * 2, "profile.a", "two profiles"),
+        ('[log]\nfilter = "garbage==="\n', "log.filter", "unknown level"),
+        ('[gateway]\nlisten = "here"\n', "gateway.listen", "no address and port"),
+        ("[breaker]\nopen_seconds = nan\n", "breaker.open_seconds", "finite"),
+        ("[breaker]\nopen_seconds = -inf\n", "breaker.open_seconds", "finite"),
+        ('[[profile]]\nname = "a"\nkind = "openai"\nrpm = inf\n', "profile.a.rpm", "finite"),
+        ("[breaker]\nfailures = 99999999999999999999999\n", "breaker.failures", ""),
+        ("[store]\ncommit_seconds = 1e-300\n", "store.commit_seconds", ">= 0.001"),
+        ("[record]\ndays = 1e300\n", "record.days", "<= 36500"),
+        ("[daemon]\nidle_exit_seconds = 1e308\n", "daemon.idle_exit_seconds", "<= 1000000000"),
+        ("[store]\nreserve_mb = 1e13\n", "store.reserve_mb", "<= 1000000000000"),
+        ('[store]\ndatabase = "a b; drop"\n', "store.database", "regex"),
     ],
 )
 def test_a_malformed_file_is_an_error_that_says_where(file: Path, text: str, where: str, told: str) -> None:

@@ -7,6 +7,7 @@ generator that yields calls, receives their results and returns its own; the sam
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 import urllib.parse
 from collections.abc import Callable, Generator, Mapping
@@ -73,6 +74,7 @@ class Call(Generic[T]):
     @property
     def payload(self) -> bytes | None:
         try:
+            _check_finite(self.body)
             return None if self.body is None else msgspec.json.encode(self.body)
         except UnicodeEncodeError as exc:
             raise no_text(exc) from None
@@ -88,6 +90,27 @@ class Call(Generic[T]):
     def is_safe(self) -> bool:
         """May be sent again when the connection broke before the answer."""
         return self.method == "GET"
+
+
+def _check_finite(body: Any, field: str = "") -> None:
+    """Refuse numbers that JSON does not have: they would be sent as null, which means that nothing was given.
+
+    Raises:
+        UsageError: one is NaN or infinite.
+    """
+    if isinstance(body, float):
+        if not math.isfinite(body):
+            problem = f"{field or 'a number'} is {body}: not a finite number"
+            raise UsageError(problem=problem, field=field or None, remedy="Give a finite number.")
+    elif isinstance(body, Mapping):
+        for key, value in body.items():
+            _check_finite(value, str(key))
+    elif isinstance(body, list | tuple):
+        for value in body:
+            _check_finite(value, field)
+    elif isinstance(body, msgspec.Struct):
+        for name in body.__struct_fields__:
+            _check_finite(getattr(body, name), name)
 
 
 def call(

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import math
 import re
 import tomllib
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from tundra_nb.errors import ConfigError
+from tundra_nb.errors import ConfigError, UsageError
 from tundra_nb.nearest import nearest
 from tundra_nb.types import ProviderKind
 
 from . import variables
+from .addresses import parse_listen
+from .log_filter import parse_filter
 from .model import PRESETS, VENDORS, ProfileSettings, Section, Settings, SharedLimitsSettings
 
 
@@ -59,7 +62,9 @@ def load(file: Path, environ: Mapping[str, str]) -> Loaded:
     preset = written.get("preset", "production")
     filled = _merge(PRESETS.get(preset, {}) if isinstance(preset, str) else {}, written)
     _mark(PRESETS.get(str(preset), {}), f"preset {preset}", sources)
+    _check_finite(filled, sources, file)
     settings = _convert(filled, sources, file)
+    _check_texts(settings, sources, file)
     _check_profiles(settings.profile, file)
     _check_shared(settings.limits.shared, file)
     if not settings.profile:
@@ -169,6 +174,31 @@ def _convert(tree: dict[str, Any], sources: Mapping[str, str], file: Path) -> Se
         path = _name_profile(path, tree)
         where = sources.get(path, str(file))
         raise ConfigError(where=f"{where}, {path}", problem=problem[0].lower() + problem[1:]) from exc
+
+
+def _check_finite(tree: Mapping[str, Any], sources: Mapping[str, str], file: Path) -> None:
+    for path, value in _flat(tree):
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ConfigError(
+                where=f"{sources.get(path, file)}, {path}",
+                problem=f"{value} is not a finite number",
+                remedy="Write a finite number.",
+            )
+
+
+def _check_texts(settings: Settings, sources: Mapping[str, str], file: Path) -> None:
+    """What is written in a small language of its own: refused here, before a daemon refuses to start with it."""
+    checks: dict[str, tuple[str, Callable[[str], object]]] = {
+        "log.filter": (settings.log.filter, parse_filter),
+        "gateway.listen": (settings.gateway.listen, parse_listen),
+    }
+    for path, (text, parse) in checks.items():
+        try:
+            if text:
+                parse(text)
+        except (ConfigError, UsageError) as exc:
+            where = f"{sources.get(path, file)}, {path}"
+            raise ConfigError(where=where, problem=exc.problem, remedy=exc.remedy) from exc
 
 
 def _name_profile(path: str, tree: Mapping[str, Any]) -> str:

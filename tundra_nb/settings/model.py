@@ -8,10 +8,17 @@ import msgspec
 
 from tundra_nb.types import ProviderKind
 
-PositiveFloat = Annotated[float, msgspec.Meta(gt=0)]
-NonNegativeFloat = Annotated[float, msgspec.Meta(ge=0)]
-PositiveInt = Annotated[int, msgspec.Meta(ge=1)]
-NonNegativeInt = Annotated[int, msgspec.Meta(ge=0)]
+MOST = 1e12
+"""No amount is larger."""
+MOST_COUNT = 1_000_000_000
+"""No count is larger, nor a number of seconds: those are 31 years, and clocks still reckon with them."""
+PositiveFloat = Annotated[float, msgspec.Meta(gt=0, le=MOST)]
+NonNegativeFloat = Annotated[float, msgspec.Meta(ge=0, le=MOST)]
+PositiveInt = Annotated[int, msgspec.Meta(ge=1, le=MOST_COUNT)]
+NonNegativeInt = Annotated[int, msgspec.Meta(ge=0, le=MOST_COUNT)]
+PositiveSeconds = Annotated[float, msgspec.Meta(ge=0.001, le=MOST_COUNT)]
+NonNegativeSeconds = Annotated[float, msgspec.Meta(ge=0, le=MOST_COUNT)]
+Days = Annotated[float, msgspec.Meta(gt=0, le=36_500)]
 Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
 
 
@@ -28,7 +35,7 @@ class StoreSettings(Section, frozen=True):
     """Machine of the Dolt server; `tundra dolt start` manages one on this machine only."""
     port: Port = 3307
     """Ours is not 3306, because that is MySQL's."""
-    database: str = "tundra"
+    database: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_-]{0,63}$")] = "tundra"
     """Name of the database on that server; made when it is missing and we manage the server."""
     user: str = "root"
     """Who logs in; a server that we manage has its own login."""
@@ -36,7 +43,7 @@ class StoreSettings(Section, frozen=True):
     """Name of the variable that holds the password; empty: no password."""
     commit_rows: PositiveInt = 1000
     """A Dolt commit after so many new rows …"""
-    commit_seconds: PositiveFloat = 60.0
+    commit_seconds: PositiveSeconds = 60.0
     """… or so many seconds, whichever comes first."""
     reserve_mb: NonNegativeFloat = 64.0
     """Disk kept free for the spool: transcripts and recordings stop before it."""
@@ -47,13 +54,13 @@ class RouterSettings(Section, frozen=True):
 
     retries: NonNegativeInt = 2
     """Per profile, after the first attempt. Both vendors' SDKs use 2."""
-    backoff_seconds: PositiveFloat = 0.5
+    backoff_seconds: PositiveSeconds = 0.5
     """First pause; doubles each time, times a random 0.75 to 1, as both vendors' SDKs do."""
-    backoff_cap_seconds: PositiveFloat = 8.0
+    backoff_cap_seconds: PositiveSeconds = 8.0
     """Longest pause between two attempts that no provider asked for."""
-    max_wait_seconds: NonNegativeFloat = 20.0
+    max_wait_seconds: NonNegativeSeconds = 20.0
     """Longest wait for a bucket or a Retry-After before moving on."""
-    deadline_seconds: PositiveFloat = 900.0
+    deadline_seconds: PositiveSeconds = 900.0
     """The whole operation, all attempts and waits."""
     failover: Literal["any", "same-vendor"] = "any"
     """`same-vendor`: the text never goes to another vendor than the first candidate's."""
@@ -62,11 +69,11 @@ class RouterSettings(Section, frozen=True):
 class DeadlineSettings(Section, frozen=True):
     """Deadlines of one attempt. A flat 30 s would cut ordinary long answers, so: connect, idle and total."""
 
-    connect_seconds: PositiveFloat = 10.0
+    connect_seconds: PositiveSeconds = 10.0
     """Until the connection stands: name, TCP and TLS."""
-    idle_seconds: PositiveFloat = 30.0
+    idle_seconds: PositiveSeconds = 30.0
     """To the first byte of an answer, and between its bytes."""
-    total_seconds: PositiveFloat = 600.0
+    total_seconds: PositiveSeconds = 600.0
     """From the request to the last byte of the answer."""
 
 
@@ -86,7 +93,7 @@ class BreakerSettings(Section, frozen=True):
     """Consecutive failures that open it."""
     successes: PositiveInt = 2
     """Consecutive successful probes that close it."""
-    open_seconds: PositiveFloat = 30.0
+    open_seconds: PositiveSeconds = 30.0
     """How long it refuses before it lets a probe through."""
 
 
@@ -118,7 +125,7 @@ class SharedLimitsSettings(Section, frozen=True):
     """Daemons with the same budget share; rates and bursts must be the same for all of them."""
     tiers: tuple[Literal["global", "user", "profile"], ...] = ("global", "user", "profile")
     """Which tiers are shared, of those that are on; the others stay with each daemon."""
-    deadline_seconds: PositiveFloat = 0.25
+    deadline_seconds: PositiveSeconds = 0.25
     """How long a decision may take before the server counts as away."""
     when_away: Literal["share", "closed", "open"] = "share"
     """`share`: this daemon's part of each limit, which begins empty; `closed`: refuse; `open`: no limit."""
@@ -140,19 +147,19 @@ class PtySettings(Section, frozen=True):
 
     capacity: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 10
     """How many terminals may be open at once; one more is refused, and the holders are named."""
-    queue_seconds: NonNegativeFloat = 30.0
+    queue_seconds: NonNegativeSeconds = 30.0
     """How long `run` waits for a free terminal."""
-    grace_seconds: NonNegativeFloat = 10.0
+    grace_seconds: NonNegativeSeconds = 10.0
     """How long a terminal lives on after its last viewer left, and a command after whoever asked for it."""
-    lab_grace_seconds: NonNegativeFloat = 45.0
+    lab_grace_seconds: NonNegativeSeconds = 45.0
     """The same when that viewer was JupyterLab's own terminal, which takes its time to come back."""
-    idle_seconds: PositiveFloat = 300.0
+    idle_seconds: PositiveSeconds = 300.0
     """Without output, input or CPU time of its processes."""
-    ping_seconds: PositiveFloat = 30.0
+    ping_seconds: PositiveSeconds = 30.0
     """How often a viewer is asked whether it is still there (at the daemon's next start) …"""
-    pong_seconds: PositiveFloat = 10.0
+    pong_seconds: PositiveSeconds = 10.0
     """… and how long it may take to answer."""
-    transcript_days: PositiveFloat = 7.0
+    transcript_days: Days = 7.0
     """How long transcripts are kept …"""
     transcripts_mb: PositiveFloat = 1024.0
     """… and how much all of them may take; those of ended terminals go, oldest first."""
@@ -163,7 +170,7 @@ class PtySettings(Section, frozen=True):
 class DaemonSettings(Section, frozen=True):
     """The daemon's own life."""
 
-    idle_exit_seconds: PositiveFloat = 600.0
+    idle_exit_seconds: PositiveSeconds = 600.0
     """It stops by itself when nobody has been attached for so long and no PTY lives."""
 
 
@@ -202,7 +209,7 @@ class RecordSettings(Section, frozen=True):
 
     content: Literal["off", "errors", "all"] = "off"
     """`errors`, `all`: keep request and answer with the time of each piece, masked, in files of the data directory."""
-    days: PositiveFloat = 14.0
+    days: Days = 14.0
     """How long they are kept; those of an incident's window stay …"""
     max_mb: PositiveFloat = 1024.0
     """… and how much all of them may take: the oldest go first."""
@@ -220,7 +227,7 @@ class GatewaySettings(Section, frozen=True):
     """File with the certificate's private key."""
     insecure: bool = False
     """Listen beyond loopback without TLS: tokens and prompts then cross the network in the clear."""
-    hold_seconds: PositiveFloat = 20.0
+    hold_seconds: PositiveSeconds = 20.0
     """How long a stream's 200 waits for the provider's first event: what fails until then is a true status."""
     max_body_mb: PositiveInt = 32
     """Longest request body."""
@@ -244,7 +251,7 @@ class ProfileSettings(Section, frozen=True):
     """Left out: chosen from the provider's own model list."""
     api_key_env: str = ""
     """Name of the variable that holds the key. Left out: the vendor's usual one, at the vendor's own host only."""
-    priority: int = 0
+    priority: Annotated[int, msgspec.Meta(ge=-MOST_COUNT, le=MOST_COUNT)] = 0
     """Lower is asked first."""
     rpm: PositiveFloat | None = None
     """Requests per minute; with `tpm` it replaces `limits.profile` for this profile."""

@@ -22,7 +22,7 @@ from tundra_nb.errors import ConfigError
 from tundra_nb.runtime.telemetry import log, sinks
 from tundra_nb.runtime.telemetry.problems import Problems
 from tundra_nb.runtime.telemetry.redact import Redactor
-from tundra_nb.settings import LogSettings
+from tundra_nb.settings import LogSettings, log_filter
 
 
 def written(file: Path) -> str:
@@ -30,7 +30,9 @@ def written(file: Path) -> str:
 
 
 def test_the_default_filter_is_understood() -> None:
-    assert log.parse_filter(LogSettings().filter) == log.Filter(logging.INFO, {"tundra.daemon": logging.DEBUG})
+    assert log_filter.parse_filter(LogSettings().filter) == log_filter.Filter(
+        logging.INFO, {"tundra.daemon": logging.DEBUG}
+    )
 
 
 @pytest.mark.parametrize(
@@ -44,7 +46,7 @@ def test_the_default_filter_is_understood() -> None:
     ],
 )
 def test_a_filter_is_a_level_and_exceptions_by_logger(text: str, level: int, loggers: dict[str, int]) -> None:
-    assert log.parse_filter(text) == log.Filter(level, loggers)
+    assert log_filter.parse_filter(text) == log_filter.Filter(level, loggers)
 
 
 @pytest.mark.parametrize(
@@ -60,7 +62,7 @@ def test_a_filter_is_a_level_and_exceptions_by_logger(text: str, level: int, log
 )
 def test_a_wrong_word_in_a_filter_is_named_with_its_nearest(text: str, problem: str, remedy: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        log.parse_filter(text)
+        log_filter.parse_filter(text)
     assert problem in caught.value.message
     assert remedy in caught.value.hint
 
@@ -68,7 +70,7 @@ def test_a_wrong_word_in_a_filter_is_named_with_its_nearest(text: str, problem: 
 @given(st.text(max_size=60))
 def test_any_text_is_a_filter_or_a_config_error(text: str) -> None:
     with contextlib.suppress(ConfigError):
-        assert isinstance(log.parse_filter(text), log.Filter)
+        assert isinstance(log_filter.parse_filter(text), log_filter.Filter)
 
 
 def failing(words: str) -> None:

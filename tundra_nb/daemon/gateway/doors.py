@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ipaddress
 import logging
 import os
 import socket
@@ -27,10 +26,10 @@ from tundra_nb.daemon.cut import Cuttable
 from tundra_nb.daemon.life import Life
 from tundra_nb.errors import ConfigError, TundraError, UsageError
 from tundra_nb.settings import GatewaySettings, Loaded
+from tundra_nb.settings.addresses import DEFAULT_LISTEN, is_loopback, parse_listen
 
 from .face import Face, Gateway
 
-DEFAULT_LISTEN = "127.0.0.1:4242"
 BACKLOG = 2048
 DRAIN_SECONDS = 2
 CANCEL_SECONDS = 1.0
@@ -124,7 +123,7 @@ class Doors:
         async with self._lock:
             kept = self._kept()
             wanted = listen or self._chosen(kept) or DEFAULT_LISTEN
-            _parsed(wanted)
+            parse_listen(wanted)
             if self._open is not None and wanted in (self._listen, self._shown()):
                 return self.status()
             await self._close()
@@ -181,11 +180,11 @@ class Doors:
             raise
 
     async def _try_to_listen(self, listen: str) -> None:
-        host, port = _parsed(listen)
+        host, port = parse_listen(listen)
         chosen = self._settings
         has_tls = bool(chosen.tls_cert and chosen.tls_key)
-        is_loopback = _is_loopback(host)
-        if not is_loopback and not has_tls and not chosen.insecure:
+        is_local = is_loopback(host)
+        if not is_local and not has_tls and not chosen.insecure:
             raise ConfigError(
                 where="gateway.listen",
                 problem=f"{host} is reached from other machines, and there is no TLS",
@@ -234,7 +233,7 @@ class Doors:
         self._listen = listen
         self._address = (host, listener.getsockname()[1])
         self._scheme = "https" if has_tls else "http"
-        self._is_insecure = not is_loopback and not has_tls
+        self._is_insecure = not is_local and not has_tls
         (_log.warning if self._is_insecure else _log.info)("the gateway listens at %s", self.url)
 
     async def _bound(self, host: str, port: int) -> socket.socket:
@@ -299,26 +298,6 @@ class Doors:
             os.replace(draft, self._file)
         except OSError as exc:
             _log.error("whether the gateway listens cannot be kept: %s", exc)
-
-
-def _parsed(listen: str) -> tuple[str, int]:
-    """Host and port.
-
-    Raises:
-        UsageError: it is none.
-    """
-    host, colon, port = listen.rpartition(":")
-    host = host.strip("[]") or "127.0.0.1"
-    if not colon or not port.isdigit() or int(port) > 65535:
-        raise UsageError(problem=f"{listen!r} is no address and port", field="listen", remedy=f"Like {DEFAULT_LISTEN}.")
-    return host, int(port)
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _holder(port: int) -> str:
