@@ -6,11 +6,13 @@ error.
 
 from __future__ import annotations
 
+import errno
 import io
 import os
+import select
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TextIO
 
 from tundra_nb._version import __version__
 from tundra_nb.client.live import Live, R, Run
@@ -49,9 +51,11 @@ class CommandLine(Face):
             )
         return self._client
 
-    def take_body(self) -> str | None:
-        """Standard input, when something is piped into it."""
-        if self._has_read or sys.stdin is None or sys.stdin.isatty():
+    def take_body(self, text: Sequence[str] = (), *, waits: bool = True) -> str | None:
+        """Standard input, when something is piped into it and no text was given as arguments."""
+        if text or self._has_read or sys.stdin is None or sys.stdin.isatty():
+            return None
+        if not waits and not _is_there(sys.stdin):
             return None
         self._has_read = True
         try:
@@ -125,6 +129,14 @@ class CommandLine(Face):
             self._client.close()
 
 
+def _is_there(stream: TextIO) -> bool:
+    """Whether a stream can be read without waiting: it has something, or is at its end."""
+    try:
+        return bool(select.select([stream], [], [], 0)[0])
+    except (OSError, ValueError):  # it has no descriptor
+        return True
+
+
 def main(args: Sequence[str] | None = None) -> None:
     """Entry point of the scripts; ends the process."""
     if asked := os.environ.get(COMPLETE):
@@ -147,6 +159,37 @@ def _complete(asked: str) -> int:
 
 def run(args: Sequence[str]) -> int:
     """Run one command line; return the exit code."""
+    if sys.stderr is None:  # closed: `print` would take standard output for it
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - until the process ends
+    if sys.stdout is None:
+        print("standard output is closed", file=sys.stderr)
+        return 1
+    try:
+        code = _run(args)
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever read our output has enough
+        _silence()
+        return 0
+    except OSError as exc:
+        if exc.filename is not None or exc.errno not in _UNWRITABLE:
+            raise
+        _silence()
+        print(f"standard output cannot be written: {exc.strerror}", file=sys.stderr)
+        return 1
+    return code
+
+
+_UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF)
+
+
+def _silence() -> None:
+    """Let what is left in the buffer of standard output go nowhere, also when the process ends."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
+
+
+def _run(args: Sequence[str]) -> int:
     if list(args) == ["--version"]:
         print(f"tundra {__version__}")
         return 0
@@ -165,10 +208,6 @@ def run(args: Sequence[str]) -> int:
     except KeyboardInterrupt as interrupt:
         print(f"interrupted: {interrupt}" if interrupt.args else "interrupted", file=sys.stderr)
         return INTERRUPTED
-    except BrokenPipeError:
-        # whoever read our output has enough; nothing may be written at exit either
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     finally:
         face.close()
     return result.exit_code

@@ -28,7 +28,9 @@ def serve(toolbox: Toolbox) -> None:
     """Answer messages until standard input ends."""
     wire = os.fdopen(os.dup(1), "wb", buffering=0)
     os.dup2(2, 1)
-    asyncio.run(_Connection(toolbox, wire).serve(sys.stdin.buffer))
+    # not `sys.stdin`: whoever waits in it, as a thread does here, lets no process end
+    given = os.open(os.devnull, os.O_RDONLY) if sys.stdin is None else os.dup(0)
+    asyncio.run(_Connection(toolbox, wire).serve(os.fdopen(given, "rb")))
 
 
 class _Connection:

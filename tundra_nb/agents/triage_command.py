@@ -74,7 +74,7 @@ def command(
     """
     if cells and face.name != "kernel":
         raise UsageError(problem="`--cells` needs a notebook", field="--cells")
-    target = " ".join([*text, *(face.take_body() or "").split()]) or "last"
+    target = " ".join([*text, *(face.take_body(text, waits=False) or "").split()]) or "last"
 
     def show(step: Step) -> None:
         face.write(_line(step))

@@ -39,7 +39,7 @@ def command(
     TEXT is the prompt. In a notebook the cell below `%%tundra ask` is; on the command line standard input is, when
     there is no TEXT.
     """
-    parts = [" ".join(text), face.take_body() or ""]
+    parts = [" ".join(text), face.take_body(text) or ""]
     question = api.question(
         "\n\n".join(part for part in parts if part.strip()),
         profile=profile,

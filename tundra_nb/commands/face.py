@@ -102,8 +102,14 @@ class Face(abc.ABC):
         """A text in which commands are given as this face gives them."""
         return text if self.prefix == "%tundra " else as_typed(text, self.prefix)
 
-    def take_body(self) -> str | None:
-        """The body, taken by the command that understands it."""
+    def take_body(self, text: Sequence[str] = (), *, waits: bool = True) -> str | None:
+        """The body, taken by the command that understands it.
+
+        Args:
+            text: what was given as arguments; beside it the command line leaves standard input alone.
+            waits: for standard input to come; otherwise only what is there already is taken.
+        """
+        del text, waits  # a cell is whole
         body, self.body = self.body, None
         return body
 

@@ -17,5 +17,5 @@ from .face import Face, pass_face
 @pass_face
 def command(face: Face, text: tuple[str, ...], subject: str) -> Document:
     """Write an annotation into the history. TEXT, or the cell below, is what was seen or done."""
-    body = "\n".join(part for part in (" ".join(text), face.take_body() or "") if part.strip())
+    body = "\n".join(part for part in (" ".join(text), face.take_body(text) or "") if part.strip())
     return face.client.note(body, subject)

@@ -35,7 +35,7 @@ def command(
     as Ctrl-C does, then harder. It ends with the kernel (or this command) that asked for it. It inherits no keys,
     unless --with-keys names them.
     """
-    line = "\n".join(part for part in (" ".join(text), face.take_body() or "") if part.strip())
+    line = "\n".join(part for part in (" ".join(text), face.take_body(text) or "") if part.strip())
     if not line:
         raise UsageError(problem="there is no command", field="text", remedy=face.words("`%tundra run make test`."))
     live = face.client.ptys.start(

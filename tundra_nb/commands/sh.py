@@ -38,7 +38,7 @@ def command(
     TEXT is shell code. In a notebook the cell below `%%tundra sh` is; on the command line standard input is, when there
     is no TEXT. The shell ends a minute after its kernel.
     """
-    body = face.take_body()
+    body = face.take_body(text, waits=not fresh)
     cell = "\n".join(part for part in (" ".join(text), body or "") if part.strip())
     if not cell and body is None and not fresh:
         raise UsageError(problem="there is nothing to run", field="text", remedy=face.words("`%tundra sh cd src`."))

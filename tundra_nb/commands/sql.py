@@ -30,5 +30,5 @@ def command(
     TEXT is the statement. In a notebook the cell below `%%tundra sql` is; on the command line standard input is, when
     there is no TEXT.
     """
-    statement = "\n".join(part for part in (" ".join(text), face.take_body() or "") if part.strip())
+    statement = "\n".join(part for part in (" ".join(text), face.take_body(text) or "") if part.strip())
     return face.client.sql(statement, at=at, limit=limit, wait=wait, source=source)
