@@ -7,6 +7,7 @@ import json
 import re
 import urllib.parse
 import xml.etree.ElementTree as ET
+from typing import Any
 
 import numpy as np
 import pytest
@@ -72,6 +73,34 @@ def test_what_goes_on_is_still_open_and_comes_first() -> None:
     assert told.episodes[0].is_on
     assert told.who.startswith("a still open for 70 min")
     assert "until" not in told.what
+
+
+@pytest.mark.parametrize("move", ["reset", "recheck", "breaker"])
+def test_a_breaker_that_is_closed_again_is_not_still_open_before_anything_was_answered(move: str) -> None:
+    now = SINCE + 3000
+    shown = hour(is_live=True, end=now)
+    shown.until = now
+    shown.calls, shown.attempts = (columns.where(columns.at < now - 20) for columns in (shown.calls, shown.attempts))
+    opened = {"profile": "a", "old_state": "closed", "new_state": "open", "at": int((OUTAGE[0] + 5) * 1e6)}
+    moves = {
+        "reset": [opened, opened | {"old_state": "open", "new_state": "closed"}],
+        "recheck": [opened | {"new_state": "closed", "parked": True}, opened | {"new_state": "closed"}],
+        "breaker": [opened],
+    }[move]
+    rows: list[dict[str, Any]] = [{"parked": False, "reason": move} | row for row in moves]
+    if len(rows) == 2:
+        rows[1] |= {"at": int((now - 10) * 1e6), "parked": False}
+    shown.bands = reading.bands(rows, shown)
+    (worst,) = story.tell(shown).episodes
+    assert worst.is_on is (move == "breaker")
+    assert worst.state == ("parked" if move == "recheck" else "open")
+    assert worst.until == (now if worst.is_on else now - 10)
+
+
+def test_a_profile_that_fails_on_after_a_reset_is_still_failing() -> None:
+    shown = hour(is_live=True, end=SINCE + 5400)
+    shown.bands = [Span("a", OUTAGE[0] + 5, SINCE + 5300, "open", is_bad=True)]
+    assert story.tell(shown).episodes[0].is_on
 
 
 def test_a_profile_fails_also_without_its_breaker_and_bad_luck_is_no_outage() -> None:

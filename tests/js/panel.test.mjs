@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { breakerWords, cellFor, grouped, headline, kindsIn, narrowest, plugins, short, stateOf } from "../../tundra_nb/labextension/static/tundra.js";
+import { breakerWords, cellFor, grouped, headline, kindsIn, named, narrowest, plugins, short, stateOf } from "../../tundra_nb/labextension/static/tundra.js";
 
 const ready = { profile: "a", state: "ready" };
 
@@ -61,6 +61,12 @@ test("the same error of several calls is told once, as the newest", () => {
   const found = grouped([of("3", "X"), of("2", "Y"), of("1", "X")]);
   assert.deepEqual(found.map((row) => [row.operation_id, row.code, row.count]), [["3", "X", 2], ["2", "Y", 1]]);
   assert.deepEqual(grouped(undefined), []);
+});
+
+test("an error names its profile once", () => {
+  assert.equal(named({ profile: "a", message: "a: breaker open" }), "a: breaker open");
+  assert.equal(named({ profile: "a", message: "api key refused" }), "a: api key refused");
+  assert.equal(named({ profile: null, message: "no profile" }), "no profile");
 });
 
 test("kinds of events are read as they come, in whatever pieces", () => {

@@ -196,7 +196,10 @@ def _episode(name: str, begin: float, end: float, states: set[str], mine: Column
     last = float(hour.attempts.at.max()) if len(hour.attempts) else hour.until
     still_banded = any(b.name == name and b.until is None for b in hour.bands)
     answered_since = bool(((mine.outcome == OK) & (mine.at > end + interval)).any())
-    is_on = hour.is_live and (still_banded or (end >= min(last, hour.until) - 2 * interval and not answered_since))
+    last_failure = float(failed.at.max()) if len(failed) else begin
+    closed_since = any(b.name == name and b.until is not None and last_failure <= b.until <= end for b in hour.bands)
+    is_over = answered_since or closed_since  # closed: by probes, a reset or a recheck; nothing failed after it
+    is_on = hour.is_live and (still_banded or (end >= min(last, hour.until) - 2 * interval and not is_over))
     changed = [one for one in hour.changes if begin - CAUSE_SECONDS <= one.at <= begin + SLACK_SECONDS]
     cause = next((one for one in reversed(changed) if name in one.words), changed[-1] if changed else None)
     end = hour.until if is_on else end

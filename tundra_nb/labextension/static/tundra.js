@@ -68,6 +68,9 @@ export const breakerWords = (breaker, passed = 0) => {
   return state === "open" && left > 0 ? `open, probe in ${left} s` : state;
 };
 
+// An error in words that name its profile once: many messages begin with it.
+export const named = ({ profile, message }) => (!profile || message.startsWith(`${profile}: `) ? message : `${profile}: ${message}`);
+
 // The narrowest bucket of a profile, as a share.
 export const narrowest = (limits, profile) => {
   const mine = (limits ?? []).filter((row) => row.owner === "tundra" && row.tier === "profile" && row.limit_key === profile && row.limit > 0);
@@ -365,7 +368,7 @@ class Panel {
   error(row) {
     const id = String(row.operation_id ?? ""), why = cellFor("why", id), explain = cellFor("explain", row.code);
     const label = make("div", "row", explain ? press(row.code, () => this.act.insert(explain), { kind: "link grow", title: `insert a cell: ${explain}` }) : make("span", "grow", row.code), make("span", "dim", `${row.count > 1 ? `× ${row.count}, ` : ""}${ago(row.at)}`));
-    const made = make("li", "", label, make("div", "dim", `${row.profile ? `${row.profile}: ` : ""}${row.message}`.slice(0, 200)));
+    const made = make("li", "", label, make("div", "dim", named(row).slice(0, 200)));
     if (why) made.append(press(`why …${id.slice(-5)}`, () => this.act.insert(why), { title: `insert a cell: ${why}` }));
     return made;
   }
