@@ -215,3 +215,34 @@ def test_a_value_that_toml_cannot_write_is_refused_with_its_field(tmp_path: Path
     with pytest.raises(UsageError, match="cannot stand in a settings file") as told:
         settings_file.add_profile(tmp_path / "tundra.toml", {"name": "p", "kind": "local", "base_url": value}, {})
     assert told.value.field == "base_url"
+
+
+def test_a_fault_is_told_with_its_line_and_how_to_mend_it(file: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        loaded(file, '# mine\n[log]\nkeep = 3\nfilter = "garbage==="\n')
+    assert f"{file}, line 4, log.filter" in caught.value.message
+    assert "tundra settings unset log.filter" in caught.value.hint
+    with pytest.raises(ConfigError) as in_environment:
+        loaded(file, "[log]\n", TUNDRA_LOG__FILTER="garbage===")
+    assert "Correct the variable TUNDRA_LOG__FILTER" in in_environment.value.hint
+
+
+def test_faults_of_a_file_are_mended_one_by_one(file: Path) -> None:
+    file.write_text('[log]\nfilter = "garbage==="  # why?\n[breaker]\nfailure = 3\n[record]\ndays = nan\n')
+    with pytest.raises(UsageError):
+        settings_file.mend(file, "log.filter", "worse===", {})
+    assert "breaker.failure" in str(settings_file.mend(file, "log.filter", "info", {}))
+    assert "record.days" in str(settings_file.mend(file, "breaker.failure", None, {}))
+    assert settings_file.mend(file, "record.days", None, {}) is None
+    assert file.read_text() == '[log]\nfilter = "info"  # why?\n[breaker]\n[record]\n'
+    assert list(file.parent.iterdir()) == [file]
+
+
+def test_unsetting_brings_the_default_back_and_knows_what_is_no_setting(file: Path) -> None:
+    file.write_text("[breaker]\nfailures = 3\n")
+    assert settings_file.set_value(file, "breaker.failures", None, {}).settings.breaker.failures == 5
+    settings_file.set_value(file, "record.days", None, {})
+    assert file.read_text() == "[breaker]\n"
+    with pytest.raises(UsageError) as caught:
+        settings_file.set_value(file, "breaker.failurs", None, {})
+    assert caught.value.nearest == "breaker.failures"

@@ -7,7 +7,7 @@ import sys
 
 import click
 
-from tundra_nb import paths
+from tundra_nb import paths, settings
 from tundra_nb.client.results import DaemonStatus
 from tundra_nb.errors import UsageError
 from tundra_nb.local import launch
@@ -49,7 +49,9 @@ def stop(face: Face, force: bool) -> Message:
 def restart(face: Face, force: bool) -> DaemonStatus:
     """Stop the daemon and start it with this process's environment."""
     found = _paths(face)
-    paths.make_private(found.data_dir)  # where none could start, the one that runs goes on
+    environ = _environ()
+    settings.load(paths.config_file(environ), environ)  # where none could start, the one that runs goes on
+    paths.make_private(found.data_dir)
     launch.stop(found, force=force)
     launch.ensure(found, started_by=face.name, explicit=True, environ=_environ(), on_wait=_waiting(face))
     return DaemonStatus(launch.status(found))

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import tomllib
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from tundra_nb import paths, settings
 from tundra_nb.client.results import Document
-from tundra_nb.errors import UsageError
+from tundra_nb.errors import ConfigError, UsageError
+from tundra_nb.settings import file as settings_file
 
 from . import options
 from .command import Command, Group
@@ -43,7 +47,16 @@ def set_(face: Face, assignment: str, reason: str, on: str | None) -> Document:
     path, is_assigned, text = assignment.partition("=")
     if not is_assigned or not path.strip():
         raise UsageError(problem=f"{assignment!r} is not PATH=VALUE", field="PATH=VALUE", remedy="breaker.failures=3")
-    return face.client.set_setting(path.strip(), _value(text.strip()), reason=reason, on=on)
+    return _changed(face, path.strip(), _value(text.strip()), reason=reason, on=on)
+
+
+@command.command("unset", cls=Command)
+@click.argument("path", type=options.SettingPath())
+@click.option("--reason", default="", help="Why, for those who read the history.")
+@pass_face
+def unset(face: Face, path: str, reason: str) -> Document:
+    """Take the setting PATH out of the settings file: its default is in force again."""
+    return _changed(face, path.strip(), None, reason=reason)
 
 
 @command.command("history", cls=Command)
@@ -52,6 +65,27 @@ def set_(face: Face, assignment: str, reason: str, on: str | None) -> Document:
 def history_(face: Face, path: str | None) -> pd.DataFrame:
     """What each commit made of the setting PATH, or of all."""
     return face.client.versions.history("setting", path)
+
+
+def _changed(face: Face, path: str, value: Any, *, reason: str, on: str | None = None) -> Document:
+    """Changed by the daemon; in a file that no daemon can start with, here."""
+    try:
+        return face.client.set_setting(path, value, reason=reason, on=on)
+    except (ConfigError, UsageError):
+        file = paths.config_file(os.environ)
+        if on is not None or face.client.link.paths is None or _fault(file) is None:
+            raise
+        fault = settings_file.mend(file, path, value, os.environ)
+        told = {"path": path, "value": value, "file": str(file), "commit": None}
+        return Document(told if fault is None else told | {"still_wrong": fault.message, "hint": fault.hint})
+
+
+def _fault(file: Path) -> ConfigError | None:
+    try:
+        settings.load(file, os.environ)
+    except ConfigError as fault:
+        return fault
+    return None
 
 
 def _value(text: str) -> Any:

@@ -11,7 +11,8 @@ from typing import Any
 from tundra_nb.errors import ConfigError, UsageError
 from tundra_nb.nearest import nearest
 
-from .loader import Loaded, load
+from .loader import Loaded, lines, load, read
+from .model import Settings
 
 CHANGEABLE = ("base_url", "model", "api_key_env", "priority", "rpm", "tpm")
 """Fields of a profile that `providers set` changes."""
@@ -89,6 +90,34 @@ def with_value(file: Path, path: str, value: Any, environ: Mapping[str, str]) ->
     return loaded
 
 
+def mend(file: Path, path: str, value: Any, environ: Mapping[str, str]) -> ConfigError | None:
+    """Write one value into a file that is faulty, also where another fault remains; returns that one.
+
+    Raises:
+        UsageError: no such setting, or the value is not allowed. The file is unchanged.
+        ConfigError: the file is no TOML.
+    """
+    if value is not None and not path.startswith("profile."):
+        with_value(file.with_name(f".{file.name}.alone"), path, value, {})  # an earlier fault would hide that of this
+    text = _edited(file, path, value)
+    try:
+        _save(file, text, environ)
+    except UsageError as exc:
+        remaining = exc.__cause__
+        if not isinstance(remaining, ConfigError):
+            raise
+        where = remaining.where.rpartition(", ")[2]
+        if path == where or path.startswith(f"{where}."):
+            raise
+        draft = _draft(file, text)
+        _put_in_place(draft, file)
+        try:
+            load(file, environ)
+        except ConfigError as fault:
+            return fault
+    return None
+
+
 def _edited(file: Path, path: str, value: Any) -> str:
     import tomlkit
 
@@ -106,14 +135,24 @@ def _edited(file: Path, path: str, value: Any) -> str:
     else:
         table = document
         for section in sections:
-            table = table.setdefault(section, tomlkit.table())
+            table = table.get(section, {}) if value is None else table.setdefault(section, tomlkit.table())
             if not isinstance(table, dict):
                 raise UsageError(problem=f"{section} is a setting, not a section", field=path)
     if value is None:  # TOML has no null: a value that is not written has its default
+        if key not in table and sections[:1] != ["profile"]:
+            _check_known(path)
         table.pop(key, None)
     else:
         table[key] = _as_toml(value, path)
     return str(tomlkit.dumps(document))
+
+
+def _check_known(path: str) -> None:
+    known = [line.path for line in lines(Loaded(settings=Settings(), sources={}, file=Path()))]
+    if path not in known:
+        close = nearest(path, known)
+        remedy = "" if close else "`tundra settings` lists every setting."
+        raise UsageError(problem=f"there is no setting {path!r}", field=path, nearest=close, remedy=remedy)
 
 
 def _as_toml(value: Any, field: str) -> Any:
@@ -144,6 +183,11 @@ def _parse(file: Path) -> Any:
 def _save(file: Path, text: str, environ: Mapping[str, str]) -> Loaded:
     """Check the new text as a whole, then put it in place by rename."""
     loaded, draft = _checked(file, text, environ)
+    _put_in_place(draft, file)
+    return loaded
+
+
+def _put_in_place(draft: Path, file: Path) -> None:
     try:
         if file.exists():
             draft.chmod(file.stat().st_mode & 0o777)
@@ -151,19 +195,27 @@ def _save(file: Path, text: str, environ: Mapping[str, str]) -> Loaded:
     except BaseException:
         draft.unlink(missing_ok=True)
         raise
-    return loaded
+
+
+def _draft(file: Path, text: str) -> Path:
+    """A new file beside `file` that holds the text."""
+    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    descriptor, name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
+            stream.write(text)
+    except BaseException:
+        os.unlink(name)
+        raise
+    return Path(name)
 
 
 def _checked(file: Path, text: str, environ: Mapping[str, str]) -> tuple[Loaded, Path]:
     """The settings that a text makes, and the draft beside the file that holds it: the caller moves or removes it."""
-    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    descriptor, draft_name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
-    draft = Path(draft_name)
+    draft = _draft(file, text)
     try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-            stream.write(text)
         try:
-            loaded = load(draft, environ)
+            loaded = read(draft, environ)
         except ConfigError as exc:
             where = exc.where.replace(str(draft), str(file))
             raise UsageError(problem=f"{where}: {exc.problem}", remedy=exc.remedy) from exc

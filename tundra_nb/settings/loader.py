@@ -48,9 +48,27 @@ def load(file: Path, environ: Mapping[str, str]) -> Loaded:
         environ: where `TUNDRA_SECTION__KEY` and the presence of key variables are read from.
 
     Raises:
-        ConfigError: a syntax error (file and line), an unknown key (names the nearest), or a value of the wrong type
-            (key path and expected type).
+        ConfigError: a syntax error (file and line), an unknown key (names the nearest), or a value that is not allowed
+            (file and line, key path and what is expected). The hint says how to mend it.
     """
+    try:
+        return read(file, environ)
+    except ConfigError as exc:
+        source, _, path = exc.where.rpartition(", ")
+        if source == str(file) and not path.startswith("line "):
+            remedy = f"`tundra settings set {path}=VALUE` or `tundra settings unset {path}` mends the file."
+            line = _line_of(file, path)
+            source = f"{source}, line {line}" if line else source
+        elif source.startswith("TUNDRA_"):
+            remedy = f"Correct the variable {source}, or unset it."
+        else:
+            raise
+        where = f"{source}, {path}"
+        raise ConfigError(where=where, problem=exc.problem, remedy=f"{exc.remedy} {remedy}".strip()) from exc
+
+
+def read(file: Path, environ: Mapping[str, str]) -> Loaded:
+    """As `load`; its errors do not say how to mend a file, because this one may be a draft."""
     written = _read_file(file)
     sources: dict[str, str] = {}
     _mark(written, str(file), sources)
@@ -106,6 +124,22 @@ def _read_file(file: Path) -> dict[str, Any]:
         raise ConfigError(
             where=f"{file}, line {number}", problem=f"not valid TOML: {exc}", remedy="Correct that line."
         ) from exc
+
+
+def _line_of(file: Path, path: str) -> int | None:
+    """The line that sets a key, where it stands in a section of its own; None where it is written in another way."""
+    section, _, key = path.rpartition(".")
+    here = ""
+    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
+        if header := re.match(r"\s*\[\s*([A-Za-z0-9_.-]+)\s*\]", line):
+            here = header.group(1)
+            if here == path:
+                return number
+        elif line.lstrip().startswith("["):
+            here = "[["
+        elif here == section and re.match(rf"\s*{re.escape(key)}\s*=", line):
+            return number
+    return None
 
 
 def _environment_settings(environ: Mapping[str, str]) -> Iterator[tuple[tuple[str, ...], Any, str]]:
