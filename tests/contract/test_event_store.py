@@ -586,6 +586,29 @@ async def test_a_file_remote_carries_everything_to_a_clone_and_later_changes(sto
     assert await store.history.call("resolve", ref="v1") == pin
 
 
+@pytest.mark.parametrize("method", ["push", "pull", "clone", "backup", "restore"])
+async def test_a_remote_or_backup_that_is_no_history_is_named_and_ours_is_not_told_to_be_damaged(
+    store: Store, tmp_path: Path, method: str
+) -> None:
+    store.history.append(operation(1))
+    head = await store.commit()
+    bad = tmp_path / "notes.log"
+    if store.engine == "dolt":  # its remotes are folders
+        bad.mkdir()
+        (bad / "manifest").write_text("words\n" * 500)
+    else:
+        bad.write_text("words\n" * 500)
+    more = {"into": str(tmp_path / "new.db") if store.engine == "doltlite" else store.settings.database + "n"}
+    name = {"backup": "target", "restore": "source"}.get(method, "remote")
+    with pytest.raises(UsageError) as caught:
+        await store.history.call(method, **{name: str(bad)}, **(more if method == "clone" else {}))
+    assert str(bad) in caught.value.problem
+    assert "history.db" not in str(caught.value)
+    assert store.history.stats().error is None
+    assert await store.history.call("resolve", ref="main") == head
+    assert len(await store.rows("operation")) == 1
+
+
 async def test_a_backup_brings_the_history_back(store: Store, tmp_path: Path) -> None:
     store.history.append(operation(1))
     pin = await store.commit()

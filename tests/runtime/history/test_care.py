@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tundra_nb.errors import StoreDamaged, StoreUnavailable
+from tundra_nb.errors import StoreDamaged, StoreUnavailable, UsageError
 from tundra_nb.runtime.history.spool import segments
 from tundra_nb.types import Note
 
@@ -46,6 +46,11 @@ async def test_a_damaged_history_is_told_and_restore_brings_backup_and_spool_bac
         history.append(note(502))
         with pytest.raises(StoreDamaged):
             await history.call("commit", message="m", author="a <a@b>")
+        (tmp_path / "notes.log").write_text("words\n" * 500)
+        with pytest.raises(UsageError, match=r"notes\.log is damaged, or not a history"):
+            await history.call("restore", source=str(tmp_path / "notes.log"))
+        with pytest.raises(StoreDamaged, match=r"history\.db"):
+            await history.call("push", remote=str(tmp_path / "backup.db"))
         with pytest.raises(Exception, match="no-such-backup"):
             await history.call("restore", source=str(tmp_path / "no-such-backup.db"))
         await history.call("restore", source=str(tmp_path / "backup.db"))

@@ -44,6 +44,7 @@ from .rules import (
     EVENT_TABLES,
     HASH_START,
     REF,
+    beside,
     conflict,
     free_node,
     known_table,
@@ -278,13 +279,13 @@ class DoltStore:
             return self._one("SELECT DOLT_HASHOF('HEAD')")
 
     def push(self, remote: str) -> None:
-        with self._seam(remote):
+        with beside(remote, self.check), self._seam(remote):
             name = self._remote(remote)
             for ref in self.refs():
                 self._one("CALL DOLT_PUSH(%s, %s)", name, ref.name)
 
     def pull(self, remote: str) -> str:
-        with self._seam(remote):
+        with beside(remote, self.check), self._seam(remote):
             self.commit_events()
             name = self._remote(remote)  # not DOLT_PULL: it refuses to run beside the uncommitted `spool_place`
             self._one("CALL DOLT_FETCH(%s, %s)", name, schema.MAIN)
@@ -300,17 +301,17 @@ class DoltStore:
             )
         if (into,) in run(self._db, "SHOW DATABASES"):
             raise UsageError(problem=f"database {into} exists already", field="into", remedy="Choose another name.")
-        with self._seam(remote):
+        with beside(remote), self._seam(remote):
             self._one("CALL DOLT_CLONE(%s, %s)", remote_url(remote), into)
 
     def backup(self, target: str) -> None:
-        with self._seam(target):
+        with beside(target, self.check), self._seam(target):
             self.commit_events()
             self._one("CALL DOLT_BACKUP('sync-url', %s)", remote_url(target))
 
     def restore(self, source: str) -> None:
         # on a connection of its own to no database: ours may be damaged, or gone
-        with self._seam(source), contextlib.closing(self._connect("")) as db:
+        with beside(source), self._seam(source), contextlib.closing(self._connect("")) as db:
             self._endpoint.refuse_others(db)
             run(db, "CALL DOLT_BACKUP('restore', %s, %s, '--force')", remote_url(source), self._config.database)
             self.close()

@@ -44,10 +44,12 @@ from .rules import (
     EVENT_TABLES,
     HASH_START,
     REF,
+    beside,
     conflict,
     free_node,
     known_table,
     newest_id,
+    not_a_history,
     nothing,
     pieces,
     ref_problem,
@@ -288,7 +290,7 @@ class DoltliteStore:
                 return self._one("SELECT dolt_revert(?)", commit)
 
     def push(self, remote: str) -> None:
-        with self._seam(remote):
+        with beside(remote, self.check), self._seam(remote):
             name = self._remote(remote)
             for ref in self.refs():
                 if ref.kind == "branch":
@@ -296,7 +298,7 @@ class DoltliteStore:
             self._one("SELECT dolt_push(?, '--tags')", name)
 
     def pull(self, remote: str) -> str:
-        with self._seam(remote):
+        with beside(remote, self.check), self._seam(remote):
             self.commit_events()
             self._one("SELECT dolt_pull(?, ?)", self._remote(remote), schema.MAIN)
             return self._one("SELECT dolt_hashof('HEAD')")
@@ -306,7 +308,7 @@ class DoltliteStore:
             raise UsageError(
                 problem=f"{into} exists already", field="into", remedy="Name a file that is not there yet."
             )
-        with self._seam(remote), contextlib.closing(self._connect(into)) as db:
+        with beside(remote), self._seam(remote), contextlib.closing(self._connect(into)) as db:
             try:
                 db.execute("SELECT dolt_clone(?)", (remote_url(remote),)).fetchone()
                 for (name,) in db.execute("SELECT name FROM dolt_remote_branches").fetchall():
@@ -325,12 +327,13 @@ class DoltliteStore:
         draft = self._path.with_name(self._path.name + ".restoring")
         draft.unlink(missing_ok=True)
         self.clone(source, str(draft))
-        with self._seam(source):
-            with contextlib.closing(self._connect(str(draft))) as db:
-                self._create_or_check(db)
-                problems = integrity(db)
-            if problems:
-                raise StoreDamaged(problem=f"the backup {source} is damaged: {problems[0]}", kind="corrupt")
+        with beside(source), self._seam(source), contextlib.closing(self._connect(str(draft))) as db:
+            if db.execute("SELECT 1 FROM sqlite_master WHERE name = 'meta'").fetchone() is None:
+                raise not_a_history(source, "it lacks the tables of one")
+            self._create_or_check(db)
+            if problems := integrity(db):
+                raise not_a_history(source, problems[0])
+        with self._seam():
             self.close()
             self._readers.drop()
             if self._path.exists():
@@ -658,12 +661,12 @@ class DoltliteStore:
                 remedy="Free disk space; `tundra clean` shows what can go. Events wait in the spool.",
                 kind="disk_full",
             )
+        if name and "remote" in text:
+            return UsageError(problem=f"{name}: {text}", field="remote", remedy="Is it there, and a history?")
         if kind in ("BUSY", "LOCKED"):
             return StoreBusy(problem=f"{self._path} is locked by another program", kind="locked")
         if is_sql:
             return QueryRefused(problem=sql_problem(text))
-        if name and "remote" in text:
-            return UsageError(problem=f"{name}: {text}", field="remote", remedy="Is it there, and a history?")
         if kind in ("CANTOPEN", "READONLY", "PERM", "IOERR"):
             return StoreUnavailable(
                 problem=f"{self._path} cannot be used: {text}",

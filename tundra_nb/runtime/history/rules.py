@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import logging
 import math
 import re
@@ -14,7 +15,7 @@ from typing import Any, NamedTuple
 import msgspec
 import pyarrow as pa
 
-from tundra_nb.errors import RefNotFound, StoreDamaged, StoreUnavailable, TundraError, UsageError
+from tundra_nb.errors import RefNotFound, StoreDamaged, StoreError, StoreUnavailable, TundraError, UsageError
 from tundra_nb.nearest import nearest
 from tundra_nb.runtime.clock import MAX_NODE, NODE_BITS, SEQUENCE_BITS
 from tundra_nb.types import KEY_OF, REPLACED_TABLES, TABLES, VERSIONED_TABLES, ErrorEvent, columns
@@ -305,6 +306,41 @@ def remote_url(remote: str) -> str:
             problem=f"{remote[:60]!r} is no remote", field="remote", remedy="Give a whole path or a URL, without `..`."
         )
     return f"file://{Path(remote).absolute()}" if "/" in remote and "://" not in remote else remote
+
+
+def not_a_history(remote: str, why: object) -> UsageError:
+    """The error for a remote or backup that is damaged or something else; ours is not touched by that."""
+    return UsageError(
+        problem=f"{remote} is damaged, or not a history: {why}",
+        field="remote",
+        remedy="Name another one; your own history is as it was.",
+    )
+
+
+@contextlib.contextmanager
+def beside(remote: str, check: Callable[[], list[str]] | None = None) -> Iterator[None]:
+    """Tell damage of a remote or backup from damage of our own history, which the engines word alike.
+
+    `check` tells what is wrong with our own; None where only the other one is read.
+
+    Raises:
+        StoreDamaged: our own is damaged.
+        UsageError: the other one is.
+    """
+    try:
+        yield
+    except StoreDamaged as error:
+        if check is not None and (error.kind != "corrupt" or _finds_any(check)):
+            raise
+        cause = error.__cause__
+        raise not_a_history(remote, cause.args[-1] if cause and cause.args else error.problem) from error
+
+
+def _finds_any(check: Callable[[], list[str]]) -> bool:
+    try:
+        return bool(check())
+    except StoreError:
+        return True
 
 
 def sql_problem(text: str) -> str:
