@@ -80,7 +80,9 @@ class Reader(Generic[R]):
             self._pieces.append(piece)
             return piece
         if event.name == "missed":
-            piece = f"\n[{msgspec.json.decode(event.data)['bytes']:,} bytes are missing here]\n"
+            missed = msgspec.json.decode(event.data)
+            why = f": {missed['reason']}" if missed.get("reason") else ""
+            piece = f"\n[{missed['bytes']:,} bytes are missing here{why}]\n"
             self._pieces.append(piece)
             return piece
         if event.name == "error":

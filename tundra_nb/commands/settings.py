@@ -11,7 +11,7 @@ import click
 
 from tundra_nb import paths, settings
 from tundra_nb.client.results import Document
-from tundra_nb.errors import ConfigError, UsageError
+from tundra_nb.errors import ConfigError, IpcError, UsageError
 from tundra_nb.settings import file as settings_file
 
 from . import options
@@ -71,7 +71,7 @@ def _changed(face: Face, path: str, value: Any, *, reason: str, on: str | None =
     """Changed by the daemon; in a file that no daemon can start with, here."""
     try:
         return face.client.set_setting(path, value, reason=reason, on=on)
-    except (ConfigError, UsageError):
+    except (ConfigError, UsageError, IpcError):
         file = paths.config_file(os.environ)
         if on is not None or face.client.link.paths is None or _fault(file) is None:
             raise

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from tundra_nb._version import API, __version__
 from tundra_nb.local import running
+from tundra_nb.protocol import doors
 
 from .check import Check, Finding, Place, size
 
@@ -134,10 +135,21 @@ def through_jupyter(place: Place, check: Check) -> Sequence[Finding]:
         return [check.found("fail", f"{url} cannot be reached: {told}", remedy, page="TransportError")]
 
 
+def gateway(place: Place, check: Check) -> Sequence[Finding]:
+    """Whether the gateway listens where settings say so."""
+    told = place.ask(doors.GATEWAY)
+    if told is None or "error" in told:
+        return [check.found("skipped", "no daemon answers")]
+    if told["problem"]:
+        return [check.found("warn", f"it does not listen: {told['problem']}", told["hint"] or "", page="ConfigError")]
+    return [check.found("ok", f"listens at {told['url']}" if told["listening"] else "does not listen")]
+
+
 CHECKS = (
     Check(id="daemon.process", group="processes", title="daemon", look=process, also=("configuration", "performance")),
     Check(id="daemon.socket", group="processes", title="socket", look=socket, also=("configuration",)),
     Check(id="daemon.version", group="configuration", title="daemon's version", look=version, also=("processes",)),
     Check(id="daemon.log", group="performance", title="log", look=log, also=("processes",)),
     Check(id="daemon.url", group="network", title="TUNDRA_URL", look=through_jupyter, also=("authentication",)),
+    Check(id="daemon.gateway", group="network", title="gateway", look=gateway, also=("configuration",)),
 )

@@ -123,6 +123,10 @@ def disk(place: Place, check: Check) -> Sequence[Finding]:
     remedy = "`tundra clean` shows what can go, `tundra clean --yes` removes it; or free space on that disk."
     if usage.free < FULL_BYTES or (inodes.f_files and inodes.f_favail == 0):
         return [check.found("fail", told, remedy, page="disk-full", fix="clean")]
+    if usage.free < 2e6 * (reserve := place.settings.store.reserve_mb):
+        told += f"; nothing more of terminals and recordings is kept when {size(reserve * 1e6)} are left"
+        remedy = f"`tundra settings set store.reserve_mb=64` keeps less free, or: {remedy}"
+        return [check.found("warn", told, remedy, page="disk-full")]
     if usage.free < LOW_BYTES:
         return [check.found("warn", told, remedy, page="disk-full", fix="clean")]
     return [check.found("ok", told)]

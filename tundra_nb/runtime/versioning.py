@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
@@ -54,6 +55,11 @@ class Versioning:
             UsageError: no such setting, or not allowed; nothing changed.
         """
         runtime = self._runtime
+        if path == "store.reserve_mb" and isinstance(value, int | float):
+            disk_mb = shutil.disk_usage(runtime.paths.data_dir).total / 1e6
+            if value > disk_mb:
+                problem = f"the disk of {runtime.paths.data_dir} has {disk_mb:,.0f} MB in all: no more can be kept free"
+                raise UsageError(problem=problem, field=path, remedy="Nothing would be kept; the default is 64.")
         async with self._in_force.changing():
             before = self._in_force.loaded
             if branch is None or branch == "main":

@@ -86,6 +86,9 @@ class Doors:
         self._is_insecure = False
         self.problem: TundraError | None = None
         """Why it is not open although it should be."""
+        self._refused: GatewaySettings | None = None
+        """Settings with which it could not open: another change of settings does not try them again."""
+        self._task: asyncio.Task[None] | None = None
 
     @property
     def _settings(self) -> GatewaySettings:
@@ -104,10 +107,18 @@ class Doors:
     def follow(self, loaded: Loaded) -> None:
         """Settings have changed: part of `InForce`."""
         if not loaded.settings.gateway.listen:
+            if self._open is None:
+                self.problem = self._refused = None  # it should not be open any more
             return
         listen = self._chosen(self._kept())
-        if listen not in (self._listen, self._shown()):
+        if listen not in (self._listen, self._shown()) and self._settings != self._refused:
             self._task = asyncio.get_running_loop().create_task(self._reopen(listen), name="gateway-listener")
+
+    async def followed(self) -> TundraError | None:
+        """Why it is not open with the settings in force, once they have been tried."""
+        if self._task is not None:
+            await asyncio.wait((self._task,))
+        return self.problem
 
     async def _reopen(self, listen: str) -> None:
         with contextlib.suppress(TundraError):
@@ -136,7 +147,7 @@ class Doors:
         async with self._lock:
             shown = self._shown() or self._chosen(self._kept())
             await self._close()
-            self.problem = None
+            self.problem = self._refused = None
             self._keep(Kept(shown, is_open=False))
             return self.status()
 
@@ -175,7 +186,7 @@ class Doors:
         try:
             await self._try_to_listen(listen)
         except TundraError as error:
-            self.problem = error
+            self.problem, self._refused = error, self._settings
             _log.error("the gateway does not listen: %s", error)
             raise
 
@@ -229,7 +240,7 @@ class Doors:
             await server.is_up.wait()
             stack.enter_context(self._life.attached(ATTACHED_AS))
             self._open = stack.pop_all()
-        self.problem = None
+        self.problem = self._refused = None
         self._listen = listen
         self._address = (host, listener.getsockname()[1])
         self._scheme = "https" if has_tls else "http"

@@ -78,6 +78,8 @@ def routes(daemon: Daemon) -> list[BaseRoute]:
         found = await runtime.versioning.set_setting(
             body.path, body.value, author=daemon.user(request), reason=body.reason, branch=body.on
         )
+        if body.path.startswith("gateway.") and body.on is None and (problem := await daemon.doors.followed()):
+            found |= {"problem": f"the gateway does not listen: {problem}", "hint": problem.hint}
         return json_response(found)
 
     async def keys(request: Request) -> Response:

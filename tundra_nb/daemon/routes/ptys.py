@@ -218,7 +218,7 @@ async def _follow(daemon: Daemon, pty: Pty, since: int, owner: str) -> AsyncIter
                 break
             text, seq, missed = got
             if missed:
-                yield sse("missed", {"bytes": missed})
+                yield sse("missed", {"bytes": missed, "reason": pty.output.problem})
             if text:
                 yield sse("output", {"seq": seq, "text": text})
         await pty.exited.wait()
