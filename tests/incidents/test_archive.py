@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import os
+import struct
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,6 +20,7 @@ import pytest
 from tests.conftest import Home, stop_processes
 from tundra_nb.errors import UsageError
 from tundra_nb.incidents import archive
+from tundra_nb.incidents.notebook import check_place
 from tundra_nb.testing.scripted_provider import Step, scripted_process
 
 CHAT = "/v1/chat/completions"
@@ -33,13 +35,26 @@ def made(file: Path, change: Callable[[dict[str, bytes], dict[str, Any]], None] 
     """A small archive; `change` may alter members and manifest after the hashes were taken."""
     rows = table(1, 2, 3)
     members = {
-        "incident-x.ipynb": b"{}",
+        "incident-x.ipynb": b'{"nbformat": 4, "nbformat_minor": 5, "metadata": {}, "cells": []}',
         "tables/operation.parquet": archive._parquet(rows),
         "rows.json": json.dumps({"operation": archive._row_hashes(rows)}).encode(),
     }
     manifest: dict[str, Any] = {
         "format": archive.FORMAT,
         "made_by": {"tundra-nb": "9.9", "frame_version": 2},
+        "about": {
+            "ref": "incident/x-1",
+            "commit": "incident/x-1",
+            "incident": {
+                "incident_id": "1",
+                "title": "x",
+                "ref": "incident/x-1",
+                "since": "2026-03-01T10:00:00+00:00",
+                "until": "2026-03-01T11:00:00+00:00",
+            },
+            "changed_before": "",
+        },
+        "tables": {"operation": 3},
         "members": {
             name: {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)} for name, data in members.items()
         },
@@ -95,6 +110,72 @@ HOSTILE: dict[str, tuple[Callable[[dict[str, bytes], dict[str, Any]], Any], str]
     "newer frames": (lambda _, manifest: manifest["made_by"].update(frame_version=99), "newer than this one"),
     "no list of members": (lambda _, manifest: manifest.pop("members"), "manifest.json cannot be read"),
 }
+
+
+WRONG = "its manifest.json cannot be read"
+FIELDS: list[tuple[str, tuple[Any, ...], str]] = [
+    *((name, (5, "x", None), WRONG) for name in ("about", "members", "tables", "digests", "whole", "made_by")),
+    ("tables", ({"note": 1},), "a table 'note' that is not in it"),
+    ("format", ("x", {}, 0), WRONG),
+    ("members", ({"rows.json": {"sha256": "x", "bytes": 1}},), WRONG),
+]
+
+
+@pytest.mark.parametrize(("field", "values", "problem"), FIELDS)
+def test_every_field_of_the_manifest_is_of_its_type(
+    tmp_path: Path, field: str, values: tuple[Any, ...], problem: str
+) -> None:
+    for number, value in enumerate(values):
+
+        def change(_: dict[str, bytes], manifest: dict[str, Any], value: Any = value) -> None:
+            manifest[field] = value
+
+        assert problem in refusal(made(tmp_path / f"{number}.zip", change))
+
+
+@pytest.mark.parametrize("since", ["nonsense", 5, "2026-03-01T10:00:00", "2026-03-02T10:00:00+00:00"])
+def test_a_window_that_is_none_is_refused(tmp_path: Path, since: Any) -> None:
+    def change(_: dict[str, bytes], manifest: dict[str, Any]) -> None:
+        manifest["about"]["incident"]["since"] = since
+
+    assert WRONG in refusal(made(tmp_path / "a.zip", change))
+
+
+def test_a_notebook_that_is_none_is_refused_also_with_its_hash(tmp_path: Path) -> None:
+    def change(members: dict[str, bytes], manifest: dict[str, Any]) -> None:
+        data = members["incident-x.ipynb"] = b"not json"
+        manifest["members"]["incident-x.ipynb"] = {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
+
+    assert "is no notebook" in refusal(made(tmp_path / "a.zip", change))
+
+
+def test_devices_pipes_folders_and_huge_files_are_refused_without_reading(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with (tmp_path / "huge.zip").open("wb") as huge:
+        huge.truncate(archive.MOST_BYTES + 1)
+    for file, problem in (
+        (Path("/dev/zero"), "a device"),
+        (tmp_path / "pipe", "a pipe"),
+        (tmp_path, "a folder"),
+        (tmp_path / "huge.zip", "too large"),
+    ):
+        with pytest.raises(UsageError, match=problem):
+            archive.check(file)
+
+
+def test_a_list_of_members_that_is_too_long_is_not_read(tmp_path: Path) -> None:
+    size = archive.MOST_LIST_BYTES + 1
+    with (tmp_path / "long.zip").open("wb") as file:
+        file.truncate(size)
+        file.seek(size)
+        file.write(struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, 1, 1, size, 0, 0))
+    assert "the list of its members is too long" in refusal(tmp_path / "long.zip")
+
+
+def test_where_an_export_cannot_go_is_told_before_any_work(tmp_path: Path) -> None:
+    for file, problem in ((tmp_path / "none" / "e.zip", "no folder"), (tmp_path, "is a folder")):
+        with pytest.raises(UsageError, match=problem):
+            check_place(file)
 
 
 @pytest.mark.parametrize("name", HOSTILE)
@@ -183,7 +264,7 @@ def test_an_export_holds_what_it_says_and_no_canary(two: tuple[Home, Home]) -> N
     file = one.folder / "canary.zip"
     assert file.stat().st_mode & 0o777 == 0o600
     manifest = archive.check(file)
-    assert manifest["tables"]["operation"] == 5
+    assert manifest.tables["operation"] == 5
     with zipfile.ZipFile(file) as zipped:
         names = set(zipped.namelist())
         assert {"incident-canary.ipynb", "incident-canary.html", "ro-crate-metadata.json", "REDACTIONS.md"} <= names

@@ -51,10 +51,12 @@ def remove(name: str) -> Call[Document]:
     return call(routes.REMOVE, decode=api.document, name=name)
 
 
-def importing(path: str | os.PathLike[str], name: str | None, about: Mapping[str, Any], link: bool) -> Call[None]:
+def importing(
+    path: str | os.PathLike[str], name: str | None, about: Mapping[str, Any], link: bool, origin: str | None = None
+) -> Call[None]:
     """Import a file; how far it is comes as events."""
     whole = os.path.abspath(Path(path).expanduser())  # the daemon has another working directory
-    body = routes.ImportBody(path=whole, name=name, about=dict(about), link=link)
+    body = routes.ImportBody(path=whole, name=name, about=dict(about), link=link, origin=origin)
     return call(routes.IMPORT, decode=lambda _: None, body=body, accept=EVENTS, timeout=IMPORT_TIMEOUT)
 
 
@@ -112,6 +114,7 @@ class Sources:
         *,
         about: Mapping[str, Any] | None = None,
         link: bool = False,
+        origin: str | None = None,
         on_progress: OnProgress | None = None,
     ) -> Source:
         """Read a file of another program or machine into a source.
@@ -122,6 +125,7 @@ class Sources:
             name: how it is called; after the file when left out.
             about: kept with it.
             link: read a folder of Parquet tables where it is, instead of a copy.
+            origin: the file that `path` was unpacked from; the source tells it as its `file`.
             on_progress: called with `doing`, `done_bytes`, `size_bytes`, `lines` and `rows` now and then.
 
         Returns:
@@ -131,7 +135,7 @@ class Sources:
             UsageError: no such file, a name that is taken, or nothing in it is understood; nothing was made.
         """
         events: Generator[Event, None, None] = self._client._events(  # noqa: SLF001 - a namespace of the client
-            importing(path, name, about or {}, link)
+            importing(path, name, about or {}, link, origin)
         )
         try:
             for event in events:
@@ -183,11 +187,12 @@ class AsyncSources:
         *,
         about: Mapping[str, Any] | None = None,
         link: bool = False,
+        origin: str | None = None,
         on_progress: OnProgress | None = None,
     ) -> Source:
         """Read a file of another program or machine into a source; see `Sources.import_`."""
         events: AsyncGenerator[Event, None] = self._client._events(  # noqa: SLF001 - a namespace of the client
-            importing(path, name, about or {}, link)
+            importing(path, name, about or {}, link, origin)
         )
         try:
             async for event in events:

@@ -18,6 +18,7 @@ import dataclasses
 import datetime as dt
 import hashlib
 import importlib.metadata
+import io
 import json
 import os
 import re
@@ -25,9 +26,12 @@ import shutil
 import stat
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import msgspec
 
 from tundra_nb._version import __version__
 from tundra_nb.client import api
@@ -43,7 +47,7 @@ from tundra_nb.runtime.telemetry.redact import Redactor
 from tundra_nb.types import FRAME_VERSION, KEY_OF, TABLES, VERSIONED_TABLES
 
 from .notebook import FORMAT as NOTEBOOK_FORMAT
-from .notebook import library, slug
+from .notebook import check_place, library, slug
 from .story import BEFORE, changes
 from .verify import sha_of
 
@@ -65,6 +69,8 @@ MOST_RATIO = 400
 FREE_BYTES = 16_000_000
 """… this size: what is larger by more is a bomb."""
 MOST_MEMBERS = 200_000
+MOST_LIST_BYTES = 32_000_000
+"""Of a zip's own list of its members, which is read whole."""
 MEMBER = re.compile(
     r"manifest\.json|ro-crate-metadata\.json|rows\.json|environment\.txt|REDACTIONS\.md"
     r"|[a-z0-9][a-z0-9-]{0,80}\.(?:ipynb|html)|tables/[a-z_]{1,40}\.parquet|changes/[a-z_]{1,40}\.json"
@@ -79,6 +85,69 @@ KINDS = {
     ".md": "text/markdown",
     ".txt": "text/plain",
 }
+
+
+class Member(msgspec.Struct, frozen=True):
+    """What the manifest says of another member."""
+
+    sha256: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
+    bytes: Annotated[int, msgspec.Meta(ge=0)]
+
+
+class MadeBy(msgspec.Struct, frozen=True, rename={"version": "tundra-nb"}):
+    """Which program wrote an archive."""
+
+    version: str
+    frame_version: int = 0
+
+
+class Head(msgspec.Struct, frozen=True):
+    """What a manifest of every format has."""
+
+    format: Annotated[int, msgspec.Meta(ge=1)]
+    made_by: MadeBy
+
+
+class Incident(msgspec.Struct, frozen=True):
+    """What is needed of the incident; the rest of its row is kept as it came."""
+
+    incident_id: int | str
+    title: Annotated[str, msgspec.Meta(min_length=1, max_length=1000)]
+    ref: Annotated[str, msgspec.Meta(min_length=1)]
+    since: Annotated[dt.datetime, msgspec.Meta(tz=True)]
+    until: Annotated[dt.datetime, msgspec.Meta(tz=True)]
+
+
+class About(msgspec.Struct, frozen=True):
+    """What the source of an imported incident keeps."""
+
+    ref: str
+    commit: str
+    incident: Incident
+    changed_before: str = ""
+
+
+class Manifest(Head, frozen=True):
+    """The manifest of an archive of `FORMAT`."""
+
+    about: dict[str, Any]
+    """Checked to be `About`."""
+    members: dict[str, Member]
+    tables: dict[str, Annotated[int, msgspec.Meta(ge=0)]]
+    whole: bool = False
+    digests: dict[str, str] = {}
+
+    @property
+    def notebook(self) -> str:
+        """The member that is the notebook."""
+        return next(name for name in self.members if name.endswith(".ipynb"))
+
+
+class Notebook(msgspec.Struct, frozen=True):
+    """The least that a notebook is."""
+
+    nbformat: Literal[4]
+    cells: list[dict[str, Any]]
 
 
 class _Masked:
@@ -136,6 +205,7 @@ def export(
     found, notebook = _wanted(client, wanted)
     name = slug(found["title"])
     file = Path(out).expanduser() if out else Path(f"incident-{name}.zip")
+    check_place(file)
     if file.exists() and not force:
         raise UsageError(problem=f"{file} is there already", field="out", remedy="Give another name, or `--force`.")
     masked = _Masked(client)
@@ -370,7 +440,7 @@ def _write(file: Path, members: Mapping[str, bytes], dated: dt.datetime) -> None
 # --- reading
 
 
-def check(file: Path) -> dict[str, Any]:
+def check(file: Path) -> Manifest:
     """Prove an archive: what is in it, and that each member is what was exported. Nothing is unpacked.
 
     Returns:
@@ -380,12 +450,47 @@ def check(file: Path) -> dict[str, Any]:
         UsageError: it is none, it is damaged, or somebody has changed it; names the member, and the row where it can.
     """
     try:
-        with zipfile.ZipFile(file) as zipped:
+        with _opened(file) as zipped:
             return _checked(zipped, file)
     except FileNotFoundError:
         raise UsageError(problem=f"there is no file {file}", field="file") from None
-    except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError, RuntimeError) as exc:
+    except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError, RuntimeError, zlib.error) as exc:
         raise _refused(file, f"it cannot be read: {exc}") from exc
+
+
+class _Reader(io.BufferedReader):
+    """A file of which no more than `most` bytes are read at once."""
+
+    most: int | None = MOST_LIST_BYTES
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if self.most is not None and size is not None and size > self.most:
+            raise zipfile.BadZipFile("the list of its members is too long")
+        return super().read(size)
+
+
+@contextlib.contextmanager
+def _opened(file: Path) -> Iterator[zipfile.ZipFile]:
+    """An archive to read. Devices and pipes have no end, so they are not even opened.
+
+    Raises:
+        UsageError: it is no file, or too large.
+    """
+    told = file.stat()
+    if not stat.S_ISREG(told.st_mode):
+        raise UsageError(problem=f"{file} is no file, but {_kind(told.st_mode)}", field="file")
+    if told.st_size > MOST_BYTES:
+        raise _refused(file, f"it is too large ({told.st_size / 1e9:,.1f} GB)")
+    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
+    with _Reader(io.FileIO(os.open(file, flags))) as packed, zipfile.ZipFile(packed) as zipped:
+        packed.most = None  # members are read in pieces
+        yield zipped
+
+
+def _kind(mode: int) -> str:
+    if stat.S_ISDIR(mode):
+        return "a folder"
+    return "a pipe" if stat.S_ISFIFO(mode) else "a socket" if stat.S_ISSOCK(mode) else "a device"
 
 
 def _refused(file: Path, why: str) -> UsageError:
@@ -396,7 +501,7 @@ def _refused(file: Path, why: str) -> UsageError:
     )
 
 
-def _checked(zipped: zipfile.ZipFile, file: Path) -> dict[str, Any]:
+def _checked(zipped: zipfile.ZipFile, file: Path) -> Manifest:
     infos = zipped.infolist()
     names = [info.filename for info in infos]
     if MANIFEST not in names:
@@ -413,18 +518,8 @@ def _checked(zipped: zipfile.ZipFile, file: Path) -> dict[str, Any]:
             raise _refused(file, f"the member {info.filename!r} is encrypted")
         if info.file_size > FREE_BYTES and info.file_size > MOST_RATIO * max(info.compress_size, 1):
             raise _refused(file, f"the member {info.filename!r} is far larger than it is packed")
-    try:
-        manifest = json.loads(_read(zipped, MANIFEST, 64_000_000))
-        told, version = manifest["members"], manifest["format"]
-    except (ValueError, KeyError, TypeError) as exc:
-        raise _refused(file, f"its manifest.json cannot be read ({exc})") from exc
-    if version > FORMAT or manifest["made_by"].get("frame_version", 0) > FRAME_VERSION:
-        made = manifest["made_by"].get("tundra-nb", "a newer version")
-        raise UsageError(
-            problem=f"{file.name} was made by tundra-nb {made}, which is newer than this one ({__version__})",
-            field="file",
-            remedy="Upgrade: `pip install -U tundra-nb`.",
-        )
+    manifest = _manifest(zipped, file)
+    told = manifest.members
     if missing := sorted(told.keys() - set(names)):
         raise _refused(file, f"the member {missing[0]!r} is missing")
     if more := sorted(set(names) - told.keys() - {MANIFEST}):
@@ -436,14 +531,49 @@ def _checked(zipped: zipfile.ZipFile, file: Path) -> dict[str, Any]:
             while piece := member.read(1 << 20):
                 sha.update(piece)
                 size += len(piece)
-                if size > told[name]["bytes"]:
+                if size > told[name].bytes:
                     break
-        if sha.hexdigest() != told[name]["sha256"] or size != told[name]["bytes"]:
+        if sha.hexdigest() != told[name].sha256 or size != told[name].bytes:
             raise _refused(file, f"{name} is not what was exported{_which_row(zipped, name, told)}")
-    return dict(manifest)
+    try:
+        msgspec.json.decode(_read(zipped, manifest.notebook, FREE_BYTES * 4), type=Notebook)
+    except (ValueError, RecursionError) as exc:
+        raise _refused(file, f"{manifest.notebook} is no notebook ({exc})") from exc
+    return manifest
 
 
-def _which_row(zipped: zipfile.ZipFile, name: str, told: Mapping[str, Any]) -> str:
+def _manifest(zipped: zipfile.ZipFile, file: Path) -> Manifest:
+    """The manifest, every field of it of its type.
+
+    Raises:
+        UsageError: it is not, or it is of a newer version than this one.
+    """
+    try:
+        data = _read(zipped, MANIFEST, 64_000_000)
+        head = msgspec.json.decode(data, type=Head)
+        if head.format > FORMAT or head.made_by.frame_version > FRAME_VERSION:
+            raise UsageError(
+                problem=f"{file.name} was made by tundra-nb {head.made_by.version[:40]}; its format {head.format} with"
+                f" frames {head.made_by.frame_version} is newer than this one ({__version__}) reads:"
+                f" format {FORMAT} with frames {FRAME_VERSION}",
+                field="file",
+                remedy="Upgrade: `pip install -U tundra-nb`.",
+            )
+        manifest = msgspec.json.decode(data, type=Manifest)
+        about = msgspec.convert(manifest.about, About)
+    except (ValueError, RecursionError) as exc:
+        raise _refused(file, f"its manifest.json cannot be read ({exc})") from exc
+    if about.incident.until <= about.incident.since:
+        raise _refused(file, "its manifest.json cannot be read (the window ends before it begins)")
+    if sum(name.endswith(".ipynb") for name in manifest.members) != 1:
+        raise _refused(file, "it has not one notebook")
+    for name in sorted(manifest.tables.keys() | manifest.digests.keys()):
+        if f"tables/{name}.parquet" not in manifest.members:
+            raise _refused(file, f"its manifest.json tells of a table {name[:40]!r} that is not in it")
+    return manifest
+
+
+def _which_row(zipped: zipfile.ZipFile, name: str, told: Mapping[str, Member]) -> str:
     """The first row of a changed table that differs, in words; empty where that cannot be said."""
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -453,7 +583,7 @@ def _which_row(zipped: zipfile.ZipFile, name: str, told: Mapping[str, Any]) -> s
     table = name.removeprefix("tables/").removesuffix(".parquet")
     try:
         rows_json = _read(zipped, ROWS, 256_000_000)
-        if hashlib.sha256(rows_json).hexdigest() != told[ROWS]["sha256"]:
+        if hashlib.sha256(rows_json).hexdigest() != told[ROWS].sha256:
             return ""
         expected = json.loads(rows_json).get(table, [])
         present = pq.read_table(pa.BufferReader(_read(zipped, name, MOST_BYTES)))
@@ -482,29 +612,30 @@ def import_(client: Client, path: str, *, name: str | None = None, out: str | No
     """See `client.incidents.Incidents.import_`."""
     file = Path(path).expanduser()
     manifest = check(file)
-    about = manifest["about"]
+    about = manifest.about
     incident = about["incident"]
-    member = next(one for one in manifest["members"] if one.endswith(".ipynb"))
+    member = manifest.notebook
     target = Path(out).expanduser() if out else _free(Path(member))
+    check_place(target)
     if target.exists():
         raise UsageError(problem=f"{target} is there already", field="out", remedy="Choose another name with `--out`.")
-    chosen = name or f"incident-{slug(incident['title'])}"[:50].strip("-")
-    folder = Path(tempfile.mkdtemp(prefix="tundra-incident-"))
+    whole = Path(tempfile.mkdtemp(prefix="tundra-incident-"))
+    folder = whole / f"incident-{slug(incident['title'])}"[:50].strip("-")  # the source is called after it
     try:
-        with zipfile.ZipFile(file) as zipped:
-            for one in manifest["members"]:
+        with _opened(file) as zipped:
+            for one in manifest.members:
                 if one.startswith(("tables/", "recordings/")) or one == member:
                     place = folder / one
                     place.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
                     with zipped.open(one) as packed, place.open("wb") as plain:
                         shutil.copyfileobj(packed, plain, 1 << 20)
         recorded = folder / "recordings"
-        aside = folder.with_name(f"{folder.name}-recordings")
+        aside = whole / "recordings"
         if recorded.exists():
             recorded.rename(aside)
         notebook = (folder / member).read_bytes()
         (folder / member).unlink()
-        source = client.sources.import_(folder, name=chosen, about=about)
+        source = client.sources.import_(folder, name=name, about=about, origin=str(file.absolute()))
         kept = 0
         if aside.exists() and client.link.paths is not None:
             kept = _keep_recordings(aside, client.link.paths.sources / str(source["name"]) / "recordings")
@@ -512,15 +643,14 @@ def import_(client: Client, path: str, *, name: str | None = None, out: str | No
     except OSError as exc:
         raise StoreUnavailable(problem=f"{exc.filename or target}: {exc.strerror or exc}", kind="file") from exc
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
-        shutil.rmtree(folder.with_name(f"{folder.name}-recordings"), ignore_errors=True)
+        shutil.rmtree(whole, ignore_errors=True)
     return Document(
         {
             "title": incident["title"],
             "incident_id": incident["incident_id"],
             "ref": incident["ref"],
             "source": source["name"],
-            "rows": manifest["tables"],
+            "rows": manifest.tables,
             "recordings": kept,
             "notebook": str(target),
             "next": f"Read it, then `tundra verify {target} --trust`.",

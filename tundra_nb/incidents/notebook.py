@@ -51,17 +51,34 @@ def new(
     client: Client, title: str, since: Any, until: Any = None, *, out: str | None = None, run: bool = True
 ) -> Document:
     """Pin a window under a title, and write its notebook; see `client.incidents.Incidents.new`."""
-    file = Path(out) if out else Path(f"incident-{slug(title)}.ipynb")
+    file = Path(out).expanduser() if out else Path(f"incident-{slug(title)}.ipynb")
     if file.exists():
         raise UsageError(problem=f"{file} exists already", field="out", remedy="Choose another name with `--out`.")
-    if not os.access(file.parent, os.W_OK):
-        raise UsageError(problem=f"{file.parent.absolute()} cannot be written", field="out")
+    check_place(file)
     made: Document = client._do(new_call(title, since, until))  # noqa: SLF001 - the call of this very method
     write(made, file)
     if run:
         execute(file)
     client.incidents.written(made["incident_id"], str(file.absolute()))
     return Document({**made, "notebook": str(file)})
+
+
+def check_place(file: Path) -> None:
+    """Refuse a file that cannot be written, before any work.
+
+    Raises:
+        UsageError: its folder is missing or cannot be written, or a folder is where it should be.
+    """
+    folder = file.absolute().parent
+    if not folder.is_dir():
+        problem = f"there is no folder {folder}"
+    elif not os.access(folder, os.W_OK | os.X_OK):
+        problem = f"{folder} cannot be written"
+    elif file.is_dir():
+        problem = f"{file} is a folder"
+    else:
+        return
+    raise UsageError(problem=problem, field="out", remedy="Give another place with `--out`.")
 
 
 def write(found: Document, file: Path) -> None:

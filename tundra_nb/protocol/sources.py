@@ -58,12 +58,16 @@ class Importing(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ImportBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    """`path`: a file or folder on the daemon's machine. `link`: leave tables where they are."""
+    """`path`: a file or folder on the daemon's machine. `link`: leave tables where they are.
+
+    `origin`: the file that `path` was unpacked from, which is then told in its place.
+    """
 
     path: str
     name: str | None = None
     about: dict[str, Any] = {}
     link: bool = False
+    origin: str | None = None
 
 
 SOURCES = Endpoint(method="GET", path="/api/sources", summary="what was imported", answer=Rows[Source])

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tundra_nb.errors import QueryRefused, StoreDamaged, UsageError
+from tundra_nb.errors import ConfigError, QueryRefused, StoreDamaged, UsageError
 from tundra_nb.protocol.query import Condition, FrameQuery, checked
 from tundra_nb.protocol.sources import Importing, Source
 from tundra_nb.runtime.history import arrow, grouping
@@ -21,6 +21,7 @@ from tundra_nb.runtime.history.contract import Stop
 from tundra_nb.runtime.sources.importing import import_
 from tundra_nb.runtime.sources.place import Place
 from tundra_nb.runtime.sources.tables import SourceTables
+from tundra_nb.runtime.sources.worker import _trouble
 from tundra_nb.runtime.telemetry.redact import Redactor
 
 CANARY = "canary-7f3a9c2e51"
@@ -91,9 +92,44 @@ def test_a_log_of_the_originals_becomes_calls_attempts_breakers_limits_and_error
 def test_the_same_file_twice_is_the_same_source(tmp_path: Path) -> None:
     """By its content, whatever it is called."""
     first = made(tmp_path, written(tmp_path, TEXT))
-    second = made(tmp_path, written(tmp_path, TEXT, "copy.log"), name="other")
+    second = made(tmp_path, written(tmp_path, TEXT, "copy.log"))
     assert (second.name, second.again, first.again) == (first.name, True, False)
     assert Place(tmp_path / "sources").names() == [first.name]
+
+
+def test_a_second_name_for_a_file_that_is_imported_is_refused_not_ignored(tmp_path: Path) -> None:
+    file = written(tmp_path, TEXT)
+    made(tmp_path, file, name="first")
+    assert made(tmp_path, file, name="first").again
+    with pytest.raises(UsageError, match="imported already, as source 'first'"):
+        made(tmp_path, file, name="other")
+
+
+def test_what_was_imported_is_not_imported_again_with_the_folder_around_it(tmp_path: Path) -> None:
+    source = made(tmp_path, written(tmp_path, TEXT))
+    for folder in (tmp_path, tmp_path / "sources", tmp_path / "sources" / source.name):
+        for link in (False, True):
+            with pytest.raises(UsageError, match="holds what was imported already"):
+                made(tmp_path, folder, name="again", link=link)
+
+
+def test_a_folder_that_cannot_be_read_is_not_told_as_one_of_ours(tmp_path: Path) -> None:
+    ours = tmp_path / "sources"
+    told = _trouble(ours, "/x", PermissionError(13, "Permission denied", "/x/secret"))
+    assert "/x cannot be read: /x/secret: Permission denied" in str(told)
+    assert isinstance(_trouble(ours, "/x", PermissionError(13, "Permission denied", str(ours / "a"))), ConfigError)
+
+
+def test_a_source_names_the_file_that_it_was_unpacked_from(tmp_path: Path) -> None:
+    assert made(tmp_path, written(tmp_path, TEXT), origin="/home/a/incident.zip").file == "/home/a/incident.zip"
+
+
+def test_a_short_secret_with_its_name_is_not_shown_in_the_sample(tmp_path: Path) -> None:
+    lines = "what is password=hunter2 doing here\n" + '{"pwd": "abc", "x": 1}\n'
+    source = made(tmp_path, written(tmp_path, TEXT + lines))
+    assert source.left == 2
+    assert "password=<secret> doing" in source.sample[0]
+    assert "abc" not in source.sample[1]
 
 
 def test_another_file_of_the_same_name_gets_another_name(tmp_path: Path) -> None:

@@ -47,6 +47,7 @@ def import_(
     name: str | None,
     about: Mapping[str, Any],
     link: bool,
+    origin: str | None = None,
     redactor: Redactor,
     on_progress: OnProgress,
     stop: Stop,
@@ -59,6 +60,7 @@ def import_(
         name: how it is called; after the file when left out.
         about: kept in its record.
         link: a folder of Parquet tables that is read where it is.
+        origin: the file that `path` was unpacked from, told in its place.
         redactor: masks what is taken over.
         on_progress: told how far it is.
         stop: ends it; nothing is left behind then.
@@ -69,9 +71,17 @@ def import_(
     began = time.monotonic()
     file = Path(path).expanduser()
     _check(file, name, link)
+    _check_apart(file, place)
     size, sha256 = _identity(file, on_progress, stop)
     for known in place.all():
         if known.sha256 == sha256:
+            if name not in (None, known.name):
+                raise UsageError(
+                    problem=f"this file is imported already, as source {known.name!r}",
+                    field="name",
+                    remedy=f"Look at it with `--in {known.name}`; for another name, `%tundra sources remove"
+                    f" {known.name}` first.",
+                )
             return msgspec.structs.replace(known, again=True)
     chosen = _name(place, name, file)
     place.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -82,7 +92,7 @@ def import_(
         source = Source(
             name=chosen,
             kind=max(taker.by_kind, key=lambda kind: taker.by_kind[kind]),
-            file=str(file.resolve()),
+            file=redactor.text(origin) if origin else str(file.resolve()),
             sha256=sha256,
             size_bytes=size,
             at=dt.datetime.now(dt.UTC).isoformat(timespec="microseconds"),
@@ -192,6 +202,17 @@ def _check(file: Path, name: str | None, link: bool) -> None:
             problem=f"{name[:64]!r} is no name for a source",
             field="name",
             remedy="Lower-case letters, digits, dots, dashes and underscores, at most 64.",
+        )
+
+
+def _check_apart(file: Path, place: Place) -> None:
+    """Sources of sources would count what is in them twice."""
+    whole, ours = file.resolve(), place.folder.resolve()
+    if whole.is_relative_to(ours) or (whole.is_dir() and ours.is_relative_to(whole)):
+        raise UsageError(
+            problem=f"{file} holds what was imported already ({ours})",
+            field="path",
+            remedy="Import a file or folder of its own; the history itself needs no import: `%tundra calls`.",
         )
 
 

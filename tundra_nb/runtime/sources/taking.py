@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,11 @@ TOLD_EVERY = 5_000
 """Lines between two words about the progress."""
 LATE = 1 << 21
 """Keys of rows that come out of order, in the upper half of their millisecond's."""
+GIVEN = re.compile(
+    r"""((?:password|passwd|passphrase|pwd|secret|token|api[_-]?key)\\?["']?\s*[:=]\s*\\?["']?)(?!<)[^\s"'\\,;&]+""",
+    re.IGNORECASE,
+)
+"""A secret with its name before it, however short: a sample is shown to people, and needs no such value."""
 YEAR_2200_US = 7_258_118_400_000_000
 
 
@@ -170,7 +176,8 @@ class Taker:
         """A line or record was not."""
         self.left += 1
         if len(self.sample) < SAMPLE:
-            self.sample.append(shortened(self._redactor.text(cleaned(text)), SAMPLE_CHARS))
+            masked = GIVEN.sub(r"\1<secret>", self._redactor.text(cleaned(text)))
+            self.sample.append(shortened(masked, SAMPLE_CHARS))
         self._count()
 
     def _count(self) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 
 from tundra_nb import environment
-from tundra_nb.errors import ConfigError, UsageError
+from tundra_nb.errors import TundraError, UsageError
 from tundra_nb.paths import unwritable
 from tundra_nb.protocol.query import FrameQuery
 from tundra_nb.protocol.sources import Importing
@@ -104,6 +104,7 @@ class SourcesWorker(Server):
                     name=params["name"],
                     about=params["about"],
                     link=params["link"],
+                    origin=params["origin"],
                     redactor=redactor,
                     on_progress=progress,
                     stop=stop,
@@ -111,11 +112,14 @@ class SourcesWorker(Server):
             except OSError as exc:
                 if isinstance(exc, ConnectionError | TimeoutError):
                     raise
-                raise _trouble(self._place.folder, exc) from exc
+                raise _trouble(self._place.folder, params["path"], exc) from exc
 
 
-def _trouble(folder: Path, exc: OSError) -> ConfigError:
-    return unwritable(folder, exc)
+def _trouble(folder: Path, path: str, exc: OSError) -> TundraError:
+    """What a failure of the file system means: only one of our own folder is about its owner and mode."""
+    if exc.filename is None or Path(os.fsdecode(exc.filename)).is_relative_to(folder):
+        return unwritable(folder, exc)
+    return UsageError(problem=f"{path} cannot be read: {os.fsdecode(exc.filename)}: {exc.strerror}", field="path")
 
 
 def main() -> int:
