@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import datetime as dt
 import importlib
 import importlib.metadata
 import os
 import platform
 import re
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
+from tundra_nb.client.incidents import find as find_call
 from tundra_nb.client.incidents import new as new_call
 from tundra_nb.client.results import Document
-from tundra_nb.errors import StoreUnavailable, UsageError
+from tundra_nb.errors import StoreUnavailable, TundraError, UsageError
 from tundra_nb.types import FRAME_VERSION
 
 if TYPE_CHECKING:
@@ -55,12 +59,34 @@ def new(
     if file.exists():
         raise UsageError(problem=f"{file} exists already", field="out", remedy="Choose another name with `--out`.")
     check_place(file)
-    made: Document = client._do(new_call(title, since, until))  # noqa: SLF001 - the call of this very method
-    write(made, file)
-    if run:
-        execute(file)
-    client.incidents.written(made["incident_id"], str(file.absolute()))
+    made: Document | None = None
+    try:
+        made = client._do(new_call(title, since, until))  # noqa: SLF001 - the call of this very method
+        write(made, file)
+        client.incidents.written(made["incident_id"], str(file.absolute()))
+        if run:
+            execute(file)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(_left(client, title, made, file)) from None
     return Document({**made, "notebook": str(file)})
+
+
+def _left(client: Client, title: str, made: Document | None, file: Path) -> str:
+    """What an interrupted `new` leaves: the incident with its notebook, not run; in words."""
+    try:
+        if made is None:
+            found = client._do(find_call(title))  # noqa: SLF001 - as above
+            if found["title"] != " ".join(title.split()) or found.get("notebook"):  # another one
+                raise UsageError(problem=f"there is no incident {title!r}", field="title")
+            made = found
+        if not file.exists():
+            write(made, file)
+        client.incidents.written(made["incident_id"], str(file.absolute()))
+    except TundraError:
+        if made is None:
+            return f"it is not known whether the incident {title!r} was made; `tundra incident list` tells"
+        return f"the incident {title!r} is made, its notebook is not"
+    return f"the incident {title!r} is made; its notebook {file} is not run to its end: open it and run it"
 
 
 def check_place(file: Path) -> None:
@@ -132,7 +158,7 @@ def execute(file: Path, env: dict[str, str] | None = None) -> None:
         book, timeout=CELL_SECONDS, record_timing=False, resources={"metadata": {"path": str(file.parent.absolute())}}
     )
     try:
-        runner.execute(env=env or dict(os.environ))
+        run_through(runner, env or dict(os.environ))
     except (problems.CellExecutionError, problems.CellTimeoutError, problems.DeadKernelError) as exc:
         last = str(exc).strip().splitlines()[-1]
         raise UsageError(
@@ -143,6 +169,31 @@ def execute(file: Path, env: dict[str, str] | None = None) -> None:
     finally:
         save(book, file)
     notary.sign(book)
+
+
+def run_through(runner: Any, env: dict[str, str]) -> None:
+    """Have an `nbclient.NotebookClient` execute its notebook; its kernel is gone afterwards.
+
+    It runs in a thread of its own: in the main one it takes Ctrl-C for itself, and dies of it in a traceback.
+
+    Raises:
+        KeyboardInterrupt: it was interrupted.
+    """
+    begun: Future[tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]]] = Future()
+
+    async def work() -> None:
+        begun.set_result((asyncio.get_running_loop(), cast("asyncio.Task[Any]", asyncio.current_task())))
+        await runner.async_execute(env=env)
+
+    with ThreadPoolExecutor(1, "notebook") as pool:
+        done = pool.submit(asyncio.run, work())
+        try:
+            done.result()
+        except KeyboardInterrupt:
+            loop, task = begun.result()
+            with contextlib.suppress(RuntimeError):  # it has just ended
+                loop.call_soon_threadsafe(task.cancel)
+            raise
 
 
 def save(book: Any, file: Path) -> None:

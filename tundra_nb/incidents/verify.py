@@ -19,7 +19,7 @@ import msgspec
 from tundra_nb.client.call import REFUSED, VERIFYING
 from tundra_nb.errors import UsageError
 
-from .notebook import CELL_SECONDS, library, save
+from .notebook import CELL_SECONDS, library, run_through, save
 
 SECRET = re.compile(r"(_API_KEY|_TOKEN|_SECRET|_PASSWORD)$", re.IGNORECASE)
 MASKS: tuple[tuple[str, re.Pattern[str]], ...] = (
@@ -123,7 +123,7 @@ def _run(saved: Any, file: Path) -> Any:
         resources={"metadata": {"path": str(file.parent.absolute())}},
     )
     try:
-        runner.execute(env=env)
+        run_through(runner, env)
     except problems.DeadKernelError:
         for cell in _code(fresh):
             if cell.execution_count is None:

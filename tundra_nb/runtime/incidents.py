@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from typing import TYPE_CHECKING, Any, Literal
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 TITLE_CHARACTERS = 200
 SLUG_CHARACTERS = 40
 ID_DIGITS = 5
+MOST_TOLD = 5
+"""Ids that an error names."""
 
 
 class Incidents:
@@ -29,6 +32,8 @@ class Incidents:
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
+        self._making = asyncio.Lock()
+        """Incidents are made one after the other: the second of the same title finds the first."""
 
     async def new(self, title: str, since_us: int, until_us: int, author: str) -> dict[str, Any]:
         """Commit and tag the history, and write the incident down.
@@ -45,6 +50,11 @@ class Incidents:
             )
         if until_us <= since_us:
             raise UsageError(problem="the window ends before it begins", field="until")
+        async with self._making:
+            return await self._new(title, since_us, until_us, author)
+
+    async def _new(self, title: str, since_us: int, until_us: int, author: str) -> dict[str, Any]:
+        runtime = self._runtime
         if any(row["title"] == title for row in await self._rows()):
             raise UsageError(
                 problem=f"there is an incident {title!r} already",
@@ -76,11 +86,12 @@ class Incidents:
         """One incident.
 
         Raises:
-            UsageError: there is none; names the nearest title.
+            UsageError: there is none (names the nearest title), or there are several (names their ids).
         """
         rows = await self._rows()
         if wanted == "last" and rows:
             return max(rows, key=lambda row: int(row["incident_id"]))
+        several: list[dict[str, Any]] = []
         for test in (
             lambda row: wanted in (str(row["incident_id"]), row["title"], row["ref"]),
             lambda row: wanted.isascii() and wanted.isdigit() and str(row["incident_id"]).endswith(wanted),
@@ -89,6 +100,15 @@ class Incidents:
             found = [row for row in rows if test(row)]
             if len(found) == 1:
                 return found[0]
+            several = several or found
+        if several:
+            ids = ", ".join(str(row["incident_id"]) for row in several[:MOST_TOLD])
+            raise UsageError(
+                problem=f"{wanted[:60]!r} may be any of {len(several)} incidents: {ids}"
+                + (" …" if len(several) > MOST_TOLD else ""),
+                field="id",
+                remedy="Give the id of one, or its last digits; `%tundra incident list` shows them.",
+            )
         raise UsageError(
             problem=f"there is no incident {wanted[:60]!r}",
             field="id",
