@@ -179,6 +179,19 @@ def test_status_says_how_the_daemon_before_ended(running: Home, provider: Script
     assert told(running)["over"] == [], "a stop in order is nothing to tell"
 
 
+def test_a_data_directory_that_others_may_look_into_is_told_until_it_is_closed(running: Home) -> None:
+    def hints() -> dict[str, str]:
+        return {one["message"]: one["hint"] for one in told(running)["problems"] if "others" in one["message"]}
+
+    running.data_dir.chmod(0o777)
+    wait_until(hints, what="it is told")
+    ((message, hint),) = hints().items()
+    assert f"{running.data_dir} (mode 0777)" in message
+    assert f"chmod 700 {running.data_dir}" in hint
+    running.data_dir.chmod(0o700)
+    wait_until(lambda: not hints(), what="it is no longer told")
+
+
 def test_a_history_that_is_deleted_under_the_worker_is_told_and_begins_anew(running: Home) -> None:
     """What is written from then on is in the new file, once, whatever becomes of the processes."""
     assert running.run("calls", "--wait", "10").returncode == 0
