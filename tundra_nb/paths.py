@@ -11,12 +11,13 @@ import dataclasses
 import errno
 import hashlib
 import os
+import re
 import stat
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from tundra_nb.errors import ConfigError
+from tundra_nb.errors import ConfigError, UsageError
 
 APP = "tundra-nb"
 MAX_SOCKET_PATH_BYTES = 100
@@ -98,9 +99,18 @@ def find(data_dir: str | os.PathLike[str] | None = None, environ: Mapping[str, s
     """Work out the paths; nothing is created.
 
     `data_dir` defaults to `TUNDRA_DATA_DIR`, else to the platform's data directory of the user.
+
+    Raises:
+        UsageError: it is a URL.
     """
     env = os.environ if environ is None else environ
     chosen = data_dir or env.get("TUNDRA_DATA_DIR") or _user_data_dir()
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", os.fsdecode(chosen)):
+        raise UsageError(
+            problem=f"{os.fsdecode(chosen)!r} is a URL, not a directory",
+            field="data_dir",
+            remedy="The variable TUNDRA_URL names the Jupyter server to connect through.",
+        )
     folder = Path(os.path.realpath(Path(chosen).expanduser()))
     name = hashlib.sha256(os.fsencode(folder)).hexdigest()[:12]
     return Paths(

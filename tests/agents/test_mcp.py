@@ -178,6 +178,8 @@ def test_both_eras_and_broken_lines_are_answered(home: Home) -> None:
         assert host.receive()["error"]["code"] == rpc.PARSE_ERROR
         host.send("[" * 5000)
         assert host.receive()["error"]["code"] == rpc.PARSE_ERROR
+        host.send({"jsonrpc": "2.0", "id": None, "method": "ping"})
+        assert host.receive()["error"]["code"] == rpc.INVALID_REQUEST
         host.send({"jsonrpc": "2.0", "id": 9})
         assert host.receive()["error"]["code"] == rpc.INVALID_REQUEST
         discovered = host.request("server/discover", {"_meta": meta()})["result"]

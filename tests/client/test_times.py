@@ -6,6 +6,7 @@ import contextlib
 import datetime as dt
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -79,3 +80,9 @@ def test_a_misspelt_word_names_the_nearest(word: str, near: str) -> None:
 def test_what_is_no_time_is_refused(word: str) -> None:
     with pytest.raises(UsageError):
         times.resolve(word, now=NOW)
+
+
+@pytest.mark.parametrize("thing", [5, 1.5, b"1h", ["1h"], dt.time(14)])
+def test_a_value_that_is_no_time_is_refused(thing: Any) -> None:
+    with pytest.raises(UsageError):
+        times.to_us(thing)

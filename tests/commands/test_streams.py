@@ -70,3 +70,10 @@ def test_an_interrupt_ends_the_agents_door(home: Home) -> None:
         _, told = process.communicate(timeout=60)
     assert process.returncode == 130
     assert told == "interrupted\n"
+
+
+def test_the_agents_door_refuses_a_source_and_a_state_that_are_not_there(home: Home) -> None:
+    for args, code in ((["--in", "nosuch"], 2), (["--at", "nosuch"], 1)):
+        done = home.run("mcp", *args)
+        assert done.returncode == code, done.stderr
+        assert "nosuch" in done.stderr

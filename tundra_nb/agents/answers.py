@@ -12,7 +12,7 @@ import unicodedata
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from tundra_nb.views.blocks import clean, number
+from tundra_nb.views.blocks import clean, literal, number
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -171,7 +171,7 @@ def _cell(name: str, value: Any, digits: dict[str, int]) -> str:
         return "yes" if value else "no"
     if isinstance(value, float):
         return number(value, 4)
-    return _short(str(value), MAX_CELL)
+    return _short(literal(value) if isinstance(value, bytes) else str(value), MAX_CELL)
 
 
 def _short(text: str, most: int) -> str:

@@ -13,7 +13,7 @@ import msgspec
 from tundra_nb.client.sync import Client
 from tundra_nb.commands.command import Command, Group
 from tundra_nb.commands.face import Face, pass_face
-from tundra_nb.errors import UsageError
+from tundra_nb.errors import RefNotFound, TundraError, UsageError
 from tundra_nb.views import Message
 
 from . import tools
@@ -63,6 +63,7 @@ def command(
         )
     offered = tools.readers() | tools.actors(allow)
     with Client(caller="mcp") as client:
+        _check(client, at, source)
         toolbox = tools.Toolbox(client, offered, at=at, source=source, max_chars=max_chars)
         if listen is None:
             from . import stdio
@@ -78,6 +79,23 @@ def command(
             print(f"listening on {url}\nbearer token: {told}", file=sys.stderr, flush=True)  # noqa: T201 - its job
 
         http.serve(toolbox, listen, token, ready)
+
+
+def _check(client: Client, at: str | None, source: str | None) -> None:
+    """Refuse at once what every tool would refuse; a store that cannot be read now may be readable later.
+
+    Raises:
+        UsageError: there is no such source.
+        RefNotFound: there is no such state.
+    """
+    if at is None and source is None:
+        return
+    try:
+        client.calls("all", at=at, source=source, limit=1)
+    except (UsageError, RefNotFound):
+        raise
+    except TundraError:
+        return
 
 
 @command.command("config", cls=Command)

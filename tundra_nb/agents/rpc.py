@@ -93,8 +93,10 @@ class Server:
             return error(None, RpcError(INVALID_REQUEST, "not a JSON-RPC 2.0 request"))
         identity = message.get("id")
         params = message.get("params")
-        if identity is None:
+        if "id" not in message:
             return None
+        if identity is None:
+            return error(None, RpcError(INVALID_REQUEST, "`id` is null"))
         if not isinstance(params, dict | None) or not isinstance(message["method"], str):
             return error(identity, RpcError(INVALID_PARAMS, "`params` is not an object, or `method` no text"))
         try:

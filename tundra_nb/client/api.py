@@ -682,6 +682,8 @@ def sql(
     Raises:
         QueryRefused: it writes, reaches files, or does not parse.
     """
+    if not isinstance(text, str):
+        raise UsageError(problem=f"a statement is text, not {type(text).__name__}", field="text")
     if not text.strip():
         raise UsageError(
             problem="the statement is empty", field="sql", remedy="For example: select * from operation limit 5"
@@ -806,7 +808,11 @@ def _window(since: times.When | None, between: Window | None) -> tuple[int | str
         return (None if since is None else times.to_us(since)), None
     if since is not None:
         raise UsageError(problem="`since` and `between` exclude each other", field="between")
-    begin, end = (times.to_us(when, field="between") for when in between)
+    try:
+        first, last = between
+    except (TypeError, ValueError):
+        raise UsageError(problem="`between` is a pair of times", field="between") from None
+    begin, end = (times.to_us(when, field="between") for when in (first, last))
     if end == "all" or (begin != "all" and begin > end):
         raise UsageError(problem=f"{between[1]!r} is not after {between[0]!r}", field="between")
     return begin, end

@@ -46,6 +46,10 @@ def resolve(when: When, *, now: dt.datetime | None = None, field: str = "since")
     """The aware datetime (UTC) of a time; see `to_us`."""
     now = now or dt.datetime.now(dt.UTC)
     if not isinstance(when, str):
+        if not isinstance(when, dt.date | dt.timedelta):
+            raise UsageError(
+                problem=f"a time is text, a datetime or a timedelta, not {type(when).__name__}", field=field
+            )
         return _from_value(when, now)
     found = from_word(when, now=now)
     if found is None:

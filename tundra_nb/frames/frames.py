@@ -8,6 +8,7 @@
 | category | categorical: the declared set where it is closed, else the values that occur, sorted |
 | text | pandas' own text dtype |
 | bool | bool, or boolean where a value may be missing |
+| bytes that are no UTF-8 | object |
 
 Where a frame came from stands in `df.attrs`: `store`, `commit`, `query`, `truncated`.
 """
@@ -177,7 +178,10 @@ def _from_chunks(chunks: pa.ChunkedArray, column: Column) -> Any:
         case "float":
             return chunks.cast(pa.float64()).to_pandas()
         case _:
-            return chunks.to_pandas().astype(text_dtype())
+            try:
+                return chunks.to_pandas().astype(text_dtype())
+            except UnicodeDecodeError:  # a blob
+                return chunks.to_pandas()
 
 
 def _masked(kind: Any, chunks: pa.ChunkedArray) -> Any:

@@ -15,7 +15,7 @@ from .words import JSON
 Method = Literal["GET", "POST", "PUT", "DELETE", "WS"]
 T = TypeVar("T")
 
-_PART = re.compile(r"\{(\w+)(?::\w+)?\}")
+_PART = re.compile(r"\{(\w+)(:path)?\}")
 
 
 class Rows(msgspec.Struct, Generic[T], frozen=True):
@@ -46,7 +46,7 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     @property
     def parts(self) -> tuple[str, ...]:
         """Names of the variable parts of the path."""
-        return tuple(_PART.findall(self.path))
+        return tuple(name for name, _ in _PART.findall(self.path))
 
     @property
     def template(self) -> str:
@@ -54,8 +54,21 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         return _PART.sub(r"{\1}", self.path)
 
     def at(self, **parts: object) -> str:
-        """The path with its variable parts filled in, each safe for any text."""
-        return _PART.sub(lambda part: quoted(parts[part[1]]), self.path)
+        """The path with its variable parts filled in.
+
+        Raises:
+            UsageError: one can be none: it is empty, or would lead to another path.
+        """
+
+        def filled(part: re.Match[str]) -> str:
+            name, given = part[1], str(parts[part[1]])
+            if not given:
+                raise UsageError(problem=f"the {name} is empty", field=name)
+            if given in (".", "..") or ("/" in given and part[2] is None):
+                raise UsageError(problem=f"{given!r} cannot be the {name} of anything", field=name)
+            return quoted(given)
+
+        return _PART.sub(filled, self.path)
 
 
 def quoted(part: object) -> str:

@@ -143,6 +143,11 @@ def clean(text: str) -> str:
     return escapes.IN_TEXT.sub("", text)
 
 
+def literal(value: bytes) -> str:
+    """Bytes that are no text, as SQL has them."""
+    return f"x'{value.hex()}'"
+
+
 def words(cell: Cell) -> str:
     return cell.text if isinstance(cell, Styled) else cell
 

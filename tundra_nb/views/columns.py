@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from tundra_nb.client import times
 
-from .blocks import Cell, Styled, Tone, give, money, number
+from .blocks import Cell, Styled, Tone, give, literal, money, number
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -157,6 +157,8 @@ def cell(name: str, value: Any, *, whole: bool = False) -> Cell:
         if name.endswith("_usd"):
             return money(value)
         return f"{value:.0%}" if name.endswith("_rate") else number(value, 4)
+    if isinstance(value, bytes):
+        return literal(value)
     text = times.in_text(str(value)) if name == "message" else str(value)
     if text in TONES:
         return Styled(text, TONES[text])
@@ -179,4 +181,4 @@ def is_right(frame: pd.DataFrame, name: str) -> bool:
 
 
 def _is_blank(column: pd.Series[Any]) -> bool:
-    return column.dtype.kind in "OU" and not any(isinstance(value, str) and value for value in column)
+    return column.dtype.kind in "OU" and not any(isinstance(value, str | bytes) and value for value in column)

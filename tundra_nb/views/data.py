@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import datetime as dt
+import re
 import sys
 from collections.abc import Mapping
 from typing import Any, Literal
 
 import msgspec
 
-from . import Compared, Lines, Message
+from tundra_nb.terminal import escapes
 
+from . import Compared, Lines, Message
+from .blocks import literal
+
+_UNESCAPED = re.compile(f"\x7f|{escapes.C1}|{escapes.BIDI}")
+"""Controls that JSON allows as they are."""
 _ROUNDED_BEYOND = 2**53
 
 
 def to_json(value: Any) -> str:
     """The JSON text of a result."""
-    return msgspec.json.format(msgspec.json.encode(to_data(value)), indent=2).decode()
+    text = msgspec.json.format(msgspec.json.encode(to_data(value)), indent=2).decode()
+    return _UNESCAPED.sub(lambda found: f"\\u{ord(found.group()):04x}", text)
 
 
 def printed(value: Any, form: Literal["", "json", "csv", "tsv"]) -> str:
@@ -40,6 +47,8 @@ def to_data(value: Any) -> Any:
     match value:
         case None | bool() | str():
             return value
+        case bytes():
+            return literal(value)
         case int():
             return str(value) if abs(value) > _ROUNDED_BEYOND else value
         case float():

@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import datetime as dt
 import io
+import re
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tundra_nb.client import times
 from tundra_nb.errors import UsageError
+from tundra_nb.terminal import escapes
 
 from . import columns, versions
-from .blocks import Block, Details, Para, Styled, Table
+from .blocks import Block, Details, Para, Styled, Table, clean, literal
 from .columns import TONES
 
 if TYPE_CHECKING:
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
 
 __all__ = ["TONES", "blocks", "is_cut", "notebook_blocks", "plain_lines", "provenance", "separated", "summary"]
 
+_CONTROL = re.compile(rf"(?!\r){escapes.CONTROLS}|\r(?!\n)|{escapes.C1}|{escapes.BIDI}")
+"""What a terminal would obey; the end of a line is none."""
 MAX_ROWS = 60
 NOTEBOOK_ROWS = 30
 MORE_ROWS = 10
@@ -71,8 +75,8 @@ def plain_lines(frame: pd.DataFrame, width: int | None = None) -> Iterator[str]:
         frame: which.
         width: of a line; columns that find no room follow below in blocks of their own. None: lines as long as need be.
     """
-    names = [str(name) for name in frame.columns]
-    texts = [[name, *(_flat(value) for value in frame[name])] for name in frame.columns]
+    names = [_flat(str(name)) for name in frame.columns]
+    texts = [[head, *map(_flat, frame[name])] for head, name in zip(names, frame.columns, strict=True)]
     widths = [max(map(len, column)) for column in texts]
     right = [columns.is_right(frame, name) for name in frame.columns]
     start = 0
@@ -94,7 +98,7 @@ def plain_lines(frame: pd.DataFrame, width: int | None = None) -> Iterator[str]:
 
 
 def separated(value: Any, separator: str) -> str:
-    """A frame as CSV or TSV: every row and column, times as ISO 8601.
+    """A frame as CSV or TSV: every row and column, times as ISO 8601, control characters spelled out.
 
     Raises:
         UsageError: it is no frame.
@@ -105,10 +109,15 @@ def separated(value: Any, separator: str) -> str:
         raise UsageError(problem="this gives no table", field="--csv", remedy="`--json` gives it as data.")
     file = io.StringIO()
     times_ = {name: value[name].dt.strftime("%Y-%m-%dT%H:%M:%S.%fZ") for name in value.select_dtypes("datetimetz")}
-    value.assign(**{str(name): text for name, text in times_.items()}).to_csv(
+    bytes_ = {
+        name: value[name].map(lambda cell: literal(cell) if isinstance(cell, bytes) else cell)
+        for name, kind in value.dtypes.items()
+        if kind.kind == "O"
+    }
+    value.assign(**{str(name): made for name, made in (times_ | bytes_).items()}).to_csv(
         file, sep=separator, index=False, lineterminator="\n"
     )
-    return file.getvalue()
+    return _CONTROL.sub(lambda found: found.group().encode("unicode_escape").decode(), file.getvalue())
 
 
 def provenance(frame: pd.DataFrame) -> dict[str, Any]:
@@ -192,4 +201,6 @@ def _flat(value: Any) -> str:
         return str(value.isoformat()).replace("+00:00", "Z")
     if isinstance(value, float):
         return f"{value:.6g}"
-    return " ".join(value.split()) if isinstance(value, str) else str(value)
+    if isinstance(value, bytes):
+        return literal(value)
+    return " ".join(clean(value).split()) if isinstance(value, str) else str(value)
