@@ -60,6 +60,16 @@ def _wait_for_port(port: int, server: subprocess.Popen[bytes]) -> None:
     pytest.fail("dolt sql-server did not start")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def server_before_the_first_test(request: pytest.FixtureRequest) -> None:
+    """A shared server that began inside a test would count among what that test leaves behind."""
+    wants = any(
+        "[dolt" in item.name or "dolt_port" in getattr(item, "fixturenames", ()) for item in request.session.items
+    )
+    if wants and shutil.which("dolt") is not None:
+        request.getfixturevalue("dolt_port")
+
+
 @dataclasses.dataclass
 class Store:
     """A history under test, with shorthands."""
