@@ -9,6 +9,7 @@ import pytest
 from tundra_nb import settings
 from tundra_nb.errors import ConfigError, UsageError
 from tundra_nb.settings import file as settings_file
+from tundra_nb.settings import variants
 
 
 @pytest.fixture
@@ -246,3 +247,10 @@ def test_unsetting_brings_the_default_back_and_knows_what_is_no_setting(file: Pa
     with pytest.raises(UsageError) as caught:
         settings_file.set_value(file, "breaker.failurs", None, {})
     assert caught.value.nearest == "breaker.failures"
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999", "1e13"])
+def test_a_rehearsal_takes_no_number_that_settings_would_not(number: str) -> None:
+    (values,) = variants.variants([f"limits.global.rate={number}"])
+    with pytest.raises(UsageError, match=r"limits\.global\.rate"):
+        variants.changed(settings.Settings(), values)

@@ -80,7 +80,7 @@ def variants(given: Sequence[str]) -> list[dict[str, Any]]:
 
 def _value(text: str) -> Any:
     try:
-        return json.loads(text)
+        return json.loads(text, parse_constant=str)  # NaN is no number here
     except ValueError:
         return text.strip()
 

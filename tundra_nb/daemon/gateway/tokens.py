@@ -23,6 +23,7 @@ from tundra_nb.errors import ConfigError, TokenRefused, UsageError
 from tundra_nb.nearest import nearest
 from tundra_nb.protocol.doors import NewTokenBody
 from tundra_nb.runtime.caller import TOKEN_KEY, Caller
+from tundra_nb.settings.model import MOST
 
 PREFIX = "tnd-"
 RANDOM_BYTES = 32
@@ -123,8 +124,8 @@ class Tokens:
                 )
         for field in ("rpm", "tpm", "usd_per_day"):
             value = getattr(wanted, field)
-            if value is not None and not 0 < value < float("inf"):
-                raise UsageError(problem=f"{field} is {value}", field=field, remedy="A number above 0.")
+            if value is not None and not 0 < value <= MOST:
+                raise UsageError(problem=f"{field} is {value}", field=field, remedy="A number above 0, at most 1e12.")
         if len(self._tokens) >= MAX_TOKENS:
             raise UsageError(problem=f"there are {MAX_TOKENS} tokens already", field="name")
         secret = PREFIX + secrets.token_urlsafe(RANDOM_BYTES)
