@@ -108,6 +108,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         parts = {name for mark in item.iter_markers("part") for name in mark.args}
         if parts & {"browser", "dolt"} and item.get_closest_marker("soak") is None:
             item.add_marker("check")
+        if item.get_closest_marker("soak") and item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(3600))
     for tier in ("check", "soak"):
         if not config.getoption(f"--{tier}"):
             items[:] = [item for item in items if item.get_closest_marker(tier) is None]
