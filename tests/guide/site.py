@@ -17,7 +17,7 @@ from tundra_nb.guide import pages
 
 SITE = Path(__file__).parents[2] / ".site"
 PARTS = {
-    "Begin": ["getting-started", "dashboard", "architecture"],
+    "Begin": ["getting-started", "dashboard", "incidents", "architecture"],
     "When something is wrong": ["troubleshooting", *pages.TROUBLESHOOTING, "errors/index"],
     "Reference": ["commands", "settings", "python", "http-api"],
 }
