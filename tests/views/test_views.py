@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import time
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from tundra_nb.client import explain
 from tundra_nb.client.results import Document, Last, Status, Why
 from tundra_nb.types import Reply, ToolCall, Usage
+from tundra_nb.types.triage import Finding, Triage
 from tundra_nb.views import Lines, Message, data, html, show, text
 from tundra_nb.views.blocks import clean, duration, money, number
 
@@ -151,3 +153,17 @@ def test_a_document_tells_local_times_and_leaves_out_what_is_empty() -> None:
     assert "923571" not in told
     assert "Z" not in told
     assert "n   0" in told
+
+
+def test_a_triage_tells_local_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "Asia/Kolkata")
+    time.tzset()
+    try:
+        finding = Finding(claim="local failed", since="2026-11-24T11:40:43", until="2026-11-24T11:41:24")
+        found = Triage(
+            run_id="1", question="", pin="abc", findings=[finding], steps=[], operations=[], stopped="done", report=""
+        )
+        assert "2026-11-24 17:10:43 – 2026-11-24 17:11:24 IST" in text.plain(show.blocks_of(found))
+    finally:
+        monkeypatch.undo()
+        time.tzset()

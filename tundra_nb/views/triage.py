@@ -95,10 +95,17 @@ def _short(text: str) -> str:
     return words if len(words) <= DETAIL_CHARACTERS else words[: DETAIL_CHARACTERS - 1] + "…"
 
 
+def _local(at: str) -> str:
+    if not at:
+        return ""
+    when = dt.datetime.fromisoformat(at)
+    return times.local(when if when.tzinfo else when.replace(tzinfo=dt.UTC))
+
+
 def _facts(finding: Finding) -> list[tuple[str, Cell]]:
-    when = finding.since if finding.since == finding.until else f"{finding.since} – {finding.until}"
+    since, until = _local(finding.since), _local(finding.until)
     pairs: list[tuple[str, Cell]] = [
-        ("when", f"{when} UTC" if when else ""),
+        ("when", f"{since if since == until else f'{since} – {until}'} {times.zone()}" if since else ""),
         ("hit", ", ".join(finding.whom)),
         ("changed before", Styled("; ".join(finding.changed_before), "warn")),
         ("cause", finding.cause),
