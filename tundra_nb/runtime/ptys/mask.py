@@ -1,7 +1,7 @@
 """Mask known secrets in a stream of bytes, also where a chunk ends in the middle of one, plain or packed.
 
-Packed: reversed, in hexadecimal, percent signs, base32, or base64, also of `user:key`. No mask stops who means to get a
-key out of a program that has it; this is for `env | base64` and the like in a transcript.
+Packed: as `spellings` has it, base64 (also of `user:key`) and hexadecimal among them, or with every letter escaped. No
+mask stops who means to get a key out of a program that has it; this is for `env | base64` and the like.
 
 The mask has the length of the secret, so that offsets, columns and tables stay where they are; the variable's name
 stands in it when it fits. A chunk that ends in what may be the beginning of a secret is held back until more comes.
@@ -11,8 +11,9 @@ shown masked. Either way the next bytes are still compared with it in mind.
 
 from __future__ import annotations
 
-import base64
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+
+from tundra_nb.runtime.telemetry import spellings
 
 MIN_SECRET_BYTES = 6
 """Shorter values ("1", "true", "admin") would mask ordinary words."""
@@ -20,6 +21,8 @@ MIN_PACKED_BYTES = 12
 """Of shorter values the packed forms are too short to mean anything."""
 SHORT_BYTES = 6
 """A beginning shorter than this is no secret yet: `sk-an`."""
+_SIGNS = (b"%", b"&#", rb"\u", rb"\x")
+"""With which escaped spellings begin; without one they are not looked for."""
 
 
 class Masker:
@@ -36,11 +39,14 @@ class Masker:
             raw = value.encode(errors="surrogateescape")
             # The terminal turns the line ends of a multi-line key into CR LF.
             plain = {raw, raw.strip(), raw.replace(b"\n", b"\r\n")}
-            for form in plain | (_packed(raw) if len(raw) >= MIN_PACKED_BYTES else set()):
+            for form in plain | (_packed(value) if len(raw) >= MIN_PACKED_BYTES else set()):
                 if len(form) >= MIN_SECRET_BYTES:
                     self._masks.setdefault(form, _mask(name, len(form)))
             self._plain_firsts |= {form[:1] for form in plain if len(form) >= MIN_SECRET_BYTES}
         self._firsts = {form[:1] for form in self._masks}
+        self._by_sign: dict[bytes, list[bytes]] = {}
+        for form in self._masks:
+            self._by_sign.setdefault(next((sign for sign in _SIGNS if form.startswith(sign)), b""), []).append(form)
         self._longest = max(map(len, self._masks), default=0)
         self._raw = b""
         """Longest end of the stream that begins a secret …"""
@@ -63,13 +69,10 @@ class Masker:
         if len(raw) == 1 and raw not in self._plain_firsts:
             return data  # the echo of a key: nobody types a packed secret, and an echo must not wait for more
         shown: bytearray | None = None
-        for form, mask in self._masks.items():
-            at = raw.find(form)
-            while at >= 0:
-                if shown is None:
-                    shown = self._shown + data
-                _cover(shown, raw, at, form, mask)
-                at = raw.find(form, at + 1)
+        for at, form in self._found(raw):
+            if shown is None:
+                shown = self._shown + data
+            _cover(shown, raw, at, form, self._masks[form])
         hold = self._hold_from(raw)
         if hold == len(raw) and shown is None and not self._raw:
             return data
@@ -99,12 +102,19 @@ class Masker:
         """Mask a complete text, apart from the stream."""
         raw = text.encode(errors="surrogateescape")
         shown = bytearray(raw)
-        for form, mask in self._masks.items():
-            at = raw.find(form)
-            while at >= 0:
-                _cover(shown, raw, at, form, mask)
-                at = raw.find(form, at + 1)
+        for at, form in self._found(raw):
+            _cover(shown, raw, at, form, self._masks[form])
         return shown.decode(errors="surrogateescape")
+
+    def _found(self, raw: bytes) -> Iterator[tuple[int, bytes]]:
+        """Where which spelling stands."""
+        for sign, forms in self._by_sign.items():
+            if sign in raw:
+                for form in forms:
+                    at = raw.find(form)
+                    while at >= 0:
+                        yield at, form
+                        at = raw.find(form, at + 1)
 
     def _hold_from(self, raw: bytes) -> int:
         """Where the longest end of `raw` begins that is a true beginning of some secret; its length if none is."""
@@ -127,16 +137,8 @@ def _cover(shown: bytearray, raw: bytes, at: int, form: bytes, mask: bytes) -> N
     shown[at : at + len(form)] = mask if untouched else b"*" * len(form)
 
 
-def _packed(raw: bytes) -> set[bytes]:
-    """The packed forms, without what depends on the bytes around the secret."""
-    forms = {raw[::-1], raw.hex().encode(), raw.hex().upper().encode(), base64.b32encode(raw).rstrip(b"=")}
-    forms |= {b"".join(b"%%%02x" % byte for byte in raw), b"".join(b"%%%02X" % byte for byte in raw)}
-    for shift in range(3):  # of the three bytes that four letters stand for
-        coded = base64.b64encode(b"\0" * shift + raw).rstrip(b"=")
-        spoilt = (len(raw) + shift) % 3 != 0  # what follows the secret changes the last letter
-        core = coded[(0, 2, 3)[shift] : len(coded) - spoilt]
-        forms |= {core, core.replace(b"+", b"-").replace(b"/", b"_")}
-    return forms
+def _packed(value: str) -> set[bytes]:
+    return {form.encode(errors="surrogateescape") for form in spellings.packed(value) | spellings.escaped(value)}
 
 
 def _mask(name: str, length: int) -> bytes:
