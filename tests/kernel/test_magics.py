@@ -24,6 +24,7 @@ def test_status_is_a_card_in_text_and_html(notebook: Notebook) -> None:
 
 
 def test_an_answer_grows_in_one_output_and_is_bound_when_assigned(notebook: Notebook) -> None:
+    notebook.run("%tundra")  # a daemon that only starts now would be waited for in words
     notebook.provider.script(CHAT, Step(text="one two three four", gap=0.4))
     ran = notebook.run("reply = %tundra ask What's up, {{1 + 1}}?")
     assert ran.error is None, ran.traceback
