@@ -50,8 +50,8 @@ ARGUMENTS = (
 TOKEN = "browser-test-token"
 SECONDS = 40
 """Longest wait for anything in the browser; a loaded machine starts a kernel in ten."""
-OF_THE_NETWORK = ("Failed to load resource", "WebSocket connection to")
-"""What Chromium itself writes when a server has gone, or says no."""
+OF_JUPYTER = ("Failed to load resource", "WebSocket connection to", "Could not restore the debugger state")
+"""What Chromium itself writes when a server has gone, or says no; and JupyterLab of a kernel that has."""
 KERNEL_ANSWERS = """async () => {
     const session = window.jupyterapp.shell.currentWidget.sessionContext;
     await session.ready;
@@ -181,7 +181,7 @@ class Jupyter:
         """Note what must not happen on a page."""
 
         def console(message: ConsoleMessage) -> None:
-            is_jupyters = message.text.startswith(OF_THE_NETWORK) or "/static/" in message.text
+            is_jupyters = message.text.startswith(OF_JUPYTER) or "/static/" in message.text
             if message.type == "error" and not is_jupyters:
                 self.complaints.append(f"console: {message.text}")
 

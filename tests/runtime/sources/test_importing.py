@@ -38,7 +38,7 @@ TEXT = """\
 """
 
 
-def made(tmp_path: Path, file: Path, **more: Any) -> Source:
+def made(tmp_path: Path, file: Path | str, **more: Any) -> Source:
     """Import a file in this process."""
     redactor = Redactor(b"0" * 16)
     redactor.register("ANTHROPIC_API_KEY", KEY)
@@ -262,6 +262,12 @@ def test_what_is_no_log_is_refused_clearly_and_leaves_nothing(tmp_path: Path, co
     with pytest.raises(UsageError, match=told):
         made(tmp_path, written(tmp_path, content))
     assert list((tmp_path / "sources").iterdir()) == []
+
+
+@pytest.mark.parametrize("path", ["\0", "a\0b", "\ud83d", "~nobody-of-this-name/x"])
+def test_what_can_be_no_path_is_refused(tmp_path: Path, path: str) -> None:
+    with pytest.raises(UsageError, match="is no path"):
+        made(tmp_path, path)
 
 
 def test_bombs_are_not_unpacked(tmp_path: Path) -> None:

@@ -69,7 +69,10 @@ def import_(
         UsageError: no such file, a name that is taken, or nothing in it is understood.
     """
     began = time.monotonic()
-    file = Path(path).expanduser()
+    try:
+        file = Path(path).expanduser()
+    except RuntimeError as exc:
+        raise UsageError(problem=f"{path!r} is no path: {exc}", field="path") from exc  # the home of nobody
     _check(file, name, link)
     _check_apart(file, place)
     size, sha256 = _identity(file, on_progress, stop)
@@ -191,6 +194,8 @@ def _check(file: Path, name: str | None, link: bool) -> None:
         mode = file.stat().st_mode
     except OSError as exc:
         raise UsageError(problem=f"{file} cannot be read: {exc.strerror}", field="path") from exc
+    except ValueError as exc:  # a NUL, or half a character
+        raise UsageError(problem=f"{str(file)!r} is no path: {exc}", field="path") from exc
     if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
         raise UsageError(problem=f"{file} is neither a file nor a folder", field="path")
     if link and not stat.S_ISDIR(mode):
