@@ -15,6 +15,7 @@ import datetime as dt
 import logging
 import re
 import sys
+import time
 from collections.abc import Collection, Generator, Iterator, Sequence
 from typing import Any
 
@@ -70,6 +71,9 @@ MIGRATION_SECONDS = 30
 REVERTING = "tundra_reverting"
 """The branch on which a revert is made."""
 NO_SUCH_TABLE = 1146
+UNKNOWN_DATABASE = 1049
+SHOWN_SECONDS = 10.0
+"""A new database is in every session by then."""
 _BAD_ROW = (pymysql.err.DataError, pymysql.err.IntegrityError)
 _DATABASE = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,63}")
 _EPOCH = dt.datetime(1970, 1, 1)  # noqa: DTZ001 - the server's times are UTC without saying so
@@ -101,6 +105,20 @@ class DoltStore:
             run(db, f"CREATE DATABASE IF NOT EXISTS `{self._config.database}`")
             if self._config.reader_user:  # set up for the database that there was first
                 run(db, f"GRANT SELECT ON `{self._config.database}`.* TO %s@'%%'", self._config.reader_user)
+            self._await_database()
+
+    def _await_database(self) -> None:
+        """A busy server can show a new database to other sessions a moment late."""
+        deadline = time.monotonic() + SHOWN_SECONDS
+        while True:
+            try:
+                self._connect(self._config.database).close()
+            except pymysql.MySQLError as exc:
+                if exc.args[:1] != (UNKNOWN_DATABASE,) or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.05)
+            else:
+                return
 
     def open(self, owner: str, node: int) -> int:
         self._owner, self._node = owner, node
