@@ -23,6 +23,8 @@ from tundra_nb.types import Resource, Tier
 
 EPSILON = 1e-9
 """Seconds. Rounding of float sums; three orders below what a timer can tell apart."""
+UNMOVED = EPSILON / 10
+"""Seconds by which a booked place may differ and count as where it was."""
 SLOWEST_RATE = 1e-9
 """Per second. Stands for a rate of zero: the burst, and then nothing for 30 years."""
 
@@ -39,12 +41,14 @@ class Bucket:
         "full_at",
         "is_live",
         "key",
+        "largest",
         "line",
         "lows",
         "marks",
         "rate",
         "resource",
         "seconds_per_unit",
+        "slack",
         "span",
         "tier",
         "tight_at",
@@ -62,6 +66,10 @@ class Bucket:
         """Booked places: when, which waiter, how much."""
         self.tight_at = -math.inf
         """While places are appended: the last one before which nothing more fits."""
+        self.largest = 0.0
+        """The largest cost that was booked since the line was empty …"""
+        self.slack = math.inf
+        """… and the least room there has been beside a booked place."""
         self._fulls: list[float] = []
         """`full_at` as it will be after each booked place."""
         self.fresh_since = 0
@@ -167,7 +175,13 @@ class Bucket:
             else:
                 return at
 
+    @property
+    def is_tight(self) -> bool:
+        """Whether somebody's place may depend on this bucket. Where not, giving back to it moves nobody forward."""
+        return self.slack < self.largest and bool(self.line)
+
     def book(self, at: float, waiter: int, cost: float) -> None:
+        self.largest = max(self.largest, cost)
         place = bisect_left(self.line, (at, waiter))
         self.line.insert(place, (at, waiter, cost))
         self._fulls.insert(place, math.nan)
@@ -188,6 +202,7 @@ class Bucket:
         self.line.clear()
         self._fulls.clear()
         self.tight_at = -math.inf
+        self.largest, self.slack = 0.0, math.inf
 
     def end(self, cost: float) -> tuple[float, float]:
         """The time of the last booked place, and the first moment after all of them at which `cost` fits."""
@@ -201,19 +216,27 @@ class Bucket:
         full = (full if full > at else at) + cost  # noqa: FURB136 - max() costs three times that
         self.line.append((at, waiter, cost))
         self._fulls.append(full)
-        if full - at >= self.span - EPSILON / 2:
+        self.largest = max(self.largest, cost)
+        slack = self.span - (full - at)
+        self.slack = min(self.slack, slack)
+        if slack <= EPSILON / 2:
             self.tight_at = at
 
     def _drop(self, at: float, waiter: int) -> int:
         place = bisect_left(self.line, (at, waiter))
         del self.line[place], self._fulls[place]
+        if not self.line:
+            self.largest, self.slack = 0.0, math.inf
         return place
 
     def _reflow(self, start: int) -> None:
-        full = self._fulls[start - 1] if start else self.full_at
-        for place in range(start, len(self.line)):
-            at, _, cost = self.line[place]
-            full = max(full, at) + cost
-            if abs(full - self._fulls[place]) <= EPSILON / 10:
-                return
-            self._fulls[place] = full
+        line, fulls, span, slack = self.line, self._fulls, self.span, self.slack
+        full = fulls[start - 1] if start else self.full_at
+        for place in range(start, len(line)):
+            at, _, cost = line[place]
+            full = (full if full > at else at) + cost  # noqa: FURB136
+            if -UNMOVED <= full - fulls[place] <= UNMOVED:
+                break
+            fulls[place] = full
+            slack = min(slack, span - (full - at))
+        self.slack = slack

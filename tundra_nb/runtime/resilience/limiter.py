@@ -677,7 +677,7 @@ class Limiter:
     def _give_back(self, number: int, buckets: Sequence[Bucket], requests: int, tokens: float) -> None:
         for place, bucket in enumerate(buckets):
             bucket.give_back(number, bucket.seconds_per_unit * (1.0 if place < requests else tokens))
-        if self._is_crowded and any(bucket.line for bucket in buckets):
+        if self._is_crowded and any(bucket.is_tight for bucket in buckets):
             self._capacity_changed(self._monotonic())
 
     def _correct(
@@ -697,7 +697,7 @@ class Limiter:
                 bucket.take(self._number, (used - reserved) * bucket.seconds_per_unit, now)
             narrowest = min(current, key=lambda bucket: bucket.level(now))
             self._notify(narrowest, "corrected", used - reserved, None, operation_id)
-        if self._is_crowded and any(bucket.line for bucket in buckets):
+        if self._is_crowded and any(bucket.is_tight for bucket in buckets):
             self._capacity_changed(now, is_less=is_less)
 
     def _living(self, bucket: Bucket) -> Bucket:
