@@ -12,16 +12,18 @@ import os
 import select
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from tundra_nb._version import __version__
-from tundra_nb.client.live import Live, R, Run
-from tundra_nb.client.sync import Client, ReplyStream
 from tundra_nb.commands import command as commands
 from tundra_nb.commands.face import Face
 from tundra_nb.commands.table import root
 from tundra_nb.errors import TundraError, UsageError
 from tundra_nb.types import Reply
+
+if TYPE_CHECKING:
+    from tundra_nb.client.live import Live, R
+    from tundra_nb.client.sync import Client, ReplyStream
 
 COMPLETE = "_TUNDRA_COMPLETE"
 """Variable by which shells ask, as click has it."""
@@ -45,6 +47,8 @@ class CommandLine(Face):
     @property
     def client(self) -> Client:
         if self._client is None:
+            from tundra_nb.client.sync import Client
+
             self._client = Client(caller="cli")
             self._client.link.on_wait = lambda seconds: print(
                 f"waiting for the daemon ({seconds:.0f} s)", file=sys.stderr, flush=True
@@ -200,7 +204,7 @@ def _run(args: Sequence[str]) -> int:
     try:
         _check_encoding(args)
         result = commands.run(root, args, face)
-        if result.value is not None and not (isinstance(result.value, Reply | Run) and not result.form):
+        if result.value is not None and (result.form or not _was_shown(result.value)):
             _print(result, face)
     except TundraError as error:
         _print_error(error, face)
@@ -211,6 +215,13 @@ def _run(args: Sequence[str]) -> int:
     finally:
         face.close()
     return result.exit_code
+
+
+def _was_shown(value: object) -> bool:
+    """Whether it is the end of something that was shown while it came."""
+    from tundra_nb.client.live import Run
+
+    return isinstance(value, Reply | Run)
 
 
 def _check_encoding(args: Sequence[str]) -> None:

@@ -195,16 +195,22 @@ def test_both_eras_and_broken_lines_are_answered(home: Home) -> None:
         assert host.request("initialize", {"protocolVersion": "1999"})["result"]["protocolVersion"] == "2025-11-25"
 
 
-def test_the_door_opens_without_what_takes_long_to_import(home: Home) -> None:
-    """A host starts one per session and waits: no SDK, no pandas, no HTTP library before a tool is called."""
+def test_the_tools_are_listed_before_what_takes_long_is_imported(home: Home) -> None:
+    """A host starts one per session and waits: no SDK, no pandas, no client of the daemon before a tool is called."""
     command = [sys.executable, "-X", "importtime", "-m", "tundra_nb.cli", "mcp"]
-    listing = '{"jsonrpc": "2.0", "id": 1, "method": "tools/list"}\n'
-    done = subprocess.run(command, env=home.env, input=listing, capture_output=True, text=True, timeout=60, check=True)
-    assert len(json.loads(done.stdout)["result"]["tools"]) > 10
-    loaded = {line.rpartition("|")[2].strip().partition(".")[0] for line in done.stderr.splitlines()}
+    shake = {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {"protocolVersion": "2025-11-25"}}
+    lines = [json.dumps(shake), '{"jsonrpc": "2.0", "id": 2, "method": "tools/list"}', ""]
+    done = subprocess.run(
+        command, env=home.env, input="\n".join(lines), capture_output=True, text=True, timeout=60, check=True
+    )
+    assert len(json.loads(done.stdout.splitlines()[-1])["result"]["tools"]) > 10
+    loaded = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
     assert "tundra_nb" in loaded
     heavy = {"mcp", "pydantic", "pandas", "numpy", "pyarrow", "httpx", "starlette", "aiohttp", "tornado", "IPython"}
-    assert not loaded & heavy
+    assert not {name.partition(".")[0] for name in loaded} & (
+        heavy | {"psutil", "platformdirs", "jupyter_core", "rich"}
+    )
+    assert not loaded & {f"tundra_nb.{room}" for room in ("client", "local", "settings", "frames", "guide")}
 
 
 def test_a_stopped_daemon_is_told_and_not_started(home: Home) -> None:

@@ -173,7 +173,7 @@ def test_with_5000_calls_the_head_counts_all_of_them_and_the_answer_stays_short(
                     await asyncio.gather(*(other.ask("hi", max_tokens=1) for _ in range(50)))
 
         asyncio.run(many())
-        box = tools.Toolbox(t, tools.readers())
+        box = tools.Toolbox(lambda: t, tools.readers())
         counted = t.sql("select outcome, count(*) as n from operation group by outcome").set_index("outcome")["n"]
         assert counted.sum() == 5006
         for name in (

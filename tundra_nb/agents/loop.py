@@ -148,7 +148,9 @@ class Loop:
         self._seen.update(identity for finding in found for identity in finding.evidence)
         offered = {name: tool for name, tool in tools.readers().items() if tool.path[0] in PINNED}
         acting = tools.actors(["all"]) if act else {}
-        box = tools.Toolbox(self._client, offered | acting, at=window.pin, since=window.since, until=window.until)
+        box = tools.Toolbox(
+            lambda: self._client, offered | acting, at=window.pin, since=window.since, until=window.until
+        )
         schemas = [_function(tool.name, tool.description, tool.schema) for tool in box.tools.values()]
         schemas.append(_function(FINDING, "Report one thing that you found.", _FINDING_SCHEMA))
         mark = secrets.token_hex(4)

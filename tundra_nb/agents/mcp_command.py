@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import os
 import shlex
-import shutil
 import sys
+from typing import TYPE_CHECKING
 
 import click
 import msgspec
 
-from tundra_nb.client.sync import Client
 from tundra_nb.commands.command import Command, Group
 from tundra_nb.commands.face import Face, pass_face
 from tundra_nb.errors import RefNotFound, TundraError, UsageError
@@ -18,6 +19,9 @@ from tundra_nb.views import Message
 
 from . import tools
 from .answers import MAX_CHARS
+
+if TYPE_CHECKING:
+    from tundra_nb.client.sync import Client
 
 HOSTS = ("claude-code", "codex", "cursor", "jupyter-ai")
 TOKEN_VARIABLE = "TUNDRA_MCP_TOKEN"  # noqa: S105 - its name, not its value
@@ -62,9 +66,17 @@ def command(
             remedy="`%tundra mcp config claude-code` prints what a host needs; in a terminal: `tundra mcp`.",
         )
     offered = tools.readers() | tools.actors(allow)
-    with Client(caller="mcp") as client:
-        _check(client, at, source)
-        toolbox = tools.Toolbox(client, offered, at=at, source=source, max_chars=max_chars)
+    with contextlib.ExitStack() as open_until_the_end:
+
+        @functools.cache
+        def connect() -> Client:
+            from tundra_nb.client.sync import Client
+
+            return open_until_the_end.enter_context(Client(caller="mcp"))
+
+        if at is not None or source is not None:
+            _check(connect(), at, source)
+        toolbox = tools.Toolbox(connect, offered, at=at, source=source, max_chars=max_chars)
         if listen is None:
             from . import stdio
 
@@ -88,8 +100,6 @@ def _check(client: Client, at: str | None, source: str | None) -> None:
         UsageError: there is no such source.
         RefNotFound: there is no such state.
     """
-    if at is None and source is None:
-        return
     try:
         client.calls("all", at=at, source=source, limit=1)
     except (UsageError, RefNotFound):
@@ -123,5 +133,7 @@ def config(host: str) -> Message:
 
 
 def _command_line() -> list[str]:
+    import shutil
+
     script = shutil.which("tundra", path=os.path.dirname(sys.executable))
     return [script, "mcp"] if script else [sys.executable, "-m", "tundra_nb.cli", "mcp"]

@@ -9,24 +9,26 @@ from __future__ import annotations
 
 import dataclasses
 import datetime as dt
+import functools
 import re
 import shlex
-from collections.abc import Mapping, Sequence
-from typing import Any, NoReturn
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from tundra_nb.client import times
-from tundra_nb.client.live import Live, R
-from tundra_nb.client.sync import Client, ReplyStream
 from tundra_nb.commands import command as commands
 from tundra_nb.commands.face import Face
 from tundra_nb.commands.table import TABLE, root
 from tundra_nb.errors import TundraError, UsageError
-from tundra_nb.settings import nearest
+from tundra_nb.nearest import nearest
 from tundra_nb.types import Reply
 
 from . import answers
+
+if TYPE_CHECKING:
+    from tundra_nb.client.live import Live, R
+    from tundra_nb.client.sync import Client, ReplyStream
 
 READS = (
     ("status",),
@@ -121,6 +123,8 @@ def actors(allowed: Sequence[str] = ()) -> dict[str, Tool]:
     Raises:
         UsageError: a name is none of them.
     """
+    if not allowed:
+        return {}
     known = _made(ACTS, acts=True)
     labels = {tool.label: tool for tool in known.values()}
     for name in allowed:
@@ -140,7 +144,8 @@ class Toolbox:
     """The tools of one agent, and the client that they read through.
 
     Args:
-        client: reads, and acts where that was allowed and agreed to.
+        connect: gives the client that reads, and acts where that was allowed and agreed to; asked once, by the first
+            tool, because a host that only lists the tools should not wait for it.
         tools: which tools there are, by name.
         at: every read that can be is as of this ref; then no tool takes `at`.
         source: every read that can be is of this source.
@@ -151,7 +156,7 @@ class Toolbox:
 
     def __init__(
         self,
-        client: Client,
+        connect: Callable[[], Client],
         tools: Mapping[str, Tool],
         *,
         at: str | None = None,
@@ -160,7 +165,7 @@ class Toolbox:
         since: dt.datetime | None = None,
         max_chars: int = answers.MAX_CHARS,
     ) -> None:
-        self.client = client
+        self._connect = connect
         self._all = dict(tools)
         self._at = at
         self._source = source
@@ -168,6 +173,10 @@ class Toolbox:
         self._since = since
         self._max_chars = max_chars
         self.tools = {name: self._bound(tool) for name, tool in tools.items()}
+
+    @functools.cached_property
+    def client(self) -> Client:
+        return self._connect()
 
     def command_line(self, name: str, arguments: Mapping[str, Any]) -> str:
         """The command that a tool stands for, as a person would give it.
@@ -305,6 +314,8 @@ class Toolbox:
         """A time word as a point of time, counted from where this toolbox stands."""
         if self._until is None:
             return word
+        from tundra_nb.client import times
+
         when = times.from_word(word, now=self._until)
         return when.isoformat() if when else word
 

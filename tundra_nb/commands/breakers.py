@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tundra_nb.client.results import Document
-
 from . import options
 from .command import Command, Group
 from .face import Face, pass_face
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from tundra_nb.client.results import Document
 
 
 @click.group("breakers", cls=Group)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import click
 
-from tundra_nb.client import explain
 from tundra_nb.errors import UsageError
 
 from . import options
@@ -37,6 +36,8 @@ def command(face: Face, what: tuple[str, ...], source: str | None) -> Result:
     that can be explained. Exit code 1 where nothing is known.
     """
     if not what:
+        from tundra_nb.client import explain
+
         return Result(explain.contents())
     try:
         return Result(face.client.explain(" ".join(what), source))

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from tundra_nb.client.live import Live, R
-from tundra_nb.client.sync import Client, ReplyStream
 from tundra_nb.errors import UsageError
 from tundra_nb.errors.spelling import as_typed
 from tundra_nb.types import Reply
+
+if TYPE_CHECKING:
+    from tundra_nb.client.live import Live, R
+    from tundra_nb.client.sync import Client, ReplyStream
 
 
 class Face(abc.ABC):

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tundra_nb.client.results import Document, Stories
 from tundra_nb.errors import UsageError
 from tundra_nb.views import Message
 
@@ -16,6 +15,8 @@ from .options import Time
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from tundra_nb.client.results import Document, Stories
 
 
 @click.group("incident", cls=Group)

@@ -9,12 +9,8 @@ from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
 import click
 from click.shell_completion import CompletionItem
 
-from tundra_nb.client import explain, times
-from tundra_nb.client.live import Live, R
-from tundra_nb.client.sync import Client
 from tundra_nb.errors import CommandFailed, TundraError, UsageError
 from tundra_nb.protocol.query import groups
-from tundra_nb.settings import variables as variables_
 from tundra_nb.types import TABLES, VERSIONED_TABLES, columns
 
 from .command import Result
@@ -22,6 +18,9 @@ from .face import Face, face_of
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from tundra_nb.client.live import Live, R
+    from tundra_nb.client.sync import Client
 
 F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
@@ -124,6 +123,8 @@ class Time(_Words):
     name = "time"
 
     def suggestions(self, ctx: click.Context) -> Iterable[str | tuple[str, str]]:
+        from tundra_nb.client import times
+
         return times.EXAMPLES
 
 
@@ -133,6 +134,8 @@ class Code(_Words):
     name = "code"
 
     def suggestions(self, ctx: click.Context) -> Iterable[str | tuple[str, str]]:
+        from tundra_nb.client import explain
+
         return (*explain.codes(),)
 
 
@@ -140,6 +143,8 @@ class Topic(Code):
     """An error, a situation, or a name of the original's."""
 
     def suggestions(self, ctx: click.Context) -> Iterable[str | tuple[str, str]]:
+        from tundra_nb.client import explain
+
         told = explain.contents()
         names = [
             *super().suggestions(ctx),
@@ -228,8 +233,14 @@ class Variable(click.ParamType[str]):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         del ctx
         field = param.opts[-1] if isinstance(param, click.Option) else "NAMES"
-        variables_.check(str(value), field)
+        _check_variable(str(value), field)
         return str(value)
+
+
+def _check_variable(name: str, field: str) -> None:
+    from tundra_nb.settings.variables import check
+
+    check(name, field)
 
 
 def child(function: F) -> F:
@@ -256,7 +267,7 @@ def variables(given: Sequence[str]) -> dict[str, str]:
             raise UsageError(  # not repeated: it may be a key
                 problem="--env is not of the form NAME=VALUE", field="--env", remedy="For example `--env DEBUG=1`."
             )
-        variables_.check(word.partition("=")[0], "--env")
+        _check_variable(word.partition("=")[0], "--env")
     return {name: value for name, _, value in (word.partition("=") for word in given)}
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from tundra_nb.client.results import Status
+from typing import TYPE_CHECKING
 
 from .command import command as _command
 from .face import Face, pass_face
+
+if TYPE_CHECKING:
+    from tundra_nb.client.results import Status
 
 
 @_command("status")

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+from typing import TYPE_CHECKING
 
 import click
 
-from tundra_nb.client.results import Why
-from tundra_nb.client.run_story import RunStory
 from tundra_nb.errors import UsageError
 from tundra_nb.views import Compared
 
@@ -15,6 +14,10 @@ from . import options
 from .command import NumberCommand
 from .command import command as _command
 from .face import Face, pass_face
+
+if TYPE_CHECKING:
+    from tundra_nb.client.results import Why
+    from tundra_nb.client.run_story import RunStory
 
 
 @_command("why", cls=NumberCommand)

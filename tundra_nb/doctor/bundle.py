@@ -43,7 +43,8 @@ from tundra_nb.runtime.telemetry.redact import MIN_SECRET_CHARS, Redactor, looks
 from tundra_nb.settings import Loaded, store_login
 from tundra_nb.types import TABLES
 
-from .check import Checkup, Place
+from .check import Checkup
+from .place import Place
 from .run import doctor
 
 ROWS = 200

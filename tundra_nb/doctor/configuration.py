@@ -13,7 +13,8 @@ import psutil
 from tundra_nb import settings
 from tundra_nb.errors import ConfigError
 
-from .check import Check, Finding, Place
+from .check import Check, Finding
+from .place import Place
 
 NETWORK_FILESYSTEMS = ("nfs", "cifs", "smb", "9p", "afs", "ceph", "gluster", "lustre", "sshfs", "fuse.sshfs", "ncpfs")
 SHOWN = 8

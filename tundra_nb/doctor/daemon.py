@@ -12,7 +12,8 @@ from tundra_nb._version import API, __version__
 from tundra_nb.local import running
 from tundra_nb.protocol import doors
 
-from .check import Check, Finding, Place, size
+from .check import Check, Finding, size
+from .place import Place
 
 ERRORS_SHOWN = 1
 TAIL_BYTES = 65536

@@ -15,7 +15,8 @@ from tundra_nb.errors import StoreDamaged, from_wire
 from tundra_nb.local import dolt_server
 from tundra_nb.protocol import status as status_routes
 
-from .check import Check, Finding, Place, size
+from .check import Check, Finding, size
+from .place import Place
 
 LOW_BYTES = 1_000_000_000
 FULL_BYTES = 64_000_000

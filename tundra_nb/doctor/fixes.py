@@ -17,7 +17,7 @@ from tundra_nb.local import dolt_server, launch, running
 from tundra_nb.protocol import profiles, ptys
 from tundra_nb.protocol.endpoint import Endpoint
 
-from .check import Place
+from .place import Place
 
 WAIT_SECONDS = 15.0
 CLEAN_SECONDS = 10.0

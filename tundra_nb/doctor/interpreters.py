@@ -16,7 +16,8 @@ import psutil
 
 from tundra_nb._version import __version__
 
-from .check import Check, Finding, Place
+from .check import Check, Finding
+from .place import Place
 
 EXTENSION = "tundra_nb"
 LOOK_SECONDS = 8.0

@@ -11,7 +11,8 @@ import psutil
 
 from tundra_nb.errors.spelling import as_typed
 
-from .check import Check, Finding, Place, size
+from .check import Check, Finding, size
+from .place import Place
 
 MARKER = "TUNDRA_PTY_ID"
 """In the environment of each process of a terminal, as the pool sets it: `<daemon>/<terminal>`."""

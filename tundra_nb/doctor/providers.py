@@ -22,7 +22,8 @@ from tundra_nb.errors import ConfigError
 from tundra_nb.protocol import profiles as profiles_routes
 from tundra_nb.settings import ProfileSettings
 
-from .check import Check, Finding, Group, Place, State
+from .check import Check, Finding, Group, State
+from .place import Place
 
 STEP_SECONDS = 3.0
 SKEW_WARNS = 30.0

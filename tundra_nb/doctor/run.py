@@ -15,7 +15,8 @@ from tundra_nb.errors import TundraError, UsageError
 from tundra_nb.paths import Paths
 
 from . import checks, fixes
-from .check import SYMPTOMS, Check, Checkup, Finding, Place
+from .check import SYMPTOMS, Check, Checkup, Finding
+from .place import Place
 
 WHOLE_SECONDS = 9.5
 """No check may hold up the whole: what has not come by then is told as such."""

@@ -38,7 +38,7 @@ from tundra_nb.client import api
 from tundra_nb.client.incidents import EPOCH, window_us
 from tundra_nb.client.results import Document
 from tundra_nb.doctor import bundle as support
-from tundra_nb.doctor.check import Place
+from tundra_nb.doctor.place import Place
 from tundra_nb.errors import StoreUnavailable, TundraError, UsageError
 from tundra_nb.frames import frames
 from tundra_nb.protocol.digest import digest
