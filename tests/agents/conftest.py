@@ -15,7 +15,7 @@ import tundra_nb
 from tests.conftest import Home
 from tundra_nb import errors
 from tundra_nb.client.sync import Client
-from tundra_nb.testing.scripted_provider import ScriptedProcess, Step, scripted_process
+from tundra_nb.testing.scripted_provider import ScriptedProcess, ScriptedStep, scripted_process
 
 CHAT = "/v1/chat/completions"
 TOML = """
@@ -44,7 +44,7 @@ def outage(home: Home, provider: ScriptedProcess) -> Iterator[Client]:
     with tundra_nb.connect() as t:
         for _ in range(2):
             t.ask("hi")
-        provider.script(CHAT, Step(status=529, repeat=3))
+        provider.script(CHAT, ScriptedStep(status=529, repeat=3))
         for _ in range(3):
             with pytest.raises(errors.AllProvidersExhausted):
                 t.ask("hi")

@@ -16,8 +16,8 @@ from tests.conftest import Home, wait_until
 from tundra_nb import errors
 from tundra_nb.agents import tools
 from tundra_nb.client.sync import Client
-from tundra_nb.testing.scripted_provider import ScriptedProcess, Step
-from tundra_nb.types.triage import Finding
+from tundra_nb.testing.scripted_provider import ScriptedProcess, ScriptedStep
+from tundra_nb.types.triage import TriageFinding
 
 pytestmark = pytest.mark.part("doltlite")
 
@@ -29,23 +29,23 @@ def fail(t: Client, times: int = 1) -> None:
 
 
 def overloaded(t: Client, provider: ScriptedProcess) -> None:
-    provider.script(CHAT, Step(status=529))
+    provider.script(CHAT, ScriptedStep(status=529))
     fail(t)
 
 
 def wrong_key(t: Client, provider: ScriptedProcess) -> None:
-    provider.script(CHAT, Step(status=401, text="invalid key"))
+    provider.script(CHAT, ScriptedStep(status=401, text="invalid key"))
     fail(t)
 
 
 def quota_spent(t: Client, provider: ScriptedProcess) -> None:
     error = {"error": {"message": "You exceeded your current quota", "type": "insufficient_quota"}}
-    provider.script(CHAT, Step(status=429, body=json.dumps({**error, "code": "insufficient_quota"}).encode()))
+    provider.script(CHAT, ScriptedStep(status=429, body=json.dumps({**error, "code": "insufficient_quota"}).encode()))
     fail(t)
 
 
 def open_breaker(t: Client, provider: ScriptedProcess) -> None:
-    provider.script(CHAT, Step(status=500, repeat=3))
+    provider.script(CHAT, ScriptedStep(status=500, repeat=3))
     fail(t, 4)
 
 
@@ -67,7 +67,7 @@ def full_pool(t: Client, provider: ScriptedProcess) -> None:
 
 def cut_stream(t: Client, provider: ScriptedProcess) -> None:
     frame = b'data: {"id":"c","choices":[{"index":0,"delta":{"content":"half"}}]}\n\n'
-    provider.script(CHAT, Step(headers=(("content-type", "text/event-stream"),), body=frame))
+    provider.script(CHAT, ScriptedStep(headers=(("content-type", "text/event-stream"),), body=frame))
     fail(t)
 
 
@@ -100,7 +100,7 @@ def test_the_rules_name_what_was_provoked(
         assert exist(t, found[kind])
 
 
-def exist(t: Client, finding: Finding) -> bool:
+def exist(t: Client, finding: TriageFinding) -> bool:
     """Whether each id of the evidence is the key of a row."""
     ids = ", ".join(finding.evidence)
     keys = [("operation", "operation_id"), ("error_event", "error_id"), ("breaker_event", "breaker_event_id")]
@@ -162,7 +162,7 @@ def test_with_5000_calls_the_head_counts_all_of_them_and_the_answer_stays_short(
 
     home.write_settings(TOML.format(base_url=provider.base_url))
     with tundra_nb.connect() as t:
-        provider.script(CHAT, Step(status=400, repeat=6))
+        provider.script(CHAT, ScriptedStep(status=400, repeat=6))
         for _ in range(6):
             with pytest.raises(errors.TundraError):
                 t.ask("hi")

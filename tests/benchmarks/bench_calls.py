@@ -29,7 +29,7 @@ from tundra_nb import paths, settings
 from tundra_nb.client.aio import AsyncClient
 from tundra_nb.runtime.runtime import Runtime
 from tundra_nb.runtime.telemetry.redact import Redactor
-from tundra_nb.testing.scripted_provider import Step, scripted_process
+from tundra_nb.testing.scripted_provider import ScriptedStep, scripted_process
 from tundra_nb.types import Ask
 
 MESSAGES = [{"role": "user", "content": "Say hi"}]
@@ -225,7 +225,7 @@ async def failover() -> Table:
     table = Table("failover to the second profile: p50, to a loop by hand over httpx")
     for label, status in (("429", 429), ("500", 500), ("refused", 0)):
         with tempfile.TemporaryDirectory() as folder, scripted_process() as good, scripted_process() as bad:
-            bad.script("*", Step(status=status or 500, repeat=0))
+            bad.script("*", ScriptedStep(status=status or 500, repeat=0))
             urls = ["http://127.0.0.1:9/v1" if not status else bad.base_url, good.base_url]
             async with await open_runtime(Path(folder), urls) as runtime, http_client() as http:
                 calls = [asked(http, url) for url in urls]

@@ -21,7 +21,7 @@ from tundra_nb.client.sync import Client
 from tundra_nb.errors import TundraError
 
 if TYPE_CHECKING:
-    from tundra_nb.daemon.serve import Start
+    from tundra_nb.daemon.serve import AppParts
 
 LAG_PATH = "/bench/lag"
 LAG_SECONDS = 0.005
@@ -99,7 +99,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 @contextlib.asynccontextmanager
-async def open_lagging(start: Start) -> AsyncIterator[Any]:
+async def open_lagging(start: AppParts) -> AsyncIterator[Any]:
     """The shipped application, with a timer beside it."""
     from tundra_nb.daemon.serve import open_runtime
 

@@ -10,7 +10,7 @@ import pytest
 from playwright.sync_api import Locator, Page, expect
 
 from tests.conftest import AXE
-from tundra_nb.testing.scripted_provider import Step
+from tundra_nb.testing.scripted_provider import ScriptedStep
 
 from .conftest import Jupyter, NotebookPage
 
@@ -57,7 +57,7 @@ def shots(page: NotebookPage, name: str) -> None:
 
 
 def test_frames_and_pictures_are_read_with_and_without_a_kernel(lab: Jupyter) -> None:
-    lab.provider.script(CHAT, Step(text="hi", repeat=3), Step(status=503, text="down for maintenance"))
+    lab.provider.script(CHAT, ScriptedStep(text="hi", repeat=3), ScriptedStep(status=503, text="down for maintenance"))
     for _ in range(4):
         lab.tundra("ask", "hi")
     cells = ["%load_ext tundra_nb", "%tundra calls", "%tundra calls --plot", "%tundra why last", "%tundra status"]
@@ -121,7 +121,7 @@ def test_the_buttons_of_the_provider_widget_act_and_a_drill_is_marked_as_one(jup
 
 def test_a_click_on_an_id_tells_its_story_below(jupyter: Jupyter) -> None:
     """The command stands in a new cell and is run; in a notebook that is not trusted Jupyter asks before."""
-    jupyter.provider.script(CHAT, Step(status=503, text="down for maintenance"))
+    jupyter.provider.script(CHAT, ScriptedStep(status=503, text="down for maintenance"))
     jupyter.tundra("ask", "hi")
     page = jupyter.open(["%load_ext tundra_nb", "%tundra calls"])
     page.run_all()
@@ -138,7 +138,7 @@ def test_a_click_on_an_id_tells_its_story_below(jupyter: Jupyter) -> None:
 
 def test_why_is_read_on_a_narrow_page(lab: Jupyter) -> None:
     """A picture of its own: words above the bars, as wide as the page."""
-    lab.provider.script(CHAT, Step(status=503, text="down for maintenance"))
+    lab.provider.script(CHAT, ScriptedStep(status=503, text="down for maintenance"))
     lab.tundra("ask", "hi")
     page = lab.open(["%load_ext tundra_nb", "%tundra why last"])
     page.run_all()
@@ -171,7 +171,7 @@ def test_a_page_made_of_a_notebook_still_answers(lab: Jupyter) -> None:
     """As HTML by nbconvert, without a kernel and without a network: what failed, why, what next."""
     from nbconvert import HTMLExporter
 
-    lab.provider.script(CHAT, Step(status=503, text="down for maintenance"))
+    lab.provider.script(CHAT, ScriptedStep(status=503, text="down for maintenance"))
     lab.tundra("ask", "hi")
     cells = [
         "%tundra calls",

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Page, expect
 
-from tundra_nb.testing.scripted_provider import Step
+from tundra_nb.testing.scripted_provider import ScriptedStep
 
 from .conftest import Jupyter, NotebookPage
 from .test_faces import barriers, watch
@@ -45,7 +45,7 @@ def sources(page: Page) -> list[str]:
 
 
 def test_in_lab_it_tells_what_is_open_acts_and_inserts_cells_of_ids(lab: Jupyter) -> None:
-    lab.provider.script(CHAT, Step(status=503, text="down for <b>maintenance</b>"))
+    lab.provider.script(CHAT, ScriptedStep(status=503, text="down for <b>maintenance</b>"))
     lab.tundra("ask", "hi")
     lab.tundra("pty", "open", "sleep", "600")
     page = lab.open(["1 + 1"])

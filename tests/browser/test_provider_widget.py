@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 from playwright.sync_api import expect
 
-from tundra_nb.testing.scripted_provider import Step
+from tundra_nb.testing.scripted_provider import ScriptedStep
 
 pytestmark = [pytest.mark.part("browser", "doltlite"), pytest.mark.timeout(180)]
 
@@ -29,7 +29,7 @@ def test_a_breaker_is_seen_to_open_to_count_down_and_to_close(start_jupyter: Cal
     expect(page.output(1).locator(STILL)).to_be_hidden()
     page.screenshot(f"{app}-closed")
 
-    jupyter.provider.script(CHAT, Step(status=503, text="down for maintenance"))
+    jupyter.provider.script(CHAT, ScriptedStep(status=503, text="down for maintenance"))
     page.run(2)
     expect(breaker).to_have_text(re.compile(r"open, probe in \d"))
     page.screenshot(f"{app}-open")
@@ -48,7 +48,7 @@ def test_a_breaker_is_seen_to_open_to_count_down_and_to_close(start_jupyter: Cal
 
 def test_a_saved_notebook_shows_the_last_state_without_a_kernel(start_jupyter: Callable, app: str) -> None:  # type: ignore[type-arg]
     jupyter = start_jupyter(app)
-    jupyter.provider.script(CHAT, Step(status=503, text="down for <b>maintenance</b>"))
+    jupyter.provider.script(CHAT, ScriptedStep(status=503, text="down for <b>maintenance</b>"))
     page = jupyter.open(CELLS)
     for index in range(len(CELLS)):  # one by one: the failing call would end a run of all
         page.run(index)

@@ -14,7 +14,7 @@ import tundra_nb
 from tundra_nb import errors
 from tundra_nb.client.sync import Client
 from tundra_nb.local import launch
-from tundra_nb.testing.scripted_provider import Step, scripted_process
+from tundra_nb.testing.scripted_provider import ScriptedStep, scripted_process
 
 CHAT = "/v1/chat/completions"
 
@@ -39,7 +39,7 @@ def test_a_call_cut_short_by_the_daemons_death_is_an_ipc_error_and_a_row(home: A
         home.write_settings(
             f'[[profile]]\nname = "scripted"\nkind = "local"\nbase_url = "{provider.url}/v1"\nmodel = "tiny"\n'
         )
-        provider.script(CHAT, Step(text="never", delay=20))
+        provider.script(CHAT, ScriptedStep(text="never", delay=20))
         with tundra_nb.connect() as t:
             pid = t.status().pid
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tundra_nb._version import __version__
-from tundra_nb.testing.scripted_provider import ScriptedProcess, Step, scripted_process
+from tundra_nb.testing.scripted_provider import ScriptedProcess, ScriptedStep, scripted_process
 
 CHAT = "/v1/chat/completions"
 
@@ -38,7 +38,7 @@ def test_without_a_profile_status_and_ask_show_lines_that_make_one(home: Any) ->
 
 
 def test_ask_prints_the_answer_and_tells_the_rest_on_stderr(home: Any, provider: ScriptedProcess) -> None:
-    provider.script(CHAT, Step(text="one \x1b[31mtwo"))
+    provider.script(CHAT, ScriptedStep(text="one \x1b[31mtwo"))
     done = home.run("ask", "Say", "hi")
     assert done.returncode == 0, done.stderr
     assert done.stdout == "one two\n"
@@ -47,7 +47,7 @@ def test_ask_prints_the_answer_and_tells_the_rest_on_stderr(home: Any, provider:
 
 
 def test_json_is_json_with_ids_as_text_and_times_as_iso(home: Any, provider: ScriptedProcess) -> None:
-    provider.script(CHAT, Step(text="hi"))
+    provider.script(CHAT, ScriptedStep(text="hi"))
     reply = json.loads(home.run("ask", "--json", "hi").stdout)
     calls = json.loads(home.run("calls", "--json").stdout)
     assert calls[0]["operation_id"] == reply["operation_id"]
@@ -63,7 +63,7 @@ def test_json_is_json_with_ids_as_text_and_times_as_iso(home: Any, provider: Scr
 
 
 def test_every_command_shows_its_result_in_a_narrow_terminal(home: Any, provider: ScriptedProcess) -> None:
-    provider.script(CHAT, Step(text="hi"), Step(status=500, text="broken"))
+    provider.script(CHAT, ScriptedStep(text="hi"), ScriptedStep(status=500, text="broken"))
     home.run("ask", "hi")
     home.run("ask", "hi")
     for command in (
@@ -105,7 +105,7 @@ def test_a_key_that_the_daemon_lacks_is_offered_and_never_shown(home: Any, provi
     assert "MY_API_KEY is not set" in missing.stderr
     offered = home.run("keys", "offer", MY_API_KEY=secret)
     assert offered.returncode == 0, offered.stderr
-    provider.script(CHAT, Step(text="hi"))
+    provider.script(CHAT, ScriptedStep(text="hi"))
     answered = home.run("ask", "hi")
     assert answered.returncode == 0, answered.stderr
     shown = "".join(home.run(*c.split()).stdout for c in ("keys", "status --json", "logs", "settings"))
@@ -180,7 +180,7 @@ def test_text_that_is_not_utf8_is_refused_in_a_line(home: Any, provider: Scripte
 
 
 def test_a_known_option_behind_the_prompt_is_an_option(home: Any, provider: ScriptedProcess) -> None:
-    provider.script(CHAT, Step(text="hi"))
+    provider.script(CHAT, ScriptedStep(text="hi"))
     reply = json.loads(home.run("ask", "hi", "there", "--json").stdout)
     assert reply["text"] == "hi"
     assert provider.requests[-1].json["messages"][-1]["content"] == "hi there"
@@ -211,7 +211,7 @@ def test_a_pasted_key_is_refused_and_not_repeated(home: Any) -> None:
 
 
 def test_calls_are_grouped_where_they_are_and_unknown_filters_are_refused(home: Any, provider: ScriptedProcess) -> None:
-    provider.script(CHAT, Step(text="hi"), Step(text="x", status=500), Step(text="ho"))
+    provider.script(CHAT, ScriptedStep(text="hi"), ScriptedStep(text="x", status=500), ScriptedStep(text="ho"))
     for prompt in ("one", "two", "three"):
         home.run("ask", prompt)
     rows = json.loads(home.run("calls", "--by", "profile,hour", "--json").stdout)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tundra_nb.testing.scripted_provider import ScriptedProcess, Step, scripted_process
+from tundra_nb.testing.scripted_provider import ScriptedProcess, ScriptedStep, scripted_process
 
 CHAT = "/v1/chat/completions"
 PROFILE = '[[profile]]\nname = "{name}"\nkind = "{kind}"\nbase_url = "{url}/v1"\nmodel = "tiny"\n'
@@ -51,7 +51,7 @@ def test_a_server_that_is_not_there_is_named_with_its_remedy_wherever_one_looks(
 def test_a_rejected_key_is_no_key_that_is_not_needed(home: Any) -> None:
     with scripted_process(pieces=4) as made:
         home.write_settings("[router]\nretries = 0\n" + PROFILE.format(name="a", kind="local", url=made.url))
-        made.script(CHAT, Step(status=401, text="no such key"))
+        made.script(CHAT, ScriptedStep(status=401, text="no such key"))
         home.run("ask", "hi")
         status = words(home.run("status").stdout)
         assert "rejected" in status
@@ -62,7 +62,7 @@ def test_a_rejected_key_is_no_key_that_is_not_needed(home: Any) -> None:
 
 def test_a_call_under_way_is_seen_from_elsewhere(home: Any, provider: ScriptedProcess) -> None:
     home.run("daemon", "start")
-    provider.script(CHAT, Step(text="at last", delay=30))
+    provider.script(CHAT, ScriptedStep(text="at last", delay=30))
     child = subprocess.Popen(
         [sys.executable, "-m", "tundra_nb.cli", "ask", "hi"],
         env=home.env,
@@ -88,7 +88,7 @@ def test_a_call_under_way_is_seen_from_elsewhere(home: Any, provider: ScriptedPr
 
 
 def test_what_is_kept_tells_times_and_not_spans(home: Any, provider: ScriptedProcess) -> None:
-    provider.script(CHAT, Step(status=429, text="slow down", headers=(("retry-after", "90"),)))
+    provider.script(CHAT, ScriptedStep(status=429, text="slow down", headers=(("retry-after", "90"),)))
     home.run("ask", "hi")
     row = json.loads(home.run("attempts", "--json").stdout)[0]
     assert "again in" not in row["message"]
@@ -121,7 +121,9 @@ def test_profiles_are_tested_changed_put_in_order_and_removed(home: Any, provide
 
 
 def test_prompt_and_answer_are_read_and_compared_when_they_are_kept(home: Any, provider: ScriptedProcess) -> None:
-    provider.script(CHAT, Step(text="hi"), Step(text="first answer"), Step(text="second answer"))
+    provider.script(
+        CHAT, ScriptedStep(text="hi"), ScriptedStep(text="first answer"), ScriptedStep(text="second answer")
+    )
     home.run("ask", "unrecorded")
     assert "settings set record.content=all" in home.run("why").stdout
     home.run("settings", "set", "record.content=all")
@@ -162,7 +164,7 @@ def test_completion_knows_values(home: Any, provider: ScriptedProcess) -> None:
 def test_a_mistyped_word_takes_over_nothing_and_commits_of_people_stand_apart(
     home: Any, provider: ScriptedProcess
 ) -> None:
-    provider.script(CHAT, Step(status=503, text="down for maintenance"))
+    provider.script(CHAT, ScriptedStep(status=503, text="down for maintenance"))
     home.run("ask", "hi")
     home.run("providers", "add", "scripted", "--kind", "local", "--base-url", provider.url)  # there is one already
     assert "maintenance" in words(home.run("explain", "last").stdout)

@@ -11,7 +11,7 @@ from typing import Any
 import pexpect
 import pytest
 
-from tundra_nb.testing.scripted_provider import ScriptedProcess, Step, scripted_process
+from tundra_nb.testing.scripted_provider import ScriptedProcess, ScriptedStep, scripted_process
 
 CHAT = "/v1/chat/completions"
 COLUMNS = 80
@@ -45,7 +45,7 @@ def in_terminal(home: Any, *args: str, **env: str) -> str:
 
 
 def test_a_terminal_of_80_columns_and_a_pipe(home: Any, provider: ScriptedProcess) -> None:
-    provider.script(CHAT, Step(text="hi"), Step(status=503, text="down for maintenance"))
+    provider.script(CHAT, ScriptedStep(text="hi"), ScriptedStep(status=503, text="down for maintenance"))
     home.run("ask", "hi")
     home.run("ask", "hi")
     for command in ("status", "calls", "errors", "attempts", "why last", "last", "providers", "settings", "commits"):

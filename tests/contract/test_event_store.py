@@ -18,7 +18,7 @@ from tundra_nb.runtime.clock import Ids, SystemClock, id_floor
 from tundra_nb.runtime.history.query import Condition, FrameQuery
 from tundra_nb.runtime.history.schema import arrow_schema
 from tundra_nb.runtime.history.service import History
-from tundra_nb.runtime.history.story import Story, Wanted
+from tundra_nb.runtime.history.story import StoredStory, WantedOperation
 from tundra_nb.types import (
     REPLACED_TABLES,
     TABLES,
@@ -476,17 +476,17 @@ async def test_a_story_is_told_by_id_by_digits_and_from_the_end(store: Store) ->
     versions = store.history.versions
     ids = [id_floor(at(seq)) + seq for seq in (1, 2, 3)]
     for wanted, expected in (
-        (Wanted(back=1), ids[2]),
-        (Wanted(back=3), ids[0]),
-        (Wanted(digits=str(ids[1])), ids[1]),
-        (Wanted(digits=str(ids[1])[-6:]), ids[1]),
+        (WantedOperation(back=1), ids[2]),
+        (WantedOperation(back=3), ids[0]),
+        (WantedOperation(digits=str(ids[1])), ids[1]),
+        (WantedOperation(digits=str(ids[1])[-6:]), ids[1]),
     ):
         told = await versions.story(wanted)
         assert told.operation is not None
         assert told.operation["operation_id"] == expected
         assert set(told.related) == {"attempts", "limit_events", "breaker_events", "errors", "exchanges"}
-    assert await versions.story(Wanted(back=9)) == Story(operation=None, calls=3)
-    assert (await versions.story(Wanted(digits="9" * 30))).operation is None
+    assert await versions.story(WantedOperation(back=9)) == StoredStory(operation=None, calls=3)
+    assert (await versions.story(WantedOperation(digits="9" * 30))).operation is None
 
 
 async def test_diff_to_working_shows_what_is_not_committed(store: Store) -> None:

@@ -24,7 +24,7 @@ from tundra_nb.errors import StoreUnavailable, TundraError
 
 
 @contextlib.asynccontextmanager
-async def opened(start: serve.Start) -> AsyncIterator[ASGIApp]:
+async def opened(start: serve.AppParts) -> AsyncIterator[ASGIApp]:
     life = start.life
     match start.environ.get("TINY_FAIL"):
         case "typed":

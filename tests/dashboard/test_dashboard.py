@@ -14,7 +14,7 @@ import pytest
 
 from tests.conftest import ROOT
 from tundra_nb.dashboard import packing, reading, still, story
-from tundra_nb.dashboard.hour import FAILED, OK, REFUSED, Change, Columns, Hour, Latency, Names, Span
+from tundra_nb.dashboard.hour import FAILED, OK, REFUSED, Change, Columns, Hour, Latency, Numbering, Stretch
 from tundra_nb.views import html, text
 
 EVIL = "<script>alert('1')</script>\x1b[2J\"&"
@@ -40,14 +40,14 @@ def hour(
         until=SINCE + 5400,
         is_live=is_live,
         where="",
-        profiles=Names(names),
-        codes=Names(["", "AllProvidersExhausted", "CircuitBreakerError::Open"]),
-        reasons=Names(["answered", "status_529", "breaker_open"]),
-        callers=Names(["kernel"]),
+        profiles=Numbering(names),
+        codes=Numbering(["", "AllProvidersExhausted", "CircuitBreakerError::Open"]),
+        reasons=Numbering(["answered", "status_529", "breaker_open"]),
+        callers=Numbering(["kernel"]),
         calls=Columns.of(at, profile, outcome, label, zeros, latency, ones),
         attempts=Columns.of(at, profile, outcome, label, zeros, latency, ones),
     )
-    made.bands = [Span(names[0], OUTAGE[0] + 5, None if is_live else end, "open", is_bad=True)]
+    made.bands = [Stretch(names[0], OUTAGE[0] + 5, None if is_live else end, "open", is_bad=True)]
     made.changes = [
         Change(OUTAGE[0] - 900, "breaker.failures 5 → 50", "bo"),
         Change(OUTAGE[0] - 540, f"{names[0]} rpm 8 → 64", "ada"),
@@ -99,7 +99,7 @@ def test_a_breaker_that_is_closed_again_is_not_still_open_before_anything_was_an
 
 def test_a_profile_that_fails_on_after_a_reset_is_still_failing() -> None:
     shown = hour(is_live=True, end=SINCE + 5400)
-    shown.bands = [Span("a", OUTAGE[0] + 5, SINCE + 5300, "open", is_bad=True)]
+    shown.bands = [Stretch("a", OUTAGE[0] + 5, SINCE + 5300, "open", is_bad=True)]
     assert story.tell(shown).episodes[0].is_on
 
 
@@ -159,8 +159,8 @@ def test_the_static_picture_is_small_and_well_formed_and_says_the_headline() -> 
 
 def test_names_from_outside_are_text_wherever_they_stand() -> None:
     evil = hour(names=(EVIL, "b"))
-    evil.terminals = [Span(EVIL, SINCE, None, EVIL, is_bad=True)]
-    evil.reasons = Names(["answered", EVIL, EVIL + "2"])
+    evil.terminals = [Stretch(EVIL, SINCE, None, EVIL, is_bad=True)]
+    evil.reasons = Numbering(["answered", EVIL, EVIL + "2"])
     blocks = still.blocks(evil)
     fragment = html.render(blocks)
     assert "<script" not in fragment
@@ -214,7 +214,7 @@ def test_rows_of_the_live_feed_become_the_same_columns() -> None:
 
 
 def test_more_names_than_a_byte_holds_are_told_together() -> None:
-    names = Names()
+    names = Numbering()
     places = [names.of(str(number)) for number in range(400)]
     assert max(places) == 254
     assert names.names[-1] == "others"

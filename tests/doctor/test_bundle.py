@@ -18,7 +18,7 @@ from tundra_nb.doctor import bundle as bundles
 from tundra_nb.errors import UsageError
 from tundra_nb.paths import find
 from tundra_nb.runtime.telemetry.redact import Redactor
-from tundra_nb.testing.scripted_provider import ScriptedProcess, Step, scripted_process
+from tundra_nb.testing.scripted_provider import ScriptedProcess, ScriptedStep, scripted_process
 from tundra_nb.types import TABLES
 
 pytestmark = [pytest.mark.part("doltlite"), pytest.mark.timeout(110)]
@@ -151,13 +151,13 @@ def used(home: Home, provider: ScriptedProcess) -> list[str]:
         five = values[at : at + 5]
         echo = json.dumps({"error": {"message": " | ".join(five), "headers": {"authorization": f"Bearer {five[0]}"}}})
         headers = (("x-request-id", f"req-{urllib.parse.quote(five[1])}"), ("x-ratelimit-limit-requests", "60"))
-        provider.script(CHAT, Step(status=(400, 500, 429)[at % 3], headers=headers, body=echo.encode()))
+        provider.script(CHAT, ScriptedStep(status=(400, 500, 429)[at % 3], headers=headers, body=echo.encode()))
         run("ask", "--no-failover", f"please keep {' and '.join(five)} to yourself")
         chunk = {
             "choices": [{"index": 0, "delta": {"content": f"they are {' and '.join(five)}"}, "finish_reason": "stop"}]
         }
         pieces = tuple(f"data: {event}\n\n".encode() for event in (json.dumps(chunk), "[DONE]"))
-        provider.script(CHAT, Step(pieces=pieces, headers=(("content-type", "text/event-stream"),)))
+        provider.script(CHAT, ScriptedStep(pieces=pieces, headers=(("content-type", "text/event-stream"),)))
         assert "they are" in run("ask", "--no-failover", "what are they?")
     run("run", "--with-keys", "PLANTED_29_PASSWD", "env | grep PLANTED; printf '%s\\n' \"$PLANTED_29_PASSWD\"")
     run("run", "--env", f"MY_PASSWORD={values[35]}", "echo $MY_PASSWORD")
@@ -208,7 +208,7 @@ def test_fifty_planted_secrets_are_in_no_bundle_no_row_and_no_output(home: Home,
 def test_a_bundle_has_what_a_report_needs_and_says_what_is_missing(home: Home, provider: ScriptedProcess) -> None:
     home.env["PLANTED_0_API_KEY"] = PLANTED["PLANTED_0_API_KEY"]
     home.write_settings(SETTINGS.format(url=provider.url))
-    provider.script(CHAT, Step(status=503, text="overloaded"))
+    provider.script(CHAT, ScriptedStep(status=503, text="overloaded"))
     home.run("ask", "--no-failover", "hello")
     done = home.run("bundle", "--json", "--out", "report.zip")
     told = json.loads(done.stdout)

@@ -22,7 +22,7 @@ import pytest
 from tests.conftest import Home, wait_until
 from tests.contract.server import free_port, listens, mariadb
 from tundra_nb.doctor.check import SYMPTOMS
-from tundra_nb.testing.scripted_provider import ScriptedProcess, Step, scripted_process
+from tundra_nb.testing.scripted_provider import ScriptedProcess, ScriptedStep, scripted_process
 
 pytestmark = [pytest.mark.part("doltlite"), pytest.mark.timeout(100)]
 
@@ -149,7 +149,7 @@ def test_without_a_yes_nothing_is_fixed(home: Home, provider: ScriptedProcess) -
 
 
 def test_a_wrong_key_is_found_by_asking_the_provider(healthy: Home, provider: ScriptedProcess) -> None:
-    provider.script("/v1/models", Step(status=401, text="Incorrect API key provided", repeat=0))
+    provider.script("/v1/models", ScriptedStep(status=401, text="Incorrect API key provided", repeat=0))
     found = wrong(doctor(healthy), "fail")
     assert list(found) == ["provider.primary.key"]
     assert "PRIMARY_API_KEY" in found["provider.primary.key"]["evidence"]
@@ -215,7 +215,7 @@ def test_a_proxy_that_refuses_is_named_and_no_proxy_helps(
 def test_a_clock_that_is_an_hour_off_is_compared_with_the_providers(healthy: Home, provider: ScriptedProcess) -> None:
     for hours, words in ((1, "behind"), (-1, "ahead")):
         date = email.utils.formatdate(time.time() + 3600 * hours, usegmt=True)
-        provider.script("/v1/models", Step(headers=(("date", date),)))
+        provider.script("/v1/models", ScriptedStep(headers=(("date", date),)))
         found = wrong(doctor(healthy), "fail")
         assert list(found) == ["provider.primary.clock"]
         assert words in found["provider.primary.clock"]["evidence"]

@@ -20,7 +20,7 @@ from tundra_nb.errors import UsageError
 from tundra_nb.faults.fault_proxy import PASSED, FaultProcess, FaultProxy
 from tundra_nb.faults.faults import ANSWERS, FAULTS, HUGE_HEADER_BYTES, Draw, Rule, go_duration
 from tundra_nb.runtime.providers.transport import Transport, failure_kind
-from tundra_nb.testing.scripted_provider import ScriptedProvider, Step
+from tundra_nb.testing.scripted_provider import ScriptedProvider, ScriptedStep
 
 CHAT, MESSAGES = "/v1/chat/completions", "/v1/messages"
 ASK: dict[str, Any] = {"model": "m", "max_tokens": 9, "messages": [{"role": "user", "content": "hi"}]}
@@ -128,7 +128,7 @@ async def test_slow_headers_keep_the_answer_back(path: str, proxy: FaultProxy, c
 async def test_slow_stream_keeps_each_piece_back(
     path: str, proxy: FaultProxy, client: httpx.AsyncClient, upstream: ScriptedProvider
 ) -> None:
-    upstream.script("*", Step(gap=0.02))
+    upstream.script("*", ScriptedStep(gap=0.02))
     proxy.inject("slow_stream", seconds=0.02)
     started = time.monotonic()
     answer = await client.post(proxy.url + path, json={**ASK, "stream": True})
@@ -335,7 +335,7 @@ async def test_what_no_rule_matches_passes_unchanged(
 async def test_pieces_pass_as_they_come(
     proxy: FaultProxy, upstream: ScriptedProvider, client: httpx.AsyncClient
 ) -> None:
-    upstream.script("*", Step(pieces=(b"one", b"two"), gap=30))
+    upstream.script("*", ScriptedStep(pieces=(b"one", b"two"), gap=30))
     async with client.stream("POST", proxy.url + CHAT, json=ASK, timeout=5) as answer:
         async for piece in answer.aiter_raw():
             assert piece == b"one"
@@ -417,7 +417,7 @@ async def test_upstream_that_is_down_is_a_502_that_says_so(client: httpx.AsyncCl
 async def test_upstream_that_breaks_off_breaks_off_here_too(
     proxy: FaultProxy, upstream: ScriptedProvider, client: httpx.AsyncClient
 ) -> None:
-    upstream.script("*", Step(cut=20))
+    upstream.script("*", ScriptedStep(cut=20))
     with pytest.raises(httpx.RemoteProtocolError):
         await client.post(proxy.url + CHAT, json=ASK)
 

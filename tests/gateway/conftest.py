@@ -16,7 +16,7 @@ import pytest
 import tundra_nb
 from tests.conftest import Home, stop_processes
 from tundra_nb.client.sync import Client
-from tundra_nb.testing.scripted_provider import Exchange, ScriptedProcess, scripted_process
+from tundra_nb.testing.scripted_provider import CapturedRequest, ScriptedProcess, scripted_process
 
 CHAT = "/v1/chat/completions"
 MESSAGES = "/v1/messages"
@@ -73,7 +73,7 @@ class Opened:
     def new_token(self, name: str, **options: Any) -> str:
         return str(self.t.tokens.new(name, **options)["token"])
 
-    def asked(self, provider: ScriptedProcess) -> list[Exchange]:
+    def asked(self, provider: ScriptedProcess) -> list[CapturedRequest]:
         """The questions that reached a provider; model lists do not count."""
         return [request for request in provider.requests if request.method == "POST"]
 

@@ -12,7 +12,7 @@ import pydantic
 import pytest
 
 from tests.gateway.conftest import CHAT, MESSAGES, Opened
-from tundra_nb.testing.scripted_provider import Step
+from tundra_nb.testing.scripted_provider import ScriptedStep
 
 pytestmark = pytest.mark.part("doltlite")
 
@@ -26,14 +26,14 @@ class Weather(pydantic.BaseModel):
     degrees: int
 
 
-def completion(*contents: str, **more: Any) -> Step:
+def completion(*contents: str, **more: Any) -> ScriptedStep:
     choices = [
         {"index": index, "message": {"role": "assistant", "content": content}, "finish_reason": "stop", **more}
         for index, content in enumerate(contents)
     ]
     usage = {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}
     body = {"id": "c", "object": "chat.completion", "created": 1, "model": "m", "choices": choices, "usage": usage}
-    return Step(body=json.dumps(body).encode())
+    return ScriptedStep(body=json.dumps(body).encode())
 
 
 def event(name: str, **data: Any) -> bytes:
@@ -85,7 +85,7 @@ def test_the_vendors_own_tools_citations_and_stop_reasons_are_passed_on(gateway:
         event("message_delta", delta={"stop_reason": "pause_turn", "stop_sequence": None}, usage={"output_tokens": 7}),
         event("message_stop"),
     )
-    gateway.two.script(MESSAGES, Step(pieces=frames, headers=STREAM))
+    gateway.two.script(MESSAGES, ScriptedStep(pieces=frames, headers=STREAM))
     tools: Any = [{"type": "web_search_20250305", "name": "web_search"}]
     with gateway.anthropic().messages.stream(model="two", max_tokens=9, messages=ASKED, tools=tools) as stream:
         done = stream.get_final_message()
@@ -99,7 +99,7 @@ def test_the_vendors_own_tools_citations_and_stop_reasons_are_passed_on(gateway:
 
 
 def test_a_web_page_instead_of_an_error_is_told_in_the_dialect(gateway: Opened) -> None:
-    page = Step(
+    page = ScriptedStep(
         status=502, headers=(("content-type", "text/html"),), body=b"<html><h1>Bad Gateway</h1></html>", repeat=0
     )
     gateway.one.script(CHAT, page)
@@ -112,14 +112,14 @@ def test_a_web_page_instead_of_an_error_is_told_in_the_dialect(gateway: Opened) 
 
 def test_an_error_in_an_answer_of_status_200_gets_its_own_status(gateway: Opened) -> None:
     error = {"error": {"message": "busy", "type": "rate_limit_exceeded", "code": "rate_limit_exceeded"}}
-    gateway.one.script(CHAT, Step(body=json.dumps(error).encode(), repeat=0))
+    gateway.one.script(CHAT, ScriptedStep(body=json.dumps(error).encode(), repeat=0))
     with pytest.raises(openai.RateLimitError):
         gateway.openai(max_retries=0).chat.completions.create(model="one", messages=ASKED, extra_headers=OFF)
     gateway.t.recheck_provider("one")
 
 
 def test_a_spent_account_is_not_tried_again(gateway: Opened) -> None:
-    gateway.two.script(MESSAGES, Step(status=402, text="your credit balance is too low", repeat=0))
+    gateway.two.script(MESSAGES, ScriptedStep(status=402, text="your credit balance is too low", repeat=0))
     with pytest.raises(anthropic.APIStatusError) as caught:
         gateway.anthropic().messages.create(model="two", max_tokens=5, messages=ASKED, extra_headers=OFF)
     assert caught.value.response.headers.get("x-should-retry", "false") == "false"
@@ -128,7 +128,7 @@ def test_a_spent_account_is_not_tried_again(gateway: Opened) -> None:
 
 
 def test_an_overload_is_the_sdks_own_class(gateway: Opened) -> None:
-    gateway.two.script(MESSAGES, Step(status=529, text="busy", repeat=0))
+    gateway.two.script(MESSAGES, ScriptedStep(status=529, text="busy", repeat=0))
     with pytest.raises(anthropic.APIStatusError) as caught:
         gateway.anthropic().messages.create(model="two", max_tokens=5, messages=ASKED, extra_headers=OFF)
     assert type(caught.value).__name__ == "OverloadedError"
@@ -138,8 +138,8 @@ def test_an_overload_is_the_sdks_own_class(gateway: Opened) -> None:
 def test_an_open_breaker_is_a_503_with_a_time_in_both_dialects(gateway: Opened) -> None:
     gateway.t.set_setting("breaker.failures", 1)
     try:
-        gateway.one.script(CHAT, Step(status=500, text="down", repeat=0))
-        gateway.two.script(MESSAGES, Step(status=500, text="down", repeat=0))
+        gateway.one.script(CHAT, ScriptedStep(status=500, text="down", repeat=0))
+        gateway.two.script(MESSAGES, ScriptedStep(status=500, text="down", repeat=0))
         ask = gateway.openai(max_retries=0).chat.completions.create
         say = gateway.anthropic(max_retries=0).messages.create
         with pytest.raises(openai.InternalServerError):
@@ -165,7 +165,7 @@ def test_a_stream_that_ends_without_an_answer_is_an_error(gateway: Opened, end: 
     chunk = {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "m",
              "choices": [{"index": 0, "delta": {"content": "so far"}, "finish_reason": None}]}  # fmt: skip
     pieces = (b"data: " + json.dumps(chunk).encode() + b"\n\n",) if not end else (end,)
-    gateway.one.script(CHAT, Step(pieces=pieces, headers=STREAM, repeat=0))
+    gateway.one.script(CHAT, ScriptedStep(pieces=pieces, headers=STREAM, repeat=0))
     stream: Any = gateway.openai(max_retries=0).chat.completions
     with pytest.raises(openai.APIError):
         list(stream.create(model="one", messages=ASKED, stream=True, extra_headers=OFF))
@@ -176,7 +176,7 @@ def test_frames_with_other_line_ends_and_split_anywhere_give_the_same_text(gatew
     choice = {"index": 0, "delta": {"content": "na\u00efve \U0001f600"}, "finish_reason": "stop"}
     chunk = {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "m", "choices": [choice]}
     body = f"data: {json.dumps(chunk, ensure_ascii=False)}\r\n\r\ndata: [DONE]\r\n\r\n".encode()
-    gateway.one.script(CHAT, Step(pieces=tuple(body[at : at + 1] for at in range(len(body))), headers=STREAM))
+    gateway.one.script(CHAT, ScriptedStep(pieces=tuple(body[at : at + 1] for at in range(len(body))), headers=STREAM))
     stream: Any = gateway.openai().chat.completions.create(model="one", messages=ASKED, stream=True)
     assert "".join(each.choices[0].delta.content or "" for each in stream) == "na\u00efve \U0001f600"
 

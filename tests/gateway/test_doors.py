@@ -19,7 +19,7 @@ import pytest
 import tundra_nb
 from tests.conftest import wait_until
 from tests.gateway.conftest import CHAT, TWO_KEY, Opened, opened
-from tundra_nb.testing.scripted_provider import Step
+from tundra_nb.testing.scripted_provider import ScriptedStep
 
 pytestmark = pytest.mark.part("doltlite")
 
@@ -79,7 +79,7 @@ def test_a_taken_port_names_who_holds_it_and_an_open_address_needs_tls(own: Open
 def test_no_key_or_token_is_in_a_row_a_log_or_a_process_listing(own: Opened) -> None:
     url = str(own.t.gateway.status()["url"])
     tokens = [own.new_token(f"canary-{number}") for number in range(30)]
-    own.one.script(CHAT, Step(status=400, text=f"bad: {tokens[0]} {TWO_KEY}"))
+    own.one.script(CHAT, ScriptedStep(status=400, text=f"bad: {tokens[0]} {TWO_KEY}"))
     with pytest.raises(openai.BadRequestError) as caught:
         openai.OpenAI(api_key=tokens[0], base_url=url).chat.completions.create(model="one", messages=ASKED)
     client = openai.OpenAI(api_key=tokens[0], base_url=url)  # making one takes longer than a call

@@ -12,7 +12,7 @@ import pytest
 
 from tests.conftest import wait_until
 from tests.gateway.conftest import CHAT, MESSAGES, TWO_KEY, Opened
-from tundra_nb.testing.scripted_provider import Step
+from tundra_nb.testing.scripted_provider import ScriptedStep
 
 pytestmark = pytest.mark.part("doltlite")
 
@@ -121,7 +121,7 @@ def test_a_relayed_stream_reaches_the_caller_byte_for_byte(gateway: Opened) -> N
         b"event: ping\n\n",
         b"data: [DONE]\n\n",
     )
-    gateway.one.script(CHAT, Step(pieces=frames, headers=STREAM, gap=0.01))
+    gateway.one.script(CHAT, ScriptedStep(pieces=frames, headers=STREAM, gap=0.01))
     answer = httpx.post(
         f"{gateway.url}/chat/completions",
         json={"model": "one", "messages": ASKED, "stream": True},
@@ -138,7 +138,7 @@ def test_parallel_tool_calls_in_pieces_are_joined_by_the_sdk(gateway: Opened) ->
 
     gateway.one.script(
         CHAT,
-        Step(
+        ScriptedStep(
             headers=STREAM,
             pieces=events(
                 chunk({"role": "assistant", "tool_calls": [call(0, "", id="call_a", name="f")]}),
@@ -171,7 +171,7 @@ def test_embeddings_pass_in_both_encodings(gateway: Opened) -> None:
         "model": "e",
         "usage": {"prompt_tokens": 2, "total_tokens": 2},
     }
-    gateway.one.script("/v1/embeddings", Step(body=json.dumps(body).encode()))
+    gateway.one.script("/v1/embeddings", ScriptedStep(body=json.dumps(body).encode()))
     done = gateway.openai().embeddings.create(model="one", input=["a"], dimensions=2)
     assert done.data[0].embedding == [0.25, -1.5]
     assert gateway.asked(gateway.one)[0].json == {
@@ -239,7 +239,7 @@ def test_a_streamed_message_keeps_signatures_and_unknown_events(gateway: Opened)
         event("message_delta", delta={"stop_reason": "tool_use", "stop_sequence": None}, usage={"output_tokens": 7}),
         event("message_stop"),
     )
-    gateway.two.script(MESSAGES, Step(pieces=frames, headers=STREAM))
+    gateway.two.script(MESSAGES, ScriptedStep(pieces=frames, headers=STREAM))
     with gateway.anthropic().messages.stream(model="two", max_tokens=9, messages=ASKED) as stream:
         done = stream.get_final_message()
     thinking, tool = done.content
@@ -252,7 +252,7 @@ def test_a_streamed_message_keeps_signatures_and_unknown_events(gateway: Opened)
 
 
 def test_tokens_are_counted_by_the_vendor_or_refused(gateway: Opened) -> None:
-    gateway.two.script("/v1/messages/count_tokens", Step(body=b'{"input_tokens": 17}'))
+    gateway.two.script("/v1/messages/count_tokens", ScriptedStep(body=b'{"input_tokens": 17}'))
     client = gateway.anthropic(max_retries=0)
     assert client.messages.count_tokens(model="two", messages=ASKED).input_tokens == 17
     assert gateway.call()["kind"] == "count_tokens"
@@ -375,8 +375,8 @@ def test_an_unknown_model_is_not_found_and_the_nearest_is_named(gateway: Opened)
 def test_a_status_of_the_provider_raises_the_sdks_own_class_once(
     gateway: Opened, status: int, kind: type[openai.APIStatusError], other: type[anthropic.APIStatusError]
 ) -> None:
-    gateway.one.script(CHAT, Step(status=status, text="broken", repeat=0))
-    gateway.two.script(MESSAGES, Step(status=status, text="broken", repeat=0))
+    gateway.one.script(CHAT, ScriptedStep(status=status, text="broken", repeat=0))
+    gateway.two.script(MESSAGES, ScriptedStep(status=status, text="broken", repeat=0))
     only = {"x-tundra-failover": "off"}
     with pytest.raises(kind) as caught:
         gateway.openai().chat.completions.create(model="one", messages=ASKED, extra_headers=only)
@@ -395,7 +395,7 @@ def test_a_wrong_request_keeps_the_providers_param_and_code(gateway: Opened) -> 
     body = {
         "error": {"message": "no such thing", "type": "invalid_request_error", "param": "tools[0]", "code": "bad_tool"}
     }
-    gateway.one.script(CHAT, Step(status=400, body=json.dumps(body).encode()))
+    gateway.one.script(CHAT, ScriptedStep(status=400, body=json.dumps(body).encode()))
     with pytest.raises(openai.BadRequestError) as caught:
         gateway.openai().chat.completions.create(model="one", messages=ASKED)
     assert (caught.value.param, caught.value.code) == ("tools[0]", "bad_tool")
@@ -404,7 +404,7 @@ def test_a_wrong_request_keeps_the_providers_param_and_code(gateway: Opened) -> 
 
 
 def test_a_rate_limit_of_the_provider_is_told_with_its_time_after_our_own_tries(gateway: Opened) -> None:
-    gateway.one.script(CHAT, Step(status=429, headers=(("retry-after", "1"),), repeat=0))
+    gateway.one.script(CHAT, ScriptedStep(status=429, headers=(("retry-after", "1"),), repeat=0))
     client = gateway.openai()
     with pytest.raises(openai.RateLimitError) as caught:
         client.chat.completions.create(model="one", messages=ASKED, extra_headers={"x-tundra-failover": "off"})
@@ -415,7 +415,7 @@ def test_a_rate_limit_of_the_provider_is_told_with_its_time_after_our_own_tries(
 
 
 def test_a_long_wait_is_not_left_to_the_sdk(gateway: Opened) -> None:
-    gateway.two.script(MESSAGES, Step(status=429, headers=(("retry-after", "3600"),), repeat=0))
+    gateway.two.script(MESSAGES, ScriptedStep(status=429, headers=(("retry-after", "3600"),), repeat=0))
     with pytest.raises(anthropic.RateLimitError) as caught:
         gateway.anthropic().messages.create(
             model="two", max_tokens=5, messages=ASKED, extra_headers={"x-tundra-failover": "off"}
@@ -427,7 +427,7 @@ def test_a_long_wait_is_not_left_to_the_sdk(gateway: Opened) -> None:
 
 def test_an_error_as_the_first_event_is_a_true_status(gateway: Opened) -> None:
     error = b'event: error\ndata: {"type":"error","error":{"type":"overloaded_error","message":"busy"}}\n\n'
-    gateway.two.script(MESSAGES, Step(pieces=(error,), headers=STREAM, repeat=0))
+    gateway.two.script(MESSAGES, ScriptedStep(pieces=(error,), headers=STREAM, repeat=0))
     with pytest.raises(anthropic.APIStatusError) as caught:
         gateway.anthropic().messages.create(
             model="two", max_tokens=5, messages=ASKED, stream=True, extra_headers={"x-tundra-failover": "off"}
@@ -438,7 +438,7 @@ def test_an_error_as_the_first_event_is_a_true_status(gateway: Opened) -> None:
 
 def test_a_stream_that_breaks_gives_what_came_then_the_error_then_a_cut(gateway: Opened) -> None:
     whole = events(chunk({"content": "one"}), chunk({"content": " two"}))[:2]
-    gateway.one.script(CHAT, Step(pieces=whole, headers=STREAM, end="close", gap=0.05))
+    gateway.one.script(CHAT, ScriptedStep(pieces=whole, headers=STREAM, end="close", gap=0.05))
     texts = []
     with pytest.raises(openai.APIError) as caught:  # noqa: PT012 - what came before counts too
         for each in gateway.openai().chat.completions.create(model="one", messages=ASKED, stream=True):
@@ -452,7 +452,7 @@ def test_a_stream_that_breaks_gives_what_came_then_the_error_then_a_cut(gateway:
         json={"model": "one", "messages": ASKED, "stream": True},
     ) as answer:  # fmt: skip
         assert answer.read()
-    gateway.one.script(CHAT, Step(pieces=whole, headers=STREAM, end="close", gap=0.05))
+    gateway.one.script(CHAT, ScriptedStep(pieces=whole, headers=STREAM, end="close", gap=0.05))
     with (
         pytest.raises(httpx.RemoteProtocolError),
         httpx.stream(
@@ -468,7 +468,7 @@ def test_an_error_inside_a_stream_keeps_its_kind_in_both_sdks(gateway: Opened) -
         b"event: message_start\ndata: " + json.dumps({"type": "message_start", "message": MESSAGE}).encode() + b"\n\n"
     )
     error = b'event: error\ndata: {"type":"error","error":{"type":"overloaded_error","message":"busy"}}\n\n'
-    gateway.two.script(MESSAGES, Step(pieces=(start, error), headers=STREAM, gap=0.05))
+    gateway.two.script(MESSAGES, ScriptedStep(pieces=(start, error), headers=STREAM, gap=0.05))
     with pytest.raises(anthropic.APIStatusError) as caught:
         list(gateway.anthropic().messages.create(model="two", max_tokens=5, messages=ASKED, stream=True))
     assert caught.value.type == "overloaded_error"
@@ -478,7 +478,7 @@ def test_an_error_inside_a_stream_keeps_its_kind_in_both_sdks(gateway: Opened) -
 
 
 def test_silence_after_the_hold_is_filled_with_comments_that_no_sdk_minds(gateway: Opened) -> None:
-    gateway.one.script(CHAT, Step(body_delay=1.0))
+    gateway.one.script(CHAT, ScriptedStep(body_delay=1.0))
     with httpx.stream(
         "POST", f"{gateway.url}/chat/completions", headers={"x-api-key": gateway.token},
         json={"model": "one", "messages": ASKED, "stream": True},
@@ -486,16 +486,16 @@ def test_silence_after_the_hold_is_filled_with_comments_that_no_sdk_minds(gatewa
         text = answer.read().decode()
     assert text.startswith(": waiting\n")
     assert text.endswith("data: [DONE]\n\n")
-    gateway.one.script(CHAT, Step(body_delay=1.0))
+    gateway.one.script(CHAT, ScriptedStep(body_delay=1.0))
     chunks = list(gateway.openai().chat.completions.create(model="one", messages=ASKED, stream=True))
     assert "".join(each.choices[0].delta.content or "" for each in chunks) == "word0 word1 word2 word3 word4 "
-    gateway.two.script(MESSAGES, Step(body_delay=1.0))
+    gateway.two.script(MESSAGES, ScriptedStep(body_delay=1.0))
     with gateway.anthropic().messages.stream(model="two", max_tokens=9, messages=ASKED) as stream:
         assert stream.get_final_text() == "word0 word1 word2 word3 word4 "
 
 
 def test_a_client_that_goes_away_closes_the_provider_and_is_a_cancelled_row(gateway: Opened) -> None:
-    gateway.one.script(CHAT, Step(gap=0.5))
+    gateway.one.script(CHAT, ScriptedStep(gap=0.5))
     abandoned = gateway.one.stats["abandoned"]
     stream = gateway.openai().chat.completions.create(model="one", messages=ASKED, stream=True)
     assert next(iter(stream)).choices

@@ -15,7 +15,7 @@ import pytest
 from tests.gateway.conftest import opened
 from tundra_nb.daemon.gateway import stored
 from tundra_nb.daemon.gateway.stored import Made, Stored
-from tundra_nb.testing.scripted_provider import Step
+from tundra_nb.testing.scripted_provider import ScriptedStep
 
 TOML = """
 [gateway]
@@ -36,12 +36,12 @@ priority = 1
 PATH = "/v1/responses"
 
 
-def response(name: str, status: str = "completed") -> Step:
+def response(name: str, status: str = "completed") -> ScriptedStep:
     text = {"type": "output_text", "text": f"said by {name}", "annotations": []}
     item = {"id": "msg_1", "type": "message", "role": "assistant", "status": "completed", "content": [text]}
     body = {"id": name, "object": "response", "created_at": 1, "model": "m", "status": status, "output": [item],
             "usage": {"input_tokens": 1, "output_tokens": 2, "total_tokens": 3}}  # fmt: skip
-    return Step(body=json.dumps(body).encode())
+    return ScriptedStep(body=json.dumps(body).encode())
 
 
 @pytest.mark.part("doltlite")
@@ -62,9 +62,13 @@ def test_a_response_stays_with_its_profile_and_its_asker_after_a_kill_too(
         assert made.asked(made.two)[-1].json["previous_response_id"] == "resp_two"
         assert not made.asked(made.one)
 
-        made.two.script(f"{PATH}/resp_two", response("resp_two"), Step(body=b'{"id":"resp_two","deleted":true}'))
+        made.two.script(
+            f"{PATH}/resp_two", response("resp_two"), ScriptedStep(body=b'{"id":"resp_two","deleted":true}')
+        )
         made.two.script(f"{PATH}/resp_two/cancel", response("resp_two", "cancelled"))
-        made.two.script(f"{PATH}/resp_two/input_items", Step(body=b'{"object":"list","data":[],"has_more":false}'))
+        made.two.script(
+            f"{PATH}/resp_two/input_items", ScriptedStep(body=b'{"object":"list","data":[],"has_more":false}')
+        )
         assert client.responses.retrieve("resp_two", include=["message.output_text.logprobs"]).id == "resp_two"
         assert client.responses.cancel("resp_two").status == "cancelled"
         assert list(client.responses.input_items.list("resp_two")) == []
@@ -74,7 +78,7 @@ def test_a_response_stays_with_its_profile_and_its_asker_after_a_kill_too(
         assert "include" in seen[0][1]
         assert all(made.token not in str(request) for request in made.two.requests)
 
-        made.two.script(f"{PATH}/resp_two", Step(status=404, text="no such response"))
+        made.two.script(f"{PATH}/resp_two", ScriptedStep(status=404, text="no such response"))
         with pytest.raises(openai.NotFoundError):
             client.responses.retrieve("resp_two")
         other = made.openai(api_key=made.new_token("other"))
@@ -102,7 +106,7 @@ def test_the_events_of_a_kept_response_are_passed_on(tmp_path: Path) -> None:
             b'event: response.completed\ndata: {"type":"response.completed","sequence_number":1}\n\n',
         )
         stream = (("content-type", "text/event-stream"),)
-        made.two.script(f"{PATH}/resp_two", Step(pieces=frames, headers=stream, gap=0.02))
+        made.two.script(f"{PATH}/resp_two", ScriptedStep(pieces=frames, headers=stream, gap=0.02))
         events: list[Any] = list(client.responses.retrieve("resp_two", stream=True, starting_after=0))
         assert [event.sequence_number for event in events] == [0, 1]
 

@@ -10,7 +10,7 @@ import openai
 import pytest
 
 from tests.gateway.conftest import CHAT, MESSAGES, Opened
-from tundra_nb.testing.scripted_provider import Step
+from tundra_nb.testing.scripted_provider import ScriptedStep
 
 pytestmark = pytest.mark.part("doltlite")
 
@@ -27,7 +27,7 @@ STREAM = (("content-type", "text/event-stream"),)
 
 
 def down(gateway: Opened, path: str = CHAT) -> None:
-    (gateway.one if path == CHAT else gateway.two).script(path, Step(status=503, text="down", repeat=0))
+    (gateway.one if path == CHAT else gateway.two).script(path, ScriptedStep(status=503, text="down", repeat=0))
 
 
 def test_a_chat_fails_over_to_the_other_vendor_translated(gateway: Opened) -> None:
@@ -97,7 +97,7 @@ def test_a_translated_stream_is_a_chat_stream_with_tools(gateway: Opened) -> Non
         event("message_delta", delta={"stop_reason": "tool_use"}, usage={"output_tokens": 8}),
         event("message_stop"),
     )
-    gateway.two.script(MESSAGES, Step(pieces=frames, headers=STREAM))
+    gateway.two.script(MESSAGES, ScriptedStep(pieces=frames, headers=STREAM))
     with gateway.openai().chat.completions.stream(model="two", messages=ASKED, tools=[TOOL]) as stream:
         done = stream.get_final_completion()
     choice = done.choices[0]

@@ -23,7 +23,7 @@ from tests.browser.conftest import ARGUMENTS, CHROMIUM, SECONDS, Jupyter, Notebo
 from tests.conftest import ROOT
 from tundra_nb.client.aio import AsyncClient
 from tundra_nb.errors import TundraError
-from tundra_nb.testing.scripted_provider import ScriptedProcess, Step, scripted_process
+from tundra_nb.testing.scripted_provider import ScriptedProcess, ScriptedStep, scripted_process
 
 FOLDER = ROOT / "tundra_nb" / "guide" / "pictures"
 MOST_BYTES = 400_000
@@ -86,7 +86,7 @@ async def _run(providers: list[ScriptedProcess]) -> None:
         await calls(BEFORE)
         await client.set_provider("anthropic", model="claude-larger")
         await calls(CHANGE)
-        providers[0].script("/v1/messages", Step(status=529, text=OVERLOADED, repeat=0))
+        providers[0].script("/v1/messages", ScriptedStep(status=529, text=OVERLOADED, repeat=0))
         await calls(OUTAGE)
         await client.set_provider("anthropic", model="claude-large")
         providers[0].reset()

@@ -20,7 +20,7 @@ from tests.contract.server import free_port, mariadb
 from tundra_nb import cli
 from tundra_nb.guide import lookup, pages
 from tundra_nb.guide.pages import Page
-from tundra_nb.testing.scripted_provider import ScriptedProcess, Step, scripted_process
+from tundra_nb.testing.scripted_provider import ScriptedProcess, ScriptedStep, scripted_process
 
 pytestmark = [pytest.mark.check, pytest.mark.part("doltlite"), pytest.mark.timeout(150)]
 
@@ -149,9 +149,9 @@ def shell(
     home: Home, provider: ScriptedProcess, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Shell:
     provider.reset()
-    moved = Step(status=308, headers=(("location", "https://elsewhere.invalid/"),), repeat=0)
+    moved = ScriptedStep(status=308, headers=(("location", "https://elsewhere.invalid/"),), repeat=0)
     provider.script("/moved/v1/chat/completions", moved)
-    closed = Step(status=403, headers=(("content-type", "text/plain"),), body=b"error code: 1010", repeat=0)
+    closed = ScriptedStep(status=403, headers=(("content-type", "text/plain"),), body=b"error code: 1010", repeat=0)
     provider.script("/closed/v1/chat/completions", closed)
     for name, value in {
         "PRIMARY_API_KEY": "key-of-the-guides-own-tests",

@@ -21,7 +21,7 @@ from tests.conftest import Home, stop_processes
 from tundra_nb.errors import UsageError
 from tundra_nb.incidents import archive
 from tundra_nb.incidents.notebook import check_place
-from tundra_nb.testing.scripted_provider import Step, scripted_process
+from tundra_nb.testing.scripted_provider import ScriptedStep, scripted_process
 
 CHAT = "/v1/chat/completions"
 CANARY = "sk-canary-0123456789abcdef"
@@ -236,9 +236,9 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Home, Home]]
             )
             provider.script(
                 CHAT,
-                Step(text=f"your key is {CANARY}"),
-                Step(status=500, text=f"broken {CANARY}", repeat=3),
-                Step(text="ok"),
+                ScriptedStep(text=f"your key is {CANARY}"),
+                ScriptedStep(status=500, text=f"broken {CANARY}", repeat=3),
+                ScriptedStep(text="ok"),
             )
             for number in range(5):
                 one.run("ask", f"question {number}: my key is {CANARY}")

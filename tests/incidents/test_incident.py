@@ -13,7 +13,7 @@ import nbformat
 import pytest
 
 from tests.conftest import Home, stop_processes
-from tundra_nb.testing.scripted_provider import ScriptedProcess, Step, scripted_process
+from tundra_nb.testing.scripted_provider import ScriptedProcess, ScriptedStep, scripted_process
 
 pytestmark = [pytest.mark.part("doltlite"), pytest.mark.timeout(280)]
 
@@ -42,7 +42,7 @@ def outage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Home, Scr
             f'[[profile]]\nname = "scripted"\nkind = "local"\nbase_url = "{provider.url}/v1"\nmodel = "tiny"\n'
         )
         try:
-            provider.script(CHAT, Step(text="fine"), Step(status=500, text="broken", repeat=3))
+            provider.script(CHAT, ScriptedStep(text="fine"), ScriptedStep(status=500, text="broken", repeat=3))
             assert home.run("ask", "one").returncode == 0
             assert home.run("settings", "set", "breaker.failures=3").returncode == 0
             for prompt in ("two", "three", "four"):
@@ -94,7 +94,7 @@ def test_the_notebook_tells_what_happened_and_carries_what_it_was_computed_from(
 
 def test_it_is_the_same_after_more_calls_and_another_setting(outage: Any) -> None:
     home, provider = outage
-    provider.script(CHAT, Step(text="later", repeat=0))
+    provider.script(CHAT, ScriptedStep(text="later", repeat=0))
     for _ in range(3):
         home.run("ask", "later")
     home.run("settings", "set", "breaker.failures=7")

@@ -12,7 +12,7 @@ import pytest
 
 import tundra_nb
 from tests.conftest import Home, stop_processes
-from tundra_nb.testing.scripted_provider import Step, scripted_process
+from tundra_nb.testing.scripted_provider import ScriptedStep, scripted_process
 
 pytestmark = [pytest.mark.soak, pytest.mark.part("doltlite", "dolt"), pytest.mark.timeout(3000)]
 
@@ -52,7 +52,12 @@ def test_the_frames_are_the_same_after_all_of_it_and_on_another_machine(
                 "[limits.global]\nenabled = false\n"
                 f'[[profile]]\nname = "s"\nkind = "local"\nbase_url = "{provider.url}/v1"\nmodel = "tiny"\n'
             )
-            provider.script(CHAT, Step(text="ok", repeat=3), Step(status=500, repeat=5), Step(text="ok", repeat=0))
+            provider.script(
+                CHAT,
+                ScriptedStep(text="ok", repeat=3),
+                ScriptedStep(status=500, repeat=5),
+                ScriptedStep(text="ok", repeat=0),
+            )
             for number in range(10):
                 one.run("ask", f"question {number}")
             assert one.run("incident", "new", "Bad", "--since", "1h", timeout=300).returncode == 0

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tundra_nb.testing.scripted_provider import Step
+from tundra_nb.testing.scripted_provider import ScriptedStep
 
 from .conftest import Notebook
 
@@ -31,7 +31,7 @@ SAID = (
 def asked(notebook: Notebook) -> Notebook:
     """Two calls that were answered and one that was not."""
     notebook.run("from tundra_nb import connect\nt = connect()\nfor _ in range(2): t.ask('hi')")
-    notebook.provider.script(CHAT, Step(status=400, text="no such thing"))
+    notebook.provider.script(CHAT, ScriptedStep(status=400, text="no such thing"))
     notebook.run("try: t.ask('hi')\nexcept Exception: pass")
     return notebook
 

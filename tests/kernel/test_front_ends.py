@@ -12,7 +12,7 @@ import pytest
 from nbclient import NotebookClient
 from nbformat.v4 import new_code_cell, new_notebook
 
-from tundra_nb.testing.scripted_provider import ScriptedProcess, Step, scripted_process
+from tundra_nb.testing.scripted_provider import ScriptedProcess, ScriptedStep, scripted_process
 
 CHAT = "/v1/chat/completions"
 CAPTURED = """\
@@ -35,7 +35,7 @@ def provider(home: Any) -> Iterator[ScriptedProcess]:
 
 
 def test_an_output_widget_holds_the_whole_answer(provider: ScriptedProcess, home: Any) -> None:
-    provider.script(CHAT, Step(text="one two three four", gap=0.2))
+    provider.script(CHAT, ScriptedStep(text="one two three four", gap=0.2))
     notebook: nbformat.NotebookNode = new_notebook(
         cells=[new_code_cell(cell) for cell in ("%load_ext tundra_nb", CAPTURED)]
     )
@@ -55,7 +55,7 @@ def test_an_output_widget_holds_the_whole_answer(provider: ScriptedProcess, home
 
 @pytest.mark.check
 def test_jupyter_console_prints_the_whole_answer(provider: ScriptedProcess, home: Any) -> None:
-    provider.script(CHAT, Step(text="one two three four", gap=0.2))
+    provider.script(CHAT, ScriptedStep(text="one two three four", gap=0.2))
     script = (
         "%load_ext tundra_nb\n%tundra ask hi\n%tundra run echo first; sleep 0.3; echo last\nprint('done' + '!')\nexit\n"
     )

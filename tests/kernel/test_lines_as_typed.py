@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from tundra_nb.testing.scripted_provider import Step
+from tundra_nb.testing.scripted_provider import ScriptedStep
 
 from .conftest import Notebook
 
@@ -31,14 +31,14 @@ def asked(notebook: Notebook) -> str:
     ],
 )
 def test_a_question_is_asked(notebook: Notebook, cell: str, sent: str) -> None:
-    notebook.provider.script(CHAT, Step(text="because"))
+    notebook.provider.script(CHAT, ScriptedStep(text="because"))
     ran = notebook.run(cell)
     assert ran.error is None, ran.traceback
     assert " ".join(asked(notebook).split()) == sent
 
 
 def test_a_question_is_bound(notebook: Notebook) -> None:
-    notebook.provider.script(CHAT, Step(text="bound"))
+    notebook.provider.script(CHAT, ScriptedStep(text="bound"))
     ran = notebook.run("answer = %tundra ask why?")
     assert ran.error is None, ran.traceback
     assert notebook.value("answer") == "bound"
@@ -88,7 +88,7 @@ def test_what_cannot_be_meant_is_refused_in_a_line_and_nothing_is_sent(
 
 
 def test_options_behind_the_text_are_options(notebook: Notebook) -> None:
-    notebook.provider.script(CHAT, Step(text="hi"))
+    notebook.provider.script(CHAT, ScriptedStep(text="hi"))
     ran = notebook.run("%tundra ask hi there --no-failover --max-tokens 5 --as named")
     assert ran.error is None, ran.traceback
     assert asked(notebook) == "hi there"
@@ -96,13 +96,13 @@ def test_options_behind_the_text_are_options(notebook: Notebook) -> None:
 
 
 def test_escaped_braces_are_sent_as_they_are(notebook: Notebook) -> None:
-    notebook.provider.script(CHAT, Step(text="hi"))
+    notebook.provider.script(CHAT, ScriptedStep(text="hi"))
     notebook.run(r"%tundra ask explain \{{.Names}}")
     assert asked(notebook) == "explain {{.Names}}"
 
 
 def test_a_call_that_hangs_says_whom_it_asks_and_for_how_long(notebook: Notebook) -> None:
-    notebook.provider.script(CHAT, Step(text="at last", delay=2.0))
+    notebook.provider.script(CHAT, ScriptedStep(text="at last", delay=2.0))
     cell = notebook.start("%tundra ask -p scripted hi")
     notebook.wait_for_output(cell)
     waiting = next(m for m in notebook._seen if m["msg_type"] == "display_data")["content"]["data"]["text/plain"]

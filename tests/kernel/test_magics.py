@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from tundra_nb.testing.scripted_provider import Step
+from tundra_nb.testing.scripted_provider import ScriptedStep
 
 from .conftest import Notebook
 
@@ -25,7 +25,7 @@ def test_status_is_a_card_in_text_and_html(notebook: Notebook) -> None:
 
 def test_an_answer_grows_in_one_output_and_is_bound_when_assigned(notebook: Notebook) -> None:
     notebook.run("%tundra")  # a daemon that only starts now would be waited for in words
-    notebook.provider.script(CHAT, Step(text="one two three four", gap=0.4))
+    notebook.provider.script(CHAT, ScriptedStep(text="one two three four", gap=0.4))
     ran = notebook.run("reply = %tundra ask What's up, {{1 + 1}}?")
     assert ran.error is None, ran.traceback
     assert len(ran.outputs) == 1
@@ -38,7 +38,7 @@ def test_an_answer_grows_in_one_output_and_is_bound_when_assigned(notebook: Note
 
 
 def test_an_answer_that_is_the_cells_value_is_shown_once(notebook: Notebook) -> None:
-    notebook.provider.script(CHAT, Step(text="only once"))
+    notebook.provider.script(CHAT, ScriptedStep(text="only once"))
     ran = notebook.run("%tundra ask hi")
     assert ran.text.count("only once") == 1
     assert len(ran.outputs) == 1
@@ -47,7 +47,7 @@ def test_an_answer_that_is_the_cells_value_is_shown_once(notebook: Notebook) -> 
 
 
 def test_a_cell_magic_takes_the_cell_and_binds_a_name(notebook: Notebook) -> None:
-    notebook.provider.script(CHAT, Step(text="bound"))
+    notebook.provider.script(CHAT, ScriptedStep(text="bound"))
     ran = notebook.run('%%tundra ask --as named --max-tokens 5\nCount {"a": {"b": 1}}\nplease')
     assert ran.error is None, ran.traceback
     assert notebook.value("named.text") == "bound"
@@ -58,7 +58,7 @@ def test_a_cell_magic_takes_the_cell_and_binds_a_name(notebook: Notebook) -> Non
 
 def test_markdown_of_an_answer_loads_nothing_and_runs_nothing(notebook: Notebook) -> None:
     text = "**bold** <script>alert(1)</script> ![x](http://evil/x.png) [j](javascript:alert(1)) \x1b[2J"
-    notebook.provider.script(CHAT, Step(text=text))
+    notebook.provider.script(CHAT, ScriptedStep(text=text))
     ran = notebook.run("%tundra ask hi")
     assert "<strong>bold</strong>" in ran.html
     assert "<script" not in ran.html
@@ -104,7 +104,7 @@ def test_sql_in_a_cell_is_bound_and_json_is_printed(notebook: Notebook) -> None:
 
 
 def test_a_failing_call_is_one_line_the_hint_and_the_guide(notebook: Notebook) -> None:
-    notebook.provider.script(CHAT, Step(status=529, text="overloaded"))
+    notebook.provider.script(CHAT, ScriptedStep(status=529, text="overloaded"))
     ran = notebook.run("%tundra ask hi")
     lines = ran.traceback.splitlines()
     assert lines[0].startswith("AllProvidersExhausted: ")
@@ -155,7 +155,7 @@ def test_help_is_there_for_every_command(notebook: Notebook) -> None:
 
 
 def test_the_answer_of_a_slow_provider_is_cancelled_by_an_interrupt(notebook: Notebook) -> None:
-    notebook.provider.script(CHAT, Step(text="one two three four", gap=20))
+    notebook.provider.script(CHAT, ScriptedStep(text="one two three four", gap=20))
     before = notebook.provider.stats["abandoned"]
     cell = notebook.start_and_wait_for_call("%tundra ask hi")
     began = time.monotonic()
@@ -169,7 +169,7 @@ def test_the_answer_of_a_slow_provider_is_cancelled_by_an_interrupt(notebook: No
 
 
 def test_what_had_come_before_an_interrupt_stays(notebook: Notebook) -> None:
-    notebook.provider.script(CHAT, Step(text="one two three four", gap=0.5))
+    notebook.provider.script(CHAT, ScriptedStep(text="one two three four", gap=0.5))
     cell = notebook.start("%tundra ask hi")
     notebook.wait_for_output(cell)
     notebook.manager.interrupt_kernel()
@@ -177,7 +177,7 @@ def test_what_had_come_before_an_interrupt_stays(notebook: Notebook) -> None:
 
 
 def test_an_interrupt_works_in_a_cell_with_a_top_level_await(notebook: Notebook) -> None:
-    notebook.provider.script(CHAT, Step(text="one two three four", gap=20))
+    notebook.provider.script(CHAT, ScriptedStep(text="one two three four", gap=20))
     cell = notebook.start_and_wait_for_call(
         "import asyncio\nawait asyncio.sleep(0)\nget_ipython().run_line_magic('tundra', 'ask hi')"
     )
@@ -197,7 +197,7 @@ def test_the_kernel_is_attached_while_it_lives(notebook: Notebook) -> None:
 
 
 def test_the_python_twin_gives_the_same_objects(notebook: Notebook) -> None:
-    notebook.provider.script(CHAT, Step(text="twin"))
+    notebook.provider.script(CHAT, ScriptedStep(text="twin"))
     ran = notebook.run(
         "import tundra_nb\nt = tundra_nb.connect()\nr = t.ask('hi')\n"
         "print(r, '|', t.why(r.operation_id).operation_id == r.operation_id)\nt.close()"

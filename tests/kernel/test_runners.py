@@ -14,7 +14,7 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 from nbformat.v4 import new_code_cell, new_notebook
 
-from tundra_nb.testing.scripted_provider import ScriptedProcess, Step, scripted_process
+from tundra_nb.testing.scripted_provider import ScriptedProcess, ScriptedStep, scripted_process
 
 CHAT = "/v1/chat/completions"
 
@@ -36,7 +36,7 @@ def notebook_of(*cells: str) -> nbformat.NotebookNode:
 
 
 def test_nbclient_saves_the_final_answer_once(provider: ScriptedProcess, home: Any) -> None:
-    provider.script(CHAT, Step(text="one two three four", gap=0.06))
+    provider.script(CHAT, ScriptedStep(text="one two three four", gap=0.06))
     notebook = notebook_of("%load_ext tundra_nb", "%tundra ask hi", "%tundra calls")
     NotebookClient(notebook, timeout=60, resources={"metadata": {"path": str(home.folder)}}).execute()
     answer = [output for output in notebook.cells[1].outputs if output.output_type != "stream"]  # a start that waits
@@ -47,7 +47,7 @@ def test_nbclient_saves_the_final_answer_once(provider: ScriptedProcess, home: A
 
 
 def test_nbclient_keeps_the_name_and_the_hint_of_an_error(provider: ScriptedProcess, home: Any) -> None:
-    provider.script(CHAT, Step(status=401, text="no such key"))
+    provider.script(CHAT, ScriptedStep(status=401, text="no such key"))
     notebook = notebook_of("%load_ext tundra_nb", "%tundra ask hi")
     with pytest.raises(CellExecutionError):
         NotebookClient(notebook, timeout=60, resources={"metadata": {"path": str(home.folder)}}).execute()
@@ -68,7 +68,7 @@ def test_papermill_parameters_are_seen_by_expressions(provider: ScriptedProcess,
 
 
 def test_terminal_ipython_prints_the_answer_as_it_comes(provider: ScriptedProcess, home: Any, tmp_path: Path) -> None:
-    provider.script(CHAT, Step(text="one two three four"))
+    provider.script(CHAT, ScriptedStep(text="one two three four"))
     script = (
         "%load_ext tundra_nb\n%tundra ask hi\nx = %tundra calls\nprint(type(x).__name__)\n%tundra calls --sinse 1h\n"
     )

@@ -42,9 +42,9 @@ def test_a_status_becomes_a_message_with_our_buckets_beside_the_providers_own() 
     first, second = told.profiles
     assert (first.breaker, first.probe_s, first.failures, first.cooling_s) == ("open", 12.3, 5, 4.0)
     assert first.ours == [
-        messages.Bucket(resource="tokens", remaining=250.0, limit=1000.0, per_second=16.7, penalised_s=3.0)
+        messages.ShownBucket(resource="tokens", remaining=250.0, limit=1000.0, per_second=16.7, penalised_s=3.0)
     ]
-    assert first.theirs == [messages.Bucket(resource="requests", remaining=0.0, limit=60.0, reset_s=30.0)]
+    assert first.theirs == [messages.ShownBucket(resource="requests", remaining=0.0, limit=60.0, reset_s=30.0)]
     assert (second.breaker, second.model, second.ours, second.theirs) == ("closed", "", [], [])
     assert [(tier.name, tier.buckets[0].remaining) for tier in told.shared] == [("global", 100.0), ("user jo", 1.0)]
     assert messages.providers({}) == messages.Providers(profiles=[], shared=[])

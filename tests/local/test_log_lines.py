@@ -59,7 +59,7 @@ def test_lines_are_chosen_by_time_level_and_call_over_rotated_files(tmp_path: Pa
     log.write_text("2026-11-24T12:00:00Z warning  tundra.a  newest  operation_id=1222\n")
 
     def messages(**asked: object) -> list[str]:
-        return [line.message for line in log_lines.read(log, log_lines.Wanted(**asked))]  # type: ignore[arg-type]
+        return [line.message for line in log_lines.read(log, log_lines.WantedLines(**asked))]  # type: ignore[arg-type]
 
     assert messages() == ["oldest", "older", "newest"]
     assert messages(level="warning") == ["older", "newest"]

@@ -10,12 +10,12 @@ import pytest
 
 from tests.runtime.calls import Calls, calls
 from tundra_nb.errors import BudgetSpent, TundraError
-from tundra_nb.faults.http_server import Request, Wire, head
+from tundra_nb.faults.http_server import AnswerWriter, ReceivedRequest, head
 from tundra_nb.runtime.caller import Caller
 from tundra_nb.runtime.providers import bodies, prices
-from tundra_nb.runtime.providers.relay import Given
+from tundra_nb.runtime.providers.relay import CallerBody
 from tundra_nb.runtime.relayed import Choice, Relayed
-from tundra_nb.runtime.requests import Facts
+from tundra_nb.runtime.requests import CallFacts
 from tundra_nb.types import Usage
 
 pytestmark = pytest.mark.anyio
@@ -39,7 +39,7 @@ def dear(made: Calls) -> list[dict[str, Any]]:
     """Let the provider read a token per byte, and write as many as it may; the bodies that reach it."""
     seen: list[dict[str, Any]] = []
 
-    def handle(request: Request, wire: Wire) -> None:
+    def handle(request: ReceivedRequest, wire: AnswerWriter) -> None:
         asked = json.loads(request.body)
         seen.append(asked)
         form = "responses" if request.path.endswith("/responses") else "chat"
@@ -65,9 +65,9 @@ def dear(made: Calls) -> list[dict[str, Any]]:
 
 def request(made: Calls, form: str = "chat", max_tokens: int | None = None, **fields: Any) -> Relayed:
     body = json.dumps({"model": "gpt-x", "messages": [{"role": "user", "content": "hi"}], **fields}).encode()
-    given = Given(form=form, body=body, members=bodies.members(body))
+    given = CallerBody(form=form, body=body, members=bodies.members(body))
     choices = [Choice(made.slots["one"].profile)]
-    return Relayed(given, Facts(kind=form), choices, failover=True, max_tokens=max_tokens)
+    return Relayed(given, CallFacts(kind=form), choices, failover=True, max_tokens=max_tokens)
 
 
 @pytest.mark.parametrize("form", ["chat", "responses"])

@@ -25,7 +25,7 @@ from tundra_nb.settings import (
     TierSettings,
 )
 from tundra_nb.testing.clock import VirtualClock
-from tundra_nb.testing.scripted_provider import Step
+from tundra_nb.testing.scripted_provider import ScriptedStep
 from tundra_nb.types import Ask, AttemptOpened, Exchange, OperationOpened, Usage
 
 pytestmark = pytest.mark.anyio
@@ -39,9 +39,9 @@ def limits(**tiers: Any) -> LimitsSettings:
     return LimitsSettings(**({"global_": OFF} | tiers))
 
 
-def limited(seconds: float | None = None) -> Step:
+def limited(seconds: float | None = None) -> ScriptedStep:
     headers = () if seconds is None else (("retry-after", f"{seconds:g}"),)
-    return Step(status=429, headers=headers)
+    return ScriptedStep(status=429, headers=headers)
 
 
 async def failing(call: Any) -> errors.TundraError:
@@ -121,7 +121,7 @@ async def test_reserved_tokens_are_settled_with_the_real_usage() -> None:
 async def test_an_error_answer_costs_its_request_but_no_tokens() -> None:
     clock = VirtualClock()
     async with calls("only", clock=clock, limits=TOKENS) as c:
-        c.servers["only"].script(CHAT, Step(status=400))
+        c.servers["only"].script(CHAT, ScriptedStep(status=400))
         await failing(c.ask())
         levels = {level.resource: level.level for level in c.limiter.levels()}
         assert levels["tokens"] == pytest.approx(60_000)
@@ -132,7 +132,7 @@ async def test_what_was_never_sent_costs_nothing() -> None:
     clock = VirtualClock()
     quick = BreakerSettings(failures=1)
     async with calls("only", clock=clock, limits=TOKENS, breaker=quick, router=RouterSettings(retries=0)) as c:
-        c.servers["only"].script(CHAT, Step(status=500))
+        c.servers["only"].script(CHAT, ScriptedStep(status=500))
         await failing(c.ask())
         before = c.limiter.levels()
         await failing(c.ask())  # the breaker is open
@@ -169,7 +169,7 @@ def test_usage_that_the_provider_does_not_tell_is_what_was_reserved() -> None:
 async def test_a_failing_provider_is_asked_again_after_a_growing_pause() -> None:
     clock = VirtualClock()
     async with calls("only", clock=clock, router=RouterSettings(backoff_seconds=1.0)) as c:
-        c.servers["only"].script(CHAT, Step(status=503, repeat=2))
+        c.servers["only"].script(CHAT, ScriptedStep(status=503, repeat=2))
         reply = await c.play(c.ask())
         assert c.story == [
             ("only", "error", "api_error", "first"),
@@ -215,7 +215,7 @@ async def test_a_429_without_a_hint_is_not_tried_again_when_the_backoff_is_longe
 async def test_a_breaker_that_opens_during_a_call_does_not_replace_the_providers_words() -> None:
     for failover, kind in ((True, errors.AllProvidersExhausted), (False, errors.ApiError)):
         async with calls("only", breaker=BreakerSettings(failures=2)) as c:
-            c.servers["only"].script(CHAT, Step(status=529, text="too busy today", repeat=0))
+            c.servers["only"].script(CHAT, ScriptedStep(status=529, text="too busy today", repeat=0))
             error_met = await failing(c.ask(failover=failover))
             assert type(error_met) is kind
             assert "too busy today" in str(error_met)
@@ -259,7 +259,7 @@ async def test_a_cooling_profile_is_asked_after_the_others_and_waited_for_when_t
     clock = VirtualClock()
     async with calls("first", "second", clock=clock, router=RouterSettings(retries=0)) as c:
         c.router.cool("first", clock.monotonic() + 3)
-        c.servers["second"].script(CHAT, Step(status=500))
+        c.servers["second"].script(CHAT, ScriptedStep(status=500))
         reply = await c.play(c.ask())
         assert c.story == [("second", "error", "api_error", "first"), ("first", "ok", "answered", "failover")]
         assert c.attempts[1].backoff_ms == pytest.approx(3000)
@@ -281,7 +281,7 @@ async def test_a_profile_that_goes_on_cooling_is_passed_over_after_one_wait() ->
 
 async def test_x_should_retry_false_forbids_a_retry() -> None:
     async with calls("only") as c:
-        c.servers["only"].script(CHAT, Step(status=500, headers=(("x-should-retry", "false"),)))
+        c.servers["only"].script(CHAT, ScriptedStep(status=500, headers=(("x-should-retry", "false"),)))
         await failing(c.ask())
         assert len(c.attempts) == 1
 
@@ -291,7 +291,7 @@ async def test_x_should_retry_false_forbids_a_retry() -> None:
 
 async def test_the_next_profile_answers_when_the_first_cannot() -> None:
     async with calls("first", "second") as c:
-        c.servers["first"].script(CHAT, Step(status=529, repeat=0))
+        c.servers["first"].script(CHAT, ScriptedStep(status=529, repeat=0))
         reply = await c.ask()
         assert [row[:2] for row in c.story] == [("first", "error")] * 3 + [("second", "ok")]
         assert c.story[-1][3] == "failover"
@@ -303,7 +303,7 @@ async def test_the_next_profile_answers_when_the_first_cannot() -> None:
 
 async def test_the_named_profile_is_asked_first_and_alone_without_failover() -> None:
     async with calls("first", "second", breaker=BreakerSettings(failures=100)) as c:
-        c.servers["second"].script(CHAT, Step(status=500, repeat=0))
+        c.servers["second"].script(CHAT, ScriptedStep(status=500, repeat=0))
         assert (await c.ask(profile="second")).profile == "first"
         error_met = await failing(c.ask(profile="second", failover=False))
         assert type(error_met) is errors.ApiError  # not wrapped: nobody else was to be asked
@@ -322,7 +322,7 @@ async def test_an_unknown_profile_is_told_with_the_nearest_name_before_anything_
 @pytest.mark.parametrize("status", [400, 409, 413, 422])
 async def test_a_wrong_request_is_neither_repeated_nor_taken_elsewhere(status: int) -> None:
     async with calls("first", "second") as c:
-        c.servers["first"].script(CHAT, Step(status=status))
+        c.servers["first"].script(CHAT, ScriptedStep(status=status))
         assert isinstance(await failing(c.ask()), errors.RequestRejected)
         assert len(c.attempts) == 1
         assert c.served("second") == 0
@@ -332,7 +332,7 @@ async def test_a_wrong_request_is_neither_repeated_nor_taken_elsewhere(status: i
 async def test_with_same_vendor_the_text_goes_to_nobody_else() -> None:
     rule = RouterSettings(retries=0, failover="same-vendor")
     async with calls("first", "second", profiles={"second": {"base_url": "http://localhost:1/v1"}}, router=rule) as c:
-        c.servers["first"].script(CHAT, Step(status=500))
+        c.servers["first"].script(CHAT, ScriptedStep(status=500))
         await failing(c.ask())
         assert [row.profile for row in c.attempts] == ["first"]
 
@@ -341,7 +341,7 @@ async def test_a_model_that_was_named_is_not_asked_of_another_kind() -> None:
     other = {"second": {"kind": "anthropic", "model": "claude-x"}, "third": {"model": "own"}}
     async with calls("first", "second", "third", profiles=other, router=RouterSettings(retries=0)) as c:
         for name in ("first", "second"):
-            c.servers[name].script("*", Step(status=500))
+            c.servers[name].script("*", ScriptedStep(status=500))
         await c.ask(model="wanted")
         assert [row.model for row in c.attempts] == ["wanted", "claude-x", "wanted"]
 
@@ -355,15 +355,15 @@ async def test_the_model_is_chosen_from_the_list_when_none_is_set() -> None:
 async def test_a_model_list_that_cannot_be_had_counts_like_any_failure() -> None:
     quick = BreakerSettings(failures=3)
     async with calls("only", profiles={"only": {"model": ""}}, breaker=quick) as c:
-        c.servers["only"].script("/v1/models", Step(status=500, repeat=0))
+        c.servers["only"].script("/v1/models", ScriptedStep(status=500, repeat=0))
         await failing(c.ask())
         assert [row[2:] for row in c.story] == [("api_error", "first"), ("api_error", "retry"), ("api_error", "retry")]
         assert c.slots["only"].breaker.state == "open"
 
 
-def _sized(*sizes: tuple[str, int]) -> Step:
+def _sized(*sizes: tuple[str, int]) -> ScriptedStep:
     data = [{"id": name, "object": "model", "context_length": size} for name, size in sizes]
-    return Step(body=json.dumps({"object": "list", "data": data}).encode())
+    return ScriptedStep(body=json.dumps({"object": "list", "data": data}).encode())
 
 
 async def test_a_prompt_that_is_too_long_goes_only_to_a_larger_context() -> None:
@@ -371,7 +371,7 @@ async def test_a_prompt_that_is_too_long_goes_only_to_a_larger_context() -> None
         for name, size in (("first", 8192), ("small", 4096), ("large", 200_000)):
             c.servers[name].script("/v1/models", _sized(("scripted-1", size)))
         body = error("openai", 400, "maximum context length is 8192 tokens", code="context_length_exceeded")
-        c.servers["first"].script(CHAT, Step(status=400, body=body))
+        c.servers["first"].script(CHAT, ScriptedStep(status=400, body=body))
         reply = await c.ask()
         assert reply.profile == "large"
         assert c.story == [("first", "error", "unsupported_context", "first"), ("large", "ok", "answered", "failover")]
@@ -393,7 +393,7 @@ async def test_the_lists_of_many_profiles_are_read_a_few_at_a_time(monkeypatch: 
     names = [f"p{number}" for number in range(2 * LISTS_AT_ONCE + 1)]
     async with calls(*names) as c:
         body = error("openai", 400, "maximum context length is 8192 tokens", code="context_length_exceeded")
-        c.servers["p0"].script(CHAT, Step(status=400, body=body))
+        c.servers["p0"].script(CHAT, ScriptedStep(status=400, body=body))
         await failing(c.ask())
     assert (most, read) == (LISTS_AT_ONCE, len(names))
 
@@ -401,7 +401,7 @@ async def test_the_lists_of_many_profiles_are_read_a_few_at_a_time(monkeypatch: 
 async def test_a_prompt_that_nobody_takes_is_refused_with_the_cause() -> None:
     async with calls("first", "second") as c:
         body = error("openai", 400, "maximum context length is 8192 tokens", code="context_length_exceeded")
-        c.servers["first"].script(CHAT, Step(status=400, body=body))
+        c.servers["first"].script(CHAT, ScriptedStep(status=400, body=body))
         error_met = await failing(c.ask())
         assert isinstance(error_met, errors.AllProvidersExhausted)
         assert [cause["reason"] for cause in error_met.causes] == ["unsupported_context"]
@@ -413,7 +413,7 @@ async def test_a_prompt_that_nobody_takes_is_refused_with_the_cause() -> None:
 async def test_a_rejected_key_parks_its_profile_until_it_is_taken_back_in() -> None:
     profiles = {"first": {"api_key_env": "FIRST_KEY"}}
     async with calls("first", "second", profiles=profiles, environ={"FIRST_KEY": KEY}) as c:
-        c.servers["first"].script(CHAT, Step(status=401))
+        c.servers["first"].script(CHAT, ScriptedStep(status=401))
         assert (await c.ask()).profile == "second"
         assert (await c.ask()).profile == "second"
         assert c.story[0] == ("first", "error", "key_rejected", "first")
@@ -467,7 +467,7 @@ async def test_the_exhausted_error_names_every_profile_with_its_cause_in_the_ord
     names = ("busy", "keyless", "gone", "broken")
     async with calls(*names, profiles=profiles, router=RouterSettings(retries=0)) as c:
         c.servers["busy"].script(CHAT, limited(30))
-        c.servers["broken"].script(CHAT, Step(body=b"<!doctype html><p>hello"))
+        c.servers["broken"].script(CHAT, ScriptedStep(body=b"<!doctype html><p>hello"))
         error_met = await failing(c.ask())
         assert isinstance(error_met, errors.AllProvidersExhausted)
         assert [cause["reason"] for cause in error_met.causes] == [
@@ -548,7 +548,7 @@ async def test_a_lone_profile_is_protected_like_several() -> None:
     clock = VirtualClock()
     rules = BreakerSettings(failures=3, successes=1, open_seconds=30)
     async with calls("only", clock=clock, breaker=rules, router=RouterSettings(retries=0)) as c:
-        c.servers["only"].script(CHAT, Step(status=500, repeat=3))
+        c.servers["only"].script(CHAT, ScriptedStep(status=500, repeat=3))
         for _ in range(3):
             await failing(c.ask())
         assert c.slots["only"].breaker.state == "open"
@@ -578,7 +578,7 @@ async def test_half_open_lets_one_call_through_at_a_time() -> None:
     clock = VirtualClock()
     rules = BreakerSettings(failures=1, successes=1, open_seconds=5)
     async with calls("only", clock=clock, breaker=rules, router=RouterSettings(retries=0)) as c:
-        c.servers["only"].script(CHAT, Step(status=500), Step(delay=0.2))
+        c.servers["only"].script(CHAT, ScriptedStep(status=500), ScriptedStep(delay=0.2))
         await failing(c.ask())
         clock.advance(5)
         results = await asyncio.gather(*(c.ask() for _ in range(8)), return_exceptions=True)
@@ -589,7 +589,7 @@ async def test_half_open_lets_one_call_through_at_a_time() -> None:
 async def test_parse_errors_and_timeouts_count_for_the_breaker_and_are_not_retried() -> None:
     short = DeadlineSettings(idle_seconds=0.05, total_seconds=0.3)
     async with calls("only", deadlines=short) as c:
-        c.servers["only"].script(CHAT, Step(body=b"not json"), Step(end="hang", raw=b""))
+        c.servers["only"].script(CHAT, ScriptedStep(body=b"not json"), ScriptedStep(end="hang", raw=b""))
         await failing(c.ask())
         await failing(c.ask())
         assert [row[2] for row in c.story] == ["parse_error", "timeout_total"]
@@ -601,7 +601,7 @@ async def test_parse_errors_and_timeouts_count_for_the_breaker_and_are_not_retri
 
 async def test_the_deadline_over_all_ends_the_attempt_under_way_and_is_told_as_such() -> None:
     async with calls("first", "second", router=RouterSettings(deadline_seconds=0.15)) as c:
-        c.servers["first"].script(CHAT, Step(delay=30))
+        c.servers["first"].script(CHAT, ScriptedStep(delay=30))
         error_met = await failing(c.ask())
         assert isinstance(error_met, errors.Timeout)
         assert error_met.deadline == "operation"
@@ -638,7 +638,7 @@ async def test_after_the_first_piece_a_failure_ends_the_stream_with_its_error() 
     async with calls("first", "second") as c:
         events = stream("openai", "scripted-1", ["one", "two"])
         pieces = (*events[:2], *error_event("openai", 503))
-        c.servers["first"].script(CHAT, Step(pieces=pieces, headers=EVENT_STREAM, gap=0.02))
+        c.servers["first"].script(CHAT, ScriptedStep(pieces=pieces, headers=EVENT_STREAM, gap=0.02))
         error_met = await failing(c.ask(stream=True))
         assert isinstance(error_met, errors.ApiError)
         assert c.texts == ["one"]
@@ -650,7 +650,7 @@ async def test_after_the_first_piece_a_failure_ends_the_stream_with_its_error() 
 async def test_an_error_before_the_first_piece_is_handled_as_its_kind() -> None:
     async with calls("first", "second") as c:
         pieces = tuple(error_event("openai", 503))
-        c.servers["first"].script(CHAT, Step(pieces=pieces, headers=EVENT_STREAM, repeat=0))
+        c.servers["first"].script(CHAT, ScriptedStep(pieces=pieces, headers=EVENT_STREAM, repeat=0))
         reply = await c.ask(stream=True)
         assert (reply.profile, "".join(c.texts)) == ("second", reply.text)
         assert len(c.attempts) == 4
@@ -658,7 +658,7 @@ async def test_an_error_before_the_first_piece_is_handled_as_its_kind() -> None:
 
 async def test_a_stream_that_is_cut_after_text_is_not_begun_anew() -> None:
     async with calls("first", "second") as c:
-        c.servers["first"].script(CHAT, Step(cut=500, gap=0.01))
+        c.servers["first"].script(CHAT, ScriptedStep(cut=500, gap=0.01))
         error_met = await failing(c.ask(stream=True))
         assert isinstance(error_met, errors.ParseError)
         assert c.texts
@@ -705,7 +705,7 @@ async def test_a_defect_of_ours_is_a_row_too() -> None:
 @pytest.mark.parametrize(("content", "kept"), [("off", [0, 0]), ("errors", [1, 0]), ("all", [1, 1])])
 async def test_exchanges_are_kept_as_the_setting_says(content: Any, kept: list[int]) -> None:
     async with calls("only", record=RecordSettings(content=content), router=RouterSettings(retries=0)) as c:
-        c.servers["only"].script(CHAT, Step(status=400))
+        c.servers["only"].script(CHAT, ScriptedStep(status=400))
         await failing(c.ask())
         failed = len(c.of(Exchange))
         await c.ask("a question")
@@ -716,7 +716,7 @@ async def test_exchanges_are_kept_as_the_setting_says(content: Any, kept: list[i
 
 async def test_concurrent_calls_keep_their_rows_apart() -> None:
     async with calls("first", "second", router=QUICK) as c:
-        c.servers["first"].script(CHAT, *(Step(status=503) if n % 3 else Step() for n in range(30)))
+        c.servers["first"].script(CHAT, *(ScriptedStep(status=503) if n % 3 else ScriptedStep() for n in range(30)))
         replies = await asyncio.gather(*(c.ask(stream=bool(n % 2)) for n in range(40)))
         assert len({reply.operation_id for reply in replies}) == 40
         assert not c.running
@@ -740,7 +740,7 @@ def check_rows(c: Calls, count: int) -> None:
 async def test_extra_fields_never_reach_another_vendor() -> None:
     profiles = {"second": {"kind": "anthropic"}}
     async with calls("first", "second", profiles=profiles, router=RouterSettings(retries=0)) as c:
-        c.servers["first"].script(CHAT, Step(status=500, repeat=0))
+        c.servers["first"].script(CHAT, ScriptedStep(status=500, repeat=0))
         reply = await c.ask(extra={"seed": 1})
         (first, second) = (json.loads(c.servers[name].requests[-1].body) for name in ("first", "second"))
         assert first["seed"] == 1

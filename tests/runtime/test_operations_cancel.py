@@ -18,7 +18,7 @@ from tests.runtime.test_operations import check_rows
 from tundra_nb import errors
 from tundra_nb.runtime.resilience.limiter import Reservation
 from tundra_nb.settings import BreakerSettings, LimitsSettings, RouterSettings, TierSettings
-from tundra_nb.testing.scripted_provider import Step
+from tundra_nb.testing.scripted_provider import ScriptedStep
 from tundra_nb.types import Reply
 
 pytestmark = pytest.mark.anyio
@@ -64,14 +64,14 @@ async def plain() -> AsyncIterator[tuple[Calls, Coroutine[Any, Any, Reply]]]:
 @asynccontextmanager
 async def streaming() -> AsyncIterator[tuple[Calls, Coroutine[Any, Any, Reply]]]:
     async with calls("only") as c:
-        c.servers["only"].script(CHAT, Step(gap=0.002))
+        c.servers["only"].script(CHAT, ScriptedStep(gap=0.002))
         yield c, c.ask(stream=True)
 
 
 @asynccontextmanager
 async def retrying() -> AsyncIterator[tuple[Calls, Coroutine[Any, Any, Reply]]]:
     async with calls("first", "second", router=QUICK) as c:
-        c.servers["first"].script(CHAT, Step(status=500, repeat=3))
+        c.servers["first"].script(CHAT, ScriptedStep(status=500, repeat=3))
         yield c, c.ask()
 
 
@@ -101,12 +101,12 @@ async def cooling() -> AsyncIterator[tuple[Calls, Coroutine[Any, Any, Reply]]]:
 async def probing() -> AsyncIterator[tuple[Calls, Coroutine[Any, Any, Reply]]]:
     rules = BreakerSettings(failures=1, successes=1, open_seconds=0.01)
     async with calls("only", breaker=rules, router=RouterSettings(retries=0)) as c:
-        c.servers["only"].script(CHAT, Step(status=500))
+        c.servers["only"].script(CHAT, ScriptedStep(status=500))
         with pytest.raises(errors.AllProvidersExhausted):
             await c.ask()
         c.rows.clear()
         await asyncio.sleep(c.slots["only"].breaker.open_for)
-        c.servers["only"].script(CHAT, Step(gap=0.002))
+        c.servers["only"].script(CHAT, ScriptedStep(gap=0.002))
         yield c, c.ask(stream=True)
 
 
@@ -115,8 +115,8 @@ async def looking_for_a_larger_context() -> AsyncIterator[tuple[Calls, Coroutine
     async with calls("first", "second") as c:
         body = b'{"error":{"message":"maximum context length is 10","code":"context_length_exceeded"}}'
         listed = b'{"object":"list","data":[{"id":"scripted-1","object":"model","context_length":100000}]}'
-        c.servers["first"].script(CHAT, Step(status=400, body=body))
-        c.servers["second"].script("/v1/models", Step(body=listed))
+        c.servers["first"].script(CHAT, ScriptedStep(status=400, body=body))
+        c.servers["second"].script("/v1/models", ScriptedStep(body=listed))
         yield c, c.ask()
 
 

@@ -14,7 +14,7 @@ from tundra_nb import errors, paths, settings
 from tundra_nb.runtime.history.query import FrameQuery
 from tundra_nb.runtime.runtime import Runtime
 from tundra_nb.runtime.telemetry.redact import Redactor
-from tundra_nb.testing.scripted_provider import ScriptedProvider, Step
+from tundra_nb.testing.scripted_provider import ScriptedProvider, ScriptedStep
 from tundra_nb.types import Ask
 
 pytestmark = [pytest.mark.anyio, pytest.mark.part("doltlite")]
@@ -76,13 +76,13 @@ async def ask(runtime: Runtime, **options: Any) -> str:
 
 
 async def park_first(place: Place) -> None:
-    place.first.script(CHAT, Step(status=401))
+    place.first.script(CHAT, ScriptedStep(status=401))
     async with place.runtime() as runtime:
         assert await ask(runtime) == "second"
 
 
 async def test_an_open_breaker_is_open_for_the_rest_of_its_time(place: Place) -> None:
-    place.first.script(CHAT, Step(status=500, repeat=2))
+    place.first.script(CHAT, ScriptedStep(status=500, repeat=2))
     async with place.runtime() as runtime:
         await ask(runtime)
         await ask(runtime)
@@ -100,7 +100,7 @@ async def test_an_open_breaker_is_open_for_the_rest_of_its_time(place: Place) ->
 
 async def test_an_open_period_that_ended_meanwhile_leaves_it_half_open(place: Place) -> None:
     place.write(open_seconds=0.05)
-    place.first.script(CHAT, Step(status=500, repeat=2))
+    place.first.script(CHAT, ScriptedStep(status=500, repeat=2))
     async with place.runtime() as runtime:
         await ask(runtime)
         await ask(runtime)
@@ -111,7 +111,7 @@ async def test_an_open_period_that_ended_meanwhile_leaves_it_half_open(place: Pl
 
 
 async def test_a_breaker_that_was_reset_stays_closed(place: Place) -> None:
-    place.first.script(CHAT, Step(status=500, repeat=2))
+    place.first.script(CHAT, ScriptedStep(status=500, repeat=2))
     async with place.runtime() as runtime:
         await ask(runtime)
         await ask(runtime)
@@ -185,7 +185,7 @@ async def test_many_moves_of_another_breaker_do_not_bury_a_parked_profile(place:
 
 
 async def test_calls_under_way_are_counted_across_a_change_of_settings(place: Place) -> None:
-    place.first.script(CHAT, Step(delay=30))
+    place.first.script(CHAT, ScriptedStep(delay=30))
     async with place.runtime() as runtime:
         call = asyncio.create_task(ask(runtime))
         async with asyncio.timeout(5):

@@ -17,7 +17,7 @@ from tundra_nb.runtime.clock import Ids
 from tundra_nb.runtime.recordings import Recording, Recordings, frames_of, inside
 from tundra_nb.settings import RecordSettings, RouterSettings
 from tundra_nb.testing.clock import VirtualClock
-from tundra_nb.testing.scripted_provider import Step
+from tundra_nb.testing.scripted_provider import ScriptedStep
 from tundra_nb.types import Ask, Exchange
 
 CHAT = "/v1/chat/completions"
@@ -40,7 +40,7 @@ async def test_an_attempt_is_kept_with_the_time_of_each_piece_in_a_file_for_its_
     recordings = kept_in(tmp_path / "r")
     async with calls("only", record=RecordSettings(content="all")) as c:
         with_files(c, recordings)
-        c.servers["only"].script(CHAT, Step(text="one two three", gap=0.03))
+        c.servers["only"].script(CHAT, ScriptedStep(text="one two three", gap=0.03))
         await c.ask(f"my key is {CANARY}", stream=streamed)
         (row,) = c.of(Exchange)
     await asyncio.to_thread(recordings.close)
@@ -68,7 +68,7 @@ async def test_a_single_call_asks_for_it_whatever_the_setting_says() -> None:
         await c.operations.ask(Ask(messages=message), user="me")
         assert c.of(Exchange) == []
         await c.operations.ask(Ask(messages=message, record=True), user="me")
-        c.servers["only"].script(CHAT, Step(status=500, text="broken"))
+        c.servers["only"].script(CHAT, ScriptedStep(status=500, text="broken"))
         with pytest.raises(TundraError):
             await c.operations.ask(Ask(messages=message, record=True), user="me")
         assert len(c.of(Exchange)) == 2

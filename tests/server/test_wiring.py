@@ -15,7 +15,7 @@ import pytest
 from websockets.sync.client import ClientConnection, connect
 
 from tundra_nb.protocol.table import ENDPOINTS
-from tundra_nb.testing.scripted_provider import ScriptedProcess, Step, scripted_process
+from tundra_nb.testing.scripted_provider import ScriptedProcess, ScriptedStep, scripted_process
 
 from .conftest import JupyterServer, StartServer
 
@@ -157,7 +157,7 @@ def outcomes(server: JupyterServer) -> list[str]:
     return [row["outcome"] for row in rows]
 
 
-SLOW = Step(delay=60)
+SLOW = ScriptedStep(delay=60)
 
 
 def test_interrupting_a_cell_closes_the_upstream_connection_and_leaves_a_row(

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tundra_nb.terminal.asciicast import asciicast
-from tundra_nb.terminal.screen import TAIL_BYTES, Run, Style, render
+from tundra_nb.terminal.screen import TAIL_BYTES, Style, StyledRun, render
 
 HEAD = {"id": "a", "command": "top", "cwd": "/", "columns": 80, "rows": 24, "at_us": 1_700_000_000_500_000}
 
@@ -16,7 +16,7 @@ HEAD = {"id": "a", "command": "top", "cwd": "/", "columns": 80, "rows": 24, "at_
 def test_text_colours_and_cursor() -> None:
     screen = render(b"plain \x1b[1;31mred\x1b[0m\r\n\r\nx", 20, 3)
     assert screen.text == "plain red\n\nx"
-    assert screen.lines[0] == (Run("plain "), Run("red", Style(foreground="red", bold=True)))
+    assert screen.lines[0] == (StyledRun("plain "), StyledRun("red", Style(foreground="red", bold=True)))
     assert screen.cursor == (1, 2)
 
 
@@ -37,7 +37,7 @@ def test_of_a_long_output_the_end_is_shown() -> None:
 
 def test_unwritten_cells_at_the_end_of_a_row_are_left_out_and_coloured_ones_kept() -> None:
     screen = render(b"a\x1b[44m  \x1b[0m", 10, 1)
-    assert screen.lines[0] == (Run("a"), Run("  ", Style(background="blue")))
+    assert screen.lines[0] == (StyledRun("a"), StyledRun("  ", Style(background="blue")))
 
 
 @settings(max_examples=100)

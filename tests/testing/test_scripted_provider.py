@@ -19,7 +19,7 @@ import pytest
 
 from tundra_nb.faults.child import Child
 from tundra_nb.runtime.providers.transport import Transport
-from tundra_nb.testing.scripted_provider import KEPT_REQUESTS, ScriptedProvider, Step, scripted_process
+from tundra_nb.testing.scripted_provider import KEPT_REQUESTS, ScriptedProvider, ScriptedStep, scripted_process
 
 CHAT, MESSAGES = "/v1/chat/completions", "/v1/messages"
 ASK = {"model": "scripted-1", "max_tokens": 9, "messages": [{"role": "user", "content": "hi"}]}
@@ -54,7 +54,7 @@ async def test_the_openai_sdk_reads_its_answers(provider: ScriptedProvider) -> N
         assert "".join(c.choices[0].delta.content or "" for c in chunks if c.choices) == "Hello from the script."
         assert chunks[-1].usage is not None
         assert [model.id async for model in sdk.models.list()] == ["scripted-1", "scripted-2"]
-        provider.script("*", Step(status=429))
+        provider.script("*", ScriptedStep(status=429))
         with pytest.raises(openai.RateLimitError):
             await sdk.models.list()
 
@@ -69,7 +69,7 @@ async def test_the_anthropic_sdk_reads_its_answers(provider: ScriptedProvider) -
             assert [piece async for piece in stream.text_stream] == ["Hello", " from", " the", " script", "."]
             assert (await stream.get_final_message()).usage.output_tokens == 5
         assert [model.id async for model in sdk.models.list()] == ["scripted-1", "scripted-2"]
-        provider.script(MESSAGES, Step(status=529))
+        provider.script(MESSAGES, ScriptedStep(status=529))
         with pytest.raises(anthropic.APIStatusError) as caught:
             await sdk.messages.create(model="m", max_tokens=9, messages=[{"role": "user", "content": "hi"}])
         assert caught.value.status_code == 529
@@ -84,8 +84,8 @@ async def test_usage_is_told_in_a_stream_only_when_asked(client: httpx.AsyncClie
 async def test_queue_of_the_path_goes_before_the_queue_of_any(
     provider: ScriptedProvider, client: httpx.AsyncClient
 ) -> None:
-    provider.script("*", Step(status=500, repeat=2))
-    provider.script(CHAT, Step(status=429, headers=(("retry-after", "7"),)))
+    provider.script("*", ScriptedStep(status=500, repeat=2))
+    provider.script(CHAT, ScriptedStep(status=429, headers=(("retry-after", "7"),)))
     answers = [await client.post(path, json=ASK) for path in (CHAT, MESSAGES, CHAT, CHAT)]
     assert [answer.status_code for answer in answers] == [429, 500, 500, 200]
     assert answers[0].headers["retry-after"] == "7"
@@ -95,7 +95,7 @@ async def test_queue_of_the_path_goes_before_the_queue_of_any(
 
 @pytest.mark.anyio
 async def test_endless_step_answers_all_that_follow(provider: ScriptedProvider, client: httpx.AsyncClient) -> None:
-    provider.script(CHAT, Step(text="one two", repeat=0))
+    provider.script(CHAT, ScriptedStep(text="one two", repeat=0))
     for _ in range(3):
         answer = await client.post(CHAT, json=ASK)
         assert answer.json()["choices"][0]["message"]["content"] == "one two"
@@ -117,21 +117,24 @@ async def test_requests_are_captured_as_sent(provider: ScriptedProvider, client:
 @pytest.mark.parametrize(
     ("step", "expected"),
     [
-        (Step(body=b"{}"), (200, b"{}")),
-        (Step(status=503, body=b"<html>", headers=(("content-type", "text/html"),)), (503, b"<html>")),
-        (Step(pieces=(b"a", b"b"), gap=0.01, delay=0.01, body_delay=0.01), (200, b"ab")),
-        (Step(cut=10), httpx.RemoteProtocolError),
-        (Step(pieces=(b"abc", b"def"), cut=9), httpx.RemoteProtocolError),
-        (Step(end="close"), httpx.RemoteProtocolError),
-        (Step(raw=b"", end="close"), httpx.RemoteProtocolError),
-        (Step(raw=b"", end="reset"), httpx.ReadError),
-        (Step(raw=b"220 ready\r\n\r\n", end="close"), httpx.RemoteProtocolError),
-        (Step(end="hang"), httpx.ReadTimeout),
-        (Step(raw=b"", end="hang"), httpx.ReadTimeout),
+        (ScriptedStep(body=b"{}"), (200, b"{}")),
+        (ScriptedStep(status=503, body=b"<html>", headers=(("content-type", "text/html"),)), (503, b"<html>")),
+        (ScriptedStep(pieces=(b"a", b"b"), gap=0.01, delay=0.01, body_delay=0.01), (200, b"ab")),
+        (ScriptedStep(cut=10), httpx.RemoteProtocolError),
+        (ScriptedStep(pieces=(b"abc", b"def"), cut=9), httpx.RemoteProtocolError),
+        (ScriptedStep(end="close"), httpx.RemoteProtocolError),
+        (ScriptedStep(raw=b"", end="close"), httpx.RemoteProtocolError),
+        (ScriptedStep(raw=b"", end="reset"), httpx.ReadError),
+        (ScriptedStep(raw=b"220 ready\r\n\r\n", end="close"), httpx.RemoteProtocolError),
+        (ScriptedStep(end="hang"), httpx.ReadTimeout),
+        (ScriptedStep(raw=b"", end="hang"), httpx.ReadTimeout),
     ],
 )
 async def test_step_says_how_the_answer_comes_and_ends(
-    step: Step, expected: tuple[int, bytes] | type[Exception], provider: ScriptedProvider, client: httpx.AsyncClient
+    step: ScriptedStep,
+    expected: tuple[int, bytes] | type[Exception],
+    provider: ScriptedProvider,
+    client: httpx.AsyncClient,
 ) -> None:
     provider.script(CHAT, step)
     if isinstance(expected, tuple):
@@ -165,7 +168,7 @@ async def test_what_is_not_http_is_refused_and_closed(provider: ScriptedProvider
 
 @pytest.mark.anyio
 async def test_pipelined_requests_are_answered_in_order(provider: ScriptedProvider) -> None:
-    provider.script("*", Step(body=b"first", delay=0.05), Step(body=b"second"))
+    provider.script("*", ScriptedStep(body=b"first", delay=0.05), ScriptedStep(body=b"second"))
     reader, writer = await asyncio.open_connection("127.0.0.1", provider.port)
     request = b"POST /v1/messages HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n%s\r\n{}"
     writer.write(request % b"" + request % b"connection: close\r\n")
@@ -176,7 +179,7 @@ async def test_pipelined_requests_are_answered_in_order(provider: ScriptedProvid
 
 @pytest.mark.anyio
 async def test_client_that_goes_away_is_noticed(provider: ScriptedProvider, client: httpx.AsyncClient) -> None:
-    provider.script(CHAT, Step(raw=b"", end="hang"))
+    provider.script(CHAT, ScriptedStep(raw=b"", end="hang"))
     with pytest.raises(httpx.ReadTimeout):
         await client.post(CHAT, json=ASK, timeout=0.1)
     async with asyncio.timeout(5):
@@ -189,7 +192,7 @@ async def test_client_that_goes_away_is_noticed(provider: ScriptedProvider, clie
 
 def test_child_is_scripted_and_read_from_outside() -> None:
     with scripted_process(pieces=2) as provider:
-        provider.script(MESSAGES, Step(status=529, text="busy"), Step(pieces=(b"\xff",)))
+        provider.script(MESSAGES, ScriptedStep(status=529, text="busy"), ScriptedStep(pieces=(b"\xff",)))
         first, second, third = (httpx.post(provider.url + MESSAGES, json=ASK) for _ in range(3))
         assert (first.status_code, first.json()["error"]["message"]) == (529, "busy")
         assert second.content == b"\xff"

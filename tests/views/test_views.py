@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from tundra_nb.client import explain
 from tundra_nb.client.results import Document, Last, Status, Why
 from tundra_nb.types import Reply, ToolCall, Usage
-from tundra_nb.types.triage import Finding, Triage
+from tundra_nb.types.triage import Triage, TriageFinding
 from tundra_nb.views import Lines, Message, data, html, show, text
 from tundra_nb.views.blocks import clean, duration, money, number
 
@@ -159,7 +159,7 @@ def test_a_triage_tells_local_times(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TZ", "Asia/Kolkata")
     time.tzset()
     try:
-        finding = Finding(claim="local failed", since="2026-11-24T11:40:43", until="2026-11-24T11:41:24")
+        finding = TriageFinding(claim="local failed", since="2026-11-24T11:40:43", until="2026-11-24T11:41:24")
         found = Triage(
             run_id="1", question="", pin="abc", findings=[finding], steps=[], operations=[], stopped="done", report=""
         )

@@ -22,7 +22,7 @@ import tundra_nb
 from tests.conftest import Home, stop_processes, wait_until
 from tests.wiring.test_crash import worker_of
 from tundra_nb.errors import IpcError, StoreUnavailable, TundraError
-from tundra_nb.testing.scripted_provider import ScriptedProcess, Step, scripted_process
+from tundra_nb.testing.scripted_provider import ScriptedProcess, ScriptedStep, scripted_process
 
 pytestmark = pytest.mark.part("doltlite")
 
@@ -153,7 +153,7 @@ def test_when_the_data_directory_is_deleted_calls_are_refused_and_the_commands_w
 
 def test_status_says_how_the_daemon_before_ended(running: Home, provider: ScriptedProcess) -> None:
     assert told(running)["over"] == []
-    provider.script("*", Step(delay=30.0))
+    provider.script("*", ScriptedStep(delay=30.0))
     asking = subprocess.Popen(
         [sys.executable, "-m", "tundra_nb.cli", "ask", "slow"],
         env=running.env,
@@ -304,7 +304,7 @@ async def test_a_daemon_that_stops_under_async_callers_is_named_to_all_of_them(
 
 
 def test_a_long_answer_of_a_daemon_that_lives_is_waited_for(running: Home, provider: ScriptedProcess) -> None:
-    provider.script("*", Step(delay=6.0))
+    provider.script("*", ScriptedStep(delay=6.0))
     with tundra_nb.connect() as client:
         assert client.ask("hi").text
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tundra_nb.testing.scripted_provider import Step, scripted_process
+from tundra_nb.testing.scripted_provider import ScriptedStep, scripted_process
 
 pytestmark = [pytest.mark.part("doltlite"), pytest.mark.timeout(120)]
 
@@ -31,7 +31,7 @@ def test_a_frame_of_a_store_that_is_behind_is_cut_and_says_until_when(home: Any)
         home.write_settings(
             f'[[profile]]\nname = "scripted"\nkind = "local"\nbase_url = "{provider.url}/v1"\nmodel = "tiny"\n'
         )
-        provider.script(CHAT, Step(text="one"), Step(text="two"))
+        provider.script(CHAT, ScriptedStep(text="one"), ScriptedStep(text="two"))
         assert home.run("ask", "first").returncode == 0
         whole = home.run("calls", "--json")
         assert len(json.loads(whole.stdout)) == 1

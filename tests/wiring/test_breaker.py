@@ -14,7 +14,7 @@ import tundra_nb
 from tests.conftest import Home, wait_until
 from tundra_nb import errors
 from tundra_nb.client.sync import Client
-from tundra_nb.testing.scripted_provider import ScriptedProcess, Step, scripted_process
+from tundra_nb.testing.scripted_provider import ScriptedProcess, ScriptedStep, scripted_process
 
 pytestmark = pytest.mark.part("doltlite")
 
@@ -41,7 +41,7 @@ def breaker(t: Client) -> dict[Any, Any]:
 
 
 def fail(t: Client, provider: ScriptedProcess, times: int) -> None:
-    provider.script(CHAT, Step(status=500, repeat=times))
+    provider.script(CHAT, ScriptedStep(status=500, repeat=times))
     for _ in range(times):
         with pytest.raises(errors.AllProvidersExhausted):
             t.ask("hi")
@@ -73,14 +73,14 @@ def test_it_opens_refuses_probes_one_at_a_time_and_closes_again(home: Home) -> N
             wait_until(lambda: breaker(t)["state"] == "half_open", what="half open by time alone")
             assert time.monotonic() - opened >= OPEN_SECONDS - 1
 
-            provider.script(CHAT, Step(status=503))
+            provider.script(CHAT, ScriptedStep(status=503))
             with pytest.raises(errors.AllProvidersExhausted):
                 t.ask("hi")  # a bad probe opens it for another period
             assert breaker(t)["state"] == "open"
             wait_until(lambda: breaker(t)["state"] == "half_open")
 
             before = asked(provider)
-            provider.script(CHAT, Step(delay=0.5))
+            provider.script(CHAT, ScriptedStep(delay=0.5))
             with ThreadPoolExecutor(4) as pool:
                 first = pool.submit(_ask)
                 wait_until(lambda: asked(provider) == before + 1, what="the probe is under way")
@@ -138,7 +138,7 @@ def test_a_killed_daemon_comes_back_with_its_parked_profile_until_it_is_rechecke
     with scripted_process() as provider:
         home.write_settings(TOML.format(open_seconds=8.0, base_url=provider.base_url))
         with tundra_nb.connect() as t:
-            provider.script(CHAT, Step(status=401))
+            provider.script(CHAT, ScriptedStep(status=401))
             with pytest.raises(errors.AllProvidersExhausted):
                 t.ask("hi")
             os.kill(t.status().pid, signal.SIGKILL)

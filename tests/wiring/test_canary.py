@@ -24,7 +24,7 @@ from jupyter_client.blocking.client import BlockingKernelClient
 
 from tests.kernel.conftest import Notebook
 from tests.server.conftest import JupyterServer, StartServer, short_folder, start_server
-from tundra_nb.testing.scripted_provider import ScriptedProcess, Step, scripted_process
+from tundra_nb.testing.scripted_provider import ScriptedProcess, ScriptedStep, scripted_process
 from tundra_nb.types import TABLES
 
 __all__ = ["short_folder", "start_server"]  # fixtures
@@ -140,14 +140,14 @@ def listen(workplace: Workplace) -> None:
         pass
 
 
-def echoing(status: int, key: str) -> Step:
+def echoing(status: int, key: str) -> ScriptedStep:
     """An answer that gives away what was sent, in every form that has been seen."""
     basic = base64.b64encode(b":" + key.encode()).decode()
     said = {
         "message": f"Incorrect API key provided: {key}. {MARKER} Authorization: Bearer {key}; basic {basic}",
         "request": {"headers": {"authorization": f"Bearer {key}", "x-api-key": key}},
     }
-    return Step(
+    return ScriptedStep(
         status=status,
         headers=(("x-request-id", f"req-{key}"), ("x-ratelimit-limit-requests", key), ("retry-after", key)),
         body=json.dumps({"type": "error", "error": said}).encode(),
@@ -165,13 +165,13 @@ def unpark(workplace: Workplace, profile: str) -> None:
     pytest.fail(f"{profile} stays parked")
 
 
-def streamed(text: str, at: int) -> Step:
+def streamed(text: str, at: int) -> ScriptedStep:
     """An answer as a stream of two pieces, cut at a character."""
     chunks = [{"choices": [{"index": 0, "delta": {"content": piece}}]} for piece in (text[:at], text[at:])]
     end = {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}
     events = [*(json.dumps(chunk) for chunk in [*chunks, end]), "[DONE]"]
     pieces = tuple(f"data: {event}\n\n".encode() for event in events)
-    return Step(pieces=pieces, headers=(("content-type", "text/event-stream"),))
+    return ScriptedStep(pieces=pieces, headers=(("content-type", "text/event-stream"),))
 
 
 def everything_at_once(workplace: Workplace) -> None:
@@ -195,18 +195,20 @@ def everything_at_once(workplace: Workplace) -> None:
         run("%tundra providers recheck kernels")
     unpark(workplace, "kernels")
     broken = f"<html>{SERVER['SCRIPTED_API_KEY']} {MARKER}</html>".encode()
-    provider.script(CHAT, Step(body=broken), Step(raw=b"HTTP/1.1 200 OK\r\nx: " + broken + b"\r\n\r\n", end="close"))
+    provider.script(
+        CHAT, ScriptedStep(body=broken), ScriptedStep(raw=b"HTTP/1.1 200 OK\r\nx: " + broken + b"\r\n\r\n", end="close")
+    )
     run("%tundra ask -p scripted --no-failover broken")
     run("%tundra ask -p scripted --no-failover broken")
     # prompts that quote keys, and answers that fail over them
     run("aws, foreign = os.environ['AWS_SECRET_ACCESS_KEY'], 'sk-' + 'canaryforeign0123456789abcdef'")
-    provider.script(CHAT, Step(status=400, text=f"bad prompt: {SERVER['AWS_SECRET_ACCESS_KEY']} {FOREIGN}"))
+    provider.script(CHAT, ScriptedStep(status=400, text=f"bad prompt: {SERVER['AWS_SECRET_ACCESS_KEY']} {FOREIGN}"))
     run("%tundra ask -p scripted --no-failover my keys are {{aws}} and {{foreign}} " + MARKER)
     # … and answers that repeat a key: masked where they are kept and shown, also where pieces of a stream split it
     with workplace.api() as api:
         ask = {"messages": [{"role": "user", "content": f"tell {SERVER['GITHUB_TOKEN']}"}], "profile": "scripted"}
         for key in (SERVER["SCRIPTED_API_KEY"], SERVER["AWS_SECRET_ACCESS_KEY"], KERNEL["KERNEL_API_KEY"]):
-            provider.script(CHAT, Step(text=f"it is {key} {MARKER}"))
+            provider.script(CHAT, ScriptedStep(text=f"it is {key} {MARKER}"))
             told = api.post("/api/operations", json=ask)
             assert told.status_code == 200
             workplace.shown.append(told.text)

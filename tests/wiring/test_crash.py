@@ -22,7 +22,7 @@ import tundra_nb
 from tests.conftest import Home, wait_until
 from tundra_nb.client.aio import AsyncClient
 from tundra_nb.errors import IpcError, TundraError
-from tundra_nb.testing.scripted_provider import ScriptedProcess, Step, scripted_process
+from tundra_nb.testing.scripted_provider import ScriptedProcess, ScriptedStep, scripted_process
 from tundra_nb.types import Reply
 
 pytestmark = [pytest.mark.part("doltlite"), pytest.mark.anyio]
@@ -87,8 +87,8 @@ class Traffic:
 def provider() -> Iterator[ScriptedProcess]:
     """Answers after a few milliseconds, so that calls are always under way; one request in ten fails and is retried."""
     with scripted_process(delay=0.005) as running:
-        bad = Step(status=500, text="scripted failure")
-        running.script("*", *(Step(delay=0.005, repeat=9), bad) * 300)
+        bad = ScriptedStep(status=500, text="scripted failure")
+        running.script("*", *(ScriptedStep(delay=0.005, repeat=9), bad) * 300)
         yield running
 
 

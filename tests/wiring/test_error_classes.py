@@ -20,7 +20,7 @@ from tests.conftest import Home, stop_processes
 from tests.runtime.providers.test_classify import TABLE
 from tests.wiring.test_what_servers_send import JSON, Bench, Row, asked
 from tundra_nb import errors
-from tundra_nb.testing.scripted_provider import Step, scripted_process
+from tundra_nb.testing.scripted_provider import ScriptedStep, scripted_process
 
 pytestmark = [pytest.mark.part("doltlite"), pytest.mark.timeout(120)]
 
@@ -60,7 +60,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
         bases = {kind: provider.url if kind == "anthropic" else f"{provider.url}/v1" for kind in KINDS}
         home.write_settings(TOML + "".join(PROFILE.format(kind=kind, base=base) for kind, base in bases.items()))
         try:
-            provider.script("/v1/key", Step(headers=JSON, body=b'{"data":{}}', repeat=1_000_000))
+            provider.script("/v1/key", ScriptedStep(headers=JSON, body=b'{"data":{}}', repeat=1_000_000))
             with tundra_nb.connect() as client:
                 yield Bench(client, provider)
         finally:
@@ -73,7 +73,7 @@ def test_a_vendors_words_become_their_class_and_what_follows_from_it(
 ) -> None:
     path = "/v1/messages" if kind == "anthropic" else "/v1/chat/completions"
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()
-    told = Step(status=status, headers=JSON, body=raw)
+    told = ScriptedStep(status=status, headers=JSON, body=raw)
     for stream in (False, True):
         bench.client.recheck_provider(kind)
         bench.client.reset_breaker(kind)

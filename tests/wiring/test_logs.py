@@ -16,7 +16,7 @@ import tundra_nb
 from tests.conftest import Home, wait_until
 from tundra_nb.errors import TundraError, UsageError
 from tundra_nb.runtime.telemetry import rust_log
-from tundra_nb.testing.scripted_provider import ScriptedProcess, Step, scripted_process
+from tundra_nb.testing.scripted_provider import ScriptedProcess, ScriptedStep, scripted_process
 
 SETTINGS = """
 [router]
@@ -51,7 +51,7 @@ def test_every_line_of_a_call_carries_its_ids_and_the_frame_finds_them(
     ready: Home, provider: ScriptedProcess, form: str
 ) -> None:
     ready.write_settings(ready.config.read_text() + f'\n[log]\nformat = "{form}"\nfilter = "debug"\n')
-    provider.script("*", *[Step(status=500, text=f"no {KEY}")] * 3)
+    provider.script("*", *[ScriptedStep(status=500, text=f"no {KEY}")] * 3)
     with tundra_nb.connect() as client:
         with pytest.raises(TundraError):
             client.ask("hi")

@@ -13,7 +13,7 @@ import tundra_nb
 from tests.conftest import Home
 from tundra_nb.client.sync import Client
 from tundra_nb.errors import UsageError
-from tundra_nb.testing.scripted_provider import ScriptedProcess, Step, scripted_process
+from tundra_nb.testing.scripted_provider import ScriptedProcess, ScriptedStep, scripted_process
 
 pytestmark = pytest.mark.part("doltlite")
 
@@ -58,7 +58,7 @@ def test_an_answer_that_repeats_a_key_is_masked(
 ) -> None:
     text = f"the key is {spelling}, keep password = 'as-it-is-in-code'"
     if not stream:
-        provider.script("*", Step(text=text))
+        provider.script("*", ScriptedStep(text=text))
         reply = client.ask("hi")
         check(reply.text)
     else:
@@ -68,7 +68,7 @@ def test_an_answer_that_repeats_a_key_is_masked(
         end = {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}
         events = [*(json.dumps(chunk) for chunk in [*chunks, end]), "[DONE]"]
         pieces = tuple(f"data: {event}\n\n".encode() for event in events)
-        provider.script("*", Step(pieces=pieces, headers=(("content-type", "text/event-stream"),)))
+        provider.script("*", ScriptedStep(pieces=pieces, headers=(("content-type", "text/event-stream"),)))
         answer = client.ask("hi", stream=True)
         check("".join(answer))
         check(answer.reply.text)

@@ -18,7 +18,7 @@ from tests.conftest import ROOT, Home
 from tundra_nb import paths
 from tundra_nb.errors import TundraError
 from tundra_nb.runtime.telemetry.metrics import MAX_SETS, OTHER, Family
-from tundra_nb.testing.scripted_provider import ScriptedProcess, Step, scripted_process
+from tundra_nb.testing.scripted_provider import ScriptedProcess, ScriptedStep, scripted_process
 
 KEY = "canary-metric-Zq9x7e0123"
 SETTINGS = """
@@ -54,9 +54,9 @@ def ask_in_every_way(provider: ScriptedProcess) -> None:
     with tundra_nb.connect() as client:
         client.ask("hi")
         "".join(client.ask("hi", stream=True))
-        provider.script("/v1/chat/completions", *[Step(status=529, text=f"busy {KEY}")] * 3)
+        provider.script("/v1/chat/completions", *[ScriptedStep(status=529, text=f"busy {KEY}")] * 3)
         client.ask("fails over", model=f"gpt-{KEY}")
-        provider.script("/v1/chat/completions", Step(status=400, text="bad"))
+        provider.script("/v1/chat/completions", ScriptedStep(status=400, text="bad"))
         with pytest.raises(TundraError):
             client.ask("hi", profile="first", failover=False)
 

@@ -9,7 +9,7 @@ import pytest
 import tundra_nb
 from tests.conftest import Home
 from tundra_nb import errors
-from tundra_nb.testing.scripted_provider import Step, scripted_process
+from tundra_nb.testing.scripted_provider import ScriptedStep, scripted_process
 
 pytestmark = pytest.mark.part("doltlite")
 
@@ -23,7 +23,7 @@ PROFILE = '[[profile]]\nname = "{}"\nkind = "local"\nbase_url = "{}"\nmodel = "s
 def test_with_tiers_off_a_rate_limited_profile_fails_over_again_and_again(home: Home, tiers: str) -> None:
     with scripted_process() as limited, scripted_process() as well:
         home.write_settings(tiers + PROFILE.format("a", limited.base_url, 0) + PROFILE.format("b", well.base_url, 1))
-        limited.script(CHAT, Step(status=429, headers=(("retry-after", "30"),), repeat=0))
+        limited.script(CHAT, ScriptedStep(status=429, headers=(("retry-after", "30"),), repeat=0))
         with tundra_nb.connect() as t:
             assert [t.ask("hi").profile for _ in range(3)] == ["b", "b", "b"]
             t.recheck_provider("a")
@@ -40,7 +40,7 @@ def test_the_log_tells_an_outage_with_the_ids_of_its_operations_and_attempts(hom
             + PROFILE.format("locked", bad.base_url, 1)
             + PROFILE.format("well", well.base_url, 2)
         )
-        bad.script(CHAT, Step(status=401, repeat=0))
+        bad.script(CHAT, ScriptedStep(status=401, repeat=0))
         with tundra_nb.connect() as t:
             first = t.ask("hi")
             second = t.ask("hi")

@@ -31,7 +31,7 @@ from tundra_nb.errors import TundraError
 from tundra_nb.local import dolt_server
 from tundra_nb.paths import find
 from tundra_nb.settings import StoreSettings
-from tundra_nb.testing.scripted_provider import ScriptedProcess, Step, scripted_process
+from tundra_nb.testing.scripted_provider import ScriptedProcess, ScriptedStep, scripted_process
 from tundra_nb.types import Reply
 
 pytestmark = [pytest.mark.soak, pytest.mark.anyio, pytest.mark.timeout(3600)]
@@ -50,8 +50,8 @@ DISK_MB = {"doltlite": 16, "dolt": 200}
 def provider() -> Iterator[ScriptedProcess]:
     """One request in ten fails and is asked again."""
     with scripted_process(delay=0.005) as running:
-        bad = Step(status=500, text="scripted failure")
-        running.script("*", *(Step(delay=0.005, repeat=9), bad) * 2000)
+        bad = ScriptedStep(status=500, text="scripted failure")
+        running.script("*", *(ScriptedStep(delay=0.005, repeat=9), bad) * 2000)
         yield running
 
 

@@ -16,7 +16,7 @@ from tests.wiring.test_shared_limits import daemon
 from tundra_nb.errors import TundraError
 from tundra_nb.runtime.history.dolt import DoltStore
 from tundra_nb.runtime.history.protocol import Config
-from tundra_nb.testing.scripted_provider import Step, scripted_process
+from tundra_nb.testing.scripted_provider import ScriptedStep, scripted_process
 
 pytestmark = [pytest.mark.part("dolt"), pytest.mark.timeout(240)]
 TOML = """
@@ -54,7 +54,7 @@ def test_breakers_parking_and_the_last_call_are_each_daemons_own(tmp_path: Path,
         of_b = TOML.format(port=dolt.port, base=ill.base_url.removesuffix("/v1"))
         with daemon(tmp_path / "a", of_a) as (home, a), daemon(tmp_path / "b", of_b) as (_, b):
             mine = a.ask("mine").operation_id
-            ill.script("/v1/chat/completions", Step(status=500, repeat=3))
+            ill.script("/v1/chat/completions", ScriptedStep(status=500, repeat=3))
             for _ in range(2):
                 with pytest.raises(TundraError):
                     b.ask("hi")

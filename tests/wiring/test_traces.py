@@ -15,7 +15,7 @@ import pytest
 import tundra_nb
 from tests.conftest import Home, wait_until
 from tundra_nb.errors import TundraError
-from tundra_nb.testing.scripted_provider import ScriptedProcess, Step, scripted_process
+from tundra_nb.testing.scripted_provider import ScriptedProcess, ScriptedStep, scripted_process
 
 service = pytest.importorskip(
     "opentelemetry.proto.collector.trace.v1.trace_service_pb2", reason="opentelemetry-proto is not installed"
@@ -158,7 +158,7 @@ def test_the_trace_of_a_failed_over_call_has_the_right_parents_times_names_and_s
 ) -> None:
     """Call, retry, failover, pause: as the rows say, below a trace of the caller's, without a word of the prompt."""
     ready(home, provider, receiver.endpoint)
-    provider.script("*", *[Step(status=500, text=f"no {KEY}")] * 2)
+    provider.script("*", *[ScriptedStep(status=500, text=f"no {KEY}")] * 2)
     with tundra_nb.connect() as client:
         began = time.time_ns()
         reply = client.ask(PROMPT)
@@ -260,7 +260,7 @@ def test_sampling_follows_the_parent_and_failures_are_always_sent(
             context = trace_api.SpanContext(0xABC0 + flags, 0xDEF0 + flags, False, trace_api.TraceFlags(flags))
             with trace_api.use_span(trace_api.NonRecordingSpan(context)):
                 client.ask(what)
-        provider.script("*", *[Step(status=400, text="bad")] * 2)
+        provider.script("*", *[ScriptedStep(status=400, text="bad")] * 2)
         with pytest.raises(TundraError):
             client.ask("fails")
         wait_until(lambda: (client.status()["store"]["traces"] or {}).get("unsampled") == 2, 30)

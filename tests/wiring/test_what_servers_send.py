@@ -23,7 +23,7 @@ import tundra_nb
 from tests.conftest import Home, stop_processes
 from tundra_nb import errors
 from tundra_nb.client.sync import Client
-from tundra_nb.testing.scripted_provider import ScriptedProcess, Step, scripted_process
+from tundra_nb.testing.scripted_provider import ScriptedProcess, ScriptedStep, scripted_process
 from tundra_nb.types import Reply
 
 if sys.version_info >= (3, 14):
@@ -1457,7 +1457,7 @@ def asked(client: Client, row: Row) -> tuple[str, Reply]:
 def test_an_answer_comes_to_what_it_means(bench: Bench, row: Row) -> None:
     client = bench.client
     client.reset_breaker(row.profile)
-    step = Step(headers=row.headers, body=row.body)
+    step = ScriptedStep(headers=row.headers, body=row.body)
     bench.provider.script(PATHS[row.profile], step)
     if row.code is not None:
         with pytest.raises(errors.TundraError) as caught:
@@ -1497,7 +1497,7 @@ def test_half_characters_in_what_is_asked_are_mended(bench: Bench) -> None:
 def test_escape_sequences_in_a_providers_words_reach_no_terminal(bench: Bench) -> None:
     bench.client.reset_breaker("o")
     body = json.dumps({"error": {"message": "no \x1b[2J\x1b]0;title\x07 way \x9b31m", "type": "server_error"}}).encode()
-    bench.provider.script(PATHS["o"], Step(status=500, headers=JSON, body=body))
+    bench.provider.script(PATHS["o"], ScriptedStep(status=500, headers=JSON, body=body))
     with pytest.raises(errors.ApiError) as caught:
         bench.client.ask("hi", profile="o", failover=False)
     assert "\x1b" not in "".join([str(caught.value), *caught.value._render_traceback_()])
@@ -1511,10 +1511,10 @@ def test_a_stream_without_end_and_a_bomb_are_broken_off(bench: Bench) -> None:
     long = chat(*[delta(content="x" * 1000) for _ in range(300)], END)
     bomb = gzip.compress(b" " * 50_000_000)
     try:
-        bench.provider.script(PATHS["o"], Step(headers=EVENTS, body=long))
+        bench.provider.script(PATHS["o"], ScriptedStep(headers=EVENTS, body=long))
         with pytest.raises(errors.ParseError, match="50000 tokens"):
             list(bench.client.ask("hi", profile="o", failover=False, stream=True))
-        bench.provider.script(PATHS["o"], Step(headers=(*JSON, ("content-encoding", "gzip")), body=bomb))
+        bench.provider.script(PATHS["o"], ScriptedStep(headers=(*JSON, ("content-encoding", "gzip")), body=bomb))
         with pytest.raises(errors.ParseError, match="1 MB"):
             bench.client.ask("hi", profile="o", failover=False)
     finally:
@@ -1525,7 +1525,7 @@ def test_a_stream_without_end_and_a_bomb_are_broken_off(bench: Bench) -> None:
 def test_a_long_answer_arrives_whole(bench: Bench) -> None:
     bench.client.reset_breaker("o")
     text = "0123456789abcdef" * (512 * 1024)
-    bench.provider.script(PATHS["o"], Step(headers=JSON, body=whole({"content": text})))
+    bench.provider.script(PATHS["o"], ScriptedStep(headers=JSON, body=whole({"content": text})))
     stream = bench.client.ask("hi", profile="o", failover=False, stream=True)
     pieces = list(stream)
     assert len(pieces) > 10
@@ -1546,8 +1546,8 @@ def test_a_required_tool_call_is_refused_where_the_server_is_known_to_ignore_too
     tool_told = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
     listed = b'{"object":"list","data":[{"id":"small","object":"model","owned_by":"llamacpp"}]}'
     props = b'{"chat_template_caps":{"supports_tools":false,"supports_tool_calls":false}}'
-    bench.provider.script("/v1/models", Step(headers=JSON, body=listed))
-    bench.provider.script("/props", Step(headers=JSON, body=props))
+    bench.provider.script("/v1/models", ScriptedStep(headers=JSON, body=listed))
+    bench.provider.script("/props", ScriptedStep(headers=JSON, body=props))
     bench.client.add_provider("llama", kind="local", base_url=f"{bench.provider.url}/v1", model="small")
     asks: dict[str, Any] = {"profile": "llama", "failover": False, "tools": [tool_told]}
     before = sum("messages" in (request.json or {}) for request in bench.provider.requests)
@@ -1570,6 +1570,6 @@ def test_a_required_tool_call_is_refused_where_the_server_is_known_to_ignore_too
 )
 def test_an_ask_without_a_model_reads_every_kind_of_list(bench: Bench, name: str, body: bytes) -> None:
     bench.client.add_provider(name, kind="local", base_url=f"{bench.provider.url}/v1")
-    bench.provider.script("/v1/models", Step(headers=JSON, body=body))
+    bench.provider.script("/v1/models", ScriptedStep(headers=JSON, body=body))
     bench.client.ask("hi", profile=name, failover=False)
     assert bench.provider.requests[-1].json["model"] == "t-1"

@@ -27,9 +27,9 @@ from .rpc import (
     PARSE_ERROR,
     UNSUPPORTED_VERSION,
     VERSION_KEY,
+    McpSession,
     RpcError,
-    Server,
-    Session,
+    RpcServer,
     error,
 )
 from .tools import Toolbox
@@ -69,7 +69,7 @@ def address(listen: str) -> tuple[str, int]:
 
 def app(toolbox: Toolbox, token: str) -> Starlette:
     """The ASGI application; every request needs `Authorization: Bearer` with the token."""
-    server = Server(toolbox)
+    server = RpcServer(toolbox)
 
     async def post(request: Request) -> Response:
         refused = _refused(request, token)
@@ -87,7 +87,7 @@ def app(toolbox: Toolbox, token: str) -> Starlette:
         mismatch = _mismatch(request, message)
         if mismatch is not None:
             return _json(error(message.get("id"), mismatch), 400)
-        answer = await server.handle(message, Session())
+        answer = await server.handle(message, McpSession())
         if answer is None:
             return Response(status_code=202)
         return _json(answer, _STATUS.get(answer.get("error", {}).get("code", 0), 200))

@@ -24,7 +24,7 @@ from tundra_nb.client.aio import AsyncClient
 from tundra_nb.client.sync import Client
 from tundra_nb.errors import TundraError
 from tundra_nb.types import Reply
-from tundra_nb.types.triage import Finding
+from tundra_nb.types.triage import TriageFinding
 
 from . import answers, tools
 
@@ -60,7 +60,7 @@ class OnStep(Protocol):
     def __call__(self, **fields: Any) -> None: ...
 
 
-class Window(Protocol):
+class ReadWindow(Protocol):
     """Where the tools read."""
 
     @property
@@ -81,7 +81,7 @@ class Limits:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Price:
+class TokenPrice:
     """USD per million tokens."""
 
     input_usd: float
@@ -109,7 +109,7 @@ class Loop:
         client: Client,
         run_id: str,
         limits: Limits,
-        price: Price | None,
+        price: TokenPrice | None,
         on_step: OnStep,
         approve: Approve | None,
         *,
@@ -127,7 +127,7 @@ class Loop:
         self._input_tokens = 0
         self._output_tokens = 0
         self._model = ""
-        self.findings: list[Finding] = []
+        self.findings: list[TriageFinding] = []
         self.operations: list[str] = []
         self.spent_usd = 0.0
 
@@ -142,7 +142,14 @@ class Loop:
         }
 
     def carry_out(
-        self, question: str, facts: str, window: Window, found: Sequence[Finding], *, profile: str | None, act: bool
+        self,
+        question: str,
+        facts: str,
+        window: ReadWindow,
+        found: Sequence[TriageFinding],
+        *,
+        profile: str | None,
+        act: bool,
     ) -> Stopped:
         """Ask until the model has said what it found, or a bound is reached; return how it ended."""
         self._seen.update(identity for finding in found for identity in finding.evidence)
@@ -291,7 +298,7 @@ _FINDING_SCHEMA: dict[str, Any] = {
 }
 
 
-def _finding(arguments: Mapping[str, Any], seen: set[str]) -> tuple[Finding | None, str]:
+def _finding(arguments: Mapping[str, Any], seen: set[str]) -> tuple[TriageFinding | None, str]:
     """The finding, without the ids that nobody showed, and what the model is told of it."""
     claim, evidence = arguments.get("claim"), arguments.get("evidence")
     if not isinstance(claim, str) or not claim.strip() or not isinstance(evidence, list):
@@ -302,7 +309,7 @@ def _finding(arguments: Mapping[str, Any], seen: set[str]) -> tuple[Finding | No
     if not kept:
         return None, f"struck: no tool of this run showed {', '.join(struck) or 'any id'}"
     remedy = arguments.get("remedy")
-    finding = Finding(
+    finding = TriageFinding(
         claim=_line(claim), remedy=_line(remedy) if isinstance(remedy, str) else "", evidence=kept, by="model"
     )
     return finding, f"noted, without {', '.join(struck)}, which no tool showed" if struck else "noted"

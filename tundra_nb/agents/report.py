@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tundra_nb.types.triage import Finding
+from tundra_nb.types.triage import TriageFinding
 
 
-def report(findings: Sequence[Finding], *, question: str, window: str, notes: Sequence[str] = ()) -> str:
+def report(findings: Sequence[TriageFinding], *, question: str, window: str, notes: Sequence[str] = ()) -> str:
     """The findings as text, the same for the same findings."""
     lines = [f"Triage: {question}", f"Window: {window}", ""]
     lines += [f"Note: {note}" for note in notes] + ([""] if notes else [])
@@ -18,7 +18,7 @@ def report(findings: Sequence[Finding], *, question: str, window: str, notes: Se
     return "\n".join(lines).rstrip()
 
 
-def _facts(finding: Finding) -> list[tuple[str, str]]:
+def _facts(finding: TriageFinding) -> list[tuple[str, str]]:
     told = [
         ("when", f"{finding.since} – {finding.until} UTC" if finding.since != finding.until else finding.since),
         ("whom it hit", ", ".join(finding.whom)),

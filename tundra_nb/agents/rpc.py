@@ -24,7 +24,7 @@ from tundra_nb._version import __version__
 from tundra_nb.errors import TundraError, UsageError
 
 from .approval import Approvals
-from .tools import Given, Tool, Toolbox
+from .tools import Tool, ToolAnswer, Toolbox
 
 HANDSHAKE_VERSIONS = ("2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25")
 STATELESS_VERSIONS = ("2026-07-28",)
@@ -68,7 +68,7 @@ class RpcError(Exception):
 
 
 @dataclasses.dataclass
-class Session:
+class McpSession:
     """What is known of a client that shook hands. `ask` is how it can be asked; None where it cannot."""
 
     capabilities: Mapping[str, Any] = dataclasses.field(default_factory=dict)
@@ -79,7 +79,7 @@ class Session:
         return self.ask is not None and "elicitation" in self.capabilities
 
 
-class Server:
+class RpcServer:
     """Answers messages with the tools of a toolbox."""
 
     def __init__(self, toolbox: Toolbox) -> None:
@@ -87,7 +87,7 @@ class Server:
         self._approvals = Approvals()
         self._one_at_a_time = asyncio.Lock()
 
-    async def handle(self, message: Any, session: Session) -> Message | None:
+    async def handle(self, message: Any, session: McpSession) -> Message | None:
         """The answer to one message; None to a notification."""
         if not isinstance(message, dict) or message.get("jsonrpc") != "2.0" or "method" not in message:
             return error(None, RpcError(INVALID_REQUEST, "not a JSON-RPC 2.0 request"))
@@ -108,7 +108,7 @@ class Server:
             return error(identity, RpcError(INTERNAL_ERROR, f"unexpected {type(defect).__name__}: {defect}"))
         return {"jsonrpc": "2.0", "id": identity, "result": result}
 
-    async def _result(self, method: str, params: Mapping[str, Any], session: Session) -> Message:
+    async def _result(self, method: str, params: Mapping[str, Any], session: McpSession) -> Message:
         capabilities = _stateless(params)
         if capabilities is None:
             return await self._by_handshake(method, params, session)
@@ -125,7 +125,7 @@ class Server:
             return await self._call_stateless(params, capabilities)
         raise RpcError(METHOD_NOT_FOUND, f"no method {method!r}")
 
-    async def _by_handshake(self, method: str, params: Mapping[str, Any], session: Session) -> Message:
+    async def _by_handshake(self, method: str, params: Mapping[str, Any], session: McpSession) -> Message:
         if method == "initialize":
             session.capabilities = _mapping(params.get("capabilities"))
             wanted = params.get("protocolVersion")
@@ -146,7 +146,7 @@ class Server:
     def _listed(self) -> list[Message]:
         return [_described(tool) for tool in self._toolbox.tools.values()]
 
-    async def _call_by_handshake(self, params: Mapping[str, Any], session: Session) -> Message:
+    async def _call_by_handshake(self, params: Mapping[str, Any], session: McpSession) -> Message:
         tool, arguments = self._wanted(params)
         if not tool.acts:
             return _told(await self._run(tool, arguments))
@@ -179,7 +179,7 @@ class Server:
         try:
             self._approvals.redeem(state, line)
         except UsageError as problem:
-            return _complete(Given(f"{problem.code}: {problem.message}\nnext: {problem.hint}", is_error=True))
+            return _complete(ToolAnswer(f"{problem.code}: {problem.message}\nnext: {problem.hint}", is_error=True))
         answer = _mapping(_mapping(params.get("inputResponses")).get(_YES))
         return _complete(await self._run(tool, arguments) if _is_yes(answer) else _declined(line))
 
@@ -193,15 +193,15 @@ class Server:
             raise RpcError(INVALID_PARAMS, "`arguments` is not an object")
         return tool, arguments or {}
 
-    async def _refusal(self, tool: Tool, arguments: Mapping[str, Any]) -> Given | None:
+    async def _refusal(self, tool: Tool, arguments: Mapping[str, Any]) -> ToolAnswer | None:
         """What is wrong with a call, before a person is asked about it."""
         try:
             await asyncio.to_thread(self._toolbox.check, tool.name, arguments)
         except TundraError as problem:
-            return Given(f"{problem.code}: {problem.message}\nnext: {problem.hint}", is_error=True)
+            return ToolAnswer(f"{problem.code}: {problem.message}\nnext: {problem.hint}", is_error=True)
         return None
 
-    async def _run(self, tool: Tool, arguments: Mapping[str, Any]) -> Given:
+    async def _run(self, tool: Tool, arguments: Mapping[str, Any]) -> ToolAnswer:
         async with self._one_at_a_time:
             return await asyncio.to_thread(self._toolbox.call, tool.name, arguments)
 
@@ -264,11 +264,11 @@ def _described(tool: Tool) -> Message:
     }
 
 
-def _told(given: Given) -> Message:
+def _told(given: ToolAnswer) -> Message:
     return {"content": [{"type": "text", "text": given.text}], "isError": given.is_error}
 
 
-def _complete(given: Given) -> Message:
+def _complete(given: ToolAnswer) -> Message:
     return {**_told(given), "resultType": "complete"}
 
 
@@ -288,9 +288,9 @@ def _is_yes(answer: Mapping[str, Any]) -> bool:
     return answer.get("action") == "accept" and _mapping(answer.get("content")).get(_YES) is True
 
 
-def _declined(line: str) -> Given:
-    return Given(f"not run: the person said no to `{line}`. Do not ask again.", is_error=True)
+def _declined(line: str) -> ToolAnswer:
+    return ToolAnswer(f"not run: the person said no to `{line}`. Do not ask again.", is_error=True)
 
 
-def _not_asked(line: str) -> Given:
-    return Given(f"not run: this client cannot ask its person. Run it yourself: {line}", is_error=True)
+def _not_asked(line: str) -> ToolAnswer:
+    return ToolAnswer(f"not run: this client cannot ask its person. Run it yourself: {line}", is_error=True)

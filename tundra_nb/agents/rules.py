@@ -17,7 +17,7 @@ from tundra_nb.client.sync import Client
 from tundra_nb.errors.spelling import as_typed
 from tundra_nb.guide import lookup, pages
 from tundra_nb.guide.pages import Page
-from tundra_nb.types.triage import Finding
+from tundra_nb.types.triage import TriageFinding
 
 from . import answers
 
@@ -76,7 +76,7 @@ def read(client: Client, *, at: str | None, since: str, until: str) -> Reading:
     )
 
 
-def findings(reading: Reading, *, operation_id: str | None = None) -> list[Finding]:
+def findings(reading: Reading, *, operation_id: str | None = None) -> list[TriageFinding]:
     """What went wrong, the worst first: what goes on before what is over, then by severity, then by number.
 
     Args:
@@ -122,7 +122,7 @@ def _errors_beside(reading: Reading) -> pd.DataFrame:
     return errors[~is_told & ~sums_up]
 
 
-def _of_attempts(reading: Reading, kind: str, profile: str, rows: pd.DataFrame) -> Finding:
+def _of_attempts(reading: Reading, kind: str, profile: str, rows: pd.DataFrame) -> TriageFinding:
     ids = list(dict.fromkeys(rows["operation_id"].astype(str)))
     calls = reading.calls[reading.calls["operation_id"].astype(str).isin(set(ids))]
     lost = calls[calls["outcome"].astype(str) != "ok"]
@@ -134,7 +134,7 @@ def _of_attempts(reading: Reading, kind: str, profile: str, rows: pd.DataFrame) 
     where = f" of profile {profile}" if profile else ""
     claim = f"{_named(kind, code)}{where}: {len(rows):,} attempt{'s' if len(rows) != 1 else ''} failed, "
     claim += f"{len(lost):,} of {len(calls):,} calls got no answer" + ("; over since" if is_over else "; still so")
-    return Finding(
+    return TriageFinding(
         claim=claim + _breaker(reading, profile),
         code=code,
         kind=kind,
@@ -152,13 +152,13 @@ def _of_attempts(reading: Reading, kind: str, profile: str, rows: pd.DataFrame) 
     )
 
 
-def _of_errors(reading: Reading, kind: str, profile: str, rows: pd.DataFrame) -> Finding:
+def _of_errors(reading: Reading, kind: str, profile: str, rows: pd.DataFrame) -> TriageFinding:
     first, last = rows["at"].min(), rows["at"].max()
     page = _page(kind)
     code = str(rows["code"].iloc[-1])
     sources = ", ".join(sorted(set(rows["source"].astype(str))))
     where = f" of profile {profile}" if profile else ""
-    return Finding(
+    return TriageFinding(
         claim=f"{_named(kind, code)}{where}: {len(rows):,} error{'s' if len(rows) != 1 else ''} in {sources}",
         code=code,
         kind=kind,
@@ -174,7 +174,7 @@ def _of_errors(reading: Reading, kind: str, profile: str, rows: pd.DataFrame) ->
     )
 
 
-def _rank(finding: Finding) -> tuple[Any, ...]:
+def _rank(finding: TriageFinding) -> tuple[Any, ...]:
     page = _page(finding.kind)
     severity = _SEVERITY.get(page.severity if page else "", 5)
     return (finding.is_over, severity, -finding.calls_failed, -finding.count, finding.code, finding.profile)

@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 
 import msgspec
 
-from .rpc import PARSE_ERROR, RpcError, Server, Session, error
+from .rpc import PARSE_ERROR, McpSession, RpcError, RpcServer, error
 from .tools import Toolbox
 
 MAX_LINE_BYTES = 16 * 1024 * 1024
@@ -35,9 +35,9 @@ def serve(toolbox: Toolbox) -> None:
 
 class _Connection:
     def __init__(self, toolbox: Toolbox, wire: BinaryIO) -> None:
-        self._server = Server(toolbox)
+        self._server = RpcServer(toolbox)
         self._wire = wire
-        self._session = Session(ask=self._ask)
+        self._session = McpSession(ask=self._ask)
         self._asked: dict[str, asyncio.Future[Mapping[str, Any]]] = {}
         self._numbers = itertools.count(1)
 

@@ -104,7 +104,7 @@ class Tool:
 
 
 @dataclasses.dataclass(frozen=True)
-class Given:
+class ToolAnswer:
     """What a tool gave: text to read, whether it stands for a failure that the caller can mend, the rows' whole ids."""
 
     text: str
@@ -208,7 +208,7 @@ class Toolbox:
                     remedy=f"Profiles: {', '.join(known)}.",
                 )
 
-    def call(self, name: str, arguments: Mapping[str, Any]) -> Given:
+    def call(self, name: str, arguments: Mapping[str, Any]) -> ToolAnswer:
         """Run a tool; what goes wrong is told in the answer, so that a model can do it better."""
         try:
             self.check(name, arguments)
@@ -216,12 +216,12 @@ class Toolbox:
             argv, body = self._argv(tool, arguments)
             face = AgentFace(self.client, body)
             result = commands.run(root, [*tool.path, *argv], face)
-            return Given(self._text(tool, result.value, arguments, face), ids=_ids(result.value))
+            return ToolAnswer(self._text(tool, result.value, arguments, face), ids=_ids(result.value))
         except TundraError as error:
             told = f"{error.code}: {error.message}"
             if error.hint:
                 told += f"\nnext: {error.hint.replace('%%tundra ', 'tundra ').replace('%tundra ', 'tundra ')}"
-            return Given(answers.cut(answers.plain(told), self._max_chars), is_error=True)
+            return ToolAnswer(answers.cut(answers.plain(told), self._max_chars), is_error=True)
 
     def _text(self, tool: Tool, value: Any, arguments: Mapping[str, Any], face: Face) -> str:
         what = self.command_line(tool.name, arguments)

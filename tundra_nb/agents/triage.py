@@ -27,17 +27,17 @@ from tundra_nb.client.incidents import EPOCH, window_us
 from tundra_nb.client.results import Document
 from tundra_nb.client.sync import Client
 from tundra_nb.errors import UsageError
-from tundra_nb.types.triage import Finding, Step, Triage
+from tundra_nb.types.triage import Triage, TriageFinding, TriageStep
 
 from . import answers, rules
-from .loop import Approve, Limits, Loop, Price
+from .loop import Approve, Limits, Loop, TokenPrice
 from .report import report
 
 WINDOW = dt.timedelta(hours=24)
 AROUND = dt.timedelta(hours=1)
 """Looked at before and after a call that is asked about."""
 _PRICES = ("input_usd_per_mtok", "output_usd_per_mtok")
-OnStep = Callable[[Step], None]
+OnStep = Callable[[TriageStep], None]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -94,13 +94,13 @@ def triage(
     scope = _scope(client, target, at, since)
     pin = scope.pin
     price = _price(client, profile, chosen) if model else None
-    steps: list[Step] = []
+    steps: list[TriageStep] = []
     with client.agent_run(
         "triage", scope.question, ref=pin, profile=profile, budget_usd=chosen.budget_usd if model else None
     ) as run:
 
         def stepped(**fields: Any) -> None:
-            step = Step(seq=len(steps) + 1, **fields)
+            step = TriageStep(seq=len(steps) + 1, **fields)
             steps.append(step)
             told = {name: value for name, value in msgspec.structs.asdict(step).items() if value not in ("", None)}
             run.step({name: value for name, value in told.items() if name != "seq"})
@@ -148,7 +148,7 @@ def triage(
 
 
 def _end(
-    run: HeldRun, found: list[Finding], *, stopped: str, note: str = "", totals: dict[str, Any] | None = None
+    run: HeldRun, found: list[TriageFinding], *, stopped: str, note: str = "", totals: dict[str, Any] | None = None
 ) -> None:
     run.end(
         {
@@ -229,7 +229,7 @@ def _newest(client: Client, pin: str) -> dt.datetime:
     return dt.datetime.now(dt.UTC) if newest is None else newest.to_pydatetime()
 
 
-def _price(client: Client, profile: str | None, limits: Limits) -> Price | None:
+def _price(client: Client, profile: str | None, limits: Limits) -> TokenPrice | None:
     """What the dearest model that may answer costs; None where no budget is kept.
 
     Raises:
@@ -239,7 +239,7 @@ def _price(client: Client, profile: str | None, limits: Limits) -> Price | None:
         return None
     providers = client.providers()
     rows = providers if profile is None else providers[providers["profile"].astype(str) == profile]
-    dearest = Price(input_usd=0.0, output_usd=0.0)
+    dearest = TokenPrice(input_usd=0.0, output_usd=0.0)
     for row in rows.itertuples(index=False):
         if str(row.kind) == "local":
             continue
@@ -251,7 +251,7 @@ def _price(client: Client, profile: str | None, limits: Limits) -> Price | None:
                 field="--budget",
                 remedy="`--budget none` keeps none; `-p` names a profile whose price is known.",
             )
-        dearest = Price(
+        dearest = TokenPrice(
             input_usd=max(dearest.input_usd, float(known[_PRICES[0]].iloc[0])),
             output_usd=max(dearest.output_usd, float(known[_PRICES[1]].iloc[0])),
         )

@@ -11,7 +11,7 @@ from tundra_nb.commands.command import TextCommand
 from tundra_nb.commands.command import command as _command
 from tundra_nb.commands.face import Face, pass_face
 from tundra_nb.errors import UsageError
-from tundra_nb.types.triage import Step, Triage
+from tundra_nb.types.triage import Triage, TriageStep
 
 _SECONDS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
 
@@ -76,7 +76,7 @@ def command(
         raise UsageError(problem="`--cells` needs a notebook", field="--cells")
     target = " ".join([*text, *(face.take_body(text, waits=False) or "").split()]) or "last"
 
-    def show(step: Step) -> None:
+    def show(step: TriageStep) -> None:
         face.write(_line(step))
 
     found = face.client.triage(
@@ -98,7 +98,7 @@ def command(
     return found
 
 
-def _line(step: Step) -> str:
+def _line(step: TriageStep) -> str:
     what = {"model": "the model answered", "finding": "a finding", "approval": "a command that acts"}
     told = what.get(step.kind, step.tool.removeprefix("tundra_").replace("_", " "))
     took = f" · {step.seconds:.1f} s" if step.seconds is not None else ""

@@ -21,7 +21,7 @@ from tundra_nb.types.triage import Triage
 from . import api, explain, gateway, pty_calls, run_story
 from .aio_ptys import AsyncPtys
 from .answer import AnswerReader, Event, died, malformed, not_yet
-from .call import ATTEMPT_PAUSES, Answer, Call, Step, read, refusal, refuse_acting, seen_from
+from .call import ATTEMPT_PAUSES, Call, HttpAnswer, Step, read, refusal, refuse_acting, seen_from
 from .endpoints import awaited
 from .explain import guide
 from .incidents import AsyncIncidents
@@ -329,7 +329,7 @@ class AsyncClient:
         call = seen_from(call, self.versions.at, self.versions.checked_out, self.versions.window, self.sources.name)
         async with self._request(call) as (place, response):
             try:
-                answer = Answer(response.status, _lower(response), await response.read())
+                answer = HttpAnswer(response.status, _lower(response), await response.read())
             except _GONE as exc:
                 raise self._broken(place, exc) from exc
         if (loss := self._link.take_loss()) is not None:
@@ -343,7 +343,7 @@ class AsyncClient:
         async with self._request(call) as (place, response):
             try:
                 if response.status >= 400:
-                    answer = Answer(response.status, _lower(response), await response.read())
+                    answer = HttpAnswer(response.status, _lower(response), await response.read())
                     raise refusal(answer, bridged=place.is_bridged)
                 parser = Parser()
                 async for chunk in response.content.iter_any():

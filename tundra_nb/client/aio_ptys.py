@@ -18,7 +18,7 @@ from .answer import Event
 from .call import Call, Step
 from .endpoints import Awaiting, awaited
 from .link import Link
-from .live import CellReader, CommandReader, OnOutput, Reader, Run, ShellRun
+from .live import CellReader, CommandReader, OnOutput, ResultReader, Run, ShellRun
 from .owner import owner_name
 from .pty_calls import Command, Pattern, Program
 from .ptys import Cwd, folder, shown
@@ -137,7 +137,7 @@ class AsyncPtys:
         )
         return await self._drain(call, CellReader("", timeout), on_output)
 
-    async def _drain(self, call: Call[Any], reader: Reader[R], on_output: OnOutput | None) -> R:
+    async def _drain(self, call: Call[Any], reader: ResultReader[R], on_output: OnOutput | None) -> R:
         show = shown(on_output)
         events = self._client._events(call)  # noqa: SLF001 - a namespace of the client
         try:

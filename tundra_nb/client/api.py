@@ -34,7 +34,7 @@ from tundra_nb.surrogates import mended, whole
 from tundra_nb.types import FRAME_VERSION, FRAMES, TABLES, Ask, Reply, columns
 
 from . import times
-from .call import STREAM_TIMEOUT, Answer, Call, Flow, call
+from .call import STREAM_TIMEOUT, Call, Flow, HttpAnswer, call
 from .results import Document, Last, Status, Why
 
 if TYPE_CHECKING:
@@ -712,19 +712,19 @@ def ref(at: str | None) -> str | None:
     return when.isoformat() if when else at
 
 
-def frame_of(name: str, answer: Answer) -> pd.DataFrame:
+def frame_of(name: str, answer: HttpAnswer) -> pd.DataFrame:
     """A frame of an answer that is an Arrow stream or JSON rows, as the daemon likes."""
     if answer.headers.get("content-type", "").startswith(ARROW):
         return _history_frame(None, answer, query=name, limit=None)
     return _live_frame(name, answer)
 
 
-def document(answer: Answer) -> Document:
+def document(answer: HttpAnswer) -> Document:
     found = answer.json() if answer.body else {}
     return Document(found if isinstance(found, dict) else {"result": found})
 
 
-def _with(call: Call[pd.DataFrame], decode: Callable[[Answer], pd.DataFrame]) -> Call[pd.DataFrame]:
+def _with(call: Call[pd.DataFrame], decode: Callable[[HttpAnswer], pd.DataFrame]) -> Call[pd.DataFrame]:
     return dataclasses.replace(call, decode=decode)
 
 
@@ -732,13 +732,13 @@ def _live(name: str, endpoint: Endpoint, query: msgspec.Struct | None = None) ->
     return call(endpoint, query=query, decode=lambda answer: _live_frame(name, answer))
 
 
-def _live_frame(name: str, answer: Answer) -> pd.DataFrame:
+def _live_frame(name: str, answer: HttpAnswer) -> pd.DataFrame:
     body = answer.json()
     rows = body["rows"] if isinstance(body, dict) else body
     return frames.from_rows(rows, LIVE.get(name, ()), meta={"query": name})
 
 
-def _fault_frame(answer: Answer) -> pd.DataFrame:
+def _fault_frame(answer: HttpAnswer) -> pd.DataFrame:
     rows: list[dict[str, Any]] = []
     for drill in answer.json()["rows"]:
         for rule in drill["rules"] or ({"fault": None},):
@@ -777,7 +777,7 @@ def _names(by: str | Sequence[str]) -> str:
     return ",".join(name for name in names if name)
 
 
-def _history_frame(table: str | None, answer: Answer, *, query: str, limit: int | None) -> pd.DataFrame:
+def _history_frame(table: str | None, answer: HttpAnswer, *, query: str, limit: int | None) -> pd.DataFrame:
     header = answer.headers.get(META_HEADER.lower())
     told = msgspec.json.decode(header) if header else {}
     meta = {"store": told.get("store"), "commit": told.get("commit"), "query": query, "truncated": False}

@@ -34,7 +34,7 @@ STREAM_TIMEOUT = 60.0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Answer:
+class HttpAnswer:
     """One HTTP answer; header names are lower case."""
 
     status: int
@@ -51,7 +51,7 @@ class Call(Generic[T]):
 
     method: str
     path: str
-    decode: Callable[[Answer], T]
+    decode: Callable[[HttpAnswer], T]
     query: tuple[tuple[str, str], ...] = ()
     body: Any = None
     """Sent as JSON; None sends no body."""
@@ -116,7 +116,7 @@ def _check_finite(body: Any, field: str = "") -> None:
 def call(
     endpoint: Endpoint,
     *,
-    decode: Callable[[Answer], T],
+    decode: Callable[[HttpAnswer], T],
     query: msgspec.Struct | None = None,
     more: tuple[tuple[str, str], ...] = (),
     body: Any = None,
@@ -194,7 +194,7 @@ def seen_from(
     if at is None or not call.takes_at or "at" in dict(call.query) or getattr(call.body, "at", None):
         return call
 
-    def decode(answer: Answer) -> T:
+    def decode(answer: HttpAnswer) -> T:
         found = call.decode(answer)
         attrs = getattr(found, "attrs", None)
         if attrs is not None:
@@ -210,8 +210,8 @@ def seen_from(
     return dataclasses.replace(call, body=msgspec.structs.replace(call.body, at=at), decode=decode)
 
 
-def _windowed(call: Call[T], window: tuple[int, int] | None) -> Callable[[Answer], T]:
-    def decode(answer: Answer) -> T:
+def _windowed(call: Call[T], window: tuple[int, int] | None) -> Callable[[HttpAnswer], T]:
+    def decode(answer: HttpAnswer) -> T:
         found = call.decode(answer)
         attrs = getattr(found, "attrs", None)
         if attrs is not None:
@@ -221,7 +221,7 @@ def _windowed(call: Call[T], window: tuple[int, int] | None) -> Callable[[Answer
     return decode
 
 
-def read(call: Call[T], answer: Answer, *, bridged: bool) -> T:
+def read(call: Call[T], answer: HttpAnswer, *, bridged: bool) -> T:
     """Decode an answer.
 
     Args:
@@ -243,7 +243,7 @@ def read(call: Call[T], answer: Answer, *, bridged: bool) -> T:
         raise _foreign(problem, bridged=bridged) from exc
 
 
-def refusal(answer: Answer, *, bridged: bool) -> TundraError:
+def refusal(answer: HttpAnswer, *, bridged: bool) -> TundraError:
     """The error that an answer with an error status stands for."""
     try:
         body = answer.json()

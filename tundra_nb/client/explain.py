@@ -32,7 +32,7 @@ LATEST = 50
 MIN_ID_DIGITS = 4
 
 
-class Failure(msgspec.Struct, frozen=True, kw_only=True):
+class LastFailure(msgspec.Struct, frozen=True, kw_only=True):
     """The attempt that failed last, which is the cause to begin with."""
 
     at: Any
@@ -42,7 +42,7 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True):
     remedy: str
 
 
-class InForce(msgspec.Struct, frozen=True, kw_only=True):
+class SettingInForce(msgspec.Struct, frozen=True, kw_only=True):
     """A setting that this error depends on."""
 
     path: str
@@ -62,8 +62,8 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     ptys: list[str] = []
     rows: list[dict[str, Any]] = []
     """The latest, oldest first."""
-    failure: Failure | None = None
-    settings: list[InForce] = []
+    failure: LastFailure | None = None
+    settings: list[SettingInForce] = []
     source: str = ""
     """In which source it was found: then it counts all of that, and its hours end with the latest error there."""
     missing: str = ""
@@ -337,7 +337,7 @@ def _found(read: Any, code: str, source: str | None) -> Generator[Call[Any], Any
     return found
 
 
-def _failure(row: dict[str, Any] | None, source: str | None) -> Generator[Call[Any], Any, Failure | None]:
+def _failure(row: dict[str, Any] | None, source: str | None) -> Generator[Call[Any], Any, LastFailure | None]:
     """The failed attempt behind an error that a call ended with."""
     operation = _text(row.get("operation_id")) if row else ""
     if not operation:
@@ -351,7 +351,7 @@ def _failure(row: dict[str, Any] | None, source: str | None) -> Generator[Call[A
         return None
     last = failed[-1]
     profile = _text(last.get("profile"))
-    return Failure(
+    return LastFailure(
         at=last.get("at"),
         profile=profile,
         code=str(last["code"]),
@@ -382,11 +382,11 @@ def _of_page(frame: pd.DataFrame, page: Page) -> pd.DataFrame:
     return frame[mine]
 
 
-def _settings(page: Page, rows: list[dict[str, Any]]) -> list[InForce]:
+def _settings(page: Page, rows: list[dict[str, Any]]) -> list[SettingInForce]:
     """The settings that a page names, with their values in force."""
     named = set(re.findall(r"`(?:%tundra settings set )?([a-z_]+(?:\.[a-z_]+)+)[`= ]", page.text))
     return [
-        InForce(path=str(row["path"]), value=row["value"], source=str(row["source"]))
+        SettingInForce(path=str(row["path"]), value=row["value"], source=str(row["source"]))
         for row in rows
         if row["path"] in named
     ]

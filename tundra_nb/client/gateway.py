@@ -10,7 +10,7 @@ from tundra_nb.protocol import doors
 from tundra_nb.protocol.live import LIVE
 
 from . import api
-from .call import Answer, Call, Step, call
+from .call import Call, HttpAnswer, Step, call
 from .endpoints import Awaiting, Blocking, awaited, blocking
 from .results import Document
 
@@ -92,11 +92,11 @@ def stop() -> Call[GatewayStatus]:
     return call(doors.STOP, decode=_status)
 
 
-def _status(answer: Answer) -> GatewayStatus:
+def _status(answer: HttpAnswer) -> GatewayStatus:
     return GatewayStatus(answer.json())
 
 
-def _token_frame(answer: Answer) -> pd.DataFrame:
+def _token_frame(answer: HttpAnswer) -> pd.DataFrame:
     return frames.from_rows(answer.json()["rows"], LIVE["tokens"], meta={"query": "tokens"})
 
 

@@ -64,7 +64,7 @@ R = TypeVar("R", bound=Run)
 OnOutput = Callable[[str], None]
 
 
-class Reader(Generic[R]):
+class ResultReader(Generic[R]):
     """Reads the events of a stream into its result. No I/O."""
 
     def __init__(self, pty_id: str, timeout: float | None) -> None:
@@ -115,7 +115,7 @@ class Reader(Generic[R]):
         raise NotImplementedError
 
 
-class CommandReader(Reader[Run]):
+class CommandReader(ResultReader[Run]):
     """Of a command."""
 
     def _note(self, name: str, data: str | bytes) -> None:
@@ -127,7 +127,7 @@ class CommandReader(Reader[Run]):
         self._result = Run(**self._texts(), **_ending(row), pty_id=str(row["pty_id"]))
 
 
-class CellReader(Reader[ShellRun]):
+class CellReader(ResultReader[ShellRun]):
     """Of a shell's cell."""
 
     def _note(self, name: str, data: str | bytes) -> None:
@@ -166,7 +166,7 @@ class Live(Generic[R]):
     def __init__(
         self,
         what: str,
-        reader: Reader[R],
+        reader: ResultReader[R],
         events: Callable[[], Any],
         interrupt: Callable[[str], object],
         end: Callable[[str], object],

@@ -29,7 +29,7 @@ COLUMNS = (
 )
 
 
-def wanted(since: When | None, level: str | None, operation: str | int | None) -> log_lines.Wanted:
+def wanted(since: When | None, level: str | None, operation: str | int | None) -> log_lines.WantedLines:
     """What the options ask for.
 
     Raises:
@@ -37,7 +37,7 @@ def wanted(since: When | None, level: str | None, operation: str | int | None) -
     """
     if level is not None and level not in log_lines.LEVELS:
         raise UsageError(problem=f"unknown level {level!r}", field="level", remedy=f"{', '.join(log_lines.LEVELS)}.")
-    return log_lines.Wanted(
+    return log_lines.WantedLines(
         since=None if since in (None, "all") else resolve(since),
         level=level,
         operation=None if operation is None else str(operation),
@@ -62,7 +62,7 @@ def logs(
     return frames.from_rows([_row(line) for line in lines], COLUMNS, meta={"log": str(link.paths.log)})
 
 
-def _row(line: log_lines.Line) -> dict[str, object]:
+def _row(line: log_lines.LogLine) -> dict[str, object]:
     fields = dict(line.fields)
     operation, attempt = fields.pop("operation_id", None), fields.pop("attempt_id", None)
     return {

@@ -24,7 +24,7 @@ from tundra_nb.protocol.words import EVENTS
 from tundra_nb.types import Column
 
 from . import api, times
-from .call import CALL_TIMEOUT, STREAM_TIMEOUT, Answer, Call, Flow, call
+from .call import CALL_TIMEOUT, STREAM_TIMEOUT, Call, Flow, HttpAnswer, call
 from .pty_story import PtyStory
 from .results import Document
 
@@ -273,7 +273,7 @@ def _given(**values: Any) -> dict[str, Any]:
     return made
 
 
-def _decoded(answer: Answer) -> str:
+def _decoded(answer: HttpAnswer) -> str:
     return answer.body.decode("utf-8", errors="replace").replace("\r\n", "\n")
 
 
@@ -284,7 +284,7 @@ def _pattern(pattern: Pattern) -> str:
     return pattern.__name__ if isinstance(pattern, type) else pattern
 
 
-def _events(answer: Answer) -> pd.DataFrame:
+def _events(answer: HttpAnswer) -> pd.DataFrame:
     found = answer.json()
     rows = [
         {
@@ -299,11 +299,11 @@ def _events(answer: Answer) -> pd.DataFrame:
     return frames.from_rows(rows, LIVE["timing"], meta={"head": found["head"]})
 
 
-def _hits(answer: Answer) -> pd.DataFrame:
+def _hits(answer: HttpAnswer) -> pd.DataFrame:
     return _rows(answer, LIVE["hits"])
 
 
-def _rows(answer: Answer, columns: tuple[Column, ...]) -> pd.DataFrame:
+def _rows(answer: HttpAnswer, columns: tuple[Column, ...]) -> pd.DataFrame:
     found = answer.json()
     more = {name: value for name, value in found.items() if name != "rows"}
     return frames.from_rows(found["rows"], columns, meta=more)

@@ -17,7 +17,7 @@ from tundra_nb.protocol.words import EVENTS
 
 from . import api
 from .answer import Event, died
-from .call import Answer, Call, Step, T, call
+from .call import Call, HttpAnswer, Step, T, call
 from .results import Document
 
 if TYPE_CHECKING:
@@ -76,11 +76,11 @@ def taken(event: Event, on_progress: OnProgress | None) -> Source | None:
     return None
 
 
-def _source(answer: Answer) -> Source:
+def _source(answer: HttpAnswer) -> Source:
     return Source(answer.json())
 
 
-def _frame(answer: Answer) -> pd.DataFrame:
+def _frame(answer: HttpAnswer) -> pd.DataFrame:
     rows = [{"source": row["name"], **row, "rows": sum(row["rows"].values())} for row in answer.json()["rows"]]
     names = [column.name for column in LIVE["sources"]]
     return frames.from_rows(

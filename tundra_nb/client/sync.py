@@ -14,15 +14,14 @@ from tundra_nb.local.wire import GONE, Pool, Response, Wire
 from tundra_nb.sse import EventTooLongError, Parser
 from tundra_nb.types import Ask, Reply
 from tundra_nb.types.pieces import Piece, Text
-from tundra_nb.types.triage import Step as TriageStep
-from tundra_nb.types.triage import Triage
+from tundra_nb.types.triage import Triage, TriageStep
 
 from . import api, explain, gateway, pty_calls, run_story, times
 from .above import above
 from .agent_runs import HeldRun
 from .answer import AnswerReader, Event, died, malformed, not_yet
 from .attach import Attachment
-from .call import ATTEMPT_PAUSES, Answer, Call, Step, read, refusal, refuse_acting, seen_from
+from .call import ATTEMPT_PAUSES, Call, HttpAnswer, Step, read, refusal, refuse_acting, seen_from
 from .endpoints import blocking
 from .explain import guide
 from .incidents import Incidents
@@ -609,7 +608,7 @@ class Client:
         call = seen_from(call, self.versions.at, self.versions.checked_out, self.versions.window, self.sources.name)
         wire, response = self._request(call)
         try:
-            answer = Answer(response.status, response.headers, response.read())
+            answer = HttpAnswer(response.status, response.headers, response.read())
         except GONE as exc:
             wire.close()
             raise self._broken(exc) from exc
@@ -630,7 +629,7 @@ class Client:
         wire, response = self._request(call)
         try:
             if response.status >= 400:
-                answer = Answer(response.status, response.headers, response.read())
+                answer = HttpAnswer(response.status, response.headers, response.read())
                 raise refusal(answer, bridged=wire.place.is_bridged)
             parser = Parser()
             for chunk in response.pieces():

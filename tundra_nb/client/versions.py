@@ -15,7 +15,7 @@ from tundra_nb.protocol.words import ARROW, META_HEADER
 from tundra_nb.types import TABLES, VERSIONED_TABLES, Column
 
 from . import api
-from .call import Answer, Call, Flow, Step, call
+from .call import Call, Flow, HttpAnswer, Step, call
 from .endpoints import Awaiting, Blocking, awaited, blocking
 from .results import Document
 
@@ -97,7 +97,7 @@ def people_first(table: str) -> tuple[bool, int]:
 def _diff(from_ref: str, to_ref: str, table: str | None, limit: int | None) -> Call[list[_Part]]:
     """The differing rows table by table, what people changed first."""
 
-    def decode(answer: Answer) -> list[_Part]:
+    def decode(answer: HttpAnswer) -> list[_Part]:
         header = answer.headers.get(META_HEADER.lower())
         meta = msgspec.json.decode(header) if header else {}
         found = frames.read_arrow(answer.body)
@@ -180,7 +180,7 @@ def history(table: str, row: str | int | None = None) -> Call[pd.DataFrame]:
         row: its name (`breaker.failures`) or key; all rows by default.
     """
 
-    def decode(answer: Answer) -> pd.DataFrame:
+    def decode(answer: HttpAnswer) -> pd.DataFrame:
         header = answer.headers.get(META_HEADER.lower())
         meta = (msgspec.json.decode(header) if header else {}) | {"query": f"history {table}", "table": None}
         return frames.from_arrow(answer.body, declared=frames.history_columns(table), meta=meta)

@@ -20,6 +20,6 @@ if TYPE_CHECKING:
     "--outcome", type=click.Choice(["ok", "error", "cancelled", "interrupted"]), help="Only those that ended so."
 )
 @pass_face
-def command(face: Face, window: options.Window, outcome: str | None) -> pd.DataFrame:
+def command(face: Face, window: options.WindowOptions, outcome: str | None) -> pd.DataFrame:
     """Runs of agents: what was asked, how it ended, what it cost."""
     return face.client.agent_runs(**window, outcome=outcome)

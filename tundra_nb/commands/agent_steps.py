@@ -18,6 +18,6 @@ if TYPE_CHECKING:
 @options.window
 @click.option("--run", metavar="ID", help="Only those of this run.")
 @pass_face
-def command(face: Face, window: options.Window, run: str | None) -> pd.DataFrame:
+def command(face: Face, window: options.WindowOptions, run: str | None) -> pd.DataFrame:
     """Steps of agents' runs: calls of the model, tools, questions to a person, findings."""
     return face.client.agent_steps(**window, run_id=run)

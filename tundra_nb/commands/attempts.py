@@ -17,7 +17,7 @@ from .face import Face, pass_face
 @options.plot
 @pass_face
 def command(
-    face: Face, window: options.Window, code: str | None, profile: str | None, by: str | None, plot: bool
+    face: Face, window: options.WindowOptions, code: str | None, profile: str | None, by: str | None, plot: bool
 ) -> Any:
     """Every try at a profile, also those that limiter or breaker refused."""
     return options.plotted(face.client.attempts(**window, code=code, profile=profile, by=by), plot, face)

@@ -14,6 +14,6 @@ from .face import Face, pass_face
 @options.profile("Only this profile.")
 @options.plot
 @pass_face
-def command(face: Face, window: options.Window, profile: str | None, plot: bool) -> Any:
+def command(face: Face, window: options.WindowOptions, profile: str | None, plot: bool) -> Any:
     """Transitions of the breakers, and profiles parked and taken back in."""
     return options.plotted(face.client.breaker_history(**window, profile=profile), plot, face)

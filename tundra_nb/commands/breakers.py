@@ -25,7 +25,7 @@ def command(face: Face, ctx: click.Context) -> pd.DataFrame | None:
 
 
 @command.command("reset", cls=Command)
-@click.argument("name", type=options.Profile())
+@click.argument("name", type=options.ProfileName())
 @pass_face
 def reset(face: Face, name: str) -> Document:
     """Close the breaker of profile NAME now."""

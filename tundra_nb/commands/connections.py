@@ -18,6 +18,6 @@ if TYPE_CHECKING:
 @click.option("--pty", "pty_id", metavar="ID", type=options.PtyId(), help="Only those of this terminal.")
 @options.window
 @pass_face
-def command(face: Face, pty_id: str | None, window: options.Window) -> pd.DataFrame:
+def command(face: Face, pty_id: str | None, window: options.WindowOptions) -> pd.DataFrame:
     """Viewers of terminals, and lines to the daemon: opened, lost, resumed, ended, why, and what they missed."""
     return face.client.connections(pty=pty_id, **window)

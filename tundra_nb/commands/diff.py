@@ -16,7 +16,7 @@ from .face import Face, pass_face
 @_command("diff")
 @click.argument("a", type=options.Ref())
 @click.argument("b", default="HEAD", type=options.Ref())
-@click.argument("table", required=False, type=options.Table())
+@click.argument("table", required=False, type=options.TableName())
 @click.option("--limit", type=click.IntRange(min=1), help="At most so many rows of each table.")
 @click.option("--widget", is_flag=True, help="Notebook: the same to look through, with other commits to pick.")
 @pass_face

@@ -21,7 +21,7 @@ from .face import Face, pass_face
 @options.plot
 @pass_face
 def command(
-    face: Face, window: options.Window, code: str | None, profile: str | None, severity: str | None, plot: bool
+    face: Face, window: options.WindowOptions, code: str | None, profile: str | None, severity: str | None, plot: bool
 ) -> Any:
     """Errors that reached a caller, or that a background part met."""
     return options.plotted(face.client.errors(**window, code=code, profile=profile, severity=severity), plot, face)

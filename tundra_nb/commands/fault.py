@@ -31,7 +31,7 @@ class Kind(click.ParamType[str]):
 
 
 _profile = click.option(
-    "-p", "--profile", type=options.Profile(), help="Which profile.  [default: the one that has a drill]"
+    "-p", "--profile", type=options.ProfileName(), help="Which profile.  [default: the one that has a drill]"
 )
 
 
@@ -67,7 +67,9 @@ def kinds(face: Face) -> pd.DataFrame:
 
 
 @command.command("start", cls=Command)
-@click.option("-p", "--profile", type=options.Profile(), help="Which profile.  [default: the one that is asked first]")
+@click.option(
+    "-p", "--profile", type=options.ProfileName(), help="Which profile.  [default: the one that is asked first]"
+)
 @pass_face
 def start(face: Face, profile: str | None) -> Document:
     """Put a fault proxy in front of a profile. Nothing fails yet: `fault set KIND` says what does."""

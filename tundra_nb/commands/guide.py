@@ -15,7 +15,7 @@ from .face import Face, pass_face
 
 
 @_command("guide", cls=TopicCommand)
-@click.argument("topic", nargs=-1, type=options.Topic())
+@click.argument("topic", nargs=-1, type=options.TopicName())
 @pass_face
 def command(face: Face, topic: tuple[str, ...]) -> Result:
     """The guide: what can go wrong, by category and by name; with TOPIC, its page.

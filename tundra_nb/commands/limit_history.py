@@ -21,6 +21,6 @@ if TYPE_CHECKING:
 @click.option("--tier", type=click.Choice(get_args(Tier)), help="Only this tier.")
 @click.option("--decision", type=click.Choice(get_args(Decision)), help="Only this decision.")
 @pass_face
-def command(face: Face, window: options.Window, tier: str | None, decision: str | None) -> pd.DataFrame:
+def command(face: Face, window: options.WindowOptions, tier: str | None, decision: str | None) -> pd.DataFrame:
     """Waits, refusals, penalties and corrections of the limiter."""
     return face.client.limit_history(**window, tier=tier, decision=decision)

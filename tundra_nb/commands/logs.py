@@ -50,7 +50,7 @@ def command(
 ) -> Lines | pd.DataFrame | None:
     """The last lines of the daemon's log; with --since, --level or --operation, those lines of it."""
     asked = wanted(since, level, operation)
-    is_asked = asked != log_lines.Wanted()
+    is_asked = asked != log_lines.WantedLines()
     paths = face.client.link.paths
     if paths is None:
         raise UsageError(problem="TUNDRA_URL is set: the log is on the Jupyter server's machine")

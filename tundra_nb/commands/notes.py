@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 @options.window
 @click.option("--on", "subject", metavar="SUBJECT", help="Only those about this.")
 @pass_face
-def command(face: Face, window: options.Window, subject: str | None) -> pd.DataFrame:
+def command(face: Face, window: options.WindowOptions, subject: str | None) -> pd.DataFrame:
     """The annotations; all of them, unless a window is given."""
     if not window["between"]:
         window["since"] = window["since"] or "all"

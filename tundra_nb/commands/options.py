@@ -54,7 +54,7 @@ class _Live(_Words):
         raise NotImplementedError
 
 
-class Profile(_Live):
+class ProfileName(_Live):
     """The name of a profile."""
 
     name = "profile"
@@ -63,7 +63,7 @@ class Profile(_Live):
         return client.profile_names()
 
 
-class Operation(_Live):
+class OperationId(_Live):
     """A call: `last`, or the last digits of its id."""
 
     name = "operation"
@@ -128,7 +128,7 @@ class Time(_Words):
         return times.EXAMPLES
 
 
-class Code(_Words):
+class CodeName(_Words):
     """An error code."""
 
     name = "code"
@@ -139,7 +139,7 @@ class Code(_Words):
         return (*explain.codes(),)
 
 
-class Topic(Code):
+class TopicName(CodeName):
     """An error, a situation, or a name of the original's."""
 
     def suggestions(self, ctx: click.Context) -> Iterable[str | tuple[str, str]]:
@@ -154,7 +154,7 @@ class Topic(Code):
         return tuple(dict.fromkeys(names))
 
 
-class CodeOrLast(Topic):
+class CodeOrLast(TopicName):
     """The same, or `last`."""
 
     def suggestions(self, ctx: click.Context) -> Iterable[str | tuple[str, str]]:
@@ -170,7 +170,7 @@ class ChangingTable(_Words):
         return (*VERSIONED_TABLES, "note")
 
 
-class Table(_Words):
+class TableName(_Words):
     """A table of the history."""
 
     name = "table"
@@ -198,7 +198,7 @@ def sql_words() -> list[tuple[str, str]]:
     return list(found.items())
 
 
-class Groups(_Words):
+class GroupNames(_Words):
     """Columns to group by, with commas between."""
 
     name = "columns"
@@ -301,7 +301,7 @@ def _is_checked(face: Face) -> bool:
     return bool((found.loc[found["path"] == "pty.check", "value"] == "true").any())
 
 
-class Window(TypedDict):
+class WindowOptions(TypedDict):
     """Which rows of the history: as the client's methods for frames take it."""
 
     since: str | None
@@ -326,7 +326,7 @@ def window(function: Callable[..., T]) -> Callable[..., T]:
         source: str | None,
         **others: Any,
     ) -> T:
-        window = Window(since=since, between=between, at=at, limit=limit, wait=wait, source=source)
+        window = WindowOptions(since=since, between=between, at=at, limit=limit, wait=wait, source=source)
         return function(*args, window=window, **others)
 
     decorated: Callable[..., T] = with_window
@@ -360,15 +360,15 @@ def wait(function: F) -> F:
 
 
 def profile(help: str) -> Callable[[F], F]:  # noqa: A002 - click's own word
-    return click.option("-p", "--profile", type=Profile(), help=help)
+    return click.option("-p", "--profile", type=ProfileName(), help=help)
 
 
 def code(function: F) -> F:
-    return click.option("--code", type=Code(), help="Only those with this error code.")(function)
+    return click.option("--code", type=CodeName(), help="Only those with this error code.")(function)
 
 
 def by(function: F) -> F:
-    return click.option("--by", type=Groups(), help="Group by these: counts, p50/p95, errors, cost.")(function)
+    return click.option("--by", type=GroupNames(), help="Group by these: counts, p50/p95, errors, cost.")(function)
 
 
 def plot(function: F) -> F:

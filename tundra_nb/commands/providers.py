@@ -60,7 +60,7 @@ def add(
 
 
 @command.command("set", cls=Command)
-@click.argument("name", type=options.Profile())
+@click.argument("name", type=options.ProfileName())
 @click.option("--base-url", help="Where it is.")
 @click.option("--model", help="What it is asked for; an empty text: chosen from the provider's own list.")
 @click.option("--api-key-env", type=options.Variable(), metavar="VARIABLE", help="Name of the variable with the key.")
@@ -79,7 +79,7 @@ def set_(face: Face, /, name: str, **fields: Any) -> Document:
 
 
 @command.command("remove", cls=Command)
-@click.argument("name", type=options.Profile())
+@click.argument("name", type=options.ProfileName())
 @pass_face
 def remove(face: Face, name: str) -> Message:
     """Take profile NAME out of the settings file; its history stays."""
@@ -88,7 +88,7 @@ def remove(face: Face, name: str) -> Message:
 
 
 @command.command("reorder", cls=Command)
-@click.argument("names", nargs=-1, required=True, type=options.Profile())
+@click.argument("names", nargs=-1, required=True, type=options.ProfileName())
 @pass_face
 def reorder(face: Face, names: tuple[str, ...]) -> pd.DataFrame:
     """Have the profiles NAMES asked in this order, before all others."""
@@ -96,7 +96,7 @@ def reorder(face: Face, names: tuple[str, ...]) -> pd.DataFrame:
 
 
 @command.command("test", cls=Command)
-@click.argument("names", nargs=-1, type=options.Profile())
+@click.argument("names", nargs=-1, type=options.ProfileName())
 @pass_face
 def test(face: Face, names: tuple[str, ...]) -> Result:
     """Ask for the list of models, the smallest call there is, and tell how long that took; without NAMES, of all."""
@@ -107,7 +107,7 @@ def test(face: Face, names: tuple[str, ...]) -> Result:
 
 
 @command.command("recheck", cls=Command)
-@click.argument("name", type=options.Profile())
+@click.argument("name", type=options.ProfileName())
 @pass_face
 def recheck(face: Face, name: str) -> Document:
     """Ask whether profile NAME can be used again, and take it back in when it can."""
@@ -115,7 +115,7 @@ def recheck(face: Face, name: str) -> Document:
 
 
 @command.command("park", cls=Command)
-@click.argument("name", type=options.Profile())
+@click.argument("name", type=options.ProfileName())
 @pass_face
 def park(face: Face, name: str) -> Document:
     """Take profile NAME out of use until it is rechecked."""

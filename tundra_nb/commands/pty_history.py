@@ -15,6 +15,6 @@ if TYPE_CHECKING:
 @_command("pty-history")
 @options.window
 @pass_face
-def command(face: Face, window: options.Window) -> pd.DataFrame:
+def command(face: Face, window: options.WindowOptions) -> pd.DataFrame:
     """What happened to PTYs: starts, refusals, resizes, exits, kills, orphan ends."""
     return face.client.ptys.history(**window)

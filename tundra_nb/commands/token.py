@@ -27,7 +27,9 @@ def command(face: Face, ctx: click.Context) -> pd.DataFrame | None:
 
 @command.command("new", cls=Command)
 @click.argument("name")
-@click.option("--profile", "-p", "profiles", multiple=True, type=options.Profile(), help="May use; several allowed.")
+@click.option(
+    "--profile", "-p", "profiles", multiple=True, type=options.ProfileName(), help="May use; several allowed."
+)
 @click.option("--rpm", type=float, metavar="N", help="Requests per minute.")
 @click.option("--tpm", type=float, metavar="N", help="Tokens per minute.")
 @click.option("--usd-per-day", type=float, metavar="X", help="What its calls may cost per day (UTC), never more.")

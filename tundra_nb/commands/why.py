@@ -21,8 +21,10 @@ if TYPE_CHECKING:
 
 
 @_command("why", cls=NumberCommand)
-@click.argument("operation", default="last", type=options.Operation())
-@click.option("--diff", "other", type=options.Operation(), help="What differs from the prompt and answer of this call.")
+@click.argument("operation", default="last", type=options.OperationId())
+@click.option(
+    "--diff", "other", type=options.OperationId(), help="What differs from the prompt and answer of this call."
+)
 @options.source
 @pass_face
 def command(face: Face, operation: str, other: str | None, source: str | None) -> Why | RunStory | Compared:

@@ -40,7 +40,7 @@ ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
 @dataclasses.dataclass(frozen=True)
-class Stopping:
+class StopFindings:
     """What a stop request found, and will end."""
 
     attached: dict[str, int]
@@ -137,7 +137,7 @@ class Life:
             self.stopping.set()
             self.end_streams()
 
-    def request_stop(self, *, force: bool = False, hold: bool = False) -> Stopping:
+    def request_stop(self, *, force: bool = False, hold: bool = False) -> StopFindings:
         """Begin to stop because a client asks; returns at once, with what will be ended.
 
         Args:
@@ -147,7 +147,7 @@ class Life:
         Raises:
             IpcError: neither `force` nor `hold`, and somebody is attached, waits for an answer, or has a PTY.
         """
-        found = Stopping(attached=self.attached_by, ptys=self.living_ptys(), requests=self._requests)
+        found = StopFindings(attached=self.attached_by, ptys=self.living_ptys(), requests=self._requests)
         if not (force or hold) and (found.attached or found.ptys or found.requests):
             raise IpcError(
                 kind="busy",
@@ -182,7 +182,7 @@ def counting_use(app: ASGIApp, life: Life) -> ASGIApp:
     return counted
 
 
-def _told(found: Stopping) -> str:
+def _told(found: StopFindings) -> str:
     parts = [f"{count} {who}" for who, count in sorted(found.attached.items())]
     parts += [f"{count} {what}" for what, count in (("PTYs", found.ptys), ("requests", found.requests)) if count]
     return ", ".join(parts)

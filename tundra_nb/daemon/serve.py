@@ -66,7 +66,7 @@ _log = logging.getLogger("tundra.daemon")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Start:
+class AppParts:
     """What the application is made from."""
 
     paths: Paths
@@ -78,11 +78,11 @@ class Start:
     """Adopts orphans instead of the daemon, where there is one."""
 
 
-AppOpener = Callable[[Start], AbstractAsyncContextManager["ASGIApp"]]
+AppOpener = Callable[[AppParts], AbstractAsyncContextManager["ASGIApp"]]
 
 
 @contextlib.asynccontextmanager
-async def open_runtime(start: Start) -> AsyncIterator[ASGIApp]:
+async def open_runtime(start: AppParts) -> AsyncIterator[ASGIApp]:
     """The shipped application: the runtime and its routes.
 
     The history comes first: its worker, a process of its own, starts while a thread here imports the large rest.
@@ -224,7 +224,9 @@ def _run(
                 life = Life(info, paths, time.monotonic, problems, logs)
                 if lock.predecessor is not None:
                     _tell_of(lock.predecessor, problems)
-                start = Start(paths=paths, loaded=loaded, environ=environ, redactor=redactor, life=life, guard=guarded)
+                start = AppParts(
+                    paths=paths, loaded=loaded, environ=environ, redactor=redactor, life=life, guard=guarded
+                )
                 runner.run(_live(start, door, lock, open_app))
         except TundraError as error:
             _log.critical("cannot go on: %s: %s", error.code, error)
@@ -235,7 +237,7 @@ def _run(
         _log.info("stopped")
 
 
-async def _live(start: Start, door: Door, lock: Lock, open_app: AppOpener) -> None:
+async def _live(start: AppParts, door: Door, lock: Lock, open_app: AppOpener) -> None:
     from tundra_nb.daemon.http import Server, configured
     from tundra_nb.daemon.life import counting_use
     from tundra_nb.daemon.upkeep import Upkeep
@@ -293,7 +295,7 @@ async def _kept(upkeep: Upkeep, life: Life) -> None:
         _log.exception("defect in the upkeep of socket and files")
 
 
-async def _answer(server: Server, start: Start, listener: socket.socket, withdraw: Callable[[], None]) -> None:
+async def _answer(server: Server, start: AppParts, listener: socket.socket, withdraw: Callable[[], None]) -> None:
     life = start.life
 
     async def end() -> None:

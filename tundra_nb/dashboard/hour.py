@@ -18,7 +18,7 @@ MOST_NAMES = 255
 """Names of one kind; further ones are told as the last, `others`."""
 
 
-class Names:
+class Numbering:
     """Numbers for names, as they come."""
 
     def __init__(self, names: Sequence[str] = ()) -> None:
@@ -113,7 +113,7 @@ class Change:
 
 
 @dataclasses.dataclass(frozen=True)
-class Span:
+class Stretch:
     """A stretch of time: a breaker that was open, a terminal, a connection. `until` is None while it goes on."""
 
     name: str
@@ -148,21 +148,21 @@ class Hour:
     """It goes on: new rows are appended."""
     where: str
     """Which state of the history it shows, in words; empty for now."""
-    profiles: Names
-    codes: Names
-    reasons: Names
-    callers: Names
+    profiles: Numbering
+    codes: Numbering
+    reasons: Numbering
+    callers: Numbering
     calls: Columns
     attempts: Columns
     step: int = 0
     """Seconds per row where the rows are groups; 0 where each is one call."""
     latency: Latency | None = None
     changes: list[Change] = dataclasses.field(default_factory=list)
-    bands: list[Span] = dataclasses.field(default_factory=list)
+    bands: list[Stretch] = dataclasses.field(default_factory=list)
     """Breakers that were not closed, by profile."""
     levels: list[Level] = dataclasses.field(default_factory=list)
-    terminals: list[Span] = dataclasses.field(default_factory=list)
-    connections: list[Span] = dataclasses.field(default_factory=list)
+    terminals: list[Stretch] = dataclasses.field(default_factory=list)
+    connections: list[Stretch] = dataclasses.field(default_factory=list)
     most_seconds: float = 0.0
     """How long the window may grow while it is live, before it moves on."""
     recent: set[int] = dataclasses.field(default_factory=set)

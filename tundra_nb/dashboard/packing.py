@@ -11,15 +11,15 @@ from typing import Any
 
 from tundra_nb.client import times
 
-from .hour import Columns, Hour, Span
-from .story import Story, share
+from .hour import Columns, Hour, Stretch
+from .story import HourStory, share
 
 MOST_MARKS = 400
 """Changes, and spans of each kind: the newest."""
 _HIGHEST = 2**32 - 1
 
 
-def pack(hour: Hour, story: Story, kind: str = "data") -> tuple[dict[str, Any], list[bytes]]:
+def pack(hour: Hour, story: HourStory, kind: str = "data") -> tuple[dict[str, Any], list[bytes]]:
     """The whole of it. `kind`: what the script does with it: `data` replaces all, `detail` is a part of it, closer."""
     unit = max(1, -(-int((hour.until - hour.since + 7 * 86400) * 1000) // _HIGHEST))
     base = int((hour.since - 60) * 1000)
@@ -40,7 +40,7 @@ def pack(hour: Hour, story: Story, kind: str = "data") -> tuple[dict[str, Any], 
     return header, [*buffers(hour.calls, base, unit), *buffers(hour.attempts, base, unit)]
 
 
-def beside(hour: Hour, story: Story) -> dict[str, Any]:
+def beside(hour: Hour, story: HourStory) -> dict[str, Any]:
     """The header's part that changes while it is live."""
     offset = dt.datetime.fromtimestamp(hour.until, dt.UTC).astimezone().utcoffset() or dt.timedelta()
     return {
@@ -92,7 +92,7 @@ def buffers(rows: Columns, base: int, unit: int) -> list[bytes]:
     ]
 
 
-def _spans(spans: Sequence[Span]) -> list[dict[str, Any]]:
+def _spans(spans: Sequence[Stretch]) -> list[dict[str, Any]]:
     return [
         {"name": s.name, "since": s.since, "until": s.until, "word": s.word, "bad": s.is_bad, "reason": s.reason}
         for s in spans[-MOST_MARKS:]

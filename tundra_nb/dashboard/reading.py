@@ -11,7 +11,7 @@ import msgspec
 from tundra_nb.client import times
 from tundra_nb.errors import UsageError
 
-from .hour import FAILED, OUTCOMES, Change, Columns, Hour, Latency, Level, Names, Span
+from .hour import FAILED, OUTCOMES, Change, Columns, Hour, Latency, Level, Numbering, Stretch
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -175,7 +175,7 @@ def read(client: Client, asked: Range, *, most_rows: int = MOST_ROWS) -> Hour:
         IpcError: the daemon cannot be reached.
         UsageError: a profile or code that nobody knows.
     """
-    profiles, codes, reasons, callers = Names(), Names(), Names(["answered"]), Names()
+    profiles, codes, reasons, callers = Numbering(), Numbering(), Numbering(["answered"]), Numbering()
     hour = Hour(
         asked.since, asked.until, asked.is_live, asked.where, profiles, codes, reasons, callers,
         Columns.empty(), Columns.empty(),
@@ -315,7 +315,7 @@ def _seconds(at: Any) -> Any:
     return at.dt.as_unit("us").astype("int64").to_numpy().astype("float64") / 1e6
 
 
-def _numbers(values: Any, names: Names) -> Any:
+def _numbers(values: Any, names: Numbering) -> Any:
     """A column of words as numbers."""
     import numpy as np
     import pandas as pd
@@ -427,10 +427,10 @@ def _profile_changes(rows: pd.DataFrame) -> Iterator[Change]:
             yield Change(at, f"{name} {', '.join(told)}", author)
 
 
-def bands(rows: Sequence[Mapping[str, Any]], hour: Hour) -> list[Span]:
+def bands(rows: Sequence[Mapping[str, Any]], hour: Hour) -> list[Stretch]:
     """When each breaker was not closed, or its profile parked; the oldest row first."""
-    open_: dict[str, Span] = {}
-    made: list[Span] = []
+    open_: dict[str, Stretch] = {}
+    made: list[Stretch] = []
     for row in rows:
         name, at = str(row["profile"]), _at(row["at"])
         parked, same = _word(row.get("parked")) == "True", row["old_state"] == row["new_state"]
@@ -438,31 +438,31 @@ def bands(rows: Sequence[Mapping[str, Any]], hour: Hour) -> list[Span]:
         if (before := open_.pop(name, None)) is not None:
             made.append(_ended(before, at))
         if state != "closed":
-            open_[name] = Span(name, at, None, state, state in ("open", "parked"), _word(row.get("reason")))
+            open_[name] = Stretch(name, at, None, state, state in ("open", "parked"), _word(row.get("reason")))
     made += [*open_.values()]
     return sorted((one for one in made if one.end(hour.until) >= hour.since), key=lambda one: one.since)
 
 
-def terminals(rows: Sequence[Mapping[str, Any]], hour: Hour) -> list[Span]:
+def terminals(rows: Sequence[Mapping[str, Any]], hour: Hour) -> list[Stretch]:
     """When each terminal ran."""
-    spans: dict[str, Span] = {}
+    spans: dict[str, Stretch] = {}
     for row in rows:
         key, at = str(row["pty_id"]), _at(row["at"])
         command = " ".join(_word(row.get("command")).split()) or key
         if row["event"] == "started":
-            spans[key] = Span(command, at, None, "running")
+            spans[key] = Stretch(command, at, None, "running")
         elif row["event"] in ("exited", "killed", "orphan_ended", "lost", "refused"):
             began = spans[key].since if key in spans else at - float(row.get("seconds") or 0)
             code, signal = _word(row.get("exit_code")), _word(row.get("exit_signal"))
             is_bad = row["event"] in ("refused", "lost") or code not in ("", "0") or bool(signal)
             word = signal or (f"exit code {code}" if code else str(row["event"]))
-            spans[key] = Span(command, began, at, word, is_bad)
+            spans[key] = Stretch(command, began, at, word, is_bad)
     return _of_window(spans.values(), hour)
 
 
-def connections(rows: Sequence[Mapping[str, Any]], hour: Hour) -> list[Span]:
+def connections(rows: Sequence[Mapping[str, Any]], hour: Hour) -> list[Stretch]:
     """When each viewer was connected, and lines that broke."""
-    spans: dict[str, Span] = {}
+    spans: dict[str, Stretch] = {}
     made = []
     for row in rows:
         at, state = _at(row["at"]), str(row["new_state"])
@@ -470,22 +470,22 @@ def connections(rows: Sequence[Mapping[str, Any]], hour: Hour) -> list[Span]:
         name = f"{row['peer']} {_word(row.get('pty_id'))}".strip()
         code = _word(row.get("code"))
         if not viewer or code:
-            made.append(Span(name, at, at, code or str(row["reason"]), is_bad=bool(code)))
+            made.append(Stretch(name, at, at, code or str(row["reason"]), is_bad=bool(code)))
             continue
         if state in ("ended", "lost"):
-            began = spans.pop(viewer, Span(name, at, None, "")).since
-            made.append(Span(name, began, at, str(row["reason"]), state == "lost"))
+            began = spans.pop(viewer, Stretch(name, at, None, "")).since
+            made.append(Stretch(name, began, at, str(row["reason"]), state == "lost"))
         elif viewer not in spans:
-            spans[viewer] = Span(name, at, None, state)
+            spans[viewer] = Stretch(name, at, None, state)
     return _of_window([*made, *spans.values()], hour)
 
 
-def _of_window(spans: Any, hour: Hour) -> list[Span]:
+def _of_window(spans: Any, hour: Hour) -> list[Stretch]:
     return sorted((one for one in spans if one.end(hour.until) >= hour.since), key=lambda one: one.since)
 
 
-def _ended(span: Span, at: float) -> Span:
-    return Span(span.name, span.since, at, span.word, span.is_bad, span.reason)
+def _ended(span: Stretch, at: float) -> Stretch:
+    return Stretch(span.name, span.since, at, span.word, span.is_bad, span.reason)
 
 
 def _at(value: Any) -> float:

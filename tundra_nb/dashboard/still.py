@@ -16,9 +16,9 @@ from tundra_nb.views import svg
 from tundra_nb.views.blocks import Block, Details, Heading, Para, Picture, Styled, Table, duration
 from tundra_nb.views.plots import LEFT, MARKS, RIGHT, STATE_STYLES, STEPS_S, WIDTH, Plotted
 
-from .hour import FAILED, OK, REFUSED, Columns, Hour, Span
+from .hour import FAILED, OK, REFUSED, Columns, Hour, Stretch
 from .reading import Window, moment, read, resolve
-from .story import FAILING_SHARE, Story, clock, reasons, runs, share, tell
+from .story import FAILING_SHARE, HourStory, clock, reasons, runs, share, tell
 
 if TYPE_CHECKING:
     import numpy as np
@@ -41,7 +41,7 @@ MOST_CHANGES = 12
 
 
 @dataclasses.dataclass(frozen=True)
-class Axis:
+class HourAxis:
     """Buckets of equal length over a window."""
 
     since: float
@@ -70,7 +70,7 @@ def shown(client: Client, window: Window) -> Plotted:
     return Plotted(frame(told), blocks(hour, told))
 
 
-def frame(told: Story) -> pd.DataFrame:
+def frame(told: HourStory) -> pd.DataFrame:
     """The stretches in which a profile did not answer, the worst first."""
     import pandas as pd
 
@@ -99,16 +99,16 @@ def frame(told: Story) -> pd.DataFrame:
     return made
 
 
-def axis(hour: Hour, most: int = BUCKETS) -> Axis:
+def axis(hour: Hour, most: int = BUCKETS) -> HourAxis:
     """Buckets whose length people know, aligned so that a bar means the same time in every picture."""
     span = hour.until - hour.since
     step = float(next((s for s in STEPS_S if span / s <= most and s >= hour.step), STEPS_S[-1]))
     if span / step < most / 8:
         step = span / most  # a short window: the shortest known length is too long for it
-    return Axis(hour.since, hour.until, step, max(int(-(-span // step)), 1))
+    return HourAxis(hour.since, hour.until, step, max(int(-(-span // step)), 1))
 
 
-def blocks(hour: Hour, story: Story | None = None) -> list[Block]:
+def blocks(hour: Hour, story: HourStory | None = None) -> list[Block]:
     """Headline, cause, picture, and the same in words."""
     told = story or tell(hour)
     begin, end = clock(hour.since), clock(hour.until)
@@ -127,7 +127,7 @@ def blocks(hour: Hour, story: Story | None = None) -> list[Block]:
     return made
 
 
-def _table(hour: Hour, story: Story) -> Block:
+def _table(hour: Hour, story: HourStory) -> Block:
     at = axis(hour, 40)
     rows: list[list[Any]] = [
         [one.profile, f"{one.words.removeprefix(one.profile).strip()}; {one.before}"]
@@ -170,14 +170,14 @@ def picture(hour: Hour, title: str) -> str:
     return svg.picture(WIDTH, y + 4, [*_ticks(at, y - 4), *rules, *body], title=title)
 
 
-def _counts(rows: Columns, at: Axis, outcome: int) -> npt.NDArray[np.float64]:
+def _counts(rows: Columns, at: HourAxis, outcome: int) -> npt.NDArray[np.float64]:
     import numpy as np
 
     mine = rows.where(rows.outcome == outcome)
     return np.bincount(at.place(mine.at), weights=mine.count, minlength=at.count).astype("float64")
 
 
-def _area(at: Axis, height: npt.NDArray[Any], floor: float, style: str) -> str:
+def _area(at: HourAxis, height: npt.NDArray[Any], floor: float, style: str) -> str:
     """Bars side by side as one path, in whole pixels: it goes up and down by steps, and says only what changes."""
     edges = [round(LEFT + (RIGHT - LEFT) * place / at.count) for place in range(at.count + 1)]
     tall = [max(round(value), 1) if value > 0 else 0 for value in height.tolist()]
@@ -206,7 +206,7 @@ def _label(y: float, name: str, note: str, *, style: str = "dim") -> list[str]:
     ]
 
 
-def _calls(hour: Hour, at: Axis, y: float) -> Iterator[str]:
+def _calls(hour: Hour, at: HourAxis, y: float) -> Iterator[str]:
     failed, refused, answered = (_counts(hour.calls, at, outcome) for outcome in (FAILED, REFUSED, OK))
     total = failed + refused + answered
     scale = CALLS / max(float(total.max()), 1.0)
@@ -220,7 +220,7 @@ def _calls(hour: Hour, at: Axis, y: float) -> Iterator[str]:
         yield _area(at, values * scale, y + CALLS, style)
 
 
-def _latency(hour: Hour, at: Axis, y: float) -> Iterator[str]:
+def _latency(hour: Hour, at: HourAxis, y: float) -> Iterator[str]:
     """From p50 to p95, on a logarithmic scale of whole decades."""
     import numpy as np
 
@@ -253,7 +253,7 @@ def _latency(hour: Hour, at: Axis, y: float) -> Iterator[str]:
     yield f'<path class="slate" d="{path}"/>'
 
 
-def quantiles(hour: Hour, at: Axis) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+def quantiles(hour: Hour, at: HourAxis) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """p50 and p95 of the answered calls by bucket, NaN where there is none."""
     import numpy as np
 
@@ -276,7 +276,7 @@ def quantiles(hour: Hour, at: Axis) -> tuple[npt.NDArray[np.float64], npt.NDArra
     return p50, p95
 
 
-def _changes(hour: Hour, at: Axis, y: float) -> Iterator[str]:
+def _changes(hour: Hour, at: HourAxis, y: float) -> Iterator[str]:
     shown = [one for one in hour.changes if hour.since <= one.at <= hour.until][-MOST_CHANGES:]
     yield from _label(y + 10, "changes", f"{len(shown)}", style="ink")
     for index, one in enumerate(shown):
@@ -288,7 +288,7 @@ def _changes(hour: Hour, at: Axis, y: float) -> Iterator[str]:
             yield svg.text(x + 9, y + 10, one.words, "ink", size=11, room=end - x - 12)
 
 
-def _profiles(hour: Hour, at: Axis) -> list[list[str]]:
+def _profiles(hour: Hour, at: HourAxis) -> list[list[str]]:
     """A row per profile: its failing share behind the bands of its breaker; those in trouble first."""
     rows = []
     for index, name in enumerate(hour.profiles.names):
@@ -320,7 +320,7 @@ def _row(name: str, note: str, *, style: str = "dim") -> list[str]:
     return _label(16, name, note, style=style)
 
 
-def _band(at: Axis, hour: Hour, one: Span) -> str:
+def _band(at: HourAxis, hour: Hour, one: Stretch) -> str:
     x, end = at.x(one.since), at.x(one.end(hour.until))
     style = STATE_STYLES.get(one.word.replace(" ", "_"), "bad" if one.is_bad else "slate")
     until = "still" if one.until is None else f"until {clock(one.until)}"
@@ -330,7 +330,7 @@ def _band(at: Axis, hour: Hour, one: Span) -> str:
     return drawn
 
 
-def _reasons(hour: Hour, at: Axis) -> list[list[str]]:
+def _reasons(hour: Hour, at: HourAxis) -> list[list[str]]:
     """A row per reason, all on one scale: a single reset must not be as loud as an outage."""
     found = reasons(hour)[:MOST_ROWS]
     places = {name: index for index, name in enumerate(hour.reasons.names)}
@@ -346,7 +346,7 @@ def _reasons(hour: Hour, at: Axis) -> list[list[str]]:
     return made
 
 
-def _spans(hour: Hour, at: Axis) -> list[list[str]]:
+def _spans(hour: Hour, at: HourAxis) -> list[list[str]]:
     made = []
     for kind, spans in (("terminal", hour.terminals), ("connection", hour.connections)):
         chosen = sorted(spans, key=lambda one: (not one.is_bad, -one.since))[:MOST_SPANS]
@@ -357,7 +357,7 @@ def _spans(hour: Hour, at: Axis) -> list[list[str]]:
     return made
 
 
-def _ticks(at: Axis, bottom: float) -> Iterator[str]:
+def _ticks(at: HourAxis, bottom: float) -> Iterator[str]:
     """Round local times at the top, each with a rule through all lanes."""
     span = at.until - at.since
     step = next((s for s in STEPS_S if span / s <= 7), STEPS_S[-1])

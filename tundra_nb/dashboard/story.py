@@ -83,7 +83,7 @@ class Episode:
 
 
 @dataclasses.dataclass(frozen=True)
-class Story:
+class HourStory:
     """What an hour says."""
 
     episodes: list[Episode]
@@ -139,14 +139,14 @@ class Story:
         return [next(one for one in self.episodes if one.profile == name) for name in list(names)[:2]]
 
 
-def tell(hour: Hour) -> Story:
+def tell(hour: Hour) -> HourStory:
     """What an hour says."""
     episodes = _episodes(hour)
     calls = hour.calls
     total = int(calls.count.sum())
     unanswered = int(calls.count[(calls.outcome == FAILED) | (calls.outcome == REFUSED)].sum())
     bad = {one.profile for one in episodes}
-    return Story(episodes, total, unanswered, [(name, part) for name, part in _answered(hour) if name not in bad])
+    return HourStory(episodes, total, unanswered, [(name, part) for name, part in _answered(hour) if name not in bad])
 
 
 def _answered(hour: Hour) -> list[tuple[str, float]]:

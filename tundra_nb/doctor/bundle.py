@@ -30,7 +30,7 @@ import psutil
 from tundra_nb import settings
 from tundra_nb._version import __version__
 from tundra_nb.errors import ConfigError, TundraError, UsageError
-from tundra_nb.local.place import Place as WirePlace
+from tundra_nb.local.place import Subject as WirePlace
 from tundra_nb.local.running import Connection
 from tundra_nb.local.wire import Wire
 from tundra_nb.paths import Paths
@@ -44,7 +44,7 @@ from tundra_nb.settings import Loaded, store_login
 from tundra_nb.types import TABLES
 
 from .check import Checkup
-from .place import Place
+from .place import Subject
 from .run import doctor
 
 ROWS = 200
@@ -108,7 +108,7 @@ def bundle(
     from tundra_nb import paths
 
     env = os.environ if environ is None else environ
-    place = Place(where or paths.find(environ=env), env)
+    place = Subject(where or paths.find(environ=env), env)
     now = dt.datetime.now(dt.UTC)
     file = Path(out).expanduser() if out else Path(f"tundra-bundle-{now:%Y%m%d-%H%M%S}.zip")
     if file.exists() and not force:
@@ -131,7 +131,7 @@ def bundle(
     )
 
 
-def secrets(place: Place) -> list[tuple[str, str]]:
+def secrets(place: Subject) -> list[tuple[str, str]]:
     """Every secret that can be known here, by name: of environment, settings, a Dolt server's logins, Jupyter."""
     found = [(name, value) for name, value in place.environ.items() if looks_like_key(name, value)]
     named = {profile.api_key_env for profile in place.settings.profile} | {place.settings.store.password_env}
@@ -225,7 +225,7 @@ def spellings(secret: str) -> set[str]:
 
 
 def _collect(
-    found: _Members, place: Place, checkup: Checkup, symptom: str, cells: Sequence[str], now: dt.datetime
+    found: _Members, place: Subject, checkup: Checkup, symptom: str, cells: Sequence[str], now: dt.datetime
 ) -> None:
     found.data("doctor.json", checkup)
     found.data("versions.json", _versions())
@@ -256,7 +256,7 @@ def _versions() -> dict[str, Any]:
     return found | {"packages": packages}
 
 
-def _settings(place: Place) -> Any:
+def _settings(place: Subject) -> Any:
     if isinstance(place.config, ConfigError):
         return {"file": str(place.config_file), "error": place.config.message}
     return {
@@ -265,7 +265,7 @@ def _settings(place: Place) -> Any:
     }
 
 
-def _processes(place: Place) -> list[dict[str, Any]]:
+def _processes(place: Subject) -> list[dict[str, Any]]:
     """The daemon, its guard, worker and terminals."""
     process = place.process
     if process is None:
@@ -297,7 +297,7 @@ def _processes(place: Place) -> list[dict[str, Any]]:
     return found
 
 
-def _log(place: Place, found: _Members) -> str:
+def _log(place: Subject, found: _Members) -> str:
     try:
         with place.paths.log.open("rb") as stream:
             size = stream.seek(0, os.SEEK_END)
@@ -309,7 +309,7 @@ def _log(place: Place, found: _Members) -> str:
     return "\n".join(lines[-LOG_LINES:]) + "\n"
 
 
-def _tables(place: Place, found: _Members) -> dict[str, list[dict[str, Any]]]:
+def _tables(place: Subject, found: _Members) -> dict[str, list[dict[str, Any]]]:
     if place.connection is None:
         found.missing.append("tables: no daemon runs, and only its store worker may open the history")
         return {}
@@ -416,7 +416,7 @@ def _report(found: _Members) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _salt(place: Place) -> bytes | None:
+def _salt(place: Subject) -> bytes | None:
     try:
         return place.paths.salt.read_bytes() or None
     except OSError:

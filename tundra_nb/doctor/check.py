@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 import msgspec
 
 if TYPE_CHECKING:
-    from .place import Place
+    from .place import Subject
 
 State = Literal["ok", "warn", "fail", "skipped"]
 Group = Literal["configuration", "authentication", "network", "database", "processes", "performance"]
@@ -63,7 +63,7 @@ class Check(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     group: Group
     title: str
-    look: Callable[[Place, Check], Sequence[Finding]]
+    look: Callable[[Subject, Check], Sequence[Finding]]
     also: tuple[Group, ...] = ()
     """Further symptoms it answers."""
     deadline: float = 5.0

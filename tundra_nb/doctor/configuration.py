@@ -14,13 +14,13 @@ from tundra_nb import settings
 from tundra_nb.errors import ConfigError
 
 from .check import Check, Finding
-from .place import Place
+from .place import Subject
 
 NETWORK_FILESYSTEMS = ("nfs", "cifs", "smb", "9p", "afs", "ceph", "gluster", "lustre", "sshfs", "fuse.sshfs", "ncpfs")
 SHOWN = 8
 
 
-def file(place: Place, check: Check) -> Sequence[Finding]:
+def file(place: Subject, check: Check) -> Sequence[Finding]:
     if isinstance(place.config, ConfigError):
         return [check.found("fail", place.config.message, place.config.hint, page="ConfigError")]
     if not place.config_file.exists():
@@ -31,7 +31,7 @@ def file(place: Place, check: Check) -> Sequence[Finding]:
     return [check.found("ok", str(place.config_file))]
 
 
-def in_force(place: Place, check: Check) -> Sequence[Finding]:
+def in_force(place: Subject, check: Check) -> Sequence[Finding]:
     """What is not at its default, with where it came from; and whether the daemon works with the same."""
     if isinstance(place.config, ConfigError):
         return [check.found("skipped", "the settings cannot be read")]
@@ -46,7 +46,7 @@ def in_force(place: Place, check: Check) -> Sequence[Finding]:
     return [check.found("ok", ("; ".join(told[:SHOWN]) + more) or "all at their defaults")]
 
 
-def directory(place: Place, check: Check) -> Sequence[Finding]:
+def directory(place: Subject, check: Check) -> Sequence[Finding]:
     """Whether the data directory, or the nearest folder above it, may be written."""
     folder = place.paths.data_dir
     nearest = next((above for above in (folder, *folder.parents) if above.exists()), Path("/"))
@@ -79,7 +79,7 @@ def directory(place: Place, check: Check) -> Sequence[Finding]:
     return [check.found("ok", str(folder))]
 
 
-def filesystem(place: Place, check: Check) -> Sequence[Finding]:
+def filesystem(place: Subject, check: Check) -> Sequence[Finding]:
     folder = place.paths.data_dir
     best = ("", "")
     for part in psutil.disk_partitions(all=True):

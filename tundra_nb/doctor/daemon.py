@@ -13,7 +13,7 @@ from tundra_nb.local import running
 from tundra_nb.protocol import doors
 
 from .check import Check, Finding, size
-from .place import Place
+from .place import Subject
 
 ERRORS_SHOWN = 1
 TAIL_BYTES = 65536
@@ -21,7 +21,7 @@ BIG_LOG = 500_000_000
 URL_SECONDS = 4.0
 
 
-def process(place: Place, check: Check) -> Sequence[Finding]:
+def process(place: Subject, check: Check) -> Sequence[Finding]:
     if place.environ.get("TUNDRA_URL"):
         return [check.found("skipped", "TUNDRA_URL is set: the daemon is that server's")]
     host = place.record.get("host")
@@ -48,7 +48,7 @@ def process(place: Place, check: Check) -> Sequence[Finding]:
     return [check.found("ok", "not running; the next call starts it")]
 
 
-def socket(place: Place, check: Check) -> Sequence[Finding]:
+def socket(place: Subject, check: Check) -> Sequence[Finding]:
     file = place.paths.socket
     folder = file.parent
     if folder.exists():
@@ -80,7 +80,7 @@ def _again(pid: int) -> str:
     return f"It binds a new one by itself; if not within seconds: `kill {pid}`, then `tundra daemon start`."
 
 
-def version(place: Place, check: Check) -> Sequence[Finding]:
+def version(place: Subject, check: Check) -> Sequence[Finding]:
     found = place.connection
     if found is None:
         return [check.found("skipped", "no daemon runs")]
@@ -93,7 +93,7 @@ def version(place: Place, check: Check) -> Sequence[Finding]:
     return [check.found("ok", f"{found.version}, API {found.api}")]
 
 
-def log(place: Place, check: Check) -> Sequence[Finding]:
+def log(place: Subject, check: Check) -> Sequence[Finding]:
     file = place.paths.log
     if not file.exists():
         return [check.found("ok", f"{file} is not there yet: the daemon writes it when it starts")]
@@ -116,7 +116,7 @@ def log(place: Place, check: Check) -> Sequence[Finding]:
     return [check.found("ok", told)]
 
 
-def through_jupyter(place: Place, check: Check) -> Sequence[Finding]:
+def through_jupyter(place: Subject, check: Check) -> Sequence[Finding]:
     url = place.environ.get("TUNDRA_URL")
     if not url:
         return [check.found("skipped", "TUNDRA_URL is not set: the daemon is reached directly")]
@@ -136,7 +136,7 @@ def through_jupyter(place: Place, check: Check) -> Sequence[Finding]:
         return [check.found("fail", f"{url} cannot be reached: {told}", remedy, page="TransportError")]
 
 
-def gateway(place: Place, check: Check) -> Sequence[Finding]:
+def gateway(place: Subject, check: Check) -> Sequence[Finding]:
     """Whether the gateway listens where settings say so."""
     told = place.ask(doors.GATEWAY)
     if told is None or "error" in told:

@@ -16,7 +16,7 @@ from tundra_nb.local import dolt_server
 from tundra_nb.protocol import status as status_routes
 
 from .check import Check, Finding, size
-from .place import Place
+from .place import Subject
 
 LOW_BYTES = 1_000_000_000
 FULL_BYTES = 64_000_000
@@ -26,7 +26,7 @@ MYSQL_PORT = 3306
 SQLITE_HEADER = b"SQLite format 3\0"
 
 
-def store(place: Place, check: Check) -> Sequence[Finding]:
+def store(place: Subject, check: Check) -> Sequence[Finding]:
     """What the daemon says of it; and of the file, where the daemon is dead."""
     status = place.status
     if status is not None:
@@ -66,7 +66,7 @@ def store(place: Place, check: Check) -> Sequence[Finding]:
     return [_look_inside(place, check, file)]
 
 
-def _look_inside(place: Place, check: Check, file: Path) -> Finding:
+def _look_inside(place: Subject, check: Check, file: Path) -> Finding:
     """Open the file as a daemon would, in a process of its own: the engine cannot live in this one."""
     env = {name: value for name, value in place.environ.items() if name not in NOT_FOR_THE_ENGINE}
     command = [sys.executable, "-P", "-m", "tundra_nb.runtime.history.look", str(file)]
@@ -96,7 +96,7 @@ NOT_FOR_THE_ENGINE = ("LD_PRELOAD", "_DOLTLITE_BOOTSTRAPPED")
 RESTORE = "`tundra daemon start`, then `tundra restore` puts the last backup in place."
 
 
-def spool(place: Place, check: Check) -> Sequence[Finding]:
+def spool(place: Subject, check: Check) -> Sequence[Finding]:
     folder = place.paths.spool
     waiting = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) if folder.is_dir() else 0
     status = place.status
@@ -110,7 +110,7 @@ def spool(place: Place, check: Check) -> Sequence[Finding]:
     return [check.found("ok", f"{size(behind)} wait, {size(waiting)} on disk")]
 
 
-def disk(place: Place, check: Check) -> Sequence[Finding]:
+def disk(place: Subject, check: Check) -> Sequence[Finding]:
     folder = place.paths.data_dir
     nearest = next((above for above in (folder, *folder.parents) if above.is_dir()), Path("/"))
     try:
@@ -133,7 +133,7 @@ def disk(place: Place, check: Check) -> Sequence[Finding]:
     return [check.found("ok", told)]
 
 
-def ports(place: Place, check: Check) -> Sequence[Finding]:
+def ports(place: Subject, check: Check) -> Sequence[Finding]:
     """Who listens on MySQL's port and on ours."""
     settings = place.settings.store
     made = []

@@ -17,18 +17,18 @@ from tundra_nb.local import dolt_server, launch, running
 from tundra_nb.protocol import profiles, ptys
 from tundra_nb.protocol.endpoint import Endpoint
 
-from .place import Place
+from .place import Subject
 
 WAIT_SECONDS = 15.0
 CLEAN_SECONDS = 10.0
 
 
-def told(name: str, place: Place) -> str:
+def told(name: str, place: Subject) -> str:
     """What a fix would do, for the person who is asked; empty where there is none of this name."""
     return FIXES[name][0](place) if name in FIXES else ""
 
 
-def carry_out(name: str, place: Place) -> None:
+def carry_out(name: str, place: Subject) -> None:
     """Do it.
 
     Raises:
@@ -37,11 +37,11 @@ def carry_out(name: str, place: Place) -> None:
     FIXES[name][1](place)
 
 
-def _start(place: Place) -> None:
+def _start(place: Subject) -> None:
     launch.ensure(place.paths, explicit=True, started_by="doctor", environ=_environ(place))
 
 
-def _restart(place: Place) -> None:
+def _restart(place: Subject) -> None:
     """Also where it cannot be reached: its process is known by the record, and is asked to end by a signal."""
     process = place.process
     if process is not None:
@@ -57,40 +57,40 @@ def _restart(place: Place) -> None:
     _start(place)
 
 
-def _remove_socket(place: Place) -> None:
+def _remove_socket(place: Subject) -> None:
     if running.find(place.paths, environ={}) is None and place.process is None:
         place.paths.socket.unlink(missing_ok=True)
 
 
-def _private(place: Place) -> None:
+def _private(place: Subject) -> None:
     for folder in (place.paths.data_dir, place.paths.socket.parent):
         if folder.is_dir() and folder.stat().st_uid == os.geteuid():
             mode = stat.S_IMODE(folder.stat().st_mode)
             os.chmod(folder, (mode | 0o700) & ~0o077)
 
 
-def _offer_keys(place: Place) -> None:
+def _offer_keys(place: Subject) -> None:
     wanted = {profile.api_key_env for profile in place.settings.profile} - {""}
     values = {name: place.environ[name] for name in wanted if place.environ.get(name)}
     _post(place, profiles.OFFER_KEYS, values)
 
 
-def _clean(place: Place) -> None:
+def _clean(place: Subject) -> None:
     _post(place, ptys.CLEAN, ptys.CleanBody(dry=False))
 
 
-def _extension(place: Place) -> None:
+def _extension(place: Subject) -> None:
     command = [sys.executable, "-m", "jupyter", "server", "extension", "enable", "--user", "tundra_nb"]
     done = subprocess.run(command, env=_environ(place), capture_output=True, text=True, check=False, timeout=60)
     if done.returncode != 0:
         raise IpcError(kind="refused", problem=f"Jupyter did not take it: {done.stderr.strip()[-200:]}")
 
 
-def _dolt_start(place: Place) -> None:
+def _dolt_start(place: Subject) -> None:
     dolt_server.start(place.paths, place.settings.store)
 
 
-def _post(place: Place, endpoint: Endpoint, body: msgspec.Struct | dict[str, str]) -> None:
+def _post(place: Subject, endpoint: Endpoint, body: msgspec.Struct | dict[str, str]) -> None:
     found = launch.ensure(place.paths, started_by="doctor", environ=_environ(place))
     try:
         status, answer = running.request(found, endpoint, body, timeout=CLEAN_SECONDS)
@@ -106,11 +106,11 @@ def _refused(answer: dict[str, object]) -> TundraError:
     return from_wire(answer)
 
 
-def _environ(place: Place) -> dict[str, str]:
+def _environ(place: Subject) -> dict[str, str]:
     return {name: value for name, value in place.environ.items() if name != "TUNDRA_URL"}
 
 
-FIXES: dict[str, tuple[Callable[[Place], str], Callable[[Place], None]]] = {
+FIXES: dict[str, tuple[Callable[[Subject], str], Callable[[Subject], None]]] = {
     "start": (lambda _: "start the daemon", _start),
     "restart": (lambda _: "end the daemon in order and start it again: calls under way are cut short", _restart),
     "remove_socket": (lambda place: f"remove {place.paths.socket}, at which nobody listens", _remove_socket),

@@ -17,7 +17,7 @@ import psutil
 from tundra_nb._version import __version__
 
 from .check import Check, Finding
-from .place import Place
+from .place import Subject
 
 EXTENSION = "tundra_nb"
 LOOK_SECONDS = 8.0
@@ -31,7 +31,7 @@ PROGRAM = (
 )
 
 
-def this(place: Place, check: Check) -> Sequence[Finding]:
+def this(place: Subject, check: Check) -> Sequence[Finding]:
     del place
     where = str(Path(__file__).parent.parent)
     told = f"Python {sys.version.split()[0]}, tundra_nb {__version__} in {where}"
@@ -40,7 +40,7 @@ def this(place: Place, check: Check) -> Sequence[Finding]:
     return [check.found("ok", told)]
 
 
-def command_line(place: Place, check: Check) -> Sequence[Finding]:
+def command_line(place: Subject, check: Check) -> Sequence[Finding]:
     found = shutil.which("tundra", path=place.environ.get("PATH"))
     if found is None:
         return [
@@ -57,7 +57,7 @@ def command_line(place: Place, check: Check) -> Sequence[Finding]:
     return [_compared(check, f"{found} ({python})", told, "the command line")]
 
 
-def kernels(place: Place, check: Check) -> Sequence[Finding]:
+def kernels(place: Subject, check: Check) -> Sequence[Finding]:
     """Each Python kernel that Jupyter offers here."""
     from jupyter_core.paths import jupyter_path
 
@@ -89,7 +89,7 @@ def kernels(place: Place, check: Check) -> Sequence[Finding]:
     return made
 
 
-def servers(place: Place, check: Check) -> Sequence[Finding]:
+def servers(place: Subject, check: Check) -> Sequence[Finding]:
     """Each Jupyter server that runs, and whether it has the extension."""
     from jupyter_core.paths import jupyter_runtime_dir
 
@@ -108,7 +108,7 @@ def servers(place: Place, check: Check) -> Sequence[Finding]:
     return made or [check.found("ok", "no Jupyter server runs here; magics and command line need none")]
 
 
-def extension(place: Place, check: Check) -> Sequence[Finding]:
+def extension(place: Subject, check: Check) -> Sequence[Finding]:
     """Whether Jupyter's configuration here switches the extension on."""
     from jupyter_core.paths import jupyter_config_path
 

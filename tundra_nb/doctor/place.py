@@ -23,7 +23,7 @@ from tundra_nb.settings import Loaded
 ASK_SECONDS = 3.0
 
 
-class Place:
+class Subject:
     """What is checked: one data directory, one settings file, one environment. What costs time is asked once."""
 
     def __init__(self, where: Paths, environ: Mapping[str, str]) -> None:

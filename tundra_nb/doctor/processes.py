@@ -12,7 +12,7 @@ import psutil
 from tundra_nb.errors.spelling import as_typed
 
 from .check import Check, Finding, size
-from .place import Place
+from .place import Subject
 
 MARKER = "TUNDRA_PTY_ID"
 """In the environment of each process of a terminal, as the pool sets it: `<daemon>/<terminal>`."""
@@ -22,7 +22,7 @@ LOAD_PER_CPU = 4.0
 LOW_MEMORY = 0.05
 
 
-def pool(place: Place, check: Check) -> Sequence[Finding]:
+def pool(place: Subject, check: Check) -> Sequence[Finding]:
     status = place.status
     if status is None:
         return [check.found("skipped", "no daemon runs")]
@@ -47,7 +47,7 @@ BOUNDARIES = {
 }
 
 
-def boundary(place: Place, check: Check) -> Sequence[Finding]:
+def boundary(place: Subject, check: Check) -> Sequence[Finding]:
     """What ends a process that tries to outlive its terminal, on this machine."""
     if place.status is None:
         return [check.found("skipped", "no daemon runs")]
@@ -58,7 +58,7 @@ def boundary(place: Place, check: Check) -> Sequence[Finding]:
     return [check.found("warn" if kind == "neither" else "ok", f"{kind}: {BOUNDARIES[kind]}", remedy)]
 
 
-def system_ptys(place: Place, check: Check) -> Sequence[Finding]:
+def system_ptys(place: Subject, check: Check) -> Sequence[Finding]:
     del place
     try:
         used = int(Path("/proc/sys/kernel/pty/nr").read_text())
@@ -72,7 +72,7 @@ def system_ptys(place: Place, check: Check) -> Sequence[Finding]:
     return [check.found("ok", told)]
 
 
-def descriptors(place: Place, check: Check) -> Sequence[Finding]:
+def descriptors(place: Subject, check: Check) -> Sequence[Finding]:
     process = place.process
     if process is None:
         return [check.found("skipped", "no daemon runs")]
@@ -88,7 +88,7 @@ def descriptors(place: Place, check: Check) -> Sequence[Finding]:
     return [check.found("ok", told)]
 
 
-def leaks(place: Place, check: Check) -> Sequence[Finding]:
+def leaks(place: Subject, check: Check) -> Sequence[Finding]:
     """Processes that a daemon of this directory started and that no daemon holds."""
     left = []
     for process in psutil.process_iter():
@@ -115,7 +115,7 @@ def _lives(mark: str) -> bool:
         return True
 
 
-def zombies(place: Place, check: Check) -> Sequence[Finding]:
+def zombies(place: Subject, check: Check) -> Sequence[Finding]:
     dead = []
     for pid in _family(place):
         try:
@@ -137,7 +137,7 @@ def zombies(place: Place, check: Check) -> Sequence[Finding]:
     return [check.found("ok", "none")]
 
 
-def _family(place: Place) -> set[int]:
+def _family(place: Subject) -> set[int]:
     process = place.process
     if process is None:
         return set()
@@ -149,7 +149,7 @@ def _family(place: Place) -> set[int]:
         return {process.pid}
 
 
-def protection(place: Place, check: Check) -> Sequence[Finding]:
+def protection(place: Subject, check: Check) -> Sequence[Finding]:
     """Profiles that are parked or cooling, breakers that are open, buckets that are empty."""
     status = place.status
     if status is None:
@@ -195,7 +195,7 @@ def protection(place: Place, check: Check) -> Sequence[Finding]:
     return made or [check.found("ok", "no profile is parked, no breaker open, no bucket empty")]
 
 
-def machine(place: Place, check: Check) -> Sequence[Finding]:
+def machine(place: Subject, check: Check) -> Sequence[Finding]:
     cpus = os.cpu_count() or 1
     load = psutil.getloadavg()[0]
     memory = psutil.virtual_memory()

@@ -23,7 +23,7 @@ from tundra_nb.protocol import profiles as profiles_routes
 from tundra_nb.settings import ProfileSettings
 
 from .check import Check, Finding, Group, State
-from .place import Place
+from .place import Subject
 
 STEP_SECONDS = 3.0
 SKEW_WARNS = 30.0
@@ -61,7 +61,7 @@ class _Lines:
         )
 
 
-def profiles(place: Place, check: Check) -> Sequence[Finding]:
+def profiles(place: Subject, check: Check) -> Sequence[Finding]:
     if isinstance(place.config, ConfigError):
         return [check.found("skipped", "the settings cannot be read", group="authentication")]
     chosen = [profile for profile in place.settings.profile if profile.enabled]
@@ -73,7 +73,7 @@ def profiles(place: Place, check: Check) -> Sequence[Finding]:
         return [line for lines in found for line in lines]
 
 
-def _profile(place: Place, check: Check, profile: ProfileSettings) -> list[Finding]:
+def _profile(place: Subject, check: Check, profile: ProfileSettings) -> list[Finding]:
     lines = _Lines(check, profile.name)
     key = _key(place, profile, lines)
     url = urllib.parse.urlsplit(profile.base_url)
@@ -109,7 +109,7 @@ PROXY = "Correct `HTTPS_PROXY`/`HTTP_PROXY`, or add the host to `NO_PROXY`; then
 
 
 def _connected(
-    place: Place,
+    place: Subject,
     profile: ProfileSettings,
     lines: _Lines,
     sock: socket.socket,
@@ -159,7 +159,7 @@ def _answer(
     netloc: str,
     key: str | None,
     proxy: urllib.parse.SplitResult | None,
-    place: Place,
+    place: Subject,
 ) -> None:
     headers = {"Host": netloc, "Accept": "application/json", "Connection": "close", "User-Agent": "tundra-doctor"}
     if key and profile.kind == "anthropic":
@@ -226,7 +226,7 @@ def _status(
         lines.add("answer", "ok", told)
 
 
-def _accepted(lines: _Lines, profile: ProfileSettings, status: int, key: str | None, place: Place) -> None:
+def _accepted(lines: _Lines, profile: ProfileSettings, status: int, key: str | None, place: Subject) -> None:
     if key is None:
         return
     variable = profile.api_key_env
@@ -262,7 +262,7 @@ def _clock(lines: _Lines, date: str | None) -> None:
         lines.add("clock", "ok", f"within {max(1.0, abs(skew)):.0f} s of the provider's")
 
 
-def _key(place: Place, profile: ProfileSettings, lines: _Lines) -> str | None:
+def _key(place: Subject, profile: ProfileSettings, lines: _Lines) -> str | None:
     """The key as this process has it; the line on it says who has it, by fingerprint."""
     variable = profile.api_key_env
     if not variable:
@@ -295,7 +295,7 @@ def _key(place: Place, profile: ProfileSettings, lines: _Lines) -> str | None:
     return mine
 
 
-def _ask_daemon(place: Place, profile: ProfileSettings, lines: _Lines) -> None:
+def _ask_daemon(place: Subject, profile: ProfileSettings, lines: _Lines) -> None:
     """Whether the provider takes the key that only the daemon has."""
     told = place.ask(profiles_routes.MODELS, profiles_routes.ModelsQuery(profile=profile.name), seconds=STEP_SECONDS)
     rows = (told or {}).get("rows") or ()
@@ -307,7 +307,7 @@ def _ask_daemon(place: Place, profile: ProfileSettings, lines: _Lines) -> None:
         lines.add("key", "fail", problem, remedy, page="KeyRejected")
 
 
-def _fingerprint(value: str, place: Place) -> str:
+def _fingerprint(value: str, place: Subject) -> str:
     """As the daemon makes it, with its salt, so that both can be compared; without a salt one of this moment."""
     told = place.ask(profiles_routes.KEYS) or {}
     try:
@@ -317,7 +317,7 @@ def _fingerprint(value: str, place: Place) -> str:
     return hashlib.blake2b(value.strip().encode(), key=salt[:64], digest_size=4).hexdigest()
 
 
-def _proxy(scheme: str, host: str, port: int, place: Place) -> urllib.parse.SplitResult | None:
+def _proxy(scheme: str, host: str, port: int, place: Subject) -> urllib.parse.SplitResult | None:
     """The proxy before an address, by the variables that curl and urllib read."""
     found = {
         k.lower().removesuffix("_proxy"): v for k, v in place.environ.items() if k.lower().endswith("_proxy") and v
@@ -366,7 +366,7 @@ def _ms(began: float) -> str:
     return f"{(time.monotonic() - began) * 1000:.0f} ms"
 
 
-Look = Callable[[Place, Check], Sequence[Finding]]
+Look = Callable[[Subject, Check], Sequence[Finding]]
 CHECKS = (
     Check(
         id="provider",

@@ -16,7 +16,7 @@ from tundra_nb.paths import Paths
 
 from . import checks, fixes
 from .check import SYMPTOMS, Check, Checkup, Finding
-from .place import Place
+from .place import Subject
 
 WHOLE_SECONDS = 9.5
 """No check may hold up the whole: what has not come by then is told as such."""
@@ -50,7 +50,7 @@ def doctor(
     if symptom not in SYMPTOMS:
         raise UsageError(problem=f"no symptom {symptom!r}", field="--for", remedy=f"One of {', '.join(SYMPTOMS)}.")
     env = os.environ if environ is None else environ
-    place = Place(where or paths.find(environ=env), env)
+    place = Subject(where or paths.find(environ=env), env)
     made = run(place, checks.for_symptom(symptom), on_progress)
     done: list[str] = []
     if fix:
@@ -61,12 +61,12 @@ def doctor(
                     fixes.carry_out(finding.fix, place)
                     done.append(finding.fix)
         if done:
-            place = Place(where or paths.find(environ=env), env)
+            place = Subject(where or paths.find(environ=env), env)
             made = run(place, checks.for_symptom(symptom), on_progress)
     return msgspec.structs.replace(made, symptom=symptom, fixed=done)
 
 
-def run(place: Place, chosen: Sequence[Check], on_progress: Progress | None = None) -> Checkup:
+def run(place: Subject, chosen: Sequence[Check], on_progress: Progress | None = None) -> Checkup:
     """Run some checks; the order of the findings is that of the checks."""
     began = time.monotonic()
     done: queue.SimpleQueue[tuple[Check, list[Finding]]] = queue.SimpleQueue()
@@ -98,7 +98,7 @@ def run(place: Place, chosen: Sequence[Check], on_progress: Progress | None = No
     )
 
 
-def _look(place: Place, check: Check, done: queue.SimpleQueue[tuple[Check, list[Finding]]]) -> None:
+def _look(place: Subject, check: Check, done: queue.SimpleQueue[tuple[Check, list[Finding]]]) -> None:
     began = time.monotonic()
     try:
         findings = list(check.look(place, check))

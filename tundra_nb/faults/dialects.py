@@ -32,7 +32,7 @@ _OPENROUTER_TYPES: Final = {
 }  # fmt: skip
 
 
-class Asked(msgspec.Struct):
+class Gist(msgspec.Struct):
     """The little that an answer depends on."""
 
     model: str = "scripted-1"

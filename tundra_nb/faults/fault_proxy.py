@@ -33,7 +33,7 @@ from tundra_nb.runtime.providers.transport import Transport
 
 from . import child, dialects, faults
 from .faults import FAULTS, Draw, Fault, Rule
-from .http_server import LAST_CHUNK, HttpServer, Request, Wire, chunk, head
+from .http_server import LAST_CHUNK, AnswerWriter, HttpServer, ReceivedRequest, chunk, head
 
 PASSED: Final = "passed"
 """Under this name `counts` has the requests that no rule touched."""
@@ -189,7 +189,7 @@ class FaultProxy:
             else:
                 await self._server.start()
 
-    async def _answer_control(self, request: Request, wire: Wire) -> None:
+    async def _answer_control(self, request: ReceivedRequest, wire: AnswerWriter) -> None:
         status = 200
         result: Any = None
         _, place, *rest = request.path.split("/")
@@ -220,7 +220,7 @@ class FaultProxy:
 
     # traffic
 
-    async def _handle(self, request: Request, wire: Wire) -> None:
+    async def _handle(self, request: ReceivedRequest, wire: AnswerWriter) -> None:
         rule = self._choose(request)
         self.counts[rule.fault if rule else PASSED] += 1
         if rule is None:
@@ -245,16 +245,16 @@ class FaultProxy:
             case _:
                 await self._damage(request, wire, rule, dialect)
 
-    def _choose(self, request: Request) -> Rule | None:
+    def _choose(self, request: ReceivedRequest) -> Rule | None:
         if not self._draws:
             return None
         try:
-            model = msgspec.json.decode(request.body, type=dialects.Asked).model if request.body else ""
+            model = msgspec.json.decode(request.body, type=dialects.Gist).model if request.body else ""
         except msgspec.DecodeError:
             model = ""
         return next((draw.rule for draw in self._draws if draw.applies(request.path, model)), None)
 
-    async def _pass(self, request: Request, wire: Wire, *, gap: float = 0.0) -> None:
+    async def _pass(self, request: ReceivedRequest, wire: AnswerWriter, *, gap: float = 0.0) -> None:
         async with self._asked(request, wire) as response:
             if response is None:
                 return
@@ -267,7 +267,9 @@ class FaultProxy:
             if not is_sized:
                 wire.write(LAST_CHUNK)
 
-    async def _damage(self, request: Request, wire: Wire, rule: Rule, dialect: dialects.Dialect) -> None:
+    async def _damage(
+        self, request: ReceivedRequest, wire: AnswerWriter, rule: Rule, dialect: dialects.Dialect
+    ) -> None:
         if rule.fault == "error_in_200":
             _write_error(request, wire, dialect, rule.status)
             return
@@ -296,7 +298,9 @@ class FaultProxy:
                 _write_head(wire, response, length=len(body))
                 wire.write(body)
 
-    async def _damage_stream(self, wire: Wire, response: httpx.Response, rule: Rule, dialect: dialects.Dialect) -> None:
+    async def _damage_stream(
+        self, wire: AnswerWriter, response: httpx.Response, rule: Rule, dialect: dialects.Dialect
+    ) -> None:
         """Let some real events through, then the damaged one, then the end of the stream."""
         through = 1 if rule.fault != "error_in_stream" else DEFAULT_EVENTS if rule.events is None else rule.events
         _write_head(wire, response, length=None)
@@ -318,7 +322,7 @@ class FaultProxy:
         wire.write(LAST_CHUNK)
 
     @contextlib.asynccontextmanager
-    async def _asked(self, request: Request, wire: Wire) -> AsyncIterator[httpx.Response | None]:
+    async def _asked(self, request: ReceivedRequest, wire: AnswerWriter) -> AsyncIterator[httpx.Response | None]:
         """The upstream's answer; None when there was none, and the client has been told so."""
         kept = [(name, value) for name, value in request.raw_headers if name.lower() not in _NOT_FORWARDED]
         outgoing = httpx.Request(request.method, self._upstream + request.target, headers=kept, content=request.body)
@@ -391,7 +395,9 @@ def _is_stream(response: httpx.Response) -> bool:
     return str(response.headers.get("content-type", "")).startswith("text/event-stream")
 
 
-def _write_head(wire: Wire, response: httpx.Response, *more: tuple[bytes, bytes], length: int | None = -1) -> bool:
+def _write_head(
+    wire: AnswerWriter, response: httpx.Response, *more: tuple[bytes, bytes], length: int | None = -1
+) -> bool:
     """Write the upstream's head; return whether the body has a known length (else it goes out in chunks).
 
     `length` -1 keeps what upstream said.
@@ -404,8 +410,8 @@ def _write_head(wire: Wire, response: httpx.Response, *more: tuple[bytes, bytes]
     return length is not None
 
 
-def _write_error(request: Request, wire: Wire, dialect: dialects.Dialect, status: int) -> None:
-    asked = msgspec.json.decode(request.body, type=dialects.Asked) if request.body else dialects.Asked()
+def _write_error(request: ReceivedRequest, wire: AnswerWriter, dialect: dialects.Dialect, status: int) -> None:
+    asked = msgspec.json.decode(request.body, type=dialects.Gist) if request.body else dialects.Gist()
     if asked.stream:
         events = dialects.error_event(dialect, status, model=asked.model)
         wire.write(head(200, (("content-type", "text/event-stream"),), None))
@@ -415,7 +421,7 @@ def _write_error(request: Request, wire: Wire, dialect: dialects.Dialect, status
     wire.write(head(200, (("content-type", "application/json"),), len(body)) + body)
 
 
-async def _cut(wire: Wire, response: httpx.Response, left: int) -> None:
+async def _cut(wire: AnswerWriter, response: httpx.Response, left: int) -> None:
     is_sized = _write_head(wire, response)
     async for piece in response.aiter_raw():
         some = piece[:left]

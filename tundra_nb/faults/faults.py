@@ -67,7 +67,7 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Whose words an error is in; None goes by the path."""
 
 
-class Answer(msgspec.Struct, frozen=True):
+class CannedAnswer(msgspec.Struct, frozen=True):
     """A whole answer of the proxy's own."""
 
     status: int
@@ -97,37 +97,37 @@ class Draw:
         return True
 
 
-_Maker = Callable[[Rule, Dialect], Answer]
+_Maker = Callable[[Rule, Dialect], CannedAnswer]
 _JSON: Final = ("content-type", "application/json")
 
 
 def _status(status: int) -> _Maker:
-    def make(_: Rule, dialect: Dialect) -> Answer:
-        return Answer(status, (_JSON,), dialects.error(dialect, status))
+    def make(_: Rule, dialect: Dialect) -> CannedAnswer:
+        return CannedAnswer(status, (_JSON,), dialects.error(dialect, status))
 
     return make
 
 
 def _limited(*headers: Callable[[float], tuple[str, str]]) -> _Maker:
-    def make(rule: Rule, dialect: Dialect) -> Answer:
-        return Answer(429, (_JSON, *(header(rule.seconds) for header in headers)), dialects.error(dialect, 429))
+    def make(rule: Rule, dialect: Dialect) -> CannedAnswer:
+        return CannedAnswer(429, (_JSON, *(header(rule.seconds) for header in headers)), dialects.error(dialect, 429))
 
     return make
 
 
-def _quota(_: Rule, dialect: Dialect) -> Answer:
+def _quota(_: Rule, dialect: Dialect) -> CannedAnswer:
     if dialect == "anthropic":
         body = dialects.error(dialect, 429, "spend limit reached", code="enforced_spend_limit_reached")
-        return Answer(429, (_JSON,), body)
+        return CannedAnswer(429, (_JSON,), body)
     if dialect == "openrouter":
-        return Answer(402, (_JSON,), dialects.error(dialect, 402, "insufficient credits"))
+        return CannedAnswer(402, (_JSON,), dialects.error(dialect, 402, "insufficient credits"))
     body = dialects.error(
         dialect, 429, "You exceeded your current quota.", kind="insufficient_quota", code="insufficient_quota"
     )
-    return Answer(429, (_JSON,), body)
+    return CannedAnswer(429, (_JSON,), body)
 
 
-def _moderated(_: Rule, dialect: Dialect) -> Answer:
+def _moderated(_: Rule, dialect: Dialect) -> CannedAnswer:
     if dialect == "openrouter":
         metadata = {
             "reasons": ["violence"],
@@ -138,26 +138,26 @@ def _moderated(_: Rule, dialect: Dialect) -> Answer:
         body = dialects.error(
             dialect, 403, "Your input was flagged", kind="content_policy_violation", metadata=metadata
         )
-        return Answer(403, (_JSON,), body)
+        return CannedAnswer(403, (_JSON,), body)
     if dialect == "anthropic":
-        return Answer(400, (_JSON,), dialects.error(dialect, 400, "Output blocked by content filtering policy"))
-    return Answer(
+        return CannedAnswer(400, (_JSON,), dialects.error(dialect, 400, "Output blocked by content filtering policy"))
+    return CannedAnswer(
         400, (_JSON,), dialects.error(dialect, 400, "Your request was rejected", code="content_policy_violation")
     )
 
 
-def _too_long(_: Rule, dialect: Dialect) -> Answer:
+def _too_long(_: Rule, dialect: Dialect) -> CannedAnswer:
     if dialect == "anthropic":
         body = dialects.error(dialect, 400, "prompt is too long: 210000 tokens > 200000 maximum")
     else:
         kind = "context_length_exceeded" if dialect == "openrouter" else None
         message = "This model's maximum context length is 8192 tokens."
         body = dialects.error(dialect, 400, message, kind=kind, code="context_length_exceeded")
-    return Answer(400, (_JSON,), body)
+    return CannedAnswer(400, (_JSON,), body)
 
 
-def _html(_: Rule, _dialect: Dialect) -> Answer:
-    return Answer(200, (("content-type", "text/html; charset=utf-8"),), HTML)
+def _html(_: Rule, _dialect: Dialect) -> CannedAnswer:
+    return CannedAnswer(200, (("content-type", "text/html; charset=utf-8"),), HTML)
 
 
 def _rfc3339(seconds: float) -> str:

@@ -30,7 +30,7 @@ REASONS: Final = {
 }  # fmt: skip
 
 
-class Request:
+class ReceivedRequest:
     """One request as it came over the wire."""
 
     __slots__ = ("at", "body", "method", "raw_headers", "target")
@@ -61,7 +61,7 @@ class Request:
         return f"Request({self.method} {self.target}, {len(self.body)} bytes)"
 
 
-class Wire:
+class AnswerWriter:
     """Where a handler writes its answer, well-formed or not."""
 
     def __init__(self, connection: _Connection) -> None:
@@ -96,7 +96,7 @@ class Wire:
         await self._connection.lost.wait()
 
 
-Handler = Callable[[Request, Wire], Awaitable[None] | None]
+Handler = Callable[[ReceivedRequest, AnswerWriter], Awaitable[None] | None]
 """Answers one request: either at once, or by the coroutine it returns, which is cancelled when the client goes away."""
 
 
@@ -171,7 +171,7 @@ class _Connection(asyncio.Protocol):
         self._target = b""
         self._headers: list[tuple[bytes, bytes]] = []
         self._body: list[bytes] = []
-        self._waiting: deque[tuple[Request, bool]] = deque()
+        self._waiting: deque[tuple[ReceivedRequest, bool]] = deque()
         self._task: asyncio.Task[None] | None = None
         self._writable: asyncio.Event | None = None
         self._is_lost = False
@@ -191,7 +191,7 @@ class _Connection(asyncio.Protocol):
         self.transport = cast("asyncio.Transport", transport)
         self._server.accepted += 1
         self._server.open.add(self)
-        self._wire = Wire(self)
+        self._wire = AnswerWriter(self)
 
     def data_received(self, data: bytes) -> None:
         try:
@@ -252,7 +252,7 @@ class _Connection(asyncio.Protocol):
         self._body.append(piece)
 
     def on_message_complete(self) -> None:
-        request = Request(
+        request = ReceivedRequest(
             self._parser.get_method().decode("latin-1"),
             self._target.decode("latin-1"),
             self._headers,
@@ -264,7 +264,7 @@ class _Connection(asyncio.Protocol):
         else:  # pipelined
             self._waiting.append((request, keeps_alive))
 
-    def _answer(self, request: Request, keeps_alive: bool) -> None:
+    def _answer(self, request: ReceivedRequest, keeps_alive: bool) -> None:
         pending = self._server.handler(request, self._wire)
         if pending is not None:
             self._task = asyncio.ensure_future(self._finish(pending, keeps_alive))

@@ -38,7 +38,7 @@ from tundra_nb.client import api
 from tundra_nb.client.incidents import EPOCH, window_us
 from tundra_nb.client.results import Document
 from tundra_nb.doctor import bundle as support
-from tundra_nb.doctor.place import Place
+from tundra_nb.doctor.place import Subject
 from tundra_nb.errors import StoreUnavailable, TundraError, UsageError
 from tundra_nb.frames import frames
 from tundra_nb.protocol.digest import digest
@@ -101,7 +101,7 @@ class MadeBy(msgspec.Struct, frozen=True, rename={"version": "tundra-nb"}):
     frame_version: int = 0
 
 
-class Head(msgspec.Struct, frozen=True):
+class ManifestHead(msgspec.Struct, frozen=True):
     """What a manifest of every format has."""
 
     format: Annotated[int, msgspec.Meta(ge=1)]
@@ -127,7 +127,7 @@ class About(msgspec.Struct, frozen=True):
     changed_before: str = ""
 
 
-class Manifest(Head, frozen=True):
+class Manifest(ManifestHead, frozen=True):
     """The manifest of an archive of `FORMAT`."""
 
     about: dict[str, Any]
@@ -143,7 +143,7 @@ class Manifest(Head, frozen=True):
         return next(name for name in self.members if name.endswith(".ipynb"))
 
 
-class Notebook(msgspec.Struct, frozen=True):
+class NotebookFile(msgspec.Struct, frozen=True):
     """The least that a notebook is."""
 
     nbformat: Literal[4]
@@ -159,7 +159,7 @@ class _Masked:
         self.redactor = Redactor()
         if paths is not None:
             with contextlib.suppress(TundraError, OSError):
-                self.known = support.secrets(Place(paths, os.environ))
+                self.known = support.secrets(Subject(paths, os.environ))
         for name, value in self.known:
             self.redactor.register(name, value)
         self.counts: dict[str, int] = {}
@@ -536,7 +536,7 @@ def _checked(zipped: zipfile.ZipFile, file: Path) -> Manifest:
         if sha.hexdigest() != told[name].sha256 or size != told[name].bytes:
             raise _refused(file, f"{name} is not what was exported{_which_row(zipped, name, told)}")
     try:
-        msgspec.json.decode(_read(zipped, manifest.notebook, FREE_BYTES * 4), type=Notebook)
+        msgspec.json.decode(_read(zipped, manifest.notebook, FREE_BYTES * 4), type=NotebookFile)
     except (ValueError, RecursionError) as exc:
         raise _refused(file, f"{manifest.notebook} is no notebook ({exc})") from exc
     return manifest
@@ -550,7 +550,7 @@ def _manifest(zipped: zipfile.ZipFile, file: Path) -> Manifest:
     """
     try:
         data = _read(zipped, MANIFEST, 64_000_000)
-        head = msgspec.json.decode(data, type=Head)
+        head = msgspec.json.decode(data, type=ManifestHead)
         if head.format > FORMAT or head.made_by.frame_version > FRAME_VERSION:
             raise UsageError(
                 problem=f"{file.name} was made by tundra-nb {head.made_by.version[:40]}; its format {head.format} with"

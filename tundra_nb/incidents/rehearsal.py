@@ -23,7 +23,7 @@ from tundra_nb.protocol.digest import digest
 from tundra_nb.runtime.recordings import Recording, inside
 from tundra_nb.runtime.rehearsal.replay import Ran
 from tundra_nb.runtime.rehearsal.replay import replay as play
-from tundra_nb.runtime.rehearsal.simulate import OUTCOMES, Run
+from tundra_nb.runtime.rehearsal.simulate import OUTCOMES, SimulatedPass
 from tundra_nb.runtime.rehearsal.simulate import simulate as run_once
 from tundra_nb.runtime.rehearsal.trace import Trace, read
 from tundra_nb.settings import Settings, variants
@@ -170,7 +170,7 @@ def _opened(recorded: Past) -> int:
     return int(((states[1] == "open") & (states[0] != "open")).sum())
 
 
-def _variant_row(name: str, worst: Run, best: Run, trace: Trace) -> dict[str, Any]:
+def _variant_row(name: str, worst: SimulatedPass, best: SimulatedPass, trace: Trace) -> dict[str, Any]:
     import pandas as pd
 
     least = worst.count("ok")

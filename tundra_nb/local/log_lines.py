@@ -17,7 +17,7 @@ _FIELD = re.compile(r'  ([A-Za-z_]\w*)=("(?:[^"\\]|\\.)*"|\S+)')
 _FIELDS = re.compile(rf"(?:{_FIELD.pattern})*$")
 
 
-class Line(msgspec.Struct, kw_only=True):
+class LogLine(msgspec.Struct, kw_only=True):
     """One line of the log; what follows it indented (a traceback) belongs to it. `raw` is how it stands there."""
 
     raw: str
@@ -33,7 +33,7 @@ class Line(msgspec.Struct, kw_only=True):
         return str(self.fields.get("operation_id", "")).endswith(operation)
 
 
-class Wanted(msgspec.Struct, frozen=True, kw_only=True):
+class WantedLines(msgspec.Struct, frozen=True, kw_only=True):
     """Which lines are asked for."""
 
     since: dt.datetime | None = None
@@ -41,7 +41,7 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     """Of this level, or graver."""
     operation: str | None = None
 
-    def __contains__(self, line: Line) -> bool:
+    def __contains__(self, line: LogLine) -> bool:
         if self.since is not None and (line.at is None or line.at < self.since):
             return False
         if self.level is not None and (line.level not in LEVELS or LEVELS.index(line.level) < LEVELS.index(self.level)):
@@ -49,9 +49,9 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
         return self.operation is None or line.is_of(self.operation)
 
 
-def parsed(texts: Iterable[str]) -> Iterator[Line]:
+def parsed(texts: Iterable[str]) -> Iterator[LogLine]:
     """Lines of either format; what is neither (a library's own words) is a line without a level."""
-    line: Line | None = None
+    line: LogLine | None = None
     for text in texts:
         if text.startswith("    ") and line is not None:
             line.raw += f"\n{text}"
@@ -71,7 +71,7 @@ def files(log: Path) -> list[Path]:
     return [*older, log]
 
 
-def read(log: Path, wanted: Wanted) -> Iterator[Line]:
+def read(log: Path, wanted: WantedLines) -> Iterator[LogLine]:
     """The wanted lines of all files, oldest first."""
     for file in files(log):
         if wanted.since is not None and file != log and file.stat().st_mtime < wanted.since.timestamp():
@@ -80,27 +80,29 @@ def read(log: Path, wanted: Wanted) -> Iterator[Line]:
             yield from (line for line in parsed(text.rstrip("\n") for text in stream) if line in wanted)
 
 
-def _of_text(text: str) -> Line:
+def _of_text(text: str) -> LogLine:
     match = _LINE.match(text)
     if match is None:
-        return Line(raw=text, message=text)
+        return LogLine(raw=text, message=text)
     rest = match["rest"]
     fields_at = next(
         (found.start() for found in _FIELD.finditer(rest) if _FIELDS.match(rest, found.start())), len(rest)
     )
     fields = {name: _value(value) for name, value in _FIELD.findall(rest[fields_at:])}
     at = dt.datetime.fromisoformat(match["at"])
-    return Line(raw=text, at=at, level=match["level"], logger=match["logger"], message=rest[:fields_at], fields=fields)
+    return LogLine(
+        raw=text, at=at, level=match["level"], logger=match["logger"], message=rest[:fields_at], fields=fields
+    )
 
 
-def _of_json(text: str) -> Line:
+def _of_json(text: str) -> LogLine:
     try:
         told = json.loads(text)
         at = dt.datetime.fromisoformat(told.pop("at"))
         known = {name: str(told.pop(name, "")) for name in ("level", "logger", "message", "traceback")}
     except (ValueError, KeyError, TypeError, AttributeError):
-        return Line(raw=text, message=text)
-    return Line(raw=text, at=at, fields=told, **known)
+        return LogLine(raw=text, message=text)
+    return LogLine(raw=text, at=at, fields=told, **known)
 
 
 def _value(text: str) -> Any:

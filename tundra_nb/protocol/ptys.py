@@ -141,7 +141,7 @@ class SearchQuery(msgspec.Struct, frozen=True, kw_only=True):
     limit: Annotated[int, msgspec.Meta(ge=1, le=MAX_HITS)] = MAX_HITS
 
 
-class Interrupted(PtyRow, frozen=True, kw_only=True):
+class InterruptedPty(PtyRow, frozen=True, kw_only=True):
     """The PTY, with the last signal that was needed."""
 
     signal: str
@@ -172,7 +172,7 @@ class Timing(msgspec.Struct, frozen=True, kw_only=True):
     events: list[dict[str, Any]]
 
 
-class Listing(Rows[PtyRow], frozen=True, kw_only=True):
+class PtyListing(Rows[PtyRow], frozen=True, kw_only=True):
     """The PTYs, and the room that their transcripts take."""
 
     transcripts: dict[str, int]
@@ -190,7 +190,7 @@ class Leftovers(Rows[LeftRow], frozen=True, kw_only=True):
     removed: bool
 
 
-LISTING = Endpoint(method="GET", path="/api/ptys", summary="the open PTYs", query=ListingQuery, answer=Listing)
+LISTING = Endpoint(method="GET", path="/api/ptys", summary="the open PTYs", query=ListingQuery, answer=PtyListing)
 SPAWN = Endpoint(
     method="POST", path="/api/ptys", summary="start a command in a PTY", body=SpawnBody, answer=PtyRow, status=201
 )
@@ -219,7 +219,9 @@ LOST = Endpoint(
     body=LostBody,
     answer=dict[str, Any],
 )
-INTERRUPT = Endpoint(method="POST", path="/api/ptys/{id}/interrupt", summary="interrupt what runs", answer=Interrupted)
+INTERRUPT = Endpoint(
+    method="POST", path="/api/ptys/{id}/interrupt", summary="interrupt what runs", answer=InterruptedPty
+)
 INPUT = Endpoint(method="POST", path="/api/ptys/{id}/input", summary="type text", body=InputBody, answer=Typed)
 SIZE = Endpoint(method="POST", path="/api/ptys/{id}/size", summary="resize the screen", body=SizeBody, answer=PtyRow)
 EXPECT = Endpoint(

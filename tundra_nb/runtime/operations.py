@@ -23,7 +23,7 @@ from tundra_nb.runtime.providers.contract import Answer
 from tundra_nb.runtime.providers.provider import Provider
 from tundra_nb.runtime.requests import Asked, Request
 from tundra_nb.runtime.reserve import MOST_CONTEXT_TOKENS, used_tokens
-from tundra_nb.runtime.resilience.router import FailOver, Retry, Stop, exhausted, remaining
+from tundra_nb.runtime.resilience.router import FailOver, Retry, StopRouting, exhausted, remaining
 from tundra_nb.runtime.rows import CallRows, Entry, acting
 from tundra_nb.runtime.under_way import UnderWay
 from tundra_nb.settings import ProfileSettings
@@ -84,7 +84,7 @@ class Operations:
         Args:
             ask: what to ask.
             user: whose bucket of the user tier it takes from.
-            on_piece: see `Operation.carry_out`.
+            on_piece: see `LiveOperation.carry_out`.
             on_notice: see there.
             on_attempt: see there.
             trace: the caller's trace and span.
@@ -94,12 +94,12 @@ class Operations:
         """
         return await self.call(Asked(ask, trace), Caller(user)).carry_out(on_piece, on_notice, on_attempt)
 
-    def call(self, request: Request, caller: Caller) -> Operation:
+    def call(self, request: Request, caller: Caller) -> LiveOperation:
         """Open an operation; nothing is asked and nothing written before it is carried out."""
-        return Operation(self._profiles, self._budgets, self.running, request, caller)
+        return LiveOperation(self._profiles, self._budgets, self.running, request, caller)
 
 
-class Operation:
+class LiveOperation:
     """One call: carried out once."""
 
     def __init__(
@@ -265,7 +265,7 @@ class Operation:
                     time_left=self._time_left,
                 )
                 if isinstance(decision, Retry) and slot.breaker.state == "open":  # a retry would only be refused
-                    decision = FailOver() if error.fails_over else Stop()
+                    decision = FailOver() if error.fails_over else StopRouting()
                 if isinstance(decision, FailOver) and self._request.failover:
                     return decision
                 if not isinstance(decision, Retry):

@@ -56,7 +56,7 @@ class Recording(msgspec.Struct, frozen=True, kw_only=True):
     """False: masking has changed more than single pieces, so that the answer's text stands for the wire's."""
 
 
-class Kept(msgspec.Struct, frozen=True):
+class KeptRecording(msgspec.Struct, frozen=True):
     """A recording that has been given a file."""
 
     name: str
@@ -114,13 +114,13 @@ class Recordings:
     def __repr__(self) -> str:
         return f"<Recordings in {self._folder}>"
 
-    def keep(self, recording: Recording) -> Kept:
+    def keep(self, recording: Recording) -> KeptRecording:
         """Have a recording written soon; its name and hash are known at once."""
         data = msgspec.json.encode(recording)
         day = dt.datetime.fromtimestamp(recording.at / 1e6, dt.UTC).strftime("%Y-%m-%d")
         name = f"{day}/{recording.operation_id}-{recording.attempt_id}.json"
         self._writer.submit(self._write, name, data)
-        return Kept(name, hashlib.sha256(data).hexdigest())
+        return KeptRecording(name, hashlib.sha256(data).hexdigest())
 
     def read(self, name: str) -> Recording | None:
         """A recording; None when it has gone, or is not to be read. Waits for the writer: not for an event loop."""

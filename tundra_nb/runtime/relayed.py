@@ -20,10 +20,10 @@ from tundra_nb.errors import ParseError, TundraError, Unsupported
 from tundra_nb.runtime.profiles import ProfileSlot
 from tundra_nb.runtime.providers import bodies
 from tundra_nb.runtime.providers.callers import FORMS, Question
-from tundra_nb.runtime.providers.check import Size
+from tundra_nb.runtime.providers.check import AskSize
 from tundra_nb.runtime.providers.contract import Answer
-from tundra_nb.runtime.providers.relay import END, Given, Refusal, relay, speaks
-from tundra_nb.runtime.requests import Facts
+from tundra_nb.runtime.providers.relay import END, CallerBody, Refusal, relay, speaks
+from tundra_nb.runtime.requests import CallFacts
 from tundra_nb.runtime.reserve import BYTES_PER_TOKEN, DEFAULT_OUTPUT_TOKENS, FRAME_TOKENS, MOST_TOKENS_PER_BYTE
 from tundra_nb.runtime.resilience.router import Router, vendor
 from tundra_nb.runtime.rows import Entry
@@ -58,8 +58,8 @@ class Relayed:
 
     def __init__(
         self,
-        given: Given,
-        facts: Facts,
+        given: CallerBody,
+        facts: CallFacts,
         choices: Sequence[Choice],
         *,
         failover: bool,
@@ -159,7 +159,7 @@ class Relayed:
         writer = form.writer(
             operation_id=self.operation_id, created=created, model=model, include_usage=question.include_usage
         )
-        size = Size(len(self.given.body), _images(ask.messages))
+        size = AskSize(len(self.given.body), _images(ask.messages))
         async with aclosing(slot.provider.attempt(ask, model, entry.seen, record, size)) as pieces:
             async for piece in pieces:
                 if not isinstance(piece, Answer):
@@ -172,7 +172,7 @@ class Relayed:
                     yield Raw(form.answer(piece, operation_id=self.operation_id, created=created), END)
                 yield piece
 
-    def _limited(self, profile: ProfileSettings) -> Given:
+    def _limited(self, profile: ProfileSettings) -> CallerBody:
         """What is passed on, with our limit of the answer where there is one."""
         if self.limited is None:
             return self.given
@@ -213,7 +213,7 @@ class Relayed:
         return Unsupported(profile=profile, kind="field", detail=detail)
 
 
-def reads_more(given: Given) -> bool:
+def reads_more(given: CallerBody) -> bool:
     """Whether a model reads more for this body than stands in it: what it names, or what the vendor's tools bring."""
     if any(bodies.value(given.members, name, Any) for name in ("previous_response_id", "conversation", "prompt")):
         return True

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 import msgspec
 
 from tundra_nb.errors import TundraError
-from tundra_nb.runtime.providers.check import Size, check_ask
+from tundra_nb.runtime.providers.check import AskSize, check_ask
 from tundra_nb.runtime.providers.contract import Answer, Seen
 from tundra_nb.runtime.providers.remarks import remarks
 from tundra_nb.runtime.reserve import BYTES_PER_TOKEN, MOST_TOKENS_PER_BYTE, estimate_tokens
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from tundra_nb.runtime.rows import Entry
 
 
-class Facts(msgspec.Struct, frozen=True, kw_only=True):
+class CallFacts(msgspec.Struct, frozen=True, kw_only=True):
     """What the rows of a call say of its asking: columns of `Operation` by their names."""
 
     kind: str = "chat"
@@ -49,7 +49,7 @@ class Request(Protocol):
     """One thing to be carried out."""
 
     @property
-    def facts(self) -> Facts: ...
+    def facts(self) -> CallFacts: ...
 
     @property
     def failover(self) -> bool:
@@ -136,9 +136,9 @@ class Asked:
         self._ask = ask
         self._kept_back: tuple[str, ...] = ()
         self._seen = Seen()
-        self._size: Size | None = None
+        self._size: AskSize | None = None
         self._first: ProfileSettings | None = None
-        self.facts = Facts(
+        self.facts = CallFacts(
             requested_model=ask.model,
             caller=ask.caller,
             streamed=ask.stream,

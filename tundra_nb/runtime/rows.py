@@ -20,7 +20,7 @@ from tundra_nb.runtime.clock import Clock, Ids
 from tundra_nb.runtime.limits_shared.limiter import TeamReservation
 from tundra_nb.runtime.providers import prices
 from tundra_nb.runtime.providers.contract import Answer, Seen
-from tundra_nb.runtime.recordings import Kept, Recording, frames_of
+from tundra_nb.runtime.recordings import KeptRecording, Recording, frames_of
 from tundra_nb.runtime.resilience.breaker import BreakerChange, Permit
 from tundra_nb.runtime.resilience.limiter import LimitNotice, Reservation
 from tundra_nb.runtime.telemetry.redact import Redactor
@@ -58,7 +58,7 @@ class Journal:
     ids: Ids
     clock: Clock
     redactor: Redactor
-    keep: Callable[[Recording], Kept] | None = None
+    keep: Callable[[Recording], KeptRecording] | None = None
     """Gives a recording its file; without it the row itself holds the texts."""
 
     def outside(self, text: str | None) -> str | None:

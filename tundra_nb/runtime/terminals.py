@@ -187,7 +187,7 @@ class Terminals:
 
     # --- what is on disk ---------------------------------------------------------------------------------------------
 
-    async def search(self, pattern: str, limit: int) -> search.Found:
+    async def search(self, pattern: str, limit: int) -> search.SearchHits:
         """Lines of the transcripts, of open sessions too, that match; newest session first."""
         for pty in self.pool.list():
             pty.output.flush()
@@ -204,7 +204,7 @@ class Terminals:
             self.pool.find(pty_id)  # raises, naming the nearest
         return path
 
-    def events_of(self, pty_id: str) -> tuple[transcript.Head, list[dict[str, Any]]]:
+    def events_of(self, pty_id: str) -> tuple[transcript.TranscriptHead, list[dict[str, Any]]]:
         """Times and window sizes of such a session. Reads a file."""
         return transcript.read_index(self.transcript_of(pty_id).with_suffix(".jsonl"))
 

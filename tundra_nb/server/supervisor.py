@@ -56,7 +56,7 @@ DIAL_TIMEOUT = 2.0
 DIAL_PAUSE = 0.01
 
 
-class Found(Protocol):
+class FoundDaemon(Protocol):
     """What we need to know of a running daemon."""
 
     @property
@@ -113,7 +113,7 @@ class Supervisor:
     def __init__(
         self,
         paths: Paths,
-        ensure: Callable[[Paths, bool, str], Found],
+        ensure: Callable[[Paths, bool, str], FoundDaemon],
         log: logging.Logger | logging.LoggerAdapter[Any],
         restarts: Restarts | None = None,
     ) -> None:
@@ -247,7 +247,7 @@ class Supervisor:
             else:
                 await self._back_off(time.monotonic() - since)
 
-    async def _launch(self) -> Found | None:
+    async def _launch(self) -> FoundDaemon | None:
         """Find or start the daemon; None when that failed, the reason kept for those who ask."""
         self._kick.clear()
         self._become(State.STARTING)

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import msgspec
 
 from .escapes import C1, CONTROLS, SEQUENCE, UNFINISHED
-from .screen import Run, Style
+from .screen import Style, StyledRun
 
 _TOKEN = re.compile(
     r"\x1b\[(?P<sgr>[\d;:]*)m"
@@ -69,9 +69,9 @@ _MIDDLE = (0.38, 0.62)
 """Lightness of a colour that a program chose itself, on a page whose ground is not known."""
 
 
-def lines(text: str) -> list[list[Run]]:
+def lines(text: str) -> list[list[StyledRun]]:
     """The lines of an output, styled."""
-    made: list[list[Run]] = []
+    made: list[list[StyledRun]] = []
     chars: list[str] = []
     styles: list[Style] = []
     style, column = Style(), 0
@@ -111,7 +111,7 @@ def plain(text: str) -> str:
 
 
 def pieces(
-    styled: Iterable[Sequence[Run]], palette: Palette, cursor: tuple[int, int] | None = None
+    styled: Iterable[Sequence[StyledRun]], palette: Palette, cursor: tuple[int, int] | None = None
 ) -> list[list[tuple[str, str]]]:
     """Lines as texts with their CSS. `cursor`: column and row of a block."""
     made = []
@@ -121,7 +121,7 @@ def pieces(
     return made
 
 
-def html(styled: Iterable[Sequence[Run]], palette: Palette, cursor: tuple[int, int] | None = None) -> str:
+def html(styled: Iterable[Sequence[StyledRun]], palette: Palette, cursor: tuple[int, int] | None = None) -> str:
     """Lines as HTML, to be put into a `<pre>`."""
     return "\n".join("".join(_span(text, css) for text, css in line) for line in pieces(styled, palette, cursor))
 
@@ -148,11 +148,11 @@ class Colours:
         return token[0] if token["sgr"] is not None and self._are_kept else ""
 
 
-def _runs(chars: Sequence[str], styles: Sequence[Style]) -> list[Run]:
+def _runs(chars: Sequence[str], styles: Sequence[Style]) -> list[StyledRun]:
     made, start = [], 0
     for style, group in itertools.groupby(styles):
         end = start + sum(1 for _ in group)
-        made.append(Run("".join(chars[start:end]), style))
+        made.append(StyledRun("".join(chars[start:end]), style))
         start = end
     return made
 
@@ -197,20 +197,20 @@ def _extended(numbers: Iterator[int]) -> str:
     return f"{8 + 10 * (index - 232):02x}" * 3
 
 
-def _with_cursor(line: Sequence[Run], column: int) -> Iterator[Run]:
+def _with_cursor(line: Sequence[StyledRun], column: int) -> Iterator[StyledRun]:
     at = 0
     for run in line:
         inside = column - at
         if 0 <= inside < len(run.text):
-            yield Run(run.text[:inside], run.style)
-            yield Run(run.text[inside], msgspec.structs.replace(run.style, reverse=not run.style.reverse))
-            yield Run(run.text[inside + 1 :], run.style)
+            yield StyledRun(run.text[:inside], run.style)
+            yield StyledRun(run.text[inside], msgspec.structs.replace(run.style, reverse=not run.style.reverse))
+            yield StyledRun(run.text[inside + 1 :], run.style)
         else:
             yield run
         at += len(run.text)
     if column >= at:
-        yield Run(" " * (column - at))
-        yield Run(" ", Style(reverse=True))
+        yield StyledRun(" " * (column - at))
+        yield StyledRun(" ", Style(reverse=True))
 
 
 def _span(text: str, css: str) -> str:

@@ -36,7 +36,7 @@ class Style(msgspec.Struct, frozen=True, omit_defaults=True):
     reverse: bool = False
 
 
-class Run(msgspec.Struct, frozen=True):
+class StyledRun(msgspec.Struct, frozen=True):
     """Characters of one style."""
 
     text: str
@@ -48,7 +48,7 @@ class Screen(msgspec.Struct, frozen=True):
 
     columns: int
     rows: int
-    lines: tuple[tuple[Run, ...], ...]
+    lines: tuple[tuple[StyledRun, ...], ...]
     """One per row, blanks at the end left out."""
     cursor: tuple[int, int] | None
     """Column and row from 0; None when it is hidden."""
@@ -90,7 +90,7 @@ class Tail(msgspec.Struct, frozen=True):
         """What the screen shows."""
         return render(self.output, self.columns, self.rows)
 
-    def above(self, rows: int) -> tuple[tuple[Run, ...], ...]:
+    def above(self, rows: int) -> tuple[tuple[StyledRun, ...], ...]:
         """At most so many lines that have left the screen, oldest first."""
         tall = render(self.output, self.columns, rows + self.rows).lines
         used = max((number for number, line in enumerate(tall, 1) if line), default=0)
@@ -139,12 +139,12 @@ def _relevant(output: bytes) -> bytes:
     return tail
 
 
-def _runs(cells: Any, columns: int) -> Iterator[Run]:
+def _runs(cells: Any, columns: int) -> Iterator[StyledRun]:
     row = [(_style(cells[column]), cells[column].data) for column in range(columns)]
     while row and row[-1] == (Style(), " "):
         row.pop()
     for style, group in itertools.groupby(row, key=lambda cell: cell[0]):
-        yield Run("".join(text for _, text in group), style)
+        yield StyledRun("".join(text for _, text in group), style)
 
 
 def _style(cell: Any) -> Style:

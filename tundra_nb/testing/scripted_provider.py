@@ -31,7 +31,7 @@ from typing import Any, Final, Literal, Self
 import msgspec
 
 from tundra_nb.faults import child, dialects
-from tundra_nb.faults.http_server import LAST_CHUNK, HttpServer, Request, Wire, chunk, head
+from tundra_nb.faults.http_server import LAST_CHUNK, AnswerWriter, HttpServer, ReceivedRequest, chunk, head
 
 CONTROL: Final = "/_scripted"
 """Paths below this one control the provider; nothing else may use them."""
@@ -41,7 +41,7 @@ _JSON: Final = ("content-type", "application/json")
 _EVENTS: Final = ("content-type", "text/event-stream; charset=utf-8")
 
 
-class Step(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class ScriptedStep(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One scripted answer. The parts that are left out are what the path would answer by itself."""
 
     status: int = 200
@@ -70,7 +70,7 @@ class Step(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """How many requests get it; 0 means all that follow."""
 
 
-class Exchange(msgspec.Struct, frozen=True):
+class CapturedRequest(msgspec.Struct, frozen=True):
     """A captured request, as the control path tells it."""
 
     method: str
@@ -111,11 +111,11 @@ class ScriptedProvider(HttpServer):
         self._pieces = tuple(pieces)
         self._models = tuple(models)
         self._headers = headers
-        self._default = Step(delay=delay, gap=gap)
+        self._default = ScriptedStep(delay=delay, gap=gap)
         self._is_instant = not delay and not gap
-        self._scripts: dict[str, deque[Step]] = {}
+        self._scripts: dict[str, deque[ScriptedStep]] = {}
         self._numbers = itertools.count(1)
-        self.requests: deque[Request] = deque(maxlen=KEPT_REQUESTS)
+        self.requests: deque[ReceivedRequest] = deque(maxlen=KEPT_REQUESTS)
         """The latest requests, oldest first; control requests are not among them."""
         self.served = 0
         """Requests so far."""
@@ -129,7 +129,7 @@ class ScriptedProvider(HttpServer):
         """For profiles of the OpenAI form; for kind anthropic it is `url`."""
         return f"{self.url}/v1"
 
-    def script(self, path: str, *steps: Step) -> None:
+    def script(self, path: str, *steps: ScriptedStep) -> None:
         """Queue answers for a path (`"*"`: any). A queue for the path itself goes first."""
         self._scripts.setdefault(path, deque()).extend(steps)
 
@@ -139,7 +139,7 @@ class ScriptedProvider(HttpServer):
         self.requests.clear()
         self.served = 0
 
-    def _handle(self, request: Request, wire: Wire) -> Awaitable[None] | None:
+    def _handle(self, request: ReceivedRequest, wire: AnswerWriter) -> Awaitable[None] | None:
         if request.target.startswith(CONTROL):
             self._control(request, wire)
             return None
@@ -156,7 +156,7 @@ class ScriptedProvider(HttpServer):
             return None
         return self._play(request, step or self._default, wire)
 
-    def _next_step(self, path: str) -> Step | None:
+    def _next_step(self, path: str) -> ScriptedStep | None:
         for name in (path, ANY):
             queue = self._scripts.get(name)
             if queue:
@@ -168,7 +168,7 @@ class ScriptedProvider(HttpServer):
                 return step
         return None
 
-    def _answer(self, request: Request, step: Step) -> Sequence[bytes]:
+    def _answer(self, request: ReceivedRequest, step: ScriptedStep) -> Sequence[bytes]:
         """The head and then each piece to be written."""
         if step.pieces is not None:
             return [head(step.status, step.headers, None), *map(chunk, step.pieces), LAST_CHUNK]
@@ -188,7 +188,7 @@ class ScriptedProvider(HttpServer):
         if not path.endswith(("/chat/completions", "/messages")):
             return _whole(404, marks, dialects.error(dialect, 404, f"no {request.method} {path}"))
         try:
-            asked = msgspec.json.decode(request.body, type=dialects.Asked)
+            asked = msgspec.json.decode(request.body, type=dialects.Gist)
         except msgspec.DecodeError as exc:
             return _whole(400, marks, dialects.error(dialect, 400, f"not the JSON of a request: {exc}"))
         pieces = self._pieces if step.text is None else tuple(step.text.split(" "))
@@ -203,7 +203,7 @@ class ScriptedProvider(HttpServer):
     def _marks(self, dialect: dialects.Dialect) -> tuple[tuple[str, str], ...]:
         return (("request-id" if dialect == "anthropic" else "x-request-id", f"req_{next(self._numbers)}"),)
 
-    async def _play(self, request: Request, step: Step, wire: Wire) -> None:
+    async def _play(self, request: ReceivedRequest, step: ScriptedStep, wire: AnswerWriter) -> None:
         if step.delay:
             await asyncio.sleep(step.delay)
         end = step.end
@@ -234,18 +234,18 @@ class ScriptedProvider(HttpServer):
         elif end == "hang":
             await wire.closed()
 
-    def _control(self, request: Request, wire: Wire) -> None:
+    def _control(self, request: ReceivedRequest, wire: AnswerWriter) -> None:
         verb = request.path.removeprefix(CONTROL)
         result: Any = {}
         if verb == "/script":
-            told = msgspec.json.decode(request.body, type=dict[str, tuple[Step, ...]])
+            told = msgspec.json.decode(request.body, type=dict[str, tuple[ScriptedStep, ...]])
             for path, steps in told.items():
                 self.script(path, *steps)
         elif verb == "/reset":
             self.reset()
         elif verb == "/requests":
             result = [
-                Exchange(
+                CapturedRequest(
                     r.method,
                     r.target,
                     tuple((n.decode("latin-1"), v.decode("latin-1")) for n, v in r.raw_headers),
@@ -268,15 +268,15 @@ class ScriptedProcess(child.Child):
         """For profiles of the OpenAI form; for kind anthropic it is `url`."""
         return f"{self.url}/v1"
 
-    def script(self, path: str, *steps: Step) -> None:
+    def script(self, path: str, *steps: ScriptedStep) -> None:
         self._call("/script", msgspec.json.encode({path: steps}))
 
     def reset(self) -> None:
         self._call("/reset", b"{}")
 
     @property
-    def requests(self) -> list[Exchange]:
-        return msgspec.json.decode(self._call("/requests"), type=list[Exchange])
+    def requests(self) -> list[CapturedRequest]:
+        return msgspec.json.decode(self._call("/requests"), type=list[CapturedRequest])
 
     @property
     def stats(self) -> dict[str, int]:
@@ -309,7 +309,7 @@ def _streamed(dialect: dialects.Dialect, model: str, pieces: tuple[str, ...], us
     return (*map(chunk, dialects.stream(dialect, model, pieces, usage=usage)), LAST_CHUNK)
 
 
-def _models_dialect(request: Request) -> dialects.Dialect:
+def _models_dialect(request: ReceivedRequest) -> dialects.Dialect:
     return "anthropic" if "anthropic-version" in request.headers else "openai"
 
 

@@ -9,7 +9,7 @@ import msgspec
 By = Literal["rules", "model"]
 
 
-class Finding(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class TriageFinding(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One thing that went wrong.
 
     `evidence` are ids of rows: operations (`why` takes them), errors, breaker events. They prove that the rows exist
@@ -40,7 +40,7 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     by: By = "rules"
 
 
-class Step(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class TriageStep(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One step of a run."""
 
     seq: int
@@ -65,8 +65,8 @@ class Triage(msgspec.Struct, frozen=True, kw_only=True):
     run_id: str
     question: str
     pin: str
-    findings: list[Finding]
-    steps: list[Step]
+    findings: list[TriageFinding]
+    steps: list[TriageStep]
     operations: list[str]
     stopped: str
     report: str

@@ -10,7 +10,7 @@ import msgspec
 from tundra_nb.client import times
 from tundra_nb.client.results import Row
 from tundra_nb.client.run_story import RunStory
-from tundra_nb.types.triage import Finding, Triage
+from tundra_nb.types.triage import Triage, TriageFinding
 
 from .blocks import Block, Cell, Facts, Heading, Para, Styled, Table, Tone, duration, money, number
 
@@ -79,7 +79,7 @@ def story_blocks(story: RunStory) -> Sequence[Block]:
         Table(["", "kind", "tool", "outcome", "took", "call", "detail"], rows, right=frozenset({0, 4})),
     ]
     for place, finding in enumerate(story["findings"], 1):
-        found = msgspec.convert(finding, Finding)
+        found = msgspec.convert(finding, TriageFinding)
         made += [Para(Styled(f"{place}. {found.claim}", "strong")), Facts(_facts(found))]
     return made
 
@@ -102,7 +102,7 @@ def _local(at: str) -> str:
     return times.local(when if when.tzinfo else when.replace(tzinfo=dt.UTC))
 
 
-def _facts(finding: Finding) -> list[tuple[str, Cell]]:
+def _facts(finding: TriageFinding) -> list[tuple[str, Cell]]:
     since, until = _local(finding.since), _local(finding.until)
     pairs: list[tuple[str, Cell]] = [
         ("when", f"{since if since == until else f'{since} – {until}'} {times.zone()}" if since else ""),

@@ -50,7 +50,7 @@ class Span:
 
 
 @dataclasses.dataclass(frozen=True)
-class Place:
+class TimeScale:
     """Where the axis of time lies."""
 
     left: float
@@ -108,7 +108,7 @@ def draw(why: Why) -> str:
     total = max([1.0, op.get("latency_ms") or 0.0, *(row.end for row in shown)])
     cut = len(found) - len(shown)
     bottom = TOP + ROW * (len(shown) + (1 if cut else 0))
-    place = Place(LEFT, RIGHT, total)
+    place = TimeScale(LEFT, RIGHT, total)
     parts = [*_axis(place, bottom)]
     before: tuple[Row, float] | None = None
     for index, row in enumerate(shown):
@@ -132,7 +132,7 @@ def draw_narrow(why: Why) -> str:
     total = max([1.0, op.get("latency_ms") or 0.0, *(row.end for row in shown)])
     cut = len(found) - len(shown)
     bottom = TOP + NARROW_ROW * len(shown) + (ROW if cut else 0)
-    place = Place(12, NARROW - 12, total)
+    place = TimeScale(12, NARROW - 12, total)
     parts = [*_axis(place, bottom)]
     before: tuple[Row, float] | None = None
     for index, row in enumerate(shown):
@@ -215,14 +215,14 @@ def _decision(row: Mapping[str, Any], at: float) -> Row:
     return Row(at, f"{row.get('tier')} {row.get('limit_key') or ''}".strip(), note, "warn", mark="warn")
 
 
-def _row(row: Row, y: float, place: Place) -> Iterator[str]:
+def _row(row: Row, y: float, place: TimeScale) -> Iterator[str]:
     middle = y + ROW / 2
     yield svg.text(12, middle + 4, row.name, "ink" if row.spans else "dim", room=NAMES - 8)
     yield from _bars(row, middle, place)
     yield svg.text(RIGHT + 16, middle + 4, row.note, row.style, room=NOTES - 12)
 
 
-def _bars(row: Row, middle: float, place: Place) -> Iterator[str]:
+def _bars(row: Row, middle: float, place: TimeScale) -> Iterator[str]:
     for span in row.spans:
         start = place.x(span.start)
         yield svg.bar(start, middle - BAR / 2, place.x(span.end) - start, BAR, span.style, span.tip)
@@ -232,7 +232,7 @@ def _bars(row: Row, middle: float, place: Place) -> Iterator[str]:
         yield svg.diamond(place.x(row.at), middle, row.mark, row.note)
 
 
-def _failover(before: Row, before_y: float, row: Row, y: float, place: Place) -> Iterator[str]:
+def _failover(before: Row, before_y: float, row: Row, y: float, place: TimeScale) -> Iterator[str]:
     """From the end of one profile's attempt down to the begin of the next profile's."""
     x = place.x(before.end)
     middle = y + ROW / 2
@@ -242,7 +242,7 @@ def _failover(before: Row, before_y: float, row: Row, y: float, place: Place) ->
         yield svg.line(x, middle, start, middle, "path")
 
 
-def _axis(place: Place, bottom: float) -> Iterator[str]:
+def _axis(place: TimeScale, bottom: float) -> Iterator[str]:
     step = _step(place.total)
     for count in range(math.floor(place.total / step + 1e-9) + 1):
         x = place.x(count * step)

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from tundra_nb.errors import StoreUnavailable
 from tundra_nb.runtime.history import spool as spools
-from tundra_nb.runtime.history.spool import Identity, Place, Spool, SpoolReader
+from tundra_nb.runtime.history.spool import Identity, Spool, SpoolPlace, SpoolReader
 from tundra_nb.types import Attempt, AttemptOpened, Note, Operation, OperationOpened
 
 
@@ -171,7 +171,7 @@ def test_passed_segments_are_dropped_up_to_the_first_open_operation(spool: Spool
     holding = spool.end.segment
     for n in range(30, 60):
         spool.append(note(n))
-    assert spool.drop_passed(Place(2, 0)) == 1
+    assert spool.drop_passed(SpoolPlace(2, 0)) == 1
     spool.drop_passed(spool.end)
     assert spools.segments(folder)[0] == holding
     spool.append(Operation(operation_id=7, at=1, outcome="ok"))

@@ -10,7 +10,7 @@ import pytest
 from tundra_nb import errors
 from tundra_nb.runtime.providers import check
 from tundra_nb.runtime.providers.anthropic import AnthropicFormat
-from tundra_nb.runtime.providers.check import Size, check_ask
+from tundra_nb.runtime.providers.check import AskSize, check_ask
 from tundra_nb.runtime.providers.contract import Target
 from tundra_nb.runtime.providers.openai import OpenAIFormat
 from tundra_nb.types import Ask
@@ -144,4 +144,4 @@ def test_images_count_for_the_whole_request_only() -> None:
 
 def test_an_ask_is_measured_in_utf8_bytes_and_images() -> None:
     content = [{"type": "text", "text": "hé"}, PNG]
-    assert check_ask(Ask(messages=[{"role": "user", "content": content}])) == Size(3, 1)
+    assert check_ask(Ask(messages=[{"role": "user", "content": content}])) == AskSize(3, 1)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tundra_nb import errors
 from tundra_nb.runtime.providers import listing, models, prices
-from tundra_nb.runtime.providers.check import Size
+from tundra_nb.runtime.providers.check import AskSize
 from tundra_nb.runtime.providers.contract import ModelInfo
 from tundra_nb.types import Ask, Usage
 
@@ -66,17 +66,17 @@ def test_a_name_that_missed_finds_the_nearest_with_or_without_its_vendor(asked: 
 @pytest.mark.parametrize(
     ("known", "size", "kind"),
     [
-        (ModelInfo(model="m", tools=False), Size(10, 0), "tools"),
-        (ModelInfo(model="m", vision=False), Size(10, 1), "vision"),
-        (ModelInfo(model="m", context_tokens=100), Size(5000, 0), "context"),
+        (ModelInfo(model="m", tools=False), AskSize(10, 0), "tools"),
+        (ModelInfo(model="m", vision=False), AskSize(10, 1), "vision"),
+        (ModelInfo(model="m", context_tokens=100), AskSize(5000, 0), "context"),
     ],
 )
-def test_what_a_model_is_known_not_to_do_is_refused(known: ModelInfo, size: Size, kind: str) -> None:
+def test_what_a_model_is_known_not_to_do_is_refused(known: ModelInfo, size: AskSize, kind: str) -> None:
     ask = Ask(messages=[], tools=[{}])
     with pytest.raises(errors.Unsupported) as refused:
         models.refuse("p", known, ask, size)
     assert refused.value.kind == kind
-    models.refuse("p", ModelInfo(model="m"), ask, Size(10**6, 5))  # nothing known, nothing refused
+    models.refuse("p", ModelInfo(model="m"), ask, AskSize(10**6, 5))  # nothing known, nothing refused
 
 
 def entries(*told: dict[str, Any]) -> bytes:

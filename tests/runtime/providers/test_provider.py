@@ -15,7 +15,7 @@ import pytest
 import trustme
 
 from tundra_nb import errors
-from tundra_nb.faults.http_server import LAST_CHUNK, HttpServer, Request, Wire, chunk, head
+from tundra_nb.faults.http_server import LAST_CHUNK, AnswerWriter, HttpServer, ReceivedRequest, chunk, head
 from tundra_nb.runtime.providers import exchange
 from tundra_nb.runtime.providers.contract import Answer, Seen
 from tundra_nb.runtime.providers.provider import Provider, normalise
@@ -31,7 +31,7 @@ SHORT = DeadlineSettings(connect_seconds=2.0, idle_seconds=0.2, total_seconds=5.
 KINDS = ["openai", "anthropic"]
 JSON = (("content-type", "application/json"),)
 EVENTS = (("content-type", "text/event-stream"),)
-Handler = Callable[[Request, Wire], Awaitable[None] | None]
+Handler = Callable[[ReceivedRequest, AnswerWriter], Awaitable[None] | None]
 
 
 def text_event(kind: str, text: str) -> bytes:
@@ -118,9 +118,9 @@ async def until(condition: Callable[[], bool]) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 async def test_a_whole_answer_is_one_piece_and_one_answer(kind: str) -> None:
-    got: list[Request] = []
+    got: list[ReceivedRequest] = []
 
-    def handler(request: Request, wire: Wire) -> None:
+    def handler(request: ReceivedRequest, wire: AnswerWriter) -> None:
         got.append(request)
         body = whole(kind)
         sent = (*JSON, ("x-request-id", "req_1"), ("x-ratelimit-remaining-requests", "4"))
@@ -145,7 +145,7 @@ async def test_a_whole_answer_is_one_piece_and_one_answer(kind: str) -> None:
 async def test_each_piece_of_a_stream_is_given_before_the_next_is_sent(kind: str) -> None:
     go_on = asyncio.Event()
 
-    async def handler(_: Request, wire: Wire) -> None:
+    async def handler(_: ReceivedRequest, wire: AnswerWriter) -> None:
         wire.write(head(200, EVENTS, None))
         for text in ("a", "b", "c"):
             wire.write(chunk(text_event(kind, text)))
@@ -172,7 +172,7 @@ async def test_each_piece_of_a_stream_is_given_before_the_next_is_sent(kind: str
 
 @pytest.mark.parametrize("kind", KINDS)
 async def test_streams_that_ended_leave_their_connection_to_the_next_call(kind: str) -> None:
-    def handler(_: Request, wire: Wire) -> None:
+    def handler(_: ReceivedRequest, wire: AnswerWriter) -> None:
         wire.write(head(200, EVENTS, None) + chunk(text_event(kind, "a")))
         wire.write(chunk(end_events(kind)))
         wire.write(LAST_CHUNK)
@@ -184,7 +184,7 @@ async def test_streams_that_ended_leave_their_connection_to_the_next_call(kind: 
 
 
 async def test_a_server_that_keeps_the_line_open_after_its_end_mark_holds_nobody_up() -> None:
-    async def handler(_: Request, wire: Wire) -> None:
+    async def handler(_: ReceivedRequest, wire: AnswerWriter) -> None:
         wire.write(head(200, EVENTS, None) + chunk(text_event("openai", "a") + end_events("openai")))
         await wire.closed()
 
@@ -215,7 +215,7 @@ async def test_an_error_status_is_raised_with_what_its_headers_say(kind: str, st
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("text", [[], ["a"], ["a", "b"]])
 async def test_an_error_inside_a_stream_is_raised_after_the_text_before_it(kind: str, text: list[str]) -> None:
-    async def handler(_: Request, wire: Wire) -> None:
+    async def handler(_: ReceivedRequest, wire: AnswerWriter) -> None:
         wire.write(head(200, EVENTS, None))
         for piece in text:
             wire.write(chunk(text_event(kind, piece)))
@@ -242,7 +242,7 @@ async def test_text_that_arrives_together_with_the_first_error_is_kept_back_so_t
 
 
 def cut(kind: str, *, chunked: bool, reset: bool) -> Handler:
-    async def handler(_: Request, wire: Wire) -> None:
+    async def handler(_: ReceivedRequest, wire: AnswerWriter) -> None:
         piece = text_event(kind, "a")
         wire.write(head(200, EVENTS, None) + chunk(piece) if chunked else head(200, EVENTS, 10_000) + piece)
         await asyncio.sleep(0.02)
@@ -289,10 +289,10 @@ async def test_what_is_no_answer_is_said_to_be_none(
 
 
 async def test_the_idle_deadline_is_named_before_and_between_the_bytes() -> None:
-    async def silent(_: Request, wire: Wire) -> None:
+    async def silent(_: ReceivedRequest, wire: AnswerWriter) -> None:
         await wire.closed()
 
-    async def stalls(_: Request, wire: Wire) -> None:
+    async def stalls(_: ReceivedRequest, wire: AnswerWriter) -> None:
         wire.write(head(200, EVENTS, None) + chunk(text_event("openai", "a")))
         await wire.closed()
 
@@ -308,7 +308,7 @@ async def test_the_idle_deadline_is_named_before_and_between_the_bytes() -> None
 
 @pytest.mark.parametrize("stream", [False, True])
 async def test_the_total_deadline_is_named_also_while_bytes_keep_coming(stream: bool) -> None:
-    async def dribbles(_: Request, wire: Wire) -> None:
+    async def dribbles(_: ReceivedRequest, wire: AnswerWriter) -> None:
         wire.write(head(200, EVENTS, None))
         while wire.is_open:
             wire.write(chunk(b": still here\n\n"))
@@ -323,7 +323,7 @@ async def test_the_total_deadline_is_named_also_while_bytes_keep_coming(stream: 
 
 
 async def test_an_unstreamed_answer_may_take_longer_than_the_idle_deadline() -> None:
-    async def slow(_: Request, wire: Wire) -> None:
+    async def slow(_: ReceivedRequest, wire: AnswerWriter) -> None:
         await asyncio.sleep(0.3)
         body = whole("openai")
         wire.write(head(200, JSON, len(body)) + body)
@@ -333,7 +333,7 @@ async def test_an_unstreamed_answer_may_take_longer_than_the_idle_deadline() -> 
 
 
 async def test_closing_or_cancelling_ends_the_connection_at_once() -> None:
-    async def endless(_: Request, wire: Wire) -> None:
+    async def endless(_: ReceivedRequest, wire: AnswerWriter) -> None:
         wire.write(head(200, EVENTS, None) + chunk(text_event("openai", "a")))
         await wire.closed()
 
@@ -429,7 +429,7 @@ async def test_a_key_offered_later_is_used_from_then_on() -> None:
     sent: list[str] = []
     keys = iter([None, "first\n", "first\n", "second"])
 
-    def handler(request: Request, wire: Wire) -> None:
+    def handler(request: ReceivedRequest, wire: AnswerWriter) -> None:
         sent.append(request.headers["authorization"])
         body = whole("openai")
         wire.write(head(200, JSON, len(body)) + body)
@@ -466,7 +466,7 @@ async def test_an_ask_that_is_wrong_is_refused_before_anything_is_sent() -> None
 
 
 def listing(*entries: dict[str, Any], missing: str = "m") -> Handler:
-    def handler(request: Request, wire: Wire) -> None:
+    def handler(request: ReceivedRequest, wire: AnswerWriter) -> None:
         if request.path.endswith("/models"):
             body, status = json.dumps({"data": list(entries)}).encode(), 200
         elif request.path.endswith("/key"):
@@ -537,7 +537,7 @@ async def test_compressed_answers_are_read_although_none_is_asked_for() -> None:
 async def test_an_error_whose_body_never_ends_is_judged_by_its_status(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(exchange, "ERROR_BODY_SECONDS", 0.05)
 
-    async def handler(_: Request, wire: Wire) -> None:
+    async def handler(_: ReceivedRequest, wire: AnswerWriter) -> None:
         wire.write(head(503, JSON, None) + chunk(b'{"error":'))
         await wire.closed()
 

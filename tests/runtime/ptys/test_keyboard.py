@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tundra_nb.runtime.ptys.keyboard import QUEUE_BYTES, Feed
+from tundra_nb.runtime.ptys.keyboard import QUEUE_BYTES, KeyFeed
 
 DATA = bytes(range(256)) * (QUEUE_BYTES // 64)
 
@@ -17,7 +17,7 @@ DATA = bytes(range(256)) * (QUEUE_BYTES // 64)
 async def test_a_reader_that_never_makes_us_wait_gets_all_of_it(tmp_path: Path) -> None:
     with (tmp_path / "taken").open("wb") as file:
         async with asyncio.timeout(10):
-            await Feed(file.fileno()).write(DATA)
+            await KeyFeed(file.fileno()).write(DATA)
     assert (tmp_path / "taken").read_bytes() == DATA
 
 
@@ -25,7 +25,7 @@ async def test_a_reader_that_never_makes_us_wait_gets_all_of_it(tmp_path: Path) 
 async def test_a_reader_that_pauses_gets_all_of_it_in_order() -> None:
     theirs, ours = os.pipe()
     os.set_blocking(ours, False)
-    feed, taken = Feed(ours), bytearray()
+    feed, taken = KeyFeed(ours), bytearray()
     try:
         async with asyncio.timeout(10):
             writing = asyncio.create_task(feed.write(DATA))

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tundra_nb.runtime.ptys.heartbeat import Heartbeat
-from tundra_nb.runtime.ptys.life import ALLOWED, READY_SECONDS, Connection, Life, Peer, Rules, Transition
+from tundra_nb.runtime.ptys.life import ALLOWED, READY_SECONDS, Peer, Rules, TerminalLife, Transition, ViewerConnection
 from tundra_nb.testing.clock import VirtualClock
 
 RULES = Rules(grace=10.0, lab_grace=45.0, idle=300.0)
@@ -19,25 +19,27 @@ def steps(moved: list[Transition]) -> list[tuple[str | None, str, str]]:
     return [(step.old, step.new, step.reason) for step in moved]
 
 
-def opened(life: Life, now: float, peer: Peer = "viewer", viewer: str = "") -> Connection:
+def opened(life: TerminalLife, now: float, peer: Peer = "viewer", viewer: str = "") -> ViewerConnection:
     one, _ = life.connect(now, peer, "ada", viewer)
     life.establish(now, one)
     return one
 
 
 @pytest.fixture
-def life() -> Life:
-    return Life("viewers", lambda: RULES)
+def life() -> TerminalLife:
+    return TerminalLife("viewers", lambda: RULES)
 
 
-def test_a_terminal_is_not_ended_before_a_first_viewer_came(life: Life) -> None:
+def test_a_terminal_is_not_ended_before_a_first_viewer_came(life: TerminalLife) -> None:
     """Its time runs from the end of its last viewer, so without one it only ends when it is idle."""
     assert life.tick(299.0, 299.0) == ([], "")
     assert life.tick(300.0, 300.0)[1] == "idle for 300 s"
 
 
 @pytest.mark.parametrize(("peer", "grace"), [("viewer", 10.0), ("lab", 45.0)])
-def test_the_grace_begins_when_the_last_viewer_goes_and_a_new_one_ends_it(life: Life, peer: Peer, grace: float) -> None:
+def test_the_grace_begins_when_the_last_viewer_goes_and_a_new_one_ends_it(
+    life: TerminalLife, peer: Peer, grace: float
+) -> None:
     first = opened(life, 0.0, peer)
     assert steps(life.lose(100.0, first, "lost")) == [("active", "lost", "lost")]
     assert life.tick(100.0 + grace - 0.1, 0.0) == ([], "")
@@ -50,14 +52,14 @@ def test_the_grace_begins_when_the_last_viewer_goes_and_a_new_one_ends_it(life: 
     assert why == f"no viewer came back within {grace:g} s"
 
 
-def test_a_goodbye_starts_the_same_grace(life: Life) -> None:
+def test_a_goodbye_starts_the_same_grace(life: TerminalLife) -> None:
     """However the last viewer went."""
     assert steps(life.leave(5.0, opened(life, 0.0), "closed_by_peer", 1000)) == [("active", "ended", "closed_by_peer")]
     assert life.tick(14.9, 0.0)[1] == ""
     assert life.tick(15.0, 0.0)[1] == "no viewer came back within 10 s"
 
 
-def test_a_terminal_with_another_viewer_lives_on(life: Life) -> None:
+def test_a_terminal_with_another_viewer_lives_on(life: TerminalLife) -> None:
     gone, stays = opened(life, 0.0), opened(life, 0.0)
     life.lose(1.0, gone, "lost")
     assert life.tick(500.0, 0.0)[1] == ""
@@ -65,7 +67,7 @@ def test_a_terminal_with_another_viewer_lives_on(life: Life) -> None:
     assert life.tick(610.0, 0.0)[1] != ""
 
 
-def test_the_longer_grace_of_one_that_went_before_counts(life: Life) -> None:
+def test_the_longer_grace_of_one_that_went_before_counts(life: TerminalLife) -> None:
     lab, other = opened(life, 0.0, "lab"), opened(life, 0.0)
     life.lose(1.0, lab, "lost")
     life.leave(2.0, other, "closed_by_peer")
@@ -75,7 +77,7 @@ def test_the_longer_grace_of_one_that_went_before_counts(life: Life) -> None:
 
 @pytest.mark.parametrize("keep", ["owner", "always"])
 def test_only_a_terminal_that_its_viewers_keep_ends_with_them(keep: Any) -> None:
-    life = Life(keep, lambda: RULES)
+    life = TerminalLife(keep, lambda: RULES)
     life.lose(1.0, opened(life, 0.0), "lost")
     moved, why = life.tick(5000.0, 5000.0)
     assert steps(moved) == [("lost", "ended", "grace_over")]
@@ -83,20 +85,20 @@ def test_only_a_terminal_that_its_viewers_keep_ends_with_them(keep: Any) -> None
 
 
 def test_an_idle_connection_is_active_again_when_something_happens() -> None:
-    life = Life("always", lambda: RULES)
+    life = TerminalLife("always", lambda: RULES)
     opened(life, 0.0)
     assert steps(life.tick(300.0, 300.0)[0]) == [("active", "idle", "quiet")]
     assert life.tick(301.0, 301.0)[0] == []
     assert steps(life.tick(302.0, 0.5)[0]) == [("idle", "active", "stirred")]
 
 
-def test_a_peer_that_never_gets_ready_is_let_go(life: Life) -> None:
+def test_a_peer_that_never_gets_ready_is_let_go(life: TerminalLife) -> None:
     life.connect(0.0, "viewer", "ada")
     assert steps(life.tick(READY_SECONDS, 0.0)[0]) == [("establishing", "ended", "not_ready")]
     assert life.connections == {}
 
 
-def test_a_named_viewer_takes_up_its_own_connection_only(life: Life) -> None:
+def test_a_named_viewer_takes_up_its_own_connection_only(life: TerminalLife) -> None:
     mine, other = opened(life, 0.0, viewer="mine"), opened(life, 0.0, viewer="other")
     life.lose(1.0, other, "lost")
     life.lose(2.0, mine, "lost")
@@ -104,14 +106,14 @@ def test_a_named_viewer_takes_up_its_own_connection_only(life: Life) -> None:
     assert life.connect(3.0, "viewer", "bob")[0].viewer not in ("mine", "other")
 
 
-def test_bytes_missed_stand_in_the_next_transition(life: Life) -> None:
+def test_bytes_missed_stand_in_the_next_transition(life: TerminalLife) -> None:
     one = opened(life, 0.0)
     (step,) = life.miss(1.0, one, 4096)
     assert (step.old, step.new, step.reason, step.missed) == ("active", "active", "slow", 4096)
     assert life.lose(2.0, one, "lost")[0].missed == 0
 
 
-def test_the_window_is_the_smallest_of_the_active_ones(life: Life) -> None:
+def test_the_window_is_the_smallest_of_the_active_ones(life: TerminalLife) -> None:
     wide, tall = opened(life, 0.0), opened(life, 0.0)
     wide.size, tall.size = (120, 20), (80, 50)
     assert life.size == (80, 20)
@@ -135,8 +137,8 @@ EVENTS = st.lists(
 @given(EVENTS, st.sampled_from(["owner", "viewers", "always"]))
 def test_whatever_happens_every_step_is_allowed_and_connects_to_the_last(events: Any, keep: Any) -> None:
     """No transition outside the picture, no state skipped, nothing after the end, no verdict while somebody looks."""
-    life, now, idle = Life(keep, lambda: RULES), 0.0, 0.0
-    known: list[Connection] = []
+    life, now, idle = TerminalLife(keep, lambda: RULES), 0.0, 0.0
+    known: list[ViewerConnection] = []
     states: dict[str, str | None] = {}
 
     def check(moved: list[Transition]) -> None:

@@ -7,15 +7,15 @@ from pathlib import Path
 
 from tundra_nb.runtime.ptys import transcript
 from tundra_nb.runtime.ptys.spawn import Size
-from tundra_nb.runtime.ptys.transcript import Head, Transcript
+from tundra_nb.runtime.ptys.transcript import TranscriptHead, TranscriptWriter
 
 
-def head(name: str = "a") -> Head:
-    return Head(name, "echo", "/tmp", 80, 24, 1_700_000_000_000_000)
+def head(name: str = "a") -> TranscriptHead:
+    return TranscriptHead(name, "echo", "/tmp", 80, 24, 1_700_000_000_000_000)
 
 
 def test_bytes_and_marks_are_read_back(tmp_path: Path) -> None:
-    written = Transcript(tmp_path, head())
+    written = TranscriptWriter(tmp_path, head())
     written.mark(0.5, 3)
     written.mark(0.505, 5)  # closer than the index is fine: the mark moves
     written.mark_size(1.0, Size(100, 30))
@@ -30,7 +30,7 @@ def test_bytes_and_marks_are_read_back(tmp_path: Path) -> None:
 
 
 def test_a_torn_last_line_of_the_index_is_left_out(tmp_path: Path) -> None:
-    written = Transcript(tmp_path, head())
+    written = TranscriptWriter(tmp_path, head())
     written.mark(0.5, 3)
     written.append([memoryview(b"abc")])
     written.close()
@@ -40,7 +40,7 @@ def test_a_torn_last_line_of_the_index_is_left_out(tmp_path: Path) -> None:
 
 
 def test_a_transcript_ends_at_its_limit_and_says_so(tmp_path: Path) -> None:
-    written = Transcript(tmp_path, head(), max_bytes=10)
+    written = TranscriptWriter(tmp_path, head(), max_bytes=10)
     for _ in range(5):
         written.mark(0.1, 1)
         written.append([memoryview(b"123456")])
@@ -50,7 +50,7 @@ def test_a_transcript_ends_at_its_limit_and_says_so(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_ends_the_transcript_only(tmp_path: Path) -> None:
-    written = Transcript(tmp_path, head())
+    written = TranscriptWriter(tmp_path, head())
     with open("/dev/full", "wb", buffering=0) as full:
         kept, written._file = written._file, full.fileno()
         written.append([memoryview(b"x")])
@@ -62,7 +62,7 @@ def test_a_full_disk_ends_the_transcript_only(tmp_path: Path) -> None:
 
 def test_search_finds_lines_with_their_offsets_newest_first(tmp_path: Path) -> None:
     for number, name in enumerate("ab"):
-        written = Transcript(tmp_path, head(name))
+        written = TranscriptWriter(tmp_path, head(name))
         written.append([memoryview(b"one\r\nerror: %d\r\nlast error" % number)])
         written.close()
         import os

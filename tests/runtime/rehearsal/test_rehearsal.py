@@ -11,7 +11,7 @@ import pytest
 from tundra_nb.errors import ApiError, RateLimited
 from tundra_nb.runtime.caller import Caller
 from tundra_nb.runtime.rehearsal.replay import Ran, replay
-from tundra_nb.runtime.rehearsal.simulate import Ended, simulate
+from tundra_nb.runtime.rehearsal.simulate import CallEnd, simulate
 from tundra_nb.runtime.rehearsal.trace import Arrival, Trace, Try, read
 from tundra_nb.settings import BreakerSettings, LimitsSettings, ProfileSettings, RouterSettings, Settings, TierSettings
 from tundra_nb.types import Usage
@@ -114,7 +114,7 @@ def seen(ran: Ran) -> list[tuple[Any, ...]]:
     ]
 
 
-def simulated(call: Ended) -> tuple[Any, ...]:
+def simulated(call: CallEnd) -> tuple[Any, ...]:
     return (call.outcome, call.profile, call.attempts, round(call.waited * 1000, 3), round(call.seconds * 1000, 3))
 
 

@@ -15,7 +15,7 @@ from tundra_nb.runtime.resilience.router import (
     FailOver,
     Retry,
     Router,
-    Stop,
+    StopRouting,
     exhausted,
     remaining,
     vendor,
@@ -182,7 +182,7 @@ ERRORS: list[TundraError] = [
     [
         (HTTP, Retry(0.5), FailOver()),
         (IDLE, FailOver(), FailOver()),
-        (LATE, Stop(), Stop()),
+        (LATE, StopRouting(), StopRouting()),
         (PARSE, FailOver(), FailOver()),
         (BUSY, Retry(0.5), FailOver()),
         (BUSY_7, Retry(7), FailOver()),
@@ -196,14 +196,14 @@ ERRORS: list[TundraError] = [
         (NO_KEY, FailOver(), FailOver()),
         (NO_MODEL, FailOver(), FailOver()),
         (TOO_LONG, FailOver(larger_context=True), FailOver(larger_context=True)),
-        *((error, Stop(), Stop()) for error in WRONG.values()),
-        (MODERATED, Stop(), Stop()),
+        *((error, StopRouting(), StopRouting()) for error in WRONG.values()),
+        (MODERATED, StopRouting(), StopRouting()),
         (OPEN, FailOver(), FailOver()),
         (NARROW, FailOver(), FailOver()),
-        (SHARED, Stop(), Stop()),
-        (MINE, Stop(), Stop()),
-        (errors.Cancelled(), Stop(), Stop()),
-        (errors.InternalError(), Stop(), Stop()),
+        (SHARED, StopRouting(), StopRouting()),
+        (MINE, StopRouting(), StopRouting()),
+        (errors.Cancelled(), StopRouting(), StopRouting()),
+        (errors.InternalError(), StopRouting(), StopRouting()),
     ],
     ids=lambda value: str(value)[:60],
 )
@@ -226,12 +226,12 @@ def test_the_provider_can_forbid_a_retry_and_allow_one_without_a_retry_after(ben
 
 def test_a_wrong_request_is_not_retried_whatever_the_provider_says(bench: Bench) -> None:
     for error in WRONG.values():
-        assert bench.router.decide(error, 0, should_retry=True) == Stop()
+        assert bench.router.decide(error, 0, should_retry=True) == StopRouting()
 
 
 def test_after_delivered_text_nothing_is_asked_again(bench: Bench) -> None:
     for error in ERRORS:
-        assert bench.router.decide(error, 0, delivered=True, should_retry=True) == Stop()
+        assert bench.router.decide(error, 0, delivered=True, should_retry=True) == StopRouting()
 
 
 def test_a_retry_that_cannot_begin_before_the_deadline_is_not_made(bench: Bench) -> None:

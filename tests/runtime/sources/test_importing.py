@@ -19,7 +19,7 @@ from tundra_nb.protocol.sources import Importing, Source
 from tundra_nb.runtime.history import arrow, grouping
 from tundra_nb.runtime.history.contract import Stop
 from tundra_nb.runtime.sources.importing import import_
-from tundra_nb.runtime.sources.place import Place
+from tundra_nb.runtime.sources.place import SourcesFolder
 from tundra_nb.runtime.sources.tables import SourceTables
 from tundra_nb.runtime.sources.worker import _trouble
 from tundra_nb.runtime.telemetry.redact import Redactor
@@ -43,7 +43,7 @@ def made(tmp_path: Path, file: Path | str, **more: Any) -> Source:
     redactor = Redactor(b"0" * 16)
     redactor.register("ANTHROPIC_API_KEY", KEY)
     given: dict[str, Any] = {"name": None, "about": {}, "link": False, "on_progress": lambda _: None} | more
-    return import_(Place(tmp_path / "sources"), str(file), redactor=redactor, stop=Stop(), **given)
+    return import_(SourcesFolder(tmp_path / "sources"), str(file), redactor=redactor, stop=Stop(), **given)
 
 
 def rows(tmp_path: Path, source: Source, table: str, *where: Condition, **more: Any) -> list[dict[str, Any]]:
@@ -94,7 +94,7 @@ def test_the_same_file_twice_is_the_same_source(tmp_path: Path) -> None:
     first = made(tmp_path, written(tmp_path, TEXT))
     second = made(tmp_path, written(tmp_path, TEXT, "copy.log"))
     assert (second.name, second.again, first.again) == (first.name, True, False)
-    assert Place(tmp_path / "sources").names() == [first.name]
+    assert SourcesFolder(tmp_path / "sources").names() == [first.name]
 
 
 def test_a_second_name_for_a_file_that_is_imported_is_refused_not_ignored(tmp_path: Path) -> None:
@@ -308,7 +308,7 @@ def test_a_stopped_import_leaves_nothing(tmp_path: Path) -> None:
     file = written(tmp_path, TEXT * 3000)
     with pytest.raises(Exception, match="cancelled"):
         import_(
-            Place(tmp_path / "sources"),
+            SourcesFolder(tmp_path / "sources"),
             str(file),
             name=None,
             about={},
@@ -342,7 +342,7 @@ def test_our_own_tables_come_back_as_they_were(tmp_path: Path) -> None:
     third = made(tmp_path, packed)
     for table in ("imported_log", "operation"):
         assert rows(tmp_path, second, table) == rows(tmp_path, first, table) == rows(tmp_path, third, table)
-    Place(tmp_path / "sources").remove(second.name)
+    SourcesFolder(tmp_path / "sources").remove(second.name)
     linked = made(tmp_path, tmp_path / "archive", link=True, name="linked")
     assert rows(tmp_path, linked, "operation") == rows(tmp_path, first, "operation")
     assert not list((tmp_path / "sources" / "linked").glob("*.parquet"))

@@ -28,7 +28,7 @@ from tundra_nb.errors import ConfigError, TundraError, UsageError
 from tundra_nb.settings import GatewaySettings, Loaded
 from tundra_nb.settings.addresses import DEFAULT_LISTEN, is_loopback, parse_listen
 
-from .face import Face, Gateway
+from .face import DoorApp, Gateway
 
 BACKLOG = 2048
 DRAIN_SECONDS = 2
@@ -39,7 +39,7 @@ ATTACHED_AS = "gateway"
 _log = logging.getLogger("tundra.daemon")
 
 
-class Kept(msgspec.Struct, frozen=True):
+class KeptDoor(msgspec.Struct, frozen=True):
     """What the data directory holds of the door: where it is, or that it was closed by hand."""
 
     listen: str
@@ -77,7 +77,7 @@ class Doors:
         self.gateway = gateway
         self._life = life
         self._file = file
-        self._face = Face(gateway, None)
+        self._face = DoorApp(gateway, None)
         self._lock = asyncio.Lock()
         self._open: contextlib.AsyncExitStack | None = None
         self._listen = ""
@@ -102,7 +102,7 @@ class Doors:
             with contextlib.suppress(TundraError):
                 async with self._lock:
                     await self._listen_at(listen)
-                    self._keep(Kept(self._shown(), is_open=True))
+                    self._keep(KeptDoor(self._shown(), is_open=True))
 
     def follow(self, loaded: Loaded) -> None:
         """Settings have changed: part of `InForce`."""
@@ -139,7 +139,7 @@ class Doors:
                 return self.status()
             await self._close()
             await self._listen_at(wanted)
-            self._keep(Kept(self._shown(), is_open=True))
+            self._keep(KeptDoor(self._shown(), is_open=True))
             return self.status()
 
     async def stop(self) -> dict[str, Any]:
@@ -148,7 +148,7 @@ class Doors:
             shown = self._shown() or self._chosen(self._kept())
             await self._close()
             self.problem = self._refused = None
-            self._keep(Kept(shown, is_open=False))
+            self._keep(KeptDoor(shown, is_open=False))
             return self.status()
 
     async def aclose(self) -> None:
@@ -282,10 +282,10 @@ class Doors:
 
     # --- what is kept
 
-    def _wanted(self, kept: Kept | None) -> str:
+    def _wanted(self, kept: KeptDoor | None) -> str:
         return "" if kept is not None and not kept.is_open else self._chosen(kept)
 
-    def _chosen(self, kept: Kept | None) -> str:
+    def _chosen(self, kept: KeptDoor | None) -> str:
         """Where it listens once it is opened."""
         listen = self._settings.listen
         if kept is None:
@@ -294,13 +294,13 @@ class Doors:
         # port 0 chose one, and keeps it
         return kept.listen if not listen or (port == "0" and kept.listen.rpartition(":")[0] == host) else listen
 
-    def _kept(self) -> Kept | None:
+    def _kept(self) -> KeptDoor | None:
         try:
-            return msgspec.json.decode(self._file.read_bytes(), type=Kept)
+            return msgspec.json.decode(self._file.read_bytes(), type=KeptDoor)
         except (OSError, msgspec.DecodeError, UnicodeDecodeError):
             return None
 
-    def _keep(self, kept: Kept) -> None:
+    def _keep(self, kept: KeptDoor) -> None:
         try:
             self._file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             handle, draft = tempfile.mkstemp(prefix=f".{self._file.name}-", dir=self._file.parent)

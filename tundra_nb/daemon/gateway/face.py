@@ -18,10 +18,10 @@ from tundra_nb import errors
 from tundra_nb.daemon.life import Receive, Scope, Send
 from tundra_nb.daemon.traceparent import trace_of
 from tundra_nb.runtime.caller import Caller
-from tundra_nb.runtime.operations import Operation
-from tundra_nb.runtime.providers.relay import Given, Refusal, fetch
+from tundra_nb.runtime.operations import LiveOperation
+from tundra_nb.runtime.providers.relay import CallerBody, Refusal, fetch
 from tundra_nb.runtime.relayed import Choice, Relayed
-from tundra_nb.runtime.requests import Facts
+from tundra_nb.runtime.requests import CallFacts
 
 from . import incoming, stays
 from .choose import AUTO, Choosing, Failover
@@ -43,7 +43,7 @@ _log = logging.getLogger("tundra.daemon")
 
 
 @dataclasses.dataclass
-class Seen:
+class SeenProgram:
     """What one program has done here. Times are seconds since the epoch."""
 
     name: str
@@ -63,16 +63,16 @@ class Gateway:
         self.tokens = tokens
         self.stored = stored
         self.choosing = Choosing(runtime.profiles)
-        self._callers: collections.OrderedDict[tuple[str, str, str], Seen] = collections.OrderedDict()
+        self._callers: collections.OrderedDict[tuple[str, str, str], SeenProgram] = collections.OrderedDict()
 
-    def seen(self, name: str, client: str | None, dialect: str) -> Seen:
+    def seen(self, name: str, client: str | None, dialect: str) -> SeenProgram:
         """The entry of a program, the latest last."""
         key = (name, client or "", dialect)
         entry = self._callers.get(key)
         if entry is None:
             if len(self._callers) >= CALLERS_KEPT:
                 self._callers.popitem(last=False)
-            entry = self._callers[key] = Seen(*key)
+            entry = self._callers[key] = SeenProgram(*key)
         self._callers.move_to_end(key)
         entry.last_at = time.time()
         return entry
@@ -84,7 +84,7 @@ class Gateway:
         ]
 
 
-class Face:
+class DoorApp:
     """One door's application.
 
     Args:
@@ -156,11 +156,11 @@ class Face:
         return Caller(self._user(scope))
 
     async def _request(
-        self, path: Path, given: Given, bound: tuple[str, ...], caller: Caller, headers: dict[bytes, bytes]
+        self, path: Path, given: CallerBody, bound: tuple[str, ...], caller: Caller, headers: dict[bytes, bytes]
     ) -> Relayed:
         name = _model_of(given)
         trace_id, span_id = trace_of(headers.get(b"traceparent", b""))
-        facts = Facts(
+        facts = CallFacts(
             kind=path.form,
             requested_model=name[:255],
             caller="gateway",
@@ -280,7 +280,7 @@ class Face:
         await asyncio.sleep(self._runtime.loaded.settings.gateway.hold_seconds)
         await out.keep_alive()
 
-    def _told(self, operation: Operation, request: Relayed, error: errors.TundraError, family: Dialect) -> Failure:
+    def _told(self, operation: LiveOperation, request: Relayed, error: errors.TundraError, family: Dialect) -> Failure:
         refusal = request.refusals[-1] if request.refusals and request.way == "relayed" else None
         causes = list(operation.failures.values())
         attempts = request.entry.seq if request.entry is not None else 0
@@ -311,7 +311,7 @@ class Face:
         )
 
 
-def _model_of(given: Given) -> str:
+def _model_of(given: CallerBody) -> str:
     raw = given.members.get("model")
     if raw is None:
         return AUTO

@@ -14,7 +14,7 @@ import msgspec
 from tundra_nb import errors
 from tundra_nb.daemon.life import Receive, Scope
 from tundra_nb.runtime.providers import bodies
-from tundra_nb.runtime.providers.relay import Given
+from tundra_nb.runtime.providers.relay import CallerBody
 
 from . import stays
 from .paths import Path
@@ -126,21 +126,21 @@ async def read_body(receive: Receive, headers: dict[bytes, bytes], most: int) ->
     return body
 
 
-async def read_given(path: Path, body: bytes, headers: dict[bytes, bytes]) -> tuple[Given, tuple[str, ...]]:
+async def read_given(path: Path, body: bytes, headers: dict[bytes, bytes]) -> tuple[CallerBody, tuple[str, ...]]:
     """The call that a body asks for, and the fields in it that bind it to one vendor; a big body is read in a thread.
 
     Raises:
         BodyError: it is no JSON object.
     """
 
-    def read() -> tuple[Given, tuple[str, ...]]:
+    def read() -> tuple[CallerBody, tuple[str, ...]]:
         given = given_of(path, body, headers)
         return given, stays.staying(given)
 
     return read() if len(body) < BIG_BYTES else await asyncio.to_thread(read)
 
 
-def given_of(path: Path, body: bytes, headers: dict[bytes, bytes]) -> Given:
+def given_of(path: Path, body: bytes, headers: dict[bytes, bytes]) -> CallerBody:
     """The call that a body asks for.
 
     Raises:
@@ -152,7 +152,7 @@ def given_of(path: Path, body: bytes, headers: dict[bytes, bytes]) -> Given:
         raise BodyError(400, f"the body is no JSON object: {exc}") from exc
     passed = tuple((name, headers[name]) for name in PASSED_ON if name in headers)
     options = bodies.value(found, "stream_options", dict[str, Any]) if path.form == "chat" else None
-    return Given(
+    return CallerBody(
         form=path.form,
         body=body,
         members=found,
@@ -162,7 +162,7 @@ def given_of(path: Path, body: bytes, headers: dict[bytes, bytes]) -> Given:
     )
 
 
-def max_tokens(given: Given) -> int | None:
+def max_tokens(given: CallerBody) -> int | None:
     """Most output tokens that a body allows, where it says so by a field that its form has."""
     told = [bodies.value(given.members, name, int) for name in LIMITS.get(given.form, ())]
     limits = [limit for limit in told if limit is not None and limit > 0]
@@ -186,7 +186,7 @@ def retry_count(headers: dict[bytes, bytes]) -> int | None:
     return int(told) if told.isdigit() and len(told) < 6 else None
 
 
-def members_told(given: Given) -> dict[str, Any]:
+def members_told(given: CallerBody) -> dict[str, Any]:
     """The whole body, decoded."""
     told: dict[str, Any] = msgspec.json.decode(given.body)
     return told

@@ -12,7 +12,7 @@ from tundra_nb.environment import account
 from tundra_nb.runtime.runtime import Runtime
 
 from .doors import Doors
-from .face import Face, Gateway
+from .face import DoorApp, Gateway
 from .incoming import headers_of
 from .paths import PREFIX
 from .stored import Stored
@@ -48,7 +48,7 @@ def in_front(app: ASGIApp, gateway: Gateway) -> ASGIApp:
     def user(scope: Scope) -> str:
         return unquote(headers_of(scope).get(b"x-tundra-user", b"").decode("latin-1")) or os_user
 
-    face = Face(gateway, user)
+    face = DoorApp(gateway, user)
 
     async def both(scope: Scope, receive: Receive, send: Send) -> None:
         path = scope.get("path", "")

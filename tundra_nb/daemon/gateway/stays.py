@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from tundra_nb.runtime.providers import bodies
-from tundra_nb.runtime.providers.relay import Given
+from tundra_nb.runtime.providers.relay import CallerBody
 
 TOP = {
     "responses": ("previous_response_id", "conversation", "background", "prompt"),
@@ -26,7 +26,7 @@ _WITHIN = {
 """What may stand inside; looked for as bytes first, because bodies are long and these are rare."""
 
 
-def staying(given: Given) -> tuple[str, ...]:
+def staying(given: CallerBody) -> tuple[str, ...]:
     """The fields that bind a call to one vendor, by name."""
     found = [name for name in TOP[given.form] if bodies.value(given.members, name, Any) not in (None, False)]
     words = [word for mark, word in _WITHIN.items() if mark in given.body]
@@ -51,7 +51,7 @@ def _inside(value: Any, words: list[str]) -> list[str]:
     return found
 
 
-def previous_response(given: Given) -> str | None:
+def previous_response(given: CallerBody) -> str | None:
     """The response that this one goes on from."""
     if given.form != "responses":
         return None

@@ -21,7 +21,7 @@ from tundra_nb.daemon.routing import read_body, read_params, route
 from tundra_nb.daemon.traceparent import trace_of
 from tundra_nb.protocol import operations as api
 from tundra_nb.protocol.words import EVENTS, HEARTBEAT_SECONDS
-from tundra_nb.runtime.history.story import Story, Wanted
+from tundra_nb.runtime.history.story import StoredStory, WantedOperation
 from tundra_nb.runtime.operations import Notice
 from tundra_nb.runtime.recordings import read, texts
 from tundra_nb.runtime.telemetry.redact import Redactor
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from tundra_nb.daemon.context import Daemon
 
 _log = logging.getLogger("tundra.daemon")
-Tell = Callable[[Wanted], Awaitable[Story]]
+Tell = Callable[[WantedOperation], Awaitable[StoredStory]]
 ID_CHARACTERS = 20
 BACK_CHARACTERS = 7
 """Of `-2`: so far back nobody counts."""
@@ -268,7 +268,7 @@ async def _find(
     if not is_back and not wanted.isdigit():
         raise errors.UsageError(problem=f"{wanted!r} is not an operation", field="id", remedy=ID_REMEDY)
     back = 1 if wanted == "last" else int(wanted[1:] or 0) if is_back else 0
-    found = await story(Wanted(back=max(back, 1)) if is_back else Wanted(digits=wanted))
+    found = await story(WantedOperation(back=max(back, 1)) if is_back else WantedOperation(digits=wanted))
     if found.operation is not None and (not is_back or back >= 1):
         return found.operation, _as_json(found)
     if is_back and running and (call := _running(running, str(running[-1]["operation_id"]))):
@@ -288,9 +288,9 @@ async def _find(
 
 async def _related(story: Tell, call: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
     """What a call under way has left so far."""
-    wanted = Wanted(running=call["operation_id"], since_us=call["at"])
+    wanted = WantedOperation(running=call["operation_id"], since_us=call["at"])
     return _as_json(await story(wanted))
 
 
-def _as_json(found: Story) -> dict[str, list[dict[str, Any]]]:
+def _as_json(found: StoredStory) -> dict[str, list[dict[str, Any]]]:
     return {part: json_rows(rows) for part, rows in found.related.items()}

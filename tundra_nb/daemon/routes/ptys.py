@@ -101,7 +101,7 @@ def routes(daemon: Daemon) -> list[BaseRoute]:
         special: dict[str, Pattern] = {"EOF": pexpect.EOF, "TIMEOUT": pexpect.TIMEOUT}
         dialogue = terminals.dialogue(request.path_params["id"])
         matched = await dialogue.expect([special.get(pattern, pattern) for pattern in body.patterns], body.timeout)
-        return json_response(msgspec.structs.asdict(matched))
+        return json_response(matched)
 
     async def secret(request: Request) -> Response:
         body = await read_body(request, api.SecretBody)

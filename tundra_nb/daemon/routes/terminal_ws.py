@@ -30,7 +30,7 @@ from tundra_nb.daemon.answers import error_response
 from tundra_nb.daemon.routing import route
 from tundra_nb.daemon.sockets import GOING_AWAY, NO_PONG, STOPPING
 from tundra_nb.protocol import ptys as api
-from tundra_nb.runtime.ptys.life import Connection
+from tundra_nb.runtime.ptys.life import ViewerConnection
 from tundra_nb.runtime.ptys.output import TAIL_BYTES
 from tundra_nb.runtime.ptys.output import Viewer as Cursor
 from tundra_nb.runtime.ptys.pty import Pty
@@ -68,7 +68,7 @@ def routes(daemon: Daemon) -> list[BaseRoute]:
     return [route(api.SOCKET, terminal)]
 
 
-class Session:
+class ViewerSession:
     """One viewer on one WebSocket, from the handshake to the closing code."""
 
     def __init__(self, daemon: Daemon, websocket: WebSocket, pty: Pty, since: int, *, own: bool, reset: bool) -> None:
@@ -83,7 +83,7 @@ class Session:
         self._at = since
         """Offset of what it has got."""
         self._typed: asyncio.Queue[bytes] = asyncio.Queue(UNREAD_MESSAGES)
-        self._one: Connection | None = None
+        self._one: ViewerConnection | None = None
         self._number = 0
         self._close: tuple[int, str] | None = None
         """The code and reason that we close with."""
@@ -245,7 +245,7 @@ class Session:
                 raise result
 
 
-def _admitted(daemon: Daemon, websocket: WebSocket) -> Session:
+def _admitted(daemon: Daemon, websocket: WebSocket) -> ViewerSession:
     if daemon.life.stopping.is_set():
         raise errors.IpcError(kind="stopped", problem="the daemon is stopping")
     query = websocket.query_params
@@ -262,7 +262,7 @@ def _admitted(daemon: Daemon, websocket: WebSocket) -> Session:
     if len(pty.life.present) >= MAX_VIEWERS:
         raise errors.AtCapacity(capacity=MAX_VIEWERS, holders=[f"viewers of PTY {pty.id}"])
     since = _screenful(pty) if reset and "since" not in query else int(text)
-    return Session(daemon, websocket, pty, since, own=own, reset=reset)
+    return ViewerSession(daemon, websocket, pty, since, own=own, reset=reset)
 
 
 def _found(daemon: Daemon, pty_id: str) -> Pty:

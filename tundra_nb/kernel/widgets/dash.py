@@ -84,7 +84,7 @@ class DashWidget(LiveView):
         self._window = window or Window()
         self._range: Range | None = None
         self._hour: Hour | None = None
-        self._story: story.Story | None = None
+        self._story: story.HourStory | None = None
         self._picked = messages.Picked()
         self._problem = ""
         self._lock = threading.RLock()

@@ -40,7 +40,7 @@ class GatewayWidget(LiveView):
 
     def __init__(self, client: Client) -> None:
         super().__init__(client)
-        self._tell(messages.Gateway(url="", callers=[]))
+        self._tell(messages.GatewayState(url="", callers=[]))
         self._watch = Watch(self.look, LOOK_SECONDS, "tundra-gateway-widget")
         self._lock = threading.RLock()
         self._still_due = 0.0
@@ -65,7 +65,7 @@ class GatewayWidget(LiveView):
             known = self._status
             callers = view.callers(known) if known is not None else []
             url = str(known["url"] or "") if known is not None else ""
-            self._tell(messages.Gateway(url=url, callers=callers, problem=trouble))
+            self._tell(messages.GatewayState(url=url, callers=callers, problem=trouble))
             self._keep_still([url, trouble, *(row[:4] for row in callers)])
 
     def _shown(self) -> None:

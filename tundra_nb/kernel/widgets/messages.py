@@ -13,7 +13,7 @@ import msgspec
 from tundra_nb.views.comparison import Counts, Side
 
 
-class Bucket(msgspec.Struct, frozen=True, kw_only=True):
+class ShownBucket(msgspec.Struct, frozen=True, kw_only=True):
     """The level of one bucket. Of ours `per_second` is known, of the provider's own `reset_s`."""
 
     resource: str
@@ -25,7 +25,7 @@ class Bucket(msgspec.Struct, frozen=True, kw_only=True):
     reset_s: float | None = None
 
 
-class Profile(msgspec.Struct, frozen=True, kw_only=True):
+class ShownProfile(msgspec.Struct, frozen=True, kw_only=True):
     """One profile, what protects it, and what its provider says of its own limits."""
 
     name: str
@@ -38,8 +38,8 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
     probe_s: float
     """Until the next probe of an open breaker."""
     failures: int
-    ours: list[Bucket]
-    theirs: list[Bucket]
+    ours: list[ShownBucket]
+    theirs: list[ShownBucket]
     told: str = ""
     """What came of the button that was pressed last."""
     is_busy: bool = False
@@ -52,13 +52,13 @@ class Shared(msgspec.Struct, frozen=True, kw_only=True):
     """The buckets of a tier above the profiles."""
 
     name: str
-    buckets: list[Bucket]
+    buckets: list[ShownBucket]
 
 
 class Providers(msgspec.Struct, frozen=True, kw_only=True, tag="providers"):
     """The whole state of the provider widget, sent at each change."""
 
-    profiles: list[Profile]
+    profiles: list[ShownProfile]
     shared: list[Shared]
     problem: str = ""
     """Why there is nothing newer; the rest is then the last that was known."""
@@ -122,7 +122,7 @@ class Scrolled(msgspec.Struct, frozen=True, kw_only=True, tag="scrolled"):
     is_on: bool
 
 
-class Typed(msgspec.Struct, frozen=True, kw_only=True, tag="typed"):
+class KeysTyped(msgspec.Struct, frozen=True, kw_only=True, tag="typed"):
     """From the script: keys for the program."""
 
     text: str
@@ -143,10 +143,10 @@ class Killed(msgspec.Struct, frozen=True, tag="killed"):
     """From the script: end the terminal with everything in it."""
 
 
-FromTerminal = ViewOpened | ViewClosed | Typed | Scrolled | Resized | Killed
+FromTerminal = ViewOpened | ViewClosed | KeysTyped | Scrolled | Resized | Killed
 
 
-class Gateway(msgspec.Struct, frozen=True, kw_only=True, tag="gateway"):
+class GatewayState(msgspec.Struct, frozen=True, kw_only=True, tag="gateway"):
     """The whole state of the gateway's widget, sent at each change."""
 
     url: str
@@ -157,7 +157,7 @@ class Gateway(msgspec.Struct, frozen=True, kw_only=True, tag="gateway"):
     """Why there is nothing newer, or why it does not listen."""
 
 
-class Asked(msgspec.Struct, frozen=True, kw_only=True, tag="asked"):
+class VersionsAsked(msgspec.Struct, frozen=True, kw_only=True, tag="asked"):
     """From the script of the versions widget: what it is to show."""
 
     id: str
@@ -174,7 +174,7 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True, tag="asked"):
     """Commits in the list."""
 
 
-class Commit(msgspec.Struct, frozen=True, kw_only=True):
+class ShownCommit(msgspec.Struct, frozen=True, kw_only=True):
     """A commit of the list."""
 
     commit: str
@@ -185,14 +185,14 @@ class Commit(msgspec.Struct, frozen=True, kw_only=True):
     """Branches and tags that stand on it."""
 
 
-class Versions(msgspec.Struct, frozen=True, kw_only=True, tag="versions"):
+class VersionsState(msgspec.Struct, frozen=True, kw_only=True, tag="versions"):
     """The whole state of the versions widget, sent at each change."""
 
-    asked: Asked
+    asked: VersionsAsked
     """What this answers."""
     is_busy: bool = False
     """The answer is under way; the rest is then the last one."""
-    commits: list[Commit] = []
+    commits: list[ShownCommit] = []
     has_older: bool = False
     branches: list[str] = []
     tags: list[str] = []
@@ -209,7 +209,7 @@ class Versions(msgspec.Struct, frozen=True, kw_only=True, tag="versions"):
     problem: str = ""
 
 
-FromVersions = ViewOpened | ViewClosed | Asked
+FromVersions = ViewOpened | ViewClosed | VersionsAsked
 
 
 class ModuleAsked(msgspec.Struct, frozen=True, tag="module"):
@@ -261,7 +261,7 @@ def providers(
     breakers = {row["profile"]: row for row in status.get("breakers") or ()}
     limits: Sequence[Mapping[str, Any]] = status.get("limits") or ()
 
-    def buckets(owner: Literal["tundra", "provider"], tier: str, key: str) -> list[Bucket]:
+    def buckets(owner: Literal["tundra", "provider"], tier: str, key: str) -> list[ShownBucket]:
         return [
             _bucket(row)
             for row in limits
@@ -274,7 +274,7 @@ def providers(
         name = str(row["profile"])
         breaker = breakers.get(name) or {}
         profiles.append(
-            Profile(
+            ShownProfile(
                 name=name,
                 kind=str(row.get("kind") or ""),
                 model=str(row.get("model") or ""),
@@ -303,8 +303,8 @@ def providers(
     return Providers(profiles=profiles, shared=shared, kinds=list(kinds))
 
 
-def _bucket(row: Mapping[str, Any]) -> Bucket:
-    return Bucket(
+def _bucket(row: Mapping[str, Any]) -> ShownBucket:
+    return ShownBucket(
         resource=str(row.get("resource")),
         remaining=_rounded(row.get("remaining")),
         limit=row.get("limit"),

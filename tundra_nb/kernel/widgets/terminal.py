@@ -111,11 +111,11 @@ class TerminalWidget(LiveView):
     def _hidden(self) -> None:
         self._watch.close()
 
-    def _act(self, told: messages.Typed | messages.Scrolled | messages.Resized | messages.Killed) -> None:
+    def _act(self, told: messages.KeysTyped | messages.Scrolled | messages.Resized | messages.Killed) -> None:
         trouble = ""
         try:
             match told:
-                case messages.Typed(text=text):
+                case messages.KeysTyped(text=text):
                     trouble = self._pty.send(text)
                     self._watch.hurry()
                 case messages.Scrolled(is_on=is_on):
@@ -130,7 +130,7 @@ class TerminalWidget(LiveView):
         except TundraError as error:
             trouble = problem(error)
         finally:
-            if isinstance(told, messages.Typed):
+            if isinstance(told, messages.KeysTyped):
                 self.send(msgspec.to_builtins(messages.Heard()))
         if trouble:
             with self._looking:

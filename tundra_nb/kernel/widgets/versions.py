@@ -55,8 +55,8 @@ class VersionsWidget(LiveView):
         super().__init__(client)
         self._latest = Latest("tundra-versions-widget")
         self._telling = threading.Lock()
-        self._now = messages.Versions(
-            asked=messages.Asked(id="first", a=a, b=b, table=table, limit=COMMITS), is_busy=True
+        self._now = messages.VersionsState(
+            asked=messages.VersionsAsked(id="first", a=a, b=b, table=table, limit=COMMITS), is_busy=True
         )
         self._comparison = Comparison()
         self._tell(self._now)
@@ -72,13 +72,13 @@ class VersionsWidget(LiveView):
     def _hidden(self) -> None:
         self._latest.close()
 
-    def _act(self, told: messages.Asked) -> None:
+    def _act(self, told: messages.VersionsAsked) -> None:
         with self._telling:
             self._now = msgspec.structs.replace(self._now, asked=told, is_busy=True)
             self._tell(self._now)
         self._latest.ask(lambda: self._answer(told))
 
-    def _answer(self, asked: messages.Asked) -> None:
+    def _answer(self, asked: messages.VersionsAsked) -> None:
         picked, listed = asked, {}
         try:
             listed = self._listed(asked)
@@ -97,7 +97,7 @@ class VersionsWidget(LiveView):
             self._tell(self._now)
         self._update_stills()
 
-    def _listed(self, asked: messages.Asked) -> dict[str, Any]:
+    def _listed(self, asked: messages.VersionsAsked) -> dict[str, Any]:
         """The commits to pick from, and the names that stand for some."""
         versions = self._client.versions
         log = versions.log(at=asked.at or None, limit=asked.limit + 1)
@@ -106,7 +106,7 @@ class VersionsWidget(LiveView):
         for name, commit in [*branches.itertuples(index=False), *tags.itertuples(index=False)]:
             names.setdefault(str(commit), []).append(str(name))
         commits = [
-            messages.Commit(
+            messages.ShownCommit(
                 commit=row["commit"],
                 at=times.local(row["at"]),
                 author=clean(str(row["author"])),
@@ -122,7 +122,7 @@ class VersionsWidget(LiveView):
             "tags": [str(name) for name in tags["name"]],
         }
 
-    def _compared(self, picked: messages.Asked) -> Comparison:
+    def _compared(self, picked: messages.VersionsAsked) -> Comparison:
         versions = self._client.versions
         sides = self._side(picked.a), self._side(picked.b, may_be_now=True)
         a, b = (side.commit or side.ref for side in sides)
@@ -151,7 +151,7 @@ class VersionsWidget(LiveView):
         return html.render(blocks), text.plain(blocks)
 
 
-def _with_defaults(asked: messages.Asked, commits: list[messages.Commit]) -> messages.Asked:
+def _with_defaults(asked: messages.VersionsAsked, commits: list[messages.ShownCommit]) -> messages.VersionsAsked:
     """By default, what the last commit changed."""
     last, *before = [one.commit for one in commits[:2]]
     return msgspec.structs.replace(asked, a=asked.a or (before[0] if before else last), b=asked.b or last)

@@ -23,7 +23,7 @@ TABLES_WITH_HISTORY = (*VERSIONED_TABLES, "note")
 """Tables that people change; rows of events never change, so there is nothing to tell."""
 
 
-class Step(NamedTuple):
+class CommitStep(NamedTuple):
     """From one state to the next."""
 
     parent: str
@@ -50,7 +50,7 @@ def check_table(table: str) -> str:
     return table
 
 
-def first_parents(head: str, ancestors: Iterable[tuple[str, str | None, int]]) -> list[Step]:
+def first_parents(head: str, ancestors: Iterable[tuple[str, str | None, int]]) -> list[CommitStep]:
     """The line that leads to `head`, oldest step first; `ancestors`: commit, parent, number of the parent."""
     parents: dict[str, str] = {}
     merges = set()
@@ -61,7 +61,7 @@ def first_parents(head: str, ancestors: Iterable[tuple[str, str | None, int]]) -
             merges.add(commit)
     steps = []
     while head in parents:
-        steps.append(Step(parents[head], head, head in merges))
+        steps.append(CommitStep(parents[head], head, head in merges))
         head = parents[head]
     return steps[::-1]
 
@@ -69,7 +69,7 @@ def first_parents(head: str, ancestors: Iterable[tuple[str, str | None, int]]) -
 def row_history(
     table: str,
     key: int | None,
-    steps: Sequence[Step],
+    steps: Sequence[CommitStep],
     touched: set[str],
     log: Mapping[str, Commit],
     fetch: Fetch,
@@ -82,7 +82,7 @@ def row_history(
 
     def rows() -> Iterator[tuple[Any, ...]]:
         last = steps[-1].commit if steps else WORKING
-        for parent, commit, is_merge in [*steps, Step(last, WORKING, is_merge=False)]:
+        for parent, commit, is_merge in [*steps, CommitStep(last, WORKING, is_merge=False)]:
             if not (is_merge or commit in touched or commit == WORKING):
                 continue
             known = log.get(commit)
@@ -105,7 +105,7 @@ def row_history(
     return Frame(made_schema, (one for one in [batch]), {"commit": last_of(steps), "truncated": False})
 
 
-def last_of(steps: Sequence[Step]) -> str | None:
+def last_of(steps: Sequence[CommitStep]) -> str | None:
     return steps[-1].commit if steps else None
 
 

@@ -16,7 +16,7 @@ import pyarrow as pa
 from tundra_nb.errors import Cancelled, StoreBusy, TundraError
 
 from .query import FrameQuery
-from .spool import Place
+from .spool import SpoolPlace
 from .values import Commit, Merge, RefInfo, Rows, Strategy, TableInfo, TableStat
 
 QUERY_SECONDS = 30.0
@@ -138,11 +138,11 @@ class EventStore(Protocol):
         """Close the writer's connection; readers close theirs. May be called twice."""
         ...
 
-    def place(self) -> Place:
+    def place(self) -> SpoolPlace:
         """How far the owner's spool has been stored."""
         ...
 
-    def write(self, rows: Rows, place: Place) -> Written:
+    def write(self, rows: Rows, place: SpoolPlace) -> Written:
         """Store rows and place in one transaction: afterwards both are durable, or neither is there.
 
         A row that is there already changes nothing (rows of versioned tables replace the older ones). Another row with

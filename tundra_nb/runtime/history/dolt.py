@@ -37,7 +37,7 @@ from tundra_nb.types import KEY_OF, TABLES, columns
 
 from . import arrow, changes, dolt_sums, migrations, schema, sql_guard
 from .contract import SQL_BYTES, SQL_ROWS, WORKING, Frame, Stop, Written
-from .endpoint import Connection, Endpoint, drop, run
+from .endpoint import Connection, DoltAddress, drop, run
 from .migrations import migrate
 from .protocol import Config
 from .query import FrameQuery, condition
@@ -61,7 +61,7 @@ from .rules import (
     valid_name,
     with_rows,
 )
-from .spool import Place
+from .spool import SpoolPlace
 from .values import Commit, Merge, RefInfo, Rows, Strategy, TableInfo, TableStat
 
 log = logging.getLogger("tundra.history")
@@ -86,7 +86,7 @@ class DoltStore:
 
     def __init__(self, config: Config) -> None:
         self._config = config
-        self._endpoint = endpoint = Endpoint(config)
+        self._endpoint = endpoint = DoltAddress(config)
         self._connect, self._seam = endpoint.connect, endpoint.seam
         self._owner = config.owner
         self._node = 0
@@ -141,12 +141,12 @@ class DoltStore:
             with contextlib.suppress(pymysql.MySQLError, OSError):
                 writer.close()
 
-    def place(self) -> Place:
+    def place(self) -> SpoolPlace:
         with self._seam():
             rows = run(self._db, "SELECT segment, position FROM spool_place WHERE owner = %s", self._owner)
-            return Place(*rows[0])
+            return SpoolPlace(*rows[0])
 
-    def write(self, rows: Rows, place: Place) -> Written:
+    def write(self, rows: Rows, place: SpoolPlace) -> Written:
         with self._seam():
             try:
                 with self._transaction() as cursor:
@@ -157,7 +157,7 @@ class DoltStore:
                 return self._write_with_care(rows, place)
             return Written()
 
-    def _write_with_care(self, rows: Rows, place: Place) -> Written:
+    def _write_with_care(self, rows: Rows, place: SpoolPlace) -> Written:
         with self._transaction() as cursor:
 
             def insert(table: str, row: Sequence[Any]) -> None:
@@ -180,7 +180,7 @@ class DoltStore:
             text = schema.widening("%s", "ON DUPLICATE KEY UPDATE clock_step_ms = VALUES(clock_step_ms)")
             run(self._db, text, *schema.widening_row(self._owner, self._node, step_ms))
 
-    def _save_place(self, cursor: pymysql.cursors.Cursor, place: Place) -> None:
+    def _save_place(self, cursor: pymysql.cursors.Cursor, place: SpoolPlace) -> None:
         text = "UPDATE spool_place SET segment = %s, position = %s WHERE owner = %s"
         cursor.execute(text, (place.segment, place.offset, self._owner))
 

@@ -39,7 +39,7 @@ from .contract import SQL_BYTES, SQL_ROWS, WORKING, Frame, Stop, Written
 from .exact_sums import OVERFLOW, sum_exactly
 from .migrations import migrate
 from .query import FrameQuery, condition
-from .readers import BUSY_SECONDS, OLD, Reader, Readers
+from .readers import BUSY_SECONDS, OLD, ReadConnection, Readers
 from .rules import (
     EVENT_TABLES,
     HASH_START,
@@ -63,7 +63,7 @@ from .rules import (
     valid_name,
     with_rows,
 )
-from .spool import Place
+from .spool import SpoolPlace
 from .values import Commit, Merge, RefInfo, Rows, Strategy, TableInfo, TableStat
 
 log = logging.getLogger("tundra.history")
@@ -121,14 +121,14 @@ class DoltliteStore:
             self._writer.close()
             self._writer = None
 
-    def place(self) -> Place:
+    def place(self) -> SpoolPlace:
         with self._seam():
             row = self._db.execute(
                 "SELECT segment, position FROM spool_place WHERE owner = ?", (self._owner,)
             ).fetchone()
-        return Place(*row)
+        return SpoolPlace(*row)
 
-    def write(self, rows: Rows, place: Place) -> Written:
+    def write(self, rows: Rows, place: SpoolPlace) -> Written:
         with self._seam():
             try:
                 with self._transaction() as db:
@@ -143,7 +143,7 @@ class DoltliteStore:
                     self._db.execute("PRAGMA shrink_memory")
             return Written()
 
-    def _write_with_care(self, rows: Rows, place: Place) -> Written:
+    def _write_with_care(self, rows: Rows, place: SpoolPlace) -> Written:
         with self._transaction() as db:
 
             def insert(table: str, row: Sequence[Any]) -> None:
@@ -168,7 +168,7 @@ class DoltliteStore:
             )
             self._step_ms = max(self._step_ms, step_ms)
 
-    def _save_place(self, db: sqlite3.Connection, place: Place) -> None:
+    def _save_place(self, db: sqlite3.Connection, place: SpoolPlace) -> None:
         db.execute(
             "UPDATE spool_place SET segment = ?, position = ? WHERE owner = ?",
             (place.segment, place.offset, self._owner),
@@ -408,7 +408,7 @@ class DoltliteStore:
 
     def _batches(
         self,
-        db: Reader,
+        db: ReadConnection,
         parts: Generator[list[pa.Array], None, None],
         made_schema: pa.Schema,
         made: list[arrow.ColumnBuilder],
@@ -553,7 +553,7 @@ class DoltliteStore:
     def _connect(name: str) -> sqlite3.Connection:
         return sqlite3.connect(name, timeout=BUSY_SECONDS, isolation_level=None)
 
-    def _take(self, at: str | None, stop: Stop) -> Reader:
+    def _take(self, at: str | None, stop: Stop) -> ReadConnection:
         """A connection that outlives the call: `_batches` gives it back."""
         with self._seam(stop=stop):
             return self._readers.take(at, stop)

@@ -49,7 +49,7 @@ _DAMAGE = re.compile(
 Connection: TypeAlias = "pymysql.connections.Connection[pymysql.cursors.Cursor]"
 
 
-class Endpoint:
+class DoltAddress:
     """Where the server is, and who we are there."""
 
     def __init__(self, config: Config) -> None:

@@ -13,19 +13,19 @@ import msgspec
 from tundra_nb import descriptors
 from tundra_nb.errors import StoreBusy, StoreUnavailable, from_wire
 
-from .protocol import ARROW, CHUNK_BYTES, END, ERROR, HANDOVER, JSON, META, REQUEST, Request, pack, read_frame
+from .protocol import ARROW, CHUNK_BYTES, END, ERROR, HANDOVER, JSON, META, REQUEST, WorkerRequest, pack, read_frame
 
 READ_TRIES = 3
 
 
-class Line(Protocol):
+class WorkerLine(Protocol):
     """The way to a worker process, which may be started anew while we wait."""
 
     @property
     def lives(self) -> int:
         """How many workers there have been."""
 
-    async def ask(self, request: Request) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    async def ask(self, request: WorkerRequest) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         """Send one request, on a connection of its own that the caller closes."""
 
     async def notice_end(self, life: int) -> None:
@@ -39,7 +39,7 @@ class ArrowStream(AsyncIterator[bytes]):
     it, breaks off the query.
     """
 
-    def __init__(self, line: Line, request: Request) -> None:
+    def __init__(self, line: WorkerLine, request: WorkerRequest) -> None:
         self._line = line
         self._request = request
         self._reader: asyncio.StreamReader | None = None
@@ -106,7 +106,9 @@ class ArrowStream(AsyncIterator[bytes]):
             await close(writer)
 
 
-async def hand_over(control: socket.socket, request: Request) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+async def hand_over(
+    control: socket.socket, request: WorkerRequest
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     """Send a request on a connection of its own, whose far end goes over a worker's control line.
 
     Raises:
@@ -134,7 +136,7 @@ async def hand_over(control: socket.socket, request: Request) -> tuple[asyncio.S
     return reader, writer
 
 
-async def asked(line: Line, request: Request, tries: int = READ_TRIES) -> Any:
+async def asked(line: WorkerLine, request: WorkerRequest, tries: int = READ_TRIES) -> Any:
     """The answer to a request: a JSON value, or the bytes of a whole Arrow stream; asked again when a worker dies.
 
     Raises:

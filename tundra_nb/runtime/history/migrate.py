@@ -115,7 +115,7 @@ def _replay(db: sqlite3.Connection, target: DoltStore, report: Report) -> dict[s
     return mapped
 
 
-def _replay_commit(db: sqlite3.Connection, there: Connection, step: changes.Step) -> str:
+def _replay_commit(db: sqlite3.Connection, there: Connection, step: changes.CommitStep) -> str:
     author, mail, date, message = db.execute(
         "SELECT committer, email, date, message FROM dolt_log(?) LIMIT 1", (step.commit,)
     ).fetchone()

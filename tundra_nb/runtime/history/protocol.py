@@ -21,7 +21,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from .spool import Place
+from .spool import SpoolPlace
 
 HELLO = b"H"
 PROGRESS = b"P"
@@ -65,12 +65,12 @@ class Config(msgspec.Struct, kw_only=True):
     """`telemetry.sender.Traces`; empty: no traces are sent, and nothing of it is imported."""
 
 
-class Request(msgspec.Struct, kw_only=True):
+class WorkerRequest(msgspec.Struct, kw_only=True):
     """One question. `after`: answer only when the spool has been followed up to here."""
 
     method: str
     params: dict[str, Any] = {}
-    after: Place | None = None
+    after: SpoolPlace | None = None
     wait: float | None = None
     """Longest wait for that in seconds; the worker's own when None. Reads then answer with what there is."""
 
@@ -85,7 +85,7 @@ class Hello(msgspec.Struct, kw_only=True):
 class Progress(msgspec.Struct, kw_only=True):
     """How far the worker has come."""
 
-    place: Place
+    place: SpoolPlace
     rows: int = 0
     """Written in this life."""
     refused_rows: int = 0

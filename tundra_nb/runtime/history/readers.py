@@ -24,7 +24,7 @@ IDLE = 4
 Prepare = Callable[[sqlite3.Connection], None]
 
 
-class Reader(sqlite3.Connection):
+class ReadConnection(sqlite3.Connection):
     """A connection that knows what it was opened for."""
 
     at: str | None = None
@@ -41,10 +41,10 @@ class Readers:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._lock = threading.Lock()
-        self._idle: list[Reader] = []
+        self._idle: list[ReadConnection] = []
         self._generation = 0
 
-    def take(self, at: str | None = None, stop: Stop | None = None, prepare: Prepare | None = None) -> Reader:
+    def take(self, at: str | None = None, stop: Stop | None = None, prepare: Prepare | None = None) -> ReadConnection:
         """A connection to the present state, or a commit, that breaks off when `stop` is due; goes to `give_back`."""
         with self._lock:
             found = next((db for db in reversed(self._idle) if db.at == at and db.prepare is prepare), None)
@@ -55,9 +55,9 @@ class Readers:
             db.set_progress_handler(lambda: int(stop.is_due), PROGRESS_STEPS)
         return db
 
-    def give_back(self, db: Reader) -> None:
+    def give_back(self, db: ReadConnection) -> None:
         """End the reader's transaction and keep the connection, or close it."""
-        surplus: list[Reader] = []
+        surplus: list[ReadConnection] = []
         try:
             db.set_progress_handler(None, 0)
             if db.in_transaction:
@@ -75,7 +75,9 @@ class Readers:
             one.close()
 
     @contextlib.contextmanager
-    def lent(self, at: str | None = None, stop: Stop | None = None, prepare: Prepare | None = None) -> Iterator[Reader]:
+    def lent(
+        self, at: str | None = None, stop: Stop | None = None, prepare: Prepare | None = None
+    ) -> Iterator[ReadConnection]:
         db = self.take(at, stop, prepare)
         try:
             yield db
@@ -90,11 +92,11 @@ class Readers:
         for db in idle:
             db.close()
 
-    def _open(self, at: str | None, prepare: Prepare | None) -> Reader:
+    def _open(self, at: str | None, prepare: Prepare | None) -> ReadConnection:
         name = str(self._path) if at is None else f"{self._path}@{at}"
         uri = f"file:{name.replace('%', '%25').replace('?', '%3f').replace('#', '%23')}?mode=ro"
         db = sqlite3.connect(
-            uri, uri=True, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False, factory=Reader
+            uri, uri=True, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False, factory=ReadConnection
         )
         db.at, db.prepare, db.generation = at, prepare, self._generation
         if prepare is not None:

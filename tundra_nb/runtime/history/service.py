@@ -36,7 +36,7 @@ from .protocol import (
     TRACES,
     Config,
     Progress,
-    Request,
+    WorkerRequest,
     read_frame,
 )
 from .query import Condition, FrameQuery, checked
@@ -231,7 +231,9 @@ class History:
             query: which rows.
             wait: seconds until it must be answered although not all events are stored; its `meta` says so then.
         """
-        request = Request(method="frame", params=msgspec.to_builtins(checked(query)), after=self._spool.end, wait=wait)
+        request = WorkerRequest(
+            method="frame", params=msgspec.to_builtins(checked(query)), after=self._spool.end, wait=wait
+        )
         return ArrowStream(self, request)
 
     async def rows(self, query: FrameQuery) -> list[dict[str, Any]]:
@@ -244,11 +246,11 @@ class History:
     ) -> ArrowStream:
         """One read-only statement, now or at a ref; `wait` as in `query`."""
         params = {"text": text, "at": at, "limit": limit}
-        return ArrowStream(self, Request(method="sql", params=params, after=self._spool.end, wait=wait))
+        return ArrowStream(self, WorkerRequest(method="sql", params=params, after=self._spool.end, wait=wait))
 
     def stream(self, method: str, **params: Any) -> ArrowStream:
         """A method of the worker that gives a frame, piece by piece; `versions` has them with their types."""
-        return ArrowStream(self, Request(method=method, params=params, after=self._spool.end))
+        return ArrowStream(self, WorkerRequest(method=method, params=params, after=self._spool.end))
 
     async def call(self, method: str, **params: Any) -> Any:
         """A method of the worker: JSON values, or the bytes of a whole Arrow stream. See `versions`.
@@ -323,14 +325,14 @@ class History:
 
     # --- requests ---
 
-    async def ask(self, request: Request) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    async def ask(self, request: WorkerRequest) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         """Send one request to the worker, on a connection of its own; the caller closes it."""
         if request.method != "ping":
             self.requests[request.method] += 1
         return await hand_over(await self._wait_ready(), request)
 
     async def _call(self, method: str, params: dict[str, Any]) -> Any:
-        request = Request(method=method, params=params, after=self._spool.end)
+        request = WorkerRequest(method=method, params=params, after=self._spool.end)
         return await asked(self, request, READ_TRIES if method in _REPEATABLE else 1)
 
     async def notice_end(self, life: int) -> None:
@@ -431,7 +433,7 @@ class History:
             elif self._state == "ready":
                 try:
                     async with asyncio.timeout(PULSE_TIMEOUT_SECONDS):
-                        await answered(*await self.ask(Request(method="ping", params={})))
+                        await answered(*await self.ask(WorkerRequest(method="ping", params={})))
                     missed = 0
                 except TimeoutError:
                     missed += 1

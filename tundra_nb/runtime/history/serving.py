@@ -18,7 +18,7 @@ from tundra_nb.errors import Cancelled, InternalError, TundraError
 
 from . import arrow
 from .contract import Frame, Stop
-from .protocol import ARROW, END, ERROR, JSON, META, Request, pack, receive_frame
+from .protocol import ARROW, END, ERROR, JSON, META, WorkerRequest, pack, receive_frame
 
 READERS = 12
 """Requests at a time: a slow client occupies one, and must not keep others waiting."""
@@ -27,7 +27,7 @@ SEND_SECONDS = 120.0
 WATCH_SECONDS = 0.25
 
 
-class Server:
+class LineServer:
     """Serves one control line until it closes. What answers a request is `answer`, on a thread of its own."""
 
     def __init__(self, control: socket.socket) -> None:
@@ -43,7 +43,7 @@ class Server:
         self._selector.register(control, selectors.EVENT_READ)
         self._selector.register(self._wake_out, selectors.EVENT_READ)
 
-    def answer(self, sock: socket.socket, request: Request, stop: Stop) -> None:
+    def answer(self, sock: socket.socket, request: WorkerRequest, stop: Stop) -> None:
         """Answer one request on its socket."""
         raise NotImplementedError
 
@@ -97,7 +97,7 @@ class Server:
             sock.settimeout(SEND_SECONDS)
             try:
                 _, payload = receive_frame(sock)
-                request = msgspec.json.decode(payload, type=Request)
+                request = msgspec.json.decode(payload, type=WorkerRequest)
             except (OSError, msgspec.MsgspecError):
                 sock.close()
                 continue
@@ -124,7 +124,7 @@ class Server:
 
     # --- on a reader's thread ---
 
-    def _serve(self, sock: socket.socket, request: Request, stop: Stop) -> None:
+    def _serve(self, sock: socket.socket, request: WorkerRequest, stop: Stop) -> None:
         try:
             self.answer(sock, request, stop)
         except Cancelled:

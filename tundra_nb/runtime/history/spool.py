@@ -71,14 +71,14 @@ _ID_OF: dict[type[msgspec.Struct], str] = {
 """Where each kind of event has its time-ordered id."""
 
 
-class Place(msgspec.Struct, frozen=True, order=True):
+class SpoolPlace(msgspec.Struct, frozen=True, order=True):
     """A position between two frames. Places of one spool are ordered, also across segments."""
 
     segment: int
     offset: int
 
 
-START = Place(0, 0)
+START = SpoolPlace(0, 0)
 
 
 class Identity(msgspec.Struct, frozen=True):
@@ -98,7 +98,7 @@ class Batch(msgspec.Struct):
 
     events: list[Event]
     odd: list[int]
-    place: Place
+    place: SpoolPlace
     """Behind the last of `events`."""
 
 
@@ -136,7 +136,7 @@ class Spool:
             marks: dict[int, tuple[Mark, int]] = {}
             attempts: dict[int, int] = {}
             for number in left:
-                reader = SpoolReader(self._folder, Place(number, 0), last=number)
+                reader = SpoolReader(self._folder, SpoolPlace(number, 0), last=number)
                 for event in _all(reader):
                     self.newest_id = max(self.newest_id, _newest_of(event))
                     if isinstance(event, Mark):
@@ -163,10 +163,10 @@ class Spool:
                 self._fd = -1
 
     @property
-    def end(self) -> Place:
+    def end(self) -> SpoolPlace:
         """Behind the last appended event."""
         with self._lock:
-            return Place(self._segment, self._offset)
+            return SpoolPlace(self._segment, self._offset)
 
     def unfinished(self) -> list[Mark]:
         """Operations and attempts that an earlier life began and never ended, as found by `open`."""
@@ -197,7 +197,7 @@ class Spool:
                 elif isinstance(event, Ended):
                     self._open_marks.pop(_id_of(event), None)
 
-    def drop_passed(self, place: Place) -> int:
+    def drop_passed(self, place: SpoolPlace) -> int:
         """Delete the leading segments that lie wholly before `place` and hold no open mark; say how many.
 
         In order and without gaps: were a segment with the end of an operation deleted before the one with its
@@ -251,7 +251,7 @@ class SpoolReader:
     With `last`, reading ends behind that segment, which is taken for finished.
     """
 
-    def __init__(self, folder: Path, place: Place = START, *, last: int | None = None) -> None:
+    def __init__(self, folder: Path, place: SpoolPlace = START, *, last: int | None = None) -> None:
         self._folder = folder
         self._last = last
         self._fd = -1
@@ -287,11 +287,11 @@ class SpoolReader:
                     if self.place.segment == self._last:
                         break
                     self.close()
-                    self.place = Place(later, 0)
+                    self.place = SpoolPlace(later, 0)
                     continue
             elif not events and used == 0:
                 break
-            self.place = Place(self.place.segment, self.place.offset + used)
+            self.place = SpoolPlace(self.place.segment, self.place.offset + used)
         return Batch(events, odd, self.place)
 
     def _take_frames(self, data: bytes, events: list[Event], odd: list[int], max_events: int) -> int:
@@ -350,7 +350,7 @@ class SpoolReader:
         except FileNotFoundError:
             if later is None:
                 return False
-            self.place = Place(later, 0)
+            self.place = SpoolPlace(later, 0)
             return self._open_segment(None)
         return True
 
@@ -398,7 +398,7 @@ def segments(folder: Path) -> list[int]:
 
 def read_segment(folder: Path, number: int) -> Iterator[Event]:
     """All readable events of one finished segment."""
-    return _all(SpoolReader(folder, Place(number, 0), last=number))
+    return _all(SpoolReader(folder, SpoolPlace(number, 0), last=number))
 
 
 def _all(reader: SpoolReader) -> Iterator[Event]:

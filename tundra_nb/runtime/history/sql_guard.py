@@ -29,7 +29,7 @@ def _words(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-class Token(NamedTuple):
+class SqlToken(NamedTuple):
     kind: Kind
     text: str
     """A word in lower case, a quoted name without its quotes."""
@@ -76,7 +76,7 @@ _KEYWORDS = _words(
     " filter window values recursive explain return interval div mod xor regexp rlike glob match escape collate with"
     " materialized rows range groups of for to"
 )
-_KEYWORD_TOKENS = frozenset(Token("word", word) for word in _KEYWORDS)
+_KEYWORD_TOKENS = frozenset(SqlToken("word", word) for word in _KEYWORDS)
 _FORBIDDEN = _words(
     "insert update delete drop alter create attach detach pragma vacuum reindex analyze call set begin commit rollback"
     " savepoint release grant revoke load handler lock unlock rename truncate do execute prepare deallocate kill"
@@ -172,9 +172,9 @@ def may_read(table: str, dialect: Dialect) -> bool:
     return any(name.startswith(prefix) and name[len(prefix) :] in TABLES for prefix in _VERSION_PREFIXES)
 
 
-def _split(text: str, dialect: Dialect) -> tuple[list[Token], int]:
+def _split(text: str, dialect: Dialect) -> tuple[list[SqlToken], int]:
     """Tokens of the one statement, and where it ends in the text."""
-    tokens: list[Token] = []
+    tokens: list[SqlToken] = []
     at, end = 0, 0
     finished = False
     while at < len(text):
@@ -192,21 +192,21 @@ def _split(text: str, dialect: Dialect) -> tuple[list[Token], int]:
             raise QueryRefused(problem="only one statement at a time")
         end = at
         if kind == "word":
-            tokens.append(Token("word", piece.lower()))
+            tokens.append(SqlToken("word", piece.lower()))
         elif kind == "name":
-            tokens.append(Token("name", piece[1:-1]))
+            tokens.append(SqlToken("name", piece[1:-1]))
         elif kind == "string":
-            tokens.append(Token("string", piece))
+            tokens.append(SqlToken("string", piece))
         elif kind == "number":
-            tokens.append(Token("number", piece))
+            tokens.append(SqlToken("number", piece))
         else:
             if piece in ("@", "#", "\\", "{", "}", "[", "]", ":=", "?", "!", "$") or piece == ":":
                 raise QueryRefused(problem=f"{piece!r} is not allowed: no variables, placeholders or escapes")
-            tokens.append(Token("sign", piece))
+            tokens.append(SqlToken("sign", piece))
     return tokens, end
 
 
-def _check_explained(tokens: list[Token]) -> None:
+def _check_explained(tokens: list[SqlToken]) -> None:
     at = 1
     while at < len(tokens) and tokens[at].text in ("query", "plan", "format", "=", "tree", "traditional", "json"):
         at += 1
@@ -214,11 +214,11 @@ def _check_explained(tokens: list[Token]) -> None:
         raise QueryRefused(problem="EXPLAIN must be followed by SELECT or WITH")
 
 
-def _check_words(tokens: list[Token], dialect: Dialect) -> None:
+def _check_words(tokens: list[SqlToken], dialect: Dialect) -> None:
     definitions = {made.at for made in _made_here(tokens, dialect)}
     for at, token in enumerate(tokens):
-        following = tokens[at + 1] if at + 1 < len(tokens) else Token("sign", "")
-        preceding = tokens[at - 1] if at else Token("sign", "")
+        following = tokens[at + 1] if at + 1 < len(tokens) else SqlToken("sign", "")
+        preceding = tokens[at - 1] if at else SqlToken("sign", "")
         is_call = following == ("sign", "(")
         if token.kind == "word" and preceding.text != ".":
             if token.text in ("limit", "offset"):
@@ -248,14 +248,14 @@ def _check_words(tokens: list[Token], dialect: Dialect) -> None:
         )
 
 
-def _check_limit(tokens: list[Token], at: int) -> None:
+def _check_limit(tokens: list[SqlToken], at: int) -> None:
     """Dolt takes memory for all rows that an ordered LIMIT names before it reads the first."""
     for token in (*tokens[at + 1 : at + 2], *tokens[at + 3 : at + 4]):  # `limit n`, `limit n, m`, `limit n offset m`
         if token.kind == "number" and not (token.text.isdecimal() and int(token.text) <= MAX_LIMIT):
             raise QueryRefused(problem=f"LIMIT and OFFSET go to {MAX_LIMIT:,} at most; without them you get all")
 
 
-def _check_diffed(tokens: list[Token], at: int) -> None:
+def _check_diffed(tokens: list[SqlToken], at: int) -> None:
     """`dolt_diff(from, to, table)` names its table in a string."""
     inside = tokens[at + 2 : _closing(tokens, at + 1)]
     if not inside or inside[-1].kind != "string" or inside[-1].text[1:-1].lower() not in TABLES:
@@ -271,7 +271,7 @@ class _Made(NamedTuple):
     """Where in the statement it hides a table of the same name."""
 
 
-def _made_here(tokens: list[Token], dialect: Dialect) -> list[_Made]:
+def _made_here(tokens: list[SqlToken], dialect: Dialect) -> list[_Made]:
     """What the WITH clauses of the statement define.
 
     A definition is good inside the parentheses around its WITH, from its end on; with RECURSIVE from its beginning on.
@@ -289,30 +289,32 @@ def _made_here(tokens: list[Token], dialect: Dialect) -> list[_Made]:
     return made
 
 
-def _made_by(tokens: list[Token], at: int, end: int, dialect: Dialect) -> list[_Made]:
+def _made_by(tokens: list[SqlToken], at: int, end: int, dialect: Dialect) -> list[_Made]:
     made: list[_Made] = []
-    is_recursive = tokens[at : at + 1] == [Token("word", "recursive")]
+    is_recursive = tokens[at : at + 1] == [SqlToken("word", "recursive")]
     at += is_recursive
     while at < end and tokens[at].kind in ("word", "name") and tokens[at] not in _KEYWORD_TOKENS:
         after = at + 1
-        if tokens[after : after + 1] == [Token("sign", "(")]:
+        if tokens[after : after + 1] == [SqlToken("sign", "(")]:
             after = _closing(tokens, after) + 1
         opening = after + 1
         while opening < end and tokens[opening] in (("word", "not"), ("word", "materialized")):
             opening += 1
-        if tokens[after : after + 1] != [Token("word", "as")] or tokens[opening : opening + 1] != [Token("sign", "(")]:
+        if tokens[after : after + 1] != [SqlToken("word", "as")] or tokens[opening : opening + 1] != [
+            SqlToken("sign", "(")
+        ]:
             break
         closing = _closing(tokens, opening)
         # SQLite needs no word for recursion
         begin = at if is_recursive or dialect.name == "doltlite" else closing
         made.append(_Made(tokens[at].text.lower(), at, range(begin, end)))
-        if tokens[closing + 1 : closing + 2] != [Token("sign", ",")]:
+        if tokens[closing + 1 : closing + 2] != [SqlToken("sign", ",")]:
             break
         at = closing + 2
     return made
 
 
-def _closing(tokens: list[Token], opening: int) -> int:
+def _closing(tokens: list[SqlToken], opening: int) -> int:
     depth = 0
     for at in range(opening, len(tokens)):
         depth += {"(": 1, ")": -1}.get(tokens[at].text, 0) if tokens[at].kind == "sign" else 0
@@ -321,7 +323,7 @@ def _closing(tokens: list[Token], opening: int) -> int:
     return len(tokens)
 
 
-def _check_tables(tokens: list[Token], dialect: Dialect) -> None:
+def _check_tables(tokens: list[SqlToken], dialect: Dialect) -> None:
     """Each name where a table is expected must be one of ours or one that the statement defines."""
     made = _made_here(tokens, dialect)
     expects = [False]
@@ -355,7 +357,7 @@ def _check_tables(tokens: list[Token], dialect: Dialect) -> None:
             raise QueryRefused(problem=f"a table is expected where {token.text!r} stands")
 
 
-def _check_table(tokens: list[Token], at: int, made: list[_Made], dialect: Dialect) -> None:
+def _check_table(tokens: list[SqlToken], at: int, made: list[_Made], dialect: Dialect) -> None:
     start = at
     path = [tokens[at].text]
     while at + 2 < len(tokens) and tokens[at + 1] == ("sign", ".") and tokens[at + 2].kind in ("word", "name"):

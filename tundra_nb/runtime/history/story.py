@@ -26,7 +26,7 @@ EARLIER_US = 1_000_000
 """So long before the operation's own time its first row may stand."""
 
 
-class Wanted(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class WantedOperation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Which operation. One of these is given."""
 
     digits: str = ""
@@ -39,7 +39,7 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """… and when it began."""
 
 
-class Story(msgspec.Struct, frozen=True, kw_only=True):
+class StoredStory(msgspec.Struct, frozen=True, kw_only=True):
     """What the history holds of an operation."""
 
     operation: dict[str, Any] | None
@@ -50,7 +50,7 @@ class Story(msgspec.Struct, frozen=True, kw_only=True):
     """The rows by part, times in µs since 1970."""
 
 
-def tell(rows: Callable[[FrameQuery], list[dict[str, Any]]], wanted: Wanted, writer: str = "") -> Story:
+def tell(rows: Callable[[FrameQuery], list[dict[str, Any]]], wanted: WantedOperation, writer: str = "") -> StoredStory:
     """Find the operation and gather its rows.
 
     Args:
@@ -70,13 +70,13 @@ def tell(rows: Callable[[FrameQuery], list[dict[str, Any]]], wanted: Wanted, wri
         else:
             operation = _by_digits(rows, wanted.digits)
         if operation is None:
-            return Story(operation=None, calls=calls)
+            return StoredStory(operation=None, calls=calls)
         key, at = operation["operation_id"], operation["at"]
     mine = [Condition("operation_id", "eq", key)]
     related = {
         part: rows(FrameQuery(table=table, since_us=at - EARLIER_US, where=mine)) for part, table in RELATED.items()
     }
-    return Story(operation=operation, calls=calls, related=related)
+    return StoredStory(operation=operation, calls=calls, related=related)
 
 
 def _latest(rows: Callable[[FrameQuery], list[dict[str, Any]]], count: int, writer: str) -> list[dict[str, Any]]:

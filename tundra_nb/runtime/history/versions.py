@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import msgspec
 
 from .line import ArrowStream
-from .story import Story, Wanted
+from .story import StoredStory, WantedOperation
 from .values import Commit, Described, Merge, Overview, RefInfo, Rows, Strategy, TableStat
 
 Ref = str | int
@@ -118,9 +118,9 @@ class Versions:
         """Put a backup in the history's place, and take up what waits in the spool."""
         await self._history.call("restore", source=source)
 
-    async def story(self, wanted: Wanted) -> Story:
+    async def story(self, wanted: WantedOperation) -> StoredStory:
         """All rows of one operation."""
-        return msgspec.convert(await self._history.call("story", wanted=msgspec.to_builtins(wanted)), Story)
+        return msgspec.convert(await self._history.call("story", wanted=msgspec.to_builtins(wanted)), StoredStory)
 
     async def check(self) -> list[str]:
         """Test the database's integrity; the problems."""

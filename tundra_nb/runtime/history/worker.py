@@ -29,9 +29,9 @@ from tundra_nb.types import FRAME_VERSION, FRAMES, columns
 
 from . import arrow, differences, grouping, loading, story
 from .contract import EventStore, Frame, Stop
-from .protocol import FATAL, HELLO, JSON, PROGRESS, TRACES, Config, Hello, Progress, Request, pack
+from .protocol import FATAL, HELLO, JSON, PROGRESS, TRACES, Config, Hello, Progress, WorkerRequest, pack
 from .query import FrameQuery
-from .serving import Server
+from .serving import LineServer
 from .spool import writer_id
 from .values import Described, Overview
 from .without import without_pandas
@@ -49,7 +49,7 @@ WHOLE = frozenset({"commit", "tag"})
 """What would pin a part for the whole while the writer is behind."""
 
 
-class Worker(Server):
+class Worker(LineServer):
     """Answers requests over one store, and has its writer."""
 
     def __init__(self, config: Config, store: EventStore, control: socket.socket) -> None:
@@ -103,7 +103,7 @@ class Worker(Server):
 
     # --- on a reader's thread ---
 
-    def answer(self, sock: socket.socket, request: Request, stop: Stop) -> None:
+    def answer(self, sock: socket.socket, request: WorkerRequest, stop: Stop) -> None:
         if request.method == "stop":
             try:
                 self._writer.stop(request.after)
@@ -207,12 +207,12 @@ class Worker(Server):
         kinds = [known.kind for known in self._store.refs() if known.name == ref]
         return Described(commit, kinds[0] if kinds else "commit")
 
-    def _story(self, params: dict[str, Any], stop: Stop) -> story.Story:
+    def _story(self, params: dict[str, Any], stop: Stop) -> story.StoredStory:
         def rows(query: FrameQuery) -> list[dict[str, Any]]:
             return arrow.rows(self._frame(msgspec.to_builtins(query), stop).batches)
 
         writer = writer_id(self._config.owner) if self._store.engine == "dolt" else ""  # others may write there, too
-        return story.tell(rows, msgspec.convert(params["wanted"], story.Wanted), writer)
+        return story.tell(rows, msgspec.convert(params["wanted"], story.WantedOperation), writer)
 
     def _naming(self, name: Callable[..., None]) -> Callable[..., str | None]:
         """Makes or deletes a branch or tag; tells the hash that it names."""

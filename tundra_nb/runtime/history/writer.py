@@ -28,7 +28,7 @@ from . import schema
 from .contract import EventStore
 from .protocol import Config, Progress
 from .query import KEY_SLACK_US
-from .spool import START, Place, SpoolReader, repaired, writer_id
+from .spool import START, SpoolPlace, SpoolReader, repaired, writer_id
 from .values import Rows
 
 log = logging.getLogger("tundra.history")
@@ -87,11 +87,11 @@ class Writer(threading.Thread):
         self._changed = threading.Condition()
         self._jobs: list[_Job] = []
         self._target = START
-        self._place: Place | None = None
+        self._place: SpoolPlace | None = None
         self._problem: TundraError | None = None
         self._stopping = False
         self._is_retry_asked = False
-        self._drain_to: Place | None = None
+        self._drain_to: SpoolPlace | None = None
         self._pending: list[Event] = []
         self._pending_since = 0.0
         self._uncommitted = 0
@@ -105,7 +105,7 @@ class Writer(threading.Thread):
 
     # --- called from other threads ---
 
-    def wait_passed(self, place: Place, timeout: float) -> bool:
+    def wait_passed(self, place: SpoolPlace, timeout: float) -> bool:
         """Wait until everything before `place` is stored; tell the writer to hurry."""
         with self._changed:
             self._target = max(self._target, place)
@@ -143,7 +143,7 @@ class Writer(threading.Thread):
             self._changed.notify_all()
         return future.result()
 
-    def stop(self, drain_to: Place | None = None) -> None:
+    def stop(self, drain_to: SpoolPlace | None = None) -> None:
         """Store what is there (up to `drain_to`), commit, end."""
         with self._changed:
             self._stopping = True

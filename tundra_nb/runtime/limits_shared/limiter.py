@@ -40,7 +40,7 @@ from tundra_nb.runtime.resilience.limiter import (
 from tundra_nb.settings import SharedLimitsSettings
 from tundra_nb.types import Decision, Resource, Tier
 
-from .server import AwayError, BucketPart, Server
+from .server import AwayError, BucketPart, BudgetServer
 
 SHORTEST_PAUSE = 0.002
 """Seconds between two askings, whatever the server tells."""
@@ -192,7 +192,7 @@ class SharedLimiter:
         self._on_notice = on_notice
         self._own = Limiter(clock, on_notice=on_notice)
         self._settings = SharedLimitsSettings()
-        self._server: Server | None = None
+        self._server: BudgetServer | None = None
         self._share: Limiter | None = None
         """While the server is away: the part of this daemon."""
         self._share_paths: dict[tuple[Key, ...], LimitPath] = {}
@@ -233,7 +233,7 @@ class SharedLimiter:
             self._later(before.aclose())
         if settings.url:
             monotonic = self._clock.monotonic
-            self._server = Server(settings, self._environ, self._daemon, monotonic, self._server_moved)
+            self._server = BudgetServer(settings, self._environ, self._daemon, monotonic, self._server_moved)
 
     async def aclose(self) -> None:
         """Tell the server what is still to be told, and close the connections."""
@@ -379,7 +379,7 @@ class SharedLimiter:
             for limit in limits
         ]
 
-    async def _tell_spent(self, server: Server) -> None:
+    async def _tell_spent(self, server: BudgetServer) -> None:
         """Back again: the buckets there have filled meanwhile, as if nobody had asked for anything.
 
         Raises:
@@ -440,7 +440,7 @@ class SharedLimiter:
         part = BucketPart(_name(limit), *_shape(limit), seconds)
         self._later(self._tell(self._server, "penalise", buckets=[part]))
 
-    async def _tell(self, server: Server, verb: str, *words: str, buckets: Sequence[BucketPart]) -> None:
+    async def _tell(self, server: BudgetServer, verb: str, *words: str, buckets: Sequence[BucketPart]) -> None:
         try:
             await server.run(verb, *words, buckets=buckets)
         except AwayError:  # what it was not told stays as it is: used, which is safe

@@ -45,7 +45,7 @@ class BucketPart(msgspec.Struct, frozen=True):
     amount: float
 
 
-class Server:
+class BudgetServer:
     """One budget on one server.
 
     Args:

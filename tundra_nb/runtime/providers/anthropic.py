@@ -17,7 +17,7 @@ from tundra_nb.types.pieces import Piece
 
 from . import classify, events, listing, translate, usage
 from .contract import Answer, ModelInfo, Target
-from .draft import Call, Draft
+from .draft import CallDraft, Draft
 from .lenient import NotJsonError, dumps, loads, word
 from .openai import USER_AGENT, number
 
@@ -114,8 +114,8 @@ class AnthropicFormat:
     def answer(self, model: str, body: bytes) -> Answer:
         return events.answer_of(self.reader(model), self.target.profile, body)
 
-    def reader(self, model: str) -> Reader:
-        return Reader(self, model)
+    def reader(self, model: str) -> AnthropicReader:
+        return AnthropicReader(self, model)
 
     def error(self, model: str, status: int, retry_after: float | None, body: bytes) -> ProviderError:
         fault = classify.read_body(body, self.target.now())
@@ -124,12 +124,12 @@ class AnthropicFormat:
     def models(self, body: bytes) -> list[ModelInfo]:
         return listing.read(self.target.profile, body, listing.from_anthropic)
 
-    def fault_of(self, value: Any) -> classify.Fault | None:
+    def fault_of(self, value: Any) -> classify.ErrorBody | None:
         """The fault in a decoded body that came under status 200."""
         return classify.read(value, self.target.now())
 
 
-class Reader:
+class AnthropicReader:
     """Reads an answer of this form, streamed or whole. Events and blocks of other types are read over."""
 
     def __init__(self, wire: AnthropicFormat, model: str) -> None:
@@ -137,9 +137,9 @@ class Reader:
         self._asked = model
         self.done = False
         self._draft = Draft(wire.target.profile)
-        self._open: dict[int, Call | None] = {}
+        self._open: dict[int, CallDraft | None] = {}
         """The tool call that a block's number means; None for a block of another kind."""
-        self._given: dict[int, tuple[Call, str]] = {}
+        self._given: dict[int, tuple[CallDraft, str]] = {}
         """Inputs that came with the start of their block, by the place of the call."""
         self._last: int | None = None
         self._begun = False
@@ -157,7 +157,7 @@ class Reader:
             told = loads(data)
         except NotJsonError as exc:
             if event == "error":
-                raise self._error(classify.Fault(message=data[:1000].decode("utf-8", "replace"))) from None
+                raise self._error(classify.ErrorBody(message=data[:1000].decode("utf-8", "replace"))) from None
             raise self._unreadable(f"the answer cannot be read: {exc}") from exc
         if not isinstance(told, dict):
             fault = self._wire.fault_of(told)
@@ -302,7 +302,7 @@ class Reader:
             raise self._unreadable(_NO_MESSAGE)
         return told
 
-    def _error(self, fault: classify.Fault) -> TundraError:
+    def _error(self, fault: classify.ErrorBody) -> TundraError:
         return classify.classify(self._wire.target, self._asked, None, fault)
 
     def _unreadable(self, problem: str) -> ParseError:

@@ -45,14 +45,14 @@ _DATA_URL = re.compile(r"data:image/[a-z0-9.+-]+;base64,[a-z0-9+/_-]{4}", re.IGN
 """Only the start is looked at: an image of 20 MB must not hold up the loop."""
 
 
-class Size(msgspec.Struct, frozen=True):
+class AskSize(msgspec.Struct, frozen=True):
     """How large an ask is."""
 
     text_bytes: int
     images: int
 
 
-def check_ask(ask: Ask) -> Size:
+def check_ask(ask: Ask) -> AskSize:
     """Check an ask and measure it.
 
     Raises:
@@ -84,7 +84,7 @@ def check_ask(ask: Ask) -> Size:
     if size.text_bytes + size.image_bytes > MAX_BODY_BYTES:
         problem = f"the request has more than {MAX_BODY_BYTES:,} bytes"
         raise _wrong("messages", problem, "Send fewer or smaller images.")
-    return Size(size.text_bytes, size.images)
+    return AskSize(size.text_bytes, size.images)
 
 
 class _Measure:

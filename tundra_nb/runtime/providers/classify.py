@@ -1,8 +1,9 @@
 """From an error answer to one class of the error tree: the outcome table as code.
 
-A body is first read into a `Fault` (whatever its form: OpenAI, Anthropic, OpenRouter, llama.cpp, vLLM, Ollama, FastAPI,
-Google's list), then `classify` decides by its stable words, then by its prose where a vendor has no word for the case,
-then by the status. The same two steps serve error statuses, error bodies under status 200 and errors inside a stream.
+A body is first read into an `ErrorBody` (whatever its form: OpenAI, Anthropic, OpenRouter, llama.cpp, vLLM, Ollama,
+FastAPI, Google's list), then `classify` decides by its stable words, then by its prose where a vendor has no word for
+the case, then by the status. The same two steps serve error statuses, error bodies under status 200 and errors inside a
+stream.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ MAX_DETAIL = 300
 """Characters of a provider's own words that an error carries."""
 
 
-class Fault(msgspec.Struct, frozen=True, kw_only=True):
+class ErrorBody(msgspec.Struct, frozen=True, kw_only=True):
     """What an error body says, whatever its form."""
 
     message: str = ""
@@ -141,7 +142,7 @@ _CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f\x7f-\x9f]")
 _MASKED_KEY = re.compile(r"\b(?:sk|pk|rk|gsk|xai|key|AIza)[-_][\w*.…-]{8,}|\S*\*{3,}\S*")
 
 
-def read(value: Any, now: float = 0.0) -> Fault | None:
+def read(value: Any, now: float = 0.0) -> ErrorBody | None:
     """The fault in a decoded JSON body; None when it holds no error.
 
     Args:
@@ -159,10 +160,10 @@ def read(value: Any, now: float = 0.0) -> Fault | None:
         if _says_something(error) or not _is_answer(value):
             return _read_dict(error, now) if error else None
     elif isinstance(error, str) and error.strip():
-        return Fault(message=whole(error), words=_words((value.get("code"), value.get("type"))))
+        return ErrorBody(message=whole(error), words=_words((value.get("code"), value.get("type"))))
     status = value.get("base_resp")
     if isinstance(status, dict) and (code := count(status.get("status_code"))):  # MiniMax
-        return Fault(message=word(status.get("status_msg")), words=frozenset((f"base_resp:{code}",)))
+        return ErrorBody(message=word(status.get("status_msg")), words=frozenset((f"base_resp:{code}",)))
     if value.get("object") == "error":  # vLLM before 0.10
         return _read_dict(value, now)
     detail = value.get("detail")
@@ -171,11 +172,11 @@ def read(value: Any, now: float = 0.0) -> Fault | None:
     several = value.get("errors")
     if isinstance(several, list) and several and not _is_answer(value):  # Cloudflare
         first = several[0]
-        return _read_dict(first, now) if isinstance(first, dict) else Fault(message=word(first))
+        return _read_dict(first, now) if isinstance(first, dict) else ErrorBody(message=word(first))
     return None
 
 
-def bare(value: dict[str, Any]) -> Fault | None:
+def bare(value: dict[str, Any]) -> ErrorBody | None:
     """The fault in a body that has no error but a `message`, or a code that is not one of success."""
     message = next((told for name in _MESSAGES if isinstance(told := value.get(name), str) and told.strip()), "")
     code = value.get("code")
@@ -185,14 +186,14 @@ def bare(value: dict[str, Any]) -> Fault | None:
     return _read_dict({**value, "message": whole(message)}, 0.0)
 
 
-def said(value: Any) -> Fault:
+def said(value: Any) -> ErrorBody:
     """The fault in what a server itself calls an error, whatever its form."""
     if isinstance(value, dict):
         return bare(value) or _read_dict(value, 0.0)
-    return Fault(message=whole(value) if isinstance(value, str) else dumps(value))
+    return ErrorBody(message=whole(value) if isinstance(value, str) else dumps(value))
 
 
-def read_body(body: bytes, now: float = 0.0) -> Fault | None:
+def read_body(body: bytes, now: float = 0.0) -> ErrorBody | None:
     """The fault in the body of an error status; None when it is no JSON. A bare `message` will do."""
     value = _json_in(body)
     fault = read(value, now)
@@ -200,7 +201,7 @@ def read_body(body: bytes, now: float = 0.0) -> Fault | None:
         message = next((told for name in _MESSAGES if isinstance(told := value.get(name), str)), "")
         return _read_dict({**value, "message": message}, now)
     if fault is None and isinstance(value, str):
-        return Fault(message=whole(value))
+        return ErrorBody(message=whole(value))
     return fault
 
 
@@ -229,7 +230,7 @@ def _says_something(error: dict[str, Any]) -> bool:
 
 
 def answer_error(
-    target: Target, model: str, status: int, *, retry_after: float | None, body: bytes, fault: Fault | None
+    target: Target, model: str, status: int, *, retry_after: float | None, body: bytes, fault: ErrorBody | None
 ) -> ProviderError:
     """Classify an answer with an error status, whether its body could be read (`fault`) or not."""
     if fault is not None:
@@ -242,11 +243,11 @@ def answer_error(
     if text and status in (400, 401, 403, 404, 405) and (_is_html(text) or status in (404, 405)):
         what = "a web page" if _is_html(text) else "no API error"
         return ParseError(profile=target.profile, problem=f"status {status} with {what} in the body")
-    return classify(target, model, status, Fault(message="" if _is_html(text) else text), retry_after)
+    return classify(target, model, status, ErrorBody(message="" if _is_html(text) else text), retry_after)
 
 
 def classify(
-    target: Target, model: str, status: int | None, fault: Fault, retry_after: float | None = None
+    target: Target, model: str, status: int | None, fault: ErrorBody, retry_after: float | None = None
 ) -> ProviderError:
     """The error that stands for a fault.
 
@@ -285,7 +286,7 @@ def classify(
     return RequestRejected(profile=name, detail=detail, status=status, field=fault.field or _field_in(fault.message))
 
 
-def _kind_by_words(status: int, fault: Fault) -> str | None:
+def _kind_by_words(status: int, fault: ErrorBody) -> str | None:
     """What the table of phrases says; None when no line of it fits."""
     for phrase in PHRASES:
         if phrase.statuses and status not in phrase.statuses:
@@ -329,7 +330,7 @@ def host_of(target: Target) -> str:
     return target.base_url.partition("://")[2].partition("/")[0].rpartition("@")[2]
 
 
-def _read_dict(error: dict[str, Any], now: float) -> Fault:
+def _read_dict(error: dict[str, Any], now: float) -> ErrorBody:
     message = error.get("message") or error.get("msg")
     text = whole(message) if isinstance(message, str) else dumps(error)
     code = error.get("code")
@@ -348,7 +349,7 @@ def _read_dict(error: dict[str, Any], now: float) -> Fault:
         retry_after = wait_in(text)
     param = error.get("param")
     prefix = _FIELD_PROSE.match(text)
-    return Fault(
+    return ErrorBody(
         message=text,
         words=_words(words),
         field=whole(param) if isinstance(param, str) and param else prefix.group(1) if prefix else None,
@@ -357,13 +358,13 @@ def _read_dict(error: dict[str, Any], now: float) -> Fault:
     )
 
 
-def _read_detail(detail: Any) -> Fault:
+def _read_detail(detail: Any) -> ErrorBody:
     if isinstance(detail, list) and detail and isinstance(detail[0], dict):
         place = [str(part) for part in detail[0].get("loc", ()) if part != "body"]
-        return Fault(message=str(detail[0].get("msg", "")), field=".".join(place) or None)
+        return ErrorBody(message=str(detail[0].get("msg", "")), field=".".join(place) or None)
     if isinstance(detail, dict):
         return _read_dict(detail, 0.0)
-    return Fault(message=whole(detail) if isinstance(detail, str) else dumps(detail))
+    return ErrorBody(message=whole(detail) if isinstance(detail, str) else dumps(detail))
 
 
 def _told_headers(metadata: Any, now: float) -> float | None:

@@ -16,7 +16,7 @@ from tundra_nb.types.pieces import Piece, Reasoning, Text, ToolCallPiece
 from .contract import Answer
 
 
-class Call:
+class CallDraft:
     """One tool call under way."""
 
     __slots__ = ("arguments", "given_id", "halves", "id", "index", "name", "place")
@@ -45,8 +45,8 @@ class Draft:
         self._reasoning: list[str] = []
         self._text_halves = Halves()
         self._reasoning_halves = Halves()
-        self._calls: list[Call] = []
-        self._by_index: dict[int, Call] = {}
+        self._calls: list[CallDraft] = []
+        self._by_index: dict[int, CallDraft] = {}
 
     @property
     def text(self) -> str:
@@ -80,9 +80,9 @@ class Draft:
         self._reasoning.append(text)
         return [Reasoning(text)]
 
-    def begin_call(self, index: int | None, given_id: str, name: str) -> Call:
+    def begin_call(self, index: int | None, given_id: str, name: str) -> CallDraft:
         """A new tool call, in a form that says where one begins."""
-        call = Call(len(self._calls), index)
+        call = CallDraft(len(self._calls), index)
         call.given_id, call.name = given_id, name
         self._calls.append(call)
         if index is not None:
@@ -123,7 +123,7 @@ class Draft:
         call.name = call.name or name
         return self.more(call, arguments, starts=starts)
 
-    def _place(self, index: int | None, given_id: str, name: str, *, apart: bool) -> Call | None:
+    def _place(self, index: int | None, given_id: str, name: str, *, apart: bool) -> CallDraft | None:
         """The call that a piece goes on with; None when it begins a new one."""
         at_index = self._by_index.get(index) if index is not None else None
         last = self._calls[-1] if self._calls else None
@@ -148,14 +148,14 @@ class Draft:
             return at_index or self._unnumbered(index)
         return last
 
-    def _unnumbered(self, index: int) -> Call | None:
+    def _unnumbered(self, index: int) -> CallDraft | None:
         """The call that a number met for the first time means: one that began without a number."""
         if 0 <= index < len(self._calls) and self._calls[index].index is None:
             return self._calls[index]
         last = self._calls[-1] if self._calls else None
         return last if last is not None and last.index is None else None
 
-    def more(self, call: Call, arguments: str, *, starts: bool = False) -> list[Piece]:
+    def more(self, call: CallDraft, arguments: str, *, starts: bool = False) -> list[Piece]:
         """Add to the arguments of a call; `starts` when its id and name have just become known."""
         arguments = call.halves.join(arguments)
         if arguments:
@@ -167,7 +167,7 @@ class Draft:
             return []
         return [ToolCallPiece(call.place, arguments=arguments)]
 
-    def _made_up(self, call: Call) -> str:
+    def _made_up(self, call: CallDraft) -> str:
         """An id for a call that came without one: its result must name it."""
         told = f"{self.id}/{call.place}/{call.name}"
         return "call_" + hashlib.blake2b(told.encode(), digest_size=9).hexdigest()

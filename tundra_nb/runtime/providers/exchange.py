@@ -32,7 +32,7 @@ DRAIN_SECONDS = 0.05
 """How long the end of the body is waited for after the end mark, so that the connection can be used again."""
 
 
-class Line(msgspec.Struct, frozen=True):
+class ProviderLine(msgspec.Struct, frozen=True):
     """What all exchanges of a provider share."""
 
     transport: httpx.AsyncBaseTransport
@@ -44,7 +44,7 @@ class Line(msgspec.Struct, frozen=True):
     answers: AnswerSettings = AnswerSettings()
 
 
-class Exchange:
+class WireExchange:
     """One request and its response: deadlines kept, foreign errors turned into ours, closed by whoever made it."""
 
     __slots__ = (
@@ -64,7 +64,7 @@ class Exchange:
     )
 
     def __init__(
-        self, line: Line, target: Target, seen: Seen, kept: list[bytes] | None, *, idle: float, total: float
+        self, line: ProviderLine, target: Target, seen: Seen, kept: list[bytes] | None, *, idle: float, total: float
     ) -> None:
         self.seen = seen
         self._line = line

@@ -17,7 +17,7 @@ _LINE = re.compile(rb"\r\n|\n|\r")
 _BOM = b"\xef\xbb\xbf"
 
 
-class Frame(msgspec.Struct, frozen=True):
+class SseFrame(msgspec.Struct, frozen=True):
     """One event. `raw` is as it came, with its empty line; `data` b"" when it has none."""
 
     event: str
@@ -34,7 +34,7 @@ class Frames:
         self._rest = b""
         self._begun = False
 
-    def feed(self, chunk: bytes) -> list[Frame]:
+    def feed(self, chunk: bytes) -> list[SseFrame]:
         """The frames that this chunk completes.
 
         Raises:
@@ -46,9 +46,9 @@ class Frames:
             and chunk.find(b"\n") == len(chunk) - 2
             and chunk[-1:] == b"\n"
         ):
-            return [Frame("message", chunk[6:-2], chunk)]  # the common case: one event of one line
+            return [SseFrame("message", chunk[6:-2], chunk)]  # the common case: one event of one line
         rest = self._rest + chunk
-        found: list[Frame] = []
+        found: list[SseFrame] = []
         if b"\r" not in rest:
             *whole, rest = rest.split(b"\n\n")
             found = [_read(block + b"\n\n") for block in whole if block.strip(b"\n")]
@@ -64,13 +64,13 @@ class Frames:
             raise EventTooLongError(f"a server-sent event is longer than {MAX_EVENT_BYTES} bytes")
         return found
 
-    def close(self) -> list[Frame]:
+    def close(self) -> list[SseFrame]:
         """The frame that the stream's end left without its empty line: servers forget it after the last one."""
         rest, self._rest = self._rest, b""
         return [_read(rest + b"\n\n")] if rest.strip() else []
 
 
-def _read(raw: bytes) -> Frame:
+def _read(raw: bytes) -> SseFrame:
     event, data = "", []
     for line in _LINE.split(raw.removeprefix(_BOM)):
         name, _, value = line.partition(b":")
@@ -78,4 +78,4 @@ def _read(raw: bytes) -> Frame:
             data.append(value.removeprefix(b" "))
         elif name == b"event":
             event = value.removeprefix(b" ").decode("utf-8", "replace")
-    return Frame(event or "message", b"\n".join(data), raw)
+    return SseFrame(event or "message", b"\n".join(data), raw)

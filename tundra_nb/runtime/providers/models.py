@@ -16,7 +16,7 @@ from tundra_nb.nearest import nearest
 from tundra_nb.settings import ProfileSettings
 from tundra_nb.types import Ask
 
-from .check import Size
+from .check import AskSize
 from .contract import ModelInfo
 from .remarks import is_tool_required
 
@@ -77,7 +77,7 @@ def closest(model: str, listed: Iterable[ModelInfo]) -> str | None:
     return short[found] if found else None
 
 
-def refuse(profile: str, known: ModelInfo, ask: Ask, size: Size) -> None:
+def refuse(profile: str, known: ModelInfo, ask: Ask, size: AskSize) -> None:
     """Refuse what this model is known not to be able to do, before anything is sent.
 
     Raises:

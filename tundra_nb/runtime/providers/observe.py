@@ -16,12 +16,12 @@ from tundra_nb.types.pieces import Piece
 
 from . import classify, events, usage
 from .anthropic import AnthropicFormat
-from .anthropic import Reader as MessagesReader
+from .anthropic import AnthropicReader as MessagesReader
 from .contract import Answer, Target
-from .draft import Call, Draft
+from .draft import CallDraft, Draft
 from .lenient import NotJsonError, count, dumps, loads, word
 from .openai import OpenAIFormat
-from .openai import Reader as ChatReader
+from .openai import OpenAIReader as ChatReader
 
 _ENDS = frozenset({"response.completed", "response.incomplete"})
 _TEXT = frozenset({"response.output_text.delta", "response.refusal.delta"})
@@ -38,7 +38,7 @@ class ResponsesReader:
         self.done = False
         self._begun = False
         self._draft = Draft(target.profile)
-        self._calls: dict[str, Call] = {}
+        self._calls: dict[str, CallDraft] = {}
 
     def feed(self, event: str, data: bytes) -> Sequence[Piece]:
         data = data.strip()
@@ -48,7 +48,7 @@ class ResponsesReader:
             told = loads(data)
         except NotJsonError as exc:
             if event == "error":
-                raise self._error(classify.Fault(message=data[:1000].decode("utf-8", "replace"))) from None
+                raise self._error(classify.ErrorBody(message=data[:1000].decode("utf-8", "replace"))) from None
             raise self._unreadable(f"the answer cannot be read: {exc}") from exc
         if not isinstance(told, dict):
             raise self._unreadable("the answer is not of the form of Responses")
@@ -144,7 +144,7 @@ class ResponsesReader:
                 pieces += self._draft.more(self._calls[word(item.get("id"))], text)
         return pieces
 
-    def _error(self, fault: classify.Fault) -> TundraError:
+    def _error(self, fault: classify.ErrorBody) -> TundraError:
         return classify.classify(self._target, self._asked, None, fault)
 
     def _unreadable(self, problem: str) -> ParseError:
@@ -188,7 +188,7 @@ class CountReader:
             raise ParseError(profile=self._target.profile, problem="the answer is not valid JSON") from exc
         if told.error:
             fault = classify.read({"error": told.error}, self._target.now())
-            raise classify.classify(self._target, self._asked, None, fault or classify.Fault())
+            raise classify.classify(self._target, self._asked, None, fault or classify.ErrorBody())
         counted = usage.from_openai(told.usage)
         if told.input_tokens is not None:
             counted = Usage(input_tokens=count(told.input_tokens))

@@ -90,8 +90,8 @@ class OpenAIFormat:
     def answer(self, model: str, body: bytes) -> Answer:
         return events.answer_of(self.reader(model), self.target.profile, body)
 
-    def reader(self, model: str) -> Reader:
-        return Reader(self, model)
+    def reader(self, model: str) -> OpenAIReader:
+        return OpenAIReader(self, model)
 
     def error(self, model: str, status: int, retry_after: float | None, body: bytes) -> ProviderError:
         fault = self.fault_in(body)
@@ -100,16 +100,16 @@ class OpenAIFormat:
     def models(self, body: bytes) -> list[ModelInfo]:
         return listing.read(self.target.profile, body, listing.from_openai)
 
-    def fault_in(self, body: bytes) -> classify.Fault | None:
+    def fault_in(self, body: bytes) -> classify.ErrorBody | None:
         """The fault in the body of an error status; None when it is no JSON."""
         return classify.read_body(body, self.target.now())
 
-    def fault_of(self, value: Any) -> classify.Fault | None:
+    def fault_of(self, value: Any) -> classify.ErrorBody | None:
         """The fault in a decoded body that came under status 200."""
         return classify.read(value, self.target.now())
 
 
-class Reader:
+class OpenAIReader:
     """Reads an answer of this form, streamed or whole."""
 
     def __init__(self, wire: OpenAIFormat, model: str) -> None:
@@ -136,7 +136,7 @@ class Reader:
             told = loads(data)
         except NotJsonError as exc:
             if event == "error":
-                raise self._error(classify.Fault(message=data[:1000].decode("utf-8", "replace"))) from None
+                raise self._error(classify.ErrorBody(message=data[:1000].decode("utf-8", "replace"))) from None
             raise self._unreadable(f"the answer cannot be read: {exc}") from exc
         if event == "error":  # named so, whatever its form
             raise self._error(self._wire.fault_of(told) or classify.said(told))
@@ -176,7 +176,7 @@ class Reader:
         if (stop := choice.get("finish_reason")) and (stop := word(stop)):
             if stop == _ENDED_BY_ERROR:
                 message = "the provider broke the answer off (finish_reason 'error')"
-                raise self._error(classify.Fault(message=message))
+                raise self._error(classify.ErrorBody(message=message))
             draft.stop = stop
         return self._message(choice)
 
@@ -270,14 +270,14 @@ class Reader:
             pieces += self._draft.call(index, given_id, name, arguments, apart=apart)
         return pieces
 
-    def _fault(self, told: dict[str, Any]) -> classify.Fault | None:
+    def _fault(self, told: dict[str, Any]) -> classify.ErrorBody | None:
         """The fault in a chunk; an `error` with nothing in it beside a choice is none."""
         fault = self._wire.fault_of(told)
         if fault is None and not told.get("choices"):
             fault = classify.bare(told)
         return fault
 
-    def _error(self, fault: classify.Fault) -> TundraError:
+    def _error(self, fault: classify.ErrorBody) -> TundraError:
         return classify.classify(self._wire.target, self._asked, None, fault)
 
     def _unreadable(self, problem: str) -> ParseError:

@@ -40,14 +40,14 @@ class OpenRouterFormat(OpenAIFormat):
             return Unsupported(profile=self.target.profile, kind="model", model=model, detail=detail, status=status)
         return classify.answer_error(self.target, model, status, retry_after=retry_after, body=body, fault=fault)
 
-    def fault_in(self, body: bytes) -> classify.Fault | None:
+    def fault_in(self, body: bytes) -> classify.ErrorBody | None:
         try:
             value = loads(body)
         except NotJsonError:
             return super().fault_in(body)
         return self.fault_of(value) or super().fault_in(body)
 
-    def fault_of(self, value: Any) -> classify.Fault | None:
+    def fault_of(self, value: Any) -> classify.ErrorBody | None:
         fault = super().fault_of(value)
         error = value.get("error") if isinstance(value, dict) else None
         if fault is None or not isinstance(error, dict):
@@ -83,7 +83,7 @@ class OpenRouterFormat(OpenAIFormat):
                 message = f"{who}: {told}" if isinstance(who, str) else told
             elif isinstance(who, str):
                 message = f"{who}: {message}"
-        return classify.Fault(
+        return classify.ErrorBody(
             message=message, words=frozenset(words), field=field, status=fault.status, retry_after=retry_after
         )
 
@@ -91,7 +91,7 @@ class OpenRouterFormat(OpenAIFormat):
         return listing.read(self.target.profile, body, listing.from_openrouter)
 
 
-def _inner(raw: Any) -> tuple[classify.Fault | None, str]:
+def _inner(raw: Any) -> tuple[classify.ErrorBody | None, str]:
     """The fault of the provider behind, and its words."""
     value = raw
     if isinstance(raw, str):

@@ -29,9 +29,9 @@ from tundra_nb.types.pieces import Piece, Reasoning, Text, ToolCallPiece
 
 from . import classify, events, listing, models, prices
 from .anthropic import AnthropicFormat
-from .check import Size, check_ask
+from .check import AskSize, check_ask
 from .contract import Answer, ModelInfo, Seen, Target, WireFormat
-from .exchange import Exchange, Line
+from .exchange import ProviderLine, WireExchange
 from .openai import OpenAIFormat
 from .openrouter import OpenRouterFormat
 from .remarks import is_tool_required
@@ -96,7 +96,7 @@ class Provider:
         """The model asked when the caller names none; None until it is chosen."""
         self._base_url = normalise(profile.kind, profile.base_url or VENDORS[profile.kind][0])
         self._key = key
-        self._line = Line(transport, deadlines, monotonic, now, answers)
+        self._line = ProviderLine(transport, deadlines, monotonic, now, answers)
         self._prepared: Prepared | None = None
         self._models: list[ModelInfo] | None = None
         self._known: dict[str, ModelInfo] = {}
@@ -117,7 +117,7 @@ class Provider:
             self._line = msgspec.structs.replace(self._line, deadlines=deadlines, answers=answers)
 
     async def attempt(
-        self, ask: Ask, model: str, seen: Seen, record: bool = False, size: Size | None = None
+        self, ask: Ask, model: str, seen: Seen, record: bool = False, size: AskSize | None = None
     ) -> AsyncGenerator[Piece | Answer, None]:
         """Ask once. Gives the pieces of the answer as they arrive, then exactly one `Answer`.
 
@@ -187,12 +187,12 @@ class Provider:
         if self.profile.kind != "local" and not prices.is_loaded():
             await asyncio.to_thread(prices.load)
 
-    def exchange(self, target: Target, seen: Seen, kept: list[bytes] | None, *, is_streamed: bool) -> Exchange:
+    def exchange(self, target: Target, seen: Seen, kept: list[bytes] | None, *, is_streamed: bool) -> WireExchange:
         """A request to be sent; the caller closes it. The body's pieces are added to `kept`."""
         limits = self._line.deadlines
         # unstreamed, the first byte comes with the last: there only the total deadline means something
         idle = limits.idle_seconds if is_streamed else limits.total_seconds
-        return Exchange(self._line, target, seen, kept, idle=idle, total=limits.total_seconds)
+        return WireExchange(self._line, target, seen, kept, idle=idle, total=limits.total_seconds)
 
     async def models(self, refresh: bool = False) -> list[ModelInfo]:
         """The models that this profile's provider lists; kept for ten minutes.
@@ -291,7 +291,9 @@ class Provider:
             ready = self._prepared = Prepared(FORMATS[profile.kind](target), target)
         return ready
 
-    async def _stream(self, exchange: Exchange, wire: WireFormat, model: str) -> AsyncGenerator[Piece | Answer, None]:
+    async def _stream(
+        self, exchange: WireExchange, wire: WireFormat, model: str
+    ) -> AsyncGenerator[Piece | Answer, None]:
         """Read an answer that is streamed, or was to be: some servers send the whole document at once."""
         start: list[bytes] = []
         is_whole: bool | None = None
@@ -361,7 +363,7 @@ class Provider:
             TundraError: whatever an attempt may raise.
         """
         total = min(self._line.deadlines.total_seconds, MODELS_SECONDS)
-        exchange = Exchange(self._line, ready.target, Seen(), None, idle=total, total=total)
+        exchange = WireExchange(self._line, ready.target, Seen(), None, idle=total, total=total)
         try:
             status = await exchange.send("GET", httpx.URL(url), ready.headers, b"")
             if status != 200:

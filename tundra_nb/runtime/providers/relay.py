@@ -22,8 +22,8 @@ from tundra_nb.types.pieces import Raw
 
 from . import bodies, events
 from .contract import Answer, Seen
-from .exchange import Exchange
-from .frames import Frame, Frames
+from .exchange import WireExchange
+from .frames import Frames, SseFrame
 from .observe import Observer, observer
 from .provider import Provider
 
@@ -51,7 +51,7 @@ BIG_BYTES = 1 << 20
 _INCLUDE_USAGE = b'{"include_usage":true}'
 
 
-class Given(msgspec.Struct, frozen=True, kw_only=True):
+class CallerBody(msgspec.Struct, frozen=True, kw_only=True):
     """What the caller sent: the body, its members, and the headers that may go on."""
 
     form: str
@@ -79,7 +79,7 @@ def speaks(provider: Provider, form: str) -> bool:
 
 
 async def relay(
-    provider: Provider, given: Given, model: str, seen: Seen, refusals: list[Refusal], *, record: bool = False
+    provider: Provider, given: CallerBody, model: str, seen: Seen, refusals: list[Refusal], *, record: bool = False
 ) -> AsyncGenerator[Raw | Answer, None]:
     """Pass a body on once. Gives the answer's bytes as they arrive, then exactly one `Answer`.
 
@@ -162,7 +162,7 @@ async def fetch(
         await exchange.aclose()
 
 
-async def _start(exchange: Exchange) -> bytes:
+async def _start(exchange: WireExchange) -> bytes:
     """As much of the answer as says whether it is a stream of events."""
     start = b""
     while events.looks_whole(start) is None and (chunk := await exchange.next()) is not None:
@@ -171,7 +171,7 @@ async def _start(exchange: Exchange) -> bytes:
 
 
 async def _stream(
-    exchange: Exchange, start: bytes, follow: Observer, given: Given, profile: str
+    exchange: WireExchange, start: bytes, follow: Observer, given: CallerBody, profile: str
 ) -> AsyncGenerator[Raw | Answer, None]:
     frames = Frames()
     reader = follow.reader
@@ -217,7 +217,7 @@ _url = functools.lru_cache(maxsize=256)(httpx.URL)
 """Parsing one costs a tenth of a call, and there are few."""
 
 
-def _body(given: Given, model: str) -> bytes:
+def _body(given: CallerBody, model: str) -> bytes:
     changes = {**given.added, "model": msgspec.json.encode(model)}
     if given.is_streamed and given.form == "chat" and not given.shows_usage:
         options = bodies.value(given.members, "stream_options", dict[str, Any])
@@ -234,7 +234,7 @@ def _headers(ours: Iterable[tuple[bytes, bytes]], theirs: tuple[tuple[bytes, byt
     return [*(pair for pair in ours if pair[0].lower() not in replaced), *theirs]
 
 
-def _is_only_usage(frame: Frame) -> bool:
+def _is_only_usage(frame: SseFrame) -> bool:
     """The frame that `include_usage` adds: usage, and no choice."""
     if b'"usage"' not in frame.data:
         return False

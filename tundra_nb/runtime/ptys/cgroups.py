@@ -21,7 +21,7 @@ EMPTY_SECONDS = 2.0
 _log = logging.getLogger("tundra.ptys")
 
 
-class Group:
+class Cgroup:
     """The group of one session."""
 
     def __init__(self, path: Path) -> None:
@@ -58,7 +58,7 @@ class Group:
         return True
 
 
-class Groups:
+class Cgroups:
     """The groups of one daemon: `<our own group>/tundra-<instance>/<session>`. None are made where `base` is None."""
 
     def __init__(self, instance: str) -> None:
@@ -75,9 +75,9 @@ class Groups:
         if (base / "cgroup.kill").exists() and os.access(base / "cgroup.procs", os.W_OK):
             self.base = base
         else:
-            Group(base).remove()
+            Cgroup(base).remove()
 
-    def make(self, name: str) -> Group | None:
+    def make(self, name: str) -> Cgroup | None:
         """A group for a session; None where there is no such thing."""
         if self.base is None:
             return None
@@ -87,7 +87,7 @@ class Groups:
         except OSError as exc:
             _log.warning("no control group for %s: %s", name, exc.strerror)
             return None
-        return Group(path)
+        return Cgroup(path)
 
     def close(self) -> None:
         """Take the daemon's group away; what is still in it is killed."""
@@ -113,7 +113,7 @@ def delegated() -> Path | None:
 
 def end_all(base: Path) -> bool:
     """Kill everything in a daemon's group and remove it. Blocks for moments; True when something lived there."""
-    group = Group(base)
+    group = Cgroup(base)
     had = bool(group.members())
     deadline = time.monotonic() + EMPTY_SECONDS
     while True:

@@ -13,10 +13,10 @@ import re
 import time
 from collections.abc import Iterator, Sequence
 
-import msgspec
 import pexpect
 
 from tundra_nb.errors import HandleNotFound, Timeout, UsageError
+from tundra_nb.protocol.ptys import Matched
 
 from .keyboard import MAX_CANONICAL_BYTES
 from .matchers import Matcher, Matchers, TooSlow
@@ -40,18 +40,6 @@ _FLAGS = {re.IGNORECASE: "i", re.MULTILINE: "m", re.DOTALL: "s", re.VERBOSE: "x"
 
 Special = type[pexpect.EOF] | type[pexpect.TIMEOUT]
 Pattern = str | re.Pattern[str] | Special
-
-
-class Matched(msgspec.Struct, frozen=True):
-    """What `expect` found."""
-
-    index: int
-    """Which pattern."""
-    before: str
-    """At most a million characters."""
-    after: str
-    """What matched; empty for EOF and TIMEOUT."""
-    groups: tuple[str | None, ...]
 
 
 class _Wanted:

@@ -18,7 +18,7 @@ MAX_CANONICAL_BYTES = 4095
 """Linux, N_TTY_BUF_SIZE - 1: the rest of a longer line is dropped silently while the terminal is in line mode."""
 
 
-class Feed:
+class KeyFeed:
     """Writes to a non-blocking descriptor, in order, as fast as the other side reads."""
 
     def __init__(self, descriptor: int) -> None:
@@ -95,7 +95,7 @@ class Feed:
                     future.set_result(None)
 
 
-class Keyboard(Feed):
+class Keyboard(KeyFeed):
     """The input of a terminal."""
 
     def __init__(self, master: int) -> None:

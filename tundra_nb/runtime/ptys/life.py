@@ -62,7 +62,7 @@ class Transition(NamedTuple):
     close_code: int | None = None
 
 
-class Connection:
+class ViewerConnection:
     """One viewer, from its first handshake to its end; a resumed one is the same."""
 
     __slots__ = ("at", "is_coming", "missed", "peer", "size", "socket", "state", "user", "viewer")
@@ -87,7 +87,7 @@ class Connection:
         return f"<Connection {self.viewer} {self.state}>"
 
 
-class Life:
+class TerminalLife:
     """The connections of one terminal.
 
     Args:
@@ -97,7 +97,7 @@ class Life:
 
     def __init__(self, keep: Keep, rules: Callable[[], Rules]) -> None:
         self.keep: Keep = keep
-        self.connections: dict[str, Connection] = {}
+        self.connections: dict[str, ViewerConnection] = {}
         """By viewer; those that have not ended."""
         self._rules = rules
         self._deadline: float | None = None
@@ -108,7 +108,7 @@ class Life:
         return f"<Life {self.keep}: {', '.join(map(repr, self.connections.values())) or 'nobody'}>"
 
     @property
-    def present(self) -> list[Connection]:
+    def present(self) -> list[ViewerConnection]:
         """Connections that are here, or on their way."""
         return [one for one in self.connections.values() if one.state in PRESENT or one.is_coming]
 
@@ -118,7 +118,7 @@ class Life:
         sizes = [one.size for one in self.connections.values() if one.size and one.state in ("active", "idle")]
         return (min(size[0] for size in sizes), min(size[1] for size in sizes)) if sizes else None
 
-    def connect(self, now: float, peer: Peer, user: str, viewer: str = "") -> tuple[Connection, list[Transition]]:
+    def connect(self, now: float, peer: Peer, user: str, viewer: str = "") -> tuple[ViewerConnection, list[Transition]]:
         """A handshake begins. It takes up the lost connection of that name, else the one lost longest of that user and
         kind. A name that seems to be here still is lost: whoever comes back is often faster than the news of the loss.
         """
@@ -138,22 +138,22 @@ class Life:
         while not name or name in self.connections:
             self._count += 1
             name = f"{viewer or peer}-{self._count}"
-        made = self.connections[name] = Connection(name, peer, user, now)
+        made = self.connections[name] = ViewerConnection(name, peer, user, now)
         self._deadline = None
         return made, [Transition(name, peer, None, "establishing", "opened")]
 
-    def establish(self, now: float, one: Connection) -> list[Transition]:
+    def establish(self, now: float, one: ViewerConnection) -> list[Transition]:
         """It has got its first message."""
         self._deadline = None
         was_lost, one.is_coming = one.state == "lost", False
         return self._move(now, one, "active", "resumed" if was_lost else "ready")
 
-    def miss(self, now: float, one: Connection, count: int) -> list[Transition]:
+    def miss(self, now: float, one: ViewerConnection, count: int) -> list[Transition]:
         """It was too slow, and did not get so many bytes."""
         one.missed += count
         return self._move(now, one, "active", "slow") if one.state == "active" else []
 
-    def lose(self, now: float, one: Connection, reason: str, close_code: int | None = None) -> list[Transition]:
+    def lose(self, now: float, one: ViewerConnection, reason: str, close_code: int | None = None) -> list[Transition]:
         """Its socket went without a goodbye, or with one that says it may come back."""
         if one.is_coming:  # the second time before it was established
             one.is_coming = False
@@ -165,7 +165,7 @@ class Life:
         self._leave(now, one)
         return moved
 
-    def leave(self, now: float, one: Connection, reason: str, close_code: int | None = None) -> list[Transition]:
+    def leave(self, now: float, one: ViewerConnection, reason: str, close_code: int | None = None) -> list[Transition]:
         """It said goodbye, or was told to go."""
         moved = self._move(now, one, "ended", reason, close_code)
         self._leave(now, one)
@@ -200,10 +200,10 @@ class Life:
         """The terminal has ended: so do all its connections."""
         return [moved for one in list(self.connections.values()) for moved in self._move(now, one, "ended", reason)]
 
-    def _grace_of(self, one: Connection) -> float:
+    def _grace_of(self, one: ViewerConnection) -> float:
         return self._rules().lab_grace if one.peer == "lab" else self._rules().grace
 
-    def _leave(self, now: float, one: Connection) -> None:
+    def _leave(self, now: float, one: ViewerConnection) -> None:
         """Somebody has gone: if it was the last, the terminal's time runs."""
         if one.state == "establishing" or self.present:
             return
@@ -214,7 +214,7 @@ class Life:
         self._grace = self._deadline - now
 
     def _move(
-        self, now: float, one: Connection, new: State, reason: str, close_code: int | None = None
+        self, now: float, one: ViewerConnection, new: State, reason: str, close_code: int | None = None
     ) -> list[Transition]:
         moved = Transition(one.viewer, one.peer, one.state, new, reason, one.missed, close_code)
         assert (moved.old, moved.new) in ALLOWED, moved

@@ -16,7 +16,7 @@ from typing import NamedTuple
 from .mask import Masker
 from .ring import Ring
 from .spawn import Size
-from .transcript import Transcript, read_file
+from .transcript import TranscriptWriter, read_file
 
 DRAIN_READS = 64
 """After the leader's exit: the kernel holds four reads' worth, and a surviving child may go on for ever."""
@@ -39,7 +39,7 @@ class Chunk(NamedTuple):
     missed: int
 
 
-class Output:
+class PtyOutput:
     """Fed by the reader (`fill`), flushed by the pool's tick.
 
     Args:
@@ -49,7 +49,7 @@ class Output:
         on_dirty: told when something waits for `tick`.
     """
 
-    def __init__(self, master: int, masker: Masker, transcript: Transcript, on_dirty: Callable[[], None]) -> None:
+    def __init__(self, master: int, masker: Masker, transcript: TranscriptWriter, on_dirty: Callable[[], None]) -> None:
         self._master = master
         self._masker = masker
         self._transcript = transcript
@@ -232,7 +232,7 @@ class Viewer:
         to_exit: the stream ends when the leader has exited, not only when the whole session is gone.
     """
 
-    def __init__(self, output: Output, since: int = 0, *, is_live: bool = False, to_exit: bool = False) -> None:
+    def __init__(self, output: PtyOutput, since: int = 0, *, is_live: bool = False, to_exit: bool = False) -> None:
         self._output = output
         self.is_live = is_live
         self._to_exit = to_exit

@@ -30,14 +30,14 @@ from tundra_nb.types import SessionEvent
 
 from . import environment, processes, transcript
 from .budget import Budget, prune
-from .cgroups import Groups
+from .cgroups import Cgroups
 from .ending import GRACE_SECONDS, end_session
 from .ledger import Ledger
-from .life import Keep, Life, Rules
+from .life import Keep, Rules, TerminalLife
 from .mask import Masker
-from .output import Output
+from .output import PtyOutput
 from .pty import Kind, Pty
-from .reader import Reader
+from .reader import PtyReader
 from .reap import Leader, Orphans, descendants, living, signal_all
 from .spawn import Size, spawn
 
@@ -101,7 +101,7 @@ class PtyPool:
         self._environ = environ
         self._grace = grace
         self._live: dict[str, Pty] = {}
-        self._reader = Reader()
+        self._reader = PtyReader()
         self._orphans = Orphans(adopter, self._leaders)
         self._instance = f"{os.getpid():x}.{clock.now_us():x}"
         self._ledger = Ledger(folder / "record.json", self._instance, ids, clock, on_event)
@@ -115,12 +115,12 @@ class PtyPool:
         self._queue: deque[asyncio.Future[None]] = deque()
         self._promised = 0
         """Slots that were given to somebody in the queue who has not taken them yet."""
-        self._groups: Groups | None = None
+        self._groups: Cgroups | None = None
         self._beyond_us: set[tuple[int, int]] = set()
         """Strays that could not be ended, by pid and start: said once."""
         self._last_number = 0
         self._endings: dict[str, asyncio.Task[None]] = {}
-        self._dirty: set[Output] = set()
+        self._dirty: set[PtyOutput] = set()
         self._ticker: asyncio.TimerHandle | None = None
         self._sweeper: asyncio.Task[None] | None = None
         self._is_warned = False
@@ -166,7 +166,7 @@ class PtyPool:
         await asyncio.to_thread(transcript.delete_old, self.transcripts, self._settings.transcript_days)
         await asyncio.to_thread(self.budget.scan)
         self._reader.open()
-        self._groups = Groups(self._instance)
+        self._groups = Cgroups(self._instance)
         self._ledger.begin(str(self._groups.base or ""))
         self._sweeper = asyncio.create_task(self._sweep_on(), name="ptys.sweep")
 
@@ -351,9 +351,9 @@ class PtyPool:
     ) -> Pty:
         at_us = self.clock.now_us()
         try:
-            written = transcript.Transcript(
+            written = transcript.TranscriptWriter(
                 self.transcripts,
-                transcript.Head(pty_id, shown, cwd, size.columns, size.rows, at_us),
+                transcript.TranscriptHead(pty_id, shown, cwd, size.columns, size.rows, at_us),
                 take=self.budget.take,
             )
         except OSError as exc:
@@ -378,7 +378,7 @@ class PtyPool:
             os.close(started.master)
             written.close()
             raise SpawnFailed(command=shown, kind="descriptors", cause=exc.strerror or "") from exc
-        output = Output(started.master, masker, written, lambda: self._note_dirty(output))
+        output = PtyOutput(started.master, masker, written, lambda: self._note_dirty(output))
         return Pty(
             pty_id=pty_id,
             mark=mark,
@@ -386,7 +386,7 @@ class PtyPool:
             cwd=cwd,
             size=size,
             kind=kind,
-            life=Life(keep, self.rules),
+            life=TerminalLife(keep, self.rules),
             user=user,
             withheld=child.withheld,
             at_us=at_us,
@@ -592,7 +592,7 @@ class PtyPool:
 
     # --- ticks -------------------------------------------------------------------------------------------------------
 
-    def _note_dirty(self, output: Output) -> None:
+    def _note_dirty(self, output: PtyOutput) -> None:
         self._dirty.add(output)
         if self._ticker is None and not self._is_closing:
             self._ticker = asyncio.get_running_loop().call_later(TICK_SECONDS, self._tick)

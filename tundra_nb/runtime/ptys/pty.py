@@ -18,10 +18,10 @@ from tundra_nb.errors import HandleNotFound, Timeout
 from tundra_nb.types import PtyState
 
 from . import processes, transcript
-from .cgroups import Group
+from .cgroups import Cgroup
 from .keyboard import Keyboard
-from .life import Keep, Life
-from .output import Chunk, Output, Viewer
+from .life import Keep, TerminalLife
+from .output import Chunk, PtyOutput, Viewer
 from .reap import Exit, Leader
 from .spawn import Size, set_size
 
@@ -83,16 +83,16 @@ class Pty:
         cwd: str,
         size: Size,
         kind: Kind,
-        life: Life,
+        life: TerminalLife,
         user: str | None,
         withheld: tuple[str, ...],
         at_us: int,
         master: int,
         modes: list[Any],
         tag: int,
-        group: Group | None,
+        group: Cgroup | None,
         leader: Leader,
-        output: Output,
+        output: PtyOutput,
         paths: tuple[Path, Path],
         secrets: dict[str, str],
     ) -> None:
@@ -212,7 +212,7 @@ class Pty:
         """What there is from offset `since`, at once."""
         return self.output.read(since, limit)
 
-    def events(self) -> tuple[transcript.Head, list[dict[str, Any]]]:
+    def events(self) -> tuple[transcript.TranscriptHead, list[dict[str, Any]]]:
         """When output came and what sizes the window had: what an asciicast needs. Reads a file."""
         self.output.flush()
         return transcript.read_index(self._index)

@@ -33,7 +33,7 @@ served."""
 _HAS_EPOLL = hasattr(select, "epoll")
 
 
-class Source(Protocol):
+class PtySource(Protocol):
     """A session as the reader sees it."""
 
     def fill(self, reads: int) -> int:
@@ -44,7 +44,7 @@ class Source(Protocol):
 class _Entry:
     __slots__ = ("bytes", "descriptor", "is_bulk", "source", "window")
 
-    def __init__(self, descriptor: int, source: Source) -> None:
+    def __init__(self, descriptor: int, source: PtySource) -> None:
         self.descriptor = descriptor
         self.source = source
         self.is_bulk = False
@@ -52,7 +52,7 @@ class _Entry:
         self.bytes = 0
 
 
-class Reader:
+class PtyReader:
     """Serves the sources of one event loop between `open` and `close`."""
 
     def __init__(self) -> None:
@@ -80,7 +80,7 @@ class Reader:
             self._quick.close()
             self._bulk.close()
 
-    def add(self, descriptor: int, source: Source) -> None:
+    def add(self, descriptor: int, source: PtySource) -> None:
         """Read this descriptor from now on."""
         entry = self._entries[descriptor] = _Entry(descriptor, source)
         if _HAS_EPOLL:

@@ -41,7 +41,7 @@ class RecordedSession(msgspec.Struct, frozen=True):
     tag: int = 0
 
 
-class Record(msgspec.Struct, frozen=True):
+class SessionsRecord(msgspec.Struct, frozen=True):
     """All open sessions of one daemon."""
 
     instance: str
@@ -55,7 +55,7 @@ class Record(msgspec.Struct, frozen=True):
     """Path of the daemon's control group, where it has one."""
 
 
-class Change(msgspec.Struct, frozen=True, omit_defaults=True):
+class SessionChange(msgspec.Struct, frozen=True, omit_defaults=True):
     """A session that was opened, or, without one, that was closed."""
 
     pty_id: str
@@ -72,10 +72,10 @@ class Stray(msgspec.Struct, frozen=True):
     command: str
 
 
-def describe(instance: str, sessions: dict[str, RecordedSession], groups: str = "") -> Record:
+def describe(instance: str, sessions: dict[str, RecordedSession], groups: str = "") -> SessionsRecord:
     """The record of this process."""
     own = processes.look(os.getpid())
-    return Record(
+    return SessionsRecord(
         instance=instance,
         boot=_boot(),
         namespace=_namespace(),
@@ -120,12 +120,12 @@ class RecordFile:
     def opened(self, pty_id: str, session: RecordedSession) -> None:
         """A session has begun. Raises `OSError`."""
         self._sessions[pty_id] = session
-        self._add(Change(pty_id, session))
+        self._add(SessionChange(pty_id, session))
 
     def closed(self, pty_id: str) -> None:
         """Nothing is left of a session. Raises `OSError`."""
         self._sessions.pop(pty_id, None)
-        self._add(Change(pty_id))
+        self._add(SessionChange(pty_id))
 
     def close(self) -> None:
         """Close the file. May be called twice."""
@@ -133,7 +133,7 @@ class RecordFile:
         if fd >= 0:
             os.close(fd)
 
-    def _add(self, change: Change) -> None:
+    def _add(self, change: SessionChange) -> None:
         if self._fd < 0 or self._changes >= CHANGES:
             self.begin()  # says it all
             return
@@ -144,16 +144,16 @@ class RecordFile:
         self._changes += 1
 
 
-def read(path: Path) -> Record | None:
+def read(path: Path) -> SessionsRecord | None:
     """The record of an earlier daemon; None when there is none or it cannot be read."""
     try:
         first, *lines = path.read_bytes().splitlines()
-        record = msgspec.json.decode(first, type=Record)
+        record = msgspec.json.decode(first, type=SessionsRecord)
     except (OSError, ValueError):  # no file, an empty one, no JSON
         return None
     for line in lines:
         try:
-            change = msgspec.json.decode(line, type=Change)
+            change = msgspec.json.decode(line, type=SessionChange)
         except ValueError:
             break  # the last one, cut short
         if change.session is None:
@@ -163,7 +163,7 @@ def read(path: Path) -> Record | None:
     return record
 
 
-def is_of_the_dead(record: Record) -> bool:
+def is_of_the_dead(record: SessionsRecord) -> bool:
     """Whether what a record names is ours to end: this boot, namespace and user, and its daemon is dead."""
     if (record.boot, record.namespace, record.uid) != (_boot(), _namespace(), os.getuid()):
         return False
@@ -171,7 +171,7 @@ def is_of_the_dead(record: Record) -> bool:
     return daemon is None or not daemon.is_alive or daemon.start != record.daemon_start
 
 
-def strays(record: Record) -> list[Stray]:
+def strays(record: SessionsRecord) -> list[Stray]:
     """What is left of a dead daemon's sessions. Looks at every process: not for an event loop."""
     if not is_of_the_dead(record):
         return []

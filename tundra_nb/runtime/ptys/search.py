@@ -25,7 +25,7 @@ LINE_CHARACTERS = 2000
 READ_LIMIT_BYTES = 1 << 20
 
 
-class Found(NamedTuple):
+class SearchHits(NamedTuple):
     """Hits, newest session first."""
 
     rows: list[dict[str, Any]]
@@ -42,7 +42,7 @@ def _no_pattern(pattern: str, why: str) -> UsageError:
     )
 
 
-async def found(folder: Path, pattern: str, limit: int, deadline: float = DEADLINE_SECONDS) -> Found:
+async def found(folder: Path, pattern: str, limit: int, deadline: float = DEADLINE_SECONDS) -> SearchHits:
     """Lines of all transcripts in a folder that match.
 
     Args:
@@ -80,7 +80,7 @@ async def found(folder: Path, pattern: str, limit: int, deadline: float = DEADLI
         if process.returncode is None:
             process.kill()
         await process.wait()
-    return Found(rows, is_cut=is_late or len(rows) >= limit)
+    return SearchHits(rows, is_cut=is_late or len(rows) >= limit)
 
 
 def main(folder: Path, limit: int) -> None:
@@ -90,7 +90,7 @@ def main(folder: Path, limit: int) -> None:
     except (re.error, RecursionError, OverflowError) as exc:
         sys.stdout.buffer.write(msgspec.json.encode({"error": str(exc)}) + b"\n")
         return
-    heads: dict[str, transcript.Head | None] = {}
+    heads: dict[str, transcript.TranscriptHead | None] = {}
     for hit in transcript.search(folder, pattern, limit):
         if hit.pty_id not in heads:
             heads[hit.pty_id] = _head(folder, hit.pty_id)
@@ -106,7 +106,7 @@ def main(folder: Path, limit: int) -> None:
         sys.stdout.buffer.flush()
 
 
-def _head(folder: Path, pty_id: str) -> transcript.Head | None:
+def _head(folder: Path, pty_id: str) -> transcript.TranscriptHead | None:
     try:
         return transcript.read_index(folder / f"{pty_id}.jsonl")[0]
     except (OSError, msgspec.DecodeError):

@@ -20,7 +20,7 @@ from typing import Literal, NamedTuple
 
 from tundra_nb.errors import HandleNotFound, Timeout, UsageError
 
-from .keyboard import Feed
+from .keyboard import KeyFeed
 from .marks import Mark, MarkParser
 from .pool import PtyPool
 from .pty import PATIENCE_SECONDS, Pty
@@ -57,7 +57,7 @@ class Shell:
         self.program = program
         self._pool = pool
         self._cells = cells
-        self._feed = Feed(cells)
+        self._feed = KeyFeed(cells)
         self._session = secrets.token_hex(8)
         self._viewer = pty.viewer(to_exit=True)
         self._parser = MarkParser()

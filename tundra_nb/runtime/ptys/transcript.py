@@ -33,7 +33,7 @@ _log = logging.getLogger("tundra.ptys")
 _encode = msgspec.json.Encoder().encode
 
 
-class Head(msgspec.Struct, frozen=True, omit_defaults=True):
+class TranscriptHead(msgspec.Struct, frozen=True, omit_defaults=True):
     """First line of the index."""
 
     id: str
@@ -52,7 +52,7 @@ class Hit(NamedTuple):
     line: str
 
 
-class Transcript:
+class TranscriptWriter:
     """Writer of one session's files. Opened at once; `close` flushes nothing, the owner did.
 
     `take` is told how many bytes are to be written, and returns why they may not be (`Budget.take`).
@@ -61,7 +61,7 @@ class Transcript:
     def __init__(
         self,
         folder: Path,
-        head: Head,
+        head: TranscriptHead,
         max_bytes: int = MAX_BYTES,
         take: Callable[[int], str] = lambda _: "",
     ) -> None:
@@ -156,7 +156,7 @@ def read_file(path: Path, since: int, limit: int) -> bytes:
         return b""
 
 
-def read_index(path: Path) -> tuple[Head, list[dict[str, Any]]]:
+def read_index(path: Path) -> tuple[TranscriptHead, list[dict[str, Any]]]:
     """Head and marks of an index; a last line that a crash tore off is left out."""
     lines = path.read_bytes().split(b"\n")
     marks: list[dict[str, Any]] = []
@@ -165,7 +165,7 @@ def read_index(path: Path) -> tuple[Head, list[dict[str, Any]]]:
             marks.append(msgspec.json.decode(line))
         except msgspec.DecodeError:
             break
-    return msgspec.json.decode(lines[0], type=Head), marks
+    return msgspec.json.decode(lines[0], type=TranscriptHead), marks
 
 
 def search(folder: Path, pattern: re.Pattern[bytes], limit: int = 1000) -> Iterator[Hit]:

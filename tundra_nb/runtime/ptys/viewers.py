@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from tundra_nb.errors import HandleNotFound, UsageError
 
-from .life import Connection, Peer, Transition
+from .life import Peer, Transition, ViewerConnection
 from .pty import Pty
 from .spawn import Size
 
@@ -51,29 +51,29 @@ class Viewers:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    def connect(self, pty: Pty, peer: Peer, user: str, viewer: str = "") -> Connection:
+    def connect(self, pty: Pty, peer: Peer, user: str, viewer: str = "") -> ViewerConnection:
         """A handshake begins; see `Life.connect`."""
         one, moved = pty.life.connect(self._clock.monotonic(), peer, user, viewer)
         self._tell(pty, moved)
         return one
 
-    def established(self, pty: Pty, one: Connection) -> None:
+    def established(self, pty: Pty, one: ViewerConnection) -> None:
         """It has got its first message."""
         if one.viewer in pty.life.connections:
             self._tell(pty, pty.life.establish(self._clock.monotonic(), one))
             self._fit(pty)
 
-    def missed(self, pty: Pty, one: Connection, count: int) -> None:
+    def missed(self, pty: Pty, one: ViewerConnection, count: int) -> None:
         """It did not get so many bytes."""
         if one.viewer in pty.life.connections:
             self._tell(pty, pty.life.miss(self._clock.monotonic(), one, count))
 
-    def is_superseded(self, one: Connection, socket: int) -> bool:
+    def is_superseded(self, one: ViewerConnection, socket: int) -> bool:
         """Whether it has another socket by now."""
         return one.socket != socket
 
     def gone(
-        self, pty: Pty, one: Connection, socket: int, reason: str, close_code: int | None, *, is_goodbye: bool
+        self, pty: Pty, one: ViewerConnection, socket: int, reason: str, close_code: int | None, *, is_goodbye: bool
     ) -> None:
         """Its socket is closed. Nothing happens when its terminal has ended before, or it has another one by now."""
         if one.viewer not in pty.life.connections or self.is_superseded(one, socket):
@@ -82,7 +82,7 @@ class Viewers:
         self._tell(pty, step(self._clock.monotonic(), one, reason, close_code))
         self._fit(pty)
 
-    def resize(self, pty: Pty, one: Connection, size: Size) -> None:
+    def resize(self, pty: Pty, one: ViewerConnection, size: Size) -> None:
         """A viewer's window has this size; the terminal gets the smallest of the active ones."""
         with contextlib.suppress(UsageError):  # a window that is being laid out tells sizes that no terminal has
             size.check()

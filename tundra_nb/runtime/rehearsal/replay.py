@@ -24,7 +24,7 @@ from tundra_nb.runtime.limits_shared.limiter import SharedLimiter
 from tundra_nb.runtime.operations import Operations
 from tundra_nb.runtime.profiles import Profiles
 from tundra_nb.runtime.providers import prices
-from tundra_nb.runtime.providers.check import Size
+from tundra_nb.runtime.providers.check import AskSize
 from tundra_nb.runtime.providers.contract import Answer, ModelInfo, Seen
 from tundra_nb.runtime.providers.provider import Provider
 from tundra_nb.runtime.recordings import Recording
@@ -128,7 +128,7 @@ class RecordedProvider(Provider):
         return self.chosen_model or MODEL
 
     async def attempt(
-        self, ask: Ask, model: str, seen: Seen, record: bool = False, size: Size | None = None
+        self, ask: Ask, model: str, seen: Seen, record: bool = False, size: AskSize | None = None
     ) -> AsyncGenerator[Piece | Answer, None]:
         played, name = playing.get(), self.profile.name
         one = played.next(name)

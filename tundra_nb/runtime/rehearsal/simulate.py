@@ -41,7 +41,7 @@ _REFUSALS = (LimitExceeded, BreakerOpen, BudgetSpent)
 _NOTHING = Usage()
 
 
-class Ended(NamedTuple):
+class CallEnd(NamedTuple):
     """How one call went."""
 
     operation_id: int
@@ -54,7 +54,7 @@ class Ended(NamedTuple):
     """From its arrival to its end."""
 
 
-class Run:
+class SimulatedPass:
     """One pass over a trace: what became of each call, in the order of the trace."""
 
     def __init__(self, trace: Trace, names: Sequence[str]) -> None:
@@ -77,7 +77,7 @@ class Run:
     def __iter__(self) -> Any:
         for index, call in enumerate(self.trace.calls):
             place = self.profiles[index]
-            yield Ended(
+            yield CallEnd(
                 call.operation_id,
                 OUTCOMES[self.outcomes[index]],
                 self.names[place] if place >= 0 else None,
@@ -163,7 +163,9 @@ class _Slot:
         self.paths: dict[Caller, LimitPath] = {}
 
 
-def simulate(trace: Trace, settings: Settings, assume: Assume = "failed", progress: Progress | None = None) -> Run:
+def simulate(
+    trace: Trace, settings: Settings, assume: Assume = "failed", progress: Progress | None = None
+) -> SimulatedPass:
     """Run a trace once.
 
     Args:
@@ -183,7 +185,7 @@ class _Simulation:
         self.moments = _Moments()
         self.limiter = Limiter(self.moments)
         self.router = Router(settings.profile, settings.router, self.moments.monotonic, lambda: JITTER)
-        self.result = Run(trace, [profile.name for profile in settings.profile])
+        self.result = SimulatedPass(trace, [profile.name for profile in settings.profile])
         self.slots = {
             profile.name: _Slot(
                 index, profile, Breaker(profile.name, settings.breaker, self.moments.monotonic, self._moved)
@@ -195,7 +197,7 @@ class _Simulation:
     def _moved(self, change: BreakerChange) -> None:
         self.result.moves.append((self.moments.now, change.name, change.old, change.new))
 
-    def run(self, progress: Progress | None) -> Run:
+    def run(self, progress: Progress | None) -> SimulatedPass:
         moments, heap, calls = self.moments, self.moments.heap, self.trace.calls
         pop, wake = heapq.heappop, moments.wake
         index, count = 0, len(calls)

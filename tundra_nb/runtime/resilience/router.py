@@ -46,11 +46,11 @@ class FailOver(msgspec.Struct, frozen=True):
     larger_context: bool = False
 
 
-class Stop(msgspec.Struct, frozen=True):
+class StopRouting(msgspec.Struct, frozen=True):
     """Nobody else is asked: the error is the answer."""
 
 
-Decision = Retry | FailOver | Stop
+Decision = Retry | FailOver | StopRouting
 
 
 class Router:
@@ -194,16 +194,16 @@ class Router:
             time_left: seconds until the operation's own deadline; a retry that cannot begin before it is not made.
         """
         if delivered or (isinstance(error, Timeout) and error.deadline == "operation"):
-            return Stop()
+            return StopRouting()
         if isinstance(error, LimitExceeded) and error.tier != "profile":
-            return Stop()  # every profile goes through that bucket
+            return StopRouting()  # every profile goes through that bucket
         if retries_made < self._settings.retries and self._may_retry(error, should_retry):
             delay = self._backoff.delay(retries_made + 1, getattr(error, "retry_after", None))
             if delay is not None and (time_left is None or delay < time_left):
                 return Retry(delay)
         if error.fails_over:
             return FailOver(larger_context=isinstance(error, Unsupported) and error.kind == "context")
-        return Stop()
+        return StopRouting()
 
     @staticmethod
     def _may_retry(error: TundraError, should_retry: bool | None) -> bool:

@@ -24,8 +24,8 @@ from tundra_nb.runtime.history.contract import Stop
 from tundra_nb.runtime.telemetry.redact import Redactor
 
 from .forms import packed
-from .forms.lines import Lines
-from .place import RECORD, UNFINISHED, Place
+from .forms.lines import LineReader
+from .place import RECORD, UNFINISHED, SourcesFolder
 from .taking import Taker
 
 HASH_BYTES = 4 << 20
@@ -41,7 +41,7 @@ OnProgress = Callable[[Importing], None]
 
 
 def import_(
-    place: Place,
+    place: SourcesFolder,
     path: str,
     *,
     name: str | None,
@@ -136,7 +136,7 @@ def _read(file: Path, taker: Taker) -> dict[str, list[str]]:
         elif magic.startswith(b"\x1f\x8b"):
             _read_gzip(stream, taker)
         else:
-            Lines(taker).read(stream, stream.tell)
+            LineReader(taker).read(stream, stream.tell)
     if taker.lines == 0:
         raise UsageError(problem="the file is empty", field="path")
     if taker.lines - taker.left < taker.lines * LEAST_UNDERSTOOD or not taker.by_kind:
@@ -153,7 +153,7 @@ def _read_gzip(stream: IO[bytes], taker: Taker) -> None:
     with gzip.GzipFile(fileobj=stream) as unpacked:
         bounded = _Bounded(unpacked, stream)  # type: ignore[arg-type]  # reads like a file
         try:
-            Lines(taker).read(bounded, stream.tell)  # type: ignore[arg-type]
+            LineReader(taker).read(bounded, stream.tell)  # type: ignore[arg-type]
         except (EOFError, gzip.BadGzipFile, zlib.error) as exc:
             raise UsageError(
                 problem=f"the gzip file cannot be read: {exc}", field="path", remedy="Is it whole?"
@@ -210,7 +210,7 @@ def _check(file: Path, name: str | None, link: bool) -> None:
         )
 
 
-def _check_apart(file: Path, place: Place) -> None:
+def _check_apart(file: Path, place: SourcesFolder) -> None:
     """Sources of sources would count what is in them twice."""
     whole, ours = file.resolve(), place.folder.resolve()
     if whole.is_relative_to(ours) or (whole.is_dir() and ours.is_relative_to(whole)):
@@ -243,7 +243,7 @@ def _identity(file: Path, on_progress: OnProgress, stop: Stop) -> tuple[int, str
     return size, whole.hexdigest()
 
 
-def _name(place: Place, name: str | None, file: Path) -> str:
+def _name(place: SourcesFolder, name: str | None, file: Path) -> str:
     known = set(place.names())
     if name is not None:
         if name in known or (place.folder / name).exists():

@@ -18,7 +18,7 @@ UNFINISHED = ".part-"
 """Begins the name of a folder whose import has not ended."""
 
 
-class Place:
+class SourcesFolder:
     """The folder of all sources."""
 
     def __init__(self, folder: Path) -> None:

@@ -17,12 +17,12 @@ from tundra_nb.errors import StoreUnavailable, from_wire
 from tundra_nb.protocol.query import FrameQuery, checked
 from tundra_nb.protocol.sources import ImportBody, Importing, Source
 from tundra_nb.runtime.history.line import ArrowStream, asked, close, hand_over, lost
-from tundra_nb.runtime.history.protocol import ERROR, JSON, PROGRESS, Request, read_frame
+from tundra_nb.runtime.history.protocol import ERROR, JSON, PROGRESS, WorkerRequest, read_frame
 from tundra_nb.runtime.history.service import ENVIRONMENT
-from tundra_nb.runtime.history.story import Story, Wanted
+from tundra_nb.runtime.history.story import StoredStory, WantedOperation
 from tundra_nb.runtime.telemetry.redact import Redactor
 
-from .place import Place
+from .place import SourcesFolder
 
 log = logging.getLogger("tundra.history")
 
@@ -61,27 +61,27 @@ class SourceReader:
         found: list[dict[str, Any]] = await asked(self._sources, self._request("rows", query))
         return found
 
-    async def story(self, wanted: Wanted) -> Story:
+    async def story(self, wanted: WantedOperation) -> StoredStory:
         """All rows of one operation."""
         params = {"source": self._name, "wanted": msgspec.to_builtins(wanted)}
-        return msgspec.convert(await asked(self._sources, Request(method="story", params=params)), Story)
+        return msgspec.convert(await asked(self._sources, WorkerRequest(method="story", params=params)), StoredStory)
 
     def sql(
         self, text: str, at: str | int | None = None, limit: int | None = None, wait: float | None = None
     ) -> ArrowStream:
         del wait
         params = {"source": self._name, "text": text, "at": at, "limit": limit}
-        return ArrowStream(self._sources, Request(method="sql", params=params))
+        return ArrowStream(self._sources, WorkerRequest(method="sql", params=params))
 
-    def _request(self, method: str, query: FrameQuery) -> Request:
-        return Request(method=method, params={"source": self._name, "query": msgspec.to_builtins(checked(query))})
+    def _request(self, method: str, query: FrameQuery) -> WorkerRequest:
+        return WorkerRequest(method=method, params={"source": self._name, "query": msgspec.to_builtins(checked(query))})
 
 
 class Sources:
     """The sources of one daemon. Nothing starts before the first read; `aclose` ends the worker."""
 
     def __init__(self, folder: Path, redactor: Redactor, environ: Mapping[str, str]) -> None:
-        self._place = Place(folder)
+        self._place = SourcesFolder(folder)
         self._redactor = redactor
         self._environ = environ
         self._process: asyncio.subprocess.Process | None = None
@@ -116,7 +116,7 @@ class Sources:
             "salt": self._redactor.salt.hex(),
             "secrets": self._redactor.handed_over(),
         }
-        reader, writer = await self.ask(Request(method="import", params=params))
+        reader, writer = await self.ask(WorkerRequest(method="import", params=params))
         try:
             while True:
                 kind, payload = await read_frame(reader)
@@ -138,7 +138,7 @@ class Sources:
 
     # --- the worker's line ---
 
-    async def ask(self, request: Request) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    async def ask(self, request: WorkerRequest) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         """Send one request to the worker, which is started when it is not there."""
         async with self._starting:
             if self._process is None or self._process.returncode is not None or self._control is None:

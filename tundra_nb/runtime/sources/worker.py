@@ -23,13 +23,13 @@ from tundra_nb.protocol.query import FrameQuery
 from tundra_nb.protocol.sources import Importing
 from tundra_nb.runtime.history import arrow, grouping
 from tundra_nb.runtime.history.contract import Frame, Stop
-from tundra_nb.runtime.history.protocol import HELLO, JSON, PROGRESS, Hello, Request, pack
-from tundra_nb.runtime.history.serving import Server
-from tundra_nb.runtime.history.story import Wanted, tell
+from tundra_nb.runtime.history.protocol import HELLO, JSON, PROGRESS, Hello, WorkerRequest, pack
+from tundra_nb.runtime.history.serving import LineServer
+from tundra_nb.runtime.history.story import WantedOperation, tell
 from tundra_nb.runtime.history.without import without_pandas
 from tundra_nb.runtime.telemetry.redact import Redactor
 
-from .place import Place
+from .place import SourcesFolder
 from .tables import SourceTables
 
 IDLE_SECONDS = 60.0
@@ -37,16 +37,16 @@ PROGRESS_BYTES = 8 << 20
 """Of a file, between two words about the progress."""
 
 
-class SourcesWorker(Server):
+class SourcesWorker(LineServer):
     """Answers requests over the sources of one folder."""
 
-    def __init__(self, place: Place, control: socket.socket) -> None:
+    def __init__(self, place: SourcesFolder, control: socket.socket) -> None:
         super().__init__(control)
         self._place = place
         self._making = threading.Lock()
         """Imports run one after the other: the second of the same file finds the first."""
 
-    def answer(self, sock: socket.socket, request: Request, stop: Stop) -> None:
+    def answer(self, sock: socket.socket, request: WorkerRequest, stop: Stop) -> None:
         params = request.params
         match request.method:
             case "frame":
@@ -57,7 +57,7 @@ class SourcesWorker(Server):
                 tables = self._tables(params["source"])
                 found = tell(
                     lambda query: arrow.rows(tables.frame(query, stop).batches),
-                    msgspec.convert(params["wanted"], Wanted),
+                    msgspec.convert(params["wanted"], WantedOperation),
                 )
                 sock.sendall(pack(JSON, msgspec.json.encode(found)))
             case "sql":
@@ -129,7 +129,7 @@ def main() -> int:
     without_pandas()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupt typed at the terminal is for the daemon
     control = socket.socket(fileno=int(sys.argv[1]))
-    place = Place(Path(sys.argv[2]))
+    place = SourcesFolder(Path(sys.argv[2]))
     place.sweep()
     worker = SourcesWorker(place, control)
     worker.send(HELLO, Hello(pid=os.getpid(), engine="sources"))

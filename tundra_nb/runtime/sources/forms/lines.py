@@ -19,7 +19,7 @@ DOCUMENT_BYTES = 256 << 20
 """Longest JSON record."""
 
 
-class Lines:
+class LineReader:
     """Reads one file."""
 
     def __init__(self, taker: Taker) -> None:
