@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 COMPLETE = "_TUNDRA_COMPLETE"
 """Variable by which shells ask, as click has it."""
 PAGED_ROWS = 1000
-"""Of a frame in a terminal; a pipe gets all."""
+"""A frame with more rows is paged in a terminal; a pipe gets all."""
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it."""
 

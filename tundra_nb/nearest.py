@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 CLOSENESS = 0.5
-"""Of 1: below it a suggestion misleads more often than it helps; found by trying the misspellings of our tests."""
+"""Likeness from 0 to 1: below it a suggestion misleads more often than it helps; from our tests' misspellings."""
 
 
 def nearest(word: str, known: Iterable[str], *, closeness: float = CLOSENESS) -> str | None:

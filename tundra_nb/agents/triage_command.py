@@ -48,7 +48,7 @@ class _Budget(click.ParamType[object]):
 @click.option("--at", metavar="REF", help="Read the history as of a commit, branch, tag or time.")
 @click.option("--budget", type=_Budget(), default="0.5", show_default=True, help="USD at most; `none` keeps no budget.")
 @click.option("--deadline", type=_Duration(), default="3m", show_default=True, help="Longest time.")
-@click.option("--calls", type=click.IntRange(min=1), default=12, show_default=True, help="Of the model, at most.")
+@click.option("--calls", type=click.IntRange(min=1), default=12, show_default=True, help="Most calls of the model.")
 @click.option("--act", is_flag=True, help="Offer commands that act; each is asked for with its exact line.")
 @click.option("--no-model", is_flag=True, help="Only the rules, which need no model.")
 @click.option("--cells", is_flag=True, help="Notebook: put the commands that show the evidence into a new cell.")

@@ -136,7 +136,7 @@ class Incidents:
         return None
 
     def open(self, wanted: str, *, ref: str | None = None, between: tuple[str, str] | None = None) -> str:
-        """From now on, views of the history that name no state show this incident: at its pin and in its window.
+        """Have views of the history that name no state show this incident from now on: at its pin and in its window.
 
         Args:
             wanted: which one.
@@ -248,7 +248,7 @@ class AsyncIncidents:
         return await self._do(find(wanted))
 
     async def open(self, wanted: str, *, ref: str | None = None, between: tuple[str, str] | None = None) -> str:
-        """From now on, views of the history that name no state show this incident: at its pin and in its window."""
+        """Have views of the history that name no state show this incident from now on: at its pin and in its window."""
         found = await self.find(wanted)
         at, window, name, banner = opened(found, ref, between)
         await self._client.versions.resolve(at)

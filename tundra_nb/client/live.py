@@ -116,7 +116,7 @@ class ResultReader(Generic[R]):
 
 
 class CommandReader(ResultReader[Run]):
-    """Of a command."""
+    """Reads the events of a command."""
 
     def _note(self, name: str, data: str | bytes) -> None:
         if name != "exit":
@@ -128,7 +128,7 @@ class CommandReader(ResultReader[Run]):
 
 
 class CellReader(ResultReader[ShellRun]):
-    """Of a shell's cell."""
+    """Reads the events of a shell's cell."""
 
     def _note(self, name: str, data: str | bytes) -> None:
         row = msgspec.json.decode(data)

@@ -33,7 +33,7 @@ T = TypeVar("T")
 Cwd = str | os.PathLike[str] | None
 
 SHOWN_CHARACTERS = 60
-"""Of a command, in messages."""
+"""How much of a command is shown in messages."""
 
 
 class _Streaming(Blocking, Protocol):

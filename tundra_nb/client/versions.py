@@ -345,7 +345,7 @@ class Versions:
         self.checked_out = ""
         """The same, as it was named."""
         self.window: tuple[int, int] | None = None
-        """Of an open incident: what these views show that name no time, in microseconds."""
+        """Window of an open incident, in microseconds: what these views show that name no time."""
 
     def _do(self, step: Step[T]) -> T:
         return self._client._do(step)  # noqa: SLF001 - a namespace of the client
@@ -398,7 +398,7 @@ class AsyncVersions:
         self.checked_out = ""
         """The same, as it was named."""
         self.window: tuple[int, int] | None = None
-        """Of an open incident: what these views show that name no time, in microseconds."""
+        """Window of an open incident, in microseconds: what these views show that name no time."""
 
     async def _do(self, step: Step[T]) -> T:
         return await self._client._do(step)  # noqa: SLF001 - a namespace of the client

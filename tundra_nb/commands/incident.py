@@ -91,7 +91,7 @@ def story(face: Face, incident: str) -> Document:
 
 @command.command("worst", cls=Command)
 @click.argument("incident")
-@click.option("--limit", type=click.IntRange(min=1, max=50), default=5, show_default=True, help="So many calls.")
+@click.option("--limit", type=click.IntRange(min=1, max=50), default=5, show_default=True, help="Most calls to show.")
 @pass_face
 def worst(face: Face, incident: str, limit: int) -> Stories:
     """The calls that went worst, each with its causal chain."""
@@ -124,7 +124,7 @@ def export(face: Face, incident: str, out: str | None, whole: bool, force: bool)
 
 @command.command("import", cls=Command)
 @click.argument("file")
-@click.option("--name", help="Of the source that its rows become.  [default: after the title]")
+@click.option("--name", help="Name of the source that its rows become.  [default: after the title]")
 @click.option("--out", metavar="FILE", help="The notebook's file.  [default: in this folder]")
 @pass_face
 def import_(face: Face, file: str, name: str | None, out: str | None) -> Document:

@@ -31,7 +31,10 @@ CHUNK_BYTES = 65536
 
 @_command("logs", cls=Command)
 @click.option(
-    "-n", "--lines", type=click.IntRange(min=1), help="So many lines.  [default: 50, or all that are asked for]"
+    "-n",
+    "--lines",
+    type=click.IntRange(min=1),
+    help="Most lines to show, the newest.  [default: 50, or all that are asked for]",
 )
 @click.option("-f", "--follow", is_flag=True, help="Go on with lines as they come, until interrupted.")
 @click.option("--since", type=Time(), help="From when on: 1h, yesterday, 14:00, ISO, all.")

@@ -344,7 +344,7 @@ def window(function: Callable[..., T]) -> Callable[..., T]:
 
 def source(function: F) -> F:
     return click.option(
-        "--in", "source", type=SourceName(), metavar="NAME", help="Of this source, which `import` made, instead."
+        "--in", "source", type=SourceName(), metavar="NAME", help="Read this source, which `import` made, instead."
     )(function)
 
 

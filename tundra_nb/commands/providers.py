@@ -133,6 +133,6 @@ def _told(found: Document) -> str:
 
 
 def _brief(card: Document) -> dict[str, Any]:
-    """Of a new profile, what was chosen."""
+    """What was chosen for a new profile."""
     shown = ("profile", "kind", "base_url", "model", "priority", "key_variable")
     return {name: card[name] for name in shown if card.get(name) not in (None, "")}

@@ -51,8 +51,8 @@ def _listed(face: Face) -> pd.DataFrame:
 
 @command.command("open", cls=ShellCommand)
 @click.argument("text", nargs=-1)
-@click.option("--rows", type=int, help="Of the screen.  [default: 24]")
-@click.option("--columns", type=int, help="Of the screen.  [default: 80]")
+@click.option("--rows", type=int, help="Rows of the screen.  [default: 24]")
+@click.option("--columns", type=int, help="Columns of the screen.  [default: 80]")
 @click.option("--persistent", is_flag=True, help="Do not end it when nobody looks at it, or nothing happens.")
 @click.option("--widget", is_flag=True, help="Notebook: a live screen to type into.")
 @click.option(

@@ -13,11 +13,18 @@ from .face import Face, pass_face
 
 @_command("replay")
 @click.argument("incident", required=False)
-@click.option("--since", type=options.Time(), help="From when on, instead of an incident.")
-@click.option("--between", nargs=2, metavar="FROM TO", help="A window instead.")
+@click.option("--since", type=options.Time(), help="Beginning of a window, instead of an incident.")
+@click.option("--between", nargs=2, metavar="FROM TO", help="Two times, instead of `--since`.")
 @click.option("--at", type=options.Ref(), metavar="REF", help="The history and the settings as of a state.")
-@click.option("--set", "settings", multiple=True, type=options.Assignment(), metavar="PATH=VALUE", help="Changed.")
-@click.option("--speed", type=float, help="So many times real time.  [default: as fast as it goes]")
+@click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    type=options.Assignment(),
+    metavar="PATH=VALUE",
+    help="A setting to change against those of then.",
+)
+@click.option("--speed", type=float, help="How many times faster than real time.  [default: as fast as it goes]")
 @click.option("--parting", is_flag=True, help="Only calls that end otherwise now.")
 @pass_face
 def command(

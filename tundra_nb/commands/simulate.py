@@ -14,9 +14,16 @@ from .face import Face, pass_face
 @_command("simulate")
 @click.argument("incident", required=False)
 @click.option("--since", type=options.Time(), help="From when on.  [default: 1d, unless an incident is named]")
-@click.option("--between", nargs=2, metavar="FROM TO", help="A window instead.")
+@click.option("--between", nargs=2, metavar="FROM TO", help="Two times, instead of `--since`.")
 @click.option("--at", type=options.Ref(), metavar="REF", help="The history and the settings as of a state.")
-@click.option("--set", "settings", multiple=True, type=options.Assignment(), metavar="PATH=VALUE,…", help="Variants.")
+@click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    type=options.Assignment(),
+    metavar="PATH=VALUE,…",
+    help="A setting and its values.",
+)
 @click.option("--propose", metavar="BRANCH", help="Write the one variant on this branch; `merge` puts it into force.")
 @options.plot
 @pass_face

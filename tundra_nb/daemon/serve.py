@@ -371,7 +371,7 @@ async def _entered(
 
 
 def _limit_the_stop() -> None:
-    """From now on the process has `HARD_SECONDS` to live, also when its loop no longer turns."""
+    """Give the process `HARD_SECONDS` to live, also when its loop no longer turns."""
     faulthandler.dump_traceback_later(HARD_SECONDS, exit=True)
 
 

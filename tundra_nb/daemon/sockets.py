@@ -10,7 +10,7 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 from tundra_nb.runtime.ptys.heartbeat import Heartbeat
 
 MAX_MESSAGE_BYTES = 1 << 20
-"""Of what a viewer sends: more in one message is closed with 1009."""
+"""Largest message of a viewer: a larger one is closed with 1009."""
 NO_PONG = 1011
 ABNORMAL = 1006
 GOING_AWAY, STOPPING = 1001, "the daemon stops"

@@ -33,10 +33,10 @@ OWN_COMMITS = ("settings at start", "Pin of ", "incident ")
 OWN_AUTHORS = ("tundra_nb", "doltlite", "dolt")
 MOST_COMMITS = 500
 COMMIT_SECONDS = 2.0
-"""From a change of a setting to the commit of it."""
+"""Longest time from a change of a setting to the commit of it."""
 PROFILE_FIELDS = ("base_url", "model", "priority", "enabled", "api_key_env", "rpm", "tpm")
 EMPTY_SHARE = 0.4
-"""Of the last hour: where nothing had happened for so long yet, it begins with what happened first."""
+"""Share of the last hour: where nothing had happened for so long yet, it begins with what happened first."""
 LEAST_WINDOW = 120.0
 ID_SHIFT = 22
 """An id is milliseconds since 1970, shifted."""
@@ -154,7 +154,7 @@ def _now() -> float:
 
 
 def _recorded(client: Client, at: str | None, source: str | None, now: float) -> tuple[float, float]:
-    """From the first to the last call of a state of the history; of a pin it is the last hour before its last call."""
+    """Times of the first and last call of a state of the history; of a pin, of the last hour before its last call."""
     found = client.sql("SELECT min(at) AS first, max(at) AS last FROM operation", at=at, source=source)
     first, last = (found[name].iloc[0] if len(found) else None for name in ("first", "last"))
     if first is None or first != first:  # noqa: PLR0124 - NaN

@@ -221,7 +221,7 @@ def _calls(hour: Hour, at: HourAxis, y: float) -> Iterator[str]:
 
 
 def _latency(hour: Hour, at: HourAxis, y: float) -> Iterator[str]:
-    """From p50 to p95, on a logarithmic scale of whole decades."""
+    """Draw p50 to p95, on a logarithmic scale of whole decades."""
     import numpy as np
 
     p50, p95 = quantiles(hour, at)

@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 INTERVALS = 240
 """In which failing stretches are looked for."""
 LEAST_SECONDS = 5.0
-"""Of one of them."""
+"""Shortest length of one of them."""
 FAILING_SHARE = 0.25
-"""Of the attempts at a profile in an interval; from here on it is failing."""
+"""Share of the attempts at a profile in an interval from which on it is failing."""
 LEAST_FAILURES = 3
-"""Of a stretch: fewer are bad luck."""
+"""Least number in a stretch: fewer are bad luck."""
 GAP_INTERVALS = 3
 """Between two stretches that are one."""
 GAP_SECONDS = 20.0
@@ -30,7 +30,7 @@ CAUSE_SECONDS = 1800.0
 SLACK_SECONDS = 2.0
 """A change may be written down a moment after what it does."""
 WELL_SHARE = 0.95
-"""Of the attempts at a profile that were answered: it is well."""
+"""Share of answered attempts at a profile from which on it is well."""
 MOST_EPISODES = 12
 
 
@@ -46,7 +46,7 @@ class Episode:
     state: str
     """open, parked or failing."""
     reason: str
-    """Of most of its failures."""
+    """Reason of most of its failures."""
     count: int
     """Failures with that reason."""
     failures: int

@@ -30,7 +30,7 @@ import psutil
 from tundra_nb import settings
 from tundra_nb._version import __version__
 from tundra_nb.errors import ConfigError, TundraError, UsageError
-from tundra_nb.local.place import Subject as WirePlace
+from tundra_nb.local.place import Place as WirePlace
 from tundra_nb.local.running import Connection
 from tundra_nb.local.wire import Wire
 from tundra_nb.paths import Paths
@@ -48,7 +48,7 @@ from .place import Subject
 from .run import doctor
 
 ROWS = 200
-"""Of each table, the latest."""
+"""The latest rows of each table are taken, at most so many."""
 LOG_LINES = 2000
 LOG_BYTES = 2_000_000
 CELLS = 10

@@ -17,7 +17,7 @@ from .place import Subject
 MARKER = "TUNDRA_PTY_ID"
 """In the environment of each process of a terminal, as the pool sets it: `<daemon>/<terminal>`."""
 WARNS_AT = 0.8
-"""Of the pool, of the system's terminals, of descriptors."""
+"""Share of the pool, of the system's terminals or of descriptors that is in use."""
 LOAD_PER_CPU = 4.0
 LOW_MEMORY = 0.05
 

@@ -94,7 +94,7 @@ class TokenRefused(TundraError):
 
     kind: str
     name: str = ""
-    """Of the token, where it was one of ours."""
+    """Name of the token, where it was one of ours."""
     code: ClassVar[str] = "TokenRefused"
     severity: ClassVar[Severity] = "low"
     http_status: ClassVar[int] = 401

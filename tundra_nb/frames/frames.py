@@ -178,10 +178,12 @@ def _from_chunks(chunks: pa.ChunkedArray, column: Column) -> Any:
         case "float":
             return chunks.cast(pa.float64()).to_pandas()
         case _:
-            try:
-                return chunks.to_pandas().astype(text_dtype())
-            except UnicodeDecodeError:  # a blob
-                return chunks.to_pandas()
+            if pa.types.is_binary(chunks.type) or pa.types.is_large_binary(chunks.type):
+                try:
+                    chunks = chunks.cast(pa.string())
+                except pa.ArrowInvalid:  # a blob
+                    return chunks.to_pandas()
+            return chunks.to_pandas().astype(text_dtype())
 
 
 def _masked(kind: Any, chunks: pa.ChunkedArray) -> Any:

@@ -70,7 +70,7 @@ FREE_BYTES = 16_000_000
 """… this size: what is larger by more is a bomb."""
 MOST_MEMBERS = 200_000
 MOST_LIST_BYTES = 32_000_000
-"""Of a zip's own list of its members, which is read whole."""
+"""Largest size of a zip's own list of its members, which is read whole."""
 MEMBER = re.compile(
     r"manifest\.json|ro-crate-metadata\.json|rows\.json|environment\.txt|REDACTIONS\.md"
     r"|[a-z0-9][a-z0-9-]{0,80}\.(?:ipynb|html)|tables/[a-z_]{1,40}\.parquet|changes/[a-z_]{1,40}\.json"

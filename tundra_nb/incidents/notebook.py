@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from tundra_nb.client.sync import Client
 
 FORMAT = 1
-"""Of `metadata.tundra` in a notebook."""
+"""Version of `metadata.tundra` in a notebook."""
 CELL_SECONDS = 120
 PACKAGES = ("tundra-nb", "pandas", "pyarrow", "ipykernel", "nbclient")
 TELLING = (

@@ -210,7 +210,7 @@ def _text(value: Any) -> str:
 
 
 def sha_of(text: str) -> str:
-    """Of one representation as a notebook's file keeps it."""
+    """SHA-256 of one representation as a notebook's file keeps it."""
     return hashlib.sha256(text.encode()).hexdigest()
 
 

@@ -31,7 +31,7 @@ DAMAGE = re.compile(r"Failed to load database|corrupt|malformed database|root ha
 STOP_SECONDS = 20.0
 CONNECT_SECONDS = 2.0
 MOST_CONNECTIONS = 1000
-"""Of a server that a team shares: each daemon holds one that writes, and one for each query under way."""
+"""Most connections of a shared server: each daemon holds one that writes, and one for each query under way."""
 LOCAL = ("127.0.0.1", "localhost", "::1")
 GET = "https://docs.dolthub.com/introduction/installation"
 

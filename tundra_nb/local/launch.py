@@ -32,7 +32,7 @@ from .running import Connection, find
 __all__ = ["Connection", "ensure", "find", "status", "stop"]
 
 START_SECONDS = 15.0
-"""From the start of the process to its first answer; measured: below 1 s, more on a cold or networked disk."""
+"""Longest time from the start of the process to its first answer; measured: below 1 s, more on a cold disk."""
 STOP_SECONDS = 15.0
 """The daemon's own limits add up to 10 s."""
 STARTING_SECONDS = 0.3

@@ -38,7 +38,7 @@ class WantedLines(msgspec.Struct, frozen=True, kw_only=True):
 
     since: dt.datetime | None = None
     level: str | None = None
-    """Of this level, or graver."""
+    """Only lines of this level, or graver."""
     operation: str | None = None
 
     def __contains__(self, line: LogLine) -> bool:

@@ -40,7 +40,7 @@ class FrameParams(msgspec.Struct, frozen=True, kw_only=True):
     wait: Wait | None = None
     """Seconds until it must be answered though not all events are stored."""
     source: str | None = None
-    """Of this source instead of the history: all of it where no window is given."""
+    """Read this source instead of the history: all of it where no window is given."""
 
 
 class SqlBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):

@@ -110,7 +110,7 @@ class CallerRow(msgspec.Struct, frozen=True, kw_only=True):
     """A program that called the gateway since the daemon's start."""
 
     name: Category
-    """Of its token, or its user."""
+    """Name of its token, or its user."""
     client: str
     """Its library and version, as it says."""
     dialect: Category

@@ -95,7 +95,7 @@ class ListingQuery(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TranscriptQuery(msgspec.Struct, frozen=True, kw_only=True):
-    """From which offset on, and who follows."""
+    """The first offset, and who follows."""
 
     since: Offset = 0
     owner: str = ""
@@ -106,7 +106,7 @@ class SocketQuery(msgspec.Struct, frozen=True, kw_only=True):
     """How a viewer looks."""
 
     since: Offset | None = None
-    """From which offset on; left out: the last screenful."""
+    """First offset; left out: the last screenful."""
     reset: bool = False
     """Begin with ESC c and the last screenful, as JupyterLab's own terminal wants it."""
     own: bool = False

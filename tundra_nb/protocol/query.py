@@ -56,7 +56,7 @@ class FrameQuery(msgspec.Struct, frozen=True, kw_only=True):
     every: int | None = None
     """Seconds: rows are grouped by intervals of this length too, whose beginning is the column `at`."""
     quantiles: list[float] = []
-    """Of the latency in each group, exact; p50 and p95 when none are named."""
+    """Quantiles of the latency in each group, exact; p50 and p95 when none are named."""
 
     @property
     def is_grouped(self) -> bool:

@@ -21,19 +21,19 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
     """Which form the file had: tracing, otlp, litellm, bundle, tables."""
     file: str
     sha256: str
-    """Of the file; of a folder, over its files."""
+    """Hash of the file; of a folder, over its files."""
     size_bytes: int
     at: str
     """When it was imported."""
     since: str | None = None
     until: str | None = None
-    """Of its earliest and latest row."""
+    """Times of its earliest and latest row."""
     rows: dict[str, int] = {}
     """By table."""
     lines: int = 0
     """Or records, where the file has no lines."""
     left: int = 0
-    """Of these were not understood."""
+    """How many of these were not understood."""
     sample: list[str] = []
     """Some of them, cut to their beginnings."""
     about: dict[str, Any] = {}

@@ -9,9 +9,9 @@ BYTES = "application/octet-stream"
 TEXT = "text/plain"
 
 USER_HEADER = "X-Tundra-User"
-"""From the Jupyter server: whose call it is, percent-encoded."""
+"""Set by the Jupyter server: whose call it is, percent-encoded."""
 META_HEADER = "X-Tundra-Meta"
-"""Of an Arrow stream: what was asked and of which commit it is; JSON in ASCII."""
+"""What an Arrow stream is: what was asked and of which commit it is; JSON in ASCII."""
 
 HEARTBEAT_SECONDS = 15.0
 """A comment line in a silent stream, so that proxies between do not take it for dead."""

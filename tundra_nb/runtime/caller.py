@@ -29,7 +29,7 @@ class Caller(msgspec.Struct, frozen=True):
     name: str
     """The row's `user_name`."""
     key: str = ""
-    """Of its bucket in the tier of users; its name when left out."""
+    """Key of its bucket in the tier of users; its name when left out."""
     rpm: float | None = None
     tpm: float | None = None
     """These two replace the limits of the tier of users."""

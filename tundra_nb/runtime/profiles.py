@@ -66,7 +66,7 @@ class ProfileSlot:
         """When it answered last, by the monotonic clock; None while this daemon has no answer of it."""
         self.failed_at: float | None = None
         self.failure: errors.TundraError | None = None
-        """Of its last attempt, unless that was answered."""
+        """Why its last attempt failed; None when that was answered."""
 
     def note(self, now: float, error: errors.TundraError | None) -> None:
         """How an attempt ended at this moment; None: it was answered."""

@@ -109,7 +109,7 @@ class Recordings:
         self._until_sweep = 0
         self._is_short = False
         self.windows: Sequence[tuple[int, int]] | None = None
-        """Of the incidents in the history, in microseconds; None: not known yet, so nothing is deleted."""
+        """Windows of the incidents in the history, in microseconds; None: not known yet, so nothing is deleted."""
 
     def __repr__(self) -> str:
         return f"<Recordings in {self._folder}>"

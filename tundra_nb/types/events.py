@@ -198,7 +198,7 @@ class Exchange(msgspec.Struct, frozen=True, kw_only=True, tag=True, omit_default
     recording: Text | None = None
     """The recording's file below `recordings/` in the data directory, with the timing of each piece."""
     sha256: Text | None = None
-    """Of that file."""
+    """Hash of that file."""
     request_bytes: int | None = None
     response_bytes: int | None = None
     writer_id: Category | None = None
@@ -288,11 +288,11 @@ class ConnectionEvent(msgspec.Struct, frozen=True, kw_only=True, tag=True, omit_
     reason: Category
     """One stable word: opened, resumed, ping_timeout, closed_by_peer, slow, released …"""
     bytes_missed: int = 0
-    """Of the shown output, which the viewer never got."""
+    """How much of the shown output the viewer never got."""
     viewer: Text | None = None
     """Tells the connections of one PTY apart; a resumed one keeps it."""
     close_code: int | None = None
-    """Of the WebSocket."""
+    """Closing code of the WebSocket."""
     code: Category | None = None
     """TransportError or IpcError, where it was one."""
     message: LongText | None = None
@@ -338,7 +338,7 @@ class WriterRow(msgspec.Struct, frozen=True, kw_only=True, tag="Writer", omit_de
     started_at: Time | None = None
     seen_at: Time | None = None
     version: Text | None = None
-    """Of tundra_nb."""
+    """Version of tundra_nb."""
     clock_step_ms: int | None = None
     """Farthest that a row's id has ever been from its `at`: the clock was set by so much. It only grows."""
 
@@ -392,7 +392,7 @@ class AgentStep(msgspec.Struct, frozen=True, kw_only=True, tag=True, omit_defaul
     """The model's call, where the step is one."""
     rows_found: int | None = None
     answer_chars: int | None = None
-    """Of the tool's answer, as the model was given it."""
+    """Length of the tool's answer, as the model was given it."""
     seconds: float | None = None
     message: LongText | None = None
     writer_id: Category | None = None

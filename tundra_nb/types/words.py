@@ -12,8 +12,8 @@ Resource = Literal["requests", "tokens"]
 Decision = Literal["wait", "refused", "penalised", "corrected", "away", "back"]
 PtyState = Literal["running", "exited", "killed", "refused", "lost"]
 ConnectionState = Literal["establishing", "active", "idle", "lost", "ended"]
-"""Of one viewer's connection to a PTY. `idle`: nothing has moved for long; `lost`: gone without a goodbye, it may be
-resumed; `ended`: for good."""
+"""State of a viewer's connection to a PTY. `idle`: nothing has moved for long; `lost`: gone without a goodbye, it may
+be resumed; `ended`: for good."""
 IncidentState = Literal["open", "closed"]
 RunOutcome = Literal["ok", "error", "cancelled", "interrupted"]
 """How an agent's run ended. `interrupted`: the process that ran it died."""

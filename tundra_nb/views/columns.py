@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 MAX_TEXT = 160
 ID_DIGITS = 5
-"""Of an id; `why` takes its last digits."""
+"""How many digits of an id are shown; `why` takes its last digits."""
 
 FIRST: dict[str, tuple[str, ...]] = {
     "calls": ("operation_id", "at", "outcome", "code", "message", "profile", "model", "attempts", "latency_ms",

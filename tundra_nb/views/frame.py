@@ -29,7 +29,7 @@ _CONTROL = re.compile(rf"(?!\r){escapes.CONTROLS}|\r(?!\n)|{escapes.C1}|{escapes
 MAX_ROWS = 60
 NOTEBOOK_ROWS = 30
 MORE_ROWS = 10
-"""Of what is folded away: the largest of a column, and the newest with every column."""
+"""Rows shown of what is folded away: the largest of a column, and the newest with every column."""
 NOTEBOOK_COLUMNS = 11
 
 

@@ -13,7 +13,7 @@ from .blocks import Block, Code, Facts, Heading, Para, Styled, Table
 
 NAMES = {table: name for name, table in FRAMES.items()}
 SHARE_TOLD = 0.05
-"""Of lines that were not understood, above which that is a warning."""
+"""Share of lines that were not understood above which that is a warning."""
 
 
 def blocks(source: Source) -> Sequence[Block]:

@@ -13,7 +13,7 @@ from tundra_nb.terminal.screen import Screen
 from .blocks import Block, Cell, Facts, Heading, Output, Para, Shot, Styled, Table, Tone, duration, open_terminal
 
 SHOWN_CHARACTERS = 200_000
-"""Of an output: a notebook that carries more becomes slow to open."""
+"""How much of an output is shown: a notebook that carries more becomes slow to open."""
 
 
 def run_blocks(run: Run) -> Sequence[Block]:

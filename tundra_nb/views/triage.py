@@ -15,7 +15,7 @@ from tundra_nb.types.triage import Triage, TriageFinding
 from .blocks import Block, Cell, Facts, Heading, Para, Styled, Table, Tone, duration, money, number
 
 DETAIL_CHARACTERS = 120
-"""Of a step's message or arguments; `agent-steps` has all of them."""
+"""How much is shown of a step's message or arguments; `agent-steps` has all of them."""
 
 
 def blocks(found: Triage) -> Sequence[Block]:

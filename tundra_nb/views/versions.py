@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 HASH_DIGITS = 10
 MAX_ROWS = 30
-"""Of one table; the frame has all."""
+"""Rows shown of one table; the frame has all."""
 MAX_VALUE = 60
 SIGNS: dict[str, tuple[str, Tone]] = {"added": ("+", "good"), "removed": ("-", "bad"), "modified": ("~", "warn")}
 CHANGE = ("", "row", "change")
@@ -167,7 +167,7 @@ def _changed_row(table: str, row: Mapping[Any, Any]) -> list[Cell]:
 
 
 def _event_tone(row: Mapping[Any, Any]) -> Tone | None:
-    """Of an event that came: red where something failed, and never green for being new."""
+    """Tone of an event that came: red where something failed, and never green for being new."""
     words = [str(row.get(f"to_{name}")) for name in ("outcome", "new_state", "decision", "severity")]
     tones = [TONES[word] for word in words if word in TONES]
     return next((tone for tone in tones if tone in ("bad", "warn")), None)
@@ -206,7 +206,7 @@ def _text(value: Any) -> str:
 
 
 def first_line(value: Any) -> str:
-    """Of a commit's message."""
+    """First line of a commit's message."""
     return _text(str(value or "").partition("\n")[0])
 
 

@@ -28,7 +28,7 @@ NOTES = 250.0
 LEFT, RIGHT = NAMES + 16, WIDTH - NOTES - 16
 ROW = 24.0
 NARROW, NARROW_ROW = 400.0, 48.0
-"""Of the form for narrow pages."""
+"""Width and height of a row in the form for narrow pages."""
 TOP = 30.0
 BAR = 12.0
 MAX_ROWS = 40
@@ -233,7 +233,7 @@ def _bars(row: Row, middle: float, place: TimeScale) -> Iterator[str]:
 
 
 def _failover(before: Row, before_y: float, row: Row, y: float, place: TimeScale) -> Iterator[str]:
-    """From the end of one profile's attempt down to the begin of the next profile's."""
+    """Draw the line from the end of one profile's attempt down to the begin of the next profile's."""
     x = place.x(before.end)
     middle = y + ROW / 2
     yield svg.line(x, before_y + ROW / 2 + BAR / 2, x, middle, "path")

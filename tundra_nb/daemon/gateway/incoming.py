@@ -32,7 +32,7 @@ FAILOVER = b"x-tundra-failover"
 """The one header of ours that a caller may send."""
 MAX_CLIENT_CHARS = 80
 BIG_BYTES = 1 << 20
-"""From here on reading a body would hold up the loop: a millisecond for every two million bytes."""
+"""Reading a larger body would hold up the loop: a millisecond for every two million bytes."""
 
 _TOKEN_IN_URL = re.compile(r"tnd-[A-Za-z0-9_-]{8,}")
 _SDK = re.compile(r"(?:Async)?(OpenAI|Anthropic)/(\w+) (\S+)")

@@ -19,7 +19,7 @@ import msgspec
 from tundra_nb import errors
 
 MOST = 10_000
-"""Of those made last."""
+"""How many are remembered: those made last."""
 ID = re.compile(r"[A-Za-z0-9_-]{1,200}", re.ASCII)
 VERBS = {("GET", ""), ("DELETE", ""), ("POST", "cancel"), ("GET", "input_items")}
 """Method, and what follows the id."""

@@ -36,7 +36,7 @@ _log = logging.getLogger("tundra.daemon")
 Tell = Callable[[WantedOperation], Awaitable[StoredStory]]
 ID_CHARACTERS = 20
 BACK_CHARACTERS = 7
-"""Of `-2`: so far back nobody counts."""
+"""Longest form such as `-2`: further back nobody counts."""
 ID_REMEDY = "Give an id, its last digits, `last` or `-2`."
 REPEATED_CHARS = 1024 * 1024
 """A streamed text up to this length is in the last event once more, for readers that keep no pieces."""

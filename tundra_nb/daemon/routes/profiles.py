@@ -142,7 +142,7 @@ def _ago(daemon: Daemon, moment: float | None) -> float | None:
 
 
 def _failure(slot: ProfileSlot) -> dict[str, str] | None:
-    """Of the last attempt, when it failed."""
+    """Why the last attempt failed, when it did."""
     error = slot.failure
     if error is None:
         return None

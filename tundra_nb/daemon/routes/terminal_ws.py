@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 EXITED, NOT_A_MESSAGE, OVERLOADED, ENDED = 1000, 1008, 1013, 4410
 MAX_VIEWERS = 256
-"""Of one terminal."""
+"""Most viewers of one terminal."""
 STALL_SECONDS = 3.0
 """A viewer that has not read for so long, and was overtaken by the ring, goes on near the end."""
 UNREAD_MESSAGES = 64

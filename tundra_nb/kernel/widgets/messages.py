@@ -67,13 +67,13 @@ class Providers(msgspec.Struct, frozen=True, kw_only=True, tag="providers"):
 
 
 class ViewOpened(msgspec.Struct, frozen=True, kw_only=True, tag="opened"):
-    """From the script: a view of the widget is on a page."""
+    """The script says: a view of the widget is on a page."""
 
     view: str
 
 
 class ViewClosed(msgspec.Struct, frozen=True, kw_only=True, tag="closed"):
-    """From the script: it is no longer."""
+    """The script says: that view is no longer."""
 
     view: str
 
@@ -82,7 +82,7 @@ FromScript = ViewOpened | ViewClosed
 
 
 class Pressed(msgspec.Struct, frozen=True, kw_only=True, tag="pressed"):
-    """From the script of the provider widget: a button."""
+    """A button of the provider widget was pressed."""
 
     action: Literal["test", "recheck", "reset", "park", "inject", "end"]
     profile: str
@@ -117,13 +117,13 @@ class Terminal(msgspec.Struct, frozen=True, kw_only=True, tag="terminal"):
 
 
 class Scrolled(msgspec.Struct, frozen=True, kw_only=True, tag="scrolled"):
-    """From the script: show what has left the screen, or no longer."""
+    """The script asks: show what has left the screen, or no longer."""
 
     is_on: bool
 
 
 class KeysTyped(msgspec.Struct, frozen=True, kw_only=True, tag="typed"):
-    """From the script: keys for the program."""
+    """The script sends keys for the program."""
 
     text: str
 
@@ -133,14 +133,14 @@ class Heard(msgspec.Struct, frozen=True, tag="heard"):
 
 
 class Resized(msgspec.Struct, frozen=True, kw_only=True, tag="resized"):
-    """From the script: another size of the screen."""
+    """The script says: another size of the screen."""
 
     columns: int
     rows: int
 
 
 class Killed(msgspec.Struct, frozen=True, tag="killed"):
-    """From the script: end the terminal with everything in it."""
+    """The script asks: end the terminal with everything in it."""
 
 
 FromTerminal = ViewOpened | ViewClosed | KeysTyped | Scrolled | Resized | Killed
@@ -152,13 +152,13 @@ class GatewayState(msgspec.Struct, frozen=True, kw_only=True, tag="gateway"):
     url: str
     """Empty while it does not listen."""
     callers: list[list[str]]
-    """Of each program: who, client, form, calls, under way, failed, when last."""
+    """For each program: who, client, form, calls, under way, failed, when last."""
     problem: str = ""
     """Why there is nothing newer, or why it does not listen."""
 
 
 class VersionsAsked(msgspec.Struct, frozen=True, kw_only=True, tag="asked"):
-    """From the script of the versions widget: what it is to show."""
+    """What the versions widget is to show, as its script asks."""
 
     id: str
     """By which the script knows the answer."""
@@ -213,11 +213,11 @@ FromVersions = ViewOpened | ViewClosed | VersionsAsked
 
 
 class ModuleAsked(msgspec.Struct, frozen=True, tag="module"):
-    """From the loader of the dashboard: its script."""
+    """The loader of the dashboard asks for its script."""
 
 
 class Picked(msgspec.Struct, frozen=True, kw_only=True, tag="picked"):
-    """From the dashboard: a stretch of time was selected, or none any more; with the filters that are on."""
+    """The dashboard says: a stretch of time was selected, or none any more; with the filters that are on."""
 
     since: float | None = None
     """Seconds since 1970."""
@@ -229,14 +229,14 @@ class Picked(msgspec.Struct, frozen=True, kw_only=True, tag="picked"):
 
 
 class Zoomed(msgspec.Struct, frozen=True, kw_only=True, tag="zoomed"):
-    """From the dashboard: closer than its groups are; the rows of this stretch are wanted."""
+    """The dashboard says: closer than its groups are; the rows of this stretch are wanted."""
 
     since: float
     until: float
 
 
 class WhyAsked(msgspec.Struct, frozen=True, kw_only=True, tag="why"):
-    """From the dashboard: why a call went as it did."""
+    """The dashboard asks: why a call went as it did."""
 
     id: str
 

@@ -28,7 +28,7 @@ from .view import LiveView, part, problem
 LOOK_SECONDS = 0.1
 """Between two looks at the daemon; the screen is drawn again only when there was output."""
 ABOVE_ROWS = 500
-"""Of what has left the screen."""
+"""Most rows shown of what has left the screen."""
 STILL_SECONDS = 2.0
 """Least time between two updates of the static picture: each is written into the notebook."""
 

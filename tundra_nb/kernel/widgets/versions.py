@@ -27,7 +27,7 @@ _log = logging.getLogger("tundra.kernel")
 COMMITS = 30
 """In the list at first, and more with each step."""
 MAX_ROWS = 200
-"""Of one table; the frame has all."""
+"""Rows shown of one table; the frame has all."""
 NOW = "now"
 """B: what is not committed yet included."""
 

@@ -24,7 +24,7 @@ TABLES_WITH_HISTORY = (*VERSIONED_TABLES, "note")
 
 
 class CommitStep(NamedTuple):
-    """From one state to the next."""
+    """One commit, and the one that it follows."""
 
     parent: str
     commit: str

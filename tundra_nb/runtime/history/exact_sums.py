@@ -35,7 +35,7 @@ class _Sum:
 
 
 def sum_exactly(db: sqlite3.Connection) -> None:
-    """From now on `sum` of this connection knows no overflow, and cannot be a window function (`sum(…) over`).
+    """Replace `sum` in this connection by one that knows no overflow, and cannot be a window function (`sum(…) over`).
 
     For one statement: Python cannot take an aggregate away again.
     """

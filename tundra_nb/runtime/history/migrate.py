@@ -37,7 +37,7 @@ Report = Callable[[dict[str, Any]], None]
 
 
 class Setup(msgspec.Struct, kw_only=True):
-    """From where to where."""
+    """Where the history is read, and where it is written."""
 
     spool: str
     store: str

@@ -87,7 +87,7 @@ class Progress(msgspec.Struct, kw_only=True):
 
     place: SpoolPlace
     rows: int = 0
-    """Written in this life."""
+    """Rows written in this life."""
     refused_rows: int = 0
     """Rows that the database would not take, logged and left out."""
     moved_rows: int = 0
@@ -95,11 +95,11 @@ class Progress(msgspec.Struct, kw_only=True):
     newest_id: int = 0
     """The highest id in the database when it was opened."""
     damaged_bytes: int = 0
-    """Of the spool, stepped over."""
+    """How much of the spool was unreadable and stepped over."""
     unknown_events: int = 0
-    """In the spool, of a form that only a newer version knows."""
+    """Events in the spool of a form that only a newer version knows."""
     commits: int = 0
-    """Made by the worker itself, in this life."""
+    """Commits that the worker has made itself, in this life."""
     size_bytes: int = 0
     node: int | None = None
     """The node number that the database gave this daemon."""

@@ -20,7 +20,7 @@ RELATED = {
 RECENT = 10_000
 """Among so many of the latest operations the last digits of an id are looked for."""
 WHOLE_ID_DIGITS = 15
-"""From so many digits on an id may be a whole one."""
+"""An id with at least so many digits may be a whole one."""
 LAST_ID = (1 << 63) - 1
 EARLIER_US = 1_000_000
 """So long before the operation's own time its first row may stand."""

@@ -16,5 +16,5 @@ class _WithoutPandas(importlib.abc.MetaPathFinder):
 
 
 def without_pandas() -> None:
-    """From now on pandas cannot be imported here."""
+    """Make pandas impossible to import in this process."""
     sys.meta_path.insert(0, _WithoutPandas())

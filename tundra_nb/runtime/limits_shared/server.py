@@ -20,7 +20,7 @@ from tundra_nb.runtime.resilience.breaker import Breaker, BreakerChange
 from tundra_nb.settings import BreakerSettings, SharedLimitsSettings
 
 VERSION = 1
-"""Of the script and of what it keeps: daemons of another version must not share state with this one."""
+"""Version of the script and of what it keeps: daemons of another version must not share state with this one."""
 SCRIPT = importlib.resources.files(__package__).joinpath("script.lua").read_text("utf-8")
 SHA = hashlib.sha1(SCRIPT.encode(), usedforsecurity=False).hexdigest()
 AFTER_FAILURES = 2

@@ -1,4 +1,4 @@
-"""From an error answer to one class of the error tree: the outcome table as code.
+"""Turns an error answer into one class of the error tree: the outcome table as code.
 
 A body is first read into an `ErrorBody` (whatever its form: OpenAI, Anthropic, OpenRouter, llama.cpp, vLLM, Ollama,
 FastAPI, Google's list), then `classify` decides by its stable words, then by its prose where a vendor has no word for

@@ -47,7 +47,7 @@ FAMILY = {
 """Whose form each is."""
 
 BIG_BYTES = 1 << 20
-"""From here on a body is put together in a thread."""
+"""A larger body is put together in a thread."""
 _INCLUDE_USAGE = b'{"include_usage":true}'
 
 

@@ -1,4 +1,4 @@
-"""From the OpenAI form of messages and tools to Anthropic's. What comes in has passed `check`."""
+"""Translates the OpenAI form of messages and tools into Anthropic's. What comes in has passed `check`."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ HEADER_BYTES: Final = 65_536
 """Longest status line and longest header that is read; what httpx's parser accepts in practice."""
 HEADER_COUNT: Final = 512
 LARGE_BODY_BYTES: Final = 1 << 20
-"""From here on a body is written in pieces: in one piece aiohttp would warn that it blocks the loop."""
+"""A larger body is written in pieces: in one piece aiohttp would warn that it blocks the loop."""
 
 _FOREIGN: Final = (aiohttp.ClientError, HttpProcessingError, OSError, ValueError)
 _NATIVE: Final[tuple[tuple[tuple[type[Exception], ...], type[httpx.TransportError]], ...]] = (

@@ -23,7 +23,7 @@ Peer = Literal["lab", "viewer"]
 """JupyterLab's own terminal, which takes long to come back; anything else."""
 PRESENT: frozenset[State] = frozenset(("establishing", "active", "idle"))
 READY_SECONDS = 10.0
-"""From the handshake to the first message: a peer that takes longer is none."""
+"""Longest time from the handshake to the first message: a peer that takes longer is none."""
 ALLOWED: frozenset[tuple[State | None, State]] = frozenset(
     {
         (None, "establishing"),

@@ -18,7 +18,7 @@ from tundra_nb.runtime.telemetry import spellings
 MIN_SECRET_BYTES = 6
 """Shorter values ("1", "true", "admin") would mask ordinary words."""
 MIN_PACKED_BYTES = 12
-"""Of shorter values the packed forms are too short to mean anything."""
+"""A shorter value is not masked in its packed forms: those are too short to mean anything."""
 SHORT_BYTES = 6
 """A beginning shorter than this is no secret yet: `sk-an`."""
 _SIGNS = (b"%", b"&#", rb"\u", rb"\x")

@@ -16,7 +16,7 @@ import sys
 from typing import Any
 
 MEMORY_BYTES = 1 << 30
-"""Of one process: `(x{1000}){1000}` wants all there is."""
+"""Most memory of one process: `(x{1000}){1000}` wants all there is."""
 
 
 def serve() -> None:

@@ -108,7 +108,7 @@ class Pty:
         self.withheld = withheld
         self.at_us = at_us
         self.modes = modes
-        """Of the terminal, as a program finds them that starts in it."""
+        """Modes of the terminal, as a program finds them that starts in it."""
         self.tag = tag
         """Number in the limits of everything that it starts; 0 where there is no such thing."""
         self.group = group

@@ -21,7 +21,7 @@ from . import transcript
 
 DEADLINE_SECONDS = 10.0
 LINE_CHARACTERS = 2000
-"""Of a hit: progress bars and floods have lines without end."""
+"""Longest line of a hit that is shown: progress bars and floods have lines without end."""
 READ_LIMIT_BYTES = 1 << 20
 
 

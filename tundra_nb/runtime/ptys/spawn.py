@@ -73,7 +73,7 @@ class Spawned(NamedTuple):
     pid: int
     master: int
     modes: list[Any]
-    """Of the terminal, before the program could change them; as `termios.tcsetattr` takes them."""
+    """Modes of the terminal before the program could change them; as `termios.tcsetattr` takes them."""
     tag: int = 0
     """Number that everything in the session carries (`processes.tag`); 0 where there is no such thing."""
 

@@ -24,7 +24,7 @@ from tundra_nb.terminal import escapes
 from .spawn import Size
 
 MAX_BYTES = 1 << 30
-"""Of one session: an endless flood must not fill the disk."""
+"""Largest transcript of one session: an endless flood must not fill the disk."""
 INDEX_SECONDS = 0.01
 """Finest step of the index: enough for a replay."""
 READ_BYTES = 1 << 20

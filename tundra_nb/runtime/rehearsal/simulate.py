@@ -32,7 +32,7 @@ JITTER = 0.5
 PROGRESS_CALLS = 20_000
 """How often it is told how far a simulation is."""
 OUTCOMES = ("ok", "error", "refused", "cancelled", "unknown")
-"""Of a call; `unknown`: a request on which it hangs was never sent in truth."""
+"""How a call can end; `unknown`: a request on which it hangs was never sent in truth."""
 
 Assume = Literal["failed", "answered"]
 Progress = Callable[[int], None]
@@ -51,7 +51,7 @@ class CallEnd(NamedTuple):
     waited: float
     """Seconds."""
     seconds: float
-    """From its arrival to its end."""
+    """Time from its arrival to its end."""
 
 
 class SimulatedPass:

@@ -31,7 +31,7 @@ class Try(NamedTuple):
 
     profile: str
     seconds: float
-    """From the request to its end."""
+    """Time from the request to its end."""
     error: TundraError | None
     """None: it was answered; `Cancelled`: nobody waited for the end."""
     usage: Usage

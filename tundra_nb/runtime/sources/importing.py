@@ -34,7 +34,7 @@ RATIO = 500
 RATIO_FROM_BYTES = 64 << 20
 """Logs pack 10 to 50 to one; what packs better than `RATIO` and is longer than this is made to fill a disk."""
 LEAST_UNDERSTOOD = 0.01
-"""Of the lines; with less, the file is of another kind."""
+"""Share of the lines; with less, the file is of another kind."""
 FORMS = "Auto-Tundra's log (text or JSON), OTLP JSON, LiteLLM's JSON, a bundle of `tundra bundle`, our own tables"
 
 OnProgress = Callable[[Importing], None]

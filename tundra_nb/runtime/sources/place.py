@@ -25,7 +25,7 @@ class SourcesFolder:
         self.folder = folder
 
     def names(self) -> list[str]:
-        """Of all sources, sorted."""
+        """Names of all sources, sorted."""
         try:
             entries = sorted(os.listdir(self.folder))
         except FileNotFoundError:

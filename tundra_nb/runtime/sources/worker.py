@@ -34,7 +34,7 @@ from .tables import SourceTables
 
 IDLE_SECONDS = 60.0
 PROGRESS_BYTES = 8 << 20
-"""Of a file, between two words about the progress."""
+"""How much of a file is read between two words about the progress."""
 
 
 class SourcesWorker(LineServer):

@@ -49,7 +49,7 @@ STOP_SECONDS = 1.0
 PAUSES = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 RETRIED = frozenset({408, 429, 500, 502, 503, 504})
 PACK_BYTES = 1 << 20
-"""From this size on the file of what is settled is packed."""
+"""The file of what is settled is packed when it is larger."""
 PROVIDERS_SECONDS = 30.0
 
 _CALL_NAMES = [column.name for column in columns("operation")]

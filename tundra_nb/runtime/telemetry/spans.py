@@ -73,12 +73,12 @@ _RATIO_BITS = 56
 
 
 def trace_id(writer_id: str, operation_id: int) -> str:
-    """Of a call that came without a trace."""
+    """Make the trace id of a call that came without one."""
     return hashlib.sha256(f"{writer_id}/trace/{operation_id}".encode()).hexdigest()[:32]
 
 
 def span_id(writer_id: str, kind: str, key: int) -> str:
-    """Of a call (`call`), an attempt (`attempt`) or a wait before one (`wait`, `pause`)."""
+    """Make the span id of a call (`call`), an attempt (`attempt`) or a wait before one (`wait`, `pause`)."""
     return hashlib.sha256(f"{writer_id}/{kind}/{key}".encode()).hexdigest()[:16]
 
 

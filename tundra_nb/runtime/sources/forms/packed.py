@@ -29,7 +29,7 @@ JSON_MEMBER = re.compile(r"tables/(?P<table>[a-z_]+)\.json")
 LOG_MEMBER = "daemon.log"
 MOST_MEMBERS = 20_000
 MOST_BYTES = 8 << 30
-"""Of all members of a zip, unpacked."""
+"""Largest sum of all members of a zip, unpacked."""
 MOST_RATIO = 500
 """Unpacked to packed, where it is more than `RATIO_FROM_BYTES`: tables and logs do not pack so well."""
 RATIO_FROM_BYTES = 64 << 20
