@@ -64,14 +64,9 @@ def test_no_docstring_or_help_is_the_second_half_of_a_sentence() -> None:
     found = []
     for file in sorted((ROOT / "tundra_nb").rglob("*.py")):
         for node in ast.walk(ast.parse(file.read_text())):
-            is_docstring = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
-            text = (
-                node.value
-                if is_docstring
-                else node.value
-                if isinstance(node, ast.keyword) and node.arg == "help"
-                else None
-            )
+            text: ast.expr | None = None
+            if isinstance(node, ast.Expr) or (isinstance(node, ast.keyword) and node.arg == "help"):
+                text = node.value
             if isinstance(text, ast.Constant) and torn.match(str(text.value)):
                 found.append(f"{file.relative_to(ROOT)}:{text.lineno}")
     assert found == []
