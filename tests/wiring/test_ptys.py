@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import dataclasses
 import json
 import os
@@ -266,6 +267,50 @@ def test_known_keys_are_masked_also_across_chunk_borders(desk: Desk) -> None:
     for text in (found["text"], ran.text, ran.html, transcript.read_text()):
         assert value not in text
     assert found["text"].count("***") >= 2
+
+
+MIXED = """
+import os
+ways = "%{:02x}", "{:c}", "&#{};", "\\\\u{:04x}", "\\\\{:03o}", "\\\\x{:02x}"
+print("".join(ways[at % 6].format(ord(letter)) for at, letter in enumerate(os.environ["CANARY_API_KEY"])))
+"""
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["bash", "-c", 'while read -r -n1 c; do printf %s "$c"; sleep .01; done <<<"$CANARY_API_KEY"'],
+        [
+            "bash",
+            "-c",
+            'while read -r -n1 c; do printf %s "$c"; sleep .01; done <<<"$(printf %s "$CANARY_API_KEY" | base64)"',
+        ],
+        ["python3", "-c", MIXED],
+        "printf 'A=%060d\\n%s' 0 \"$CANARY_API_KEY\" | base64",
+        'echo "$CANARY_API_KEY" | grep --color=always d1e6',
+        'printf %s "$CANARY_API_KEY" | od -An -tx1',
+    ],
+    ids=[
+        "byte by byte",
+        "base64 byte by byte",
+        "each letter in another way",
+        "base64 over two lines",
+        "painted",
+        "dump",
+    ],
+)
+def test_a_key_is_masked_however_it_is_printed(desk: Desk, command: str) -> None:
+    value = CANARIES["CANARY_API_KEY"]
+    run = desk.client.run(command, with_keys=["CANARY_API_KEY"])
+    assert run.exit_code == 0, run.raw
+    transcript = desk.folder / "data" / "ptys" / "transcripts" / f"{run.pty_id}.out"
+    wait_until(lambda: "**" in transcript.read_text(), 10, "the transcript is written")
+    for text in (run.raw, run.text, transcript.read_text()):
+        assert "**" in text
+        bare = re.sub(r"\x1b\[[0-9;]*[mK]|\s", "", text)
+        for form in (value, base64.b64encode(value.encode()).decode(), value.encode().hex()):
+            assert not [form[at : at + 8] for at in range(len(form) - 8) if form[at : at + 8] in bare], text
+        assert not re.search(r"(?:%|&#|\\\\[ux]?)[0-9a-f]", bare)
 
 
 # --- shell -----------------------------------------------------------------------------------------------------------

@@ -183,10 +183,10 @@ def test_a_kilobyte_without_secrets_costs_microseconds() -> None:
     for number in range(5):
         redactor.register(f"KEY_{number}", f"sk-canary-{number}-0123456789abcdef")
     text = "attempt 3 of operation 12345 at profile local answered in 12.5 ms with 128 output words; " * 12
-    started = time.perf_counter()
+    started = time.thread_time()
     for _ in range(200):
         redactor.text(text)
-    assert (time.perf_counter() - started) / 200 < 200e-6
+    assert (time.thread_time() - started) / 200 < 200e-6
 
 
 SECRET = "sk-ant-Zq9/x+7é🔑&0123"
@@ -215,6 +215,17 @@ def spelled() -> dict[str, str]:
         "every letter as \\u": "".join(f"\\u{units[at : at + 4]}" for at in range(0, len(units), 4)),
         "one letter as \\u": SECRET.replace("-", "\\u002d"),
         "every byte as \\x": "".join(f"\\x{byte:02x}" for byte in RAW),
+        "decimal codes": ", ".join(map(str, RAW)),
+        "hex with spaces": RAW.hex(" "),
+        "every letter in another way": "".join(
+            (c, f"%{ord(c):02X}", f"&#{ord(c)};", f"\\u{ord(c):04x}", f"\\{ord(c):03o}", f"\\x{{{ord(c):x}}}")[at % 6]
+            if c.isascii()
+            else c
+            for at, c in enumerate(SECRET)
+        ),
+        "base64 over two lines": base64.b64encode(b"A=1\nB=2\nK=" + RAW).decode()[:30]
+        + "\n"
+        + base64.b64encode(b"A=1\nB=2\nK=" + RAW).decode()[30:],
         "JSON in JSON": json.dumps(json.dumps({"k": SECRET})),
         "JSON in JSON in a URL": urllib.parse.quote(json.dumps(json.dumps({"k": SECRET}))),
     }
@@ -247,7 +258,9 @@ def test_what_is_masked_is_not_masked_again(name: str, around: str) -> None:
 def test_a_value_that_pieces_of_a_stream_share_is_masked_and_the_rest_comes_through(data: st.DataObject) -> None:
     redactor = Redactor()
     redactor.register("MY_KEY", SECRET)
-    spelling = data.draw(st.sampled_from(["plain", "hex", "every byte in percent", "every letter as \\u"]))
+    spelling = data.draw(
+        st.sampled_from(["plain", "hex", "every byte in percent", "every letter as \\u", "every letter in another way"])
+    )
     secret = spelled().get(spelling, SECRET)
     before, after = data.draw(st.text("abc sk-%\\u4", max_size=12)), data.draw(st.text("xyz -", max_size=12))
     text = f"{before} {secret} {after}"

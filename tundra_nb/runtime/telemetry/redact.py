@@ -12,17 +12,16 @@ from __future__ import annotations
 import hashlib
 import re
 import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import msgspec
 
-from . import spellings
+from .known import Known, Span
+from .spellings import MIN_SECRET_CHARS
 
 T = TypeVar("T", bound=msgspec.Struct)
 
-MIN_SECRET_CHARS = 6
-"""Shorter values are not masked: they would blank out ordinary words. No vendor's key is that short."""
 FINGERPRINT_BYTES = 4
 """Enough to tell a handful of keys apart, too little to help a guess along."""
 SALT_BYTES = 16
@@ -96,6 +95,18 @@ def looks_like_key(name: str, value: str) -> bool:
     return bool(KEY_NAME.search(name) or KEY_VALUE.search(value))
 
 
+def _known(labelled: Iterable[tuple[str, str]]) -> Known:
+    return Known(labelled, min_packed=MIN_SECRET_CHARS, errors="surrogatepass")
+
+
+def _end_of_run(raw: bytes, at: int) -> int:
+    run = _RUN.match(raw, at)
+    return run.end() if run else at
+
+
+_PACKING = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/_-"
+"""Letters of base64, base32 and hexadecimal; their padding is apart."""
+_RUN = re.compile(rb"[A-Za-z0-9+/_-]*=*")
 REMEMBERED_CHARS = 100
 REMEMBERED = 2048
 
@@ -110,11 +121,7 @@ class Redactor:
     def __init__(self, salt: bytes | None = None) -> None:
         self._salt = salt or secrets.token_bytes(SALT_BYTES)
         self._names: dict[str, str] = {}
-        self._plain: tuple[tuple[str, str], ...] = ()
-        self._dense: tuple[tuple[str, str], ...] = ()
-        self._dense_length = 1 << 30
-        """Without a run of so many letters no packed form can be in a text."""
-        self._beginnings: dict[str, list[str]] | None = None
+        self._known = _known(())
         self._clean: set[str] = set()
         """Short texts that were found to hold no secret: rows repeat names of models, clients and users."""
 
@@ -132,19 +139,8 @@ class Redactor:
         if len(value) < MIN_SECRET_CHARS or value in self._names:
             return
         self._names[value] = name
-        plain: dict[str, str] = {}
-        dense: dict[str, str] = {}
-        for secret, its_name in self._names.items():
-            shown = f"<{its_name}:{self.fingerprint(secret)}>"
-            for form in (secret, secret.replace("\n", "\r\n"), secret.replace(" ", "+")):
-                plain.setdefault(form, shown)
-            for form in spellings.packed(secret):
-                dense.setdefault(form, shown)
-        # longest first: a key that contains another one must not be cut in two
-        self._plain = tuple(sorted(plain.items(), key=lambda item: -len(item[0])))
-        self._dense = tuple(sorted(dense.items(), key=lambda item: -len(item[0])))
-        self._dense_length = min(map(len, dense))
-        self._beginnings = None
+        labelled = ((f"<{its_name}:{self.fingerprint(secret)}>", secret) for secret, its_name in self._names.items())
+        self._known = _known(labelled)
         self._clean = set()  # another one: what is being looked through in another thread goes into the old one
 
     def handed_over(self) -> list[tuple[str, str]]:
@@ -193,58 +189,33 @@ class Redactor:
 
     def known(self, text: str) -> str:
         """The text with the known values masked, in whatever spelling; the same object when there is none."""
-        for secret, shown in self._plain:
-            if secret in text:
-                text = text.replace(secret, shown)
-        if len(text) >= self._dense_length and max(map(len, text.split()), default=0) >= self._dense_length:
-            for form, shown in self._dense:
-                if form in text:
-                    text = spellings.run_around(form).sub(shown, text)
-        if self._plain and any(sign in text for sign in spellings.ESCAPE_SIGNS):
-            text = self._behind_escapes(text)
-        return text
+        raw = text.encode("utf-8", "surrogatepass")
+        spans, _ = self._known.look(raw)
+        return self._covered(raw, spans) if spans else text
 
-    def _behind_escapes(self, text: str) -> str:
-        seen = text
-        for _ in range(spellings.ROUNDS):
-            below = spellings.unescaped(seen)
-            if below is seen:
-                return text
-            seen = below
-            if any(secret in seen for secret, _ in self._plain):
-                break
-        else:
-            return text
-        seen, places = text, list(range(len(text) + 1))
-        for _ in range(spellings.ROUNDS):
-            if any(secret in seen for secret, _ in self._plain):
-                break
-            seen, inner = spellings.located(seen)
-            places = [places[place] for place in inner]
-        cuts: list[tuple[int, int, str]] = []
-        for secret, shown in self._plain:
-            at = seen.find(secret)
-            while at >= 0:
-                cuts.append((places[at], places[at + len(secret)], shown))
-                at = seen.find(secret, at + len(secret))
-        if not cuts:
-            return text
-        masked, done = [], 0
-        for begin, end, shown in sorted(cuts, key=lambda cut: (cut[0], -cut[1])):
-            if begin >= done:
-                masked += [text[done:begin], shown]
+    def beginning(self, text: str) -> tuple[str, str]:
+        """The same, up to where what follows may make a known value of it, and that rest as it is."""
+        raw = text.encode("utf-8", "surrogatepass")
+        spans, hold = self._known.look(raw)
+        if not spans and hold == len(raw):
+            return text, ""
+        hold = max(hold, spans[-1].end) if spans else hold
+        return self._covered(raw[:hold], spans), raw[hold:].decode("utf-8", "surrogatepass")
+
+    def _covered(self, raw: bytes, spans: Sequence[Span]) -> str:
+        parts: list[bytes] = []
+        done = 0
+        for begin, end, label, is_packed in spans:
+            if is_packed and not raw[begin:end].strip(_PACKING):  # what it was packed together with: `user:key`
+                begin, end = done + len(raw[done:begin].rstrip(_PACKING)), _end_of_run(raw, end)  # noqa: PLW2901
+            if end > done:  # else it lies in the run of the one before
+                parts += [raw[done:begin], label.encode()]
                 done = end
-        return self._behind_escapes("".join([*masked, text[done:]]))  # another one may lie deeper
+        return b"".join([*parts, raw[done:]]).decode("utf-8", "surrogatepass")
 
     def stream(self) -> Stream:
         """For an answer that comes in pieces: known values are masked, also where two pieces share one."""
-        if self._beginnings is None:
-            found: dict[str, list[str]] = {}
-            for secret in self._names:
-                for form in {secret, *spellings.packed(secret), *spellings.escaped(secret)}:
-                    found.setdefault(form[:2], []).append(form)
-            self._beginnings = found
-        return Stream(self, self._beginnings)
+        return Stream(self)
 
     def struct(self, row: T) -> T:
         """A struct with every text in it masked; the same object when there is nothing to mask."""
@@ -274,30 +245,16 @@ class Redactor:
 class Stream:
     """Masks known values in a text that comes in pieces. What may be the beginning of one waits for the next piece."""
 
-    def __init__(self, redactor: Redactor, beginnings: Mapping[str, list[str]]) -> None:
+    def __init__(self, redactor: Redactor) -> None:
         self._redactor = redactor
-        self._beginnings = beginnings
-        self._firsts = frozenset(two[:1] for two in beginnings)
         self._held = ""
 
     def feed(self, piece: str) -> str:
         """What may be shown by now; the same object when nothing is held or masked."""
-        if not self._beginnings:
-            return piece
-        text = self._redactor.known(self._held + piece if self._held else piece)
-        hold = self._hold_from(text)
-        self._held = text[hold:]
-        return text if hold == len(text) else text[:hold]
+        text, self._held = self._redactor.beginning(self._held + piece if self._held else piece)
+        return text
 
     def finish(self) -> str:
         """The rest."""
         rest, self._held = self._held, ""
         return self._redactor.known(rest)
-
-    def _hold_from(self, text: str) -> int:
-        size = len(text)
-        for at in range(size - 1):
-            forms = self._beginnings.get(text[at : at + 2])
-            if forms and any(len(form) > size - at and form.startswith(text[at:]) for form in forms):
-                return at
-        return size - (text[-1:] in self._firsts)

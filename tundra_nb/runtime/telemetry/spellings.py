@@ -1,8 +1,9 @@
 """The spellings in which a known secret travels, and finding it behind escapes.
 
 Two families. A secret may be *packed*: base64 (also of `user:key`, which shifts its letters), base32, hexadecimal,
-reversed; these are a few fixed texts. Or it may be *escaped*, letter by letter and in any mixture, as URLs, HTML, JSON
-and shells do, one inside another; there the text is unescaped and searched, and each letter remembers where it stood.
+decimal codes, reversed, spaced out; these are a few fixed texts. Or it may be *escaped*, letter by letter and in any
+mixture, as URLs, HTML, JSON and shells do, one inside another; there the text is unescaped and searched, and each
+letter remembers where it stood.
 """
 
 from __future__ import annotations
@@ -10,30 +11,45 @@ from __future__ import annotations
 import base64
 import html
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
+MIN_SECRET_CHARS = 6
+"""Shorter values ("1", "true", "admin") are not masked: they would blank out ordinary words. No vendor's key is that
+short.
+"""
 ROUNDS = 4
 """Escapes inside escapes: JSON in JSON in a URL in a log line."""
 ESCAPE_SIGNS = "%&\\"
 _ESCAPE = re.compile(
     r"(?:%[0-9A-Fa-f]{2})+|&#[xX][0-9A-Fa-f]{1,6};?|&#[0-9]{1,7};?|&[a-zA-Z]{2,8};"
     r"|\\u[dD][89abAB][0-9A-Fa-f]{2}\\u[dD][c-fC-F][0-9A-Fa-f]{2}"
-    r"|\\u\{[0-9A-Fa-f]{1,6}\}|\\u[0-9A-Fa-f]{4}|\\U[0-9A-Fa-f]{8}|(?:\\x[0-9A-Fa-f]{2})+|\\[0-7]{3}|\\.",
+    r"|\\u\{[0-9A-Fa-f]{1,6}\}|\\u[0-9A-Fa-f]{4}|\\U[0-9A-Fa-f]{8}|(?:\\x[0-9A-Fa-f]{2})+|\\x\{[0-9A-Fa-f]{1,6}\}|\\0[01][0-7]{2}|\\[0-7]{3}|\\.",
     re.DOTALL,
 )
+OPEN_ESCAPE = re.compile(
+    r"(?:%[C-Fc-f][0-9A-Fa-f](?:%[89ABab][0-9A-Fa-f]){0,2}(?:%[89ABab]?)?|%[0-9A-Fa-f]?"
+    r"|&(?:#(?:[xX][0-9A-Fa-f]{0,6}|[0-9]{0,7})|amp?|apos?|ap?|[lg]t?|q(?:uot?|u)?)?"
+    r"|\\u[dD][89abAB][0-9A-Fa-f]{2}(?:\\(?:u[0-9A-Fa-f]{0,3})?)?"
+    r"|\\x[C-Fc-f][0-9A-Fa-f](?:\\x[89ABab][0-9A-Fa-f]){0,2}(?:\\(?:x[89ABab]?)?)?"
+    r"|\\(?:u[0-9A-Fa-f]{0,3}|[ux]\{[0-9A-Fa-f]{0,6}|U[0-9A-Fa-f]{0,7}|x[0-9A-Fa-f]?|[0-7]{1,2}|0[01][0-7])?)\Z"
+)
+"""An escape that the end of the text cuts, or that what follows may make a longer one."""
+LONGEST_ESCAPE = 16
+_OF_ESCAPES = "%&\\#;{}xuU0123456789abcdefABCDEF"
 _NUMBERED = re.compile(r"\\[uUx0-7]")
 _BACKSLASH = "\ue000\ue001"
 """Stands for an escaped backslash while the rest is unescaped; of the code points that nobody uses."""
 _SIMPLE = [(f"\\{letter}", meant) for letter, meant in zip("nrtbf/\"'", "\n\r\t\b\f/\"'", strict=True)]
 _LETTERS = {"n": "\n", "r": "\r", "t": "\t", "b": "\b", "f": "\f", "0": "\0"}
-_ALPHABET = r"[A-Za-z0-9+/_-]"
 
 
 def packed(secret: str) -> set[str]:
     """Texts that hold the whole secret whatever stands around it."""
     raw = secret.encode("utf-8", "surrogateescape")
-    forms = {raw.hex(), raw.hex().upper(), secret[::-1], base64.b32encode(raw).decode().rstrip("=")}
-    forms |= {raw.hex(sign) for sign in ":-"} | {raw.hex(sign).upper() for sign in ":-"}
+    forms = {secret[::-1], " ".join(secret), base64.b32encode(raw).decode().rstrip("=")}
+    for coded in (raw.hex(), *(raw.hex(sign) for sign in ":- ")):
+        forms |= {coded, coded.upper()}
+    forms |= {sign.join(map(str, raw)) for sign in (" ", ",", ", ")}
     for shift in range(3):  # of the three bytes that four letters of base64 stand for
         coded = base64.b64encode(b"\0" * shift + raw).decode().rstrip("=")
         spoilt = (len(raw) + shift) % 3 != 0  # what follows the secret changes the last letter
@@ -42,37 +58,13 @@ def packed(secret: str) -> set[str]:
     return forms
 
 
-def escaped(secret: str) -> set[str]:
-    """The usual escaped spellings, for those who must know how one begins."""
-    raw = secret.encode("utf-8", "surrogateescape")
-    percent = "".join(f"%{byte:02x}" for byte in raw)
-    units = secret.encode("utf-16-be", "surrogatepass").hex()
-    wide = "".join(f"\\u{units[at : at + 4]}" for at in range(0, len(units), 4))
-    return {
-        percent,
-        percent.upper(),
-        wide,
-        wide.upper().replace("\\U", "\\u"),
-        "".join(f"&#{ord(letter)};" for letter in secret),
-        "".join(f"&#x{ord(letter):x};" for letter in secret),
-        "".join(f"\\x{byte:02x}" for byte in raw),
-    }
-
-
-def run_around(form: str) -> re.Pattern[str]:
-    """A packed form with the letters of the same alphabet around it: what it was packed together with."""
-    if re.fullmatch(f"{_ALPHABET}+", form):
-        return re.compile(f"{_ALPHABET}*{re.escape(form)}{_ALPHABET}*=*")
-    return re.compile(re.escape(form))
-
-
 def unescaped(text: str) -> str:
     """The text with one layer of escapes taken off; the same object when there is none. Quick, as most escapes of a
     long JSON text are line ends and quotes.
     """
     found = text.replace("\\\\", _BACKSLASH)
     if "%" in found or "&" in found or _NUMBERED.search(found):
-        found = _ESCAPE.sub(lambda match: "".join(letter for letter, _ in _meant(match.group())), found)
+        found = _ESCAPE.sub(_letters, found)
     elif "\\" in found:
         for letter, meant in _SIMPLE:
             found = found.replace(letter, meant)
@@ -99,9 +91,31 @@ def located(text: str) -> tuple[str, list[int]]:
     return "".join(letters), places
 
 
+def _letters(escape: re.Match[str]) -> str:
+    return "".join(letter for letter, _ in _meant(escape.group()))
+
+
+def telling(forms: Iterable[str]) -> re.Pattern[bytes]:
+    """Escapes that may be a letter of one of the texts, or a sign or digit of an escape inside an escape.
+
+    A text without one hides none of them, so that the line ends and quotes of JSON need not be read.
+    """
+    letters = set(_OF_ESCAPES).union(*forms)
+    coded = "".join(letters).encode("utf-8", "surrogatepass")
+    codes = {*coded, *(ord(letter) for letter in letters if letter < "\u0100")}
+    units = "".join(letters).encode("utf-16-be", "surrogatepass")
+    two = "|".join(f"{code:02x}" for code in sorted(codes))
+    four = "|".join(sorted({units[at : at + 2].hex() for at in range(0, len(units), 2)}))
+    three = "|".join(f"{code:03o}" for code in sorted(codes))
+    signs = re.escape("".join(letter for letter in letters if letter.isascii() and not letter.isalnum()))
+    return re.compile(
+        rf"%(?i:{two})|&(?:#|amp|lt|gt|quot|apos)|\\(?:x(?i:{two})|u(?i:{four})|[xu]\{{|U|0?(?:{three})|[{signs}])".encode()
+    )
+
+
 def _meant(escape: str) -> Iterator[tuple[str, int]]:
     """The letters that an escape stands for, each with the width of its escape."""
-    if escape[0] == "%" or escape[1] == "x":
+    if escape[0] == "%" or (escape[1] == "x" and escape[2:3] not in ("", "{")):
         sign = 3 if escape[0] == "%" else 4
         raw = bytes.fromhex(escape.replace("%", "").replace("\\x", ""))
         for letter in raw.decode("utf-8", "surrogateescape"):
@@ -113,10 +127,10 @@ def _meant(escape: str) -> Iterator[tuple[str, int]]:
         yield html.unescape(escape), len(escape)
     elif len(escape) == 12:  # the two halves of one letter, as JSON writes an emoji
         yield bytes.fromhex(escape.replace("\\u", "")).decode("utf-16-be"), 12
-    elif escape[1] in "uU" and len(escape) > 2:
+    elif escape[1] in "uUx" and len(escape) > 2:
         number = int(escape[2:].strip("{}"), 16)
         yield (chr(number) if number < 0x110000 else escape), len(escape)
-    elif len(escape) == 4:  # octal
-        yield chr(int(escape[1:], 8)), 4
+    elif len(escape) > 2:  # octal
+        yield chr(int(escape[1:], 8)), len(escape)
     else:
         yield _LETTERS.get(escape[1], escape[1]), 2
