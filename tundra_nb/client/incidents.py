@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from tundra_nb.errors import UsageError
@@ -91,6 +92,7 @@ class Incidents:
         *,
         out: str | None = None,
         run: bool = True,
+        on_progress: Callable[[str], None] | None = None,
     ) -> Document:
         """Pin a window under a title, and write the notebook that tells its story.
 
@@ -100,12 +102,13 @@ class Incidents:
             until: until when; now when left out.
             out: the notebook's file; in the current folder, named after the title, when left out.
             run: execute it once, so that it reads as a report.
+            on_progress: told which cell runs; at last an empty text.
 
         Raises:
             UsageError: the title is taken, nothing happened in the window, or the file exists.
         """
         made: Document = above("tundra_nb.incidents.notebook", "new")(
-            self._client, title, since, until, out=out, run=run
+            self._client, title, since, until, out=out, run=run, on_progress=on_progress
         )
         return made
 

@@ -36,7 +36,7 @@ def command(face: Face, ctx: click.Context) -> pd.DataFrame | None:
 @pass_face
 def new(face: Face, title: str, since: str, until: str | None, out: str | None, no_run: bool) -> Document:
     """Commit and tag the history, keep the window under TITLE, and write the notebook that tells what happened."""
-    return face.client.incidents.new(title, since, until, out=out, run=not no_run)
+    return face.client.incidents.new(title, since, until, out=out, run=not no_run, on_progress=face.progress)
 
 
 @command.command("list", cls=Command)

@@ -24,20 +24,26 @@ def command(face: Face, notebooks: tuple[str, ...], trust: bool, report: str | N
 
     The exit code is 0 when every cell is the same, 1 when one was edited, changed, failed or had nothing saved.
     """
-    del face
     from tundra_nb.incidents.verify import verify
 
     told = {}
     verdicts = []
     is_same = True
-    for name in notebooks:
-        verdict = verify(Path(name), is_trusted=trust, update=update)
+    files = [Path(name).name for name in notebooks]
+    for given in notebooks:
+        name = given if files.count(Path(given).name) > 1 else Path(given).name
+        verdict = verify(
+            Path(given),
+            is_trusted=trust,
+            update=update,
+            on_progress=lambda text, name=name: face.progress(text and f"{name}, {text}"),  # type: ignore[misc]
+        )
         is_same = is_same and verdict.is_same
         verdicts.append(verdict)
         for cell in verdict.cells:
             detail = f": {cell.detail}" if cell.detail else ""
-            told[f"{Path(name).name} [{cell.number}]"] = f"{cell.state}{detail} · {cell.source}"
-        told[Path(name).name] = "the same" if verdict.is_same else "not the same"
+            told[f"{name} [{cell.number}]"] = f"{cell.state}{detail} · {cell.source}"
+        told[name] = "the same" if verdict.is_same else "not the same"
     if report is not None:
         from tundra_nb.incidents.report import write
 

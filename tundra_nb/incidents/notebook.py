@@ -10,7 +10,8 @@ import importlib.metadata
 import os
 import platform
 import re
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 FORMAT = 1
 """Version of `metadata.tundra` in a notebook."""
 CELL_SECONDS = 120
+PROGRESS_SECONDS = 0.3
+"""Between two looks at which cell runs."""
 PACKAGES = ("tundra-nb", "pandas", "pyarrow", "ipykernel", "nbclient")
 TELLING = (
     ("What happened", "%tundra incident story {{incident}}"),
@@ -52,7 +55,14 @@ def library(name: str) -> Any:
 
 
 def new(
-    client: Client, title: str, since: Any, until: Any = None, *, out: str | None = None, run: bool = True
+    client: Client,
+    title: str,
+    since: Any,
+    until: Any = None,
+    *,
+    out: str | None = None,
+    run: bool = True,
+    on_progress: Callable[[str], None] | None = None,
 ) -> Document:
     """Pin a window under a title, and write its notebook; see `client.incidents.Incidents.new`."""
     file = Path(out).expanduser() if out else Path(f"incident-{slug(title)}.ipynb")
@@ -65,7 +75,7 @@ def new(
         write(made, file)
         client.incidents.written(made["incident_id"], str(file.absolute()))
         if run:
-            execute(file)
+            execute(file, on_progress=on_progress)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(_left(client, title, made, file)) from None
     return Document({**made, "notebook": str(file)})
@@ -146,7 +156,7 @@ def write(found: Document, file: Path) -> None:
     save(nbformat.from_dict(book), file)
 
 
-def execute(file: Path, env: dict[str, str] | None = None) -> None:
+def execute(file: Path, env: dict[str, str] | None = None, on_progress: Callable[[str], None] | None = None) -> None:
     """Run a notebook in a kernel of its own, in its folder, and save it with its outputs, trusted by this user."""
     nbformat = library("nbformat")
     runner_of = library("nbclient").NotebookClient
@@ -158,7 +168,7 @@ def execute(file: Path, env: dict[str, str] | None = None) -> None:
         book, timeout=CELL_SECONDS, record_timing=False, resources={"metadata": {"path": str(file.parent.absolute())}}
     )
     try:
-        run_through(runner, env or dict(os.environ))
+        run_through(runner, env or dict(os.environ), on_progress)
     except (problems.CellExecutionError, problems.CellTimeoutError, problems.DeadKernelError) as exc:
         last = str(exc).strip().splitlines()[-1]
         raise UsageError(
@@ -171,10 +181,11 @@ def execute(file: Path, env: dict[str, str] | None = None) -> None:
     notary.sign(book)
 
 
-def run_through(runner: Any, env: dict[str, str]) -> None:
+def run_through(runner: Any, env: dict[str, str], on_progress: Callable[[str], None] | None = None) -> None:
     """Have an `nbclient.NotebookClient` execute its notebook; its kernel is gone afterwards.
 
     It runs in a thread of its own: in the main one it takes Ctrl-C for itself, and dies of it in a traceback.
+    `on_progress` is told in this thread which cell runs, and at last an empty text.
 
     Raises:
         KeyboardInterrupt: it was interrupted.
@@ -185,9 +196,19 @@ def run_through(runner: Any, env: dict[str, str]) -> None:
         begun.set_result((asyncio.get_running_loop(), cast("asyncio.Task[Any]", asyncio.current_task())))
         await runner.async_execute(env=env)
 
+    tell = on_progress or (lambda _: None)
+    doing = ["starting a kernel"]
+    runner.on_cell_start = lambda cell, cell_index: doing.append(
+        f"cell {cell_index + 1} of {len(runner.nb.cells)}: {cell.source.strip().splitlines()[-1][:60]}"
+    )
     with ThreadPoolExecutor(1, "notebook") as pool:
         done = pool.submit(asyncio.run, work())
         try:
+            told = ""
+            while not wait([done], PROGRESS_SECONDS).done:
+                if doing[-1] != told:
+                    tell(told := doing[-1])
+            tell("")
             done.result()
         except KeyboardInterrupt:
             loop, task = begun.result()

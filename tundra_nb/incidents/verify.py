@@ -10,7 +10,8 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,7 +22,8 @@ from tundra_nb.errors import UsageError
 
 from .notebook import CELL_SECONDS, library, run_through, save
 
-SECRET = re.compile(r"(_API_KEY|_TOKEN|_SECRET|_PASSWORD)$", re.IGNORECASE)
+SECRET = re.compile(r"KEY|TOKEN|SECRET|PASSW|CREDENTIAL|_PAT$", re.IGNORECASE)
+"""Names of variables that the kernel is not given."""
 MASKS: tuple[tuple[str, re.Pattern[str]], ...] = (
     ("time", re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d(\.\d+)?)?(Z|[+-]\d\d:?\d\d)?|\b\d\d:\d\d:\d\d(\.\d+)?\b")),
     ("address", re.compile(r"0x[0-9a-fA-F]{6,}")),
@@ -30,6 +32,8 @@ MASKS: tuple[tuple[str, re.Pattern[str]], ...] = (
 """Parts of text that differ from run to run by their nature."""
 
 RICH = ("display_data", "execute_result")
+UNSEEN = re.compile(r"<(style|script)\b.*?</\1>|<[^>]*>", re.DOTALL | re.IGNORECASE)
+"""What of HTML nobody reads."""
 
 State = Literal["same", "edited", "changed", "failed", "not repeated", "nothing saved"]
 WRONG: frozenset[State] = frozenset({"edited", "changed", "failed", "nothing saved"})
@@ -58,13 +62,16 @@ class Verdict(msgspec.Struct, frozen=True):
         return not any(cell.state in WRONG for cell in self.cells)
 
 
-def verify(file: Path, *, is_trusted: bool = False, update: bool = False) -> Verdict:
+def verify(
+    file: Path, *, is_trusted: bool = False, update: bool = False, on_progress: Callable[[str], None] | None = None
+) -> Verdict:
     """Run a notebook again and compare.
 
     Args:
         file: the notebook.
         is_trusted: run it although Jupyter does not trust it.
         update: write the new outputs into it.
+        on_progress: told which cell runs; at last an empty text.
 
     Raises:
         UsageError: it is no notebook, or not trusted; nothing was run.
@@ -84,9 +91,9 @@ def verify(file: Path, *, is_trusted: bool = False, update: bool = False) -> Ver
             field="notebook",
             remedy="Read it; then give `--trust`, or `jupyter trust NOTEBOOK`.",
         )
-    fresh = _run(saved, file)
-    verdicts = list(_compare(saved, fresh))
-    if update:
+    fresh, unreached = _run(saved, file, on_progress)
+    verdicts = list(_compare(saved, fresh, unreached))
+    if update and not unreached:
         save(fresh, file)
         notary.sign(fresh)
     return Verdict(str(file), verdicts, _masks_in(fresh))
@@ -104,8 +111,8 @@ def _masks_in(book: Any) -> dict[str, int]:
     return {name: count for name, count in found.items() if count}
 
 
-def _run(saved: Any, file: Path) -> Any:
-    """The notebook with the outputs of a new run; cells after a dead kernel have none."""
+def _run(saved: Any, file: Path, on_progress: Callable[[str], None] | None) -> tuple[Any, set[int]]:
+    """The notebook with the outputs of a new run, and the numbers of the code cells that its kernel did not survive."""
     nbformat = library("nbformat")
     runner_of = library("nbclient").NotebookClient
     problems = library("nbclient.exceptions")
@@ -114,6 +121,7 @@ def _run(saved: Any, file: Path) -> Any:
     for cell in _code(fresh):
         cell.outputs, cell.execution_count = [], None
     env = {name: value for name, value in os.environ.items() if not SECRET.search(name)} | {VERIFYING: "1"}
+    finished: set[int] = set()
     runner = runner_of(
         fresh,
         timeout=CELL_SECONDS,
@@ -121,25 +129,27 @@ def _run(saved: Any, file: Path) -> Any:
         allow_errors=True,
         interrupt_on_timeout=True,
         resources={"metadata": {"path": str(file.parent.absolute())}},
+        on_cell_executed=lambda cell_index, **_: finished.add(cell_index),
     )
     try:
-        run_through(runner, env)
+        run_through(runner, env, on_progress)
     except problems.DeadKernelError:
-        for cell in _code(fresh):
-            if cell.execution_count is None:
-                cell.metadata["tundra_unreached"] = True
-    return fresh
+        code = (index for index, cell in enumerate(fresh.cells) if cell.cell_type == "code")
+        left = {number: index for number, index in enumerate(code, 1) if index not in finished}
+        return fresh, {number for number, index in left.items() if fresh.cells[index].source.strip()}
+    return fresh, set()
 
 
-def _compare(saved: Any, fresh: Any) -> Iterator[CellVerdict]:
-    before = list(_code(saved))
-    now = {cell.get("id"): cell for cell in _code(fresh)}
-    for number, cell in enumerate(before, 1):
-        state, detail = _judge(cell, now[cell.get("id")])
+def _compare(saved: Any, fresh: Any, unreached: set[int]) -> Iterator[CellVerdict]:
+    reads_html = saved.metadata.get("tundra", {}).get("made_by", {}).get("pandas") in (None, version("pandas"))
+    for number, (cell, again) in enumerate(zip(_code(saved), _code(fresh), strict=True), 1):
+        state, detail = _judge(cell, again, reads_html=reads_html)
+        if number in unreached and state != "edited":
+            state, detail = "failed", "the kernel died before its end"
         yield CellVerdict(number, str(cell.get("id")), state, detail, cell.source.strip().split("\n")[0][:80])
 
 
-def _judge(saved: Any, fresh: Any) -> tuple[State, str]:
+def _judge(saved: Any, fresh: Any, *, reads_html: bool) -> tuple[State, str]:
     for output in saved.outputs:
         shown = _told(output).get("shown")
         for kind, sha in (shown or {}).items():
@@ -150,33 +160,52 @@ def _judge(saved: Any, fresh: Any) -> tuple[State, str]:
     if refused:
         return "not repeated", "it acts, and verifying only reads"
     was_error = any(output.output_type == "error" for output in saved.outputs)
-    if fresh.metadata.get("tundra_unreached"):
-        return "failed", "the kernel died before its end"
     if problem is not None and not was_error:
         return "failed", f"{problem.ename}: {problem.evalue}"[:300]
     if not saved.outputs and fresh.outputs:
         return "nothing saved", "there is no output to compare with"
-    return _outputs(saved.outputs, fresh.outputs)
+    return _outputs(saved.outputs, fresh.outputs, reads_html=reads_html)
 
 
-def _outputs(saved: Sequence[Any], fresh: Sequence[Any]) -> tuple[State, str]:
-    texts = [_lines(_stream(outputs)) for outputs in (saved, fresh)]
-    if texts[0] != texts[1]:
-        return "changed", _first_difference(*texts)
+def _outputs(saved: Sequence[Any], fresh: Sequence[Any], *, reads_html: bool) -> tuple[State, str]:
+    for read in (_stream, _errors):
+        texts = [_lines(read(outputs)) for outputs in (saved, fresh)]
+        if texts[0] != texts[1]:
+            return "changed", _first_difference(*texts)
     rich = [[one for one in outputs if one.output_type in RICH] for outputs in (saved, fresh)]
     if len(rich[0]) != len(rich[1]):
         return "changed", f"{len(rich[0])} outputs then, {len(rich[1])} now"
     for then, now in zip(*rich, strict=True):
-        old, new = _told(then).get("digest"), _told(now).get("digest")
-        if old and new:
-            if old != new:
-                rows = [f"{_told(one).get('rows', '?')} rows" for one in (then, now)]
-                return "changed", f"the query gives other data: {rows[0]} then, {rows[1]} now; {_differing(then, now)}"
-            continue
-        pair = [_lines(_text(one.get("data", {}).get("text/plain"))) for one in (then, now)]
-        if pair[0] != pair[1]:
-            return "changed", _first_difference(*pair)
+        if _told(now).get("shown") and not _told(then).get("shown"):
+            return "edited", "the record of what is shown is gone: it cannot be told whether it is what was computed"
+        found = _rich(then, now, reads_html=reads_html)
+        if found:
+            return "changed", found
     return "same", ""
+
+
+def _rich(then: Any, now: Any, *, reads_html: bool) -> str:
+    """What differs between two outputs; empty where nothing does."""
+    old, new = _told(then).get("digest"), _told(now).get("digest")
+    if old and new:
+        if old == new:
+            return ""
+        rows = [f"{_told(one).get('rows', '?')} rows" for one in (then, now)]
+        return f"the query gives other data: {rows[0]} then, {rows[1]} now; {_differing(then, now)}"
+    pair = [_lines(_text(one.get("data", {}).get("text/plain"))) for one in (then, now)]
+    if pair[0] != pair[1]:
+        return _first_difference(*pair)
+    if _told(now).get("shown"):
+        return ""  # the hash of each representation is its proof
+    if reads_html:
+        pair = [_lines(UNSEEN.sub("\n", _text(one.get("data", {}).get("text/html")))) for one in (then, now)]
+        if pair[0] != pair[1]:
+            return _first_difference(*pair)
+    for kind in sorted({*then.get("data", {}), *now.get("data", {})}):
+        pictures = {"".join(_text(one.get("data", {}).get(kind)).split()) for one in (then, now)}
+        if kind.startswith("image/") and len(pictures) > 1:
+            return f"the picture ({kind}) is another one; what it was drawn from is not kept with it"
+    return ""
 
 
 def _differing(then: Any, now: Any) -> str:
@@ -198,6 +227,10 @@ def _lines(text: str) -> list[str]:
 
 def _stream(outputs: Sequence[Any]) -> str:
     return "".join(_text(output.text) for output in outputs if output.output_type == "stream")
+
+
+def _errors(outputs: Sequence[Any]) -> str:
+    return "\n".join(f"{output.ename}: {output.evalue}" for output in outputs if output.output_type == "error")
 
 
 def _told(output: Any) -> Mapping[str, Any]:

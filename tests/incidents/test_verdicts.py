@@ -1,0 +1,207 @@
+"""What `tundra verify` says of notebooks that were edited, cleared, moved about, renumbered or run by another tool."""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pytest
+
+from tests.incidents.test_incident import CHAT, FILE, outage  # noqa: F401 - a fixture
+
+pytestmark = [pytest.mark.check, pytest.mark.part("doltlite"), pytest.mark.timeout(280)]
+
+
+def code(book: Any) -> list[Any]:
+    return [cell for cell in book.cells if cell.cell_type == "code"]
+
+
+def cell_of(book: Any, command: str) -> tuple[int, Any]:
+    return next((n, cell) for n, cell in enumerate(code(book), 1) if cell.source.startswith(f"%tundra {command}"))
+
+
+def replaced(book: Any, command: str, kind: str, old: str, new: str) -> int:
+    """Edit what one output shows; the number of its cell."""
+    number, cell = cell_of(book, command)
+    for output in cell.outputs:
+        text = output.get("data", {}).get(kind)
+        if text is not None and old in text:
+            output.data[kind] = text.replace(old, new, 1)
+            return number
+    raise AssertionError(f"{command} shows no {old!r} as {kind}")
+
+
+def svg_edited(book: Any) -> str:
+    _, cell = cell_of(book, "calls --plot")
+    shown = "".join(output.get("data", {}).get("text/html", "") for output in cell.outputs)
+    label = re.search(r"data:image/svg[^\"]*?(>|%3E)([^<>%]+)(<|%3C)/text", shown)
+    assert label is not None
+    old = "".join(label.groups())
+    return f"[{replaced(book, 'calls --plot', 'text/html', old, f'{label[1]}7777{label[3]}')}] edited"
+
+
+def plain_edited(book: Any) -> str:
+    return f"[{replaced(book, 'calls --by code', 'text/plain', '3', '2')}] edited"
+
+
+def record_taken_away(book: Any) -> str:
+    number = replaced(book, "calls --by minute", "text/html", "</table>", "<tr><td>9</table>")
+    for output in code(book)[number - 1].outputs:
+        output.metadata.pop("tundra", None)
+    return f"[{number}] edited"
+
+
+def cleared(book: Any) -> str:
+    for cell in code(book):
+        cell.outputs, cell.execution_count = [], None
+    return "nothing saved"
+
+
+def renumbered(book: Any) -> str:
+    for number, cell in enumerate(book.cells):
+        cell["id"] = str(number)
+    return ""
+
+
+def without_ids(book: Any) -> str:
+    for cell in book.cells:
+        cell.pop("id")
+    book.nbformat_minor = 4
+    return ""
+
+
+def of_one_id(book: Any) -> str:
+    for cell in book.cells:
+        cell["id"] = "same"
+    return ""
+
+
+def moved(book: Any) -> str:
+    book.cells.append(book.cells.pop(book.cells.index(cell_of(book, "calls --by code")[1])))
+    return ""
+
+
+def doubled(book: Any) -> str:
+    book.cells.append(copy.deepcopy(cell_of(book, "calls --by code")[1]))
+    return ""
+
+
+def without_metadata(book: Any) -> str:
+    book.metadata.pop("tundra")
+    return ""
+
+
+def own(source: str, *outputs: Any) -> Callable[[Any], str]:
+    def add(book: Any) -> str:
+        book.cells.append(nbformat.v4.new_code_cell(source, outputs=list(outputs)))
+        return ""
+
+    return add
+
+
+def wrong(add: Callable[[Any], str], state: str) -> Callable[[Any], str]:
+    def told(book: Any) -> str:
+        add(book)
+        return f"[{len(code(book))}] {state}"
+
+    return told
+
+
+out = nbformat.v4.new_output
+PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+SHOW = f"from IPython.display import Image\nimport base64\nImage(base64.b64decode({PIXEL!r}))"
+TABLE = "from IPython.display import HTML\nHTML('<td class=\"a\">3</td>')"
+PLAIN = {"text/plain": "<IPython.core.display.Image object>"}
+HTML = {"text/plain": "<IPython.core.display.HTML object>"}
+CLOCK = "import time; print(time.time_ns() and '12:00:01', '2026-01-01 10:00')"
+VARIANTS: dict[str, tuple[Callable[[Any], str], ...]] = {
+    "edited": (svg_edited, plain_edited, record_taken_away),
+    "cleared": (cleared,),
+    "renumbered": (moved, doubled, renumbered),
+    "no-ids": (without_ids,),
+    "one-id": (of_one_id, without_metadata),
+    "added": (
+        own(CLOCK, out("stream", text="11:59:59 2025-12-31 09:00\n")),
+        wrong(own("print(41 + 1)", out("stream", text="41\n")), "changed"),
+        own(SHOW, out("execute_result", {"image/png": PIXEL + "\n"} | PLAIN)),
+        wrong(own(SHOW, out("execute_result", {"image/png": PIXEL[:-4] + "ABC="} | PLAIN)), "changed"),
+        own(TABLE, out("execute_result", {"text/html": "<td class='b'>3</td>"} | HTML)),
+        wrong(own(TABLE, out("execute_result", {"text/html": "<td>4</td>"} | HTML)), "changed"),
+        wrong(own("1/0", out("error", ename="KeyError", evalue="'x'", traceback=[])), "changed"),
+        own("1/0", out("error", ename="ZeroDivisionError", evalue="division by zero", traceback=[])),
+        wrong(own("1", out("error", ename="KeyError", evalue="'x'", traceback=[])), "changed"),
+        wrong(own("1/0"), "failed"),
+    ),
+    "death": (
+        wrong(own("import os; os._exit(1)"), "failed"),
+        wrong(own("print(1)", out("stream", text="1\n")), "failed"),
+    ),
+}
+"""What is done to each copy of the notebook."""
+
+
+@pytest.fixture(scope="module")
+def verified(outage: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[list[str], list[str]]]:  # noqa: F811
+    """For each copy what was expected, and the cells that are wrong with their state."""
+    home, _ = outage
+    text = (home.folder / FILE).read_text()
+    folder = tmp_path_factory.mktemp("variants")
+    expected: dict[str, list[str]] = {}
+    for name, changes in VARIANTS.items():
+        book = nbformat.reads(text, as_version=4)
+        expected[name] = sorted(filter(None, [change(book) for change in changes]))
+        (folder / f"{name}.ipynb").write_text(json.dumps(book))
+    done = home.run("verify", "--trust", "--json", *(str(folder / f"{name}.ipynb") for name in VARIANTS), timeout=280)
+    assert done.returncode == 1, done.stderr
+    found: dict[str, list[str]] = {name: [] for name in VARIANTS}
+    for cell, state in json.loads(done.stdout).items():
+        name, _, number = cell.partition(".ipynb ")
+        if number and not state.startswith(("same", "not repeated")):
+            found[name].append(f"{number} {state}")
+    return {name: (expected[name], sorted(found[name])) for name in VARIANTS}
+
+
+@pytest.mark.parametrize("name", [name for name in VARIANTS if name != "cleared"])
+def test_exactly_the_cells_that_differ_are_named(verified: Any, name: str) -> None:
+    expected, found = verified[name]
+    assert len(found) == len(expected), found
+    for cell, start in zip(found, expected, strict=True):
+        assert cell.startswith(start)
+
+
+def test_a_notebook_without_outputs_has_nothing_to_compare(verified: Any) -> None:
+    _, found = verified["cleared"]
+    assert len(found) >= 10
+    assert all("nothing saved" in cell for cell in found)
+
+
+@pytest.mark.parametrize("window", ["", "-p until 2020-01-01T00:00:00+00:00 -p since 2019-01-01T00:00:00+00:00"])
+def test_papermill_runs_it_also_with_another_window_and_says_so(outage: Any, window: str, tmp_path: Path) -> None:  # noqa: F811
+    home, _ = outage
+    home.run("tag", "later")
+    made = tmp_path / "made.ipynb"
+    command = [sys.executable, "-m", "papermill", str(home.folder / FILE), str(made), "-p", "ref", "later"]
+    done = subprocess.run(
+        [*command, *window.split(), "--cwd", str(home.folder)],
+        env=home.env,
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    book = nbformat.read(made, as_version=4)
+    banner = "\n".join(str(o.get("data", {}).get("text/plain", "")) for o in code(book)[2].outputs)
+    assert "later" in banner
+    _, by_code = cell_of(book, "calls --by code")
+    shown = "".join(o.data.get("text/plain", "") for o in by_code.outputs)
+    assert ("AllProvidersExhausted" in shown) is (not window), shown
+    done = home.run("verify", "--trust", "--json", str(made), timeout=200)
+    assert done.returncode == 0, done.stdout
