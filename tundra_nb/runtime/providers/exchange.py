@@ -1,16 +1,14 @@
 """One request and its response over the transport: deadlines, foreign errors turned into ours, and closing.
 
 The transport is called directly, without `httpx.AsyncClient`, whose cookies, redirects and URL joining cost as much as
-the call itself. So two duties are ours: closing the response, and the deadlines. Connect and idle are the transport's
-(its `timeout` extension); the total deadline is kept here, read by read, because an `asyncio.timeout` that spans a
-`yield` would fire inside the consumer's own code. A redirect is never followed: a key goes only to the host of its
-profile.
+the call itself. So closing the answer is ours; the deadlines are the transport's, which is told all three. A redirect
+is never followed: a key goes only to the host of its profile.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable, Mapping
 from typing import NoReturn
 
 import httpx
@@ -21,7 +19,7 @@ from tundra_nb.settings import AnswerSettings, DeadlineSettings
 
 from . import classify, headers
 from .contract import Seen, Target
-from .transport import failure_kind
+from .transport import Incoming, RequestSender, failure_kind
 from .unpack import SLICE_BYTES, CannotUnpackError, Unpacker
 
 MAX_ERROR_BYTES = 256 * 1024
@@ -35,7 +33,7 @@ DRAIN_SECONDS = 0.05
 class ProviderLine(msgspec.Struct, frozen=True):
     """What all exchanges of a provider share."""
 
-    transport: httpx.AsyncBaseTransport
+    transport: RequestSender
     deadlines: DeadlineSettings
     monotonic: Callable[[], float]
     """Seconds, for `Seen`."""
@@ -48,16 +46,17 @@ class WireExchange:
     """One request and its response: deadlines kept, foreign errors turned into ours, closed by whoever made it."""
 
     __slots__ = (
-        "_chunks",
+        "_answer",
         "_idle",
         "_kept",
         "_line",
         "_loop",
         "_most",
-        "_response",
         "_size",
         "_target",
+        "_told",
         "_total",
+        "_unpacked",
         "_until",
         "pieces",
         "seen",
@@ -78,37 +77,40 @@ class WireExchange:
         self._size = 0
         self.pieces = 0
         """How many pieces of the answer have been passed on, for whoever is told that it was cut."""
-        self._response: httpx.Response | None = None
-        self._chunks: AsyncIterator[bytes] | None = None
+        self._answer: Incoming | None = None
+        self._told: dict[str, str] = {}
+        """The answer's headers, names in lower case."""
+        self._unpacked: AsyncGenerator[bytes, None] | None = None
 
     async def send(self, method: str, url: httpx.URL, head: list[tuple[bytes, bytes]], body: bytes) -> int:
         """Send, read the head of the answer into `seen`, and return its status. `head` names the host."""
         line, seen = self._line, self.seen
-        limits = {"connect": line.deadlines.connect_seconds, "read": self._idle, "write": self._idle, "pool": None}
-        # A stream, framed here: from `content` httpx would make the same request at eight times the cost.
         framed = [*head, (b"content-length", b"%d" % len(body))] if body else head
-        stream = httpx.ByteStream(body)
-        request = httpx.Request(method, url, headers=framed, stream=stream, extensions={"timeout": limits})
         seen.sent_at = line.monotonic()
         try:
-            async with asyncio.timeout_at(self._until):
-                response = await line.transport.handle_async_request(request)
+            answer = await line.transport.send(
+                method,
+                url,
+                framed,
+                body,
+                connect=line.deadlines.connect_seconds,
+                read=self._idle,
+                until=self._until,
+            )
         except TimeoutError as exc:
             raise self._timeout("total", self._total) from exc
         except (httpx.HTTPError, httpx.StreamError) as exc:
             self._raise_mapped(exc)
-        self._response = response
-        seen.status = response.status_code
+        self._answer = answer
+        seen.status = answer.status
         seen.first_byte_at = line.monotonic()
-        told = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in response.headers.raw}
+        told = self._told = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in answer.headers}
         seen.request_id = told.get("x-request-id") or told.get("request-id")
         seen.buckets, seen.retry_after, seen.should_retry, seen.headers = headers.read(told, line.now())
-        return response.status_code
-
-    @property
-    def _open(self) -> httpx.Response:
-        assert self._response is not None
-        return self._response
+        if "content-encoding" in told:
+            names = [value for name, value in answer.headers if name.lower() == b"content-encoding"]
+            self._unpacked = _unpacked(answer, b", ".join(names).decode("latin-1"))
+        return answer.status
 
     async def failure_body(self) -> bytes:
         """What a status other than 200 came with.
@@ -117,34 +119,25 @@ class WireExchange:
             Redirected: 3xx.
             ParseError: another 2xx.
         """
-        response = self._open
-        status = response.status_code
+        status = self.seen.status
+        assert status is not None
         if 300 <= status < 400:
-            raise Redirected(profile=self._target.profile, status=status, location=_location(response))
+            raise Redirected(profile=self._target.profile, status=status, location=_location(self._told))
         if status < 300:
             raise ParseError(profile=self._target.profile, problem=f"status {status} instead of an answer")
         return await self._error_body()
 
-    def _body(self) -> AsyncIterator[bytes]:
-        """The body as it arrives, decoded where it is compressed."""
-        if self._chunks is None:
-            response = self._open
-            stream = response.stream
-            assert isinstance(stream, httpx.AsyncByteStream)
-            encodings = response.headers.get("content-encoding", "")
-            self._chunks = _unpacked(stream, encodings) if encodings else aiter(stream)
-        return self._chunks
+    async def _chunk(self) -> bytes | None:
+        """The body as it arrives, decoded where it is compressed; None at its end."""
+        if self._unpacked is not None:
+            return await anext(self._unpacked, None)
+        assert self._answer is not None
+        return await self._answer.next()
 
     async def next(self) -> bytes | None:
         """The next chunk; None at the end."""
         try:
-            if self._until - self._loop.time() > self._idle:  # then the transport's own limit comes first
-                chunk = await anext(self._body())
-            else:
-                async with asyncio.timeout_at(self._until):
-                    chunk = await anext(self._body())
-        except StopAsyncIteration:
-            return None
+            chunk = await self._chunk()
         except TimeoutError as exc:
             raise self._timeout("total", self._total) from exc
         except httpx.TimeoutException as exc:
@@ -155,6 +148,8 @@ class WireExchange:
             # the provider has worked, and bills: not a connection to be simply tried again
             problem = f"the answer was cut off: {self.how_far} ({_words_of(exc)})"
             raise ParseError(profile=self._target.profile, problem=problem, is_cut=True) from exc
+        if chunk is None:
+            return None
         self._size += len(chunk)
         if self._size > self._most:
             problem = f"the answer is longer than {self._line.answers.max_mb:g} MB (`answers.max_mb`)"
@@ -185,17 +180,17 @@ class WireExchange:
         """Read on to the end of the body, which normally is already here: then the connection serves the next call."""
         try:
             async with asyncio.timeout(DRAIN_SECONDS):
-                while await anext(self._body(), None) is not None:
+                while await self._chunk() is not None:
                     pass
         except (TimeoutError, httpx.HTTPError, httpx.StreamError, CannotUnpackError):
             return
 
     async def aclose(self) -> None:
         """Close the connection, or give it back when the body has been read to its end."""
-        if isinstance(self._chunks, AsyncGenerator):  # else the garbage collector would, in a task of its own
-            await self._chunks.aclose()
-        if self._response is not None:
-            await self._response.aclose()
+        if self._unpacked is not None:  # else the garbage collector would, in a task of its own
+            await self._unpacked.aclose()
+        if self._answer is not None:
+            await self._answer.aclose()
 
     async def _error_body(self) -> bytes:
         """What can be had of an error's body soon; the status counts anyhow."""
@@ -203,7 +198,7 @@ class WireExchange:
         size = 0
         try:
             async with asyncio.timeout_at(min(self._until, self._loop.time() + ERROR_BODY_SECONDS)):
-                while size < MAX_ERROR_BYTES and (chunk := await anext(self._body(), None)) is not None:
+                while size < MAX_ERROR_BYTES and (chunk := await self._chunk()) is not None:
                     parts.append(chunk)
                     size += len(chunk)
         except (TimeoutError, httpx.HTTPError, httpx.StreamError, CannotUnpackError):
@@ -228,10 +223,10 @@ class WireExchange:
         ) from exc
 
 
-async def _unpacked(stream: httpx.AsyncByteStream, encodings: str) -> AsyncGenerator[bytes, None]:
+async def _unpacked(answer: Incoming, encodings: str) -> AsyncGenerator[bytes, None]:
     """The body, unpacked slice by slice; the loop gets its turn between two slices."""
     unpacker = Unpacker(encodings)
-    async for packed in stream:
+    while (packed := await answer.next()) is not None:
         for slice_ in unpacker.feed(packed):
             yield slice_
             if len(slice_) == SLICE_BYTES:
@@ -239,10 +234,10 @@ async def _unpacked(stream: httpx.AsyncByteStream, encodings: str) -> AsyncGener
     unpacker.end()
 
 
-def _location(response: httpx.Response) -> str:
+def _location(told: Mapping[str, str]) -> str:
     """Where a redirect leads: host and path, without what may be secret in its query."""
     try:
-        url = httpx.URL(response.headers.get("location", ""))
+        url = httpx.URL(told.get("location", ""))
     except httpx.InvalidURL:
         return ""
     return classify.clip(str(url.copy_with(query=None, fragment=None, userinfo=b"")) if url.host else url.path)

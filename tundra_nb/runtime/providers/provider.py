@@ -35,6 +35,7 @@ from .exchange import ProviderLine, WireExchange
 from .openai import OpenAIFormat
 from .openrouter import OpenRouterFormat
 from .remarks import is_tool_required
+from .transport import sender
 
 FORMATS: dict[str, Callable[[Target], WireFormat]] = {
     "openai": OpenAIFormat,
@@ -96,7 +97,7 @@ class Provider:
         """The model asked when the caller names none; None until it is chosen."""
         self._base_url = normalise(profile.kind, profile.base_url or VENDORS[profile.kind][0])
         self._key = key
-        self._line = ProviderLine(transport, deadlines, monotonic, now, answers)
+        self._line = ProviderLine(sender(transport), deadlines, monotonic, now, answers)
         self._prepared: Prepared | None = None
         self._models: list[ModelInfo] | None = None
         self._known: dict[str, ModelInfo] = {}

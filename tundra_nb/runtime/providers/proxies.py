@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import base64
 import ipaddress
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-import aiohttp
 import httpx
-import yarl
+
+if TYPE_CHECKING:
+    import yarl
 
 
 class Proxy(NamedTuple):
@@ -32,6 +34,10 @@ class Proxies:
         self._exempt = [name for part in found.get("no_proxy", "").split(",") if (name := part.strip().lower())]
         self._cache: dict[tuple[str, str, int | None], Proxy | None] = {}
 
+    def __bool__(self) -> bool:
+        """Whether there is any."""
+        return bool(self._by_scheme)
+
     def find(self, scheme: str, host: str, port: int | None) -> Proxy | None:
         """The proxy for an origin, or None for a direct connection.
 
@@ -49,6 +55,8 @@ class Proxies:
         value = self._by_scheme.get(scheme) or self._by_scheme.get("all")
         if value is None or any(_covers(name, host.lower(), port) for name in self._exempt):
             return None
+        import yarl  # only where there is a proxy
+
         try:
             proxy = yarl.URL(value if "://" in value else f"http://{value}")
         except ValueError:
@@ -58,7 +66,8 @@ class Proxies:
             raise httpx.ProxyError(f"{scheme.upper()}_PROXY or ALL_PROXY must be an http:// or https:// URL")
         # Apart: aiohttp would show them in its errors, and takes only Latin-1 from a URL.
         user, password = proxy.user, proxy.password or ""
-        authorization = None if user is None else aiohttp.encode_basic_auth(user, password)
+        secret = base64.b64encode(f"{user}:{password}".encode()).decode()
+        authorization = None if user is None else f"Basic {secret}"
         return Proxy(proxy.with_user(None), authorization)
 
 

@@ -1,70 +1,64 @@
-"""The transport under the providers: httpx's interface over aiohttp. It only translates.
+"""The transport under the providers: straight over its own connections (`direct`), or through a proxy (`proxied`).
+
+Two faces. `send` is what `Exchange` calls: bytes in, bytes out, no object more than need be. `handle_async_request` is
+httpx's, so that whatever wants a transport of httpx is served too; and `sender` puts any transport of httpx (its
+own, `httpx.MockTransport`, a recording) behind `send`.
 
 Why not httpx's own transport: its pool scans all connections on each request (calls per second *fall* with
 concurrency), and it dies for good when waiters of a full pool are cancelled (https://github.com/encode/httpcore/issues/1093).
-Why httpx's types: they are what providers, tests and recorded traffic share; `httpx.AsyncHTTPTransport` and
-`httpx.MockTransport` fit in here unchanged.
 
-Two differences from plain httpx are known and tested: a connection *reset* in mid-body is a `RemoteProtocolError`
-(httpx: `ReadError`), and a GET or HEAD lost in the keep-alive race is sent again once. A POST never is.
-
-Time limits come from the request's `timeout` extension (`connect`, `read`). There is no limit on writing and none on
-the whole call: both are the caller's, who also closes the response.
+One difference from plain httpx is known and tested: a GET or HEAD lost in the keep-alive race is sent again once. A
+POST never is. There is no limit on writing: the caller's on the whole call holds.
 """
 
 from __future__ import annotations
 
 import asyncio
-import io
 import os
 import socket
 import ssl
-from collections.abc import AsyncIterator, Mapping
-from typing import Final
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Mapping
+from typing import TYPE_CHECKING, Protocol
 
-import aiohttp
 import httpx
-import yarl
-from aiohttp.http_exceptions import HttpProcessingError
-from multidict import CIMultiDict, CIMultiDictProxy
 
-from tundra_nb import descriptors
 from tundra_nb.errors import ConfigError
 
-from .proxies import Proxies
+from .direct import Connections, DisconnectedError, RawHeaders, Received
+from .proxies import Proxies, Proxy
 
-KEEPALIVE_SECONDS: Final = 30.0
-"""Idle connections are closed after this long; common providers close theirs after 60 s or more."""
-HEADER_BYTES: Final = 65_536
-"""Longest status line and longest header that is read; what httpx's parser accepts in practice."""
-HEADER_COUNT: Final = 512
-LARGE_BODY_BYTES: Final = 1 << 20
-"""A larger body is written in pieces: in one piece aiohttp would warn that it blocks the loop."""
+if TYPE_CHECKING:
+    from .proxied import ByProxy
 
-_FOREIGN: Final = (aiohttp.ClientError, HttpProcessingError, OSError, ValueError)
-_NATIVE: Final[tuple[tuple[tuple[type[Exception], ...], type[httpx.TransportError]], ...]] = (
-    # The first match wins: aiohttp's classes inherit from several of these at once.
-    ((aiohttp.ConnectionTimeoutError,), httpx.ConnectTimeout),
-    ((aiohttp.ServerTimeoutError,), httpx.ReadTimeout),
-    ((aiohttp.ClientProxyConnectionError, aiohttp.ClientHttpProxyError), httpx.ProxyError),
-    ((aiohttp.ClientConnectorError,), httpx.ConnectError),
-    ((aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError), httpx.UnsupportedProtocol),
-    (
-        (
-            aiohttp.ServerDisconnectedError,
-            aiohttp.ClientResponseError,
-            aiohttp.ClientPayloadError,
-            HttpProcessingError,
-        ),
-        httpx.RemoteProtocolError,
-    ),
-    ((aiohttp.ClientError, OSError), httpx.ReadError),
-    ((ValueError,), httpx.LocalProtocolError),
-)
+
+class Incoming(Protocol):
+    """One answer: `direct.Received`, or what stands for it."""
+
+    status: int
+    headers: RawHeaders
+
+    async def next(self) -> bytes | None: ...
+    async def aclose(self) -> None: ...
+
+
+class RequestSender(Protocol):
+    """What requests are sent by; see `direct.Connections.send`."""
+
+    async def send(
+        self,
+        method: str,
+        url: httpx.URL,
+        headers: RawHeaders,
+        body: bytes,
+        *,
+        connect: float | None,
+        read: float | None,
+        until: float,
+    ) -> Incoming: ...
 
 
 class Transport(httpx.AsyncBaseTransport):
-    """HTTP/1.1 over aiohttp with as many connections as there are calls in flight.
+    """HTTP/1.1 with as many connections as there are calls in flight.
 
     Belongs to the event loop of its first request, and must be closed in it. Redirects are not followed, cookies not
     kept, netrc not read, so that a key goes nowhere but where it was meant to.
@@ -81,88 +75,105 @@ class Transport(httpx.AsyncBaseTransport):
         self._ca_dir = None if self._ca_file else environ.get("SSL_CERT_DIR") or None
         self._ca_source = "ca_file" if ca_file else "SSL_CERT_FILE" if self._ca_file else "SSL_CERT_DIR"
         self._proxies = Proxies(environ)
-        self._session: aiohttp.ClientSession | None = None
+        self._connections = Connections(self._load_tls)
+        self._by_proxy: ByProxy | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._tls: ssl.SSLContext | None = None
         self._tls_lock = asyncio.Lock()
         self._is_closed = False
 
     def __repr__(self) -> str:
-        state = "closed" if self._is_closed else "open" if self._session else "unopened"
+        state = "closed" if self._is_closed else "open" if self._loop else "unopened"
         return f"Transport({state})"
 
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Send `request`; return once the headers of its answer are here.
+    async def send(
+        self,
+        method: str,
+        url: httpx.URL,
+        headers: RawHeaders,
+        body: bytes,
+        *,
+        connect: float | None,
+        read: float | None,
+        until: float | None,
+    ) -> Incoming:
+        """Send a request; see `direct.Connections.send`.
 
-        Cancelling closes the connection at once. The response's stream gives each piece as it arrives; leaving it
+        Raises:
+            httpx.TransportError: why there is no answer.
+            TimeoutError: `until` is past.
+            ConfigError: the certificates to trust cannot be read.
+        """
+        self._check()
+        if (proxy := self._proxy(url)) is None:
+            return await self._connections.send(method, url, headers, body, connect=connect, read=read, until=until)
+        request = _request(method, url, headers, body, connect, read)
+        return await _received(self._proxied(request, proxy), until)
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Send `request`; return once the headers of its answer are here. The limits are its `timeout` extension's.
+
+        Cancelling closes the connection at once. The response's stream gives what has arrived as it arrives; leaving it
         early, by `aclose`, an error or cancellation, closes the connection too.
 
         Raises:
             httpx.TransportError: of the class that httpx's own transport would raise.
             ConfigError: the certificates to trust cannot be read.
         """
-        session = self._session or self._open()
-        if self._loop is not asyncio.get_running_loop():
-            raise RuntimeError("a Transport belongs to the event loop of its first request")
-        url = request.url
-        body = await request.aread()
+        self._check()
+        if (proxy := self._proxy(request.url)) is not None:
+            return await self._proxied(request, proxy)
         limits = request.extensions.get("timeout") or {}
-        headers = CIMultiDict(_decoded(request.headers))
-        proxy = self._proxies.find(url.scheme, url.host, url.port)
-        tunnel_headers: dict[str, str] | None = None
-        if proxy is not None and proxy.authorization is not None:
-            if url.scheme == "https":
-                tunnel_headers = {"Proxy-Authorization": proxy.authorization}
-            else:  # there is no tunnel: the proxy reads, and removes, the header of the request itself
-                headers["Proxy-Authorization"] = proxy.authorization
-        needs_tls = url.scheme == "https" or (proxy is not None and proxy.url.scheme == "https")
-        try:
-            got = await session.request(
-                request.method,
-                yarl.URL(str(url), encoded=True),
-                headers=headers,
-                data=(io.BytesIO(body) if len(body) > LARGE_BODY_BYTES else body) or None,
-                allow_redirects=False,
-                proxy=proxy.url if proxy else None,
-                proxy_headers=tunnel_headers,
-                ssl=(self._tls or await self._load_tls()) if needs_tls else True,
-                timeout=aiohttp.ClientTimeout(total=None, connect=limits.get("connect"), sock_read=limits.get("read")),
-            )
-        except _FOREIGN as exc:
-            if (error := descriptors.exhausted(exc)) is not None:
-                raise error from exc
-            raise _translated(exc, request) from exc
+        body = await request.aread()
+        head = [header for header in request.headers.raw if header[0].lower() != b"transfer-encoding"]
+        if len(head) != len(request.headers.raw):  # its length was not known when it was made
+            head.append((b"content-length", b"%d" % len(body)))
+        received = await self._connections.send(
+            request.method,
+            request.url,
+            head,
+            body,
+            connect=limits.get("connect"),
+            read=limits.get("read"),
+            until=None,
+        )
         return httpx.Response(
-            got.status,
-            headers=got.raw_headers,
-            stream=_Body(got, request),
+            received.status,
+            headers=received.headers,
+            stream=_Body(received),
             request=request,
-            extensions={"http_version": b"HTTP/1.1", "reason_phrase": (got.reason or "").encode("latin-1", "replace")},
+            extensions={"http_version": b"HTTP/1.1", "reason_phrase": received.reason},
         )
 
     async def aclose(self) -> None:
         """Close all connections, also those in use. May be called twice; no request can follow."""
         self._is_closed = True
-        session, self._session = self._session, None
-        if session is not None:
-            await session.close()
+        self._connections.close()
+        if self._by_proxy is not None:
+            await self._by_proxy.aclose()
 
-    def _open(self) -> aiohttp.ClientSession:
+    def _check(self) -> None:
+        loop = asyncio.get_running_loop()
+        if self._loop is not loop:
+            if self._loop is not None:
+                raise RuntimeError("a Transport belongs to the event loop of its first request")
+            self._loop = loop
         if self._is_closed:
             raise RuntimeError("the Transport is closed")
-        self._loop = asyncio.get_running_loop()
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEPALIVE_SECONDS),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            auto_decompress=False,
-            max_line_size=HEADER_BYTES,
-            max_field_size=HEADER_BYTES,
-            max_headers=HEADER_COUNT,
-            skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
-        )
-        return self._session
+
+    def _proxy(self, url: httpx.URL) -> Proxy | None:
+        return self._proxies.find(url.scheme, url.host, url.port) if self._proxies else None
+
+    async def _proxied(self, request: httpx.Request, proxy: Proxy) -> httpx.Response:
+        if self._by_proxy is None:
+            from .proxied import ByProxy
+
+            self._by_proxy = ByProxy(self._load_tls)
+        return await self._by_proxy.request(request, proxy)
 
     async def _load_tls(self) -> ssl.SSLContext:
+        if self._tls is not None:
+            return self._tls
         async with self._tls_lock:
             if self._tls is None:
                 try:
@@ -178,44 +189,80 @@ class Transport(httpx.AsyncBaseTransport):
 
 
 class _Body(httpx.AsyncByteStream):
-    """The body of an answer, piece by piece as it arrives."""
+    """The body of an answer, as it arrives."""
 
-    def __init__(self, got: aiohttp.ClientResponse, request: httpx.Request) -> None:
-        self._got = got
-        self._request = request
+    def __init__(self, received: Received) -> None:
+        self._received = received
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        content = self._got.content
-        connection = self._got.connection
-        protocol = connection.protocol if connection is not None else None
-        closed = protocol.closed if protocol is not None else None
-        if closed is not None:
-            closed.add_done_callback(self._fail_unless_done)
-        else:  # closed before anybody asked, or at its end
-            self._fail_unless_done()
         try:
-            async for chunk in content.iter_any():
+            while (chunk := await self._received.next()) is not None:
                 yield chunk
-        except _FOREIGN as exc:
-            raise _translated(exc, self._request) from exc
         finally:
-            if closed is not None:
-                closed.remove_done_callback(self._fail_unless_done)
-            self._got.close()
-
-    def _fail_unless_done(self, _: asyncio.Future[None] | None = None) -> None:
-        """Wake the reader of a body whose connection is gone.
-
-        aiohttp 3.14 tells the reader nothing when a chunk in mid-body is malformed: it closes the connection, and drops
-        the read timeout with it, so that the reader would wait for ever.
-        """
-        content = self._got.content
-        if not content.is_eof() and content.exception() is None:
-            content.set_exception(aiohttp.ClientPayloadError("the body is malformed"))
+            self._received.hang_up()
 
     async def aclose(self) -> None:
-        # After the end of the body the connection has gone back to the pool, and this does nothing.
-        self._got.close()
+        self._received.hang_up()
+
+
+class _ByHttpx:
+    """Any transport of httpx as a `RequestSender`."""
+
+    def __init__(self, transport: httpx.AsyncBaseTransport) -> None:
+        self._transport = transport
+
+    async def send(
+        self,
+        method: str,
+        url: httpx.URL,
+        headers: RawHeaders,
+        body: bytes,
+        *,
+        connect: float | None,
+        read: float | None,
+        until: float,
+    ) -> Incoming:
+        request = _request(method, url, headers, body, connect, read)
+        return await _received(self._transport.handle_async_request(request), until)
+
+
+class _Response:
+    """An answer of httpx's as an `Incoming`."""
+
+    def __init__(self, response: httpx.Response, until: float | None) -> None:
+        assert isinstance(response.stream, httpx.AsyncByteStream)
+        self.status = response.status_code
+        self.headers: RawHeaders = response.headers.raw
+        self._response = response
+        self._chunks = aiter(response.stream)
+        self._until = until
+
+    async def next(self) -> bytes | None:
+        async with asyncio.timeout_at(self._until):
+            return await anext(self._chunks, None)
+
+    async def aclose(self) -> None:
+        if isinstance(self._chunks, AsyncGenerator):  # else the garbage collector would, in a task of its own
+            await self._chunks.aclose()
+        await self._response.aclose()
+
+
+def sender(transport: httpx.AsyncBaseTransport) -> RequestSender:
+    """What sends by a transport."""
+    return transport if isinstance(transport, Transport) else _ByHttpx(transport)
+
+
+async def _received(asking: Awaitable[httpx.Response], until: float | None) -> _Response:
+    async with asyncio.timeout_at(until):
+        return _Response(await asking, until)
+
+
+def _request(
+    method: str, url: httpx.URL, headers: RawHeaders, body: bytes, connect: float | None, read: float | None
+) -> httpx.Request:
+    limits = {"connect": connect, "read": read, "write": read, "pool": None}
+    # a stream, framed by the caller: from `content` httpx would make the same request at eight times the cost
+    return httpx.Request(method, url, headers=headers, stream=httpx.ByteStream(body), extensions={"timeout": limits})
 
 
 def failure_kind(exc: httpx.TransportError) -> str:
@@ -237,46 +284,7 @@ def failure_kind(exc: httpx.TransportError) -> str:
     if isinstance(exc, httpx.ReadError | httpx.WriteError | httpx.CloseError):
         return "reset"
     # A server that hangs up between messages breaks no rule of HTTP: for the user it is the same as a reset.
-    return "reset" if isinstance(exc.__cause__, aiohttp.ServerDisconnectedError) else "protocol"
-
-
-def native_class(foreign: type[BaseException]) -> type[httpx.TransportError]:
-    """The httpx class that stands for an exception class of aiohttp or of the operating system."""
-    for classes, native in _NATIVE:
-        if issubclass(foreign, classes):
-            return native
-    raise LookupError(f"{foreign.__name__} is no transport failure")
-
-
-def _decoded(headers: httpx.Headers) -> list[tuple[str, str]]:
-    raw = headers.raw
-    try:
-        return [(name.decode("ascii"), value.decode("ascii")) for name, value in raw]
-    except UnicodeDecodeError:
-        encoding = headers.encoding
-        return [(name.decode(encoding), value.decode(encoding)) for name, value in raw]
-
-
-def _translated(exc: Exception, request: httpx.Request) -> httpx.TransportError:
-    if isinstance(exc, aiohttp.ClientResponseError):
-        # Its `repr`, which a log may show, has all headers of the request: the key, and the proxy's password.
-        exc.request_info = exc.request_info._replace(headers=CIMultiDictProxy(CIMultiDict()))
-        exc.args = ()
-    return native_class(type(exc))(_words(exc), request=request)
-
-
-def _words(exc: Exception) -> str:
-    if isinstance(exc, aiohttp.ClientConnectorError):
-        # Its own text names the SSLContext by its address: no two would be alike.
-        # the message says already to whom; asyncio's own words are those of a failed call, not of its cause
-        error = exc.os_error
-        if error.errno and not isinstance(error, ssl.SSLError | socket.gaierror):
-            return os.strerror(error.errno)
-        return str(error.strerror or error)
-    if isinstance(exc, aiohttp.ClientResponseError):
-        # The lines after the first quote what the server sent.
-        return f"{exc.message.partition(chr(10))[0].rstrip(':')} ({exc.status})"
-    return str(exc) or type(exc).__name__
+    return "reset" if isinstance(exc.__cause__, DisconnectedError) else "protocol"
 
 
 def _tls_context(ca_file: str | None, ca_dir: str | None) -> ssl.SSLContext:
