@@ -72,13 +72,12 @@ async def _engine(settings: StoreSettings, folder: Path, rows: int) -> Table:
         events = [_operation(ids, clock) for _ in range(rows)]
         stock = _Stock(folder / "stock.db", events)
         table.add("store rows, rows/s", stock.rate, rate := await _storing(history, events), rate / stock.rate)
-        table.add("  beside the goal of 100,000", 1e5, rate, rate / 1e5, "≥ 1")
-        await _reading(table, history, stock, rows)
+        goal = 25_000 if settings.engine == "dolt" else 100_000
+        table.add("  beside the goal", goal, rate, rate / goal, "≥ 1")
+        await _reading(table, history, stock, rows, is_dolt=settings.engine == "dolt")
         await _versions(table, history, ids, clock)
     finally:
         await history.aclose()
-    if settings.engine == "dolt":  # the goals are the embedded engine's
-        table.rows = [(*row[:4], "") for row in table.rows]
     return table
 
 
@@ -133,20 +132,21 @@ async def _settle(history: History) -> None:
         pass
 
 
-async def _reading(table: Table, history: History, stock: _Stock, rows: int) -> None:
+async def _reading(table: Table, history: History, stock: _Stock, rows: int, *, is_dolt: bool) -> None:
     whole, peak = await _read(history, FrameQuery(table="operation", limit=rows))
     some, _ = await _read(history, FrameQuery(table="operation", limit=rows, columns=NAMES))
-    table.add(f"all rows x {len(NAMES)} into pandas, s", stock.read, some, stock.read / some, "≥ 3")
+    table.add(f"all rows x {len(NAMES)} into pandas, s", stock.read, some, stock.read / some, "≥ 4")
     table.add("all rows x 23 into pandas, s", stock.read, whole, stock.read / len(NAMES) / (whole / 23), "≥ 3")
-    goal = 2 * rows / 1e6
-    table.add(f"  {len(NAMES)} columns beside 2 s a million", goal, some, some / goal, "≤ 1")
+    goal = rows * (3.5e-6 if is_dolt else 2e-6)
+    table.add(f"  {len(NAMES)} columns beside the goal, s", goal, some, some / goal, "≤ 1")
     table.add("  peak memory of the worker, MB", 400, peak, peak / 400, "≤ 1")
     pin = str(await history.call("commit", message="pin", author=AUTHOR))
     pinned, _ = await _read(history, FrameQuery(table="operation", limit=rows, at=pin, columns=NAMES))
     table.add("  the same at a commit, s", stock.read, pinned, stock.read / pinned, "≥ 3")
     newest = FrameQuery(table="operation", limit=1000, newest_first=True)
     last = min([(await _read(history, newest))[0] for _ in range(5)])
-    table.add("the last 1,000 rows, ms", 10, last * 1000, last / 0.010, "≤ 1")
+    goal = 15 if is_dolt else 4
+    table.add("the last 1,000 rows, ms", goal, last * 1000, last * 1000 / goal, "≤ 1")
     at_pin = FrameQuery(table="operation", limit=1000, newest_first=True, at=pin)
     last = min([(await _read(history, at_pin))[0] for _ in range(5)])
     table.add("  the same at a commit, ms", 10, last * 1000, last / 0.010, "≤ 1")

@@ -202,7 +202,7 @@ async def measure(url: str, client: Client) -> Table:
         p50, p99 = await echoes(ways.terminado)
         for name, way in (("socket", ways.socket), ("bridge", ways.bridge)):
             ours50, ours99 = await echoes(way)
-            table.add(f"echo p50, {name}, ms", p50, ours50, ours50 / p50)
+            table.add(f"echo p50, {name}, ms", p50, ours50, ours50 / p50, "≤ 1.5")
             table.add(f"echo p99, {name}, ms", p99, ours99, ours99 / p99)
         one, many = await scrollback(ways)
         table.add(f"{SCROLLBACK_MB} MB of scrollback, s: goal", 1.0, one, one, "≤ 1")
