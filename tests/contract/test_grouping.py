@@ -11,7 +11,7 @@ import pytest
 from tundra_nb.errors import UsageError
 from tundra_nb.protocol.query import Condition, FrameQuery
 from tundra_nb.runtime.clock import id_floor
-from tundra_nb.types import ErrorEvent, Operation
+from tundra_nb.types import Attempt, ErrorEvent, Operation
 
 from .conftest import Store, table_of
 
@@ -150,12 +150,56 @@ async def test_rows_without_a_latency_are_only_counted(store: Store) -> None:
     assert found == [{"code": "A", "count": 2}, {"code": "B", "count": 1}]
 
 
+async def test_bands_of_latency_hold_every_call_once_and_stand_for_what_they_took(store: Store) -> None:
+    store.history.append(*operations(500))
+    found = await grouped(store, by=["profile", "latency_band"], every=3600, columns=["outcome"])
+    assert set(found[0]) == {"profile", "latency_band", "at", "count", "errors", "error_rate"}
+    assert sum(row["count"] for row in found) == 500
+    rows = await store.rows("calls")
+    assert sum(row["count"] for row in found if row["latency_band"] is None) == sum(
+        row["latency_ms"] is None for row in rows
+    )
+    known = [row["latency_ms"] for row in rows if row["latency_ms"] is not None and row["latency_ms"] > 1]
+    bands = {row["latency_band"] for row in found} - {None}
+    assert all(min(abs(band / ms - 1) for band in bands) < 0.08 for ms in known)
+
+
+async def test_of_a_bucket_a_group_has_the_lowest_level_where_it_is_asked_for(store: Store) -> None:
+    store.history.append(
+        *(
+            Attempt(
+                attempt_id=id_floor(T0) + n, operation_id=1, seq=n, at=T0, profile=profile, outcome="ok",
+                bucket_requests=level,
+            )
+            for n, (profile, level) in enumerate((("a", 5.0), ("a", None), ("a", 2.5), ("b", None)))
+        )
+    )  # fmt: skip
+    assert await store.history.settled(20)
+    ask = FrameQuery(table="attempts", by=["profile"], columns=["bucket_requests"])
+    found = (await table_of(store.history.query(ask))).to_pylist()
+    assert [(row["profile"], row["count"], row["bucket_requests"]) for row in found] == [("a", 3, 2.5), ("b", 1, None)]
+    assert "latency_ms" not in found[0]
+
+
+async def test_groups_of_many_columns_are_as_many_as_there_are(store: Store) -> None:
+    """Their numbers, multiplied, would be more than 64 bits hold."""
+    store.history.append(*operations(2_000))
+    by = ["profile", "outcome", "code", "streamed", "kind", "minute", "latency_band", "model", "asked", "caller"]
+    found = await grouped(store, by=by, columns=["outcome"])
+    assert sum(row["count"] for row in found) == 2_000
+    rows = await store.rows("calls")
+    assert len(
+        {(row["at"].replace(second=0), row["asked"], row["streamed"], row["code"], row["latency_ms"]) for row in rows}
+    ) >= len(found)
+
+
 @pytest.mark.parametrize(
     ("wrong", "field"),
     [
         ({"by": ["profil"]}, "by"),
         ({"by": ["message"]}, "by"),
         ({"by": ["profile", "profile"]}, "by"),
+        ({"by": ["latency"]}, "by"),
         ({"every": 0}, "every"),
         ({"by": ["kind"], "quantiles": [1.5]}, "quantiles"),
     ],

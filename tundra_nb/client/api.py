@@ -423,7 +423,8 @@ def calls(
         wait: seconds to wait until everything recorded is in the store; after a second, by default, the frame holds
             what is there, and `df.attrs["behind"]` and `["stored_until"]` say so.
         source: of what was imported under this name; all of it where no window is given.
-        by: group by these (`profile`, `model`, `outcome`, `code`, `kind`, `day`, `hour`, `minute`): counts, p50/p95,
+        by: group by these (`profile`, `model`, `outcome`, `code`, `kind`, `day`, `hour`, `minute`,
+            `latency_band`): counts, p50/p95,
             errors, tokens and cost.
         outcome: ok, error, refused, cancelled or interrupted.
     """

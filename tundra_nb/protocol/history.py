@@ -30,9 +30,10 @@ class FrameParams(msgspec.Struct, frozen=True, kw_only=True):
     newest: bool = False
     """Newest first, so that `limit` keeps the newest."""
     columns: str | None = None
-    """Names with commas between them; all when left out."""
+    """Names with commas between them; all when left out. Of groups: what is summed up (`latency_ms`, `input_tokens`,
+    `output_tokens`, `cost_usd`, and of buckets the lowest level: `bucket_requests`, `bucket_tokens`)."""
     by: str | None = None
-    """Names with commas between them: one row per group (columns, `minute`, `hour`, `day`)."""
+    """Names with commas between them: one row per group (columns, `minute`, `hour`, `day`, `latency_band`)."""
     every: int | None = None
     """Seconds: groups of such intervals too."""
     quantiles: str | None = None

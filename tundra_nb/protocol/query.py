@@ -8,13 +8,17 @@ from __future__ import annotations
 import datetime as dt
 import math
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
 from tundra_nb.errors import UsageError
 from tundra_nb.nearest import nearest
 from tundra_nb.types import FRAMES, TABLES, Column, columns
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
 Op = Literal["eq", "ne", "lt", "le", "gt", "ge", "in", "contains", "prefix", "null"]
 OPS: tuple[Op, ...] = ("eq", "ne", "lt", "le", "gt", "ge", "in", "contains", "prefix", "null")
@@ -23,6 +27,11 @@ MOST_VALUES = 1_000
 """In one `in` condition."""
 TIMES: dict[str, int] = {"minute": 60, "hour": 3_600, "day": 86_400}
 """Groups by time, in seconds of UTC."""
+LATENCY_BAND = "latency_band"
+"""A group by latency: bands of a sixteenth of a decade from 1 ms on, each told by its middle, in milliseconds."""
+BANDS_PER_DECADE = 16
+BANDS = 96
+"""Up to 1,000 s; what took longer is in the last."""
 QUANTILES = (0.5, 0.95)
 MOST_QUANTILES = 20
 
@@ -52,7 +61,8 @@ class FrameQuery(msgspec.Struct, frozen=True, kw_only=True):
     newest_first: bool = False
     columns: list[str] | None = None
     by: list[str] = []
-    """Columns, or `minute`, `hour`, `day`: one row per group that occurs, in the order of the groups."""
+    """Columns, `minute`, `hour`, `day` or `latency_band`: one row per group that occurs, in the order of the groups.
+    `columns` then says of which a summary is made: quantiles of `latency_ms`, sums, lowest levels of buckets."""
     every: int | None = None
     """Seconds: rows are grouped by intervals of this length too, whose beginning is the column `at`."""
     quantiles: list[float] = []
@@ -97,8 +107,26 @@ def checked(query: FrameQuery) -> FrameQuery:
 
 def groups(table: str) -> tuple[str, ...]:
     """What rows of a table can be grouped by: its words, flags and ids of what they belong to, and time."""
-    named = [c.name for c in columns(table) if c.type in ("category", "text", "bool") or c.name == "status"]
-    return (*named, *TIMES)
+    known = columns(table)
+    named = [c.name for c in known if c.type in ("category", "text", "bool") or c.name == "status"]
+    band = [LATENCY_BAND] if any(c.name == "latency_ms" for c in known) else []
+    return (*named, *TIMES, *band)
+
+
+def band_of(latency_ms: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """The band of each latency, as a whole number; NaN stays NaN."""
+    import numpy as np
+
+    made: npt.NDArray[np.float64] = np.floor(BANDS_PER_DECADE * np.log10(np.maximum(latency_ms, 1.0)))
+    return made.clip(0, BANDS - 1)
+
+
+def band_middle(band: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """What stands for the latencies of a band, in milliseconds."""
+    import numpy as np
+
+    made: npt.NDArray[np.float64] = np.power(10.0, (band + 0.5) / BANDS_PER_DECADE)
+    return made
 
 
 def _check_groups(query: FrameQuery, table: str) -> None:

@@ -1,12 +1,13 @@
 """Groups of a frame's rows, made where the rows are: counts, errors, quantiles of the latency, tokens and cost.
 
 Quantiles are exact, and computed as pandas does: between two values in proportion. A call that nobody answered counts
-for the profile that was asked first. A missing value is a group of its own, the last.
+for the profile that was asked first. A missing value is a group of its own, the last. Of a bucket's level the lowest
+is told, where a query names that column.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import msgspec
@@ -14,24 +15,35 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tundra_nb.protocol.query import QUANTILES, TIMES, FrameQuery
+from tundra_nb.protocol.query import LATENCY_BAND, QUANTILES, TIMES, FrameQuery, band_middle, band_of
 from tundra_nb.types import KEY_OF, columns
 
 from .contract import Frame
 
 SUMS = ("input_tokens", "output_tokens", "cost_usd")
-_COUNTED = "_counted"
-_FAILED = "_failed"
+LEAST = ("bucket_requests", "bucket_tokens")
+"""Levels: a group has the lowest."""
+_WIDEST = 1 << 62
+"""Numbers of groups stay below, so that they fit into 64 bits."""
 
 
 def ungrouped(query: FrameQuery) -> FrameQuery:
     """The rows that a grouped query needs, with no more columns than it needs."""
     known = {column.name for column in columns(query.table)}
-    wanted = {KEY_OF[query.table], "at", "outcome", "latency_ms", *SUMS, *query.by}
+    wanted = {KEY_OF[query.table], "at", "outcome", *query.by, *_summed(query)}
+    if LATENCY_BAND in query.by:
+        wanted.add("latency_ms")
     if "profile" in query.by and "asked" in known:
         wanted.add("asked")
     names = [column.name for column in columns(query.table) if column.name in wanted]
     return msgspec.structs.replace(query, columns=names, by=[], every=None, quantiles=[])
+
+
+def _summed(query: FrameQuery) -> tuple[str, ...]:
+    """Columns of which a group tells a summary."""
+    if query.columns is None:
+        return ("latency_ms", *SUMS)
+    return tuple(name for name in ("latency_ms", *SUMS, *LEAST) if name in query.columns)
 
 
 def grouped(frame: Frame, query: FrameQuery) -> Frame:
@@ -55,39 +67,37 @@ def _plain(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
 
 
 def _summary(rows: pa.Table, query: FrameQuery) -> pa.Table:
-    names = list(query.by)
-    keys: dict[str, Any] = {name: _key(rows, name) for name in names}
+    keys: dict[str, Any] = {name: _key(rows, name) for name in query.by}
     if query.every is not None:
         keys["at"] = _floor(rows["at"], query.every)
-        names.append("at")
-    there = set(rows.column_names)
-    work = pa.table(keys | {_COUNTED: pa.array(np.ones(rows.num_rows, "int64"))})
-    if "outcome" in there:
-        work = work.append_column(_FAILED, pc.not_equal(rows["outcome"], "ok").cast(pa.int64()))
-    for name in SUMS:
-        if name in there:
-            work = work.append_column(f"_{name}", rows[name])
-    sums = [name for name in work.column_names if name not in keys]
-    found = work.group_by(names, use_threads=False).aggregate([(name, "sum") for name in sums])
-    found = found.take(pc.sort_indices(found, [(name, "ascending") for name in names]))
-    columns_made: dict[str, Any] = {name: _as_shown(found[name], name) for name in names}
-    columns_made["count"] = found[f"{_COUNTED}_sum"].cast(pa.int64())
-    if "outcome" in there:
-        errors = found[f"{_FAILED}_sum"].cast(pa.int64())
-        columns_made["errors"] = errors
-        columns_made["error_rate"] = pc.divide(errors.cast(pa.float64()), columns_made["count"].cast(pa.float64()))
-    if "latency_ms" in there:
-        columns_made |= _quantiles(work.select(names), rows["latency_ms"], found.select(names), query.quantiles)
-    for name in SUMS:
-        if name in there:
-            kind = pa.float64() if name == "cost_usd" else pa.int64()
-            columns_made[name] = pc.fill_null(found[f"_{name}_sum"].cast(kind), pa.scalar(0, kind))
-    return pa.table(columns_made)
+    number = _numbered(keys, rows.num_rows)
+    summed = [name for name in _summed(query) if name in rows.column_names]
+    latency = rows["latency_ms"].to_numpy().astype("float64") if "latency_ms" in summed else np.zeros(len(number))
+    order = np.lexsort((latency, number))  # by group, and within it by latency, the unknown last
+    number = number[order]
+    starts = np.flatnonzero(np.diff(number, prepend=-1))
+    counts = np.diff(starts, append=len(number))
+    made: dict[str, Any] = {
+        name: _as_shown(values.take(pa.array(order[starts])), name) for name, values in keys.items()
+    }
+    made["count"] = pa.array(counts, pa.int64())
+    if "outcome" in rows.column_names:
+        failed = pc.not_equal(rows["outcome"], "ok").to_numpy().astype("int64")
+        errors = np.add.reduceat(failed[order], starts) if len(starts) else counts
+        made["errors"], made["error_rate"] = pa.array(errors, pa.int64()), pa.array(errors / counts, pa.float64())
+    for name in summed:
+        if name == "latency_ms":
+            made |= _quantiles(latency[order], starts, counts, query)
+        else:
+            made[name] = _of_groups(rows[name], name, order, starts)
+    return pa.table(made)
 
 
 def _key(rows: pa.Table, name: str) -> Any:
     if name in TIMES:
         return _floor(rows["at"], TIMES[name])
+    if name == LATENCY_BAND:
+        return pa.chunked_array([pa.array(band_of(rows["latency_ms"].to_numpy()), from_pandas=True)])
     if name == "profile" and "asked" in rows.column_names:
         first = pc.list_element(pc.split_pattern(pc.fill_null(rows["asked"], ""), ","), 0)
         return pc.coalesce(rows["profile"], pc.if_else(pc.equal(first, ""), pa.scalar(None, pa.string()), first))
@@ -102,43 +112,56 @@ def _floor(times: Any, seconds: int) -> Any:
 
 
 def _as_shown(values: Any, name: str) -> Any:
-    if pa.types.is_string(values.type):
-        return values.combine_chunks().dictionary_encode() if name != "at" else values
-    return values
+    if name == LATENCY_BAND:
+        return pa.array(band_middle(values.to_numpy()), pa.float64(), from_pandas=True)
+    return values.combine_chunks().dictionary_encode() if pa.types.is_string(values.type) else values
 
 
-def _quantiles(keys: pa.Table, latency: Any, found: pa.Table, wanted: Sequence[float]) -> dict[str, Any]:
-    """Each quantile as a column, in the order of the groups found; null where no row of a group has a latency."""
-    names = keys.column_names
-    filled = [pc.fill_null(_comparable(keys[name]), "\0") for name in names]
-    labels = pc.binary_join_element_wise(*filled, "\1") if len(filled) > 1 else filled[0]
-    order = [pc.fill_null(_comparable(found[name]), "\0") for name in names]
-    groups = pc.binary_join_element_wise(*order, "\1") if len(order) > 1 else order[0]
-    number = pc.index_in(labels, value_set=pa.array(groups.to_pylist(), pa.string())).to_numpy()
-    values = latency.to_numpy()
-    known = ~np.isnan(values.astype("float64"))
-    number, values = number[known], values[known].astype("float64")
-    sorted_by = np.lexsort((values, number))
-    number, values = number[sorted_by], values[sorted_by]
-    starts = np.searchsorted(number, np.arange(found.num_rows), "left")
-    ends = np.searchsorted(number, np.arange(found.num_rows), "right")
+def _numbered(keys: dict[str, Any], count: int) -> Any:
+    """The group of each row, as a number; groups are in the order of their numbers."""
+    number, size = np.zeros(count, "int64"), 1
+    for values in keys.values():
+        rank, more = _ranks(values)
+        if size * more >= _WIDEST:
+            known, number = np.unique(number, return_inverse=True)
+            size = len(known)
+        number, size = number * more + rank, size * more
+    return number
+
+
+def _ranks(values: Any) -> tuple[Any, int]:
+    """The place of each value among the distinct ones, and how many there are; of a missing value it is the last."""
+    plain = values.cast(pa.int64()) if not pa.types.is_string(values.type) else values
+    coded = plain.combine_chunks().dictionary_encode()
+    distinct = len(coded.dictionary)
+    rank = np.empty(distinct + 1, "int64")
+    rank[pc.sort_indices(coded.dictionary).to_numpy()] = np.arange(distinct)
+    rank[distinct] = distinct
+    return rank[pc.fill_null(coded.indices, distinct).to_numpy()], distinct + 1
+
+
+def _of_groups(values: Any, name: str, order: Any, starts: Any) -> Any:
+    """Sums of the groups, or lowest levels; a sum of nothing is 0, a level of nothing is none."""
+    kind = pa.int64() if name in ("input_tokens", "output_tokens") else pa.float64()
+    if not len(starts):
+        return pa.array([], kind)
+    if name in LEAST:
+        lowest = np.fmin.reduceat(values.to_numpy().astype("float64")[order], starts)
+        return pa.array(lowest, kind, from_pandas=True)
+    plain = pc.fill_null(values.cast(kind), pa.scalar(0, kind)).to_numpy()
+    return pa.array(np.add.reduceat(plain[order], starts), kind)
+
+
+def _quantiles(values: Any, starts: Any, counts: Any, query: FrameQuery) -> dict[str, Any]:
+    """Each quantile as a column; null where no row of a group has a latency. Between two values it is in proportion.
+
+    `values`: sorted within each group, the unknown last.
+    """
+    known = np.add.reduceat(~np.isnan(values), starts, dtype="int64") if len(starts) else counts
     made = {}
-    for share in wanted or QUANTILES:
-        column = [
-            None if end == start else float(_at_share(values[start:end], share))
-            for start, end in zip(starts, ends, strict=True)
-        ]
-        made[f"p{share * 100:g}_ms"] = pa.array(column, pa.float64())
+    for share in query.quantiles or QUANTILES:
+        place = np.maximum(known - 1, 0) * share
+        below = place.astype("int64")
+        low, high = values[starts + below], values[starts + np.minimum(below + 1, np.maximum(known - 1, 0))]
+        made[f"p{share * 100:g}_ms"] = pa.array(low + (high - low) * (place - below), pa.float64(), from_pandas=True)
     return made
-
-
-def _comparable(values: Any) -> Any:
-    return values.cast(pa.int64()).cast(pa.string()) if pa.types.is_timestamp(values.type) else values.cast(pa.string())
-
-
-def _at_share(values: Any, share: float) -> float:
-    """The value below which a share of the sorted values lies, in proportion between two of them."""
-    place = (len(values) - 1) * share
-    below = int(place)
-    above = min(below + 1, len(values) - 1)
-    return float(values[below] + (values[above] - values[below]) * (place - below))
