@@ -1,12 +1,16 @@
-"""So many calls a second, straight to a provider or through the daemon: `python -m tests.benchmarks.load RATE WHERE`.
+"""So many calls a second, straight to a provider or through the daemon.
+
+    python -m tests.benchmarks.load RATE WHERE [CALLS]
 
 WHERE is the provider's base URL, or `daemon`. An open loop: calls begin on schedule whether or not earlier ones have
-been answered. It runs until standard input closes, then prints the number of answers and of failures.
+been answered. It runs until standard input closes or CALLS have begun, then prints the number of answers and of
+failures.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 import sys
 from collections.abc import Awaitable, Callable
 
@@ -17,8 +21,8 @@ from tundra_nb.errors import TundraError
 MESSAGES = [{"role": "user", "content": "Say hi"}]
 
 
-async def run(rate: float, call: Callable[[], Awaitable[object]]) -> tuple[int, int]:
-    """Call until standard input closes; how many were answered, and how many failed."""
+async def run(rate: float, call: Callable[[], Awaitable[object]], calls: float = math.inf) -> tuple[int, int]:
+    """Call until standard input closes, or so often; how many were answered, and how many failed."""
     loop = asyncio.get_running_loop()
     told = asyncio.Event()
     loop.add_reader(sys.stdin.fileno(), told.set)
@@ -37,7 +41,9 @@ async def run(rate: float, call: Callable[[], Awaitable[object]]) -> tuple[int, 
     await call()
     print("begun", flush=True)
     due = loop.time()
-    while not told.is_set():
+    begun = 0
+    while not told.is_set() and begun < calls:
+        begun += 1
         task = asyncio.create_task(one())
         tasks.add(task)
         task.add_done_callback(tasks.discard)
@@ -47,19 +53,19 @@ async def run(rate: float, call: Callable[[], Awaitable[object]]) -> tuple[int, 
     return answered, failed
 
 
-async def main(rate: float, where: str) -> None:
+async def main(rate: float, where: str, calls: float) -> None:
     """Run, and print what came of it."""
     if where == "daemon":
         from tundra_nb.client.aio import AsyncClient
 
         async with AsyncClient(start=False) as client:
-            answered, failed = await run(rate, lambda: client.ask(MESSAGES))
+            answered, failed = await run(rate, lambda: client.ask(MESSAGES), calls)
     else:
         async with httpx.AsyncClient(timeout=30) as http:
             body = {"model": "m", "messages": MESSAGES}
-            answered, failed = await run(rate, lambda: http.post(f"{where}/chat/completions", json=body))
+            answered, failed = await run(rate, lambda: http.post(f"{where}/chat/completions", json=body), calls)
     print(answered, failed, flush=True)
 
 
 if __name__ == "__main__":
-    asyncio.run(main(float(sys.argv[1]), sys.argv[2]))
+    asyncio.run(main(float(sys.argv[1]), sys.argv[2], float(sys.argv[3]) if len(sys.argv) > 3 else math.inf))

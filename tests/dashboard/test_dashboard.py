@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+import time
 import urllib.parse
 import xml.etree.ElementTree as ET
 from typing import Any
@@ -14,7 +15,8 @@ import pytest
 
 from tests.conftest import ROOT
 from tundra_nb.dashboard import packing, reading, still, story
-from tundra_nb.dashboard.hour import FAILED, OK, REFUSED, Change, Columns, Hour, Latency, Numbering, Stretch
+from tundra_nb.dashboard.hour import FAILED, OK, REFUSED, Change, Columns, Hour, Level, Numbering, Stretch
+from tundra_nb.protocol import query
 from tundra_nb.views import html, text
 
 EVIL = "<script>alert('1')</script>\x1b[2J\"&"
@@ -169,10 +171,10 @@ def test_names_from_outside_are_text_wherever_they_stand() -> None:
     fragment.partition('src="')[2].partition('"')[0].encode("utf-8")
 
 
-def test_bytes_for_the_browser_are_twelve_a_call_and_ten_an_attempt_more() -> None:
+def test_bytes_for_the_browser_are_twelve_a_call_and_seven_an_attempt_more() -> None:
     shown = hour(1000)
     header, buffers = packing.pack(shown, story.tell(shown))
-    assert [len(buffer) for buffer in buffers[:7]] == [4000, 4000, 1000, 1000, 1000, 1000, 0]
+    assert [len(buffer) for buffer in buffers] == [4000, 0, 1000, 1000, 1000, 1000, 4000, 4000, 0, 1000, 1000, 1000]
     at = np.frombuffer(buffers[0], "<u4") * header["unit"] / 1000 + header["base"] / 1000
     assert np.allclose(at, shown.calls.at, atol=0.002)
     json.dumps(header)
@@ -183,20 +185,62 @@ def test_bytes_for_the_browser_are_twelve_a_call_and_ten_an_attempt_more() -> No
     assert np.allclose(at, shown.calls.at, atol=0.02)
 
 
+def test_a_clock_that_is_put_forward_or_back_in_the_window_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "Europe/Berlin")
+    time.tzset()
+    try:
+        summer, winter = 1_711_846_800.0, 1_729_990_800.0  # 2024-03-31 and 2024-10-27, 01:00 UTC
+        assert packing.offsets(summer - 1800, summer + 1800) == [(summer - 1800, 3600.0), (summer, 7200.0)]
+        assert packing.offsets(winter + 60, winter + 7200) == [(winter + 60, 3600.0)]
+        year = packing.offsets(summer - 86_400, winter + 86_400)
+        assert [offset for _, offset in year] == [3600.0, 7200.0, 3600.0]
+        assert [at for at, _ in year[1:]] == pytest.approx([summer, winter], abs=1)
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+
+
+def test_a_bucket_that_ran_dry_is_in_the_static_picture_too() -> None:
+    dry = hour()
+    dry.levels = [Level("a/requests", [SINCE, OUTAGE[0], OUTAGE[1]], [1.0, 0.0, 0.8])]
+    drawn = still.picture(dry, "t")
+    assert "a/requests" in drawn
+    assert ">empty<" in drawn
+    assert "80 % left" in drawn
+
+
+def test_where_changes_are_not_recorded_it_says_so_and_not_that_there_were_none() -> None:
+    foreign = hour()
+    foreign.changes, foreign.knows_changes = [], False
+    assert story.tell(foreign).before == "what was changed before is not recorded here"
+    header, _ = packing.pack(foreign, story.tell(foreign))
+    assert header["knows_changes"] is False
+
+
 def test_groups_say_the_same_as_their_rows() -> None:
     rows = hour()
-    keys = np.stack([(rows.calls.at // 10).astype(int), rows.calls.profile, rows.calls.outcome, rows.calls.label])
+    band = query.band_of(rows.calls.latency.astype("float64"))
+    keys = np.stack(
+        [
+            (rows.calls.at // 10).astype(int),
+            rows.calls.profile,
+            rows.calls.outcome,
+            rows.calls.label,
+            np.nan_to_num(band, nan=-1),
+        ]
+    )
     unique, number = np.unique(keys, axis=1, return_counts=True)
-    grouped = Columns.of(
-        unique[0] * 10.0, unique[1], unique[2], unique[3], np.zeros(len(number)), np.ones(len(number)), number
-    )
-    groups = dataclasses.replace(
-        rows, calls=grouped, attempts=grouped, step=10, latency=Latency([SINCE], [100.0], [900.0], [1000.0])
-    )
+    latency = np.where(unique[4] < 0, np.nan, query.band_middle(unique[4]))
+    grouped = Columns.of(unique[0] * 10.0, unique[1], unique[2], unique[3], np.zeros(len(number)), latency, number)
+    groups = dataclasses.replace(rows, calls=grouped, attempts=grouped, step=10)
     one, other = story.tell(rows).episodes[0], story.tell(groups).episodes[0]
     assert (one.count, one.failures, one.state) == (other.count, other.failures, other.state)
     assert abs(one.since - other.since) < 10
-    assert "<path" in still.picture(groups, "t")
+    axis = still.axis(groups)
+    for of_rows, of_groups in zip(still.quantiles(rows, axis), still.quantiles(groups, axis), strict=True):
+        known = ~np.isnan(of_rows)
+        assert known.any()
+        assert np.abs(of_groups[known] / of_rows[known] - 1).max() < 0.16  # a band is so wide
 
 
 def test_rows_of_the_live_feed_become_the_same_columns() -> None:

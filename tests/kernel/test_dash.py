@@ -60,7 +60,7 @@ def test_script_data_selection_and_why_are_answered_as_messages(asked: Notebook)
         "hear(type='opened', view='v')\n"
         "header, buffers = wait('data')\n"
         "calls = header['story']['calls']\n"
-        "assert len(buffers) == 14 and len(buffers[0]) == 4 * calls >= 12, buffers\n"
+        "assert len(buffers) == 12 and len(buffers[0]) == 4 * calls >= 12, buffers\n"
         "hear(type='picked', since=header['since'], until=header['until'], profiles=['scripted'])\n"
         "rows = wait('rows')[0]\n"
         "assert rows['count'] == len(d.selection) == calls and rows['unanswered'] >= 1, rows\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -47,7 +48,8 @@ class Columns:
     """Rows of calls or attempts, one array per column.
 
     `label` is the code of a call, the reason of an attempt; `latency` is in milliseconds, NaN where there is none.
-    `count` is how many calls a row stands for: more than one where the rows are groups.
+    `count` is how many calls a row stands for: more than one where the rows are groups, each of calls that ended alike
+    and took about as long.
     """
 
     at: npt.NDArray[np.float64]
@@ -84,22 +86,21 @@ class Columns:
         """Only the rows that are chosen."""
         return Columns(*(getattr(self, field.name)[chosen] for field in dataclasses.fields(self)))
 
+    def by_profile(self, profiles: int) -> list[Columns]:
+        """The rows of each profile, by its number, in the order in which they are."""
+        import numpy as np
+
+        order = np.argsort(self.profile, kind="stable")
+        sorted_ = self.where(order)
+        ends = np.searchsorted(sorted_.profile, np.arange(profiles + 1))
+        return [sorted_.where(slice(begin, end)) for begin, end in itertools.pairwise(ends.tolist())]
+
     def followed_by(self, more: Columns) -> Columns:
         """These rows and then others."""
         import numpy as np
 
         pairs = ((getattr(self, f.name), getattr(more, f.name)) for f in dataclasses.fields(self))
         return Columns(*(np.concatenate(pair) for pair in pairs))
-
-
-@dataclasses.dataclass(frozen=True)
-class Latency:
-    """Quantiles of the answered calls by interval, in milliseconds; where the rows are groups."""
-
-    at: Sequence[float]
-    p50: Sequence[float]
-    p95: Sequence[float]
-    most: Sequence[float]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -156,8 +157,9 @@ class Hour:
     attempts: Columns
     step: int = 0
     """Seconds per row where the rows are groups; 0 where each is one call."""
-    latency: Latency | None = None
     changes: list[Change] = dataclasses.field(default_factory=list)
+    knows_changes: bool = True
+    """What was changed is recorded; of another program's log it is not."""
     bands: list[Stretch] = dataclasses.field(default_factory=list)
     """Breakers that were not closed, by profile."""
     levels: list[Level] = dataclasses.field(default_factory=list)

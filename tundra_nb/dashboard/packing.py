@@ -6,7 +6,8 @@ Times cross as whole numbers of `unit` milliseconds since `base`; the other colu
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from tundra_nb.client import times
@@ -16,6 +17,11 @@ from .story import HourStory, share
 
 MOST_MARKS = 400
 """Changes, and spans of each kind: the newest."""
+CALLS = ("outcome", "profile", "label", "caller", "latency")
+ATTEMPTS = ("outcome", "profile", "label")
+"""The columns that cross after time and count, in this order."""
+MOST_DAYS = 1000
+"""Moments at which it is looked whether the clock has been put forward or back."""
 _HIGHEST = 2**32 - 1
 
 
@@ -34,15 +40,11 @@ def pack(hour: Hour, story: HourStory, kind: str = "data") -> tuple[dict[str, An
         "step": hour.step,
         **beside(hour, story),
     }
-    if hour.latency is not None:
-        header["latency"] = [list(map(_rounded, values)) for values in
-                             (hour.latency.at, hour.latency.p50, hour.latency.p95, hour.latency.most)]  # fmt: skip
-    return header, [*buffers(hour.calls, base, unit), *buffers(hour.attempts, base, unit)]
+    return header, buffers(hour.calls, hour.attempts, base, unit)
 
 
 def beside(hour: Hour, story: HourStory) -> dict[str, Any]:
     """The header's part that changes while it is live."""
-    offset = dt.datetime.fromtimestamp(hour.until, dt.UTC).astimezone().utcoffset() or dt.timedelta()
     return {
         "names": {
             "profiles": hour.profiles.names,
@@ -51,7 +53,7 @@ def beside(hour: Hour, story: HourStory) -> dict[str, Any]:
             "callers": hour.callers.names,
         },
         "zone": times.zone(),
-        "offset": offset.total_seconds(),
+        "offsets": offsets(hour.since, hour.until),
         "story": {
             "who": story.who,
             "what": story.what,
@@ -65,6 +67,7 @@ def beside(hour: Hour, story: HourStory) -> dict[str, Any]:
             {"profile": one.profile, "since": one.since, "until": one.until, "words": one.words, "before": one.before}
             for one in story.episodes
         ],
+        "knows_changes": hour.knows_changes,
         "changes": [
             {"at": one.at, "words": one.words, "author": one.author, "commit": one.is_commit}
             for one in hour.changes[-MOST_MARKS:]
@@ -76,20 +79,38 @@ def beside(hour: Hour, story: HourStory) -> dict[str, Any]:
     }
 
 
-def buffers(rows: Columns, base: int, unit: int) -> list[bytes]:
-    """Columns in the order in which the script reads them."""
-    import numpy as np
+def offsets(since: float, until: float) -> list[tuple[float, float]]:
+    """How many seconds the local clock is ahead of UTC, from when on: several where it is put forward."""
+    made = [(since, _offset(since))]
+    step = max(86_400.0, (until - since) / MOST_DAYS)
+    at = since
+    while at < until:
+        begin, at = at, min(at + step, until)
+        if _offset(at) != made[-1][1]:
+            end = at
+            while end - begin > 1:
+                middle = (begin + end) / 2
+                begin, end = (middle, end) if _offset(middle) == made[-1][1] else (begin, middle)
+            made.append((float(math.ceil(begin)), _offset(at)))
+    return made
 
+
+def _offset(at: float) -> float:
+    local = dt.datetime.fromtimestamp(at, dt.UTC).astimezone()
+    return (local.utcoffset() or dt.timedelta()).total_seconds()
+
+
+def buffers(calls: Columns, attempts: Columns, base: int, unit: int) -> list[bytes]:
+    """Columns in the order in which the script reads them."""
+    return [*_buffers(calls, CALLS, base, unit), *_buffers(attempts, ATTEMPTS, base, unit)]
+
+
+def _buffers(rows: Columns, names: Sequence[str], base: int, unit: int) -> Iterator[bytes]:
     at = ((rows.at * 1000 - base) / unit).clip(0, _HIGHEST).astype("<u4")
-    return [
-        at.tobytes(),
-        rows.latency.astype("<f4").tobytes(),
-        rows.outcome.tobytes(),
-        rows.profile.tobytes(),
-        rows.label.tobytes(),
-        rows.caller.tobytes(),
-        b"" if (rows.count == 1).all() else rows.count.astype(np.dtype("<u4")).tobytes(),
-    ]
+    yield at.tobytes()
+    yield b"" if (rows.count == 1).all() else rows.count.astype("<u4").tobytes()
+    for name in names:
+        yield getattr(rows, name).tobytes()
 
 
 def _spans(spans: Sequence[Stretch]) -> list[dict[str, Any]]:
@@ -97,7 +118,3 @@ def _spans(spans: Sequence[Stretch]) -> list[dict[str, Any]]:
         {"name": s.name, "since": s.since, "until": s.until, "word": s.word, "bad": s.is_bad, "reason": s.reason}
         for s in spans[-MOST_MARKS:]
     ]
-
-
-def _rounded(value: float) -> float | None:
-    return None if value != value else round(value, 3)  # noqa: PLR0124 - NaN

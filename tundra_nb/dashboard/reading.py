@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -11,7 +12,9 @@ import msgspec
 from tundra_nb.client import times
 from tundra_nb.errors import UsageError
 
-from .hour import FAILED, OUTCOMES, Change, Columns, Hour, Latency, Level, Numbering, Stretch
+from . import changes
+from .changes import as_word
+from .hour import FAILED, OUTCOMES, Change, Columns, Hour, Level, Numbering, Stretch
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -21,20 +24,13 @@ if TYPE_CHECKING:
 DEFAULT_SINCE = "1h"
 MOST_ROWS = 250_000
 """Calls beyond which groups are read: twelve bytes each cross to the browser."""
-GROUPS = 1_200
-"""Intervals that a window is read in then."""
+GROUPS = 480
+"""Intervals that a window is read in then, at most."""
 STEPS = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 21600, 43200, 86400)
 LEVELS = 180
 """Points of a bucket's line."""
 BEFORE = 3600.0
 """Seconds before the window in which breakers, terminals and connections may have begun, and changes were made."""
-OWN_COMMITS = ("settings at start", "Pin of ", "incident ")
-"""Beginnings of messages of commits that nobody made to change anything."""
-OWN_AUTHORS = ("tundra_nb", "doltlite", "dolt")
-MOST_COMMITS = 500
-COMMIT_SECONDS = 2.0
-"""Longest time from a change of a setting to the commit of it."""
-PROFILE_FIELDS = ("base_url", "model", "priority", "enabled", "api_key_env", "rpm", "tpm")
 EMPTY_SHARE = 0.4
 """Share of the last hour: where nothing had happened for so long yet, it begins with what happened first."""
 LEAST_WINDOW = 120.0
@@ -42,8 +38,9 @@ ID_SHIFT = 22
 """An id is milliseconds since 1970, shifted."""
 RECENT_SECONDS = 900.0
 """A call that began so long ago may still end."""
-CALLS = ["operation_id", "at", "profile", "asked", "outcome", "code", "caller", "user_name", "latency_ms"]
-ATTEMPTS = ["attempt_id", "at", "profile", "outcome", "reason", "latency_ms", "bucket_requests", "bucket_tokens"]
+CALLS = ["operation_id", "at", "profile", "asked", "outcome", "code", "caller", "latency_ms"]
+LEVEL_COLUMNS = ["outcome", "bucket_requests", "bucket_tokens"]
+ATTEMPTS = ["attempt_id", "at", "profile", "reason", *LEVEL_COLUMNS]
 EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 
 
@@ -180,18 +177,20 @@ def read(client: Client, asked: Range, *, most_rows: int = MOST_ROWS) -> Hour:
         asked.since, asked.until, asked.is_live, asked.where, profiles, codes, reasons, callers,
         Columns.empty(), Columns.empty(),
     )  # fmt: skip
-    if count(client, asked) <= most_rows:
-        found: Any = _rows(client, asked, "calls", columns=CALLS)
-        attempts: Any = _rows(client, asked, "attempts", columns=ATTEMPTS)
-        if asked.is_live:
-            for key, frame in (("operation_id", found), ("attempt_id", attempts)):
-                hour.recent.update(frame[key][_seconds(frame["at"]) >= asked.until - RECENT_SECONDS].tolist())
-        hour.calls = calls(found, hour)
-        hour.attempts = _attempts(attempts, hour)
-        hour.levels = _levels(attempts, hour)
-    else:
-        _read_groups(client, asked, hour)
-    read_beside(client, asked, hour)
+    hour.step = 0 if count(client, asked) <= most_rows else _steps(asked)[0]
+    with ThreadPoolExecutor(2, "tundra-dash-reading") as beside:
+        attempts = beside.submit(_attempt_rows, client, asked, hour.step)
+        changed = beside.submit(changes.read, client, asked.since - BEFORE, asked.until, asked.source)
+        found: Any = _call_rows(client, asked, hour, most_rows)
+        tried: Any = attempts.result()
+        _tell_changes(hour, changed.result())
+    if asked.is_live and not hour.step:
+        for key, frame in (("operation_id", found), ("attempt_id", tried)):
+            hour.recent.update(frame[key][_seconds(frame["at"]) >= asked.until - RECENT_SECONDS].tolist())
+    hour.calls = calls(found, hour)
+    hour.attempts = _attempts(tried, hour)
+    hour.levels = _levels(tried, hour)
+    read_spans(client, asked, hour)
     hour.most_seconds = asked.until - asked.since
     if asked.is_default:
         _begin_with_the_first(hour)
@@ -228,52 +227,50 @@ def _rows(client: Client, asked: Range, frame: str, **more: Any) -> pd.DataFrame
     return client.history(frame, between=asked.times, at=asked.at, source=asked.source, **equals, **more)
 
 
-def _read_groups(client: Client, asked: Range, hour: Hour) -> None:
-    step = next((s for s in STEPS if (asked.until - asked.since) / s <= GROUPS), STEPS[-1])
-    hour.step = step
-    found: Any = _rows(client, asked, "calls", by=["profile", "outcome", "code"], every=step, quantiles=[0.5])
-    hour.calls = Columns.of(
-        _seconds(found["at"]),
-        _numbers(found["profile"], hour.profiles),
-        _outcomes(found["outcome"]),
-        _numbers(found["code"], hour.codes),
-        [0] * len(found),
-        found["p50_ms"],
-        found["count"],
-    )
-    found = _rows(client, asked, "calls", every=step, quantiles=[0.5, 0.95, 1.0], outcome="ok")
-    quantiles = (found[name].tolist() for name in ("p50_ms", "p95_ms", "p100_ms"))
-    hour.latency = Latency(_seconds(found["at"]).tolist(), *quantiles)
-    found = _rows(client, asked, "attempts", by=["profile", "outcome", "reason"], every=step, quantiles=[0.5])
-    hour.attempts = Columns.of(
-        _seconds(found["at"]),
-        _numbers(found["profile"], hour.profiles),
-        _outcomes(found["outcome"]),
-        _numbers(found["reason"], hour.reasons),
-        [0] * len(found),
-        found["p50_ms"],
-        found["count"],
-    )
-    hour.callers.of("")
+def _steps(asked: Range) -> list[int]:
+    """Lengths of the intervals that groups can be made of, in the order in which they are tried."""
+    return [step for step in STEPS if (asked.until - asked.since) / step <= GROUPS] or [STEPS[-1]]
+
+
+def _call_rows(client: Client, asked: Range, hour: Hour, most_rows: int) -> pd.DataFrame:
+    """Calls, or groups of them where `hour` has a step, which grows until they are no more than single rows may be."""
+    if not hour.step:
+        return _rows(client, asked, "calls", columns=CALLS)
+    by = ["profile", "outcome", "code", "caller", "latency_band"]
+    for step in _steps(asked):
+        hour.step = step
+        found = _rows(client, asked, "calls", by=by, every=step, columns=["outcome"])
+        if len(found) <= most_rows:
+            break
+    return found
+
+
+def _attempt_rows(client: Client, asked: Range, step: int) -> pd.DataFrame:
+    if not step:
+        return _rows(client, asked, "attempts", columns=ATTEMPTS)
+    return _rows(client, asked, "attempts", by=["profile", "outcome", "reason"], every=step, columns=LEVEL_COLUMNS)
 
 
 def profiles_of(frame: Any) -> Any:
     """The profile that each call counts for: who answered, or was asked first where none did."""
-    profile, asked = frame["profile"].astype(object), frame["asked"].astype(object)
-    first = asked.where(asked.notna(), "").astype(str).str.split(",").str[0]
-    return profile.where(profile.notna(), first)
+    profile = frame["profile"].astype(object)
+    if "asked" not in frame:  # of groups, which are made so where the rows are
+        return profile
+    is_open = profile.isna()
+    profile[is_open] = frame["asked"][is_open].astype(object).fillna("").astype(str).str.split(",").str[0]
+    return profile
 
 
 def calls(frame: Any, hour: Hour) -> Columns:
-    """Calls as columns."""
+    """Calls, or groups of calls, as columns."""
     return Columns.of(
         _seconds(frame["at"]),
         _numbers(profiles_of(frame), hour.profiles),
         _outcomes(frame["outcome"]),
         _numbers(frame["code"], hour.codes),
         _numbers(frame["caller"], hour.callers),
-        frame["latency_ms"],
-        [1] * len(frame),
+        frame["latency_band" if "latency_band" in frame else "latency_ms"],
+        frame["count"] if "count" in frame else [1] * len(frame),
     )
 
 
@@ -284,8 +281,8 @@ def _attempts(frame: Any, hour: Hour) -> Columns:
         _outcomes(frame["outcome"]),
         _numbers(frame["reason"], hour.reasons),
         [0] * len(frame),
-        frame["latency_ms"],
-        [1] * len(frame),
+        [float("nan")] * len(frame),
+        frame["count"] if "count" in frame else [1] * len(frame),
     )
 
 
@@ -317,23 +314,24 @@ def _seconds(at: Any) -> Any:
 
 def _numbers(values: Any, names: Numbering) -> Any:
     """A column of words as numbers."""
-    import numpy as np
-    import pandas as pd
-
-    kind = pd.Categorical(values.astype(object))
-    place = np.array(
-        [*(names.of(str(word)) for word in kind.categories), names.of("") if (kind.codes < 0).any() else 0]
-    )
-    return place[kind.codes].astype("uint8")
+    return _coded(values, names.of, "")
 
 
 def _outcomes(values: Any) -> Any:
+    return _coded(values, lambda word: OUTCOMES.get(word, FAILED), "error")
+
+
+def _coded(values: Any, code: Callable[[str], int], missing: str) -> Any:
+    """A number for each word of a column, which is asked for once; `missing`: the word of a cell that has none."""
     import numpy as np
     import pandas as pd
 
-    kind = pd.Categorical(values.astype(object))
-    place = np.array([*(OUTCOMES.get(str(word), FAILED) for word in kind.categories), FAILED])
-    return place[kind.codes].astype("uint8")
+    kind = values.cat if isinstance(values.dtype, pd.CategoricalDtype) else pd.Series(pd.Categorical(values)).cat
+    codes = kind.codes.to_numpy()
+    place = np.zeros(len(kind.categories) + 1, "uint8")  # the last is that of code -1
+    for number in np.unique(codes).tolist():
+        place[number] = code(missing if number < 0 else str(kind.categories[number]))
+    return place[codes]
 
 
 def _levels(attempts: Any, hour: Hour) -> list[Level]:
@@ -362,10 +360,19 @@ def _levels(attempts: Any, hour: Hour) -> list[Level]:
 
 
 def read_beside(client: Client, asked: Range, hour: Hour) -> None:
-    """Changes, breakers, terminals and connections: few, and read whole."""
+    """Read changes, breakers, terminals and connections again."""
+    _tell_changes(hour, changes.read(client, asked.since - BEFORE, asked.until, asked.source))
+    read_spans(client, asked, hour)
+
+
+def _tell_changes(hour: Hour, known: list[Change] | None) -> None:
+    hour.knows_changes, hour.changes = known is not None, known or []
+
+
+def read_spans(client: Client, asked: Range, hour: Hour) -> None:
+    """Breakers, terminals and connections: few, and read whole."""
     state: dict[str, Any] = {"between": (moment(asked.since - BEFORE), moment(asked.until)), "at": asked.at}
     state["source"] = asked.source
-    hour.changes = changes(client, asked) if asked.source is None else []  # a source has no commits
     events: Any = client.history("breaker-history", profile=asked.profile, **state)
     hour.bands = bands(events.to_dict("records"), hour)
     sessions: Any = client.history("pty-history", **state)
@@ -374,71 +381,18 @@ def read_beside(client: Client, asked: Range, hour: Hour) -> None:
     hour.connections = connections(links.to_dict("records"), hour)
 
 
-def changes(client: Client, asked: Range) -> list[Change]:
-    """Settings and profiles that were changed and commits that people made, from an hour before the window on."""
-    begin = asked.since - BEFORE
-    made = [
-        *_setting_changes(client.versions.history("setting")),
-        *_profile_changes(client.versions.history("profile")),
-    ]
-    made = [one for one in made if begin <= one.at <= asked.until]
-    settings = [one.at for one in made]
-    for row in client.versions.log(limit=MOST_COMMITS).to_dict("records"):
-        at, message = row["at"].timestamp(), str(row["message"]).partition("\n")[0]
-        is_of_setting = any(abs(at - other) < COMMIT_SECONDS for other in settings)  # told by the setting itself
-        author = str(row["author"] or "").partition(" <")[0]
-        is_own = author in OWN_AUTHORS or message.startswith(OWN_COMMITS)
-        if begin <= at <= asked.until and not (is_of_setting or is_own):
-            made.append(Change(at, message, author, is_commit=True))
-    return sorted(made, key=lambda one: one.at)
-
-
-def _setting_changes(rows: pd.DataFrame) -> Iterator[Change]:
-    known: dict[str, Any] = {}
-    for row in rows.to_dict("records"):
-        before, known[row["path"]] = known.get(row["path"]), row["value"]
-        if before is not None and before != row["value"] and row["diff_type"] != "removed":
-            yield Change(row["at"].timestamp(), f"{row['path']} {before} → {row['value']}", _word(row["author"]))
-
-
-def _profile_changes(rows: pd.DataFrame) -> Iterator[Change]:
-    known: dict[str, Mapping[Any, Any]] = {}
-    first = None
-    for row in rows.to_dict("records"):
-        name, author = str(row["name"]), _word(row["committer"]).partition(" <")[0]
-        first = first or row["commit"]
-        before = known.get(name)
-        at = (row["at"] if row["diff_type"] != "removed" else row["committed_at"]).timestamp()
-        if row["diff_type"] == "removed":
-            known.pop(name, None)
-            yield Change(at, f"profile {name} removed", author)
-            continue
-        known[name] = row
-        if before is None:
-            if row["commit"] != first:  # those of the start are no change
-                yield Change(at, f"profile {name} added", author)
-            continue
-        told = [
-            f"{field} {_word(before[field]) or 'none'} → {_word(row[field]) or 'none'}"
-            for field in PROFILE_FIELDS
-            if _word(before[field]) != _word(row[field])
-        ]
-        if told:
-            yield Change(at, f"{name} {', '.join(told)}", author)
-
-
 def bands(rows: Sequence[Mapping[str, Any]], hour: Hour) -> list[Stretch]:
     """When each breaker was not closed, or its profile parked; the oldest row first."""
     open_: dict[str, Stretch] = {}
     made: list[Stretch] = []
     for row in rows:
         name, at = str(row["profile"]), _at(row["at"])
-        parked, same = _word(row.get("parked")) == "True", row["old_state"] == row["new_state"]
+        parked, same = as_word(row.get("parked")) == "True", row["old_state"] == row["new_state"]
         state = "parked" if parked and same else str(row["new_state"]).replace("_", " ")
         if (before := open_.pop(name, None)) is not None:
             made.append(_ended(before, at))
         if state != "closed":
-            open_[name] = Stretch(name, at, None, state, state in ("open", "parked"), _word(row.get("reason")))
+            open_[name] = Stretch(name, at, None, state, state in ("open", "parked"), as_word(row.get("reason")))
     made += [*open_.values()]
     return sorted((one for one in made if one.end(hour.until) >= hour.since), key=lambda one: one.since)
 
@@ -448,12 +402,12 @@ def terminals(rows: Sequence[Mapping[str, Any]], hour: Hour) -> list[Stretch]:
     spans: dict[str, Stretch] = {}
     for row in rows:
         key, at = str(row["pty_id"]), _at(row["at"])
-        command = " ".join(_word(row.get("command")).split()) or key
+        command = " ".join(as_word(row.get("command")).split()) or key
         if row["event"] == "started":
             spans[key] = Stretch(command, at, None, "running")
         elif row["event"] in ("exited", "killed", "orphan_ended", "lost", "refused"):
             began = spans[key].since if key in spans else at - float(row.get("seconds") or 0)
-            code, signal = _word(row.get("exit_code")), _word(row.get("exit_signal"))
+            code, signal = as_word(row.get("exit_code")), as_word(row.get("exit_signal"))
             is_bad = row["event"] in ("refused", "lost") or code not in ("", "0") or bool(signal)
             word = signal or (f"exit code {code}" if code else str(row["event"]))
             spans[key] = Stretch(command, began, at, word, is_bad)
@@ -466,9 +420,9 @@ def connections(rows: Sequence[Mapping[str, Any]], hour: Hour) -> list[Stretch]:
     made = []
     for row in rows:
         at, state = _at(row["at"]), str(row["new_state"])
-        viewer = _word(row.get("viewer"))
-        name = f"{row['peer']} {_word(row.get('pty_id'))}".strip()
-        code = _word(row.get("code"))
+        viewer = as_word(row.get("viewer"))
+        name = f"{row['peer']} {as_word(row.get('pty_id'))}".strip()
+        code = as_word(row.get("code"))
         if not viewer or code:
             made.append(Stretch(name, at, at, code or str(row["reason"]), is_bad=bool(code)))
             continue
@@ -490,10 +444,3 @@ def _ended(span: Stretch, at: float) -> Stretch:
 
 def _at(value: Any) -> float:
     return float(value.timestamp()) if hasattr(value, "timestamp") else _iso(value)
-
-
-def _word(value: Any) -> str:
-    """A cell as a word; nothing where there is nothing."""
-    if value is None or str(value) in ("nan", "<NA>", "NaT", "None"):
-        return ""
-    return str(value)

@@ -37,6 +37,10 @@ MOST_ROWS = 5
 """Profiles, and reasons, that have a row of their own."""
 MOST_SPANS = 2
 """Terminals, and connections."""
+MOST_LEVELS = 2
+"""Buckets that have a row of their own."""
+EMPTY_LEVEL = 0.02
+"""Share of a bucket below which nothing is left."""
 MOST_CHANGES = 12
 
 
@@ -161,7 +165,7 @@ def picture(hour: Hour, title: str) -> str:
     y += CALLS + 10
     body += _latency(hour, at, y)
     y += LATENCY + 12
-    for rows in (_profiles(hour, at), _reasons(hour, at), _spans(hour, at)):
+    for rows in (_profiles(hour, at), _reasons(hour, at), _levels(hour, at), _spans(hour, at)):
         for row in rows:
             body.append(f'<g transform="translate(0 {y:.0f})">{"".join(row)}</g>')
             y += ROW
@@ -258,21 +262,18 @@ def quantiles(hour: Hour, at: HourAxis) -> tuple[npt.NDArray[np.float64], npt.ND
     import numpy as np
 
     p50, p95 = np.full(at.count, np.nan), np.full(at.count, np.nan)
-    if hour.latency is not None:  # of groups: the highest of the intervals of a bucket
-        places = at.place(np.asarray(hour.latency.at, "float64"))
-        np.fmax.at(p50, places, np.asarray(hour.latency.p50, "float64"))
-        np.fmax.at(p95, places, np.asarray(hour.latency.p95, "float64"))
-        return p50, p95
     mine = hour.calls.where((hour.calls.outcome == OK) & ~np.isnan(hour.calls.latency))
     if not len(mine):
         return p50, p95
     place = at.place(mine.at)
     order = np.lexsort((mine.latency, place))
-    place, latency = place[order], mine.latency[order]
-    begins = np.searchsorted(place, np.arange(at.count + 1))
-    for bucket in np.unique(place).tolist():
-        part = latency[begins[bucket] : begins[bucket + 1]]
-        p50[bucket], p95[bucket] = part[int(len(part) * 0.5)], part[int(len(part) * 0.95)]
+    latency, passed = mine.latency[order], np.cumsum(mine.count[order], dtype="int64")
+    calls = np.bincount(place, weights=mine.count, minlength=at.count).astype("int64")
+    there = np.flatnonzero(calls)
+    before = (np.cumsum(calls) - calls)[there]
+    for values, share_ in ((p50, 0.5), (p95, 0.95)):
+        wanted = before + (calls[there] * share_).astype("int64")
+        values[there] = latency[np.searchsorted(passed, wanted, "right")]
     return p50, p95
 
 
@@ -291,8 +292,8 @@ def _changes(hour: Hour, at: HourAxis, y: float) -> Iterator[str]:
 def _profiles(hour: Hour, at: HourAxis) -> list[list[str]]:
     """A row per profile: its failing share behind the bands of its breaker; those in trouble first."""
     rows = []
-    for index, name in enumerate(hour.profiles.names):
-        mine = hour.attempts.where(hour.attempts.profile == index)
+    names = hour.profiles.names
+    for name, mine in zip(names, hour.attempts.by_profile(len(names)), strict=True):
         bands = [one for one in hour.bands if one.name == name]
         tried = int(mine.count.sum())
         bad = int(mine.count[mine.outcome == FAILED].sum())
@@ -308,7 +309,7 @@ def _profiles(hour: Hour, at: HourAxis) -> list[list[str]]:
         asked = failed + answered
         is_failing = (failed > 0) & (failed >= FAILING_SHARE * asked)
         parts += [_area(at, (asked > 0) * 4.0, 20, "slate"), _area(at, is_failing * 5.0, 20, "bad")]
-        parts += [_band(at, hour, band) for band in own]
+        parts += _bands(at, hour, own)
         made.append(parts)
     if len(rows) > MOST_ROWS:
         made.append(_row(f"{len(rows) - MOST_ROWS} more", "with less trouble"))
@@ -320,14 +321,17 @@ def _row(name: str, note: str, *, style: str = "dim") -> list[str]:
     return _label(16, name, note, style=style)
 
 
-def _band(at: HourAxis, hour: Hour, one: Stretch) -> str:
-    x, end = at.x(one.since), at.x(one.end(hour.until))
-    style = STATE_STYLES.get(one.word.replace(" ", "_"), "bad" if one.is_bad else "slate")
-    until = "still" if one.until is None else f"until {clock(one.until)}"
-    drawn = svg.bar(x, 1, end - x, 13, style, f"{one.name} {one.word} from {clock(one.since)} {until} {one.reason}")
-    if end - x > 8 * len(one.word):
-        drawn += svg.text((x + end) / 2, 12, one.word, "on", anchor="middle", size=10.5)
-    return drawn
+def _bands(at: HourAxis, hour: Hour, bands: list[Stretch]) -> Iterator[str]:
+    """Its breaker; a word that goes on after a probe is said once."""
+    told = ""
+    for one in bands:
+        x, end = at.x(one.since), at.x(one.end(hour.until))
+        style = STATE_STYLES.get(one.word.replace(" ", "_"), "bad" if one.is_bad else "slate")
+        until = "still" if one.until is None else f"until {clock(one.until)}"
+        yield svg.bar(x, 1, end - x, 13, style, f"{one.name} {one.word} from {clock(one.since)} {until} {one.reason}")
+        if one.word != told and end - x > 8 * len(one.word):
+            yield svg.text(x + 5, 12, one.word, "on", size=10.5)
+            told = one.word
 
 
 def _reasons(hour: Hour, at: HourAxis) -> list[list[str]]:
@@ -343,6 +347,27 @@ def _reasons(hour: Hour, at: HourAxis) -> list[list[str]]:
     for (name, number, is_failure), each in zip(found, counts, strict=True):
         drawn = _area(at, each * (15 / highest), 18, "bad" if is_failure else "warn")
         made.append([*_row(name, f"{number:,}"), drawn])
+    return made
+
+
+def _levels(hour: Hour, at: HourAxis) -> list[list[str]]:
+    """A row per bucket that ran low: what was left in it."""
+    import numpy as np
+
+    made = []
+    for one in hour.levels[:MOST_LEVELS]:
+        share_of = np.full(at.count, np.nan)
+        np.fmin.at(share_of, at.place(np.asarray(one.at, "float64")), np.asarray(one.share, "float64"))
+        known = np.where(np.isnan(share_of), -1, np.arange(at.count))
+        place = np.maximum.accumulate(known)  # a level lasts until the next is known
+        lasting = np.where(place < 0, np.nan, share_of[place])
+        is_empty = lasting < EMPTY_LEVEL
+        drawn = _area(at, np.where(is_empty | np.isnan(lasting), 0.0, lasting * 15), 18, "slate")
+        drawn += _area(at, np.where(is_empty, 2.0, 0.0), 18, "warn")
+        if is_empty.any():
+            x = LEFT + (RIGHT - LEFT) * int(is_empty.argmax()) / at.count
+            drawn += svg.text(x + 4, 13, "empty", "warn", size=10.5)
+        made.append([*_row(one.name, f"{one.share[-1] * 100:.0f} % left"), drawn])
     return made
 
 

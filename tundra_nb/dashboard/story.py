@@ -53,6 +53,7 @@ class Episode:
     """Attempts that failed, for whatever reason."""
     cause: Change | None = None
     """The last change before it."""
+    knows_changes: bool = True
 
     @property
     def who(self) -> str:
@@ -71,6 +72,8 @@ class Episode:
     def before(self) -> str:
         """What was changed just before it."""
         if self.cause is None:
+            if not self.knows_changes:
+                return "what was changed before is not recorded here"
             return f"nothing was changed in the {length(CAUSE_SECONDS)} before"
         by = f" ({self.cause.author})" if self.cause.author else ""
         ago = self.since - self.cause.at
@@ -152,8 +155,8 @@ def tell(hour: Hour) -> HourStory:
 def _answered(hour: Hour) -> list[tuple[str, float]]:
     """The profiles that answered nearly all of their attempts."""
     found = []
-    for index, name in enumerate(hour.profiles.names):
-        mine = hour.attempts.where(hour.attempts.profile == index)
+    names = hour.profiles.names
+    for name, mine in zip(names, hour.attempts.by_profile(len(names)), strict=True):
         tried = int(mine.count[mine.outcome != CANCELLED].sum())
         part = int(mine.count[mine.outcome == OK].sum()) / tried if tried else 0.0
         if part >= WELL_SHARE:
@@ -163,8 +166,8 @@ def _answered(hour: Hour) -> list[tuple[str, float]]:
 
 def _episodes(hour: Hour) -> list[Episode]:
     found = []
-    for index, name in enumerate(hour.profiles.names):
-        mine = hour.attempts.where(hour.attempts.profile == index)
+    names = hour.profiles.names
+    for name, mine in zip(names, hour.attempts.by_profile(len(names)), strict=True):
         closed_gap = max(GAP_INTERVALS * _interval(hour), GAP_SECONDS)
         stretches = [
             (max(band.since, hour.since), min(band.end(hour.until), hour.until), band.word)
@@ -203,7 +206,7 @@ def _episode(name: str, begin: float, end: float, states: set[str], mine: Column
     changed = [one for one in hour.changes if begin - CAUSE_SECONDS <= one.at <= begin + SLACK_SECONDS]
     cause = next((one for one in reversed(changed) if name in one.words), changed[-1] if changed else None)
     end = hour.until if is_on else end
-    return Episode(name, begin, end, is_on, state, reason, int(by_reason[top]), failures, cause)
+    return Episode(name, begin, end, is_on, state, reason, int(by_reason[top]), failures, cause, hour.knows_changes)
 
 
 def _interval(hour: Hour) -> float:

@@ -27,7 +27,7 @@ import stat
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -71,6 +71,9 @@ FREE_BYTES = 16_000_000
 MOST_MEMBERS = 200_000
 MOST_LIST_BYTES = 32_000_000
 """Largest size of a zip's own list of its members, which is read whole."""
+MOST_CHANGES = 500
+"""Changes of settings, and of profiles, that the source of an imported incident keeps: the last."""
+Scalar = str | int | float | bool | None
 MEMBER = re.compile(
     r"manifest\.json|ro-crate-metadata\.json|rows\.json|environment\.txt|REDACTIONS\.md"
     r"|[a-z0-9][a-z0-9-]{0,80}\.(?:ipynb|html)|tables/[a-z_]{1,40}\.parquet|changes/[a-z_]{1,40}\.json"
@@ -608,12 +611,20 @@ def _read(zipped: zipfile.ZipFile, name: str, most: int) -> bytes:
     return data
 
 
+def _change_logs(zipped: zipfile.ZipFile, members: Iterable[str]) -> Iterator[tuple[str, Any]]:
+    """By table what the last changes made of its rows: a source has the rows of its pin only."""
+    for table in ("setting", "profile"):
+        if (name := f"changes/{table}.json") in members:
+            with contextlib.suppress(ValueError, RecursionError):  # one that is not ours tells nothing
+                rows = msgspec.json.decode(_read(zipped, name, FREE_BYTES), type=list[dict[str, Scalar]])
+                yield table, rows[-MOST_CHANGES:]
+
+
 def import_(client: Client, path: str, *, name: str | None = None, out: str | None = None) -> Document:
     """See `client.incidents.Incidents.import_`."""
     file = Path(path).expanduser()
     manifest = check(file)
-    about = manifest.about
-    incident = about["incident"]
+    incident = manifest.about["incident"]
     member = manifest.notebook
     target = Path(out).expanduser() if out else _free(Path(member))
     check_place(target)
@@ -629,6 +640,7 @@ def import_(client: Client, path: str, *, name: str | None = None, out: str | No
                     place.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
                     with zipped.open(one) as packed, place.open("wb") as plain:
                         shutil.copyfileobj(packed, plain, 1 << 20)
+            about = manifest.about | {"changes": dict(_change_logs(zipped, manifest.members))}
         recorded = folder / "recordings"
         aside = whole / "recordings"
         if recorded.exists():

@@ -52,7 +52,11 @@ BESIDE_SECONDS = 2.0
 def script() -> str:
     """The script of the dashboard, with its style in it: what the loader asks for."""
     style = msgspec.json.encode(part("dash.css")).decode()
-    return f"const STYLE = {style};\n{part('dash.js')}"
+    parts = [
+        part("shared.js", shared=False),
+        *(part(f"dash{name}.js", shared=False) for name in ("_rows", "_lanes", "")),
+    ]
+    return "\n".join([f"const STYLE = {style};", *parts])
 
 
 class DashWidget(LiveView):
@@ -247,8 +251,7 @@ class DashWidget(LiveView):
             unit, base = 1, int((hour.since - 60) * 1000)
             header = {"type": "more", "base": base, "unit": unit, "since": hour.since, "until": hour.until}
             header |= packing.beside(hour, told)
-            buffers = [*packing.buffers(calls, base, unit), *packing.buffers(tries, base, unit)]
-        self.send(header, buffers)
+        self.send(header, packing.buffers(calls, tries, base, unit))
 
     def _fresh(self, kind: str) -> list[Mapping[str, Any]]:
         """What has come of a kind and was not read already."""
