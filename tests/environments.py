@@ -1,4 +1,5 @@
-"""Environments of other packages: Python ones made by uv, Node ones made by npm, kept under `build/others`.
+"""Environments of other packages: Python ones made by uv, Node ones by npm, and programs built from source, kept under
+`build/others`.
 
 They stand apart because clients of other vendors do not fit into one environment, nor into ours. What the package
 registry does not give is skipped by name.
@@ -21,6 +22,7 @@ import pytest
 
 FOLDER = Path(__file__).parents[1] / "build" / "others"
 MAKE_SECONDS = 300
+BUILD_SECONDS = 1800
 
 
 @cache
@@ -50,6 +52,22 @@ def node_with(*packages: str) -> Path:
     return folder
 
 
+@cache
+def built(sources: Path, *commands: tuple[str, ...]) -> Path:
+    """A folder with a copy of these sources in which the commands were carried out; made once, and kept.
+
+    Skips where they fail, as they do where the packages they need cannot be had.
+    """
+    files = sorted(file for file in sources.rglob("*") if file.is_file())
+    contents = [hashlib.sha256(file.read_bytes()).hexdigest() for file in files]
+    with _kept(sources.name, *contents, *map(" ".join, commands)) as (folder, is_ready):
+        if not is_ready:
+            shutil.copytree(sources, folder, dirs_exist_ok=True)
+            for command in commands:
+                _run(*command, packages=(sources.name,), cwd=folder, seconds=BUILD_SECONDS)
+    return folder
+
+
 @contextlib.contextmanager
 def _kept(kind: str, *packages: str) -> Iterator[tuple[Path, bool]]:
     """A folder for packages, and whether it is ready. Tests that run side by side make it once."""
@@ -67,10 +85,11 @@ def _kept(kind: str, *packages: str) -> Iterator[tuple[Path, bool]]:
         mark.write_text(" ".join(packages) + "\n")
 
 
-def _run(*command: str, packages: tuple[str, ...]) -> None:
+def _run(*command: str, packages: tuple[str, ...], cwd: Path | None = None, seconds: int = MAKE_SECONDS) -> None:
+    names = ", ".join(packages)
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=MAKE_SECONDS, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=seconds, check=False, cwd=cwd)
     except subprocess.TimeoutExpired:
-        pytest.skip(f"{', '.join(packages)} could not be installed within {MAKE_SECONDS} s")
+        pytest.skip(f"{names} could not be installed within {seconds} s")
     if done.returncode:
-        pytest.skip(f"{', '.join(packages)} cannot be installed here: {done.stderr.strip()[-200:]}")
+        pytest.skip(f"{names} cannot be installed here: {done.stderr.strip()[-200:]}")

@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
-import gzip
-import http.server
+import base64
+import contextlib
+import itertools
+import os
+import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
-from typing import Any
+from pathlib import Path
 
+import httpx
 import psutil
 import pytest
 
 import tundra_nb
 from tests.conftest import Home, wait_until
+from tests.contract.server import free_port
+from tests.wiring import otlp
+from tests.wiring.otlp import Receiver
 from tundra_nb.errors import TundraError
-from tundra_nb.testing.scripted_provider import ScriptedProcess, ScriptedStep, scripted_process
+from tundra_nb.testing.scripted_provider import CapturedRequest, ScriptedProcess, ScriptedStep, scripted_process
 
-service = pytest.importorskip(
-    "opentelemetry.proto.collector.trace.v1.trace_service_pb2", reason="opentelemetry-proto is not installed"
-)
-json_format = pytest.importorskip("google.protobuf.json_format", reason="protobuf is not installed")
+pytest.importorskip("opentelemetry.proto.collector.trace.v1.trace_service_pb2", reason="needs opentelemetry-proto")
 
 KEY = "canary-trace-Zq9x7e0123"
 PROMPT = "canary-prompt-5b1d"
@@ -46,85 +52,6 @@ model = "second-1"
 api_key_env = "SCRIPTED_API_KEY"
 priority = 10
 """
-
-
-class Receiver:
-    """An OTLP receiver over HTTP: decodes JSON by the protobuf messages of `opentelemetry-proto`."""
-
-    def __init__(self, port: int = 0) -> None:
-        self.spans: list[dict[str, Any]] = []
-        self.headers: list[dict[str, str]] = []
-        self.raw: list[str] = []
-        self.status = 200
-        self.busy = 0
-        receiver = self
-
-        class Handler(http.server.BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                receiver.busy += 1
-                body = gzip.decompress(self.rfile.read(int(self.headers["Content-Length"])))
-                receiver.headers.append(dict(self.headers))
-                status = receiver.status
-                if status == 200:
-                    receiver.take(body)
-                receiver.busy -= 1
-                self.send_response(status)
-                self.end_headers()
-                self.wfile.write(b"{}")
-
-            def log_message(self, *_: Any) -> None:
-                """Nothing is printed."""
-
-        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", port), Handler)
-        self.port = self.server.server_address[1]
-        threading.Thread(target=self.server.serve_forever, args=(0.05,), daemon=True).start()
-
-    @property
-    def endpoint(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
-
-    def take(self, body: bytes) -> None:
-        self.raw.append(body.decode())
-        told: Any = service.ExportTraceServiceRequest()
-        # OTLP writes ids in hex where protobuf's JSON has base64: they are put in afterwards, by their names
-        plain = json_format.Parse(_without_ids(body), told)
-        for resource in plain.resource_spans:
-            for scope in resource.scope_spans:
-                for span in scope.spans:
-                    given = {pair.key: _value(pair.value) for pair in span.attributes}
-                    ids = [bytes(part).hex() for part in (span.trace_id, span.span_id, span.parent_span_id)]
-                    self.spans.append({"span": span, "attributes": given, "ids": ids, "name": span.name})
-
-    def close(self) -> None:
-        self.server.shutdown()
-        self.server.server_close()
-
-    def named(self, name: str) -> list[dict[str, Any]]:
-        return [span for span in self.spans if span["name"] == name]
-
-
-def _without_ids(body: bytes) -> bytes:
-    """The same request with ids in base64, as protobuf's own JSON has them."""
-    import base64
-    import json
-
-    def changed(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {
-                name: base64.b64encode(bytes.fromhex(inner)).decode()
-                if name in ("traceId", "spanId", "parentSpanId")
-                else changed(inner)
-                for name, inner in value.items()
-            }
-        return [changed(inner) for inner in value] if isinstance(value, list) else value
-
-    return json.dumps(changed(json.loads(body))).encode()
-
-
-def _value(value: Any) -> Any:
-    kind = value.WhichOneof("value")
-    found = getattr(value, kind)
-    return [_value(one) for one in found.values] if kind == "array_value" else found
 
 
 @pytest.fixture(scope="module")
@@ -160,40 +87,21 @@ def test_the_trace_of_a_failed_over_call_has_the_right_parents_times_names_and_s
     ready(home, provider, receiver.endpoint)
     provider.script("*", *[ScriptedStep(status=500, text=f"no {KEY}")] * 2)
     with tundra_nb.connect() as client:
-        began = time.time_ns()
+        began_us = time.time_ns() // 1000
         reply = client.ask(PROMPT)
         assert reply.profile == "second"
         row = client.calls().iloc[-1]
         wait_until(lambda: len(receiver.spans) >= 5, 30, "the spans of the call")
-        (top,) = [span for span in receiver.spans if not span["ids"][2]]
-        attempts = [span for span in receiver.spans if "tundra.attempt_id" in span["attributes"]]
-        (pause,) = receiver.named("wait backoff")
-        assert {span["ids"][0] for span in receiver.spans} == {top["ids"][0]}
-        assert {span["ids"][2] for span in (*attempts, pause)} == {top["ids"][1]}
-        assert [span["name"] for span in attempts] == ["chat first-1", "chat first-1", "chat second-1"]
-        assert [span["span"].kind for span in attempts] == [3, 3, 3]
-        assert [span["span"].status.code for span in attempts] == [2, 2, 0]
-        assert [span["attributes"].get("http.response.status_code") for span in attempts] == [500, 500, 200]
-        assert [span["attributes"]["tundra.cause"] for span in attempts] == ["first", "retry", "failover"]
-        assert attempts[0]["attributes"]["error.type"] == "ApiError"
-        answered = attempts[2]["attributes"]
-        assert answered["gen_ai.operation.name"] == "chat"
-        assert answered["gen_ai.provider.name"] == "openai"
-        assert answered["gen_ai.usage.input_tokens"] == int(row["input_tokens"])
-        assert answered["gen_ai.response.finish_reasons"] == ["stop"]
-        assert top["span"].status.code == 0
-        assert top["attributes"]["tundra.operation_id"] == str(row["operation_id"])
-        for span in (*attempts, pause):
-            inner = span["span"]
-            assert began <= top["span"].start_time_unix_nano <= inner.start_time_unix_nano
-            assert inner.start_time_unix_nano <= inner.end_time_unix_nano
-            assert inner.end_time_unix_nano <= top["span"].end_time_unix_nano + 2_000_000
-        assert pause["span"].end_time_unix_nano - pause["span"].start_time_unix_nano >= 10_000_000
-        whole = "".join(receiver.raw)
-        assert KEY not in whole
-        assert PROMPT not in whole
+        otlp.check_failed_over(receiver.spans, str(row["operation_id"]), began_us)
+        (answered,) = [span for span in receiver.spans if span.attributes.get("tundra.cause") == "failover"]
+        assert answered.kind == "client"
+        assert answered.attributes["gen_ai.usage.input_tokens"] == int(row["input_tokens"])
+        assert answered.attributes["gen_ai.response.finish_reasons"] == ["stop"]
+        whole = b"".join(receiver.raw)
+        assert KEY.encode() not in whole
+        assert PROMPT.encode() not in whole
         assert receiver.headers[0]["x-token"] == f"{KEY}2"
-        stats = client.status()["store"]["traces"]
+        stats = wait_until(lambda: client.status()["store"]["traces"], 30, "the answer to the sender")
         assert (stats["sent"], stats["dropped"], stats["problem"]) == (1, 0, None)
 
 
@@ -216,13 +124,12 @@ def test_an_outage_of_the_collector_delays_nothing_and_loses_nothing(
         wait_until(lambda: len(client.calls()) == 2, 30)
         psutil.Process(worker).kill()
         wait_until(lambda: not psutil.pid_exists(worker), 30)
-        wait_until(lambda: receiver.busy == 0, 30)  # what the dead one had sent is refused, too
         receiver.status = 200
-        wait_until(lambda: len(receiver.named("chat")) + len(receiver.named("chat first-1")) >= 2, 60, "both traces")
+        wait_until(lambda: receiver.operations >= {str(first), str(second)}, 60, "both traces")
         third = client.ask("three").operation_id
-        seen = wait_until(lambda: _operations(receiver) >= {str(first), str(second), str(third)} and receiver, 60)
+        wait_until(lambda: str(third) in receiver.operations, 60)
         wait_until(lambda: not client.status()["problems"], 30, "the problem to be over")
-    ids = [tuple(span["ids"]) for span in seen.spans]
+    ids = [span.span_id for span in receiver.spans]
     assert len(ids) == len(set(ids)), "nothing is sent twice when the collector had refused it"
 
 
@@ -242,7 +149,7 @@ def test_a_dead_collector_does_not_hold_up_the_end_and_the_next_life_sends_what_
         assert home.run("daemon", "start").returncode == 0
         with tundra_nb.connect() as client:
             client.status()
-            wait_until(lambda: str(first) in _operations(again), 60, "the trace of the life before")
+            wait_until(lambda: str(first) in again.operations, 60, "the trace of the life before")
     finally:
         again.close()
 
@@ -265,12 +172,12 @@ def test_sampling_follows_the_parent_and_failures_are_always_sent(
             client.ask("fails")
         wait_until(lambda: (client.status()["store"]["traces"] or {}).get("unsampled") == 2, 30)
         wait_until(lambda: (client.status()["store"]["traces"] or {}).get("sent") == 2, 30)
-    tops = [span for span in receiver.spans if "tundra.operation_id" in span["attributes"]]
-    assert {span["attributes"]["tundra.outcome"] for span in tops} == {"ok", "error"}
-    (ours,) = [span for span in tops if span["attributes"]["tundra.outcome"] == "ok"]
-    assert ours["ids"][0] == f"{0xABC1:032x}"
-    assert ours["ids"][2] == f"{0xDEF1:016x}"
-    assert all(span["span"].status.code == 2 for span in tops if span is not ours)
+    tops = [span for span in receiver.spans if "tundra.operation_id" in span.attributes]
+    assert {span.attributes["tundra.outcome"] for span in tops} == {"ok", "error"}
+    (ours,) = [span for span in tops if span.attributes["tundra.outcome"] == "ok"]
+    assert ours.trace_id == f"{0xABC1:032x}"
+    assert ours.parent_id == f"{0xDEF1:016x}"
+    assert all(span.status == "error" for span in tops if span is not ours)
 
 
 @pytest.mark.part("doltlite")
@@ -287,10 +194,119 @@ def test_without_an_endpoint_nothing_of_it_is_imported(home: Home, provider: Scr
             client.set_setting("otel.endpoint", receiver.endpoint)
             wait_until((home.data_dir / "traces" / "settled").exists, 30)
             second = client.ask("two").operation_id
-            wait_until(lambda: str(second) in _operations(receiver), 30)
+            wait_until(lambda: str(second) in receiver.operations, 30)
         finally:
             receiver.close()
 
 
-def _operations(receiver: Receiver) -> set[str]:
-    return {str(span["attributes"].get("tundra.operation_id")) for span in receiver.spans}
+TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+
+
+@pytest.mark.part("doltlite")
+def test_only_a_provider_that_may_know_it_is_told_the_trace_and_nests_below_the_attempt(
+    home: Home, provider: ScriptedProcess, receiver: Receiver
+) -> None:
+    """By default nobody; with `traceparent` on the profile the attempt's span is the parent, at the gateway too."""
+    ready(home, provider, receiver.endpoint)
+    provider.script("*", *[ScriptedStep(status=500, text="no")] * 2)
+    with tundra_nb.connect() as client:
+        client.set_setting("profile.second.traceparent", value=True)
+        url = client.gateway.start(port=0)["url"]
+        asks = {"x-api-key": client.tokens.new("tests")["token"], "traceparent": f"00-{TRACE}-{SPAN}-01"}
+        body = {"model": "auto", "messages": [{"role": "user", "content": PROMPT}]}
+        httpx.post(f"{url}/chat/completions", json=body, headers=asks, timeout=60).raise_for_status()
+        assert [sent(request) for request in posts(provider)[:2]] == ["", ""]
+        version, trace, span, flags = sent(posts(provider)[2]).split("-")
+        wait_until(lambda: len(receiver.spans) >= 5, 30, "the spans of the call")
+        (attempt,) = [each for each in receiver.spans if each.attributes.get("tundra.cause") == "failover"]
+        assert (version, trace, span, flags) == ("00", TRACE, attempt.span_id, "01")
+        client.set_setting("otel.endpoint", "")
+        provider.reset()
+        body["model"] = "second"
+        for flag in ("01", "00"):
+            asks["traceparent"] = f"00-{TRACE}-{SPAN}-{flag}"
+            httpx.post(f"{url}/chat/completions", json=body, headers=asks, timeout=60).raise_for_status()
+        client.ask("hi", profile="second")
+    passed_on = [sent(request) for request in posts(provider)]
+    assert passed_on == [f"00-{TRACE}-{SPAN}-01", f"00-{TRACE}-{SPAN}-00", ""], "without spans of ours the caller's own"
+
+
+def posts(provider: ScriptedProcess) -> list[CapturedRequest]:
+    return [request for request in provider.requests if request.method == "POST"]
+
+
+def sent(request: CapturedRequest) -> str:
+    return dict(request.headers).get("traceparent", "")
+
+
+KILLS = 5
+ASKERS, PAUSE_SECONDS = 4, 0.02
+
+
+@pytest.mark.check
+@pytest.mark.part("doltlite")
+def test_nothing_is_lost_when_receiver_and_worker_are_killed_and_only_what_was_under_way_comes_twice(
+    home: Home, provider: ScriptedProcess, tmp_path: Path
+) -> None:
+    """kill -9 of both, again and again, in the middle of calls; a batch comes once more at most for each kill."""
+    port, file = free_port(), tmp_path / "received"
+    ready(home, provider, f"http://127.0.0.1:{port}")
+    with contextlib.ExitStack() as exits:
+        client = exits.enter_context(tundra_nb.connect())
+        asked: list[str] = []
+        over = threading.Event()
+
+        def ask() -> None:
+            while not over.wait(PAUSE_SECONDS):
+                asked.append(str(client.ask("hi").operation_id))
+
+        receiver = started(port, file)
+        askers = [threading.Thread(target=ask) for _ in range(ASKERS)]
+        exits.callback(over.set)
+        for asker in askers:
+            asker.start()
+        for _ in range(KILLS):
+            before = len(lines(file))
+            wait_until(lambda most=before: len(lines(file)) > most, 60, "a batch")  # type: ignore[misc]
+            worker = client.status()["store"]["worker_pid"]
+            receiver.kill()
+            os.kill(worker, signal.SIGKILL)
+            receiver.wait()
+            wait_until(lambda dead=worker: client.status()["store"]["worker_pid"] not in (dead, None), 60)  # type: ignore[misc]
+            receiver = started(port, file)
+        over.set()
+        exits.callback(receiver.wait)
+        exits.callback(receiver.kill)
+        for asker in askers:
+            asker.join(60)
+        wait_until(lambda: received(file) >= set(asked), 60, "every call's trace")
+        assert client.status()["store"]["traces"]["dropped"] == 0
+    batches = [otlp.decoded(line) for line in lines(file)]
+    seen: set[str] = set()
+    repeated = 0
+    for batch in batches:
+        repeated += any(span.span_id in seen for span in batch)
+        seen |= {span.span_id for span in batch}
+    assert repeated <= 2 * KILLS
+    by_id: dict[str, otlp.Span] = {}
+    for span in itertools.chain(*batches):
+        assert by_id.setdefault(span.span_id, span) == span, "what comes again is the same span"
+
+
+def started(port: int, file: Path) -> subprocess.Popen[str]:
+    """A receiver that listens."""
+    process = subprocess.Popen([sys.executable, otlp.__file__, str(port), str(file)], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline().strip() == str(process.pid)
+    process.stdout.close()
+    return process
+
+
+def lines(file: Path) -> list[bytes]:
+    """The requests that it has taken; the last line is none when its end has cut it off."""
+    whole = file.read_bytes().split(b"\n")[:-1] if file.exists() else []
+    return [base64.b64decode(line) for line in whole]
+
+
+def received(file: Path) -> set[str]:
+    return {str(span.attributes.get("tundra.operation_id")) for line in lines(file) for span in otlp.decoded(line)}

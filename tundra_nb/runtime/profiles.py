@@ -39,7 +39,7 @@ RESTORE_PAUSE_SECONDS = 0.5
 RESTORE_PAUSE_CAP_SECONDS = 30.0
 RESTORE_ROWS = 50
 """Rows read back per profile. A parked profile is not called, so its breaker's moves do not bury why it is parked."""
-NOT_THE_WAY = frozenset({"model", "priority", "rpm", "tpm", "enabled"})
+NOT_THE_WAY = frozenset({"model", "priority", "rpm", "tpm", "traceparent", "enabled"})
 """Settings of a profile that change nothing of how its provider is reached."""
 
 NOBODY = Caller("")

@@ -42,7 +42,7 @@ from tundra_nb.types import (
 )
 
 if TYPE_CHECKING:
-    from tundra_nb.runtime.requests import Request
+    from tundra_nb.runtime.requests import Facts, Request
 
 Record = Callable[..., None]
 """Takes events, and returns when they are safe."""
@@ -60,6 +60,8 @@ class Journal:
     redactor: Redactor
     keep: Callable[[Recording], KeptRecording] | None = None
     """Gives a recording its file; without it the row itself holds the texts."""
+    traceparent: Callable[[Facts, int, int], str] = lambda *_: ""
+    """What a provider that may know it is told of an attempt's trace: from the call's facts and both ids."""
 
     def outside(self, text: str | None) -> str | None:
         """Text that a provider chose, also where it should be a plain word: some echo the key in every header."""
@@ -261,7 +263,7 @@ class CallRows:
         self._attempts += 1
         self._asked[profile.name] = None
         self.attempt_id = attempt_id = self._journal.ids.next()
-        return Entry(
+        entry = Entry(
             profile,
             attempt_id=attempt_id,
             at=self._clock.now_us(),
@@ -270,6 +272,9 @@ class CallRows:
             breaker_state=state,
             backoff=backoff,
         )
+        if profile.traceparent:
+            entry.seen.traceparent = self._journal.traceparent(self._facts, self.operation_id, attempt_id)
+        return entry
 
     def sending(self, entry: Entry) -> None:
         """The request of an attempt is about to be sent."""

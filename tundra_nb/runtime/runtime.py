@@ -28,10 +28,12 @@ from tundra_nb.runtime.providers.transport import Transport
 from tundra_nb.runtime.ptys.life import Transition
 from tundra_nb.runtime.ptys.pool import PtyPool
 from tundra_nb.runtime.recordings import Recordings
+from tundra_nb.runtime.requests import Facts
 from tundra_nb.runtime.resilience.router import Router
 from tundra_nb.runtime.rows import Journal
 from tundra_nb.runtime.sources.service import Reads, Sources
 from tundra_nb.runtime.store import history_of
+from tundra_nb.runtime.telemetry import genai
 from tundra_nb.runtime.telemetry.bus import EventBus
 from tundra_nb.runtime.telemetry.metrics import Metrics
 from tundra_nb.runtime.telemetry.redact import Redactor
@@ -104,7 +106,7 @@ class Runtime:
         self.clock = clock or SystemClock()
         self.ids = history.ids if history else Ids(self.clock)
         self.bus = EventBus()
-        self.metrics = Metrics(self._kind_of, self.clock.now_us)
+        self.metrics = Metrics(self._kind_of, self.clock.now_us, genai.OF_VERSION[loaded.settings.otel.names])
         self.keys = KeyRing(environ, redactor)
         self.history = history or history_of(
             loaded.settings.store, paths, environ, redactor=redactor, ids=self.ids, clock=self.clock
@@ -119,7 +121,7 @@ class Runtime:
         )
         self._owed: collections.deque[Event] = collections.deque(maxlen=OWED)
         """Ends that there was no room to write; they go before what is written next."""
-        self.journal = Journal(self.record, self.ids, self.clock, redactor, self.recordings.keep)
+        self.journal = Journal(self.record, self.ids, self.clock, redactor, self.recordings.keep, self._traceparent)
         self.agent_runs = AgentRuns(self.record, self.ids, self.clock, redactor)
         self.in_force = InForce(loaded, environ, self.history, self.journal)
         self.limiter = SharedLimiter(self.clock, environ, on_notice=self.journal.limited)
@@ -194,7 +196,9 @@ class Runtime:
         try:
             self.history.append(*owed, *masked)
         except StoreUnavailable:
-            self._owed.extend([*owed, *filter(_is_owed, masked)])
+            later = [*owed, *filter(_is_owed, masked)]
+            self.history.troubles.lost["rows"] += max(0, len(later) - OWED)
+            self._owed.extend(later)
             raise
         for event in (*owed, *masked):
             self.metrics.count(event)
@@ -292,6 +296,16 @@ class Runtime:
             wanted = {"endpoint": otel.endpoint, "headers": headers, "ratio": otel.ratio} if otel.endpoint else {}
             await self.history.trace(wanted)
             await self._traces_changed.wait()
+
+    def _traceparent(self, facts: Facts, operation_id: int, attempt_id: int) -> str:
+        """Below the attempt's span; where no traces are sent, below the caller's own."""
+        from tundra_nb.runtime.telemetry import spans  # only where a profile wants it
+
+        otel = self.loaded.settings.otel
+        if not otel.endpoint:
+            return spans.passed_on(facts.trace_id, facts.parent_span_id)
+        place = {"operation_id": operation_id, "trace_id": facts.trace_id, "parent_span_id": facts.parent_span_id}
+        return spans.traceparent(place | {"writer_id": self.history.writer_id}, attempt_id, otel.ratio)
 
     def _without_keys(self) -> dict[str, str]:
         """The environment for helpers that need no key."""

@@ -194,7 +194,7 @@ class LogSettings(Section, frozen=True):
 
 
 class OtelSettings(Section, frozen=True):
-    """Traces of calls, sent to an OpenTelemetry collector."""
+    """Traces of calls, sent to an OpenTelemetry collector, and the names that they and metrics have."""
 
     endpoint: Annotated[str, msgspec.Meta(pattern=r"^(https?://[^\s/@]+(/[^\s]*)?)?$")] = ""
     """OTLP over HTTP, such as `http://127.0.0.1:4318`. Empty: none are sent."""
@@ -202,6 +202,9 @@ class OtelSettings(Section, frozen=True):
     """Name of the variable with headers for it, `name=value` with commas between."""
     ratio: Annotated[float, msgspec.Meta(ge=0, le=1)] = 1.0
     """Share of calls that are traced where the caller has no trace of its own; failures and failovers always are."""
+    names: Literal["0.1.0", "1.41"] = "0.1.0"
+    """Version of the GenAI conventions whose names `/metrics` has (at the daemon's next start); `1.41`: of before their
+    own first release, for dashboards of that time. Those of spans are the same in both."""
 
 
 class RecordSettings(Section, frozen=True):
@@ -259,6 +262,8 @@ class ProfileSettings(Section, frozen=True):
     """Tokens per minute, input and output."""
     anthropic_version: Annotated[str, msgspec.Meta(pattern=r"^\d{4}-\d{2}-\d{2}$")] = "2023-06-01"
     """Which version of Anthropic's API is spoken; the newer ones take no temperature."""
+    traceparent: bool = False
+    """Tell the provider the call's place in its trace, in the header of this name: for a gateway of yours behind it."""
     enabled: bool = True
     """`false`: kept in the file, never asked."""
 

@@ -61,6 +61,8 @@ class Seen(msgspec.Struct, kw_only=True):
     retry_after: float | None = None
     should_retry: bool | None = None
     """`x-should-retry`, when the provider sent it. It outranks `TundraError.retryable`."""
+    traceparent: str = ""
+    """Sent along where it is not empty: the attempt's place in the call's trace."""
     sent_at: float | None = None
     first_byte_at: float | None = None
     """Monotonic seconds."""

@@ -86,6 +86,8 @@ class WireExchange:
         """Send, read the head of the answer into `seen`, and return its status. `head` names the host."""
         line, seen = self._line, self.seen
         framed = [*head, (b"content-length", b"%d" % len(body))] if body else head
+        if seen.traceparent:
+            framed = [*framed, (b"traceparent", seen.traceparent.encode())]
         seen.sent_at = line.monotonic()
         try:
             answer = await line.transport.send(

@@ -1,7 +1,7 @@
 """Names of the OpenTelemetry conventions for generative AI, in one place.
 
 The conventions had their first release of their own as 0.1.0, and renamed metrics and one usage attribute with it; no
-package on PyPI has its constants. `LATEST` is what is written.
+package on PyPI has its constants. `OF_VERSION` has the families that can be written, `LATEST` is the usual one.
 """
 
 from __future__ import annotations
@@ -16,24 +16,33 @@ class Names(msgspec.Struct, frozen=True, kw_only=True):
     duration: str
     """Histogram of the time of a call, in seconds."""
     first_chunk: str
-    input_tokens: str
-    output_tokens: str
-    cached_tokens: str
-    reasoning_tokens: str
-    cache_read: str
-    """Attribute of a span: input tokens read from a cache."""
+    tokens: dict[str, str] = {}
+    """Counters of tokens, by the column that has their number."""
+    usage_sizes: str = ""
+    """Histogram of the tokens of a call, by `gen_ai.token.type`; its buckets are `TOKEN_BUCKETS`."""
 
 
 V0_1 = Names(
     version="0.1.0",
     duration="gen_ai.client.inference.duration",
     first_chunk="gen_ai.client.inference.time_to_first_chunk",
-    input_tokens="gen_ai.client.inference.usage.input_tokens",
-    output_tokens="gen_ai.client.inference.usage.output_tokens",
-    cached_tokens="gen_ai.client.inference.usage.cache_read.input_tokens",
-    reasoning_tokens="gen_ai.client.inference.usage.reasoning.output_tokens",
-    cache_read="gen_ai.usage.cache_read.input_tokens",
+    tokens={
+        "input_tokens": "gen_ai.client.inference.usage.input_tokens",
+        "output_tokens": "gen_ai.client.inference.usage.output_tokens",
+        "cached_tokens": "gen_ai.client.inference.usage.cache_read.input_tokens",
+        "reasoning_tokens": "gen_ai.client.inference.usage.reasoning.output_tokens",
+    },
 )
+V1_41 = Names(
+    version="1.41",
+    duration="gen_ai.client.operation.duration",
+    first_chunk="gen_ai.client.operation.time_to_first_chunk",
+    usage_sizes="gen_ai.client.token.usage",
+)
+"""The last release of the general conventions that had names for generative AI. Attributes of spans that are written
+here were called the same.
+"""
+OF_VERSION = {names.version: names for names in (V0_1, V1_41)}
 LATEST = V0_1
 
 OPERATION = "gen_ai.operation.name"
@@ -46,6 +55,7 @@ STREAM = "gen_ai.request.stream"
 FIRST_CHUNK = "gen_ai.response.time_to_first_chunk"
 USAGE_INPUT = "gen_ai.usage.input_tokens"
 USAGE_OUTPUT = "gen_ai.usage.output_tokens"
+USAGE_CACHED = "gen_ai.usage.cache_read.input_tokens"
 USAGE_REASONING = "gen_ai.usage.reasoning.output_tokens"
 ERROR_TYPE = "error.type"
 CHAT = "chat"
@@ -79,7 +89,7 @@ OUTPUT_TOKENS = (
     "llm.token_count.completion",
 )
 CACHED_TOKENS = (
-    "gen_ai.usage.cache_read.input_tokens",
+    USAGE_CACHED,
     "gen_ai.usage.cache_read_input_tokens",
     "llm.token_count.prompt_details.cache_read",
 )
@@ -97,6 +107,8 @@ DURATION_BUCKETS = tuple(0.01 * 2**n for n in range(14))
 """0.01 … 81.92 s, as the conventions have them. A call of ours may last 900 s: see `LONG_BUCKETS`."""
 LONG_BUCKETS = (*DURATION_BUCKETS, 160.0, 320.0, 600.0, 900.0)
 """For metrics of our own: the longest call ends at 900 s."""
+TOKEN_BUCKETS = tuple(4.0**n for n in range(14))
+"""1 … 67,108,864 tokens, as the conventions have them."""
 
 
 def prometheus(name: str, unit: str = "") -> str:

@@ -79,12 +79,19 @@ class Family:
 
 
 class Metrics:
-    """Everything that is counted. `kind_of` tells the kind of a profile: its provider's name in the conventions."""
+    """Everything that is counted.
 
-    def __init__(self, kind_of: Callable[[str], str], now: Callable[[], int]) -> None:
+    Args:
+        kind_of: tells the kind of a profile: its provider's name in the conventions.
+        now: the time in microseconds.
+        names: what the conventions call things.
+    """
+
+    def __init__(
+        self, kind_of: Callable[[str], str], now: Callable[[], int], names: genai.Names = genai.LATEST
+    ) -> None:
         self._kind_of = kind_of
         self._now = now
-        names = genai.LATEST
         call = ("gen_ai_operation_name", "gen_ai_provider_name", "gen_ai_request_model")
         self.operations = Family(
             "tundra_operations", "calls by how they ended", ("outcome", "code", "caller", "profile")
@@ -111,13 +118,16 @@ class Metrics:
         )
         self.tokens = {
             name: Family(genai.prometheus(metric), f"{name.replace('_', ' ')} of answered calls", call)
-            for name, metric in (
-                ("input_tokens", names.input_tokens),
-                ("output_tokens", names.output_tokens),
-                ("cached_tokens", names.cached_tokens),
-                ("reasoning_tokens", names.reasoning_tokens),
-            )
+            for name, metric in names.tokens.items()
         }
+        self.usage_sizes: Family | None = None
+        if names.usage_sizes:
+            self.usage_sizes = Family(
+                genai.prometheus(names.usage_sizes),
+                "tokens of answered calls",
+                (*call, "gen_ai_token_type"),
+                genai.TOKEN_BUCKETS,
+            )
         self.cost_usd = Family("tundra_cost_usd", "what answered calls cost, where a price is known", ("profile",))
         self.limits = Family("tundra_limiter_decisions", "waits, refusals and corrections", ("tier", "decision"))
         self.breakers = Family("tundra_breaker_moves", "moves of breakers", ("profile", "old_state", "new_state"))
@@ -166,6 +176,10 @@ class Metrics:
         for name, family in self.tokens.items():
             if count := getattr(event, name):
                 family.add(call, count)
+        if self.usage_sizes:
+            for count, kind in ((event.input_tokens, "input"), (event.output_tokens, "output")):
+                if count is not None:
+                    self.usage_sizes.observe((*call, kind), count)
         if event.cost_usd:
             self.cost_usd.add((event.profile,), event.cost_usd)
 

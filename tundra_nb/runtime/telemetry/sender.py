@@ -28,7 +28,7 @@ from tundra_nb.protocol.query import Condition, FrameQuery
 from tundra_nb.runtime.clock import NODE_BITS, SEQUENCE_BITS, id_floor
 from tundra_nb.types import columns
 
-from . import spans
+from . import otlp, spans
 
 log = logging.getLogger("tundra.history")
 
@@ -78,6 +78,8 @@ class TraceStats(msgspec.Struct, frozen=True, kw_only=True):
     unsampled: int = 0
     dropped: int = 0
     """Too old, too many, or refused by the collector for what they are."""
+    rejected_spans: int = 0
+    """Left out by a collector that took the rest of their batch."""
     waiting: int = 0
     repeated: int = 0
     """Sent once more, because nobody knew whether they had arrived."""
@@ -274,7 +276,7 @@ class Sender(threading.Thread):
         sampled = [call for call in calls if spans.is_sampled(call, self._traces.ratio)]
         made = self._spans(sampled, attempts) if sampled else []
         if made:
-            answer = self._post(msgspec.json.encode(spans.request(made, self._writer_id)))
+            answer = self._post(spans.request(made, self._writer_id))
             if isinstance(answer, tuple):
                 return answer
             if answer:  # refused for what they are
@@ -316,9 +318,7 @@ class Sender(threading.Thread):
         since = _at_us(min(ids)) - 1_000_000
         return self._rows(FrameQuery(table="operation", since_us=since, where=where, columns=spans.CALL_COLUMNS))
 
-    def _spans(
-        self, calls: Sequence[dict[str, Any]], fresh: Mapping[int, list[dict[str, Any]]]
-    ) -> list[dict[str, Any]]:
+    def _spans(self, calls: Sequence[dict[str, Any]], fresh: Mapping[int, list[dict[str, Any]]]) -> list[bytes]:
         by_call = dict(fresh)
         if read := [call for call in calls if call["operation_id"] not in fresh]:
             self._read_attempts(read, by_call)
@@ -344,7 +344,7 @@ class Sender(threading.Thread):
         path = url.path.rstrip("/")
         path = path if path.endswith("/v1/traces") else f"{path}/v1/traces"
         left = POST_SECONDS if not self._stopping else max(0.05, self._stop_at - time.monotonic())
-        headers = {"Content-Type": "application/json", "Content-Encoding": "gzip", **self._traces.headers}
+        headers = {"Content-Type": otlp.MEDIA_TYPE, "Content-Encoding": "gzip", **self._traces.headers}
         port = url.port or (443 if url.scheme == "https" else 80)
         connection: http.client.HTTPConnection
         if url.scheme == "https":
@@ -366,6 +366,9 @@ class Sender(threading.Thread):
         if answer.status >= 300:
             log.warning("the collector refuses spans with %s: %s", answer.status, told[:200].decode("utf-8", "replace"))
             return True
+        if (rejected := otlp.rejected(told))[0]:
+            log.warning("the collector took a batch but for %s spans: %s", *rejected)
+            self._tell(rejected_spans=self._stats.rejected_spans + rejected[0])
         return False
 
     def _bound(self) -> None:

@@ -1,4 +1,4 @@
-"""Traces made from rows, after the fact: a call with its attempts and waits as OTLP spans in JSON.
+"""Traces made from rows, after the fact: a call with its attempts and waits as OTLP spans.
 
 One span for the call, below the caller's own where it sent one; below it one per attempt, which has the GenAI names,
 and one per wait. Nothing of prompts or answers is in them. Ids follow from the rows' ids: a span that is sent again,
@@ -13,14 +13,12 @@ from typing import Any
 
 from tundra_nb._version import __version__
 
-from . import genai
+from . import genai, otlp
 from .unsampled import UNSAMPLED
 
 Row = Mapping[str, Any]
 INTERNAL, SERVER, CLIENT = 1, 2, 3
 """`SpanKind`."""
-ERROR = 2
-"""`StatusCode`."""
 MESSAGE_CHARS = 1_000
 CALL_COLUMNS = [
     "operation_id",
@@ -85,8 +83,30 @@ def span_id(writer_id: str, kind: str, key: int) -> str:
 def is_sampled(operation: Row, ratio: float) -> bool:
     """Whether a call is to be traced: the parent's word, else the ratio; failures and failovers always."""
     asked = str(operation.get("asked") or "")
-    if operation["outcome"] != "ok" or "," in asked:
-        return True
+    return operation["outcome"] != "ok" or "," in asked or _is_chosen(operation, ratio)
+
+
+def traceparent(operation: Row, attempt_id: int, ratio: float) -> str:
+    """The W3C's header for what happens below an attempt.
+
+    Args:
+        operation: of its row what is known before it ends: ids, the caller's trace, the writer.
+        attempt_id: the attempt's.
+        ratio: see `is_sampled`; that a call fails is not known yet.
+    """
+    writer, key = str(operation["writer_id"]), int(operation["operation_id"])
+    trace = operation["trace_id"] or trace_id(writer, key)
+    return f"00-{trace}-{span_id(writer, 'attempt', attempt_id)}-{_is_chosen(operation, ratio):02x}"
+
+
+def passed_on(trace: str | None, parent: str | None) -> str:
+    """The caller's own header, for whoever adds no span of his own; "" where there is none."""
+    if not trace or not parent:
+        return ""
+    return f"00-{trace}-{parent.removesuffix(UNSAMPLED)}-{not parent.endswith(UNSAMPLED):02x}"
+
+
+def _is_chosen(operation: Row, ratio: float) -> bool:
     parent = operation.get("parent_span_id")
     if parent:
         return not str(parent).endswith(UNSAMPLED)
@@ -94,7 +114,7 @@ def is_sampled(operation: Row, ratio: float) -> bool:
     return int(str(trace)[-14:], 16) < ratio * (1 << _RATIO_BITS)
 
 
-def of_call(operation: Row, attempts: Sequence[Row], providers: Mapping[str, str]) -> list[dict[str, Any]]:
+def of_call(operation: Row, attempts: Sequence[Row], providers: Mapping[str, str]) -> list[bytes]:
     """The spans of one call.
 
     Args:
@@ -144,7 +164,7 @@ def of_call(operation: Row, attempts: Sequence[Row], providers: Mapping[str, str
 
 def _of_attempt(
     attempt: Row, trace: str, parent: str, writer: str, kind: str, providers: Mapping[str, str]
-) -> list[dict[str, Any]]:
+) -> list[bytes]:
     key = int(attempt["attempt_id"])
     begin = int(attempt["at"])
     waited = round(float(attempt.get("limiter_wait_ms") or 0.0) * 1000)
@@ -177,11 +197,11 @@ def _of_attempt(
                 genai.REQUEST_MODEL: model,
                 genai.RESPONSE_MODEL: model if attempt["outcome"] == "ok" else None,
                 genai.RESPONSE_ID: attempt.get("request_id"),
-                genai.FINISH_REASONS: [finish] if finish else None,
+                genai.FINISH_REASONS: (finish,) if finish else None,
                 genai.FIRST_CHUNK: None if first is None else first / 1000,
                 genai.USAGE_INPUT: attempt.get("input_tokens"),
                 genai.USAGE_OUTPUT: attempt.get("output_tokens"),
-                genai.LATEST.cache_read: attempt.get("cached_tokens") or None,
+                genai.USAGE_CACHED: attempt.get("cached_tokens") or None,
                 genai.USAGE_REASONING: attempt.get("reasoning_tokens") or None,
                 genai.STATUS: attempt.get("status"),
                 genai.ERROR_TYPE: attempt.get("code"),
@@ -199,18 +219,10 @@ def _of_attempt(
     return made
 
 
-def request(spans: Iterable[Mapping[str, Any]], writer_id: str) -> dict[str, Any]:
+def request(spans: Iterable[bytes], writer_id: str) -> bytes:
     """An export request with these spans."""
     resource = {"service.name": "tundra", "service.version": __version__, "service.instance.id": writer_id}
-    scope = {"name": "tundra_nb", "version": __version__}
-    return {
-        "resourceSpans": [
-            {
-                "resource": {"attributes": _attributes(resource)},
-                "scopeSpans": [{"scope": scope, "spans": list(spans)}],
-            }
-        ]
-    }
+    return otlp.request(spans, resource, "tundra_nb", __version__)
 
 
 def _span(
@@ -219,42 +231,25 @@ def _span(
     parent: str,
     name: str,
     kind: int,
-    begin_us: int,
-    end_us: int,
+    began_us: int,
+    ended_us: int,
     attributes: Mapping[str, Any],
     row: Row,
-) -> dict[str, Any]:
-    made: dict[str, Any] = {
-        "traceId": trace,
-        "spanId": span,
-        "name": name,
-        "kind": kind,
-        "startTimeUnixNano": f"{begin_us}000",
-        "endTimeUnixNano": f"{end_us}000",
-        "attributes": _attributes(attributes),
-    }
-    if parent:
-        made["parentSpanId"] = parent
+) -> bytes:
+    error = None
     if row.get("code") or row.get("outcome", "ok") not in ("ok", "cancelled"):
-        told = str(row.get("message") or row.get("code") or row["outcome"])
-        made["status"] = {"code": ERROR, "message": told[:MESSAGE_CHARS]}
-    return made
-
-
-def _attributes(given: Mapping[str, Any]) -> list[dict[str, Any]]:
-    return [{"key": name, "value": _value(value)} for name, value in given.items() if value is not None]
-
-
-def _value(value: Any) -> dict[str, Any]:
-    if isinstance(value, bool):
-        return {"boolValue": value}
-    if isinstance(value, int):
-        return {"intValue": str(value)}
-    if isinstance(value, float):
-        return {"doubleValue": value}
-    if isinstance(value, list):
-        return {"arrayValue": {"values": [_value(one) for one in value]}}
-    return {"stringValue": str(value)}
+        error = str(row.get("message") or row.get("code") or row["outcome"])[:MESSAGE_CHARS]
+    return otlp.span(
+        trace_id=trace,
+        span_id=span,
+        parent_id=parent,
+        name=name,
+        kind=kind,
+        began_us=began_us,
+        ended_us=ended_us,
+        attributes=attributes,
+        error=error,
+    )
 
 
 def _operation(kind: str) -> str:
