@@ -14,7 +14,8 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as plain_text
 
 import tundra_nb
-from tests.conftest import ROOT, Home
+from tests.conftest import ROOT, Home, wait_until
+from tests.wiring.otlp import Receiver
 from tundra_nb import paths
 from tundra_nb.errors import TundraError
 from tundra_nb.runtime.telemetry.metrics import MAX_SETS, OTHER, Family
@@ -102,6 +103,57 @@ def test_open_metrics_points_from_a_bucket_to_a_call(page: httpx.Client) -> None
         if sample.name.endswith("_bucket"):
             by_set.setdefault(json.dumps([sample.labels["outcome"], sample.labels["profile"]]), []).append(sample.value)
     assert all(counts == sorted(counts) for counts in by_set.values()), "buckets are cumulated"
+
+
+@pytest.mark.part("doltlite")
+def test_metrics_have_the_names_of_the_older_conventions_where_the_settings_say_so(
+    home: Home, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("FIRST_API_KEY", KEY)
+    with scripted_process() as provider:
+        home.write_settings(SETTINGS.format(url=provider.url) + '[otel]\nnames = "1.41"\n')
+        ask_in_every_way(provider)
+        with httpx.Client(transport=httpx.HTTPTransport(uds=str(paths.find().socket)), base_url="http://d") as client:
+            told = client.get("/metrics").text
+    families = {family.name: family for family in plain_text(told)}
+    usage = families["gen_ai_client_token_usage"].samples
+    counted = {pairs["gen_ai_token_type"]: value for name, pairs, value, *_ in usage if name.endswith("_count")}
+    assert set(counted) == {"input", "output"}
+    assert all(counted.values())
+    assert {pairs["le"] for name, pairs, *_ in usage if name.endswith("_bucket")} >= {"1.0", "4.0", "6.7108864e+07"}
+    assert "gen_ai_client_operation_duration_seconds" in families
+    assert "gen_ai_client_operation_time_to_first_chunk_seconds" in families
+    assert not [name for name in families if name.startswith("gen_ai_client_inference")]
+    check_with_promtool(told, tmp_path)
+
+
+@pytest.mark.part("doltlite")
+def test_what_is_lost_for_good_is_counted(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lines of a log that cannot be written, traces that a collector refuses; nothing of it stops a call."""
+    monkeypatch.setenv("FIRST_API_KEY", KEY)
+    receiver = Receiver()
+    receiver.status = 400
+    try:
+        with scripted_process() as provider:
+            home.write_settings(SETTINGS.format(url=provider.url) + f'[otel]\nendpoint = "{receiver.endpoint}"\n')
+            with tundra_nb.connect() as client:
+                client.ask("hi")
+                transport = httpx.HTTPTransport(uds=str(paths.find().socket))
+                with httpx.Client(transport=transport, base_url="http://d") as page:
+                    wait_until(lambda: lost(page) == {"log_lines": 0, "journal_lines": 0, "rows": 0, "traces": 1}, 30)
+                    shutil.rmtree(home.data_dir / "logs")
+                    (home.data_dir / "logs").write_text("in the way")
+                    provider.script("/v1/chat/completions", *[Step(status=529, text="busy")] * 3)
+                    client.ask("fails over")
+                    wait_until(lambda: lost(page)["log_lines"] >= 3 and lost(page)["traces"] == 2, 30)
+                    assert any("log is not written" in one["message"] for one in client.status()["problems"])
+    finally:
+        receiver.close()
+
+
+def lost(page: httpx.Client) -> dict[str, float]:
+    families = {family.name: family for family in plain_text(page.get("/metrics").text)}
+    return {sample.labels["what"]: sample.value for sample in families["tundra_lost"].samples}
 
 
 def test_label_sets_are_bounded_and_the_rest_is_counted_together() -> None:

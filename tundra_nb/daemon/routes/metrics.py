@@ -56,6 +56,8 @@ def state(daemon: Daemon) -> list[Gauge]:
         if shared is not None
         else {}
     )
+    lost = life.problems.lost + runtime.history.troubles.lost
+    losses: Values = {(("what", what),): float(lost[what]) for what in ("log_lines", "journal_lines", "rows", "traces")}
     one: Labels = ()
     return [
         ("tundra_build_info", "version of the daemon", {(("version", __version__),): 1.0}),
@@ -83,5 +85,11 @@ def state(daemon: Daemon) -> list[Gauge]:
             "requests to the store worker since the start of the daemon",
             {(("method", method),): float(count) for method, count in sorted(runtime.history.requests.items())},
         ),
+        (
+            "tundra_traces_waiting",
+            "calls whose traces wait for the collector",
+            {one: float((store.traces or {}).get("waiting", 0))},
+        ),
+        ("tundra_lost_total", "what was lost for good: lines of logs, rows of the history, traces of calls", losses),
         ("tundra_problem", "1 for each thing that is wrong with the daemon itself", problems),
     ]

@@ -148,11 +148,13 @@ class History:
         self._last_end: str | None = None
         self._hung: StoreUnavailable | None = None
         self.troubles = Problems()
+        """What keeps, or has kept, events from being recorded or stored."""
         self._traces: dict[str, Any] = {}
         self._traces_told: dict[str, Any] = {}
         """What the worker of now was started with, or told since."""
         self._trace_stats: dict[str, Any] | None = None
-        """What keeps, or has kept, events from being recorded or stored."""
+        self._traces_dropped = 0
+        """By the sender of now."""
         self.requests: collections.Counter[str] = collections.Counter()
         """How often the worker was asked, by method; its pulse left out."""
         self.versions = Versions(self)
@@ -282,7 +284,7 @@ class History:
     async def _tell_traces(self) -> None:
         """Tell the worker; one that starts anew is told at its start."""
         if self._state == "ready" and self._traces != self._traces_told:
-            self._traces_told = self._traces
+            self._traces_told, self._traces_dropped = self._traces, 0
             with contextlib.suppress(TundraError):
                 await self._call("traces", self._traces)
 
@@ -481,6 +483,8 @@ class History:
                 return from_wire(msgspec.json.decode(payload))
 
     def _note_traces(self, stats: dict[str, Any]) -> None:
+        self.troubles.lost["traces"] += max(0, stats["dropped"] - self._traces_dropped)
+        self._traces_dropped = stats["dropped"]
         self._trace_stats = stats
         if stats.get("problem"):
             self.troubles.tell(
@@ -533,7 +537,7 @@ class History:
 
     def _config(self) -> Config:
         settings = self._settings
-        self._traces_told = self._traces
+        self._traces_told, self._traces_dropped = self._traces, 0
         return Config(
             engine=settings.engine,
             spool=str(self._paths.spool),

@@ -15,7 +15,7 @@ from prometheus_client.utils import floatToGoString
 from .metrics import Family, Metrics
 
 Gauge = tuple[str, str, Mapping[tuple[tuple[str, str], ...], float]]
-"""Name, help, value by labels."""
+"""Name, help, value by labels; one whose name ends in `_total` is a counter."""
 
 
 def render(metrics: Metrics, gauges: Iterable[Gauge], accept: str) -> tuple[bytes, str]:
@@ -39,10 +39,11 @@ class _Page:
             yield _histogram(family) if family.is_histogram else _counter(family)
         for name, help_text, values in self._gauges:
             labels = [label for label, _ in next(iter(values), ())]
-            gauge = GaugeMetricFamily(name, help_text, labels=labels)
+            kind = CounterMetricFamily if name.endswith("_total") else GaugeMetricFamily
+            metric = kind(name, help_text, labels=labels)
             for pairs, value in values.items():
-                gauge.add_metric([text for _, text in pairs], value)
-            yield gauge
+                metric.add_metric([text for _, text in pairs], value)
+            yield metric
 
 
 def _counter(family: Family) -> Metric:

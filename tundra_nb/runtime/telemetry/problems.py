@@ -36,6 +36,8 @@ class Problems:
     def __init__(self) -> None:
         self._by_word: dict[str, Problem] = {}
         self._over: collections.deque[Problem] = collections.deque(maxlen=KEPT)
+        self.lost: collections.Counter[str] = collections.Counter()
+        """What was lost for good, by what it was: lines of a log, traces, rows."""
         self._lock = threading.Lock()
 
     def __repr__(self) -> str:

@@ -138,6 +138,7 @@ class PrivateFile(logging.Handler):
 
     def _failed(self, exc: OSError, *, lost: int) -> None:
         self._lost += lost
+        self._problems.lost["log_lines"] += lost
         error = unwritable(self._file, exc)
         self._problems.tell(FILE_PROBLEM, f"the log is not written: {exc.strerror} ({self._file})", error.hint)
 
@@ -200,6 +201,7 @@ class Journald(logging.Handler):
         try:
             self._socket.sendto(data, self._path)
         except OSError as exc:
+            self._problems.lost["journal_lines"] += 1
             told = f"the journal takes no lines at {self._path}: {exc.strerror or exc}"
             self._problems.tell(
                 JOURNAL_PROBLEM, told, "Is systemd-journald running? `[log] journald = false` ends this."
