@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import shutil
 import subprocess
@@ -179,7 +180,8 @@ def test_calls_within_a_call_are_its_attempts_and_failures_are_classified(tmp_pa
 
 
 def test_our_own_traces_come_back_as_the_rows_they_were_made_of(tmp_path: Path) -> None:
-    """What is sent to a collector can be read in again."""
+    """What is sent to a collector can be read in again, as the collector writes it to a file."""
+    service = pytest.importorskip("opentelemetry.proto.collector.trace.v1.trace_service_pb2")
     operation = {
         "operation_id": 42 << 40,
         "at": BEGAN,
@@ -201,7 +203,8 @@ def test_our_own_traces_come_back_as_the_rows_they_were_made_of(tmp_path: Path) 
          "status": 200, "latency_ms": 900.0, "cause": "failover", "limiter_wait_ms": 100.0, "backoff_ms": 400.0,
          "input_tokens": 7, "output_tokens": 3},
     ]  # fmt: skip
-    told = spans.request(spans.of_call(operation, tries, {"a": "openai", "b": "anthropic"}), "w")
+    body = spans.request(spans.of_call(operation, tries, {"a": "openai", "b": "anthropic"}), "w")
+    told = json_of(service.ExportTraceServiceRequest.FromString(body))
     source = made(tmp_path, written(tmp_path, json.dumps(told), "ours.json"))
     (call,) = rows(tmp_path, source, "operation")
     for name in ("at", "kind", "profile", "model", "outcome", "asked", "attempts", "latency_ms", "user_name"):
@@ -212,6 +215,20 @@ def test_our_own_traces_come_back_as_the_rows_they_were_made_of(tmp_path: Path) 
             assert row[name] == one[name], name
     assert back[0]["code"] == "ApiError"
     assert [round(row["retry_after_s"], 3) for row in rows(tmp_path, source, "limit_event")] == [0.4, 0.1]
+
+
+def json_of(request: Any) -> Any:
+    """OTLP's JSON: that of protobuf, but ids in hex and enums as numbers."""
+    from google.protobuf import json_format
+
+    def told(value: Any, name: str = "") -> Any:
+        if isinstance(value, dict):
+            return {name: told(inner, name) for name, inner in value.items()}
+        if isinstance(value, list):
+            return [told(inner) for inner in value]
+        return base64.b64decode(value).hex() if name in ("traceId", "spanId", "parentSpanId") else value
+
+    return told(json_format.MessageToDict(request, use_integers_for_enums=True))
 
 
 def test_litellms_records_become_calls(tmp_path: Path) -> None:
