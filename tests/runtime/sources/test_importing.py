@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import re
+import socket
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -286,6 +288,66 @@ def test_a_cut_off_log_is_taken_up_to_its_cut(tmp_path: Path) -> None:
     line = json.dumps({"timestamp": "2026-03-01T10:30:47Z", "level": "ERROR", "message": "boom", "target": "a"})
     source = made(tmp_path, written(tmp_path, f"{line}\n{line}\n{line[:30]}"))
     assert (source.lines, source.left) == (3, 1)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        pytest.param(b"\xef\xbb\xbf" + TEXT.encode(), id="UTF-8 with a mark"),
+        pytest.param(TEXT.encode("utf-16"), id="UTF-16"),
+        pytest.param(b"\xfe\xff" + TEXT.replace("\n", "\r\n").encode("utf-16-be"), id="UTF-16, big end first, CRLF"),
+        pytest.param(TEXT.replace("\n", "\r\n").encode(), id="CRLF"),
+        pytest.param(TEXT.replace("\n", "\r").encode(), id="CR"),
+        pytest.param(TEXT.replace("\n", "\r\n", 3).replace("\n", "\r", 5).replace("\r\r", "\r\n").encode(), id="mixed"),
+        pytest.param(b"\n\n" + TEXT.encode(), id="blank lines before"),
+        pytest.param(gzip.compress(TEXT.encode("utf-16")), id="UTF-16, packed"),
+    ],
+)
+def test_a_log_is_read_whatever_its_encoding_and_line_ends(tmp_path: Path, content: bytes) -> None:
+    plain = made(tmp_path / "plain", written(tmp_path, TEXT))
+    source = made(tmp_path, written(tmp_path, content, "other.log"))
+    assert (source.lines, source.left, source.rows) == (7, 0, plain.rows)
+    for table in plain.rows:
+        assert rows(tmp_path, source, table) == rows(tmp_path / "plain", plain, table)
+
+
+def test_lines_that_end_with_returns_alone_are_read_however_many_there_are(tmp_path: Path) -> None:
+    text = TEXT * 3000  # longer than the longest line
+    source = made(tmp_path, written(tmp_path, text.replace("\n", "\r")))
+    assert (source.lines, source.left) == (21_000, 0)
+
+
+@pytest.mark.parametrize("kind", ["fifo", "device", "link to a device", "link to nothing", "socket"])
+def test_what_is_neither_file_nor_folder_is_refused_at_once(tmp_path: Path, kind: str) -> None:
+    """It is never opened: a pipe would wait, and `/dev/zero` never ends."""
+    path = tmp_path / "x"
+    if kind == "fifo":
+        os.mkfifo(path)
+    elif kind == "socket":
+        with socket.socket(socket.AF_UNIX) as listening:
+            listening.bind(str(path))
+    elif kind == "device":
+        path = Path("/dev/zero")
+    else:
+        path.symlink_to("/dev/zero" if kind == "link to a device" else "nothing")
+    with pytest.raises(UsageError, match=r"neither a file nor a folder|No such file"):
+        made(tmp_path, path)
+    folder = tmp_path / "folder" / "tables"
+    folder.mkdir(parents=True)
+    if path.parent == tmp_path and path.is_symlink():
+        (folder / "operation.parquet").symlink_to(path)
+        with pytest.raises(UsageError):
+            made(tmp_path, folder.parent)
+
+
+def test_lines_of_ten_megabytes_neither_stop_an_import_nor_fill_memory(tmp_path: Path) -> None:
+    """Of a log line that long nothing is kept; a JSON record that long is one, shortened."""
+    record = {"timestamp": "2026-03-01T10:30:47Z", "level": "ERROR", "target": "a", "message": "z" * (10 << 20)}
+    long = TEXT.splitlines()[0] + " " + "y" * (10 << 20)
+    source = made(tmp_path, written(tmp_path, f"{TEXT}{long}\n{json.dumps(record)}\n{TEXT}"))
+    assert (source.lines, source.left) == (16, 1)
+    longest = max(len(row["message"]) for row in rows(tmp_path, source, "imported_log"))
+    assert longest <= 16_384
 
 
 def test_progress_is_told(tmp_path: Path) -> None:
