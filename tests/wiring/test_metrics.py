@@ -143,7 +143,7 @@ def test_what_is_lost_for_good_is_counted(home: Home, monkeypatch: pytest.Monkey
                     wait_until(lambda: lost(page) == {"log_lines": 0, "journal_lines": 0, "rows": 0, "traces": 1}, 30)
                     shutil.rmtree(home.data_dir / "logs")
                     (home.data_dir / "logs").write_text("in the way")
-                    provider.script("/v1/chat/completions", *[Step(status=529, text="busy")] * 3)
+                    provider.script("/v1/chat/completions", *[ScriptedStep(status=529, text="busy")] * 3)
                     client.ask("fails over")
                     wait_until(lambda: lost(page)["log_lines"] >= 3 and lost(page)["traces"] == 2, 30)
                     assert any("log is not written" in one["message"] for one in client.status()["problems"])
