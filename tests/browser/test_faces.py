@@ -56,11 +56,23 @@ def shots(page: NotebookPage, name: str) -> None:
     page.theme("light")
 
 
+def hidden(where: Locator) -> list[int]:
+    """Of each table of an output that is not folded away: the pixels that only scrolling shows."""
+    told: list[int] = where.locator("[aria-label=table]:visible").evaluate_all(
+        "all => all.map(table => table.scrollWidth - table.clientWidth)"
+    )
+    return told
+
+
 def test_frames_and_pictures_are_read_with_and_without_a_kernel(lab: Jupyter) -> None:
-    lab.provider.script(CHAT, ScriptedStep(text="hi", repeat=3), ScriptedStep(status=503, text="down for maintenance"))
+    cause = "down for maintenance until the end of the day; the page of our operators says how far they are"
+    lab.provider.script(CHAT, ScriptedStep(text="hi", repeat=3), ScriptedStep(status=503, text=cause))
     for _ in range(4):
         lab.tundra("ask", "hi")
-    cells = ["%load_ext tundra_nb", "%tundra calls", "%tundra calls --plot", "%tundra why last", "%tundra status"]
+    cells = [
+        *("%load_ext tundra_nb", "%tundra calls", "%tundra calls --plot", "%tundra why last", "%tundra status"),
+        *("%tundra attempts", "%tundra errors", "%tundra breaker-history"),
+    ]
     page = lab.open(cells)
     page.run_all()
     frame = page.output(1)
@@ -71,8 +83,10 @@ def test_frames_and_pictures_are_read_with_and_without_a_kernel(lab: Jupyter) ->
     expect(page.output(2).locator("img").first).to_be_visible()
     expect(page.output(3)).to_contain_text("maintenance")
     shots(page, "faces")
-    for index in range(1, 5):
+    page.alone(1280)
+    for index in range(1, len(cells)):
         assert not barriers(page.output(index)), index
+        assert not any(hidden(page.output(index))), cells[index]
     saved = page.save()
     page.close()
     assert "<script" not in json.dumps(saved)

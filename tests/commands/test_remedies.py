@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -60,6 +61,27 @@ def test_a_rejected_key_is_no_key_that_is_not_needed(home: Any) -> None:
         assert rows[0]["key_present"] is None
 
 
+def test_all_there_is_to_do_is_named_the_worst_first(home: Any) -> None:
+    """A profile that is out of the game comes before one that only failed; nothing is left out."""
+    with scripted_process(pieces=4) as made:
+        made.script(CHAT, Step(status=401, text="no such key"))
+        home.write_settings(
+            "[router]\nretries = 0\n[breaker]\nfailures = 1\nopen_seconds = 600\n"
+            + PROFILE.format(name="down", kind="local", url="http://127.0.0.1:9")
+            + PROFILE.format(name="rejected", kind="openai", url=made.url)
+            + 'api_key_env = "SCRIPTED_KEY"\n'
+        )
+        home.env["SCRIPTED_KEY"] = "sk-test-0123456789abcdef"
+        home.run("ask", "hi")
+        steps = json.loads(home.run("status", "--json").stdout)["next_steps"]
+        assert "SCRIPTED_KEY" in steps[0]
+        assert "Is the server running?" in steps[1]
+        assert "down is probed again" in steps[2]
+        card = words(home.run("status").stdout)
+        assert "0 of 2 profiles answered in the last 10 min" in card
+        assert card.index("SCRIPTED_KEY", card.index("next")) < card.rindex("Is the server running?")
+
+
 def test_a_call_under_way_is_seen_from_elsewhere(home: Any, provider: ScriptedProcess) -> None:
     home.run("daemon", "start")
     provider.script(CHAT, ScriptedStep(text="at last", delay=30))
@@ -93,10 +115,11 @@ def test_what_is_kept_tells_times_and_not_spans(home: Any, provider: ScriptedPro
     row = json.loads(home.run("attempts", "--json").stdout)[0]
     assert "again in" not in row["message"]
     assert "again at 20" in row["message"]
-    for command in ("why", "last"):
-        told = home.run(command).stdout
-        assert "gain in" not in told
-        assert "from " in told
+    for command in ("why", "last", "explain last", "status"):
+        told = home.run(*command.split(), TZ="Asia/Tokyo").stdout
+        assert "gain in" not in told, command
+        assert not re.search(r"T\d\d:\d\d:\d\dZ", told), command
+        assert "JST" in told, command
 
 
 def test_profiles_are_tested_changed_put_in_order_and_removed(home: Any, provider: ScriptedProcess) -> None:

@@ -98,6 +98,18 @@ def test_a_notebook_shows_what_matters_and_folds_the_rest_away() -> None:
     assert "%tundra why" in fragment
 
 
+def test_a_notebooks_table_has_room_on_its_page_and_long_texts_have_three_lines() -> None:
+    """What finds no room is folded away; a short reason never takes the place of a long message."""
+    cause = "the provider failed (503): " + "down for maintenance " * 6
+    frame = calls(9, message=cause, waited_ms=1.0, input_tokens=5, output_tokens=3, model="a-model", reason="api_error")
+    table, *others = view.notebook_blocks(frame)
+    assert isinstance(table, Table)
+    assert table.long == table.head.index("message")
+    assert {"id", "outcome", "code", "message", "profile"} <= set(table.head)
+    assert "output_tokens" not in table.head
+    assert any(isinstance(block, Details) and block.summary.startswith("all ") for block in others)
+
+
 def test_the_frame_itself_is_pandas_own() -> None:
     frame = calls()
     view.notebook_blocks(frame)

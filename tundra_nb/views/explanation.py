@@ -97,10 +97,14 @@ def _evidence(told: Evidence) -> list[Block]:
     if told.count:
         made.append(Picture(_hours(told.by_hour), f"{told.count} {_where(told)}, by hour"))
     if told.rows:
+        head = [f"at ({times.zone()})", "profile", "message"]
         rows: list[list[Cell]] = [
-            [times.local(row["at"]), _name(row["profile"]), Styled(str(row["message"]), "bad")] for row in told.rows
+            [times.local(row["at"]), _name(row["profile"]), Styled(times.in_text(str(row["message"])), "bad")]
+            for row in told.rows
         ]
-        made.append(Table(["at", "profile", "message"], rows, title="lately here"))
+        if not any(profile for _, profile, _ in rows):
+            head, rows = [head[0], head[2]], [[at, message] for at, _, message in rows]
+        made.append(Table(head, rows, title="lately here", long=len(head) - 1))
     if told.failure is not None:
         last = told.failure
         made.append(Heading("the attempt that failed last"))
@@ -108,7 +112,7 @@ def _evidence(told: Evidence) -> list[Block]:
             Facts(
                 [
                     ("profile", last.profile),
-                    ("cause", Styled(f"{last.code}: {last.message}", "bad")),
+                    ("cause", Styled(times.in_text(f"{last.code}: {last.message}"), "bad")),
                     *([("remedy", last.remedy)] if last.remedy else []),
                 ]
             )

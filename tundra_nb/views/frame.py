@@ -16,7 +16,7 @@ from tundra_nb.errors import UsageError
 from tundra_nb.terminal import escapes
 
 from . import columns, versions
-from .blocks import Block, Details, Para, Styled, Table, clean, literal
+from .blocks import Block, Cell, Details, Para, Styled, Table, clean, literal, words
 from .columns import TONES
 
 if TYPE_CHECKING:
@@ -30,7 +30,12 @@ MAX_ROWS = 60
 NOTEBOOK_ROWS = 30
 MORE_ROWS = 10
 """Rows shown of what is folded away: the largest of a column, and the newest with every column."""
-NOTEBOOK_COLUMNS = 11
+NOTEBOOK_WIDTH = 158
+"""Characters of a row, gaps included: what JupyterLab shows on a page of 1,280 pixels without being scrolled."""
+LONG_WIDTH = 64
+"""Of a column of long texts, of which a row should have no more than three lines."""
+GAP = 2
+LEAST_COLUMNS = 4
 
 
 def blocks(frame: pd.DataFrame, most: int = MAX_ROWS) -> Sequence[Block]:
@@ -54,7 +59,7 @@ def notebook_blocks(frame: pd.DataFrame) -> Sequence[Block]:
     names = columns.ordered(frame, shown)
     if frame.empty or not names:
         return _nothing(frame)
-    first = names[:NOTEBOOK_COLUMNS]
+    first = names[: _columns_that_fit(_table(frame, shown, names))]
     made: list[Block] = [_table(frame, shown, first)]
     if len(frame) > 1:
         for name in _sorts(frame, names):
@@ -152,15 +157,34 @@ def _table(
     at = shown["at"].iloc[-1] if "at" in names else None
     zone = times.zone(None if columns.is_missing(at) else at)
     right = frozenset(place for place, name in enumerate(names) if columns.is_right(frame, name))
-    long = next((place for place, name in enumerate(names) if name in columns.LONG), None)
     heads = [columns.head(name, zone) for name in names]
-    return Table(heads, columns.cells(shown, names, whole=whole), right, fits=fits, long=long)
+    rows = columns.cells(shown, names, whole=whole)
+    return Table(heads, rows, right, fits=fits, long=_longest(names, rows))
+
+
+def _longest(names: Sequence[str], rows: Sequence[Sequence[Cell]]) -> int | None:
+    """The column that may be wrapped or cut: of those with long texts the one with the longest here."""
+    widest = {
+        place: max(len(words(row[place])) for row in rows) for place, name in enumerate(names) if name in columns.LONG
+    }
+    return max(widest, key=lambda place: widest[place]) if widest else None
+
+
+def _columns_that_fit(table: Table) -> int:
+    """How many of the first columns a page has room for."""
+    room = NOTEBOOK_WIDTH
+    for place, name in enumerate(table.head):
+        widest = max(len(name), *(len(words(row[place])) for row in table.rows))
+        room -= GAP + (min(widest, LONG_WIDTH) if place == table.long else widest)
+        if room < 0 and place >= LEAST_COLUMNS:
+            return place
+    return len(table.head)
 
 
 def _sorts(frame: pd.DataFrame, names: list[str]) -> list[str]:
     wanted = columns.SORTS.get(columns.kind_of(frame))
     if wanted is None:
-        wanted = tuple(name for name in names if columns.is_right(frame, name))
+        wanted = tuple(name for name in names if columns.is_right(frame, name)) if len(frame) > MORE_ROWS else ()
     return [name for name in wanted if name in names][: columns.MAX_SORTS]
 
 

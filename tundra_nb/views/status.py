@@ -43,7 +43,7 @@ def blocks(status: Status) -> Sequence[Block]:
             [_clock(row.get("at")), Styled(str(row["code"]), "bad"), times.in_text(str(row["message"]))]
             for row in errors
         ]
-        made.append(Table([f"at ({times.zone()})", "code", "message"], rows, title="last errors"))
+        made.append(Table([f"at ({times.zone()})", "code", "message"], rows, title="last errors", long=2))
     made += _next(status)
     return made
 
