@@ -27,8 +27,8 @@ def provider(home: Any) -> Iterator[ScriptedProcess]:
         yield made
 
 
-def in_terminal(home: Any, *args: str, **env: str) -> str:
-    """What `tundra ARGS` shows in a terminal, without colours."""
+def in_terminal(home: Any, *args: str, raw: bool = False, **env: str) -> str:
+    """What `tundra ARGS` shows in a terminal, without colours; `raw`: with them."""
     env = {name: value for name, value in home.env.items() if name != "COLUMNS"} | {"PAGER": "cat"} | env
     child = pexpect.spawn(
         sys.executable,
@@ -41,7 +41,8 @@ def in_terminal(home: Any, *args: str, **env: str) -> str:
     )
     child.expect(pexpect.EOF)
     child.close()
-    return re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", child.before or "").replace("\r", "")
+    shown = (child.before or "").replace("\r", "")
+    return shown if raw else re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", shown)
 
 
 def test_a_terminal_of_80_columns_and_a_pipe(home: Any, provider: ScriptedProcess) -> None:
@@ -74,3 +75,26 @@ def test_a_terminal_of_80_columns_and_a_pipe(home: Any, provider: ScriptedProces
     assert shown.startswith("paged:")
     assert shown.count("+  ") > 60  # each setting at the start, more than a notebook shows
     assert "more in the frame" not in shown
+
+
+GREEN = "\x1b[32m"
+RED = "\x1b[31m"
+
+
+def test_in_a_diff_what_people_changed_is_told_apart_from_events_and_no_failure_is_green(
+    home: Any, provider: ScriptedProcess
+) -> None:
+    home.run("status")
+    oldest = json.loads(home.run("commits", "--json").stdout)[-1]["commit"]
+    provider.script(CHAT, Step(status=503, text="down for maintenance"))
+    home.run("ask", "hi")
+    home.run("settings", "set", "breaker.failures=4", "--reason", "too nervous")
+    shown = in_terminal(home, "diff", oldest, "HEAD", raw=True)
+    lines = shown.splitlines()
+    changed = next(line for line in lines if "breaker.failures" in line)
+    assert "·" not in changed, changed
+    assert all("·" in line for line in lines if "AllProvidersExhausted" in line), shown
+    failed = [line for line in lines if "AllProvidersExhausted" in line or "ApiError" in line]
+    assert failed
+    assert not any(GREEN in line for line in failed)
+    assert any(RED in line for line in failed)

@@ -247,3 +247,29 @@ def test_completion_in_line_assignment_and_cell(notebook: Notebook, code: str, e
 def test_python_completion_is_left_alone(notebook: Notebook) -> None:
     notebook.run("some_long_name = 1")
     assert "some_long_name" in notebook.complete("some_lo")
+
+
+def test_an_answer_broke_off_only_if_some_of_it_had_come(notebook: Notebook) -> None:
+    notebook.provider.script(CHAT, Step(status=529, text="overloaded"))
+    failed = notebook.run("%tundra ask hi")
+    assert failed.error is not None
+    assert "broke off" not in failed.text + failed.html
+    notebook.provider.script(CHAT, Step(text="these words came", cut=400, end="reset"))
+    cut = notebook.run("%tundra ask hi")
+    assert cut.error is not None
+    assert "these" in cut.text
+    assert "the answer broke off here" in cut.text
+
+
+def test_a_frame_without_rows_says_what_would_fill_it_and_shows_the_command_as_one(notebook: Notebook) -> None:
+    shown = notebook.run("%tundra pty-history --since 1s")
+    assert "<code>%tundra run date</code>" in shown.html
+    assert "`" not in shown.html
+
+
+def test_the_text_of_a_command_is_what_a_person_reads_and_raw_is_what_was_written(notebook: Notebook) -> None:
+    ran = notebook.run(r"r = %tundra run printf '10%%\r99%%\r\033[32mdone\033[0m\n'")
+    assert ran.error is None, ran.traceback
+    assert notebook.value("r.text.strip()") == "done"
+    assert "\\x1b[32mdone" in notebook.value("repr(r.raw)")
+    assert "10%" in notebook.value("r.raw")
