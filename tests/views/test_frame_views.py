@@ -110,6 +110,16 @@ def test_a_notebooks_table_has_room_on_its_page_and_long_texts_have_three_lines(
     assert any(isinstance(block, Details) and block.summary.startswith("all ") for block in others)
 
 
+def test_a_list_is_shown_whole_and_has_no_folds_that_sort_a_few_rows() -> None:
+    settings = pd.DataFrame({"path": [f"a.b{number}" for number in range(96)], "value": "1", "source": "default"})
+    settings.attrs["query"] = "settings"
+    table = view.notebook_blocks(settings)[0]
+    assert isinstance(table, Table)
+    assert len(table.rows) == 96
+    few = pd.DataFrame({"profile": ["a", "b"], "count": [9, 3], "errors": [1, 0]})
+    assert not any(isinstance(block, Details) for block in view.notebook_blocks(few))
+
+
 def test_the_frame_itself_is_pandas_own() -> None:
     frame = calls()
     view.notebook_blocks(frame)

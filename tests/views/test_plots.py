@@ -12,7 +12,7 @@ import pytest
 from tundra_nb.errors import UsageError
 from tundra_nb.frames import frames
 from tundra_nb.types import columns
-from tundra_nb.views import html, show, text
+from tundra_nb.views import html, show, svg, text
 from tundra_nb.views.blocks import Block, Details, Picture
 from tundra_nb.views.plots import plot
 
@@ -139,3 +139,9 @@ def test_commands_in_backticks_are_code_in_html_and_stay_in_terminals() -> None:
 
     assert "<code>%tundra why 1</code>" in html.render([Para("`%tundra why 1` tells <b>")])
     assert "&lt;b&gt;" in html.render([Para("`%tundra why 1` tells <b>")])
+
+
+@pytest.mark.parametrize(("width", "least"), [(300, 300), (880, 700)])
+def test_a_small_picture_is_never_drawn_larger_than_it_is(width: int, least: int) -> None:
+    picture = Picture(svg.picture(width, 40, [svg.text(1, 9, "told")], title="t"), "t")
+    assert f"min-width: {least}px" in html.render([picture])

@@ -28,6 +28,9 @@ _CONTROL = re.compile(rf"(?!\r){escapes.CONTROLS}|\r(?!\n)|{escapes.C1}|{escapes
 """What a terminal would obey; the end of a line is none."""
 MAX_ROWS = 60
 NOTEBOOK_ROWS = 30
+"""Of a history, which has its newest rows last."""
+LIST_ROWS = 150
+"""Of a list that has no newest rows and is read as a whole, as the settings are."""
 MORE_ROWS = 10
 """Rows shown of what is folded away: the largest of a column, and the newest with every column."""
 NOTEBOOK_WIDTH = 158
@@ -55,7 +58,8 @@ def notebook_blocks(frame: pd.DataFrame) -> Sequence[Block]:
     view = versions.view_of(frame)
     if view is not None:
         return view(frame)
-    shown = frame.tail(NOTEBOOK_ROWS)
+    is_list = columns.kind_of(frame) in columns.FIRST and "at" not in frame.columns
+    shown = frame.tail(LIST_ROWS if is_list else NOTEBOOK_ROWS)
     names = columns.ordered(frame, shown)
     if frame.empty or not names:
         return _nothing(frame)

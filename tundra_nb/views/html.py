@@ -53,10 +53,12 @@ _MONO = "font-family: monospace; font-size: 13px; line-height: 1.3; white-space:
 _LINK = "border: none; background: none; padding: 0; font: inherit; text-decoration: underline; cursor: pointer"
 _SCROLLED = 'role="group" tabindex="0" data-lm-suppress-shortcuts="true"'
 """What is scrolled must be reached by keys, which are then none of the notebook's."""
-PICTURE_WIDTH = "700px"
-"""Below it a picture is scrolled: its words would be too small to read."""
+PICTURE_WIDTH = 700
+"""Pixels below which a wide picture is scrolled: its words would be too small to read. A smaller one is never drawn
+larger than it is."""
 NARROW_PAGE = "620px"
 """Pages up to it get a picture's narrow form."""
+_SIZE = re.compile(r'<svg[^>]*? width="([\d.]+)"')
 _CODE = re.compile(r"`([^`\n]+)`")
 _ENCODED = {"%": "%25", "#": "%23", "<": "%3C", ">": "%3E", "\n": "%0A", "&": "%26"}
 _CELL = "padding: 2px 14px 2px 0; vertical-align: top"
@@ -125,7 +127,7 @@ def _render(block: Block) -> str:
                 f"{folded}</details>"
             )
         case Picture(svg, alt, narrow):
-            image = f'<img alt="{escape(alt)}" src="{data_url(svg)}" style="max-width: 100%; {_least(narrow)}">'
+            image = f'<img alt="{escape(alt)}" src="{data_url(svg)}" style="max-width: 100%; {_least(svg, narrow)}">'
             if narrow:
                 url = data_url(narrow).replace(" ", "%20")  # a blank would end it there
                 image = f'<picture><source media="(max-width: {NARROW_PAGE})" srcset="{url}">{image}</picture>'
@@ -155,13 +157,15 @@ def _table(
     )
 
 
-def _least(narrow: str) -> str:
+def _least(svg: str, narrow: str) -> str:
     """The least width of a picture; none on a narrow page if it has a form for that.
 
     Where an untrusted notebook is cleaned, the second value goes, and with it the narrow form.
     """
-    least = f"min-width: {PICTURE_WIDTH}"
-    return f"{least}; min-width: clamp(0px, (100vw - {NARROW_PAGE}) * 999, {PICTURE_WIDTH})" if narrow else least
+    size = _SIZE.search(svg)
+    width = f"{min(PICTURE_WIDTH, float(size[1])) if size else PICTURE_WIDTH:g}px"
+    least = f"min-width: {width}"
+    return f"{least}; min-width: clamp(0px, (100vw - {NARROW_PAGE}) * 999, {width})" if narrow else least
 
 
 def _space(index: int, right: frozenset[int], long: int | None) -> str:

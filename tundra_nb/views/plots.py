@@ -364,7 +364,7 @@ def _buckets(frame: pd.DataFrame) -> list[Block]:
                 note = f"theirs of {number(limits[-1])}" if limits else "theirs: not told"
                 lanes.append(Lane(f"{profile} {resource}", [("bad", theirs), ("ink", ours)], number, True, note))
     told_words = "; ".join(f"{lane.name}: theirs {_last(lane, 0)}, ours {_last(lane, 1)}" for lane in lanes[:MAX_LANES])
-    legend = "left in the bucket: theirs in red, by their headers; ours in dark, by our limiter"
+    legend = "left in the bucket: theirs in red, by their headers; the other line is ours, by our limiter"
     return _drawn(axis, lanes[:MAX_LANES], told_words, legend=legend)
 
 

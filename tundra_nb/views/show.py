@@ -68,8 +68,13 @@ def blocks_of(value: Any) -> Sequence[Block]:
     return [Para(str(value))]
 
 
+_FOR_PROGRAMS = frozenset({"digests", "frame_version"})
+"""Fields that people do not read; `--json` and the object have them."""
+
+
 def document(found: Document) -> list[Block]:
-    return [Facts([(name, _value(value)) for name, value in found.items() if value not in (None, "", [], {})])]
+    told = {name: value for name, value in found.items() if name not in _FOR_PROGRAMS}
+    return [Facts([(name, _value(value)) for name, value in told.items() if value not in (None, "", [], {})])]
 
 
 def compared(found: Compared) -> Sequence[Block]:
