@@ -64,7 +64,7 @@ def test_a_rejected_key_is_no_key_that_is_not_needed(home: Any) -> None:
 def test_all_there_is_to_do_is_named_the_worst_first(home: Any) -> None:
     """A profile that is out of the game comes before one that only failed; nothing is left out."""
     with scripted_process(pieces=4) as made:
-        made.script(CHAT, Step(status=401, text="no such key"))
+        made.script(CHAT, ScriptedStep(status=401, text="no such key"))
         home.write_settings(
             "[router]\nretries = 0\n[breaker]\nfailures = 1\nopen_seconds = 600\n"
             + PROFILE.format(name="down", kind="local", url="http://127.0.0.1:9")

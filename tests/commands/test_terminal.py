@@ -86,7 +86,7 @@ def test_in_a_diff_what_people_changed_is_told_apart_from_events_and_no_failure_
 ) -> None:
     home.run("status")
     oldest = json.loads(home.run("commits", "--json").stdout)[-1]["commit"]
-    provider.script(CHAT, Step(status=503, text="down for maintenance"))
+    provider.script(CHAT, ScriptedStep(status=503, text="down for maintenance"))
     home.run("ask", "hi")
     home.run("settings", "set", "breaker.failures=4", "--reason", "too nervous")
     shown = in_terminal(home, "diff", oldest, "HEAD", raw=True)

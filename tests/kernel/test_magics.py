@@ -250,11 +250,11 @@ def test_python_completion_is_left_alone(notebook: Notebook) -> None:
 
 
 def test_an_answer_broke_off_only_if_some_of_it_had_come(notebook: Notebook) -> None:
-    notebook.provider.script(CHAT, Step(status=529, text="overloaded"))
+    notebook.provider.script(CHAT, ScriptedStep(status=529, text="overloaded"))
     failed = notebook.run("%tundra ask hi")
     assert failed.error is not None
     assert "broke off" not in failed.text + failed.html
-    notebook.provider.script(CHAT, Step(text="these words came", cut=400, end="reset"))
+    notebook.provider.script(CHAT, ScriptedStep(text="these words came", cut=400, end="reset"))
     cut = notebook.run("%tundra ask hi")
     assert cut.error is not None
     assert "these" in cut.text
