@@ -286,6 +286,7 @@ class CallRows:
                 at=entry.at,
                 profile=entry.profile.name,
                 model=entry.model,
+                most_usd=entry.money.reserved if entry.money is not None else None,
             )
         )
 

@@ -442,6 +442,8 @@ class AttemptOpened(msgspec.Struct, frozen=True, kw_only=True, tag=True, omit_de
     at: Time
     profile: str
     model: str | None = None
+    most_usd: float | None = None
+    """What a budget has reserved for it: its cost, should nobody live to learn the real one."""
 
 
 class NewestId(msgspec.Struct, frozen=True, kw_only=True, tag=True, omit_defaults=True):

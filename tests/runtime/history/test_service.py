@@ -19,6 +19,7 @@ import pytest
 
 from tundra_nb.errors import ConfigError, StoreDamaged, StoreUnavailable, TundraError
 from tundra_nb.paths import Paths
+from tundra_nb.runtime.caller import spent_in
 from tundra_nb.runtime.clock import Ids, SystemClock
 from tundra_nb.runtime.history import service
 from tundra_nb.runtime.history.line import ArrowStream
@@ -140,8 +141,8 @@ from tundra_nb.types import AttemptOpened, Operation, OperationOpened
 async def main():
     history = make(Path({str(tmp_path)!r}))
     await history.open()
-    history.append(OperationOpened(operation_id=1, at=5, caller="cli"))
-    history.append(AttemptOpened(attempt_id=2, operation_id=1, seq=1, at=6, profile="p"))
+    history.append(OperationOpened(operation_id=1, at=5, caller="gateway", user_name="bot"))
+    history.append(AttemptOpened(attempt_id=2, operation_id=1, seq=1, at=6, profile="p", most_usd=0.5))
     history.append(OperationOpened(operation_id=3, at=7), Operation(operation_id=3, at=7, outcome="ok"))
     await history.settled(5)
     print(history.stats().worker_pid, flush=True)
@@ -163,9 +164,10 @@ asyncio.run(main())
     async with opened(tmp_path) as history:
         calls = await rows(history.query(FrameQuery(table="calls")))
         told = [(row["operation_id"], row["outcome"], row["attempts"], row["caller"]) for row in calls]
-        assert told == [(1, "interrupted", 1, "cli"), (3, "ok", 0, None)]
+        assert told == [(1, "interrupted", 1, "gateway"), (3, "ok", 0, None)]
         (attempt,) = await rows(history.query(FrameQuery(table="attempts")))
         assert (attempt["attempt_id"], attempt["outcome"], attempt["profile"]) == (2, "interrupted", "p")
+        assert await spent_in(history, "bot", 0) == 0.5, "what a budget had reserved for it stays spent"
 
 
 def _is_alive(pid: int) -> bool:

@@ -606,10 +606,12 @@ def _interrupted(spool: Spool) -> list[Event]:
             outcome="interrupted",
             reason="interrupted",
             message=message,
+            cost_usd=mark.most_usd,
         )
         for mark in marks
         if isinstance(mark, AttemptOpened)
     ]
+    most_usd = {mark.operation_id: mark.most_usd for mark in marks if isinstance(mark, AttemptOpened)}
     rows += [
         Operation(
             operation_id=mark.operation_id,
@@ -618,6 +620,7 @@ def _interrupted(spool: Spool) -> list[Event]:
             requested_model=mark.requested_model,
             outcome="interrupted",
             attempts=spool.attempts_of(mark.operation_id),
+            cost_usd=most_usd.get(mark.operation_id),
             streamed=mark.streamed,
             user_name=mark.user_name,
             caller=mark.caller,
