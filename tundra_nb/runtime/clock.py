@@ -59,8 +59,8 @@ class Clock(Protocol):
 class SystemClock:
     """The machine's own clock."""
 
-    def monotonic(self) -> float:
-        return time.monotonic()
+    monotonic = staticmethod(time.monotonic)
+    """Without a call of ours around it: the limiter's decision is hardly longer."""
 
     def now_us(self) -> int:
         return time.time_ns() // 1000
