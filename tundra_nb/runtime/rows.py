@@ -42,7 +42,7 @@ from tundra_nb.types import (
 )
 
 if TYPE_CHECKING:
-    from tundra_nb.runtime.requests import Facts, Request
+    from tundra_nb.runtime.requests import CallFacts, Request
 
 Record = Callable[..., None]
 """Takes events, and returns when they are safe."""
@@ -60,7 +60,7 @@ class Journal:
     redactor: Redactor
     keep: Callable[[Recording], KeptRecording] | None = None
     """Gives a recording its file; without it the row itself holds the texts."""
-    traceparent: Callable[[Facts, int, int], str] = lambda *_: ""
+    traceparent: Callable[[CallFacts, int, int], str] = lambda *_: ""
     """What a provider that may know it is told of an attempt's trace: from the call's facts and both ids."""
 
     def outside(self, text: str | None) -> str | None:

@@ -28,7 +28,7 @@ from tundra_nb.runtime.providers.transport import Transport
 from tundra_nb.runtime.ptys.life import Transition
 from tundra_nb.runtime.ptys.pool import PtyPool
 from tundra_nb.runtime.recordings import Recordings
-from tundra_nb.runtime.requests import Facts
+from tundra_nb.runtime.requests import CallFacts
 from tundra_nb.runtime.resilience.router import Router
 from tundra_nb.runtime.rows import Journal
 from tundra_nb.runtime.sources.service import Reads, Sources
@@ -297,7 +297,7 @@ class Runtime:
             await self.history.trace(wanted)
             await self._traces_changed.wait()
 
-    def _traceparent(self, facts: Facts, operation_id: int, attempt_id: int) -> str:
+    def _traceparent(self, facts: CallFacts, operation_id: int, attempt_id: int) -> str:
         """Below the attempt's span; where no traces are sent, below the caller's own."""
         from tundra_nb.runtime.telemetry import spans  # only where a profile wants it
 
