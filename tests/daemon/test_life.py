@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tundra_nb.daemon.connection import Record
 from tundra_nb.daemon.life import Life, counting_use
 from tundra_nb.errors import IpcError
 from tundra_nb.paths import Paths
+from tundra_nb.protocol.record import DaemonRecord
 
-RECORD = Record(
+RECORD = DaemonRecord(
     pid=7, socket="/s", host="h", api=1, version="0", data_dir="/d", started_by="kernel", started_at=0.0, state="ready"
 )
 

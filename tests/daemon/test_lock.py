@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import stat
 import threading
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tundra_nb.daemon import connection
-from tundra_nb.daemon.connection import Record
 from tundra_nb.daemon.lock import Lock
 from tundra_nb.errors import ConfigError, IpcError
+from tundra_nb.protocol import record
+from tundra_nb.protocol.record import DaemonRecord
 
-RECORD = Record(
+RECORD = DaemonRecord(
     pid=7, socket="/s", host="h", api=1, version="0", data_dir="/d", started_by="kernel", started_at=0.0, state="ready"
 )
 
@@ -56,9 +57,9 @@ def test_an_owner_that_never_ends_its_stop_is_not_waited_for_for_ever(tmp_path: 
 
 def test_a_shorter_record_replaces_a_longer_one_whole(tmp_path: Path) -> None:
     with Lock(tmp_path / "l") as lock:
-        lock.write(dataclasses.replace(RECORD, version="0" * 500))
+        lock.write(msgspec.structs.replace(RECORD, version="0" * 500))
         lock.write(RECORD)
-        assert connection.read((tmp_path / "l").read_text()) == RECORD
+        assert record.read((tmp_path / "l").read_bytes()) == RECORD
     assert (tmp_path / "l").read_text() == "", "a released lock names nobody"
 
 
@@ -73,7 +74,7 @@ def test_the_connection_file_is_private_and_replaced_in_one_step(tmp_path: Path)
     connection.write(file, RECORD.in_state("stopping"))
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     assert [path.name for path in file.parent.iterdir()] == ["c.json"], "no draft is left"
-    assert connection.read(file.read_text()) == RECORD.in_state("stopping")
+    assert record.read(file.read_bytes()) == RECORD.in_state("stopping")
 
 
 def test_a_successors_connection_file_is_not_removed(tmp_path: Path) -> None:
@@ -87,10 +88,10 @@ def test_a_successors_connection_file_is_not_removed(tmp_path: Path) -> None:
 
 
 def test_fields_of_a_later_version_are_passed_over() -> None:
-    text = RECORD.to_json().replace("{", '{"colour": "blue", ', 1)
-    assert connection.read(text) == RECORD
+    text = RECORD.to_json().replace(b"{", b'{"colour": "blue", ', 1)
+    assert record.read(text) == RECORD
 
 
 @given(st.text(max_size=80) | st.just("[]") | st.just('{"pid": 1}') | st.just(os.devnull))
 def test_any_text_is_read_as_a_record_or_as_none(text: str) -> None:
-    assert connection.read(text) is None
+    assert record.read(text.encode("utf-8", "surrogatepass")) is None

@@ -26,6 +26,7 @@ from tests.kernel.conftest import Notebook, Ran
 from tundra_nb.errors import RefNotFound, StoreUnavailable
 from tundra_nb.local import dolt_server
 from tundra_nb.paths import find
+from tundra_nb.protocol import greeting
 from tundra_nb.settings import StoreSettings
 from tundra_nb.testing.scripted_provider import ScriptedProcess, scripted_process
 
@@ -243,7 +244,7 @@ def mariadb(tmp_path: Path) -> Iterator[int]:
     """MariaDB on a port of its own."""
     port = free_port()
     with server.mariadb(tmp_path / "maria", port):
-        wait_until(lambda: dolt_server.greet("127.0.0.1", port), 30, "MariaDB answers")
+        wait_until(lambda: greeting.ask("127.0.0.1", port), 30, "MariaDB answers")
         yield port
 
 

@@ -1,63 +1,19 @@
-"""The connection record: who the daemon of a data directory is and where it listens.
-
-Two copies exist. The lock file holds it from the first moment to the last, for diagnosis and for clients that look into
-another Jupyter runtime directory; the connection file only while the daemon answers.
-"""
+"""The connection file, by which clients find the daemon while it answers, and the mark that keeps it stopped."""
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import json
 import os
 import tempfile
 import time
 from pathlib import Path
-from typing import Any, Literal
 
 from tundra_nb.errors import ConfigError
-
-State = Literal["starting", "ready", "stopping"]
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Record:
-    """What a client needs to know. The field names are part of the contract with clients of other versions."""
-
-    pid: int
-    socket: str
-    host: str
-    api: int
-    version: str
-    data_dir: str
-    started_by: str
-    started_at: float
-    """Seconds since the epoch."""
-    state: State = "starting"
-    ended: str = ""
-    """Why it stopped, when that was not asked of it."""
-    start: int = 0
-    """When the process began, in clock ticks since boot: with it a pid cannot be mistaken for a later process's."""
-
-    def to_json(self) -> str:
-        return json.dumps(dataclasses.asdict(self))
-
-    def in_state(self, state: State) -> Record:
-        return dataclasses.replace(self, state=state)
+from tundra_nb.protocol.record import DaemonRecord, read
 
 
-def read(text: str) -> Record | None:
-    """The record in a file's text; None when there is none, as in a lock file whose owner has only just opened it."""
-    with contextlib.suppress(ValueError, TypeError):
-        found: Any = json.loads(text)
-        if not isinstance(found, dict):
-            return None
-        known = {field.name for field in dataclasses.fields(Record)}
-        return Record(**{key: value for key, value in found.items() if key in known})
-    return None
-
-
-def write(file: Path, record: Record) -> None:
+def write(file: Path, record: DaemonRecord) -> None:
     """Put the record into place in one step, readable by its owner only.
 
     Raises:
@@ -67,7 +23,7 @@ def write(file: Path, record: Record) -> None:
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         handle, draft = tempfile.mkstemp(prefix=f".{file.name}-", dir=file.parent)  # mkstemp makes it 0600
         try:
-            with os.fdopen(handle, "w", encoding="utf-8") as stream:
+            with os.fdopen(handle, "wb") as stream:
                 stream.write(record.to_json())
             os.replace(draft, file)
         except BaseException:
@@ -84,7 +40,7 @@ def write(file: Path, record: Record) -> None:
 def remove(file: Path, pid: int) -> None:
     """Remove the connection file, unless it already belongs to a successor."""
     with contextlib.suppress(OSError):
-        found = read(file.read_text(encoding="utf-8"))
+        found = read(file.read_bytes())
         if found is None or found.pid == pid:
             file.unlink()
 

@@ -18,10 +18,10 @@ from collections.abc import Awaitable, Callable, Iterator, MutableMapping
 from typing import Any
 
 from tundra_nb.daemon import connection
-from tundra_nb.daemon.connection import Record
 from tundra_nb.errors import IpcError
 from tundra_nb.paths import Paths
 from tundra_nb.protocol import daemon, events, metrics, status
+from tundra_nb.protocol.record import DaemonRecord
 from tundra_nb.runtime.telemetry.log import Logs
 from tundra_nb.runtime.telemetry.problems import Problems
 
@@ -57,7 +57,7 @@ class Life:
 
     def __init__(
         self,
-        info: Record,
+        info: DaemonRecord,
         paths: Paths,
         monotonic: Callable[[], float],
         problems: Problems | None = None,

@@ -15,9 +15,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from tundra_nb.daemon.connection import Record, read
 from tundra_nb.errors import ConfigError, IpcError
 from tundra_nb.paths import unwritable
+from tundra_nb.protocol.record import DaemonRecord, read
 
 PREDECESSOR_SECONDS = 12.0
 """How long to wait for a daemon that is on its way out: all its time limits for stopping, and a little."""
@@ -33,7 +33,7 @@ class Lock:
         self._file = file
         self._patience = patience
         self._fd = -1
-        self.predecessor: Record | None = None
+        self.predecessor: DaemonRecord | None = None
         """The last owner, if it did not stop in order; known once the lock is taken."""
 
     def __repr__(self) -> str:
@@ -52,7 +52,7 @@ class Lock:
             raise unwritable(self._file, exc) from exc
         try:
             self._take(fd)
-            self.predecessor = read(os.pread(fd, 65536, 0).decode("utf-8", "replace"))
+            self.predecessor = read(os.pread(fd, 65536, 0))
         except BaseException:
             os.close(fd)
             raise
@@ -72,13 +72,13 @@ class Lock:
         except OSError:
             return False
 
-    def write(self, record: Record) -> None:
+    def write(self, record: DaemonRecord) -> None:
         """Say in the file who holds it.
 
         Raises:
             ConfigError: the disk is full.
         """
-        text = record.to_json().encode()
+        text = record.to_json()
         try:
             os.pwrite(self._fd, text, 0)
             os.ftruncate(self._fd, len(text))
@@ -90,7 +90,7 @@ class Lock:
         fd, self._fd = self._fd, -1
         if fd >= 0:
             with contextlib.suppress(OSError):  # a disk that has failed meanwhile
-                last = read(os.pread(fd, 65536, 0).decode("utf-8", "replace"))
+                last = read(os.pread(fd, 65536, 0))
                 if last is None or not last.ended:
                     os.ftruncate(fd, 0)
             os.close(fd)
@@ -101,7 +101,7 @@ class Lock:
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                owner = read(os.pread(fd, 65536, 0).decode("utf-8", "replace"))
+                owner = read(os.pread(fd, 65536, 0))
             except OSError as exc:
                 raise ConfigError(
                     where=str(self._file),
@@ -120,7 +120,7 @@ class Lock:
             time.sleep(POLL_SECONDS)
 
 
-def _taken(file: Path, owner: Record | None) -> IpcError:
+def _taken(file: Path, owner: DaemonRecord | None) -> IpcError:
     if owner is None:
         return IpcError(
             kind="refused",

@@ -34,10 +34,10 @@ from tundra_nb import descriptors, environment
 from tundra_nb import paths as places
 from tundra_nb._version import API, __version__
 from tundra_nb.daemon import connection, guard
-from tundra_nb.daemon.connection import Record
 from tundra_nb.daemon.lock import Lock
 from tundra_nb.errors import InternalError, IpcError, TundraError
 from tundra_nb.paths import Paths
+from tundra_nb.protocol.record import DaemonRecord
 from tundra_nb.protocol.words import START_ERROR
 from tundra_nb.runtime.ptys import processes
 
@@ -129,7 +129,7 @@ def main(argv: Sequence[str], open_app: AppOpener = open_runtime) -> int:
     guarded = guard.find(os.environ)
     environ = environment.whole(os.environ)
     paths = places.find(options.data_dir, environ)
-    info = Record(
+    info = DaemonRecord(
         pid=os.getpid(),
         socket=str(paths.socket),
         host=socket.gethostname(),
@@ -186,7 +186,7 @@ def _respect_hold(paths: Paths, *, automatic: bool) -> None:
 
 def _run(
     paths: Paths,
-    info: Record,
+    info: DaemonRecord,
     lock: Lock,
     *,
     environ: Mapping[str, str],
@@ -420,7 +420,7 @@ def _last_words() -> Iterator[None]:
         threading.excepthook, sys.unraisablehook = before
 
 
-def _tell_of(predecessor: Record, problems: Problems) -> None:
+def _tell_of(predecessor: DaemonRecord, problems: Problems) -> None:
     """Say how the daemon before this one ended: it could not, or not to anybody."""
     how = predecessor.ended or "it was killed or crashed, or the machine went down"
     message = f"the daemon before this one (pid {predecessor.pid}) did not stop in order: {how}"

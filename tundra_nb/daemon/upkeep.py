@@ -15,11 +15,11 @@ from collections.abc import Awaitable, Callable
 
 from tundra_nb import paths
 from tundra_nb.daemon import connection
-from tundra_nb.daemon.connection import Record
 from tundra_nb.daemon.listen import Door
 from tundra_nb.daemon.lock import Lock
 from tundra_nb.errors import TundraError
 from tundra_nb.paths import Paths
+from tundra_nb.protocol.record import DaemonRecord
 from tundra_nb.runtime.telemetry.problems import Problems
 
 LOOK_SECONDS = 0.5
@@ -34,7 +34,7 @@ class Upkeep:
     def __init__(
         self,
         paths: Paths,
-        record: Record,
+        record: DaemonRecord,
         *,
         lock: Lock,
         door: Door,

@@ -24,9 +24,10 @@ URL_SECONDS = 4.0
 def process(place: Subject, check: Check) -> Sequence[Finding]:
     if place.environ.get("TUNDRA_URL"):
         return [check.found("skipped", "TUNDRA_URL is set: the daemon is that server's")]
-    host = place.record.get("host")
-    if place.connection is None and host not in (None, os.uname().nodename) and place.record.get("state") != "stopping":
-        evidence = f"the daemon of {place.paths.data_dir} was started on {host}"
+    owner = place.record
+    is_here = owner is None or owner.state == "stopping" or owner.host == os.uname().nodename
+    if place.connection is None and owner is not None and not is_here:
+        evidence = f"the daemon of {place.paths.data_dir} was started on {owner.host}"
         remedy = "Work on that machine, or choose another `TUNDRA_DATA_DIR` here, then `tundra daemon start`."
         return [check.found("fail", evidence, remedy, page="IpcError")]
     if place.connection is not None:

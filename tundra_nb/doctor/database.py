@@ -13,6 +13,7 @@ import msgspec
 
 from tundra_nb.errors import StoreDamaged, from_wire
 from tundra_nb.local import dolt_server
+from tundra_nb.protocol import greeting
 from tundra_nb.protocol import status as status_routes
 
 from .check import Check, Finding, size
@@ -139,17 +140,20 @@ def ports(place: Subject, check: Check) -> Sequence[Finding]:
     made = []
     wanted = {MYSQL_PORT: "127.0.0.1", settings.port: settings.host}
     for port, host in sorted(wanted.items()):
-        greeting = dolt_server.greet(host, port)
+        version = greeting.ask(host, port)
         who = dolt_server.listener(port) if host in dolt_server.LOCAL else ""
         told = f"nobody listens on {host}:{port}"
-        if greeting is not None:
-            kind = "MariaDB" if "mariadb" in greeting.lower() else "a MySQL or Dolt server" if greeting else "a program"
-            told = f"{kind} {greeting}".strip() + (f" ({who})" if who else "") + f" listens on {host}:{port}"
+        if version is not None:
+            told = (
+                f"{greeting.product(version)} {version}".strip()
+                + (f" ({who})" if who else "")
+                + f" listens on {host}:{port}"
+            )
         is_ours = port == settings.port and settings.engine == "dolt"
         title = f"port {port}"
         if not is_ours:
             made.append(check.found("ok", told, part=str(port), title=title))
-        elif greeting is None:
+        elif version is None:
             remedy = (
                 "`tundra dolt start`; or `tundra settings set store.engine=doltlite`, then `tundra daemon restart`."
             )
@@ -158,17 +162,12 @@ def ports(place: Subject, check: Check) -> Sequence[Finding]:
                     "fail", told, remedy, part=str(port), title=title, page="connection-refused", fix="dolt_start"
                 )
             )
-        elif "mariadb" in greeting.lower() or not greeting or _is_mysql(greeting):
+        elif greeting.product(version) != greeting.LIKE_DOLT or greeting.is_oracles(version):
             remedy = "`tundra settings set store.port=3307`, `tundra dolt start`, then `tundra daemon restart`."
             made.append(check.found("fail", told, remedy, part=str(port), title=title, page="port-3306-conflict"))
         else:
             made.append(check.found("ok", told, part=str(port), title=title))
     return made
-
-
-def _is_mysql(greeting: str) -> bool:
-    """Oracle's own servers name their version alone; Dolt says 8.0.33 or names itself."""
-    return greeting.startswith(("5.", "9.")) or "percona" in greeting.lower()
 
 
 def _page(words: str) -> str:

@@ -18,6 +18,7 @@ from tundra_nb.local.running import Connection
 from tundra_nb.paths import Paths
 from tundra_nb.protocol import status as routes
 from tundra_nb.protocol.endpoint import Endpoint
+from tundra_nb.protocol.record import DaemonRecord
 from tundra_nb.settings import Loaded
 
 ASK_SECONDS = 3.0
@@ -54,19 +55,19 @@ class Subject:
             return None
 
     @functools.cached_property
-    def record(self) -> dict[str, Any]:
+    def record(self) -> DaemonRecord | None:
         """What the lock file says."""
-        return running.read(self.paths.lock)
+        return running.recorded(self.paths.lock)
 
     @property
     def process(self) -> psutil.Process | None:
         """The daemon's process by its record, if it lives, listening or not."""
-        if self.record.get("state") == "stopping" or self.record.get("host") not in (None, os.uname().nodename):
+        if self.record is None or self.record.state == "stopping" or self.record.host != os.uname().nodename:
             return None
         try:
-            process = psutil.Process(int(self.record["pid"]))
+            process = psutil.Process(self.record.pid)
             ours = "tundra_nb.daemon" in " ".join(process.cmdline()) and process.status() != psutil.STATUS_ZOMBIE
-        except (KeyError, TypeError, ValueError, psutil.Error):
+        except (OverflowError, ValueError, psutil.Error):
             return None
         return process if ours else None
 

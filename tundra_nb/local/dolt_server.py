@@ -12,7 +12,6 @@ import json
 import os
 import re
 import shutil
-import socket
 import subprocess
 import time
 from pathlib import Path
@@ -23,6 +22,7 @@ import psutil
 from tundra_nb import paths
 from tundra_nb.errors import ConfigError, StoreDamaged, StoreError, StoreUnavailable
 from tundra_nb.paths import Paths
+from tundra_nb.protocol import greeting
 from tundra_nb.settings import StoreSettings, store_login
 
 START_SECONDS = 20.0
@@ -53,7 +53,7 @@ class DoltStatus(msgspec.Struct, frozen=True, kw_only=True):
 def status(where: Paths, store: StoreSettings) -> DoltStatus:
     """Look; nothing is changed."""
     process = _process(where)
-    greeting = greet(store.host, store.port)
+    version = greeting.ask(store.host, store.port)
     return DoltStatus(
         running=process is not None,
         pid=process.pid if process else None,
@@ -61,8 +61,8 @@ def status(where: Paths, store: StoreSettings) -> DoltStatus:
         port=store.port,
         database=store.database,
         folder=str(where.dolt),
-        answers=greeting is not None,
-        greeting=greeting or "",
+        answers=version is not None,
+        greeting=version or "",
         binary=shutil.which("dolt"),
     )
 
@@ -121,26 +121,12 @@ def stop(where: Paths) -> int | None:
     return process.pid
 
 
-def greet(host: str, port: int) -> str | None:
-    """The version that whoever listens there names before any login; empty for no database, None for nobody."""
-    try:
-        with socket.create_connection((host, port), CONNECT_SECONDS) as sock:
-            sock.settimeout(CONNECT_SECONDS)
-            packet = sock.recv(256)
-    except TimeoutError:
-        return ""
-    except OSError:
-        return None
-    return packet[5:].split(b"\0", 1)[0].decode("ascii", "replace") if packet[4:5] == b"\x0a" else ""
-
-
 def _refuse_taken(store: StoreSettings) -> None:
-    greeting = greet(store.host, store.port)
-    if greeting is None:
+    version = greeting.ask(store.host, store.port)
+    if version is None:
         return
-    what = "MariaDB" if "mariadb" in greeting.lower() else "MySQL or another Dolt" if greeting else "another program"
     owner = listener(store.port)
-    who = f"{what} {greeting}".strip() + (f" ({owner})" if owner else "")
+    who = f"{greeting.product(version)} {version}".strip() + (f" ({owner})" if owner else "")
     raise StoreUnavailable(
         problem=f"port {store.port} is taken by {who}",
         remedy="`tundra settings set store.port=3308` chooses another one; or stop that program.",
@@ -226,7 +212,7 @@ def _launch(binary: str, folder: Path, store: StoreSettings) -> None:
         )
     _write(folder / "server.pid", f"{process.pid}\n")
     deadline = time.monotonic() + START_SECONDS
-    while not greet(store.host, store.port):
+    while not greeting.ask(store.host, store.port):
         if process.poll() is not None or time.monotonic() > deadline:
             process.kill()
             process.wait()

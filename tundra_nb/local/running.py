@@ -7,7 +7,6 @@ file of another Jupyter runtime directory may be an older daemon's, with the sam
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
 import os
@@ -26,8 +25,10 @@ from tundra_nb import descriptors
 from tundra_nb._version import API
 from tundra_nb.errors import IpcError
 from tundra_nb.paths import Paths
+from tundra_nb.protocol import record
 from tundra_nb.protocol import status as routes
 from tundra_nb.protocol.endpoint import Endpoint, params
+from tundra_nb.protocol.record import DaemonRecord
 from tundra_nb.protocol.words import JSON
 
 from .place import Place, dial
@@ -65,54 +66,53 @@ def find(paths: Paths, *, environ: Mapping[str, str] | None = None) -> Connectio
     env = os.environ if environ is None else environ
     if url := env.get("TUNDRA_URL"):
         return Connection(url=url, token=env.get("TUNDRA_TOKEN"))
-    return next((record for record in records(paths) if listens(record)), None)
+    return next((one for one in records(paths) if listens(one)), None)
 
 
 def unreached(paths: Paths) -> Connection | None:
     """A daemon that lives and does not listen at its socket, as after somebody has deleted that. Ask after `find`."""
-    if read(paths.lock).get("state") == "starting":
+    if is_starting(paths):
         return None
-    return next((record for record in records(paths) if is_the_process(record) and not listens(record)), None)
+    return next((one for one in records(paths) if is_the_process(one) and not listens(one)), None)
 
 
-def read(file: Path) -> dict[str, Any]:
+def recorded(file: Path) -> DaemonRecord | None:
+    """The record that a lock file or a connection file holds."""
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
+        return record.read(file.read_bytes())
+    except OSError:
+        return None
 
 
 def records(paths: Paths, *, ended: bool = False) -> Iterator[Connection]:
     for file in (paths.lock, paths.connection_file):
-        record = read(file)
-        if record.get("state") == "stopping" and not ended:
-            continue
-        with contextlib.suppress(KeyError, TypeError, ValueError):
+        found = recorded(file)
+        if found is not None and (ended or found.state != "stopping"):
             yield Connection(
-                socket=str(record["socket"]),
-                pid=int(record["pid"]),
-                host=str(record["host"]),
-                version=str(record["version"]),
-                api=int(record["api"]),
-                start=int(record.get("start") or 0),
+                socket=found.socket,
+                pid=found.pid,
+                host=found.host,
+                version=found.version,
+                api=found.api,
+                start=found.start,
             )
 
 
 def is_starting(paths: Paths) -> bool:
-    return read(paths.lock).get("state") == "starting"
+    found = recorded(paths.lock)
+    return found is not None and found.state == "starting"
 
 
 def is_just_starting(paths: Paths) -> bool:
     """Another client's daemon has the lock and does not listen yet. Only saves a process: a reused pid does no harm."""
-    record = read(paths.lock)
-    if record.get("state") != "starting" or record.get("host") != socket.gethostname():
+    found = recorded(paths.lock)
+    if found is None or found.state != "starting" or found.host != socket.gethostname():
         return False
     try:
-        os.kill(int(record["pid"]), 0)
-        return bool(time.time() - float(record["started_at"]) < JUST_SECONDS)
-    except (OSError, KeyError, TypeError, ValueError):
+        os.kill(found.pid, 0)
+    except (OSError, OverflowError):
         return False
+    return time.time() - found.started_at < JUST_SECONDS
 
 
 def _dialled(connection: Connection) -> socket.socket:

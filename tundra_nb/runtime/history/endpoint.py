@@ -19,6 +19,7 @@ import pymysql.converters
 import pymysql.cursors
 
 from tundra_nb.errors import QueryRefused, StoreBusy, StoreDamaged, StoreError, StoreUnavailable, TundraError
+from tundra_nb.protocol import greeting
 
 from .contract import Stop
 from .protocol import Config
@@ -30,9 +31,6 @@ KILL_SECONDS = 2
 ALIVE_SECONDS = 30
 """A machine that acknowledges nothing for so long is gone."""
 NO_SUCH_FUNCTION = 1305
-GREETING_BYTES = 5
-GREETS = (b"\x0a", b"\xff")
-"""The fifth byte of a database's first packet: protocol 10, or an error."""
 _LOST = {0, 2006, 2013, 2014, 2055}
 _REFUSED = {2002, 2003}
 _DENIED = {1044, 1045, 1698}
@@ -99,7 +97,7 @@ class DoltAddress:
             raise self._refused() from exc
         try:
             _watch(sock)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, GREETING_BYTES)  # Dolt sends it in two pieces
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, greeting.FIRST_BYTES)  # Dolt sends it in two pieces
             first = sock.recv(64, socket.MSG_PEEK)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)
         except TimeoutError as exc:
@@ -115,7 +113,7 @@ class DoltAddress:
         if not first:
             sock.close()
             raise self._lost("it hangs up at once; is it Dolt that `store.port` names?")
-        if first[GREETING_BYTES - 1 : GREETING_BYTES] not in GREETS:
+        if not greeting.is_database(first):
             sock.close()
             words = first.decode("ascii", "replace").split("\r")[0].split("\n")[0].strip()
             raise self.not_dolt(f"no database (it says {words[:40]!r})")
@@ -137,8 +135,9 @@ class DoltAddress:
         except pymysql.MySQLError as exc:
             if exc.args[0] != NO_SUCH_FUNCTION:
                 raise
-            greeting = str(db.get_server_info())  # type: ignore[no-untyped-call]
-            raise self.not_dolt(server_name(greeting)) from exc
+            server = str(db.get_server_info())  # type: ignore[no-untyped-call]
+            name = greeting.product(server)
+            raise self.not_dolt("MySQL" if name == greeting.LIKE_DOLT else name) from exc
 
     def not_dolt(self, what: str) -> StoreUnavailable:
         return StoreUnavailable(
@@ -186,8 +185,10 @@ class DoltAddress:
 
     def _not_allowed(self, number: int, text: str) -> StoreUnavailable | None:
         if number in _DENIED:
-            name = server_name(_greeting(self._config.host, self._config.port))
-            if name != "MySQL":  # Dolt greets as MySQL does: then it may be Dolt, and the login is what is wrong
+            name = greeting.product(greeting.ask(self._config.host, self._config.port) or text)
+            if (
+                name != greeting.LIKE_DOLT
+            ):  # Dolt greets as MySQL does: then it may be Dolt, and the login is what is wrong
                 return self.not_dolt(name)
             return self._denied("in", text)
         if number in _NO_RIGHT or "denied to user" in text:
@@ -283,11 +284,6 @@ def drop(db: Connection) -> None:
         db._force_close()  # type: ignore[attr-defined]  # noqa: SLF001 - the driver offers no other way
 
 
-def server_name(greeting: str) -> str:
-    """Which program greets so: MariaDB says its name, MySQL and Dolt do not."""
-    return "MariaDB" if "mariadb" in greeting.lower() else "MySQL"
-
-
 def _watch(sock: socket.socket) -> None:
     """Make the system notice when the other machine is gone: without an answer it would wait for hours."""
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -300,14 +296,3 @@ def _watch(sock: socket.socket) -> None:
     ):
         if hasattr(socket, name):  # not on every system
             sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
-
-
-def _greeting(host: str, port: int) -> str:
-    """The version that a server names before any login."""
-    try:
-        with socket.create_connection((host, port), CONNECT_SECONDS) as sock:
-            sock.settimeout(CONNECT_SECONDS)
-            packet = sock.recv(256)
-    except OSError:
-        return ""
-    return packet[5:].split(b"\0", 1)[0].decode("ascii", "replace")
