@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
-import socket
-import threading
-import urllib.parse
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
 
 from tundra_nb.errors import TundraError
-from tundra_nb.local.wire import GONE, Wire
-from tundra_nb.protocol import events as routes
-from tundra_nb.protocol.endpoint import params
-from tundra_nb.protocol.words import EVENTS
+from tundra_nb.local.wire import Response
+from tundra_nb.protocol.events import FeedQuery
 from tundra_nb.sse import Parser
 
-from .attach import BACKOFF_SECONDS, SILENCE_SECONDS
+from .held import HeldStream
 from .link import Link
 
 HELLO, MISSED = "hello", "missed"
@@ -45,55 +39,27 @@ class Feed:
         lost: Callable[[TundraError], None],
     ) -> None:
         self._link = link
-        self._target = f"{routes.FEED.path}?{urllib.parse.urlencode(params(routes.FeedQuery(kinds=','.join(kinds))))}"
         self._take = take
         self._lost = lost
-        self._stop = threading.Event()
-        self._wire: Wire | None = None
-        self._thread = threading.Thread(target=self._hold, name="tundra-feed", daemon=True)
+        self._stream = HeldStream(
+            link, FeedQuery(kinds=",".join(kinds)), name="tundra-feed", read=self._read, lost=self._tell
+        )
 
     def start(self) -> None:
         """Begin to follow; once."""
-        self._thread.start()
+        self._stream.start()
 
     def close(self) -> None:
         """End it now; waits until the thread has ended."""
-        self._stop.set()
-        wire = self._wire
-        if wire is not None and wire.sock is not None:
-            with contextlib.suppress(OSError):
-                wire.sock.shutdown(socket.SHUT_RDWR)  # wakes the thread out of its read
-        if self._thread is not threading.current_thread() and self._thread.is_alive():
-            self._thread.join(2.0)
+        self._stream.close()
 
-    def _hold(self) -> None:
-        failures = 0
-        while not self._stop.is_set():
-            try:
-                if self._listen():
-                    failures = 0
-            except TundraError as error:
-                self._lost(error)
-            except GONE as exc:
-                self._lost(self._link.lost(exc))
-            self._stop.wait(BACKOFF_SECONDS[min(failures, len(BACKOFF_SECONDS) - 1)])
-            failures += 1
+    def _tell(self, exc: Exception) -> None:
+        self._lost(exc if isinstance(exc, TundraError) else self._link.lost(exc))
 
-    def _listen(self) -> bool:
-        """Pass on what comes until the stream ends; True when it was open."""
-        wire = self._wire = Wire(self._link.find(start=False))
-        try:
-            wire.set_timeout(SILENCE_SECONDS)
-            response = wire.exchange(routes.FEED.method, self._target, {"Accept": EVENTS})
-            if response.status != 200:
-                return False
-            parser = Parser()
-            for piece in response.pieces():
-                for kind, data in parser.feed(piece):
-                    if self._stop.is_set():
-                        return True
-                    self._take(kind, msgspec.json.decode(data))
-            return True
-        finally:
-            self._wire = None
-            wire.close()
+    def _read(self, response: Response) -> None:
+        parser = Parser()
+        for piece in response.pieces():
+            for kind, data in parser.feed(piece):
+                if self._stream.is_closed:
+                    return
+                self._take(kind, msgspec.json.decode(data))
