@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Coroutine, Generator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Generator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, Unpack, overload
 
 import aiohttp
@@ -19,6 +19,7 @@ from tundra_nb.types.pieces import Piece, Text
 from tundra_nb.types.triage import Triage
 
 from . import api, explain, gateway, pty_calls, run_story
+from .above import DashboardOptions, ReplayOptions, SimulateOptions, TriageOptions
 from .aio_ptys import AsyncPtys
 from .answer import AnswerReader, Event, died, malformed, not_yet
 from .call import ATTEMPT_PAUSES, Call, HttpAnswer, Step, read, refusal, refuse_acting, seen_from
@@ -28,8 +29,7 @@ from .incidents import AsyncIncidents
 from .link import Link
 from .live import OnOutput, Run, ShellRun
 from .logs import logs as read_logs
-from .pty_calls import Command, Program
-from .ptys import Cwd
+from .pty_calls import CellOptions, Command, RunOptions
 from .sources import AsyncSources
 from .times import When
 from .versions import AsyncVersions
@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from tundra_nb.doctor.bundle import Bundle
     from tundra_nb.doctor.check import Checkup, Finding
     from tundra_nb.doctor.run import Progress
+
+    from .sync import Client
 
 T = TypeVar("T")
 MAX_CONNECTIONS = 256
@@ -200,81 +202,42 @@ class AsyncClient:
             read_logs, self._link, since=since, level=level, operation=operation, limit=limit
         )
 
-    async def run(
-        self,
-        command: Command,
-        *,
-        timeout: float | None = None,  # noqa: ASYNC109 - the daemon ends the command, not this coroutine
-        cwd: Cwd = None,
-        env: Mapping[str, str] | None = None,
-        with_keys: Collection[str] = (),
-        persistent: bool = False,
-        on_output: OnOutput | None = None,
-    ) -> Run:
+    async def run(self, command: Command, *, on_output: OnOutput | None = None, **options: Unpack[RunOptions]) -> Run:
         """Run a shell command line in a PTY and wait for its end; see `Client.run`."""
-        return await self.ptys.run(
-            command,
-            timeout=timeout,
-            cwd=cwd,
-            env=env,
-            with_keys=with_keys,
-            persistent=persistent,
-            on_output=on_output,
-        )
+        return await self.ptys.run(command, on_output=on_output, **options)
 
-    async def sh(
-        self,
-        cell: str,
-        *,
-        program: Program = "bash",
-        fresh: bool = False,
-        timeout: float | None = None,  # noqa: ASYNC109 - the daemon ends the cell, not this coroutine
-        cwd: Cwd = None,
-        env: Mapping[str, str] | None = None,
-        with_keys: Collection[str] = (),
-        on_output: OnOutput | None = None,
-    ) -> ShellRun:
+    async def sh(self, cell: str, *, on_output: OnOutput | None = None, **options: Unpack[CellOptions]) -> ShellRun:
         """Run a cell in a persistent shell, which lives on for a minute after the last; see `Client.sh`."""
-        return await self.ptys.sh(
-            cell,
-            program=program,
-            fresh=fresh,
-            timeout=timeout,
-            cwd=cwd,
-            env=env,
-            with_keys=with_keys,
-            on_output=on_output,
-        )
+        return await self.ptys.sh(cell, on_output=on_output, **options)
 
-    async def triage(self, target: str = "last", **options: Any) -> Triage:
+    async def triage(self, target: str = "last", **options: Unpack[TriageOptions]) -> Triage:
         """Find out what failed, in a thread of its own; see `Client.triage` for the options."""
-        from .sync import Client
+        return await self._in_thread(lambda client: client.triage(target, **options))
 
-        def find_out() -> Triage:
-            with Client(link=self._link, caller=self.caller) as client:
-                return client.triage(target, **options)
-
-        return await asyncio.to_thread(find_out)
-
-    async def dashboard(self, since: When | None = None, **window: Any) -> Any:
+    async def dashboard(self, since: When | None = None, **options: Unpack[DashboardOptions]) -> Any:
         """One hour on one page, in a thread of its own; see `Client.dashboard` for the options."""
         from .sync import Client
 
-        return await asyncio.to_thread(Client(link=self._link, caller=self.caller).dashboard, since, **window)
+        client = Client(link=self._link, caller=self.caller)  # left open: the dashboard is live
+        return await asyncio.to_thread(lambda: client.dashboard(since, **options))
 
-    async def simulate(self, incident: str | None = None, **options: Any) -> pd.DataFrame:
+    async def simulate(self, incident: str | None = None, **options: Unpack[SimulateOptions]) -> pd.DataFrame:
         """Other settings on the recorded arrivals, in a thread of its own; see `Client.simulate` for the options."""
-        from .sync import Client
+        return await self._in_thread(lambda client: client.simulate(incident, **options))
 
-        client = Client(link=self._link, caller=self.caller)
-        return await asyncio.to_thread(client.simulate, incident, **options)
-
-    async def replay(self, incident: str | None = None, **options: Any) -> pd.DataFrame:
+    async def replay(self, incident: str | None = None, **options: Unpack[ReplayOptions]) -> pd.DataFrame:
         """Recorded calls through today's code, in a thread of its own; see `Client.replay` for the options."""
+        return await self._in_thread(lambda client: client.replay(incident, **options))
+
+    async def _in_thread(self, work: Callable[[Client], T]) -> T:
+        """Have a blocking client do what has no awaited form."""
         from .sync import Client
 
-        client = Client(link=self._link, caller=self.caller)
-        return await asyncio.to_thread(client.replay, incident, **options)
+        def do() -> T:
+            with Client(link=self._link, caller=self.caller) as client:
+                return work(client)
+
+        return await asyncio.to_thread(do)
 
     async def doctor(
         self,

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar, Unpack
 
 from tundra_nb.errors import HandleNotFound
 from tundra_nb.protocol.ptys import Matched
@@ -20,8 +20,8 @@ from .endpoints import Awaiting, awaited
 from .link import Link
 from .live import CellReader, CommandReader, OnOutput, ResultReader, Run, ShellRun
 from .owner import owner_name
-from .pty_calls import Command, Pattern, Program
-from .ptys import Cwd, folder, shown
+from .pty_calls import CellOptions, Command, OpenOptions, Pattern, RunOptions
+from .ptys import folder, shown
 from .results import Document
 
 if TYPE_CHECKING:
@@ -62,80 +62,25 @@ class AsyncPtys:
     why = awaited(calls.why)
     clean = awaited(calls.clean)
 
-    async def open(
-        self,
-        command: Command,
-        *,
-        cwd: Cwd = None,
-        env: Mapping[str, str] | None = None,
-        rows: int | None = None,
-        columns: int | None = None,
-        with_keys: Collection[str] = (),
-        persistent: bool = False,
-    ) -> AsyncPty:
+    async def open(self, command: Command, **options: Unpack[OpenOptions]) -> AsyncPty:
         """Start a command in a PTY that lives on; see `Ptys.open`."""
-        call = calls.spawn(
-            command,
-            cwd=folder(self._client.link, cwd),
-            env=env,
-            rows=rows,
-            columns=columns,
-            with_keys=with_keys,
-            kind="terminal",
-            persistent=persistent,
-        )
-        return AsyncPty(self, str((await self._do(call))["pty_id"]))
+        options["cwd"] = folder(self._client.link, options.get("cwd"))
+        return AsyncPty(self, str((await self._do(calls.spawn(command, kind="terminal", **options)))["pty_id"]))
 
-    async def run(
-        self,
-        command: Command,
-        *,
-        timeout: float | None = None,  # noqa: ASYNC109 - the daemon ends the command, not this coroutine
-        cwd: Cwd = None,
-        env: Mapping[str, str] | None = None,
-        with_keys: Collection[str] = (),
-        persistent: bool = False,
-        on_output: OnOutput | None = None,
-    ) -> Run:
+    async def run(self, command: Command, *, on_output: OnOutput | None = None, **options: Unpack[RunOptions]) -> Run:
         """Run a command to its end; see `Client.run`. Cancelling it ends the command."""
         owner = owner_name(self._client.caller)
-        call = calls.spawn(
-            command,
-            cwd=folder(self._client.link, cwd),
-            env=env,
-            timeout=timeout,
-            with_keys=with_keys,
-            owner=owner,
-            persistent=persistent,
-            wait=calls.QUEUE_TIMEOUT,
-        )
-        pty_id = str((await self._do(call))["pty_id"])
-        return await self._drain(calls.follow(pty_id, owner=owner), CommandReader(pty_id, timeout), on_output)
+        options["cwd"] = folder(self._client.link, options.get("cwd"))
+        opened = await self._do(calls.spawn(command, owner=owner, wait=calls.QUEUE_TIMEOUT, **options))
+        pty_id = str(opened["pty_id"])
+        reader = CommandReader(pty_id, options.get("timeout"))
+        return await self._drain(calls.follow(pty_id, owner=owner), reader, on_output)
 
-    async def sh(
-        self,
-        cell: str,
-        *,
-        program: Program = "bash",
-        fresh: bool = False,
-        timeout: float | None = None,  # noqa: ASYNC109 - the daemon ends the cell, not this coroutine
-        cwd: Cwd = None,
-        env: Mapping[str, str] | None = None,
-        with_keys: Collection[str] = (),
-        on_output: OnOutput | None = None,
-    ) -> ShellRun:
+    async def sh(self, cell: str, *, on_output: OnOutput | None = None, **options: Unpack[CellOptions]) -> ShellRun:
         """Run a cell in the persistent shell; see `Client.sh`. Cancelling it interrupts the cell."""
-        call = calls.cell(
-            owner_name(self._client.caller),
-            cell,
-            program=program,
-            fresh=fresh,
-            timeout=timeout,
-            cwd=folder(self._client.link, cwd),
-            env=env,
-            with_keys=with_keys,
-        )
-        return await self._drain(call, CellReader("", timeout), on_output)
+        options["cwd"] = folder(self._client.link, options.get("cwd"))
+        call = calls.cell(owner_name(self._client.caller), cell, **options)
+        return await self._drain(call, CellReader("", options.get("timeout")), on_output)
 
     async def _drain(self, call: Call[Any], reader: ResultReader[R], on_output: OnOutput | None) -> R:
         show = shown(on_output)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Collection, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack
 
 import msgspec
 
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 Command = str | Sequence[str]
 Program = Literal["bash", "zsh"]
+Cwd = str | os.PathLike[str] | None
 Pattern = str | re.Pattern[str] | type
 """A regular expression, or pexpect's `EOF` or `TIMEOUT`, also as the words."""
 
@@ -41,6 +42,41 @@ QUEUE_TIMEOUT = 3600.0
 INPUT_TIMEOUT = 600.0
 """Seconds of silence while a program is slow to read what is typed."""
 _FLAGS = {re.IGNORECASE: "i", re.MULTILINE: "m", re.DOTALL: "s", re.VERBOSE: "x", re.ASCII: "a"}
+
+
+class StartOptions(TypedDict, total=False):
+    """Under which circumstances a program starts; see `Client.run`."""
+
+    cwd: Cwd
+    env: Mapping[str, str] | None
+    with_keys: Collection[str]
+
+
+class RunOptions(StartOptions, total=False):
+    """Keyword arguments of `run`; see `Client.run`."""
+
+    timeout: float | None
+    persistent: bool
+
+
+class CellOptions(StartOptions, total=False):
+    """Keyword arguments of `sh`; see `Client.sh`."""
+
+    program: Program
+    fresh: bool
+    timeout: float | None
+
+
+class OpenOptions(StartOptions, total=False):
+    """Keyword arguments of `Ptys.open`; `rows` and `columns` of the screen."""
+
+    rows: int | None
+    columns: int | None
+    persistent: bool
+
+
+class SpawnOptions(RunOptions, OpenOptions, total=False):
+    """All that can be said of a program in a PTY."""
 
 
 def listing() -> Call[pd.DataFrame]:
@@ -58,16 +94,10 @@ def ids() -> Call[list[str]]:
 def spawn(
     command: Command,
     *,
-    cwd: str | None = None,
-    env: Mapping[str, str] | None = None,
-    rows: int | None = None,
-    columns: int | None = None,
-    timeout: float | None = None,
-    with_keys: Collection[str] = (),
     kind: Literal["command", "terminal"] = "command",
     owner: str = "",
-    persistent: bool = False,
     wait: float = 0.0,
+    **options: Unpack[SpawnOptions],
 ) -> Call[Document]:
     """Start a command in a PTY: text runs by the shell, a list as it is.
 
@@ -77,31 +107,19 @@ def spawn(
     body = routes.SpawnBody(
         command=command if isinstance(command, str) else list(command),
         kind=kind,
-        owner="" if persistent else owner,
-        persistent=persistent,
+        owner="" if options.get("persistent") else owner,
         wait=wait,
-        **_given(cwd=cwd, env=env, rows=rows, columns=columns, timeout=timeout, with_keys=with_keys),
+        **_given(options),
     )
     return call(routes.SPAWN, decode=api.document, body=body, timeout=wait + CALL_TIMEOUT)
 
 
-def cell(
-    owner: str,
-    text: str,
-    *,
-    program: Program,
-    fresh: bool,
-    timeout: float | None,
-    cwd: str | None,
-    env: Mapping[str, str] | None,
-    with_keys: Collection[str],
-) -> Call[None]:
+def cell(owner: str, text: str, **options: Unpack[CellOptions]) -> Call[None]:
     """Run a cell in the owner's shell: events `shell`, `output` …, `end`."""
-    given = _given(cwd=cwd, env=env, timeout=timeout, with_keys=with_keys)
     return call(
         routes.CELL,
         decode=lambda _: None,
-        body=routes.CellBody(cell=text, program=program, fresh=fresh, **given),
+        body=routes.CellBody(cell=text, **_given(options)),
         accept=EVENTS,
         timeout=STREAM_TIMEOUT,
         owner=owner,
@@ -264,8 +282,8 @@ def clean(dry: bool = True) -> Call[pd.DataFrame]:
     return call(routes.CLEAN, decode=lambda answer: _rows(answer, LIVE["left"]), body=routes.CleanBody(dry=dry))
 
 
-def _given(**values: Any) -> dict[str, Any]:
-    made = {name: value for name, value in values.items() if value is not None and value != ()}
+def _given(options: SpawnOptions | CellOptions) -> dict[str, Any]:
+    made: dict[str, Any] = {name: value for name, value in options.items() if value is not None and value != ()}
     if "env" in made:
         made["env"] = dict(made["env"])
     if "with_keys" in made:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import os
 import re
-from collections.abc import Callable, Collection, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar, Unpack
 
 from tundra_nb.errors import AtCapacity, HandleNotFound
 from tundra_nb.protocol.ptys import Matched
@@ -21,7 +20,7 @@ from .endpoints import Blocking, blocking
 from .link import Link
 from .live import CellReader, CommandReader, Live, OnOutput, Run, ShellRun
 from .owner import owner_name
-from .pty_calls import Command, Pattern, Program
+from .pty_calls import CellOptions, Command, Cwd, OpenOptions, Pattern, RunOptions
 from .results import Document
 
 if TYPE_CHECKING:
@@ -30,8 +29,6 @@ if TYPE_CHECKING:
     from tundra_nb.terminal.screen import Screen, Tail
 
 T = TypeVar("T")
-Cwd = str | os.PathLike[str] | None
-
 SHOWN_CHARACTERS = 60
 """How much of a command is shown in messages."""
 
@@ -65,135 +62,64 @@ class Ptys:
     why = blocking(calls.why)
     clean = blocking(calls.clean)
 
-    def open(
-        self,
-        command: Command,
-        *,
-        cwd: Cwd = None,
-        env: Mapping[str, str] | None = None,
-        rows: int | None = None,
-        columns: int | None = None,
-        with_keys: Collection[str] = (),
-        persistent: bool = False,
-    ) -> Pty:
+    def open(self, command: Command, **options: Unpack[OpenOptions]) -> Pty:
         """Start a command in a PTY that lives on; close it.
 
         It is ended `pty.grace_seconds` after its last viewer has gone (a terminal tab, not this process), and when it
         has been idle for `pty.idle_seconds`; a `persistent` one is not.
 
+        Args:
+            command: as typed into a shell; a list is a program with its arguments.
+            options: `rows` and `columns` of its screen, `persistent`; `cwd`, `env` and `with_keys` as of `Client.run`.
+
         Raises:
             SpawnFailed, AtCapacity: it could not be started.
         """
-        call = calls.spawn(
-            command,
-            cwd=folder(self._client.link, cwd),
-            env=env,
-            rows=rows,
-            columns=columns,
-            with_keys=with_keys,
-            kind="terminal",
-            persistent=persistent,
-        )
-        return Pty(self, str(self._do(call)["pty_id"]))
+        options["cwd"] = folder(self._client.link, options.get("cwd"))
+        return Pty(self, str(self._do(calls.spawn(command, kind="terminal", **options))["pty_id"]))
 
-    def run(
-        self,
-        command: Command,
-        *,
-        timeout: float | None = None,
-        cwd: Cwd = None,
-        env: Mapping[str, str] | None = None,
-        with_keys: Collection[str] = (),
-        persistent: bool = False,
-        on_output: OnOutput | None = None,
-    ) -> Run:
+    def run(self, command: Command, *, on_output: OnOutput | None = None, **options: Unpack[RunOptions]) -> Run:
         """Run a command to its end; see `Client.run`."""
-        live = self.start(command, timeout=timeout, cwd=cwd, env=env, with_keys=with_keys, persistent=persistent)
-        return live.drain(shown(on_output))
+        return self.start(command, **options).drain(shown(on_output))
 
-    def sh(
-        self,
-        cell: str,
-        *,
-        program: Program = "bash",
-        fresh: bool = False,
-        timeout: float | None = None,
-        cwd: Cwd = None,
-        env: Mapping[str, str] | None = None,
-        with_keys: Collection[str] = (),
-        on_output: OnOutput | None = None,
-    ) -> ShellRun:
+    def sh(self, cell: str, *, on_output: OnOutput | None = None, **options: Unpack[CellOptions]) -> ShellRun:
         """Run a cell in the persistent shell; see `Client.sh`."""
-        live = self.start_cell(
-            cell, program=program, fresh=fresh, timeout=timeout, cwd=cwd, env=env, with_keys=with_keys
-        )
-        return live.drain(shown(on_output))
+        return self.start_cell(cell, **options).drain(shown(on_output))
 
     def start(
         self,
         command: Command,
         *,
-        timeout: float | None = None,
-        cwd: Cwd = None,
-        env: Mapping[str, str] | None = None,
-        with_keys: Collection[str] = (),
-        persistent: bool = False,
         on_queue: Callable[[AtCapacity], object] = lambda _: None,
+        **options: Unpack[RunOptions],
     ) -> Live[Run]:
         """Start a command; `drain` what this returns, at once: it ends when nobody follows it, unless `persistent`.
 
         Where every PTY is in use it waits for one in turn, at most `pty.queue_seconds`, and tells `on_queue` so.
         """
         owner = owner_name(self._client.caller)
-        make = functools.partial(
-            calls.spawn,
-            command,
-            cwd=folder(self._client.link, cwd),
-            env=env,
-            timeout=timeout,
-            with_keys=with_keys,
-            owner=owner,
-            persistent=persistent,
-        )
+        options["cwd"] = folder(self._client.link, options.get("cwd"))
         try:
-            opened = self._do(make())
+            opened = self._do(calls.spawn(command, owner=owner, **options))
         except AtCapacity as error:
             on_queue(error)
-            opened = self._do(make(wait=calls.QUEUE_TIMEOUT))
+            opened = self._do(calls.spawn(command, owner=owner, wait=calls.QUEUE_TIMEOUT, **options))
         pty_id = str(opened["pty_id"])
         return Live(
             shortened(command),
-            CommandReader(pty_id, timeout),
+            CommandReader(pty_id, options.get("timeout")),
             lambda: self._client._events(calls.follow(pty_id, owner=owner)),  # noqa: SLF001 - a namespace of the client
             self._interrupt,
             self._end,
         )
 
-    def start_cell(
-        self,
-        cell: str,
-        *,
-        program: Program = "bash",
-        fresh: bool = False,
-        timeout: float | None = None,
-        cwd: Cwd = None,
-        env: Mapping[str, str] | None = None,
-        with_keys: Collection[str] = (),
-    ) -> Live[ShellRun]:
+    def start_cell(self, cell: str, **options: Unpack[CellOptions]) -> Live[ShellRun]:
         """Start a cell in the persistent shell of this notebook; `drain` what this returns."""
-        call = calls.cell(
-            owner_name(self._client.caller),
-            cell,
-            program=program,
-            fresh=fresh,
-            timeout=timeout,
-            cwd=folder(self._client.link, cwd),
-            env=env,
-            with_keys=with_keys,
-        )
+        options["cwd"] = folder(self._client.link, options.get("cwd"))
+        call = calls.cell(owner_name(self._client.caller), cell, **options)
         return Live(
             shortened(cell.strip()),
-            CellReader("", timeout),
+            CellReader("", options.get("timeout")),
             lambda: self._client._events(call),  # noqa: SLF001 - a namespace of the client
             self._interrupt,
             self._end,

@@ -29,8 +29,8 @@ from .link import Link
 from .live import OnOutput, Run, ShellRun
 from .logs import logs as read_logs
 from .owner import owner_name
-from .pty_calls import Command, Program
-from .ptys import Cwd, Ptys
+from .pty_calls import Command, Cwd, Program
+from .ptys import Ptys
 from .sources import Sources
 from .times import When
 from .versions import Versions
