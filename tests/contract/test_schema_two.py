@@ -226,3 +226,52 @@ def test_a_store_that_came_with_the_second_schema_moves_to_the_other_engine(tmp_
     assert {"pin", "schema-2-before", "side"} <= set(there["refs"])
     merged = {"raise it", "and another"}  # commits of a merged branch become part of the merge
     assert set(here["messages"]) - set(there["messages"]) == merged
+
+
+def back(config: dict[str, Any]) -> dict[str, Any]:
+    names = ("engine", "spool", "store", "host", "port", "database", "user")
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", "tundra_nb.runtime.history.back"],
+        check=False,
+        input=json.dumps({name: config[name] for name in names} | {"password": ""}),
+        capture_output=True,
+        text=True,
+        timeout=90,
+    )
+    assert done.returncode in (0, 1), done.stderr
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+THE_FIRST_AGAIN = (
+    FIRST.partition("store.create()")[0]
+    + """
+store.open("owner", 1)
+told = {"version": store.schema_version(), "place": store.place().offset}
+found = arrow.rows(store.sql("select operation_id from operation order by 1", None, 9, contract.Stop()).batches)
+told["ids"] = [row["operation_id"] for row in found]
+told["refs"] = sorted(ref.name for ref in store.refs())
+print(json.dumps(told))
+store.close()
+"""
+)
+
+
+def test_the_first_version_can_use_a_store_that_was_set_back_and_nothing_is_lost(config: dict[str, Any]) -> None:
+    run(FIRST, config)
+    run(SECOND, config)
+    assert back(config) == {"back": {"schema": 1, "kept": "schema-2-kept"}}
+    told = run(THE_FIRST_AGAIN, config)
+    assert (told["version"], told["place"]) == (1, 30)
+    assert told["ids"] == [1 << 22, 2 << 22, 3 << 22, 9 << 22]
+    assert "schema-2-kept" in told["refs"]
+    again = run(AFTERWARDS, config)  # the newer version migrates it once more
+    assert again["version"] == 2
+    assert [row["operation_id"] for row in again["rows"]["operation"]] == told["ids"]
+    assert back(config)["back"]["schema"] == 1
+
+
+def test_a_store_that_began_with_this_schema_has_no_way_back(config: dict[str, Any]) -> None:
+    create = BASE + "store = make()\nstore.create()\nstore.open('owner', 1)\nstore.close()\nprint('{}')\n"
+    run(create, config)
+    assert back(config)["error"]["code"] == "UsageError"

@@ -247,6 +247,14 @@ class DoltStore:
                 run(db, statement)
             run(db, "CALL DOLT_COMMIT('-Am', %s, '--author', %s)", message, schema.AUTHOR)
 
+    def reset(self, ref: str) -> None:
+        """Make `main` what a ref names; only the places in the spool stay."""
+        with self._seam():
+            places = run(self._db, "SELECT * FROM spool_place")
+            run(self._db, "CALL DOLT_RESET('--hard', %s)", ref)
+            with self._transaction() as cursor:
+                cursor.executemany("REPLACE INTO spool_place VALUES (%s, %s, %s, %s, %s)", places)
+
     def schema_version(self) -> int:
         """See `migrations.Migratable`."""
         with self._seam():

@@ -241,6 +241,14 @@ class DoltliteStore:
             db.execute("COMMIT")
             db.execute("SELECT dolt_commit('-Am', ?, '--author', ?)", (message, schema.AUTHOR)).fetchone()
 
+    def reset(self, ref: str) -> None:
+        """Make `main` what a ref names; only the place in the spool stays."""
+        with self._seam():
+            places = self._db.execute("SELECT * FROM spool_place").fetchall()
+            self._db.execute("SELECT dolt_reset('--hard', ?)", (ref,)).fetchone()
+            with self._transaction() as db:
+                db.executemany("REPLACE INTO spool_place VALUES (?, ?, ?, ?, ?)", places)
+
     def schema_version(self) -> int:
         """See `migrations.Migratable`."""
         with self._seam():
