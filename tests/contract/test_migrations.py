@@ -49,7 +49,7 @@ except errors.TundraError as exc:
     print(json.dumps({"error": exc.to_wire()}))
     sys.exit()
 if given["note"]:
-    store.write({"note": [(given["note"], 1, "ada", "first", "body", None)]}, spool.Place(1, given["note"]))
+    store.write({"note": [(given["note"], 1, "ada", "first", "body", None)]}, spool.SpoolPlace(1, given["note"]))
 notes = store.frame(query.FrameQuery(table="note"), contract.Stop())
 from tundra_nb.runtime.history import arrow
 print(json.dumps({

@@ -53,7 +53,7 @@ store.create()
 store.open("owner", 1)
 def write(offset, **events):
     store.write({t: [cut(t, msgspec.structs.astuple(e)) for e in some] for t, some in events.items()},
-                spool.Place(1, offset))
+                spool.SpoolPlace(1, offset))
 setting = lambda value: Setting(setting_id=7, path="a.b", value=value, source="file", at=1, author="ada")
 note = Note(note_id=3, at=3, author="ada", subject="", body="b")
 write(10, operation=[Operation(operation_id=n << 22, at=n * 1000, outcome="ok", profile="p") for n in range(1, 4)],
@@ -82,7 +82,7 @@ told["no_table_then"] = rows(store, "connection_event", at=store.resolve("pin"))
 told["asked_then"] = rows(store, "operation", at=store.resolve("pin"),
                           where=[query.Condition("asked", "eq", "p")], limit=5)
 row = Operation(operation_id=10 << 22, at=10_000, outcome="error", asked="p,q", writer_id="me", retry_count=2)
-store.write({"operation": [msgspec.structs.astuple(row)]}, spool.Place(1, 30))
+store.write({"operation": [msgspec.structs.astuple(row)]}, spool.SpoolPlace(1, 30))
 told["now"] = rows(store, "operation", columns=["operation_id", "asked", "writer_id", "retry_count"])
 told["diff"] = arrow.rows(store.diff("pin", "WORKING", "operation", None, contract.Stop()).batches)
 told["old_diff"] = arrow.rows(store.diff("pin~2", "pin", "operation", None, contract.Stop()).batches)

@@ -1,4 +1,4 @@
-"""`tundra migrate-store`: from the embedded engine to a Dolt server."""
+"""`tundra migrate-store`: from the embedded engine to a Dolt server, and `--back` to the schema before."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import subprocess
 import sys
 from typing import Any
 
+import click
 import msgspec
 
 from tundra_nb import paths, settings
@@ -22,25 +23,30 @@ from .command import command as _command
 from .face import Face, pass_face
 
 MODULE = "tundra_nb.runtime.history.migrate"
+BACK = "tundra_nb.runtime.history.back"
 MAP = "migrated-commits.json"
 
 
 @_command("migrate-store", cls=Command)
+@click.option("--back", is_flag=True, help="Set the history back to the schema before, for an older tundra_nb.")
 @pass_face
-def command(face: Face) -> Message:
+def command(face: Face, back: bool) -> Message:
     """Replay the history of the embedded engine into Dolt, and use Dolt from then on.
 
     The server is the one that `store.host`, `store.port` and `store.database` name (`tundra dolt start` runs one).
     Messages, authors and dates are kept; the map of the hashes is written into the data directory. The old file stays.
+
+    With `--back`, on either engine, the history becomes what it was before this version changed its tables, so that the
+    version before can be installed and use it again. What came since stays on a branch.
     """
     found = face.client.link.paths
     if found is None:
         raise UsageError(problem="TUNDRA_URL is set: the store is that machine's", remedy="Give the command there.")
     file = paths.config_file()
     store = settings.load(file, os.environ).settings.store
-    if store.engine == "dolt":
+    if store.engine == "dolt" and not back:
         raise UsageError(problem="the store is on Dolt already", field="store.engine")
-    if not found.store.exists():
+    if store.engine != "dolt" and not found.store.exists():
         raise UsageError(problem=f"there is no history {found.store}", remedy="Set store.engine to dolt; that is all.")
     login = store_login.load(found.dolt)
     password = os.environ.get(store.password_env, "") if store.password_env else ""
@@ -56,7 +62,13 @@ def command(face: Face) -> Message:
         "user": store.user,
         "password": password,
     }
-    mapped = _run(setup, face)
+    if back:
+        told = _run(BACK, setup | {"engine": store.engine}, face)
+        return Message(
+            f"The history has schema {told['schema']}; what came since is on the branch {told['kept']}. The daemon is "
+            "stopped: install the version before now, as this one would migrate it again."
+        )
+    mapped = _run(MODULE, setup, face)
     target = found.data_dir / MAP
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
     with open(os.open(target, flags, 0o600), "w", encoding="utf-8") as stream:
@@ -67,9 +79,9 @@ def command(face: Face) -> Message:
     return Message(f"{len(mapped):,} commits are at {where}, and every table is equal. The map of hashes is {target}.")
 
 
-def _run(setup: dict[str, Any], face: Face) -> dict[str, str]:
+def _run(module: str, setup: dict[str, Any], face: Face) -> dict[str, Any]:
     """The work, in a process of its own: the embedded engine cannot live in this one."""
-    command = [sys.executable, "-P", "-m", MODULE]
+    command = [sys.executable, "-P", "-m", module]
     env = {name: value for name, value in os.environ.items() if name not in ("LD_PRELOAD", "_DOLTLITE_BOOTSTRAPPED")}
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env) as process:
         assert process.stdin is not None
@@ -80,8 +92,8 @@ def _run(setup: dict[str, Any], face: Face) -> dict[str, str]:
             told = json.loads(line)
             if "error" in told:
                 raise from_wire(told["error"])
-            if "mapped" in told:
-                found: dict[str, str] = told["mapped"]
+            if (answer := told.get("mapped") or told.get("back")) is not None:
+                found: dict[str, Any] = answer
                 return found
             if "left_out" in told:
                 face.write(f"left out: {told['left_out']}\n")

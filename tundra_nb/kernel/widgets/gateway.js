@@ -1,4 +1,4 @@
-// The gateway widget's view. The kernel sends `state` (messages.Gateway) at each change. Text is only ever set as text.
+// The gateway widget's view. The kernel sends `state` (messages.GatewayState) at each change. Text is only ever set as text.
 
 const COLUMNS = ["who", "client", "form", "calls", "now", "failed", "last"];
 

@@ -1,5 +1,5 @@
-// The versions widget's view. What is picked goes to the kernel as a whole (messages.Asked); the answer comes back as
-// `state` (messages.Versions). Until it does, the page shows what was picked, not what the kernel last knew.
+// The versions widget's view. What is picked goes to the kernel as a whole (messages.VersionsAsked); the answer comes back as
+// `state` (messages.VersionsState). Until it does, the page shows what was picked, not what the kernel last knew.
 
 const MORE = 30;
 const WAIT_MS = 1000; // of silence before the page tells that it waits

@@ -158,7 +158,7 @@ def _with_defaults(asked: messages.VersionsAsked, commits: list[messages.ShownCo
 
 
 def _told(found: Comparison) -> dict[str, Any]:
-    """A comparison as fields of `messages.Versions`."""
+    """A comparison as fields of `messages.VersionsState`."""
     return {
         "a": found.a,
         "b": found.b,

@@ -14,7 +14,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping
 
-from tundra_nb.runtime.telemetry.known import INVISIBLE, Known, Span
+from tundra_nb.runtime.telemetry.known import INVISIBLE, Known, SecretSpan
 
 MIN_PACKED_CHARS = 12
 """A shorter value is not masked in its packed forms: those are too short to mean anything."""
@@ -100,7 +100,7 @@ class Masker:
         return _masked(raw, raw, spans).decode(errors="surrogateescape") if spans else text
 
 
-def _masked(shown: bytes, raw: bytes, spans: list[Span]) -> bytes:
+def _masked(shown: bytes, raw: bytes, spans: list[SecretSpan]) -> bytes:
     cover = bytearray(shown)
     for begin, end, name, _ in spans:
         # Where a part is masked already, as the end of another secret, a name would be cut to pieces: stars there.

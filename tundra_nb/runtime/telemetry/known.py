@@ -28,7 +28,7 @@ _LINE_ENDS = re.compile(rb"[\r\n]+")
 _SIGNS = tuple(sign.encode() for sign in spellings.ESCAPE_SIGNS)
 
 
-class Span(NamedTuple):
+class SecretSpan(NamedTuple):
     """Bytes `begin … end` spell a secret; of overlapping ones the union, with the name of the longest."""
 
     begin: int
@@ -93,7 +93,7 @@ class Known:
         """Whether a plain secret begins so."""
         return letter in self._plain_firsts
 
-    def look(self, raw: bytes) -> tuple[list[Span], int]:
+    def look(self, raw: bytes) -> tuple[list[SecretSpan], int]:
         """Where secrets are, in order and apart, and where the longest end of `raw` begins that may be the beginning of
         one (its length if none is).
         """
@@ -112,7 +112,7 @@ class Known:
             hold = places[hold] if hold < len(line) else hold
         return _apart(spans), hold
 
-    def _in(self, view: bytes) -> tuple[list[Span], int]:
+    def _in(self, view: bytes) -> tuple[list[SecretSpan], int]:
         """The same behind escapes, where line ends may come to light."""
         joined = view.translate(None, b"\r\n")
         spans, open_end = self._in_line(joined)
@@ -122,15 +122,15 @@ class Known:
         spans = [span._replace(begin=places[span.begin], end=places[span.end - 1] + 1) for span in spans]
         return spans, places[open_end] if open_end < len(joined) else len(view)
 
-    def _in_line(self, view: bytes) -> tuple[list[Span], int]:
+    def _in_line(self, view: bytes) -> tuple[list[SecretSpan], int]:
         """The same in one line."""
-        hits: list[Span] = []
+        hits: list[SecretSpan] = []
         size, stride = len(view), self._units.size
         open_end = size
         for form in self._short:
             at = view.find(form.text)
             while at >= 0:
-                hits.append(Span(at, at + len(form.text), form.name, form.is_packed))
+                hits.append(SecretSpan(at, at + len(form.text), form.name, form.is_packed))
                 at = view.find(form.text, at + 1)
         whole = size - size % stride
         if not (
@@ -143,7 +143,7 @@ class Known:
                     if begin < 0:
                         continue
                     if view.startswith(form.text, begin):
-                        hits.append(Span(begin, begin + len(form.text), form.name, form.is_packed))
+                        hits.append(SecretSpan(begin, begin + len(form.text), form.name, form.is_packed))
                     elif size - begin < len(form.text) and form.text.startswith(view[begin:]):
                         open_end = min(open_end, begin)
         if view[-1:] not in self._beginning_ends:
@@ -153,7 +153,7 @@ class Known:
                 return hits, begin
         return hits, open_end
 
-    def _behind_escapes(self, line: bytes) -> tuple[list[Span], int]:
+    def _behind_escapes(self, line: bytes) -> tuple[list[SecretSpan], int]:
         """The same where letters are escaped, layer by layer; an escape that the end cuts may become one of them."""
         text = line.decode("utf-8", self._errors)
         if self._telling.search(line) is None:
@@ -168,7 +168,7 @@ class Known:
                 break
         else:
             return [], len(line)
-        found: list[Span] = []
+        found: list[SecretSpan] = []
         hold = len(text)
         for seen, places, _ in _layers(text, is_located=True):
             spans, open_end = self._in(seen)
@@ -228,13 +228,13 @@ def _places(left_out: re.Pattern[bytes], raw: bytes) -> list[int]:
     return places
 
 
-def _apart(spans: list[Span]) -> list[Span]:
-    apart: list[Span] = []
+def _apart(spans: list[SecretSpan]) -> list[SecretSpan]:
+    apart: list[SecretSpan] = []
     for span in sorted(set(spans), key=lambda span: (span.begin, -span.end)):
         if not apart or span.begin >= apart[-1].end:
             apart.append(span)
             continue
         last = apart[-1]
         longest = max(last, span, key=lambda one: one.end - one.begin)
-        apart[-1] = Span(last.begin, max(last.end, span.end), longest.name, last.is_packed or span.is_packed)
+        apart[-1] = SecretSpan(last.begin, max(last.end, span.end), longest.name, last.is_packed or span.is_packed)
     return apart

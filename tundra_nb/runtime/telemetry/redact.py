@@ -17,8 +17,8 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from .known import Known, Span
-from .spellings import MIN_SECRET_CHARS
+from .known import Known, SecretSpan
+from .spellings import MIN_SECRET_CHARS as MIN_SECRET_CHARS  # noqa: PLC0414 - of the face of this module
 
 T = TypeVar("T", bound=msgspec.Struct)
 
@@ -202,7 +202,7 @@ class Redactor:
         hold = max(hold, spans[-1].end) if spans else hold
         return self._covered(raw[:hold], spans), raw[hold:].decode("utf-8", "surrogatepass")
 
-    def _covered(self, raw: bytes, spans: Sequence[Span]) -> str:
+    def _covered(self, raw: bytes, spans: Sequence[SecretSpan]) -> str:
         parts: list[bytes] = []
         done = 0
         for begin, end, label, is_packed in spans:
