@@ -57,16 +57,3 @@ def test_the_glossary_explains_each_word_once() -> None:
 def test_the_glossary_explains_what_each_table_of_the_history_holds(table: str) -> None:
     noun = table.partition("_")[0]
     assert any(word.lower().startswith(noun) for word in explained())
-
-
-def test_no_docstring_or_help_is_the_second_half_of_a_sentence() -> None:
-    torn = re.compile(r"(Of|From) (a |an |the |this |these |its |one |each |all )")
-    found = []
-    for file in sorted((ROOT / "tundra_nb").rglob("*.py")):
-        for node in ast.walk(ast.parse(file.read_text())):
-            text: ast.expr | None = None
-            if isinstance(node, ast.Expr) or (isinstance(node, ast.keyword) and node.arg == "help"):
-                text = node.value
-            if isinstance(text, ast.Constant) and torn.match(str(text.value)):
-                found.append(f"{file.relative_to(ROOT)}:{text.lineno}")
-    assert found == []

@@ -28,15 +28,15 @@ _CONTROL = re.compile(rf"(?!\r){escapes.CONTROLS}|\r(?!\n)|{escapes.C1}|{escapes
 """What a terminal would obey; the end of a line is none."""
 MAX_ROWS = 60
 NOTEBOOK_ROWS = 30
-"""Of a history, which has its newest rows last."""
+"""Rows shown of a history, which has its newest rows last."""
 LIST_ROWS = 150
-"""Of a list that has no newest rows and is read as a whole, as the settings are."""
+"""Rows shown of a list that has no newest rows and is read as a whole, as the settings are."""
 MORE_ROWS = 10
 """Rows shown of what is folded away: the largest of a column, and the newest with every column."""
 NOTEBOOK_WIDTH = 158
 """Characters of a row, gaps included: what JupyterLab shows on a page of 1,280 pixels without being scrolled."""
 LONG_WIDTH = 64
-"""Of a column of long texts, of which a row should have no more than three lines."""
+"""Width of a column of long texts, of which a row should have no more than three lines."""
 GAP = 2
 LEAST_COLUMNS = 4
 

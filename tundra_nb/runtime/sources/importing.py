@@ -153,7 +153,7 @@ def _read_gzip(stream: IO[bytes], taker: Taker) -> None:
     with gzip.GzipFile(fileobj=stream) as unpacked:
         bounded = _Bounded(unpacked, stream)  # type: ignore[arg-type]  # reads like a file
         try:
-            LineReader(taker).read(bounded, stream.tell)  # type: ignore[arg-type]
+            LineReader(taker).read(bounded, stream.tell)
         except (EOFError, gzip.BadGzipFile, zlib.error) as exc:
             raise UsageError(
                 problem=f"the gzip file cannot be read: {exc}", field="path", remedy="Is it whole?"
