@@ -85,7 +85,9 @@ def test_in_a_diff_what_people_changed_is_told_apart_from_events_and_no_failure_
     home: Any, provider: ScriptedProcess
 ) -> None:
     home.run("status")
-    oldest = json.loads(home.run("commits", "--json").stdout)[-1]["commit"]
+    commits = home.run("commits", "--json")
+    assert commits.returncode == 0, commits.stderr
+    oldest = json.loads(commits.stdout)[-1]["commit"]
     provider.script(CHAT, ScriptedStep(status=503, text="down for maintenance"))
     home.run("ask", "hi")
     home.run("settings", "set", "breaker.failures=4", "--reason", "too nervous")
@@ -98,3 +100,16 @@ def test_in_a_diff_what_people_changed_is_told_apart_from_events_and_no_failure_
     assert failed
     assert not any(GREEN in line for line in failed)
     assert any(RED in line for line in failed)
+
+
+def test_what_doctor_finds_can_be_read_and_its_remedy_copied_on_80_columns(home: Any) -> None:
+    home.write_settings(
+        '[[profile]]\nname = "down"\nkind = "local"\nbase_url = "http://127.0.0.1:9/v1"\nmodel = "tiny"\n'
+    )
+    home.run("daemon", "start")
+    lines = [line.strip() for line in in_terminal(home, "doctor").splitlines()]
+    place = next(number for number, line in enumerate(lines) if line.endswith("✗ down: connect"))
+    assert lines[place + 1].startswith("found")
+    assert "nobody listens there" in lines[place + 1]
+    assert lines[place + 2].startswith("do")
+    assert "more   `tundra guide connection-refused`" in lines

@@ -50,6 +50,7 @@ def outage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Home, Scr
             assert home.run("note", "the provider's disk was full").returncode == 0
             made = home.run("incident", "new", TITLE, "--since", "1h", "--json", timeout=200)
             assert made.returncode == 0, made.stderr
+            assert "WARNING" not in made.stderr  # of the kernel that runs the notebook
             assert {"incident_id", "ref", "notebook"} <= json.loads(made.stdout).keys()
             yield home, provider
         finally:

@@ -190,6 +190,8 @@ def run_through(runner: Any, env: dict[str, str], on_progress: Callable[[str], N
     Raises:
         KeyboardInterrupt: it was interrupted.
     """
+    # what its kernel warns of at its start, "running over TCP" say, would stand on the standard error of our command
+    runner.extra_arguments = ["--IPKernelApp.log_level=ERROR"]
     begun: Future[tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]]] = Future()
 
     async def work() -> None:

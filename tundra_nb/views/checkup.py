@@ -24,8 +24,8 @@ def blocks(checkup: Checkup) -> Sequence[Block]:
     if checkup.fixed:
         made.append(Para(f"done: {', '.join(name.replace('_', ' ') for name in checkup.fixed)}"))
     if wrong:
-        rows: list[list[Cell]] = [[_mark(c), Styled(c.title, "strong"), c.evidence, _remedy(c), c.page] for c in wrong]
-        made.append(Table(["", "check", "what was found", "what to do", "page"], rows))
+        for finding in wrong:
+            made += _told(finding)
     if checkup.symptom == "everything":
         made.append(Facts([(group, _row(found)) for group, found in _groups(checkup.checks)]))
     else:
@@ -33,9 +33,6 @@ def blocks(checkup: Checkup) -> Sequence[Block]:
         made.append(Table(["", "check", "what was found"], [[_mark(c), c.title, c.evidence] for c in well]))
     if any(c.fix for c in wrong):
         made.append(Para(Styled("`%tundra doctor --fix` carries out what is safe, after asking.", "dim")))
-    pages = list(dict.fromkeys(c.page for c in wrong if c.page))
-    if pages:
-        made.append(Para(Styled(f"`%tundra guide {pages[0]}` tells more.", "dim")))
     return made
 
 
@@ -54,6 +51,14 @@ def _tone(fails: int, wrong: Sequence[Finding]) -> Tone:
     return "bad" if fails else "warn" if wrong else "good"
 
 
+def _told(finding: Finding) -> list[Block]:
+    """One finding, with room for its remedy also where the width is short."""
+    mark, tone = MARKS[finding.state]
+    more = f"`%tundra guide {finding.page}`" if finding.page else ""
+    facts: list[tuple[str, Cell]] = [("found", finding.evidence), ("do", _remedy(finding)), ("more", more)]
+    return [Heading(Styled(f"{mark} {finding.title}", tone)), Facts([(name, told) for name, told in facts if told])]
+
+
 def _mark(finding: Finding) -> Cell:
     mark, tone = MARKS[finding.state]
     return Styled(mark, tone)
@@ -61,7 +66,7 @@ def _mark(finding: Finding) -> Cell:
 
 def _remedy(finding: Finding) -> str:
     """Commands as a notebook takes them; the command line turns them back."""
-    return finding.remedy.replace("`tundra ", "`%tundra ").replace("`", "")
+    return finding.remedy.replace("`tundra ", "`%tundra ")
 
 
 def _row(found: Sequence[Finding]) -> str:
