@@ -15,6 +15,8 @@ from tundra_nb.testing.scripted_provider import ScriptedProcess, ScriptedStep, s
 
 CHAT = "/v1/chat/completions"
 COLUMNS = 80
+pytestmark = pytest.mark.timeout(240)
+"""A terminal for each of a dozen commands: each is a process of its own."""
 
 
 @pytest.fixture
