@@ -12,6 +12,7 @@ import httpx
 import openai
 import pytest
 
+from tests.conftest import wait_until
 from tests.gateway.conftest import opened
 from tundra_nb.daemon.gateway import stored
 from tundra_nb.daemon.gateway.stored import Made, Stored
@@ -63,6 +64,15 @@ def test_a_response_stays_with_its_profile_and_its_asker_after_a_kill_too(
         assert not made.asked(made.one)
 
         made.two.script(
+            f"{PATH}/resp_two", ScriptedStep(pieces=(b"event: ping\ndata: {}\n\n", b"data: {}\n\n"), gap=60)
+        )
+        bearer = {"authorization": f"Bearer {made.token}"}
+        with httpx.stream("GET", f"{made.url}/responses/resp_two", headers=bearer, params={"stream": "true"}) as answer:
+            assert next(answer.iter_raw()).startswith(b"event: ping")
+        wait_until(
+            lambda: made.two.stats["abandoned"] == 1, what="the provider to be hung up on, as its caller has left"
+        )
+        made.two.script(
             f"{PATH}/resp_two", response("resp_two"), ScriptedStep(body=b'{"id":"resp_two","deleted":true}')
         )
         made.two.script(f"{PATH}/resp_two/cancel", response("resp_two", "cancelled"))
@@ -74,8 +84,8 @@ def test_a_response_stays_with_its_profile_and_its_asker_after_a_kill_too(
         assert list(client.responses.input_items.list("resp_two")) == []
         client.responses.delete("resp_two")
         seen = [(request.method, request.target) for request in made.two.requests if "resp_two" in request.target]
-        assert [method for method, _ in seen] == ["GET", "POST", "GET", "DELETE"]
-        assert "include" in seen[0][1]
+        assert [method for method, _ in seen] == ["GET", "GET", "POST", "GET", "DELETE"]
+        assert "include" in seen[1][1]
         assert all(made.token not in str(request) for request in made.two.requests)
 
         made.two.script(f"{PATH}/resp_two", ScriptedStep(status=404, text="no such response"))

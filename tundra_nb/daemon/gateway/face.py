@@ -15,6 +15,7 @@ from urllib.parse import unquote
 import msgspec
 
 from tundra_nb import errors
+from tundra_nb.daemon.cut import CUT, Cut, Leaving
 from tundra_nb.daemon.life import Receive, Scope, Send
 from tundra_nb.daemon.traceparent import trace_of
 from tundra_nb.runtime.caller import Caller
@@ -28,7 +29,7 @@ from .choose import AUTO, Choosing, Failover
 from .failures import Failure, failure
 from .limits import limit_headers
 from .models import model_list, one_model
-from .outgoing import Outgoing
+from .outgoing import Keeper, Outgoing
 from .paths import MODELS, PATHS, Dialect, Path, below, family_of
 from .stored import Made, Stored, address
 from .stored import unknown as stored_unknown
@@ -142,7 +143,7 @@ class DoorApp:
         seen.calls += 1
         seen.running += 1
         try:
-            if not await self._carry_out(request, caller, receive, out):
+            if not await self._carry_out(request, caller, scope[CUT], out):
                 seen.failed += 1
         finally:
             seen.running -= 1
@@ -218,67 +219,50 @@ class DoorApp:
         tail = f"/responses/{response}" + (f"/{verb}" if verb else "")
         query = scope.get("query_string", b"").decode("latin-1")
         refusals: list[Refusal] = []
-        try:
-            async with aclosing(fetch(slot.provider, method, tail, query, refusals)) as chunks:
-                async for chunk in chunks:
-                    await out.chunk(chunk)
-        except errors.TundraError as error:
-            told = failure(out.family, error, refusal=refusals[-1] if refusals else None, form="responses")
-            await out.fail(self._masked(told))
-        else:
-            await out.end()
+        with Leaving(scope[CUT]) as leaving:
+            try:
+                async with aclosing(fetch(slot.provider, method, tail, query, refusals)) as chunks:
+                    async for chunk in chunks:
+                        await out.chunk(chunk)
+            except errors.TundraError as error:
+                leaving.stop()
+                told = failure(out.family, error, refusal=refusals[-1] if refusals else None, form="responses")
+                await out.fail(self._masked(told))
+            else:
+                await out.end()
 
-    async def _carry_out(self, request: Relayed, caller: Caller, receive: Receive, out: Outgoing) -> bool:
+    async def _carry_out(self, request: Relayed, caller: Caller, cut: Cut, out: Outgoing) -> bool:
         """Carry a call out and answer it; whether it was answered well."""
         operation = self._runtime.operations.call(request, caller)
         request.operation_id = str(operation.operation_id)
         out.begin(operation.operation_id, request)
         out.limits = lambda: limit_headers(request, out.family)
-        main = asyncio.current_task()
-        assert main is not None
-        gone = False
-
-        async def watch() -> None:
-            nonlocal gone
-            while (await receive())["type"] != "http.disconnect":
-                pass
-            gone = True
-            main.cancel()
-
-        watcher = asyncio.create_task(watch())
-        keeper = asyncio.create_task(self._keep(out)) if request.given.is_streamed else None
-        try:
-            await operation.carry_out(out.piece)
-            if request.given.form == "responses" and request.way == "relayed":
-                await self._remember(request, caller)
-            await out.finish()
-        except errors.TundraError as error:
-            watcher.cancel()
-            if keeper is not None:
-                keeper.cancel()
-            await out.fail(self._told(operation, request, error, out.family))
-            return False
-        except asyncio.CancelledError:
-            if not gone:
-                raise
-            main.uncancel()
-            return False
-        finally:
-            watcher.cancel()
-            if keeper is not None:
-                keeper.cancel()
-        return True
+        keeper = None
+        if request.given.is_streamed:
+            keeper = Keeper(out, self._runtime.loaded.settings.gateway.hold_seconds)
+        with Leaving(cut) as leaving:
+            try:
+                await operation.carry_out(out.piece)
+                if request.given.form == "responses" and request.way == "relayed":
+                    await self._remember(request, caller)
+                await out.finish()
+            except errors.TundraError as error:
+                leaving.stop()
+                if keeper is not None:
+                    keeper.cancel()
+                await out.fail(self._told(operation, request, error, out.family))
+                return False
+            finally:
+                if keeper is not None:
+                    keeper.cancel()
+            return True
+        return False
 
     async def _remember(self, request: Relayed, caller: Caller) -> None:
         entry = request.entry
         if entry is not None and entry.answer is not None and entry.answer.request_id:
             made = Made(entry.answer.request_id, entry.profile.name, caller.limit_key)
             await asyncio.to_thread(self._gateway.stored.remember, made)
-
-    async def _keep(self, out: Outgoing) -> None:
-        """Keep a stream alive that says nothing yet, once it has been held back long enough."""
-        await asyncio.sleep(self._runtime.loaded.settings.gateway.hold_seconds)
-        await out.keep_alive()
 
     def _told(self, operation: LiveOperation, request: Relayed, error: errors.TundraError, family: Dialect) -> Failure:
         refusal = request.refusals[-1] if request.refusals and request.way == "relayed" else None

@@ -30,6 +30,26 @@ CUT_SECONDS = 5.0
 Headers = list[tuple[bytes, bytes]]
 
 
+class Keeper:
+    """Keeps a stream alive that says nothing yet, once it has been held back for `hold` seconds.
+
+    A timer until then, and a task only afterwards: nearly every stream begins before.
+    """
+
+    def __init__(self, out: Outgoing, hold: float) -> None:
+        self._out = out
+        self._task: asyncio.Task[None] | None = None
+        self._timer = asyncio.get_running_loop().call_later(hold, self._begin)
+
+    def _begin(self) -> None:
+        self._task = asyncio.create_task(self._out.keep_alive())
+
+    def cancel(self) -> None:
+        self._timer.cancel()
+        if self._task is not None:
+            self._task.cancel()
+
+
 class Outgoing:
     """One answer."""
 
