@@ -90,6 +90,8 @@ async def open_runtime(start: AppParts) -> AsyncIterator[ASGIApp]:
     from tundra_nb.runtime.clock import Ids, SystemClock
     from tundra_nb.runtime.store import history_of
 
+    # httpx would load its own command line, and with it rich and pygments: a quarter of all that the daemon loads
+    sys.modules.setdefault("httpx._main", None)  # type: ignore[arg-type]
     clock = SystemClock()
     store = start.loaded.settings.store
     history = history_of(store, start.paths, start.environ, redactor=start.redactor, ids=Ids(clock), clock=clock)
