@@ -77,6 +77,8 @@ _PATTERNS: tuple[tuple[tuple[str, ...], re.Pattern[str], str], ...] = (
 )
 
 
+_TRIGGERS = tuple(dict.fromkeys(trigger for row in _PATTERNS for trigger in row[0]))
+"""A text without any of these looks like no secret."""
 _MASK = re.compile(r"<(?:[A-Za-z_][\w .-]{0,80}:[0-9a-f]{8}|key|token|password|secret)>")
 """What stands for a secret that was masked."""
 
@@ -175,6 +177,11 @@ class Redactor:
     def _masked(self, text: str) -> str:
         text = self.known(text)
         lowered = text.lower()
+        for trigger in _TRIGGERS:
+            if trigger in lowered:
+                break
+        else:
+            return text
         hits = [row for row in _PATTERNS if any(trigger in lowered for trigger in row[0])]
         if not hits:
             return text
@@ -220,9 +227,15 @@ class Redactor:
     def struct(self, row: T) -> T:
         """A struct with every text in it masked; the same object when there is nothing to mask."""
         names = type(row).__struct_fields__
-        texts = [value for name in names if type(value := getattr(row, name)) is str]
+        clean = self._clean
+        texts = [value for value in msgspec.structs.astuple(row) if type(value) is str and value not in clean]
+        if not texts:
+            return row  # rows repeat each other: this is how it nearly always ends
         whole = "\0".join(texts)
-        if self.text(whole) is whole:  # one look at all of them, which is how it nearly always ends
+        if self._masked(whole) is whole:  # one look at all of them
+            if len(clean) + len(texts) > REMEMBERED:
+                clean.clear()
+            clean.update(text for text in texts if len(text) <= REMEMBERED_CHARS)
             return row
         changes = {}
         for name in names:
