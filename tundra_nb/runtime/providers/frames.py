@@ -71,6 +71,8 @@ class Frames:
 
 
 def _read(raw: bytes) -> SseFrame:
+    if raw.startswith(b"data: ") and raw.find(b"\n") == len(raw) - 2 and b"\r" not in raw:
+        return SseFrame("message", raw[6:-2], raw)  # the usual event, of one line
     event, data = "", []
     for line in _LINE.split(raw.removeprefix(_BOM)):
         name, _, value = line.partition(b":")

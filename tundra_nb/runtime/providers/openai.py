@@ -7,7 +7,7 @@ schema: what servers call compatible differs in every field, and a complete answ
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -109,6 +109,41 @@ class OpenAIFormat:
         return classify.read(value, self.target.now())
 
 
+class _Delta(msgspec.Struct, forbid_unknown_fields=True):
+    content: str = ""
+    role: str = ""
+    refusal: None = None
+
+
+class _Choice(msgspec.Struct, forbid_unknown_fields=True):
+    delta: _Delta
+    index: int = 0
+    logprobs: None = None
+    finish_reason: None = None
+
+
+class _Plain(msgspec.Struct, forbid_unknown_fields=True):
+    """A chunk in mid-stream that adds text and says nothing else: nearly every one, read at a quarter of the cost.
+
+    Whatever has another member is no plain chunk, and is read with care.
+    """
+
+    choices: Annotated[list[_Choice], msgspec.Meta(min_length=1, max_length=1)]
+    id: str = ""
+    object: str = ""
+    created: int = 0
+    model: str = ""
+    system_fingerprint: str | None = None
+    service_tier: str | None = None
+    obfuscation: str = ""
+    usage: None = None
+
+
+_decode_plain = msgspec.json.Decoder(_Plain).decode
+MOST_ODD = 3
+"""So many chunks in a row that are not plain: this provider's never are."""
+
+
 class OpenAIReader:
     """Reads an answer of this form, streamed or whole."""
 
@@ -122,10 +157,22 @@ class OpenAIReader:
         """A choice has come, if only with its reason to stop."""
         self._spoke = False
         """A message, or a part of one, has come."""
+        self._odd = 0
+        """Chunks in a row that were not plain."""
 
     def feed(self, event: str, data: bytes) -> Sequence[Piece]:
         if self.done:
             return ()
+        if self._odd < MOST_ODD and self._draft.id and self._draft.model and event == "message":
+            try:
+                plain = _decode_plain(data)
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+                self._odd += 1
+            else:
+                self._odd = 0
+                self._seen = self._spoke = True
+                text = plain.choices[0].delta.content
+                return self._draft.say(text) if text else ()
         data = data.strip()
         if data == b"[DONE]":
             self.done = True
