@@ -187,18 +187,15 @@ class Reservation:
 
     def _narrowest(self, start: int, end: int) -> Narrowest | None:
         # Computed when asked, not when reserved: most reservations are never asked.
-        return min(
-            (
-                Narrowest(
-                    level=bucket.burst - (full - self.at) / bucket.seconds_per_unit,
-                    burst=bucket.burst,
-                    full_after=full - self.at,
-                )
-                for bucket, full in zip(self._path_buckets[start:end], self._fulls[start:end], strict=True)
-            ),
-            key=lambda narrowest: narrowest.level,
-            default=None,
-        )
+        found, lowest = -1, math.inf
+        for number in range(start, end):
+            bucket = self._path_buckets[number]
+            level = bucket.burst - (self._fulls[number] - self.at) / bucket.seconds_per_unit
+            if level < lowest:
+                found, lowest = number, level
+        if found < 0:
+            return None
+        return Narrowest(level=lowest, burst=self._path_buckets[found].burst, full_after=self._fulls[found] - self.at)
 
     def settle(self, tokens: float) -> None:
         """Replace the estimate by the real usage; the buckets of tokens may go into debt.
