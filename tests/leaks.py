@@ -20,7 +20,7 @@ import pytest
 GRACE_SECONDS = 5.0
 """What is on its way out when a test ends may take so long to go."""
 STRICT = (
-    *(f"tests/runtime/{part}" for part in ("test_operations", "history/", "resilience/")),
+    *(f"tests/runtime/{part}" for part in ("test_operations", "history/", "resilience/", "telemetry/")),
     *("tests/contract/", "tests/terminal/"),
 )
 """Where each test closes all that it opens. Elsewhere tests share servers, whose clients keep connections open, or

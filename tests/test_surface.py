@@ -66,6 +66,13 @@ t.ask("hi", profil="p")
 t.run("true", timeout="1")
 t.ptys["1"].send_secret(nane="X")
 t.versions.diff("a", tabel="x")
+t.ptys.open("cat", colums=80)
+
+
+async def awaited(a: tundra_nb.AsyncClient) -> None:
+    await a.run("true", timout=1)
+    await a.simulate(sinse="1h")
+    await a.replay("last", speed="2")
 """
 
 
@@ -85,4 +92,4 @@ def test_a_type_checker_refuses_a_mistyped_keyword(tool: str, tmp_path: Path) ->
         for line in told.splitlines()
         if "mine.py:" in line and "error" in line
     }
-    assert wrong == {"5", "6", "7", "8", "9"}, told
+    assert wrong == {"5", "6", "7", "8", "9", "10", "14", "15", "16"}, told
