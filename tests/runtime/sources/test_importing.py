@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import gzip
+import itertools
 import json
 import os
 import re
@@ -11,6 +13,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -348,6 +351,75 @@ def test_lines_of_ten_megabytes_neither_stop_an_import_nor_fill_memory(tmp_path:
     assert (source.lines, source.left) == (16, 1)
     longest = max(len(row["message"]) for row in rows(tmp_path, source, "imported_log"))
     assert longest <= 16_384
+
+
+GIGABYTE = 1_000_000_000
+MEMORY_BYTES = 400_000_000
+"""What an import may add to a process, however long the file."""
+
+
+@pytest.mark.parametrize(
+    ("size", "order"),
+    [
+        (3_000_000, "late"),
+        (3_000_000, "two logs"),
+        pytest.param(150_000_000, "late", marks=pytest.mark.soak),
+        pytest.param(GIGABYTE, "late", marks=[pytest.mark.soak, pytest.mark.timeout(7200)]),
+    ],
+)
+def test_a_long_log_is_read_in_bounded_memory_with_progress_and_ends_in_order(
+    tmp_path: Path, size: int, order: str
+) -> None:
+    """Lines of the original's own, some of them late as threads write them, or two hosts' logs one behind the other."""
+    file = tmp_path / "big.log"
+    events = long_log(file, size, order)
+    told: list[Importing] = []
+    process = psutil.Process()
+    before = process.memory_info().rss
+    most = 0
+
+    def heard(step: Importing) -> None:
+        nonlocal most
+        most = max(most, process.memory_info().rss)
+        told.append(step)
+
+    source = made(tmp_path, file, on_progress=heard)
+    assert most - before < MEMORY_BYTES
+    assert source.rows["imported_log"] == events
+    assert [step.doing for step, after in itertools.pairwise(told) if step.doing != after.doing] == [
+        "hashing",
+        "reading",
+    ]
+    done = [step.done_bytes for step in told if step.doing == "reading"]
+    assert done == sorted(done)
+    assert done[-1] > 0.9 * file.stat().st_size
+    last = -1
+    stored = pq.ParquetFile(tmp_path / "sources" / source.name / "imported_log.parquet")
+    for batch in stored.iter_batches(columns=["imported_log_id"]):
+        keys = batch.column(0).to_numpy()
+        assert last < keys[0]
+        assert bool((keys[1:] > keys[:-1]).all())
+        last = int(keys[-1])
+
+
+def long_log(file: Path, size: int, order: str) -> int:
+    """Write a log of this many bytes; how many events it has."""
+    lines = (Path(__file__).parent / "fixtures" / "tracing.log").read_text().splitlines()
+    began = dt.datetime(2026, 3, 1, tzinfo=dt.UTC)
+    events = written = 0
+    with file.open("w") as out:
+        while written < size:
+            for line in lines:
+                if not line.startswith("20"):
+                    written += out.write(f"{line}\n")
+                    continue
+                events += 1
+                shift = -7 if order == "late" and events % 11 == 0 else 0
+                at = began + dt.timedelta(milliseconds=events * 3 + shift)
+                if order == "two logs" and written > size // 2:
+                    at -= dt.timedelta(seconds=size / 1e5)
+                written += out.write(f"{at:%Y-%m-%dT%H:%M:%S.%f}Z{line[27:]}\n")
+    return events
 
 
 def test_progress_is_told(tmp_path: Path) -> None:

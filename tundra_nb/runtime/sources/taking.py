@@ -203,11 +203,31 @@ class Taker:
             writer.close()
         self._writers.clear()
         for table in sorted(self._unsorted):
-            self.tell("sorting")
-            file = self._folder / f"{table}.parquet"
-            rows = pq.read_table(file).sort_by(KEY_OF[table])
-            pq.write_table(rows, file, compression="zstd", row_group_size=GROUP_ROWS)
+            self._sort(self._folder / f"{table}.parquet", KEY_OF[table])
         return {table: [f"{table}.parquet"] for table in self.rows}
+
+    def _sort(self, file: Path, key: str) -> None:
+        """Put a table in the order of its key, holding only those rows before which others may still come: few where a
+        log is out of order by moments, or is several that were put one behind the other.
+        """
+        made = file.with_suffix(".sorted")
+        with pq.ParquetFile(file) as table, pq.ParquetWriter(made, table.schema_arrow, compression="zstd") as out:
+            column = table.schema_arrow.names.index(key)
+            lowest = [table.metadata.row_group(i).column(column).statistics.min for i in range(table.num_row_groups)]
+            order = sorted(range(len(lowest)), key=lowest.__getitem__)
+            held = table.schema_arrow.empty_table()
+            for group, following in zip(order, [*order[1:], None], strict=True):
+                self.tell("sorting")
+                held = pa.concat_tables([held, table.read_row_group(group)])
+                ready, later = held, held.slice(0, 0)
+                if following is not None:
+                    is_ready = pc.less(held[key], lowest[following])
+                    ready, later = held.filter(is_ready), held.filter(pc.invert(is_ready))
+                    if ready.num_rows < GROUP_ROWS:
+                        continue
+                out.write_table(ready.sort_by(key), row_group_size=GROUP_ROWS)
+                held = later
+        made.replace(file)
 
     def abandon(self) -> None:
         """Close what is open; the folder is thrown away."""
