@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import time
+from pathlib import Path
 
 import pytest
 
@@ -174,6 +175,26 @@ def test_what_had_come_before_an_interrupt_stays(notebook: Notebook) -> None:
     notebook.wait_for_output(cell)
     notebook.manager.interrupt_kernel()
     assert notebook.finish(cell).text.endswith("interrupted")
+
+
+def test_a_followed_log_is_one_output_that_grows_until_an_interrupt(notebook: Notebook) -> None:
+    notebook.run("%tundra ask hi")
+    cell = notebook.start("%tundra logs --follow -n 3")
+    notebook.wait_for_output(cell)
+    log = Path(notebook.env["TUNDRA_DATA_DIR"]) / "logs" / "daemon.log"
+    line = "2026-11-24T12:00:00Z error    tundra.daemon  canary-followed"
+    with log.open("a") as stream:
+        stream.write(line[:40])
+        stream.flush()
+        time.sleep(0.5)  # half a line is none yet
+        stream.write(f"{line[40:]}\n")
+    notebook.wait_for_output(cell, "update_display_data")
+    notebook.manager.interrupt_kernel()
+    ran = notebook.finish(cell)
+    assert ran.error is None, ran.traceback
+    assert len(ran.outputs) == 1
+    assert line in ran.text
+    assert ran.text.endswith("no longer followed")
 
 
 def test_an_interrupt_works_in_a_cell_with_a_top_level_await(notebook: Notebook) -> None:

@@ -44,6 +44,12 @@ def test_every_view_of_the_history_shows_a_source_too(home: Home, tmp_path: Path
         assert t.notes(source="daemon").empty
         assert t.ptys.history(source="daemon").empty
         assert len(t.history("imported_log", source="daemon", severity="error")) == 2
+        lines = t.logs(source="daemon")
+        assert list(lines.columns) == list(t.logs().columns)
+        assert list(lines["level"]) == ["info", *["warning"] * 2, "error", *["warning"] * 2, "error"]
+        assert len(t.logs(source="daemon", level="error")) == 2
+        assert list(t.logs(source="daemon", level="warning", limit=1)["level"]) == ["error"]
+        assert len(t.logs(source="daemon", since="2026-03-01T10:30:48Z")) == 3
         by = t.calls(source="daemon", by="profile,hour")
         assert (by["count"].iloc[0], by["errors"].iloc[0]) == (1, 1)
         why = t.why(source="daemon")
@@ -99,6 +105,10 @@ def test_the_command_line_imports_and_reads(home: Home, tmp_path: Path) -> None:
         assert shown.returncode == 0, (args, shown.stderr)
         assert shown.stdout.strip()
         assert KEY not in shown.stdout + shown.stderr
+    shown = home.run("logs", "--in", "theirs", "--level", "error").stdout
+    assert [line.split()[1] for line in shown.splitlines()] == ["error", "error"]
+    assert "phase failed" in shown
+    assert home.run("logs", "--in", "theirs", "--follow").returncode == 2
     assert "in source theirs" in home.run("explain", "last", "--in", "theirs").stdout
     assert "Timeout" in home.run("explain", "last", "--in", "theirs").stdout
     assert home.run("sql", "--in", "theirs", "select count(*) from error_event").stdout.strip().endswith("6")

@@ -29,6 +29,7 @@ from .incidents import AsyncIncidents
 from .link import Link
 from .live import OnOutput, Run, ShellRun
 from .logs import logs as read_logs
+from .logs import of_source as logs_of_source
 from .pty_calls import CellOptions, Command, RunOptions
 from .sources import AsyncSources
 from .times import When
@@ -196,8 +197,11 @@ class AsyncClient:
         level: str | None = None,
         operation: str | int | None = None,
         limit: int | None = None,
+        source: str | None = None,
     ) -> pd.DataFrame:
         """Lines of the daemon's log; see `Client.logs`."""
+        if source is not None:
+            return await self._do(logs_of_source(source, since, level, limit))
         return await asyncio.to_thread(
             read_logs, self._link, since=since, level=level, operation=operation, limit=limit
         )

@@ -11,6 +11,8 @@ from tundra_nb.frames import frames
 from tundra_nb.local import log_lines
 from tundra_nb.types import Column
 
+from . import api
+from .call import Flow
 from .link import Link
 from .times import When, resolve
 
@@ -75,3 +77,25 @@ def _row(line: log_lines.LogLine) -> dict[str, object]:
         "fields": json.dumps(fields) if fields else None,
         "traceback": line.traceback or None,
     }
+
+
+def of_source(source: str, since: When | None, level: str | None, limit: int | None) -> Flow[pd.DataFrame]:
+    """The lines of a log that was imported, in the same columns.
+
+    Raises:
+        UsageError: no such source, no such level, or no time.
+    """
+    wanted(since, level, None)
+    bounded = limit if level is None else None
+    rows: pd.DataFrame = yield api.history("imported_log", since, source=source, limit=bounded)
+    if level is not None:
+        graver = log_lines.LEVELS[log_lines.LEVELS.index(level) :]
+        rows = rows[rows["severity"].isin(graver)]
+    if limit is not None:
+        rows = rows.tail(limit)
+    parts = zip(rows["at"], rows["severity"], rows["logger"], rows["message"], strict=True)
+    lines = [
+        {"at": at.isoformat(), "level": severity, "logger": logger or None, "message": message}
+        for at, severity, logger, message in parts
+    ]
+    return frames.from_rows(lines, COLUMNS, meta={"source": source})

@@ -28,6 +28,7 @@ from .incidents import Incidents
 from .link import Link
 from .live import OnOutput, Run, ShellRun
 from .logs import logs as read_logs
+from .logs import of_source as logs_of_source
 from .owner import owner_name
 from .pty_calls import Command, Cwd, Program
 from .ptys import Ptys
@@ -448,6 +449,7 @@ class Client:
         level: str | None = None,
         operation: str | int | None = None,
         limit: int | None = None,
+        source: str | None = None,
     ) -> pd.DataFrame:
         """Lines of the daemon's log, also of rotated files and while the daemon is dead.
 
@@ -456,10 +458,13 @@ class Client:
             level: of this level, or graver: debug, info, warning, error, critical.
             operation: of one call, by its id or the last digits of it.
             limit: only so many, the newest.
+            source: of a log that was imported under this name instead; it names no calls.
 
         Raises:
             UsageError: there is no log here, or no such level.
         """
+        if source is not None:
+            return self._do(logs_of_source(source, since, level, limit))
         return read_logs(self._link, since=since, level=level, operation=operation, limit=limit)
 
     def run(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import click
@@ -47,6 +47,12 @@ class Face(abc.ABC):
     @abc.abstractmethod
     def write(self, text: str) -> None:
         """Show lines while the command goes on."""
+
+    def show_lines(self, texts: Iterator[str]) -> None:
+        """Show lines as they come, until interrupted; an empty text says that nothing has come."""
+        for text in texts:
+            if text:
+                self.write(text)
 
     def progress(self, text: str) -> None:
         """Show how far a command is, in place of what was shown before; empty takes it away."""

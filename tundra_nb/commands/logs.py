@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ from tundra_nb.errors import UsageError
 from tundra_nb.local import log_lines
 from tundra_nb.views import Lines
 
+from . import options
 from .command import Command
 from .command import command as _command
 from .face import Face, pass_face
@@ -40,6 +42,7 @@ CHUNK_BYTES = 65536
 @click.option("--since", type=Time(), help="From when on: 1h, yesterday, 14:00, ISO, all.")
 @click.option("--level", type=click.Choice(log_lines.LEVELS), help="Lines of this level, or graver.")
 @click.option("--operation", help="Lines of one call: its id, or the last digits of it.")
+@options.source
 @click.option("--frame", is_flag=True, help="As a frame, with a column for each part.")
 @pass_face
 def command(
@@ -49,10 +52,19 @@ def command(
     since: str | None,
     level: str | None,
     operation: str | None,
+    source: str | None,
     frame: bool,
 ) -> Lines | pd.DataFrame | None:
     """The last lines of the daemon's log; with --since, --level or --operation, those lines of it."""
     asked = wanted(since, level, operation)
+    if source is not None:
+        if follow or operation:
+            raise UsageError(
+                problem="the lines of a source neither grow nor name calls",
+                field="--follow" if follow else "--operation",
+                remedy=f"`%tundra why --in {source}` tells of its calls.",
+            )
+        return _of_source(face, source, since, level, lines, frame=frame)
     is_asked = asked != log_lines.WantedLines()
     paths = face.client.link.paths
     if paths is None:
@@ -71,18 +83,30 @@ def command(
     if not follow:
         return Lines(last, source=str(paths.log))
     try:
-        face.write("".join(f"{line}\n" for line in last))
-        for text in followed(paths.log):
-            some = (
-                text
-                if not is_asked
-                else "".join(f"{line.raw}\n" for line in log_lines.parsed(text.splitlines()) if line in asked)
-            )
-            if some:
-                face.write(some)
+        face.show_lines(_shown(paths.log, last, asked if is_asked else None))
     except KeyboardInterrupt:
         return None
     return None
+
+
+def _shown(log: Path, last: Iterable[str], asked: log_lines.WantedLines | None) -> Iterator[str]:
+    """The last lines, then those that come; of these only what is asked for."""
+    yield "".join(f"{line}\n" for line in last)
+    for text in followed(log):
+        wanted_lines = log_lines.parsed(text.splitlines()) if asked is not None else ()
+        yield text if asked is None else "".join(f"{line.raw}\n" for line in wanted_lines if line in asked)
+
+
+def _of_source(
+    face: Face, source: str, since: str | None, level: str | None, lines: int | None, *, frame: bool
+) -> Lines | pd.DataFrame:
+    limit = lines or (None if since or level else LINES)
+    found: pd.DataFrame = face.client.logs(since=since, level=level, limit=limit, source=source)
+    if frame:
+        return found
+    parts = zip(found["at"], found["level"], found["logger"], found["message"], strict=True)
+    texts = [f"{at:%Y-%m-%dT%H:%M:%S.%f}Z {level:<8} {logger}  {message}" for at, level, logger, message in parts]
+    return Lines([line for text in texts for line in text.split("\n")], source=f"source {source}")
 
 
 def _no_log(log: Path) -> UsageError:
@@ -113,17 +137,27 @@ def tail(file: Path, lines: int) -> list[str]:
 
 
 def followed(file: Path) -> Iterator[str]:
-    """What is appended to a file, also after it has been rotated."""
+    """Whole lines that are appended to a file, also after it has been rotated or cut; "" where none has come."""
     log = file.open(encoding="utf-8", errors="replace")
+    begun = ""
     try:
         log.seek(0, os.SEEK_END)
         while True:
             if text := log.read():
-                yield text
+                whole, end, begun = (begun + text).rpartition("\n")
+                yield whole + end
                 continue
+            yield ""
             time.sleep(POLL_SECONDS)
-            if file.exists() and os.stat(file).st_ino != os.fstat(log.fileno()).st_ino:
-                log.close()
-                log = file.open(encoding="utf-8", errors="replace")
+            with contextlib.suppress(FileNotFoundError):
+                now, known = os.stat(file), os.fstat(log.fileno())
+                if now.st_ino != known.st_ino:
+                    if text := log.read():  # written before it was moved away
+                        yield begun + text
+                    log.close()
+                    log, begun = file.open(encoding="utf-8", errors="replace"), ""
+                elif now.st_size < log.tell():
+                    log.seek(0)
+                    begun = ""
     finally:
         log.close()

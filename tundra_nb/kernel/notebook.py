@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -59,6 +59,15 @@ class Notebook(Face):
         from .output import show_output
 
         return show_output(live, self._magics.shell)
+
+    def show_lines(self, texts: Iterator[str]) -> None:
+        from .growing import can_update
+        from .output import show_lines
+
+        if can_update(self._magics.shell):
+            show_lines(texts, self._magics.shell)
+        else:
+            super().show_lines(texts)
 
     def terminal_widget(self, pty_id: str) -> Any:
         if not is_kernel(self._magics.shell):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Iterator
 from typing import Any
 
 from tundra_nb.client.live import Live, R, Run
@@ -35,6 +36,19 @@ def show_output(live: Live[R], shell: Any) -> R:
     return run
 
 
+def show_lines(texts: Iterator[str], shell: Any) -> None:
+    """Show lines as they come, the last of them, until interrupted; an empty text says that nothing has come."""
+    output = _Output(shell, "following …")
+    try:
+        for text in texts:
+            if text:
+                output.add(text)
+            else:
+                output.draw_rest()
+    finally:
+        output.break_off(output.tail, "no longer followed")
+
+
 def _print_output(live: Live[R]) -> R:
     from tundra_nb.terminal.ansi import Colours
 
@@ -54,12 +68,18 @@ def _print_output(live: Live[R]) -> R:
 class _Output:
     """One output that is updated while the command runs."""
 
-    def __init__(self, shell: Any) -> None:
+    def __init__(self, shell: Any, note: str = "running …") -> None:
+        self._note = note
         self._tail = ""
         self._is_cut = False
         self._is_drawn = True
         self._due = 0.0
         self._output = Growing(shell)
+
+    @property
+    def tail(self) -> str:
+        """The end of the output, from the beginning of a line on."""
+        return self._tail.partition("\n")[2] if self._is_cut else self._tail
 
     def add(self, piece: str) -> None:
         text = self._tail + piece
@@ -75,8 +95,7 @@ class _Output:
             return
         self._is_drawn = True
         began = time.monotonic()
-        text = self._tail.partition("\n")[2] if self._is_cut else self._tail
-        self._output.draw(self._bundle(text, "running …"), {})
+        self._output.draw(self._bundle(self.tail, self._note), {})
         now = time.monotonic()
         self._due = now + max(MIN_PAUSE_SECONDS, 4 * (now - began))
 
