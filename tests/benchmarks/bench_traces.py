@@ -82,11 +82,10 @@ def compare() -> Table:
             side.round()  # what is imported and learned at first
         rounds = [[side.round() for side in (sides if number % 2 else sides[::-1])] for number in range(ROUNDS)]
         off, on = ([found[:: 1 if n % 2 else -1][at] for n, found in enumerate(rounds)] for at in (0, 1))
-    daemon = [statistics.median(figures[0] for figures in side) for side in (off, on)]
-    table.add("the daemon", *daemon, statistics.median(b[0] / a[0] for a, b in zip(off, on, strict=True)), "≤ 1.01")
-    worker = [statistics.median(figures[1] for figures in side) for side in (off, on)]
-    more = statistics.median(b[1] - a[1] for a, b in zip(off, on, strict=True))
-    table.add("the sender, in the worker", *worker, more, "≤ 40")
+    for what, at, goal in (("the daemon", 0, "≤ 1.01"), ("the sender, in the worker", 1, "≤ 40")):
+        pairs = [(without[at], with_[at]) for without, with_ in zip(off, on, strict=True)]
+        figure = statistics.median(b / a if at == 0 else b - a for a, b in pairs)
+        table.add(what, statistics.median(a for a, _ in pairs), statistics.median(b for _, b in pairs), figure, goal)
     return table
 
 

@@ -105,9 +105,9 @@ def test_the_command_line_imports_and_reads(home: Home, tmp_path: Path) -> None:
         assert shown.returncode == 0, (args, shown.stderr)
         assert shown.stdout.strip()
         assert KEY not in shown.stdout + shown.stderr
-    shown = home.run("logs", "--in", "theirs", "--level", "error").stdout
-    assert [line.split()[1] for line in shown.splitlines()] == ["error", "error"]
-    assert "phase failed" in shown
+    lines = home.run("logs", "--in", "theirs", "--level", "error").stdout
+    assert [line.split()[1] for line in lines.splitlines()] == ["error", "error"]
+    assert "phase failed" in lines
     assert home.run("logs", "--in", "theirs", "--follow").returncode == 2
     assert "in source theirs" in home.run("explain", "last", "--in", "theirs").stdout
     assert "Timeout" in home.run("explain", "last", "--in", "theirs").stdout

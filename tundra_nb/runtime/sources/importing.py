@@ -24,7 +24,7 @@ from tundra_nb.runtime.history.contract import Stop
 from tundra_nb.runtime.telemetry.redact import Redactor
 
 from .forms import packed
-from .forms.lines import LineReader
+from .forms.lines import LineReader, Readable
 from .place import RECORD, UNFINISHED, SourcesFolder
 from .taking import Taker
 
@@ -151,7 +151,7 @@ def _read(file: Path, taker: Taker) -> dict[str, list[str]]:
 
 def _read_gzip(stream: IO[bytes], taker: Taker) -> None:
     with gzip.GzipFile(fileobj=stream) as unpacked:
-        bounded = _Bounded(unpacked, stream)  # type: ignore[arg-type]  # reads like a file
+        bounded = _Bounded(unpacked, stream)
         try:
             LineReader(taker).read(bounded, stream.tell)
         except (EOFError, gzip.BadGzipFile, zlib.error) as exc:
@@ -163,7 +163,7 @@ def _read_gzip(stream: IO[bytes], taker: Taker) -> None:
 class _Bounded:
     """A packed file, read no further than a log would go."""
 
-    def __init__(self, unpacked: IO[bytes], stream: IO[bytes]) -> None:
+    def __init__(self, unpacked: Readable, stream: IO[bytes]) -> None:
         self._unpacked = unpacked
         self._stream = stream
         self._read = 0
