@@ -263,6 +263,13 @@ WINDOWS: list[tuple[dict[str, Any], list[int]]] = [
 ]
 
 
+async def test_a_window_in_which_no_id_can_be_is_empty(store: Store) -> None:
+    """Ids end in the year 2039."""
+    in_2090 = 3_786_912_000_000_000
+    assert await store.rows("calls", since_us=in_2090, until_us=in_2090 + 86_400_000_000) == []
+    assert await store.rows("calls", since_us=-(10**15), until_us=0) == []
+
+
 async def test_a_window_and_conditions_choose_rows(store: Store) -> None:
     for n in range(1, 6):
         even = n % 2 == 0

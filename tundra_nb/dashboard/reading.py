@@ -36,6 +36,7 @@ EMPTY_SHARE = 0.4
 LEAST_WINDOW = 120.0
 ID_SHIFT = 22
 """An id is milliseconds since 1970, shifted."""
+MOST_ID = 2**63 - 1
 RECENT_SECONDS = 900.0
 """A call that began so long ago may still end."""
 CALLS = ["operation_id", "at", "profile", "asked", "outcome", "code", "caller", "latency_ms"]
@@ -211,7 +212,7 @@ def _begin_with_the_first(hour: Hour) -> None:
 def count(client: Client, asked: Range) -> int:
     """How many calls there are in the window, by their ids: a range of keys, not a scan."""
     column, factor = ("operation_id", 1000 << ID_SHIFT) if asked.source is None else ("at", 1_000_000)
-    ends = [int(end * 1000) * factor // 1000 for end in (asked.since, asked.until)]
+    ends = [min(int(end * 1000) * factor // 1000, MOST_ID) for end in (asked.since, asked.until)]
     found = client.sql(
         f"SELECT count(*) AS calls FROM operation WHERE {column} >= {ends[0]} AND {column} < {ends[1]}",  # noqa: S608 - numbers
         at=asked.at,

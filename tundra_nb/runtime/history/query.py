@@ -37,11 +37,11 @@ def condition(query: FrameQuery, placeholder: str, step_ms: int = 0) -> tuple[st
     ordered = query.table not in REPLACED_TABLES and query.table != "imported_log"
     if query.since_us is not None:
         if ordered:
-            add(f"{key} >= ?", id_floor(max(0, query.since_us - slack)))
+            add(f"{key} >= ?", _id_bound(query.since_us - slack))
         add("at >= ?", query.since_us)
     if query.until_us is not None:
         if ordered:
-            add(f"{key} < ?", _id_ceiling(query.until_us + slack))
+            add(f"{key} < ?", _id_bound(query.until_us + slack))
         add("at < ?", query.until_us)
     for column, op, value in ((c.column, c.op, c.value) for c in query.where):
         if query.table == "operation" and column == "profile" and op in ("eq", "in"):
@@ -67,5 +67,6 @@ def condition(query: FrameQuery, placeholder: str, step_ms: int = 0) -> tuple[st
     return " AND ".join(parts) or "1 = 1", values
 
 
-def _id_ceiling(at_us: int) -> int:
+def _id_bound(at_us: int) -> int:
+    """The lowest id of a time; of one that no id is of (before 1970, after 2039) the nearest number that fits."""
     return min(id_floor(max(0, at_us)), (1 << 63) - 1)
