@@ -200,7 +200,12 @@ class Jupyter:
         return page
 
     def open(
-        self, cells: Sequence[str] | nbformat.NotebookNode, *, name: str = "test.ipynb", kernel: bool = True
+        self,
+        cells: Sequence[str] | nbformat.NotebookNode,
+        *,
+        name: str = "test.ipynb",
+        kernel: bool = True,
+        password: str = "",
     ) -> NotebookPage:
         """Write a notebook and open it, in a fresh browser profile.
 
@@ -208,6 +213,7 @@ class Jupyter:
             cells: their sources; or a whole notebook.
             name: of the file.
             kernel: without one nothing is started: what a person sees who only looks at a saved notebook.
+            password: to log in with, where the server has one and no token: the page has a cookie then, and no more.
         """
         notebook = cells if isinstance(cells, nbformat.NotebookNode) else new_notebook()
         if not isinstance(cells, nbformat.NotebookNode):
@@ -219,7 +225,14 @@ class Jupyter:
         page = self.watch(self.browser.new_page(viewport={"width": 1280, "height": 900}))
         page.set_default_timeout(SECONDS * 1000)
         place = f"lab/tree/{name}?reset" if self.app == "lab" else f"notebooks/{name}"
-        page.goto(f"{self.url}{place}{'&' if '?' in place else '?'}token={TOKEN}")
+        if password:
+            page.goto(f"{self.url}login")
+            page.locator("input[name=password]").fill(password)
+            page.locator("button[type=submit]").click()
+            page.wait_for_url(re.compile(r"/(lab|tree)"))
+            page.goto(self.url + place)
+        else:
+            page.goto(f"{self.url}{place}{'&' if '?' in place else '?'}token={TOKEN}")
         page.wait_for_selector(".jp-Notebook .jp-Cell")
         made = NotebookPage(page, path)
         if kernel:

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
+from jupyter_server.auth.security import passwd
 from playwright.sync_api import Page, expect
 
 from tundra_nb.testing.scripted_provider import ScriptedStep
 
-from .conftest import Jupyter, NotebookPage
+from .conftest import KERNEL_ANSWERS, SECONDS, Jupyter, NotebookPage
 from .test_faces import barriers, watch
 
 pytestmark = [pytest.mark.part("browser", "doltlite", "axe"), pytest.mark.timeout(300)]
@@ -120,6 +128,83 @@ def test_in_notebook_7_under_a_base_url_with_a_blank_it_shows_and_inserts(
     )
     page.screenshot("panel-notebook")
     assert [error for error in errors if OF_NOTEBOOK not in error] == []
+
+
+def test_with_a_password_alone_it_looks_acts_and_follows_and_tells_of_a_crash(
+    start_jupyter: Callable[..., Jupyter],
+) -> None:
+    """By cookie alone: the page has no token, so a POST needs the header against forged requests."""
+    lab = start_jupyter(
+        "lab",
+        prepare=lambda env: env.pop("JUPYTER_TOKEN"),
+        options=[f"--PasswordIdentityProvider.hashed_password={passwd('let me in', 'sha1')}"],
+    )
+    page = lab.open(["1 + 1"], password="let me in")
+    assert page.page.evaluate("() => window.jupyterapp.serviceManager.serverSettings.token") == ""
+    panel = panel_of(page)
+    heading = panel.get_by_role("heading", level=2)
+    expect(heading).to_have_text("well: 1 profile ready")
+    panel.get_by_role("button", name="Park: scripted").click()
+    expect(heading).to_have_text("scripted parked")
+    panel.get_by_role("button", name="Recheck: scripted").click()
+    expect(heading).to_have_text("well: 1 profile ready")
+    lab.provider.script(CHAT, ScriptedStep(status=503, text="down"))
+    lab.tundra("ask", "hi")  # nobody looks: the feed tells
+    expect(heading).to_have_text("scripted open")
+
+    data = Path(lab.env["TUNDRA_DATA_DIR"])
+    data.chmod(0o755)
+    deadline = time.monotonic() + SECONDS
+    while "others may look" not in lab.tundra("status"):
+        assert time.monotonic() < deadline
+    panel.get_by_role("button", name="Reset: scripted").click()
+    expect(heading).to_contain_text("degraded: others may look into")
+    expect(panel).to_contain_text("chmod 700")
+    expect(page.page.locator(".tundra-item")).to_have_text("tundra: degraded")
+    page.screenshot("panel-degraded")
+    assert not barriers(panel)
+    data.chmod(0o700)
+
+    before = json.loads(lab.tundra("daemon", "status", "--json"))["pid"]
+    os.kill(before, signal.SIGKILL)
+    # the server starts another, and the panel finds it
+    expect(heading).to_have_text("well: 1 profile ready", timeout=3 * SECONDS * 1000)
+    assert json.loads(lab.tundra("daemon", "status", "--json"))["pid"] != before
+
+
+def test_the_card_of_the_launcher_opens_a_notebook_with_the_dashboard(lab: Jupyter) -> None:
+    page = lab.open(["1 + 1"])
+    page.command("launcher:create", wait=True)
+    card = page.page.locator(".jp-LauncherCard", has_text="Tundra Dashboard")
+    expect(card).to_be_visible()
+    card.click()
+    page.page.wait_for_function(
+        "() => window.jupyterapp.shell.currentWidget?.content?.widgets?.[0]?.model?.sharedModel"
+        "?.getSource()?.endsWith('%tundra dash')"
+    )
+    page.page.evaluate(KERNEL_ANSWERS)
+    page.command("notebook:run-all-cells", wait=True)
+    expect(page.page.locator(".tundra-dash:visible").get_by_role("heading", level=3)).to_have_text(
+        "no call in this window"
+    )
+    page.screenshot("dash-launched")
+
+
+def test_where_it_is_switched_off_nothing_of_it_is_there(start_jupyter: Callable[..., Jupyter]) -> None:
+    def switched_off(env: dict[str, str]) -> None:
+        command = [sys.executable, "-m", "jupyterlab.labextensions", "disable", "--level=user", "tundra-nb"]
+        subprocess.run(command, env=env, check=True, capture_output=True, timeout=SECONDS)
+
+    lab = start_jupyter("lab", prepare=switched_off)
+    asked: list[str] = []
+    page = lab.open(["1 + 1"])
+    page.page.on("request", lambda request: asked.append(request.url) if "/tundra/" in request.url else None)
+    assert page.page.evaluate("() => window.jupyterapp.commands.hasCommand('tundra:show')") is False
+    page.page.reload()
+    page.page.wait_for_selector(".jp-Notebook .jp-Cell")
+    page.page.evaluate("async () => { await window.jupyterapp.restored; }")
+    expect(page.page.locator(".tundra-item, .tundra-panel")).to_have_count(0)
+    assert asked == []
 
 
 def test_without_the_server_extension_it_says_what_to_do_and_asks_once(start_jupyter: Callable[..., Jupyter]) -> None:

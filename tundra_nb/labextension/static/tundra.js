@@ -8,6 +8,7 @@ const KINDS = "breaker_event,session_event,error_event,incident,profile,setting"
 const SETTLE_MS = 300; // events that come so soon after each other are one
 const LEAST_MS = 2000; // between two looks: an outage has many events
 const BACK_OFF_MS = [500, 1000, 2000, 5000, 10000, 30000];
+const AFTER_CRASH_MS = [1000, 2000, 5000, 10000, 20000, 30000]; // looks, and no more: each keeps a hub awake
 const MOST = { errors: 5, terminals: 8, incidents: 5, callers: 6 };
 const ICON = '<svg xmlns="http://www.w3.org/2000/svg" width="16" viewBox="0 0 24 24"><path class="jp-icon3" fill="#616161" d="M12 3 2 21h20L12 3zm0 5.2L18.1 19H5.9L12 8.2z"/></svg>';
 
@@ -159,6 +160,7 @@ class Watch {
     this.told = { terminals: [], incidents: [], callers: [] };
     this.at = Date.now();
     this.failures = 0;
+    this.awaited = 0; // looks that are left after a crash
     this.looking = null;
     this.abort = null;
     this.timer = 0;
@@ -191,10 +193,12 @@ class Watch {
     this.at = Date.now();
     if (found.status !== 200) {
       this.become(stateOf(found.status, found.body), found.body);
-      // after a crash the server says when it starts the daemon again; it does so five times at most
-      if (this.state === "died" && found.body.retry_after) this.soon(1000 * found.body.retry_after + 1000);
+      // after a crash the server starts the daemon again, which takes a while: until then it is only not there yet
+      if (this.state === "died") this.awaited = AFTER_CRASH_MS.length;
+      if (["died", "asleep"].includes(this.state) && this.awaited) this.soon(1000 * (found.body.retry_after ?? 0) + AFTER_CRASH_MS[AFTER_CRASH_MS.length - this.awaited--]);
       return;
     }
+    this.awaited = 0;
     this.status = found.body;
     const rows = async (path) => (await this.ask(path).catch(() => ({}))).body ?? {};
     const [ptys, incidents, gateway] = await Promise.all([rows("ptys?wake=0"), rows("history/incidents?since=all&limit=20&newest=true&wake=0"), rows("gateway?wake=0")]);
