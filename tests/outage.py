@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -49,14 +49,29 @@ class Outage:
     """Calls that a provider failed."""
 
 
-def fill(env: Mapping[str, str], calls: int, *, seconds: float = 10_800.0, until: float | None = None) -> Outage:
-    """Write the outage into the store of an environment, before its daemon is started."""
+def fill(
+    env: Mapping[str, str],
+    calls: int,
+    *,
+    seconds: float = 10_800.0,
+    until: float | None = None,
+    names: Sequence[str] = PROFILES,
+) -> Outage:
+    """Write the outage into the store of an environment, before its daemon is started.
+
+    Args:
+        env: names its data directory.
+        calls: how many.
+        seconds: from the first to the last.
+        until: when it ends; a minute ago when left out.
+        names: of the profiles; the first is the one that fails.
+    """
     Path(env["TUNDRA_DATA_DIR"]).mkdir(parents=True, exist_ok=True, mode=0o700)
     with ThreadPoolExecutor(1) as own:  # a test with a browser has a loop in its thread
-        return own.submit(asyncio.run, _fill(env, calls, seconds, until or time.time() - 60)).result()
+        return own.submit(asyncio.run, _fill(env, calls, seconds, until or time.time() - 60, names)).result()
 
 
-async def _fill(env: Mapping[str, str], calls: int, seconds: float, until: float) -> Outage:
+async def _fill(env: Mapping[str, str], calls: int, seconds: float, until: float, names: Sequence[str]) -> Outage:
     where = paths.find(env["TUNDRA_DATA_DIR"], env)
     clock = SystemClock()
     history = History(where, StoreSettings(), Ids(clock), clock)
@@ -68,7 +83,7 @@ async def _fill(env: Mapping[str, str], calls: int, seconds: float, until: float
         changed = begins - 540 * seconds / 10_800
         rng = np.random.default_rng(17)
         at = np.sort(rng.uniform(since, until, calls))
-        profile = rng.choice(len(PROFILES), calls, p=SHARES)
+        profile = rng.choice(len(names), calls, p=SHARES if len(names) == len(SHARES) else None)
         luck = rng.random(calls)
         latency = rng.lognormal(6.8, 0.5, calls) * np.where((at > begins) & (at < ends), 2.0, 1.0)
         is_out = (profile == 0) & (at > begins) & (at < ends)
@@ -79,14 +94,14 @@ async def _fill(env: Mapping[str, str], calls: int, seconds: float, until: float
         rows: list[Row] = []
         for index in range(calls):
             key = (int(at[index] * 1000) << SHIFT) | (index & 0xFFF)
-            name = PROFILES[profile[index]]
+            name = names[profile[index]]
             outcome: Outcome = "error" if failed[index] else "refused" if refused[index] else "ok"
             is_during = bool(begins < at[index] < ends)
-            rows += _call(key, float(at[index]), name, outcome, is_during, float(latency[index]), index)
+            rows += _call(key, float(at[index]), name, outcome, is_during, float(latency[index]), index, names[0])
             if len(rows) > 4000:
                 history.append(*rows)
                 rows.clear()
-        history.append(*rows, *_beside(since, begins, ends))
+        history.append(*rows, *_beside(since, begins, ends, names[0]))
         await _settled(history)
         _settle_setting(history, "64", changed, "faster")
         await _settled(history)
@@ -111,10 +126,10 @@ async def _settled(history: History) -> None:
 
 
 def _call(
-    key: int, at: float, name: str, outcome: Outcome, is_during: bool, latency: float, index: int
+    key: int, at: float, name: str, outcome: Outcome, is_during: bool, latency: float, index: int, bad: str
 ) -> Iterator[Row]:
     code = None if outcome == "ok" else "AllProvidersExhausted"
-    failure = "status_529" if is_during and name == PROFILES[0] else "timeout"
+    failure = "status_529" if is_during and name == bad else "timeout"
     reason = {"error": failure, "refused": "breaker_open", "ok": "answered"}[outcome]
     took = latency if outcome == "ok" else 40.0 if outcome == "error" else None
     yield Operation(
@@ -128,7 +143,7 @@ def _call(
     )  # fmt: skip
 
 
-def _beside(since: float, begins: float, ends: float) -> Iterator[Row]:
+def _beside(since: float, begins: float, ends: float, name: str) -> Iterator[Row]:
     third = (ends - begins) / 3
     moments: list[tuple[BreakerState, BreakerState, float]] = [("closed", "open", begins + 20)]
     for part in (1, 2):
@@ -136,7 +151,7 @@ def _beside(since: float, begins: float, ends: float) -> Iterator[Row]:
     moments += [("open", "half_open", ends), ("half_open", "closed", ends + 60)]
     for index, (old, new, at) in enumerate(moments):
         yield BreakerEvent(
-            breaker_event_id=(int(at * 1000) << SHIFT) | index, at=int(at * 1e6), profile="anthropic",
+            breaker_event_id=(int(at * 1000) << SHIFT) | index, at=int(at * 1e6), profile=name,
             old_state=old, new_state=new, reason="status_529" if new == "open" else "probe", failures=5,
         )  # fmt: skip
     for index, (command, begin, end, code) in enumerate(

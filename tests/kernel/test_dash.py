@@ -116,3 +116,25 @@ def test_the_command_line_says_the_same_in_words_and_as_json(home: Any) -> None:
     wrong = home.run("dash", "1h", "--between", "2h", "1h")
     assert wrong.returncode == 2
     assert "exclude each other" in wrong.stderr
+
+
+def test_an_imported_incident_shows_what_was_changed_also_what_was_changed_back(
+    asked: Notebook, tmp_path: Path
+) -> None:
+    """Its rows are those of the pin, where the change that was at fault no longer stands: the log tells of it."""
+    zipped, copy = str(tmp_path / "i.zip"), str(tmp_path / "copy.ipynb")
+    steps = [
+        "for failures in (9, 5): t.set_setting('breaker.failures', failures)",
+        f"t.incidents.new('changed and back', '10m', run=False, out={str(tmp_path / 'i.ipynb')!r})",
+        f"t.incidents.export('changed and back', {zipped!r})",
+        f"name = t.incidents.import_({zipped!r}, out={copy!r})['source']",
+        "d = t.dashboard(source=name)\nd.look()\n" + SAID + "hear(type='opened', view='v')\n"
+        "header, _ = wait('data')\n"
+        "words = [one['words'] for one in header['changes']]\n"
+        "assert words == ['breaker.failures 5 → 9', 'breaker.failures 9 → 5'], words\n"
+        "assert header['knows_changes'] and header['story']['calls'] >= 3\n"
+        "d.close()",
+    ]
+    for step in steps:
+        ran = asked.run(step)
+        assert ran.error is None, ran.traceback

@@ -117,15 +117,14 @@ def blocks(hour: Hour, story: HourStory | None = None) -> list[Block]:
     told = story or tell(hour)
     begin, end = clock(hour.since), clock(hour.until)
     window = f"{begin} – {end} {times.zone()}{f' · {hour.where}' if hour.where else ''}"
-    counts = f"{told.calls:,} calls, {share(told.unanswered, told.calls)} not answered"
     made: list[Block] = [Heading(Styled(told.headline, "bad" if told.is_bad else "good" if told.calls else "dim"))]
     if told.before:
         made.append(Para(Styled(told.before, "strong")))
     if told.beside:
         made.append(Para(told.beside))
-    made.append(Para(Styled(f"{window} · {counts}", "dim")))
+    made.append(Para(Styled(f"{window} · {told.counts}", "dim")))
     if told.calls or hour.bands or hour.terminals:
-        alt = ". ".join(part for part in (told.headline, told.before, told.beside, f"{window}, {counts}") if part)
+        alt = ". ".join(part for part in (told.headline, told.before, told.beside, f"{window}, {told.counts}") if part)
         made.append(Picture(picture(hour, told.headline), alt))
         made.append(Details("as a table", [_table(hour, told)], in_text=True))
     return made

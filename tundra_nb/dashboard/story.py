@@ -112,7 +112,13 @@ class HourStory:
             return self.episodes[0].what
         if not self.calls:
             return "in this window"
-        return f"· {self.calls:,} calls, {share(self.unanswered, self.calls)} not answered"
+        return f"· {self.counts}"
+
+    @property
+    def counts(self) -> str:
+        """How many calls there were, and the share of them that was not answered."""
+        calls = f"{self.calls:,} {'call' if self.calls == 1 else 'calls'}"
+        return f"{calls}, {share(self.unanswered, self.calls)} not answered"
 
     @property
     def is_bad(self) -> bool:

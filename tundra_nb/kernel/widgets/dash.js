@@ -124,11 +124,7 @@ function render({ model, el }) {
     }
     if (hover !== null) words.append(svgOf("path", { d: `M${hover} 20V${picture.height - 6}`, class: "hover" }));
 
-    const { story } = data;
-    head.replaceChildren(make("span", story.bad ? "tundra-bad" : story.calls ? "tundra-good" : "tundra-dim", story.who), ` ${story.what}`);
-    set(before, story.before);
-    set(beside, story.beside);
-    const told = `${time(now.since)} – ${time(now.until)} ${data.zone} · ${counted(summary.all)} calls, ${percent(summary.unanswered, summary.all)} not answered`;
+    const told = `${time(now.since)} – ${time(now.until)} ${data.zone} · ${callsOf(summary.all)}, ${percent(summary.unanswered, summary.all)} not answered`;
     const notes = [told, data.where, rows.step && `in groups of ${span(rows.step)}`, (off.code || off.caller) && "profiles and reasons are of all callers and codes"];
     set(counts, notes.filter(Boolean).join(" · "));
     live.setAttribute("aria-pressed", isFollowing);
@@ -153,7 +149,12 @@ function render({ model, el }) {
       grid(["changed", "what", "by"], data.changes.map((one) => [time(one.at), one.words, one.author])),
     );
   };
+  // What stands around the picture, also while that is out of sight.
   const offer = () => {
+    const { story } = data;
+    head.replaceChildren(make("span", story.bad ? "tundra-bad" : story.calls ? "tundra-good" : "tundra-dim", story.who), ` ${story.what}`);
+    set(before, story.before);
+    set(beside, story.beside);
     const { profiles, codes, callers } = data.names, shown = profiles.length > 1 ? profiles.slice(0, 8) : [];
     if (filters.dataset.names !== shown.join("\n")) {
       filters.dataset.names = shown.join("\n");
@@ -209,7 +210,7 @@ function render({ model, el }) {
     if (drag && Math.abs(x - drag.x) > 3) brush = { since: atOf(Math.min(x, drag.x)), until: atOf(Math.max(x, drag.x)) };
     hover = x;
     const place = Math.min(Math.floor(atOf(x) / s.step) - s.first, s.count - 1);
-    set(tip, `${time((s.first + place) * s.step, { ms: s.step < 1 })} · ${counted(s.calls.reduce((sum, kind) => sum + kind[place], 0))} calls · ${counted(s.calls[FAILED][place])} failed · p95 ${took(s.p95[place])}`);
+    set(tip, `${time((s.first + place) * s.step, { ms: s.step < 1 })} · ${callsOf(s.calls.reduce((sum, kind) => sum + kind[place], 0))} · ${counted(s.calls[FAILED][place])} failed · p95 ${took(s.p95[place])}`);
     tip.hidden = false;
     tip.style.left = `${Math.max(Math.min(x + 10, size.width - 270), 0)}px`;
     draw();
@@ -271,7 +272,7 @@ function render({ model, el }) {
     problem: (message) => set(problem, message.problem),
     rows({ since, until, rows, count, unanswered }) {
       if (since !== brush?.since || until !== brush.until) return;
-      const told = `Selected ${time(since)} – ${time(until)} · ${counted(count)} calls, ${percent(unanswered, count)} not answered`;
+      const told = `Selected ${time(since)} – ${time(until)} · ${callsOf(count)}, ${percent(unanswered, count)} not answered`;
       const cells = rows.map(({ id, cells: [first, ...others] }) => [button(first, `why the call ${id} went as it did`, () => model.send({ type: "why", id })), ...others]);
       const note = make("span", "tundra-dim", `${count > rows.length ? `the worst ${rows.length}; ` : ""}all of them in Python: .selection`);
       const bar = make("div", "tundra-bar", make("strong", "", told), note, button("Zoom", "show only what is selected", () => show(since, until)), button("Clear", "select nothing (Escape)", () => pick(null)));

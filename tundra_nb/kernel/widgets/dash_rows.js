@@ -101,6 +101,7 @@ const percent = (part, whole) => {
   return `${share.toFixed(1).replace(".0", "")} %`;
 };
 const counted = (value) => Math.round(value).toLocaleString("en");
+const callsOf = (count) => `${counted(count)} ${count === 1 ? "call" : "calls"}`;
 // A length of time, in the largest unit of which it has one.
 const span = (seconds) => {
   for (const [size, unit] of [[86400, "d"], [3600, "h"], [60, "min"], [1, "s"]]) if (seconds >= size) return `${+(seconds / size).toFixed(1)} ${unit}`;

@@ -1,0 +1,89 @@
+"""The dashboard where things are odd: nothing, one call, names from strangers, a daemon or kernel that is gone."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+import pytest
+from playwright.sync_api import expect
+
+from tests.outage import fill
+
+from .conftest import Jupyter
+from .test_faces import barriers, watch
+
+pytestmark = [pytest.mark.part("browser", "doltlite", "axe"), pytest.mark.timeout(400)]
+
+EVIL = "<img src=x onerror=\"document.title='taken'\"> \u202egpj.exe"
+NAMES = (EVIL, "b" * 300, *(f"profile-{number}" for number in range(298)))
+SILENT_SECONDS = 90
+"""After 40 the page says that its kernel has been silent."""
+RESTART = "async () => { await window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.restart(); }"
+
+
+def test_names_from_strangers_are_text_and_of_hundreds_of_profiles_the_worst_are_shown(
+    start_jupyter: Callable[..., Jupyter],
+) -> None:
+    notebook = start_jupyter("notebook", prepare=lambda env: fill(env, 3_000, names=NAMES))
+    page = notebook.open(["%load_ext tundra_nb", "%tundra dash 4h"])
+    seen = watch(page.page, notebook.url)
+    page.run(0)
+    page.run(1)
+    dash = page.output(1).locator(".tundra-dash")
+    expect(dash).to_be_visible()
+    expect(dash.get_by_role("heading", level=3)).to_contain_text("<img src=x")
+    expect(dash.locator("svg text", has_text="more").first).to_have_text(re.compile(r"^24\d more$"))
+    expect(dash.locator(".tundra-filters button")).to_have_count(8)
+    dash.get_by_text("As a table").click()
+    expect(dash.locator("details table").nth(1)).to_contain_text("<img src=x")
+    assert dash.locator("img").count() == 0
+    assert page.page.title() != "taken"
+    for theme in ("light", "dark"):
+        page.theme(theme)
+        assert not barriers(dash), theme
+    page.alone(420)
+    assert not barriers(dash)
+    page.screenshot("dash-strangers-420")
+    assert not [one for one in seen if "reading 'schema'" not in one]
+
+
+def test_nothing_one_call_two_views_and_a_daemon_and_a_kernel_that_go(lab: Jupyter) -> None:
+    page = lab.open(
+        ["%load_ext tundra_nb", "%tundra dash", "%tundra dash", "%tundra dash --between 2090-01-01 2090-01-02"]
+    )
+    for index in range(4):
+        page.run(index)
+    first, second, future = (page.output(index).locator(".tundra-dash") for index in (1, 2, 3))
+    for dash in (first, second, future):
+        expect(dash.get_by_role("heading", level=3)).to_have_text("no call in this window")
+    expect(future.get_by_role("button", name="Live")).to_be_hidden()
+    page.screenshot("dash-nothing")
+
+    lab.tundra("ask", "hi")
+    for dash in (first, second):
+        expect(dash.get_by_role("heading", level=3)).to_have_text("all well · 1 call, 0 % not answered")
+    first.locator(".tundra-stage").focus()
+    page.page.keyboard.press("Enter")
+    expect(first.locator(".tundra-picked strong")).to_contain_text("1 call, 0 % not answered")
+    expect(second.locator(".tundra-picked strong")).to_have_count(0)
+    page.page.keyboard.press("Tab")  # keys alone reach what is below: Zoom, Clear, the table, and its first call
+    for _ in range(3):
+        page.page.keyboard.press("Tab")
+    page.page.keyboard.press("Enter")
+    expect(first.locator(".tundra-why pre")).to_contain_text("scripted")
+    page.screenshot("dash-one-call")
+
+    lab.tundra("daemon", "restart", "--force")
+    lab.tundra("ask", "hi")
+    for dash in (first, second):
+        expect(dash.get_by_role("heading", level=3)).to_have_text("all well · 2 calls, 0 % not answered")
+        expect(dash.locator(".tundra-problem")).to_have_text("")
+
+    lab.tundra("daemon", "stop", "--force")
+    expect(first.locator(".tundra-problem")).to_contain_text("tundra daemon start")
+    expect(first.get_by_role("heading", level=3)).to_have_text("all well · 2 calls, 0 % not answered")
+    page.screenshot("dash-no-daemon")
+
+    page.page.evaluate(RESTART)
+    expect(second.locator(".tundra-problem")).to_contain_text("no word from the kernel", timeout=SILENT_SECONDS * 1000)
