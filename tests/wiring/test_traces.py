@@ -199,6 +199,19 @@ def test_without_an_endpoint_nothing_of_it_is_imported(home: Home, provider: Scr
             receiver.close()
 
 
+IMPORTED = """
+import sys
+import tundra_nb.daemon.serve, tundra_nb.runtime.runtime, tundra_nb.runtime.history.worker
+print([name for name in sys.modules if name.startswith(("opentelemetry", "google.protobuf"))
+       or name.rpartition("telemetry.")[2] in ("sender", "spans", "otlp")])
+"""
+
+
+def test_neither_daemon_nor_worker_imports_what_sends_traces_before_somebody_wants_them() -> None:
+    done = subprocess.run([sys.executable, "-c", IMPORTED], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
 TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 
 
