@@ -1,9 +1,11 @@
 """What tries to outlive its session, and what ends it: the table of the design, cell by cell.
 
-    boundary            delegated control group · subreaper · neither
-    event               release · kill -9 of the daemon (then its guard, and the next start) is in `test_guard`
+    boundary    delegated control group · subreaper · neither
+    event       release · kill -9 of the daemon · kill -9 of daemon and guard, and the next start
+    who         root · a normal user
 
-Each shape marks its process by a number of seconds to sleep that nothing else has.
+The first test is quick and runs each shape by itself; `test_each_cell_of_the_table` runs them together, in processes
+like the real ones. Each shape marks its process by a number of seconds to sleep that nothing else has.
 """
 
 from __future__ import annotations
@@ -81,9 +83,19 @@ async def test_nothing_outlives_a_release(make_pool: Callable[..., PtyPool], bou
         await until(lambda: not sleepers(number))
 
 
+START = """
+import os, sys
+os.read(0, len("go\\n"))
+from tundra_nb.daemon import guard
+argv = [sys.executable, "-c", *sys.argv[2:]]
+if sys.argv[1] == "guarded":
+    sys.exit(guard.run(argv))
+os.execv(sys.executable, argv)
+"""
 DAEMON = """
 import asyncio, os, sys
 from pathlib import Path
+from tundra_nb.daemon import guard
 from tundra_nb.runtime.clock import Ids, SystemClock
 from tundra_nb.runtime.ptys import cgroups
 from tundra_nb.runtime.ptys.pool import PtyPool
@@ -92,17 +104,21 @@ from tundra_nb.settings import PtySettings
 async def main(folder, boundary, *shells):
     if boundary != "cgroup":
         cgroups.delegated = lambda: None
-    clock = SystemClock()
+    clock, parent = SystemClock(), guard.find(os.environ)
     pool = PtyPool(
-        PtySettings(capacity=40), Path(folder), ids=Ids(clock), clock=clock, on_event=lambda _: None,
-        secrets=dict, key_variables=tuple, environ=dict(os.environ), adopter=None,
+        PtySettings(capacity=40, grace_seconds=0.3), Path(folder), ids=Ids(clock), clock=clock,
+        on_event=lambda _: None, secrets=dict, key_variables=tuple, environ=dict(os.environ),
+        adopter=parent.pid if parent else None,
     )
     await pool.open()
-    for shell in shells:
-        await pool.spawn(["bash", "-c", shell])
-    print("ready", flush=True)
+    ptys = [await pool.spawn(["bash", "-c", shell]) for shell in shells]
+    print(pool.boundary, os.getpid(), flush=True)
     if shells:
-        await asyncio.sleep(60)
+        await asyncio.get_running_loop().run_in_executor(None, sys.stdin.readline)
+        for pty in ptys:
+            await pool.release(pty.id)
+        print("released", flush=True)
+        await asyncio.get_running_loop().run_in_executor(None, sys.stdin.readline)
     await pool.aclose()
 
 asyncio.run(main(*sys.argv[1:]))
@@ -116,19 +132,52 @@ class Someone(NamedTuple):
     folder: Path
     python: str
 
-    def daemon(self, boundary: str, *shells: str) -> subprocess.Popen[str]:
-        """A pool in a process of its own, with nobody above it who would adopt orphans."""
-        made = subprocess.Popen(
-            [self.python, "-c", DAEMON, str(self.folder / "ptys"), boundary, *shells],
-            user=self.uid if self.uid != os.getuid() else None,
+    @property
+    def is_other(self) -> bool:
+        return self.uid != os.getuid()
+
+    def start(self, boundary: str, *shells: str) -> tuple[subprocess.Popen[str], int]:
+        """A daemon's pool in a process of its own, which has a guard unless nobody is to adopt; and its pid."""
+        process = subprocess.Popen(
+            [
+                *(self.python, "-c", START, "alone" if boundary == "neither" else "guarded"),
+                *(DAEMON, str(self.folder / "ptys"), boundary, *shells),
+            ],
+            user=self.uid if self.is_other else None,
             cwd="/",
             env=_environment(),
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
         )
-        assert made.stdout is not None
-        assert made.stdout.readline() == "ready\n"
-        return made
+        if boundary == "cgroup" and self.is_other:
+            (self.group() / "cgroup.procs").write_text(str(process.pid))
+        self.tell(process, "go")
+        kind, pid = self.line(process).split()
+        assert kind == boundary
+        return process, int(pid)
+
+    def group(self) -> Path:
+        """A control group that is delegated to this user, as a service manager does it."""
+        above = cgroups.delegated()
+        assert above is not None
+        group = above / self.folder.name
+        if not group.exists():
+            group.mkdir()
+            for path in (group, *(group / f"cgroup.{name}" for name in ("procs", "threads", "subtree_control"))):
+                os.chown(path, self.uid, -1)
+        return group
+
+    @staticmethod
+    def tell(process: subprocess.Popen[str], word: str) -> None:
+        assert process.stdin is not None
+        process.stdin.write(f"{word}\n")
+        process.stdin.flush()
+
+    @staticmethod
+    def line(process: subprocess.Popen[str]) -> str:
+        assert process.stdout is not None
+        return process.stdout.readline().strip()
 
 
 @pytest.fixture(params=[os.getuid(), 65534], ids=["this user", "a normal user"])
@@ -146,6 +195,9 @@ def someone(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Someone]
         pytest.skip("no interpreter of this version is in that user's reach")
     yield Someone(uid, folder, python)
     shutil.rmtree(folder)
+    above = cgroups.delegated()
+    if above is not None and (above / folder.name).exists():
+        wait_until(lambda: cgroups.Cgroup(above / folder.name).remove(), 10, "the group is empty")
 
 
 def _can_run(uid: int, python: str) -> bool:
@@ -167,22 +219,30 @@ def _environment() -> dict[str, str]:
 
 
 @pytest.mark.check
-def test_the_next_start_ends_what_a_killed_daemon_without_a_guard_left(someone: Someone, boundary: str) -> None:
-    """`kill -9` with nobody to adopt: every shape lives on, and none after the next start."""
-    if boundary == "cgroup" and someone.uid != os.getuid():
-        pytest.skip("the control group here is delegated to this user only")
+@pytest.mark.parametrize("event", ["release", "kill -9 of the daemon", "kill -9 of both"])
+def test_each_cell_of_the_table(someone: Someone, boundary: str, event: str) -> None:
+    """All shapes at once. Without anybody to adopt what a killed daemon leaves, the next start ends it."""
     numbers = dict(zip(SHAPES, _numbers, strict=False))
     shells = [SHAPES[shape].replace("exit 0", "true").format(n=n) + "; sleep 9999" for shape, n in numbers.items()]
-    first = someone.daemon(boundary, *shells)
+    first, pid = someone.start(boundary, *shells)
     try:
         wait_until(lambda: all(map(sleepers, numbers.values())), 30, "all sleep")
+        if event == "release":
+            someone.tell(first, "release")
+            assert someone.line(first) == "released"
+        else:
+            if event == "kill -9 of both":
+                first.kill()
+            os.kill(pid, signal.SIGKILL)
+            first.wait(15)
+            if boundary == "neither":
+                assert [shape for shape, n in numbers.items() if sleepers(n)] != []
+            if boundary == "neither" or event == "kill -9 of both":
+                someone.start(boundary)[0].communicate(timeout=30)
+        left = {shape: pids for shape, n in numbers.items() if (pids := sleepers(n))}
     finally:
-        first.send_signal(signal.SIGKILL)
+        first.kill()
         first.communicate()
-    assert [shape for shape, n in numbers.items() if sleepers(n)] != []
-    second = someone.daemon(boundary)
-    second.communicate(timeout=30)
-    left = {shape: sleepers(n) for shape, n in numbers.items()}
-    for pid in itertools.chain(*left.values()):
-        os.kill(pid, signal.SIGKILL)
-    assert {shape: pids for shape, pids in left.items() if pids} == {}
+        for pid in itertools.chain(*map(sleepers, numbers.values())):
+            os.kill(pid, signal.SIGKILL)
+    assert left == {}
