@@ -9,6 +9,7 @@ of `m` letters holds one of those sixes that begin at every (m - 5)th place, whe
 
 from __future__ import annotations
 
+import functools
 import re
 import struct
 from collections.abc import Iterable, Iterator
@@ -68,7 +69,7 @@ class Known:
                     forms.setdefault(text, _Form(text, name, spelling not in plain))
                     if spelling in plain:
                         self._plain_firsts.add(text[:1])
-        self._telling = spellings.telling(texts)
+        self._texts = texts
         self._short = [form for form in forms.values() if len(form.text) < MIN_LONG_BYTES]
         long = [form for form in forms.values() if len(form.text) >= MIN_LONG_BYTES]
         self._window = min([len(form.text) for form in long], default=MIN_LONG_BYTES)
@@ -88,6 +89,10 @@ class Known:
 
     def __bool__(self) -> bool:
         return bool(self._beginnings)
+
+    @functools.cached_property
+    def _telling(self) -> re.Pattern[bytes]:
+        return spellings.telling(self._texts)
 
     def may_begin(self, letter: bytes) -> bool:
         """Whether a plain secret begins so."""

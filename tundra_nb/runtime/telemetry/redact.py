@@ -9,6 +9,7 @@ few substring searches.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import re
 import secrets
@@ -97,10 +98,6 @@ def looks_like_key(name: str, value: str) -> bool:
     return bool(KEY_NAME.search(name) or KEY_VALUE.search(value))
 
 
-def _known(labelled: Iterable[tuple[str, str]]) -> Known:
-    return Known(labelled, min_packed=MIN_SECRET_CHARS, errors="surrogatepass")
-
-
 def _end_of_run(raw: bytes, at: int) -> int:
     run = _RUN.match(raw, at)
     return run.end() if run else at
@@ -123,12 +120,16 @@ class Redactor:
     def __init__(self, salt: bytes | None = None) -> None:
         self._salt = salt or secrets.token_bytes(SALT_BYTES)
         self._names: dict[str, str] = {}
-        self._known = _known(())
         self._clean: set[str] = set()
         """Short texts that were found to hold no secret: rows repeat names of models, clients and users."""
 
     def __repr__(self) -> str:
         return f"<Redactor of {len(self._names)} values>"
+
+    @functools.cached_property
+    def _known(self) -> Known:
+        labelled = ((f"<{name}:{self.fingerprint(value)}>", value) for value, name in list(self._names.items()))
+        return Known(labelled, min_packed=MIN_SECRET_CHARS, errors="surrogatepass")
 
     @property
     def salt(self) -> bytes:
@@ -141,8 +142,7 @@ class Redactor:
         if len(value) < MIN_SECRET_CHARS or value in self._names:
             return
         self._names[value] = name
-        labelled = ((f"<{its_name}:{self.fingerprint(secret)}>", secret) for secret, its_name in self._names.items())
-        self._known = _known(labelled)
+        self.__dict__.pop("_known", None)  # made anew when it is needed: many are registered at once
         self._clean = set()  # another one: what is being looked through in another thread goes into the old one
 
     def handed_over(self) -> list[tuple[str, str]]:
