@@ -370,6 +370,7 @@ class Client:
         at: str | None = None,
         settings: Sequence[str] = (),
         propose: str | None = None,
+        workers: int | None = None,
         on_progress: Callable[[str], None] | None = None,
     ) -> pd.DataFrame:
         """Run the recorded arrivals through the same limiter, breakers and router under other settings.
@@ -381,6 +382,9 @@ class Client:
             at: the history, and the settings, as of a commit, branch, tag or time.
             settings: `PATH=VALUE,VALUE…`; every combination is a variant.
             propose: write the one variant on this branch: `versions.merge` puts it into force.
+            workers: run so many variants side by side by joblib (`pip install 'tundra-nb[sweeps]'`), -1: on all cores;
+                in processes of this machine, or where `joblib.parallel_config` says. One by one in this process when
+                left out. The result is the same.
             on_progress: told how far it is; at last an empty text.
 
         Returns:
@@ -398,6 +402,7 @@ class Client:
             at=at,
             settings=settings,
             propose=propose,
+            workers=workers,
             on_progress=on_progress,
         )
         return found

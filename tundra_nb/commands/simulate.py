@@ -25,6 +25,9 @@ from .face import Face, pass_face
     help="A setting and its values.",
 )
 @click.option("--propose", metavar="BRANCH", help="Write the one variant on this branch; `merge` puts it into force.")
+@click.option(
+    "--workers", type=click.IntRange(min=1), metavar="N", help="Run N variants side by side, in processes of their own."
+)
 @options.plot
 @pass_face
 def command(
@@ -35,6 +38,7 @@ def command(
     at: str | None,
     settings: tuple[str, ...],
     propose: str | None,
+    workers: int | None,
     plot: bool,
 ) -> Any:
     """What would have become of the recorded calls: the same limiter, breakers and router under other settings.
@@ -50,6 +54,7 @@ def command(
         at=at,
         settings=settings,
         propose=propose,
+        workers=workers,
         on_progress=face.progress,
     )
     return options.plotted(frame, plot, face)

@@ -23,10 +23,10 @@ from tundra_nb.protocol.digest import digest
 from tundra_nb.runtime.recordings import Recording, inside
 from tundra_nb.runtime.rehearsal.replay import Ran
 from tundra_nb.runtime.rehearsal.replay import replay as play
-from tundra_nb.runtime.rehearsal.simulate import OUTCOMES, SimulatedPass
-from tundra_nb.runtime.rehearsal.simulate import simulate as run_once
 from tundra_nb.runtime.rehearsal.trace import Trace, read
 from tundra_nb.settings import Settings, variants
+
+from . import sweep
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -97,9 +97,10 @@ def simulate(
     at: str | None = None,
     settings: Sequence[str] = (),
     propose: str | None = None,
+    workers: int | None = None,
     on_progress: OnProgress | None = None,
 ) -> pd.DataFrame:
-    """See `client.rehearsal.simulate`."""
+    """See `Client.simulate`."""
     import pandas as pd
 
     chosen = variants.variants(settings)
@@ -113,26 +114,32 @@ def simulate(
     trace, base = recorded.trace, recorded.settings
     wanted = [{}, *(one for one in chosen if one)]
     forms = [variants.changed(base, one) for one in wanted]  # all of them are checked before the first is run
-    rows = [_recorded_row(recorded)]
-    for place, (values, form) in enumerate(zip(wanted, forms, strict=True), 1):
-        name = ", ".join(f"{path}={_text(value)}" for path, value in values.items()) or AS_IT_WAS
-
-        def tell(done: int, place: int = place, name: str = name) -> None:
-            if on_progress is not None:
-                on_progress(f"variant {place} of {len(wanted)} ({name}): {done:,} of {len(trace.calls):,} calls")
-
-        tell(0)
-        worst = run_once(trace, form, "failed", tell)
-        best = run_once(trace, form, "answered", tell) if worst.asked_unseen else worst
-        rows.append(_variant_row(name, worst, best, trace) | {path: _text(value) for path, value in values.items()})
-    if on_progress is not None:
-        on_progress("")
+    names = [", ".join(f"{path}={_text(value)}" for path, value in values.items()) or AS_IT_WAS for values in wanted]
+    jobs = [(name, form) for name, form in zip(names, forms, strict=True)]
+    tell = on_progress or (lambda _: None)
+    made = _one_by_one(trace, jobs, tell) if workers in (None, 1) else sweep.run(trace, jobs, workers, tell)
+    shown = [{path: _text(value) for path, value in values.items()} for values in wanted]
+    rows = [_recorded_row(recorded), *(row | more for row, more in zip(made, shown, strict=True))]
+    tell("")
     if propose is not None:
         for path, value in chosen[0].items():
             client.set_setting(path, value, reason=f"simulated over {len(trace.calls):,} calls", on=propose)
     paths = list(dict.fromkeys(path for one in wanted for path in one))
     frame = pd.DataFrame(rows, columns=[*FIGURES, *paths])
     return _finished(frame, recorded, f"simulate {' '.join(settings)}".strip())
+
+
+def _one_by_one(trace: Trace, jobs: Sequence[sweep.Job], tell: OnProgress) -> list[dict[str, Any]]:
+    """The variants in this process, in their order."""
+    rows = []
+    for place, (name, form) in enumerate(jobs, 1):
+
+        def told(done: int, place: int = place, name: str = name) -> None:
+            tell(f"variant {place} of {len(jobs)} ({name}): {done:,} of {len(trace.calls):,} calls")
+
+        told(0)
+        rows.append(sweep.variant(trace, name, form, told))
+    return rows
 
 
 FIGURES = (
@@ -161,50 +168,13 @@ def _recorded_row(recorded: Past) -> dict[str, Any]:
         "attempts": int(calls["attempts"].sum()),
         "breaker_opened": _opened(recorded),
     }
-    return told | _quantiles("waited", calls["waited_ms"]) | _quantiles("latency", done["latency_ms"])
+    return told | sweep.quantiles("waited", calls["waited_ms"]) | sweep.quantiles("latency", done["latency_ms"])
 
 
 def _opened(recorded: Past) -> int:
     moves: Any = recorded.client.breaker_history(**recorded.given)
     states = moves["old_state"].astype(str), moves["new_state"].astype(str)
     return int(((states[1] == "open") & (states[0] != "open")).sum())
-
-
-def _variant_row(name: str, worst: SimulatedPass, best: SimulatedPass, trace: Trace) -> dict[str, Any]:
-    import pandas as pd
-
-    least = worst.count("ok")
-    most = max(best.count("ok") + best.count("unknown"), least)
-    known = min(least, best.count("ok"))
-    failed, refused = worst.count("error"), worst.count("refused")
-    same = sum(OUTCOMES[now] == call.outcome for now, call in zip(worst.outcomes, trace.calls, strict=True))
-    waited, seconds = pd.Series(worst.waited) * 1000, pd.Series(worst.seconds) * 1000
-    is_ok = pd.Series(worst.outcomes) == OUTCOMES.index("ok")
-    return (
-        {
-            "variant": name,
-            "calls": len(trace.calls),
-            "ok": known,
-            "ok_least": known,
-            "ok_most": most,
-            "failed": failed,
-            "refused": refused,
-            "unknown": worst.count("unknown"),
-            "cancelled": worst.count("cancelled"),
-            "same": same,
-            "attempts": sum(worst.attempts),
-            "breaker_opened": sum(new == "open" for _, _, _, new in worst.moves),
-        }
-        | _quantiles("waited", waited)
-        | _quantiles("latency", seconds[is_ok])
-    )
-
-
-def _quantiles(name: str, values: Any) -> dict[str, float]:
-    return {
-        f"{name}_p{share}_ms": round(float(values.quantile(share / 100)), 3) if len(values) else float("nan")
-        for share in (50, 95)
-    }
 
 
 def replay(
