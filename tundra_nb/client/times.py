@@ -16,12 +16,12 @@ When = str | dt.datetime | dt.date | dt.timedelta
 """A time as callers may give it; a timedelta is that long ago."""
 
 WORDS = ("all", "now", "today", "yesterday")
-EXAMPLES = (*WORDS, "15m", "1h", "2d", "1w", "14:00")
+EXAMPLES = (*WORDS, "15m", "1h", "2d", "1w", "1y", "14:00")
 """What completion offers."""
 
-_SECONDS = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400, "w": 604800}
-_AGO = re.compile(r"(?:\d+(?:\.\d+)?(?:min|[smhdw]))+")
-_PART = re.compile(r"(\d+(?:\.\d+)?)(min|[smhdw])")
+_SECONDS = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400, "w": 604800, "y": 365 * 86400}
+_AGO = re.compile(r"(?:\d+(?:\.\d+)?(?:min|[smhdwy]))+")
+_PART = re.compile(r"(\d+(?:\.\d+)?)(min|[smhdwy])")
 _CLOCK = re.compile(r"(\d{1,2}):(\d{2})(?::(\d{2}))?")
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 
