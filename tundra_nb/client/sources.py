@@ -60,17 +60,22 @@ def importing(
     return call(routes.IMPORT, decode=lambda _: None, body=body, accept=EVENTS, timeout=IMPORT_TIMEOUT)
 
 
-def taken(event: Event, on_progress: OnProgress | None) -> Source | None:
-    """The source, when an event says that it is done.
+def taken(event: Event, end: str, on_progress: OnProgress | None) -> dict[str, Any] | None:
+    """What came of long work, when an event says that it is done.
+
+    Args:
+        event: one of its stream.
+        end: the name of the event that ends it.
+        on_progress: told how far it is.
 
     Raises:
-        TundraError: the import failed.
+        TundraError: it failed.
     """
-    told = msgspec.json.decode(event.data)
+    told: dict[str, Any] = msgspec.json.decode(event.data)
     if event.name == "error":
         raise from_wire(told)
-    if event.name == "source":
-        return Source(told)
+    if event.name == end:
+        return told
     if event.name == "progress" and on_progress is not None:
         on_progress(told)
     return None
@@ -139,8 +144,8 @@ class Sources:
         )
         try:
             for event in events:
-                if (found := taken(event, on_progress)) is not None:
-                    return found
+                if (found := taken(event, "source", on_progress)) is not None:
+                    return Source(found)
         finally:
             events.close()
         raise died()
@@ -196,8 +201,8 @@ class AsyncSources:
         )
         try:
             async for event in events:
-                if (found := taken(event, on_progress)) is not None:
-                    return found
+                if (found := taken(event, "source", on_progress)) is not None:
+                    return Source(found)
         finally:
             await events.aclose()
         raise died()

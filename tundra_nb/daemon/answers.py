@@ -6,8 +6,8 @@ import asyncio
 import datetime as dt
 import json
 import math
-from collections.abc import AsyncIterator, Iterable, Mapping
-from typing import Any
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
+from typing import Any, TypeVar
 
 import msgspec
 from starlette.requests import Request
@@ -15,10 +15,12 @@ from starlette.responses import Response, StreamingResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tundra_nb import errors
-from tundra_nb.protocol.words import ARROW, JSON, META_HEADER
+from tundra_nb.protocol.words import ARROW, EVENTS, JSON, META_HEADER
 from tundra_nb.runtime.history.line import ArrowStream
 from tundra_nb.runtime.telemetry.redact import Redactor
 from tundra_nb.types import TABLES, columns
+
+T = TypeVar("T")
 
 _encode = msgspec.json.Encoder().encode
 
@@ -95,6 +97,30 @@ async def _left(request: Request) -> None:
 def sse(event: str, value: Any) -> bytes:
     """One server-sent event with a JSON value."""
     return b"event: " + event.encode() + b"\ndata: " + _encode(value) + b"\n\n"
+
+
+def stream_steps(steps: AsyncIterator[Any], end: type[Any], name: str, redactor: Redactor) -> Response:
+    """Long work as server-sent events: `progress` again and again, then the event `name` with its end, or `error`."""
+
+    async def body() -> AsyncIterator[bytes]:
+        try:
+            async for step in steps:
+                yield sse(name if isinstance(step, end) else "progress", step)
+        except errors.TundraError as error:
+            yield redactor.text(sse("error", error.to_wire()).decode()).encode()
+        finally:
+            if isinstance(steps, AsyncGenerator):
+                await steps.aclose()
+
+    return StreamingResponse(body(), media_type=EVENTS, headers={"Cache-Control": "no-store"})
+
+
+async def last_step(steps: AsyncIterator[Any], end: type[T]) -> T:
+    """The end of long work, for who does not want to hear how far it is."""
+    async for step in steps:
+        if isinstance(step, end):
+            return step
+    raise errors.InternalError(problem="long work ended without an end")
 
 
 def answered(app: ASGIApp) -> ASGIApp:

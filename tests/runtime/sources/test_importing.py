@@ -23,6 +23,7 @@ from tundra_nb.protocol.query import Condition, FrameQuery, checked
 from tundra_nb.protocol.sources import Importing, Source
 from tundra_nb.runtime.history import arrow, grouping
 from tundra_nb.runtime.history.contract import Stop
+from tundra_nb.runtime.history.query import ungrouped
 from tundra_nb.runtime.sources.importing import import_
 from tundra_nb.runtime.sources.place import SourcesFolder
 from tundra_nb.runtime.sources.tables import SourceTables
@@ -56,7 +57,7 @@ def rows(tmp_path: Path, source: Source, table: str, *where: Condition, **more: 
     tables = SourceTables(tmp_path / "sources" / source.name, source)
     query = checked(FrameQuery(table=table, where=list(where), **more))
     if query.is_grouped:
-        return arrow.rows(grouping.grouped(tables.frame(grouping.ungrouped(query), Stop()), query).batches)
+        return arrow.rows(grouping.grouped(tables.frame(ungrouped(query), Stop()), query).batches)
     return arrow.rows(tables.frame(query, Stop()).batches)
 
 

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 
 import msgspec
 from starlette.requests import Request
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import Response
 from starlette.routing import BaseRoute
 
-from tundra_nb import errors
-from tundra_nb.daemon.answers import json_response, sse
+from tundra_nb.daemon.answers import json_response, last_step, stream_steps
 from tundra_nb.daemon.routing import read_body, route
 from tundra_nb.protocol import sources as api
 from tundra_nb.protocol.words import EVENTS
@@ -33,25 +31,15 @@ def routes(daemon: Daemon) -> list[BaseRoute]:
 
     async def import_(request: Request) -> Response:
         body = await read_body(request, api.ImportBody)
-        steps = sources.import_(body)
+        steps = (shown(step) if isinstance(step, api.Source) else step async for step in sources.import_(body))
         if EVENTS in request.headers.get("accept", ""):
-            return StreamingResponse(_events(steps), media_type=EVENTS, headers={"Cache-Control": "no-store"})
-        async for step in steps:
-            if isinstance(step, api.Source):
-                return json_response(shown(step), 200 if step.again else 201)
-        raise errors.InternalError(problem="an import ended without an end")
+            return stream_steps(steps, api.Source, "source", daemon.runtime.redactor)
+        source = await last_step(steps, api.Source)
+        return json_response(source, 200 if source.again else 201)
 
     async def remove(request: Request) -> Response:
         await asyncio.to_thread(sources.remove, request.path_params["name"])
         return json_response({})
-
-    async def _events(steps: AsyncIterator[api.Importing | api.Source]) -> AsyncIterator[bytes]:
-        try:
-            async for step in steps:
-                is_end = isinstance(step, api.Source)
-                yield sse("source" if is_end else "progress", shown(step) if isinstance(step, api.Source) else step)
-        except errors.TundraError as error:
-            yield daemon.runtime.redactor.text(sse("error", error.to_wire()).decode()).encode()
 
     return [
         route(api.SOURCES, every),

@@ -154,7 +154,7 @@ class LooseRows:
     """
 
     def __init__(self, names: Sequence[str]) -> None:
-        self._names = _distinct(names)
+        self._names = distinct(names)
         self._parts: list[list[pa.Array]] = [[] for _ in names]
         self.rows = 0
         self.bytes = 0
@@ -168,7 +168,7 @@ class LooseRows:
     def result(self) -> tuple[pa.Schema, list[pa.RecordBatch]]:
         arrays = []
         for name, parts in zip(self._names, self._parts, strict=True):
-            wanted = _common([part.type for part in parts], _hint(name))
+            wanted = _common([part.type for part in parts], hint(name))
             arrays.append(pa.chunked_array([_cast(part, wanted) for part in parts], wanted))
         table = pa.table(arrays, names=self._names)
         return table.schema, table.to_batches(max_chunksize=8192)
@@ -179,7 +179,7 @@ _BOOLS = frozenset(c.name for table in TABLES for c in columns(table) if c.type 
 _HINTS: dict[str, Column] = {c.name: c for table in TABLES for c in columns(table)}
 
 
-def _hint(name: str) -> pa.DataType:
+def hint(name: str) -> pa.DataType:
     """The type of a column that no row of a result has a value for: none at all where something was computed."""
     if name in _TIMES:
         return pa.timestamp("us", "UTC")
@@ -262,7 +262,7 @@ def _plain(name: str) -> str:
     return name.removeprefix("from_").removeprefix("to_")
 
 
-def _distinct(names: Sequence[str]) -> list[str]:
+def distinct(names: Sequence[str]) -> list[str]:
     """Column names of a result, each made unique: a frame cannot have two of one name."""
     seen: dict[str, int] = {}
     result = []

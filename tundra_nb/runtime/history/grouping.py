@@ -10,45 +10,22 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from tundra_nb.protocol.query import LATENCY_BAND, QUANTILES, TIMES, FrameQuery, band_middle, band_of
-from tundra_nb.types import KEY_OF, columns
 
 from .contract import Frame
+from .query import LEAST, summed
 
-SUMS = ("input_tokens", "output_tokens", "cost_usd")
-LEAST = ("bucket_requests", "bucket_tokens")
-"""Levels: a group has the lowest."""
 _WIDEST = 1 << 62
 """Numbers of groups stay below, so that they fit into 64 bits."""
 
 
-def ungrouped(query: FrameQuery) -> FrameQuery:
-    """The rows that a grouped query needs, with no more columns than it needs."""
-    known = {column.name for column in columns(query.table)}
-    wanted = {KEY_OF[query.table], "at", "outcome", *query.by, *_summed(query)}
-    if LATENCY_BAND in query.by:
-        wanted.add("latency_ms")
-    if "profile" in query.by and "asked" in known:
-        wanted.add("asked")
-    names = [column.name for column in columns(query.table) if column.name in wanted]
-    return msgspec.structs.replace(query, columns=names, by=[], every=None, quantiles=[])
-
-
-def _summed(query: FrameQuery) -> tuple[str, ...]:
-    """Columns of which a group tells a summary."""
-    if query.columns is None:
-        return ("latency_ms", *SUMS)
-    return tuple(name for name in ("latency_ms", *SUMS, *LEAST) if name in query.columns)
-
-
 def grouped(frame: Frame, query: FrameQuery) -> Frame:
     """One row per group of the frame's rows."""
-    rows = pa.Table.from_batches(list(_plain(frame.batches)), schema=_plain_schema(frame.schema))
+    rows = pa.Table.from_batches(list(plain(frame.batches)), schema=_plain_schema(frame.schema))
     made = _summary(rows, query)
     return Frame(made.schema, (batch for batch in made.to_batches()), frame.meta)
 
@@ -60,7 +37,7 @@ def _plain_schema(schema: pa.Schema) -> pa.Schema:
     )
 
 
-def _plain(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+def plain(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
     for batch in batches:
         schema = _plain_schema(batch.schema)
         yield pa.record_batch([c.cast(f.type) for c, f in zip(batch.columns, schema, strict=True)], schema=schema)
@@ -71,21 +48,19 @@ def _summary(rows: pa.Table, query: FrameQuery) -> pa.Table:
     if query.every is not None:
         keys["at"] = _floor(rows["at"], query.every)
     number = _numbered(keys, rows.num_rows)
-    summed = [name for name in _summed(query) if name in rows.column_names]
-    latency = rows["latency_ms"].to_numpy().astype("float64") if "latency_ms" in summed else np.zeros(len(number))
+    told = [name for name in summed(query) if name in rows.column_names]
+    latency = rows["latency_ms"].to_numpy().astype("float64") if "latency_ms" in told else np.zeros(len(number))
     order = np.lexsort((latency, number))  # by group, and within it by latency, the unknown last
     number = number[order]
     starts = np.flatnonzero(np.diff(number, prepend=-1))
     counts = np.diff(starts, append=len(number))
-    made: dict[str, Any] = {
-        name: _as_shown(values.take(pa.array(order[starts])), name) for name, values in keys.items()
-    }
+    made: dict[str, Any] = {name: as_shown(values.take(pa.array(order[starts])), name) for name, values in keys.items()}
     made["count"] = pa.array(counts, pa.int64())
     if "outcome" in rows.column_names:
         failed = pc.not_equal(rows["outcome"], "ok").to_numpy().astype("int64")
         errors = np.add.reduceat(failed[order], starts) if len(starts) else counts
         made["errors"], made["error_rate"] = pa.array(errors, pa.int64()), pa.array(errors / counts, pa.float64())
-    for name in summed:
+    for name in told:
         if name == "latency_ms":
             made |= _quantiles(latency[order], starts, counts, query)
         else:
@@ -111,7 +86,13 @@ def _floor(times: Any, seconds: int) -> Any:
     return pa.chunked_array([pa.array(whole, pa.int64())]).cast(pa.timestamp("us", "UTC"))
 
 
-def _as_shown(values: Any, name: str) -> Any:
+def quantile_name(share: float) -> str:
+    """The column that a quantile of the latency stands in."""
+    return f"p{share * 100:g}_ms"
+
+
+def as_shown(values: Any, name: str) -> Any:
+    """A key's column as frames have it: words as categories."""
     if name == LATENCY_BAND:
         return pa.array(band_middle(values.to_numpy()), pa.float64(), from_pandas=True)
     return values.combine_chunks().dictionary_encode() if pa.types.is_string(values.type) else values
@@ -163,5 +144,5 @@ def _quantiles(values: Any, starts: Any, counts: Any, query: FrameQuery) -> dict
         place = np.maximum(known - 1, 0) * share
         below = place.astype("int64")
         low, high = values[starts + below], values[starts + np.minimum(below + 1, np.maximum(known - 1, 0))]
-        made[f"p{share * 100:g}_ms"] = pa.array(low + (high - low) * (place - below), pa.float64(), from_pandas=True)
+        made[quantile_name(share)] = pa.array(low + (high - low) * (place - below), pa.float64(), from_pandas=True)
     return made

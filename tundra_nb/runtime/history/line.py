@@ -39,9 +39,10 @@ class ArrowStream(AsyncIterator[bytes]):
     it, breaks off the query.
     """
 
-    def __init__(self, line: WorkerLine, request: WorkerRequest) -> None:
+    def __init__(self, line: WorkerLine, request: WorkerRequest, tries: int = READ_TRIES) -> None:
         self._line = line
         self._request = request
+        self._tries = tries
         self._reader: asyncio.StreamReader | None = None
         self._writer: asyncio.StreamWriter | None = None
         self._meta: dict[str, Any] | None = None
@@ -49,7 +50,7 @@ class ArrowStream(AsyncIterator[bytes]):
 
     async def meta(self) -> dict[str, Any]:
         """What the result is: `store`, `commit`, `truncated`, `behind`. Raises what the query raised."""
-        for left in reversed(range(READ_TRIES)):
+        for left in reversed(range(self._tries)):
             if self._meta is not None or self._is_over:
                 break
             life = self._line.lives
@@ -107,33 +108,46 @@ class ArrowStream(AsyncIterator[bytes]):
 
 
 async def hand_over(
-    control: socket.socket, request: WorkerRequest
+    control: socket.socket, request: WorkerRequest, *inputs: socket.socket
 ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     """Send a request on a connection of its own, whose far end goes over a worker's control line.
+
+    Args:
+        control: that line.
+        request: what is asked.
+        inputs: what the worker is to read for it: answers of another worker (`handed_over`), still unread.
 
     Raises:
         StoreBusy: too many requests wait there.
         ConnectionResetError: nobody is at its other end.
     """
+    ours = await handed_over(control, request, *inputs)
+    return await asyncio.open_unix_connection(sock=ours, limit=CHUNK_BYTES)
+
+
+async def handed_over(control: socket.socket, request: WorkerRequest, *inputs: socket.socket) -> socket.socket:
+    """The same; returns the near end, from which the answer is to be read. The caller closes it."""
     try:
         ours, theirs = socket.socketpair()
     except OSError as exc:
         raise descriptors.exhausted(exc) or exc from exc
     try:
         ours.setblocking(False)
-        reader, writer = await asyncio.open_unix_connection(sock=ours, limit=CHUNK_BYTES)
-        writer.write(pack(REQUEST, msgspec.json.encode(request)))
-        try:
-            socket.send_fds(control, [HANDOVER], [theirs.fileno()])
-        except BlockingIOError:
-            await close(writer)
-            raise StoreBusy(problem="too many requests wait for the store worker", kind="requests") from None
-        except OSError as exc:
-            await close(writer)
-            raise ConnectionResetError("the store worker is gone") from exc
+        socket.send_fds(control, [HANDOVER], [theirs.fileno(), *(one.fileno() for one in inputs)])
+        theirs.close()
+        await asyncio.get_running_loop().sock_sendall(ours, pack(REQUEST, msgspec.json.encode(request)))
+    except BlockingIOError:
+        ours.close()
+        raise StoreBusy(problem="too many requests wait for the store worker", kind="requests") from None
+    except OSError as exc:
+        ours.close()
+        raise ConnectionResetError("the store worker is gone") from exc
+    except BaseException:
+        ours.close()
+        raise
     finally:
         theirs.close()
-    return reader, writer
+    return ours
 
 
 async def asked(line: WorkerLine, request: WorkerRequest, tries: int = READ_TRIES) -> Any:

@@ -8,14 +8,33 @@ from __future__ import annotations
 
 from typing import Any
 
-from tundra_nb.protocol.query import OPS, Condition, FrameQuery, Op, checked
-from tundra_nb.runtime.clock import id_floor
-from tundra_nb.types import KEY_OF, REPLACED_TABLES
+import msgspec
 
-__all__ = ["KEY_SLACK_US", "OPS", "Condition", "FrameQuery", "Op", "checked", "condition"]
+from tundra_nb.protocol.query import LATENCY_BAND, OPS, Condition, FrameQuery, Op, checked
+from tundra_nb.runtime.clock import id_floor
+from tundra_nb.types import KEY_OF, REPLACED_TABLES, columns
+
+__all__ = [
+    "KEY_SLACK_US",
+    "LEAST",
+    "OPS",
+    "SUMS",
+    "Condition",
+    "FrameQuery",
+    "Op",
+    "checked",
+    "condition",
+    "summed",
+    "ungrouped",
+]
 
 KEY_SLACK_US = 300_000_000
 """A row's key may be this far from its `at` on any machine; farther only where a store says so (`widen`)."""
+
+SUMS = ("input_tokens", "output_tokens", "cost_usd")
+"""Columns that are added up in groups."""
+LEAST = ("bucket_requests", "bucket_tokens")
+"""Levels: a group has the lowest."""
 
 _COMPARE = {"eq": "=", "lt": "<", "le": "<=", "gt": ">", "ge": ">="}
 
@@ -70,3 +89,22 @@ def condition(query: FrameQuery, placeholder: str, step_ms: int = 0) -> tuple[st
 def _id_bound(at_us: int) -> int:
     """The lowest id of a time; of one that no id is of (before 1970, after 2039) the nearest number that fits."""
     return min(id_floor(max(0, at_us)), (1 << 63) - 1)
+
+
+def ungrouped(query: FrameQuery) -> FrameQuery:
+    """The rows that a grouped query needs, with no more columns than it needs."""
+    known = {column.name for column in columns(query.table)}
+    wanted = {KEY_OF[query.table], "at", "outcome", *query.by, *summed(query)}
+    if LATENCY_BAND in query.by:
+        wanted.add("latency_ms")
+    if "profile" in query.by and "asked" in known:
+        wanted.add("asked")
+    names = [column.name for column in columns(query.table) if column.name in wanted]
+    return msgspec.structs.replace(query, columns=names, by=[], every=None, quantiles=[])
+
+
+def summed(query: FrameQuery) -> tuple[str, ...]:
+    """Columns of which a group tells a summary."""
+    if query.columns is None:
+        return ("latency_ms", *SUMS)
+    return tuple(name for name in ("latency_ms", *SUMS, *LEAST) if name in query.columns)

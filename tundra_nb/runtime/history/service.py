@@ -28,7 +28,8 @@ from tundra_nb.settings import StoreSettings
 from tundra_nb.types import AgentRun, AgentRunOpened, Attempt, AttemptOpened, Event, Operation, OperationOpened
 
 from . import spool as spools
-from .line import READ_TRIES, ArrowStream, answered, asked, close, hand_over
+from .line import READ_TRIES, ArrowStream, answered, asked, close, hand_over, handed_over
+from .on_demand import ENVIRONMENT
 from .protocol import (
     FATAL,
     HELLO,
@@ -46,18 +47,6 @@ from .versions import Versions
 log = logging.getLogger("tundra.history")
 
 MODULE = "tundra_nb.runtime.history.worker"
-ENVIRONMENT = (
-    "PATH",
-    "HOME",
-    "LANG",
-    "LC_ALL",
-    "TZ",
-    "TMPDIR",
-    "PYTHONPATH",
-    "LD_LIBRARY_PATH",
-    "COVERAGE_PROCESS_START",
-)
-"""All that the worker inherits: no keys of providers, no LD_PRELOAD, no mark of doltlite."""
 START_SECONDS = 15.0
 """Longest wait of a request for a worker that is just starting: from a slow disk Python alone takes ten."""
 STOP_SECONDS = 10.0
@@ -209,6 +198,10 @@ class History:
         return self._identity.writer_id
 
     @property
+    def engine(self) -> str:
+        return self._settings.engine
+
+    @property
     def own(self) -> list[Condition]:
         """What tells the rows of this daemon from those of others; nothing where no other writes."""
         return [Condition("writer_id", "eq", self.writer_id)] if self._settings.engine == "dolt" else []
@@ -233,10 +226,13 @@ class History:
             query: which rows.
             wait: seconds until it must be answered although not all events are stored; its `meta` says so then.
         """
-        request = WorkerRequest(
-            method="frame", params=msgspec.to_builtins(checked(query)), after=self._spool.end, wait=wait
+        return ArrowStream(self, self.request("frame", query, wait))
+
+    def request(self, method: str, query: FrameQuery, wait: float | None = None) -> WorkerRequest:
+        """A request for rows, as `query` and `rows` make it, and others who hand it on."""
+        return WorkerRequest(
+            method=method, params=msgspec.to_builtins(checked(query)), after=self._spool.end, wait=wait
         )
-        return ArrowStream(self, request)
 
     async def rows(self, query: FrameQuery) -> list[dict[str, Any]]:
         """The same rows as plain values, times in microseconds: for small results that the daemon itself reads."""
@@ -332,6 +328,14 @@ class History:
         if request.method != "ping":
             self.requests[request.method] += 1
         return await hand_over(await self._wait_ready(), request)
+
+    async def socket_of(self, query: FrameQuery, wait: float | None = None) -> socket.socket:
+        """A connection on which the worker answers a query, for another worker to read; the caller closes it.
+
+        `query.at` is the commit, or None for now.
+        """
+        self.requests["frame"] += 1
+        return await handed_over(await self._wait_ready(), self.request("frame", query, wait))
 
     async def _call(self, method: str, params: dict[str, Any]) -> Any:
         request = WorkerRequest(method=method, params=params, after=self._spool.end)
@@ -567,6 +571,7 @@ _REPEATABLE = frozenset(
         "tables",
         "refs",
         "check",
+        "below",
         "describe",
         "digests",
         "frame",

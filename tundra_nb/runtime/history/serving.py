@@ -17,9 +17,11 @@ import msgspec
 from tundra_nb.errors import Cancelled, InternalError, TundraError
 
 from . import arrow
-from .contract import Frame, Stop
+from .contract import QUERY_SECONDS, Frame, Stop
 from .protocol import ARROW, END, ERROR, JSON, META, WorkerRequest, pack, receive_frame
 
+INPUTS = 32
+"""Most descriptors that come with one request: one of each table, and its own."""
 READERS = 12
 """Requests at a time: a slow client occupies one, and must not keep others waiting."""
 SEND_SECONDS = 120.0
@@ -30,12 +32,16 @@ WATCH_SECONDS = 0.25
 class LineServer:
     """Serves one control line until it closes. What answers a request is `answer`, on a thread of its own."""
 
+    query_seconds = QUERY_SECONDS
+    """Longest that one request may work."""
+
     def __init__(self, control: socket.socket) -> None:
         self._control = control
         self._sending = threading.Lock()
         self._pool = concurrent.futures.ThreadPoolExecutor(READERS, thread_name_prefix="history-reader")
         self._selector = selectors.DefaultSelector()
         self._active: dict[socket.socket, Stop] = {}
+        self._inputs: dict[socket.socket, list[socket.socket]] = {}
         self._done: collections.deque[socket.socket] = collections.deque()
         self._wake_in, self._wake_out = socket.socketpair()
         self._wake_in.setblocking(False)
@@ -46,6 +52,10 @@ class LineServer:
     def answer(self, sock: socket.socket, request: WorkerRequest, stop: Stop) -> None:
         """Answer one request on its socket."""
         raise NotImplementedError
+
+    def inputs(self, sock: socket.socket) -> list[socket.socket]:
+        """What came with a request to be read for it; closed when the request is done."""
+        return self._inputs[sock]
 
     def serve(self, idle_seconds: float | None = None) -> None:
         """Serve until the control line closes, `end` was called, or there was no request for `idle_seconds`."""
@@ -86,30 +96,32 @@ class LineServer:
 
     def _accept(self) -> None:
         try:
-            data, descriptors, _, _ = socket.recv_fds(self._control, 1, 1)
+            data, descriptors, _, _ = socket.recv_fds(self._control, 1, INPUTS)
         except OSError:
             data, descriptors = b"", []
         if not data:
             self._ending = True
             return
-        for descriptor in descriptors:
-            sock = socket.socket(fileno=descriptor)
-            sock.settimeout(SEND_SECONDS)
-            try:
-                _, payload = receive_frame(sock)
-                request = msgspec.json.decode(payload, type=WorkerRequest)
-            except (OSError, msgspec.MsgspecError):
-                sock.close()
-                continue
-            if request.method == "ping":  # answered here, so that slow queries do not make us look dead
-                with contextlib.suppress(OSError):
-                    sock.sendall(pack(JSON, b"true"))
-                sock.close()
-                continue
-            stop = Stop()
-            self._active[sock] = stop
-            self._selector.register(sock, selectors.EVENT_READ)
-            self._pool.submit(self._serve, sock, request, stop)
+        if not descriptors:
+            return
+        sock, *inputs = (socket.socket(fileno=descriptor) for descriptor in descriptors)
+        sock.settimeout(SEND_SECONDS)
+        try:
+            _, payload = receive_frame(sock)
+            request = msgspec.json.decode(payload, type=WorkerRequest)
+        except (OSError, msgspec.MsgspecError):
+            for one in (sock, *inputs):
+                one.close()
+            return
+        if request.method == "ping":  # answered here, so that slow queries do not make us look dead
+            with contextlib.suppress(OSError):
+                sock.sendall(pack(JSON, b"true"))
+            sock.close()
+            return
+        stop = Stop(self.query_seconds)
+        self._active[sock], self._inputs[sock] = stop, inputs
+        self._selector.register(sock, selectors.EVENT_READ)
+        self._pool.submit(self._serve, sock, request, stop)
 
     def _hung_up(self, sock: socket.socket) -> None:
         """The daemon sends nothing after the request: readable means closed."""
@@ -118,6 +130,8 @@ class LineServer:
 
     def _forget(self, sock: socket.socket) -> None:
         del self._active[sock]
+        for one in self._inputs.pop(sock):
+            one.close()
         with contextlib.suppress(KeyError):
             self._selector.unregister(sock)
         sock.close()

@@ -25,12 +25,12 @@ import msgspec
 from tundra_nb import environment
 from tundra_nb.errors import ConfigError, StoreBusy, StoreError, TundraError, UsageError
 from tundra_nb.protocol.digest import digest
-from tundra_nb.types import FRAME_VERSION, FRAMES, columns
+from tundra_nb.types import FRAME_VERSION, FRAMES, KEY_OF, columns
 
 from . import arrow, differences, grouping, loading, story
 from .contract import EventStore, Frame, Stop
 from .protocol import FATAL, HELLO, JSON, PROGRESS, TRACES, Config, Hello, Progress, WorkerRequest, pack
-from .query import FrameQuery
+from .query import FrameQuery, ungrouped
 from .serving import LineServer
 from .spool import writer_id
 from .values import Described, Overview
@@ -75,9 +75,11 @@ class Worker(LineServer):
             "check": lambda _p, _s: store.check(),
             "create": lambda _p, _s: True,
             "digests": self._digests,
+            "below": self._below,
         }
         self._writing: dict[str, Callable[..., Any]] = {
             "commit": store.commit,
+            "commit_events": store.commit_events,
             "branch": self._naming(store.branch),
             "tag": self._naming(store.tag),
             "propose": store.propose,
@@ -192,7 +194,7 @@ class Worker(LineServer):
         query = msgspec.structs.replace(query, at=self._at(query.at))
         if not query.is_grouped:
             return self._store.frame(query, stop)
-        frame = self._store.frame(grouping.ungrouped(query), stop)
+        frame = self._store.frame(ungrouped(query), stop)
         with contextlib.closing(frame.batches):
             return grouping.grouped(frame, query)
 
@@ -246,6 +248,17 @@ class Worker(LineServer):
             names = [column.name for column in columns(query.table, params.get("version", FRAME_VERSION))]
             found[name] = {"rows": table.num_rows, "sha256": digest(table, names)}
         return found
+
+    def _below(self, params: dict[str, Any], stop: Stop) -> int:
+        """How many rows of a table have a key below one: all, which the engines know, but those from there on."""
+        table, at = params["table"], self._at(params.get("at"))
+
+        def counted(where: str) -> int:
+            frame = self._store.sql(f"SELECT count(*) AS counted FROM {table}{where}", at, 1, stop)  # noqa: S608
+            with contextlib.closing(frame.batches):
+                return int(arrow.rows(frame.batches)[0]["counted"])
+
+        return counted("") - counted(f" WHERE {KEY_OF[table]} >= {int(params['key'])}")
 
     def _at(self, ref: str | int | None) -> str | None:
         return None if ref is None else self._store.resolve(ref)

@@ -3,32 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import logging
-import socket
-import sys
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
 import msgspec
 
-from tundra_nb.errors import StoreUnavailable, from_wire
+from tundra_nb.errors import from_wire
 from tundra_nb.protocol.query import FrameQuery, checked
 from tundra_nb.protocol.sources import ImportBody, Importing, Source
-from tundra_nb.runtime.history.line import ArrowStream, asked, close, hand_over, lost
+from tundra_nb.runtime.history.line import ArrowStream, asked, close, lost
+from tundra_nb.runtime.history.on_demand import OnDemand
 from tundra_nb.runtime.history.protocol import ERROR, JSON, PROGRESS, WorkerRequest, read_frame
-from tundra_nb.runtime.history.service import ENVIRONMENT
 from tundra_nb.runtime.history.story import StoredStory, WantedOperation
 from tundra_nb.runtime.telemetry.redact import Redactor
 
 from .place import SourcesFolder
 
-log = logging.getLogger("tundra.history")
-
 MODULE = "tundra_nb.runtime.sources.worker"
-START_SECONDS = 20.0
-STOP_SECONDS = 5.0
 
 
 class Reads(Protocol):
@@ -55,23 +47,25 @@ class SourceReader:
 
     def query(self, query: FrameQuery, wait: float | None = None) -> ArrowStream:
         del wait  # a source is never behind
-        return ArrowStream(self._sources, self._request("frame", query))
+        return ArrowStream(self._sources.worker, self._request("frame", query))
 
     async def rows(self, query: FrameQuery) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = await asked(self._sources, self._request("rows", query))
+        found: list[dict[str, Any]] = await asked(self._sources.worker, self._request("rows", query))
         return found
 
     async def story(self, wanted: WantedOperation) -> StoredStory:
         """All rows of one operation."""
         params = {"source": self._name, "wanted": msgspec.to_builtins(wanted)}
-        return msgspec.convert(await asked(self._sources, WorkerRequest(method="story", params=params)), StoredStory)
+        return msgspec.convert(
+            await asked(self._sources.worker, WorkerRequest(method="story", params=params)), StoredStory
+        )
 
     def sql(
         self, text: str, at: str | int | None = None, limit: int | None = None, wait: float | None = None
     ) -> ArrowStream:
         del wait
         params = {"source": self._name, "text": text, "at": at, "limit": limit}
-        return ArrowStream(self._sources, WorkerRequest(method="sql", params=params))
+        return ArrowStream(self._sources.worker, WorkerRequest(method="sql", params=params))
 
     def _request(self, method: str, query: FrameQuery) -> WorkerRequest:
         return WorkerRequest(method=method, params={"source": self._name, "query": msgspec.to_builtins(checked(query))})
@@ -83,11 +77,7 @@ class Sources:
     def __init__(self, folder: Path, redactor: Redactor, environ: Mapping[str, str]) -> None:
         self._place = SourcesFolder(folder)
         self._redactor = redactor
-        self._environ = environ
-        self._process: asyncio.subprocess.Process | None = None
-        self._control: socket.socket | None = None
-        self._starting = asyncio.Lock()
-        self.lives = 0
+        self.worker = OnDemand(MODULE, [str(folder)], environ, "sources")
 
     def all(self) -> list[Source]:
         """Every source, the oldest import first."""
@@ -116,7 +106,7 @@ class Sources:
             "salt": self._redactor.salt.hex(),
             "secrets": self._redactor.handed_over(),
         }
-        reader, writer = await self.ask(WorkerRequest(method="import", params=params))
+        reader, writer = await self.worker.ask(WorkerRequest(method="import", params=params))
         try:
             while True:
                 kind, payload = await read_frame(reader)
@@ -134,77 +124,4 @@ class Sources:
 
     async def aclose(self) -> None:
         """End the worker. May be called twice."""
-        await self._forget()
-
-    # --- the worker's line ---
-
-    async def ask(self, request: WorkerRequest) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        """Send one request to the worker, which is started when it is not there."""
-        async with self._starting:
-            if self._process is None or self._process.returncode is not None or self._control is None:
-                await self._start()
-            assert self._control is not None
-            try:
-                return await hand_over(self._control, request)
-            except ConnectionResetError:
-                await self._start()  # it was ending just then
-                return await hand_over(self._control, request)
-
-    async def notice_end(self, life: int) -> None:
-        """After a request was lost: the next one gets another worker."""
-        async with self._starting:
-            if self.lives == life:
-                await self._forget()
-
-    async def _start(self) -> None:
-        await self._forget()
-        ours, theirs = socket.socketpair()
-        try:
-            ours.setblocking(False)
-            self._process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-P", "-m", MODULE, str(theirs.fileno()), str(self._place.folder)),
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.DEVNULL,
-                stderr=None,  # the daemon's log
-                pass_fds=(theirs.fileno(),),
-                env={name: self._environ[name] for name in ENVIRONMENT if name in self._environ},
-                start_new_session=True,
-            )
-        except OSError as exc:
-            ours.close()
-            raise StoreUnavailable(problem=f"the worker of sources cannot be started: {exc}", kind="worker") from exc
-        finally:
-            theirs.close()
-        self._control = ours
-        self.lives += 1
-        reader, writer = await asyncio.open_unix_connection(sock=ours.dup())
-        try:
-            async with asyncio.timeout(START_SECONDS):
-                await read_frame(reader)  # its hello
-        except (TimeoutError, asyncio.IncompleteReadError, ConnectionError):
-            await self._forget()
-            raise StoreUnavailable(
-                problem="the worker of sources does not start",
-                remedy="`tundra logs` has its last words.",
-                kind="worker",
-            ) from None
-        finally:
-            await close(writer)
-
-    async def _forget(self) -> None:
-        """End a worker, or what is left of one."""
-        control, self._control = self._control, None
-        process, self._process = self._process, None
-        if control is not None:
-            with contextlib.suppress(OSError):
-                control.shutdown(socket.SHUT_RDWR)
-            control.close()
-        if process is None:
-            return
-        try:
-            async with asyncio.timeout(STOP_SECONDS):
-                await process.wait()
-        except (TimeoutError, asyncio.CancelledError):
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
-            await process.wait()
+        await self.worker.aclose()

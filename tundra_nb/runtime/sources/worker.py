@@ -24,6 +24,7 @@ from tundra_nb.protocol.sources import Importing
 from tundra_nb.runtime.history import arrow, grouping
 from tundra_nb.runtime.history.contract import Frame, Stop
 from tundra_nb.runtime.history.protocol import HELLO, JSON, PROGRESS, Hello, WorkerRequest, pack
+from tundra_nb.runtime.history.query import ungrouped
 from tundra_nb.runtime.history.serving import LineServer
 from tundra_nb.runtime.history.story import WantedOperation, tell
 from tundra_nb.runtime.history.without import without_pandas
@@ -79,7 +80,7 @@ class SourcesWorker(LineServer):
         tables.check_at(query.at)
         if not query.is_grouped:
             return tables.frame(query, stop)
-        return grouping.grouped(tables.frame(grouping.ungrouped(query), stop), query)
+        return grouping.grouped(tables.frame(ungrouped(query), stop), query)
 
     def _import(self, sock: socket.socket, params: dict[str, Any], stop: Stop) -> Any:
         from .importing import import_
