@@ -12,6 +12,7 @@ from tests.conftest import ROOT
 from tundra_nb import types
 
 TWO_ENDS = {
+    "Archive": "what the daemon tells of the archive, and the document that a user gets of it",
     "Incidents": "`t.incidents` asks the daemon, whose `Incidents` makes and finds them",
     "Pty": "the client's handle of the daemon's session",
     "Source": "what the daemon tells of a source, and the document that a user gets of it",

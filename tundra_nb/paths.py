@@ -81,6 +81,11 @@ class Paths:
         return self.data_dir / "sources"
 
     @property
+    def archive(self) -> Path:
+        """Folder of the archive: old days of the history as Parquet, with their manifest."""
+        return self.data_dir / "archive"
+
+    @property
     def gateway(self) -> Path:
         """Folder of the gateway: hashes of its tokens, and whether it listens."""
         return self.data_dir / "gateway"

@@ -22,6 +22,7 @@ from . import api, explain, gateway, pty_calls, run_story
 from .above import DashboardOptions, ReplayOptions, SimulateOptions, TriageOptions
 from .aio_ptys import AsyncPtys
 from .answer import AnswerReader, Event, died, malformed, not_yet
+from .archive import Archive, archive_later
 from .call import ATTEMPT_PAUSES, Call, HttpAnswer, Step, read, refusal, refuse_acting, seen_from
 from .endpoints import awaited
 from .explain import guide
@@ -228,6 +229,16 @@ class AsyncClient:
     async def simulate(self, incident: str | None = None, **options: Unpack[SimulateOptions]) -> pd.DataFrame:
         """Other settings on the recorded arrivals, in a thread of its own; see `Client.simulate` for the options."""
         return await self._in_thread(lambda client: client.simulate(incident, **options))
+
+    async def archive(
+        self,
+        older_than: When | None = None,
+        *,
+        verify: bool = False,
+        on_progress: Callable[[Mapping[str, Any]], None] | None = None,
+    ) -> Archive:
+        """Copy old days of the history as Parquet files, prove them, or tell what is archived; see `Client.archive`."""
+        return await archive_later(self, older_than, verify, on_progress)
 
     async def replay(self, incident: str | None = None, **options: Unpack[ReplayOptions]) -> pd.DataFrame:
         """Recorded calls through today's code, in a thread of its own; see `Client.replay` for the options."""

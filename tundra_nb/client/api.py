@@ -670,6 +670,7 @@ def sql(
     limit: int | None = None,
     wait: float | None = None,
     source: str | None = None,
+    archive: bool = False,
 ) -> Call[pd.DataFrame]:
     """Run one read-only statement over the history's tables.
 
@@ -679,6 +680,7 @@ def sql(
         limit: at most so many rows.
         wait: as in `calls`.
         source: as in `calls`.
+        archive: over history and archive together: one SELECT in DuckDB's SQL, for months and quantiles.
 
     Raises:
         QueryRefused: it writes, reaches files, or does not parse.
@@ -690,7 +692,7 @@ def sql(
             problem="the statement is empty", field="sql", remedy="For example: select * from operation limit 5"
         )
     more = _one_more(limit)
-    body = history_routes.SqlBody(text, at=ref(at), limit=more, wait=wait, source=source)
+    body = history_routes.SqlBody(text, at=ref(at), limit=more, wait=wait, source=source, archive=archive)
     return call(
         history_routes.SQL,
         decode=lambda answer: _history_frame(None, answer, query=text, limit=limit),

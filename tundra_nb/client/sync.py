@@ -20,6 +20,8 @@ from . import api, explain, gateway, pty_calls, run_story, times
 from .above import above
 from .agent_runs import HeldRun
 from .answer import AnswerReader, Event, died, malformed, not_yet
+from .archive import Archive
+from .archive import archive as run_archive
 from .attach import Attachment
 from .call import ATTEMPT_PAUSES, Call, HttpAnswer, Step, read, refusal, refuse_acting, seen_from
 from .endpoints import blocking
@@ -406,6 +408,33 @@ class Client:
             on_progress=on_progress,
         )
         return found
+
+    def archive(
+        self,
+        older_than: times.When | None = None,
+        *,
+        verify: bool = False,
+        on_progress: Callable[[Mapping[str, Any]], None] | None = None,
+    ) -> Archive:
+        """Copy old days of the history as Parquet files, prove them, or tell what is archived. Nothing is deleted.
+
+        Days that are archived are read from there by `calls(by=…)` and its like, and by `sql(…, archive=True)`, where
+        DuckDB is installed (`pip install 'tundra-nb[archive]'`).
+
+        Args:
+            older_than: `30d`, a time: whole UTC days before it are copied, a day at least.
+            verify: read every file and compare it; what is damaged is copied anew.
+            on_progress: called with `doing`, `table`, `day`, `done_rows`, `rows` now and then.
+
+        Returns:
+            What the archive holds then: `folder`, `since`, `until`, `files`, `rows`, `size_bytes`, `tables`, `late`.
+
+        Raises:
+            UsageError: the days are not over.
+            ConfigError: the disk is full, or cannot be written; what was archived stays, and nothing half is left.
+            StoreDamaged: a file is damaged, and the history has not its rows.
+        """
+        return run_archive(self, older_than, verify, on_progress)
 
     def replay(
         self,

@@ -56,6 +56,7 @@ TABLE = {
     "restore": "restore",
     "dolt": "dolt",
     "migrate-store": "migrate_store",
+    "archive": "archive",
     "providers": "providers",
     "models": "models",
     "limits": "limits",

@@ -17,6 +17,7 @@ from tundra_nb.daemon.answers import answered, error_response
 from tundra_nb.daemon.context import Daemon
 from tundra_nb.daemon.routes import (
     agents,
+    archive,
     events,
     faults,
     history,
@@ -113,6 +114,7 @@ def create_app(runtime: Runtime, life: Life, doors: Doors) -> Starlette:
             *versions.routes(daemon),
             *incidents.routes(daemon),
             *sources.routes(daemon),
+            *archive.routes(daemon),
             *events.routes(daemon),
             *metrics.routes(daemon),
             *terminal_ws.routes(daemon),

@@ -45,13 +45,14 @@ class FrameParams(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SqlBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """One read-only statement. `limit`: rows at most."""
+    """One read-only statement. `limit`: rows at most. `archive`: over history and archive together, in DuckDB's SQL."""
 
     sql: str
     at: str | None = None
     limit: Limit | None = None
     wait: Wait | None = None
     source: str | None = None
+    archive: bool = False
 
 
 HISTORY = Endpoint(

@@ -12,6 +12,7 @@ from typing import Any, Self
 from tundra_nb.errors import StoreUnavailable, TundraError
 from tundra_nb.paths import Paths
 from tundra_nb.runtime.agent_runs import AgentRuns
+from tundra_nb.runtime.archive.service import Archives
 from tundra_nb.runtime.caller import Budgets, spent_in
 from tundra_nb.runtime.clock import Clock, Ids, SystemClock
 from tundra_nb.runtime.drills import Drills
@@ -113,6 +114,9 @@ class Runtime:
         )
         self._is_history_given = history is not None
         self.sources = Sources(paths.sources, redactor, environ)
+        self.archive = Archives(
+            paths.archive, self.history, environ, self.clock, lambda: self.loaded.settings.store.reserve_mb
+        )
         self.recordings = Recordings(
             paths.recordings,
             lambda: self.loaded.settings.record,
@@ -154,6 +158,7 @@ class Runtime:
             self._exits.callback(self.bus.close)
             self._exits.push_async_callback(asyncio.to_thread, self.recordings.close)
             self._exits.push_async_callback(self.sources.aclose)
+            self._exits.push_async_callback(self.archive.aclose)
             if not self._is_history_given:
                 await self.history.open()
                 self._exits.push_async_callback(self.history.aclose)
@@ -205,12 +210,12 @@ class Runtime:
             self.bus.publish(_KINDS[type(event)], event)
 
     def reads(self, source: str | None) -> Reads:
-        """Where rows are read from: the history, or the source of this name.
+        """Where rows are read from: the history with its archive, or the source of this name.
 
         Raises:
             UsageError: there is none.
         """
-        return self.history if source is None else self.sources.reader(source)
+        return self.archive.reads if source is None else self.sources.reader(source)
 
     def _kind_of(self, profile: str) -> str:
         slot = self.slots.get(profile)

@@ -130,8 +130,11 @@ def separated(value: Any, separator: str) -> str:
 
 
 def provenance(frame: pd.DataFrame) -> dict[str, Any]:
-    """Where a frame came from, of what is known: store, commit, query, truncated, behind."""
-    names = ("store", "commit", "query", "truncated", "behind", "stored_until", "digest", "frame_version")
+    """Where a frame came from, of what is known: store, archive, commit, query, truncated, behind, approximate."""
+    names = (
+        *("store", "archive", "commit", "query", "truncated", "behind", "stored_until", "approximate"),
+        *("digest", "frame_version"),
+    )
     return {name: frame.attrs[name] for name in names if frame.attrs.get(name)}
 
 
@@ -152,6 +155,10 @@ def summary(frame: pd.DataFrame) -> str:
         told.append("cut by limit")
     if (lack := is_cut(frame)) is not None:
         told.append(lack)
+    if known.get("archive"):
+        told.append(f"with {known['archive']['rows']:,} archived rows")
+    if known.get("approximate"):
+        told.append("quantiles are approximate, of more than 20 million rows")
     return " · ".join(told) + _source(frame)
 
 

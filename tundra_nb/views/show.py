@@ -30,6 +30,7 @@ VIEWS = {
     "client.results.Document": "show.document",
     "client.live.Run": "terminal.run_blocks",
     "client.pty_story.PtyStory": "terminal.story_blocks",
+    "client.archive.Archive": "archive.blocks",
     "client.explain.Explanation": "explanation.blocks",
     "client.explain.Contents": "explanation.contents",
     "client.gateway.GatewayStatus": "gateway.blocks",

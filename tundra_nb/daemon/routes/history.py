@@ -44,6 +44,10 @@ def routes(daemon: Daemon) -> list[BaseRoute]:
 
     async def sql(request: Request) -> Response:
         body = await read_body(request, api.SqlBody)
+        if body.archive:
+            _refuse_states(body)
+            found = daemon.runtime.archive.reads.archive_sql(body.sql, body.limit, body.wait)
+            return await stream_arrow(request, found, {"sql": body.sql})
         found = daemon.runtime.reads(body.source).sql(body.sql, read_ref(body.at), body.limit, body.wait)
         return await stream_arrow(request, found, {"sql": body.sql})
 
@@ -51,6 +55,21 @@ def routes(daemon: Daemon) -> list[BaseRoute]:
         route(api.HISTORY, frame),
         route(api.SQL, sql),
     ]
+
+
+def _refuse_states(body: api.SqlBody) -> None:
+    """Refuse what an archive cannot be: a state of the history, or a source.
+
+    Raises:
+        UsageError: one is named.
+    """
+    for field, value, what in (("at", body.at, "at another state"), ("source", body.source, "of a source")):
+        if value is not None:
+            raise errors.UsageError(
+                problem=f"the archive is read together with the history of now, not {what}",
+                field=field,
+                remedy="Leave one of the two out.",
+            )
 
 
 async def _refuse_unknown(daemon: Daemon, query: FrameQuery, source: str | None) -> None:
