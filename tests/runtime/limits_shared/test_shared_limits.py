@@ -343,7 +343,7 @@ async def test_a_password_and_a_wrong_one(valkey: ValkeyServer) -> None:
             await bad.aclose()
 
 
-@pytest.mark.parametrize("name", sorted(programs()))
+@pytest.mark.parametrize("name", sorted(programs(have_tls=True)))
 async def test_a_server_by_tls_is_asked_only_when_its_certificate_is_known(name: str, tmp_path: FilePath) -> None:
     """`valkeys://` with `ca_file`; without it the server counts as away, and why is told."""
     authority = trustme.CA()

