@@ -24,7 +24,7 @@ from tundra_nb.settings import StoreSettings
 from tundra_nb.views.show import blocks_of
 from tundra_nb.views.text import plain
 
-pytestmark = pytest.mark.part("doltlite")
+pytestmark = [pytest.mark.part("doltlite"), pytest.mark.timeout(300)]
 
 
 def seed(home: Home, first: int, last: int, each: int) -> int:
@@ -102,21 +102,22 @@ def has_files(home: Home, count: int) -> bool:
 
 
 @pytest.mark.check
+@pytest.mark.timeout(600)
 def test_a_daemon_killed_while_it_copies_leaves_an_archive_that_goes_on(home: Home) -> None:
     """kill -9 of daemon and workers, at several moments; the last run ends it, and nothing is there twice."""
     rows = seed(home, 60, 25, 400)
-    for moment in (1, 4, 9):
+    for moment in (1, 6):
         home.run("status")
         command = [sys.executable, "-m", "tundra_nb.cli", "archive", "--older-than", "30d"]
         with subprocess.Popen(command, env=home.env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as running:
-            wait_until(functools.partial(has_files, home, moment), 60)
+            wait_until(functools.partial(has_files, home, moment), 120)
             for process in home.daemon_processes():
                 if process.pid != running.pid:
                     os.kill(process.pid, signal.SIGKILL)
             running.kill()
         found = json.loads(home.run("calls", "--since", "1y", "--by", "day", "--json").stdout)
         assert sum(row["count"] for row in found) == rows
-    done = home.run("archive", "--older-than", "30d", "--json", timeout=120)
+    done = home.run("archive", "--older-than", "30d", "--json", timeout=300)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["rows"] == 30 * 400
     files = sorted((home.data_dir / "archive").rglob("*.parquet"))
