@@ -6,6 +6,7 @@ from types import ModuleType
 
 from . import (
     agents,
+    archive,
     daemon,
     doors,
     events,
@@ -31,6 +32,7 @@ ROOMS: tuple[ModuleType, ...] = (
     versions,
     incidents,
     sources,
+    archive,
     events,
     metrics,
     ptys,

@@ -73,8 +73,9 @@ class Archives:
         """What there is, for people; with how many rows came late into archived days."""
         manifest = await self.manifest()
         late = {}
+        rows = await rows_of(self._history) if manifest.tables else {}
         for table, archived in manifest.tables.items():
-            if not archived.until:
+            if not archived.until or not rows.get(table):
                 continue
             below = await self._history.call("below", table=table, key=archived.key)
             if below > archived.below:
@@ -210,6 +211,11 @@ class Archives:
         return told
 
 
+async def rows_of(history: History) -> dict[str, int]:
+    """How many rows each table of the history has, which the engines know."""
+    return {str(info["table"]): int(info["rows"]) for info in await history.call("tables")}
+
+
 def _columns(query: FrameQuery) -> list[str]:
     """What a grouped question needs of the store's rows: what it groups by, and what its conditions look at."""
     looked_at = {condition.column for condition in query.where}
@@ -259,6 +265,7 @@ class _Run:
         """Copy the days of all tables before this one, or only the damaged ones."""
         await self._history.call("commit_events")
         commit = str(await self._history.call("resolve", ref="HEAD"))
+        rows = await rows_of(self._history)
         tables = [
             table for table in ARCHIVED if before is not None or any(damaged == table for damaged, _ in self.damaged)
         ]
@@ -269,6 +276,9 @@ class _Run:
             there = self.manifest.tables.get(table)
             until = max(before or "", there.until if there else "")
             key = id_floor(max(0, begin_us(until) - KEY_SLACK_US))
+            if not rows.get(table):
+                state[table] = until, key, 0
+                continue
             state[table] = until, key, await self._history.call("below", table=table, key=key, at=commit)
             for day, counted in (await self._days(table, until, commit)).items():
                 entry = there.days.get(day) if there else None
