@@ -87,7 +87,7 @@ def fresh(batches: Iterator[pa.RecordBatch], wanted: pa.Schema, stop: Stop) -> p
     return pa.Table.from_batches(held) if held else wanted.empty_table()
 
 
-class Reading:
+class ArchiveReading:
     """One question's database."""
 
     def __init__(self, folder: Path, pieces: Mapping[str, TablePiece]) -> None:

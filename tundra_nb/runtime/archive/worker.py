@@ -26,7 +26,7 @@ from tundra_nb.paths import unwritable
 from tundra_nb.protocol.query import FrameQuery
 from tundra_nb.runtime.history import arrow
 from tundra_nb.runtime.history.contract import Stop
-from tundra_nb.runtime.history.incoming import Incoming
+from tundra_nb.runtime.history.incoming import IncomingFrame
 from tundra_nb.runtime.history.protocol import HELLO, JSON, Hello, WorkerRequest, pack
 from tundra_nb.runtime.history.serving import LineServer
 from tundra_nb.runtime.history.without import without_pandas
@@ -36,7 +36,7 @@ from . import copying
 from .place import UNFINISHED, ArchivedPart, ArchiveFolder
 
 if TYPE_CHECKING:
-    from .reading import Reading
+    from .reading import ArchiveReading
 
 IDLE_SECONDS = 60.0
 LAST_SECONDS = 5.0
@@ -62,7 +62,7 @@ class ArchiveWorker(LineServer):
         params = request.params
         match request.method:
             case "days":
-                rows = Incoming(self.inputs(sock)[0])
+                rows = IncomingFrame(self.inputs(sock)[0])
                 told: Any = copying.count(rows.batches(), params["key"], stop)
             case "copy":
                 told = self._copy(sock, params, stop)
@@ -85,7 +85,7 @@ class ArchiveWorker(LineServer):
 
     def _copy(self, sock: socket.socket, params: dict[str, Any], stop: Stop) -> list[ArchivedPart]:
         place, table = self._place, params["table"]
-        rows = Incoming(self.inputs(sock)[0])
+        rows = IncomingFrame(self.inputs(sock)[0])
         try:
             parts = copying.copy(place, table, params["day"], rows.batches(), params["frame_version"], stop)
         except OSError as exc:
@@ -113,9 +113,9 @@ class ArchiveWorker(LineServer):
     @contextlib.contextmanager
     def _reading(
         self, sock: socket.socket, params: dict[str, Any], stop: Stop
-    ) -> Iterator[tuple[Reading, dict[str, Any]]]:
+    ) -> Iterator[tuple[ArchiveReading, dict[str, Any]]]:
         """A database over what the request names, which ends with it, and what its answer says of itself."""
-        from .reading import Reading, TablePiece, fresh, seam
+        from .reading import ArchiveReading, TablePiece, fresh, seam
 
         inputs = self.inputs(sock)
         pieces: dict[str, TablePiece] = {}
@@ -125,7 +125,7 @@ class ArchiveWorker(LineServer):
             self._prove(parts, stop)
             rows = None
             if told["input"] is not None:
-                incoming = Incoming(inputs[told["input"]])
+                incoming = IncomingFrame(inputs[told["input"]])
                 rows = fresh(incoming.batches(), stored_schema(table), stop)
                 meta["behind"] = meta["behind"] or incoming.meta.get("behind", False)
                 if "stored_until" in incoming.meta:
@@ -141,7 +141,7 @@ class ArchiveWorker(LineServer):
         meta["archive"] = archived
         stop.renew()
         with seam(stop):
-            reading = Reading(self._place.folder, pieces)
+            reading = ArchiveReading(self._place.folder, pieces)
         ending = _Ending(lambda: self._report(sock, stop.error()))
         stop.set_hook(lambda: ending.begin(reading.db.interrupt))
         try:

@@ -17,7 +17,7 @@ SILENCE_SECONDS = 60.0
 """Longest wait for the next piece: the other worker's own deadline is shorter."""
 
 
-class Incoming:
+class IncomingFrame:
     """A frame under way: `meta`, then its batches.
 
     Raises:
@@ -61,7 +61,7 @@ class _Bytes:
 
     closed = False
 
-    def __init__(self, incoming: Incoming) -> None:
+    def __init__(self, incoming: IncomingFrame) -> None:
         self._incoming = incoming
         self._held = memoryview(b"")
         self._is_over = False
