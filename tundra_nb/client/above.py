@@ -56,6 +56,7 @@ class SimulateOptions(RehearsalOptions, total=False):
     """Keyword arguments of `simulate`; see `Client.simulate`."""
 
     propose: str | None
+    workers: int | None
 
 
 class ReplayOptions(RehearsalOptions, total=False):
