@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from tests.environments import built
 from tundra_nb.runtime.telemetry import spans
 
 from .test_importing import KEY, made, rows, written
@@ -30,16 +31,13 @@ def test_what_tracing_subscriber_writes_is_read_in_each_of_its_forms(tmp_path: P
 
 
 @pytest.mark.check
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("form", ["text", "ansi", "json"])
 def test_todays_crate_writes_what_the_fixtures_hold(tmp_path: Path, form: str) -> None:
     """The program is built and run where a cargo is."""
     if shutil.which("cargo") is None:
         pytest.skip("there is no cargo")
-    folder = tmp_path / "rust"
-    shutil.copytree(HERE / "rust", folder)
-    built = subprocess.run(["cargo", "build", "-q"], cwd=folder, capture_output=True, timeout=110, check=False)
-    if built.returncode:
-        pytest.skip(f"the crates cannot be had: {built.stderr.decode()[-200:]}")
+    folder = built(HERE / "rust", ("cargo", "build", "--quiet"))
     out = subprocess.run([folder / "target" / "debug" / "fixture", form], capture_output=True, timeout=30, check=True)
     check_tracing(tmp_path, written(tmp_path, out.stdout, "own.log"))
 
