@@ -68,8 +68,14 @@ def status(brief: bool = False) -> Call[Status]:
     )
 
 
-def providers() -> Call[pd.DataFrame]:
-    """The profiles in order of priority, with their state: ready, cooling or parked, and why."""
+def providers(all: bool = False) -> Call[pd.DataFrame]:  # noqa: A002 - the option's name
+    """The profiles in order of priority, with their state: ready, cooling or parked, and why.
+
+    Args:
+        all: instead, the profiles that each daemon of a shared history has had in force last, by `writer_id`.
+    """
+    if all:
+        return history("profile", "all", all=True)
     return _live("providers", profiles_routes.PROVIDERS)
 
 
@@ -97,8 +103,15 @@ def breakers() -> Call[pd.DataFrame]:
     return _live("breakers", profiles_routes.BREAKERS)
 
 
-def settings(changed: bool = False) -> Call[pd.DataFrame]:
-    """Every setting in force with its default and where its value came from; `changed` leaves the defaults out."""
+def settings(changed: bool = False, all: bool = False) -> Call[pd.DataFrame]:  # noqa: A002 - the option's name
+    """Every setting in force with its default and where its value came from; `changed` leaves the defaults out.
+
+    Args:
+        changed: only those that are not at their default.
+        all: instead, the settings that each daemon of a shared history has had in force last, by `writer_id`.
+    """
+    if all:
+        return history("setting", "all", all=True)
     found = _live("settings", profiles_routes.SETTINGS)
     return _with(found, lambda answer: _changed(found.decode(answer))) if changed else found
 
@@ -374,22 +387,23 @@ def ask_stream(question: Ask) -> Call[None]:
     )
 
 
-def why(operation: str | int = "last", source: str | None = None) -> Call[Why]:
+def why(operation: str | int = "last", source: str | None = None, all: bool = False) -> Call[Why]:  # noqa: A002
     """The causal chain of one operation: waits, refusals, attempts, breaker moves, failover, cost.
 
     Args:
         operation: its id, the last digits of it, `last`, or `-2` for the one before.
         source: of what was imported under this name.
+        all: `last` and `-2` count the calls of all daemons of a shared history.
     """
-    query = operations_routes.WhyQuery(source=source)
+    query = operations_routes.WhyQuery(source=source, all=all)
     return call(
         operations_routes.WHY, decode=lambda answer: Why(answer.json()), query=query, takes_source=True, id=operation
     )
 
 
-def last(source: str | None = None) -> Call[Last]:
-    """What happened in the latest operation, of a source where one is named, and the next step."""
-    query = operations_routes.WhyQuery(source=source)
+def last(source: str | None = None, all: bool = False) -> Call[Last]:  # noqa: A002 - the option's name
+    """What happened in the latest operation, of a source or of `all` daemons where asked for, and the next step."""
+    query = operations_routes.WhyQuery(source=source, all=all)
     return call(
         operations_routes.WHY, decode=lambda answer: Last(answer.json()), query=query, takes_source=True, id="last"
     )
@@ -408,6 +422,7 @@ def calls(
     limit: int | None = None,
     wait: float | None = None,
     source: str | None = None,
+    all: bool = False,  # noqa: A002 - the option's name
     by: str | Sequence[str] | None = None,
     outcome: str | None = None,
 ) -> Call[pd.DataFrame]:
@@ -423,13 +438,17 @@ def calls(
         wait: seconds to wait until everything recorded is in the store; after a second, by default, the frame holds
             what is there, and `df.attrs["behind"]` and `["stored_until"]` say so.
         source: of what was imported under this name; all of it where no window is given.
+        all: also what other daemons wrote into a shared history; `writer_id` tells whose a row is. A view at a state
+            of the history (`at`) always has them.
         by: group by these (`profile`, `model`, `outcome`, `code`, `kind`, `day`, `hour`, `minute`,
             `latency_band`): counts, p50/p95,
             errors, tokens and cost.
         outcome: ok, error, refused, cancelled or interrupted.
     """
     equals: dict[str, Any] = {"code": code, "profile": profile, "outcome": outcome}
-    return history("calls", since, between=between, at=at, limit=limit, wait=wait, source=source, by=by, **equals)
+    return history(
+        "calls", since, between=between, at=at, limit=limit, wait=wait, source=source, all=all, by=by, **equals
+    )
 
 
 def attempts(
@@ -442,12 +461,15 @@ def attempts(
     limit: int | None = None,
     wait: float | None = None,
     source: str | None = None,
+    all: bool = False,  # noqa: A002 - the option's name
     by: str | Sequence[str] | None = None,
     outcome: str | None = None,
 ) -> Call[pd.DataFrame]:
     """Every try at a profile, one row each, also those that limiter or breaker refused; see `calls` for the filters."""
     equals: dict[str, Any] = {"code": code, "profile": profile, "outcome": outcome}
-    return history("attempts", since, between=between, at=at, limit=limit, wait=wait, source=source, by=by, **equals)
+    return history(
+        "attempts", since, between=between, at=at, limit=limit, wait=wait, source=source, all=all, by=by, **equals
+    )
 
 
 def errors(
@@ -460,6 +482,7 @@ def errors(
     limit: int | None = None,
     wait: float | None = None,
     source: str | None = None,
+    all: bool = False,  # noqa: A002 - the option's name
     severity: str | None = None,
 ) -> Call[pd.DataFrame]:
     """Errors that reached a caller or that a background part met; see `calls` for the filters."""
@@ -471,6 +494,7 @@ def errors(
         limit=limit,
         wait=wait,
         source=source,
+        all=all,
         code=code,
         profile=profile,
         severity=severity,
@@ -485,6 +509,7 @@ def limit_history(
     limit: int | None = None,
     wait: float | None = None,
     source: str | None = None,
+    all: bool = False,  # noqa: A002 - the option's name
     tier: str | None = None,
     decision: str | None = None,
 ) -> Call[pd.DataFrame]:
@@ -497,6 +522,7 @@ def limit_history(
         limit=limit,
         wait=wait,
         source=source,
+        all=all,
         tier=tier,
         decision=decision,
     )
@@ -511,9 +537,12 @@ def connections(
     limit: int | None = None,
     wait: float | None = None,
     source: str | None = None,
+    all: bool = False,  # noqa: A002 - the option's name
 ) -> Call[pd.DataFrame]:
     """Viewers of terminals, and lines to the daemon: opened, lost, resumed, ended, why, and what they missed."""
-    return history("connections", since, between=between, at=at, limit=limit, wait=wait, source=source, pty_id=pty)
+    return history(
+        "connections", since, between=between, at=at, limit=limit, wait=wait, source=source, all=all, pty_id=pty
+    )
 
 
 def breaker_history(
@@ -525,10 +554,19 @@ def breaker_history(
     limit: int | None = None,
     wait: float | None = None,
     source: str | None = None,
+    all: bool = False,  # noqa: A002 - the option's name
 ) -> Call[pd.DataFrame]:
     """Transitions of the breakers; see `calls` for the filters."""
     return history(
-        "breaker-history", since, between=between, at=at, limit=limit, wait=wait, source=source, profile=profile
+        "breaker-history",
+        since,
+        between=between,
+        at=at,
+        limit=limit,
+        wait=wait,
+        source=source,
+        all=all,
+        profile=profile,
     )
 
 
@@ -540,10 +578,13 @@ def agent_runs(
     limit: int | None = None,
     wait: float | None = None,
     source: str | None = None,
+    all: bool = False,  # noqa: A002 - the option's name
     outcome: str | None = None,
 ) -> Call[pd.DataFrame]:
     """Runs of agents: what was asked, how it ended, what it cost; see `calls` for the filters."""
-    return history("agent-runs", since, between=between, at=at, limit=limit, wait=wait, source=source, outcome=outcome)
+    return history(
+        "agent-runs", since, between=between, at=at, limit=limit, wait=wait, source=source, all=all, outcome=outcome
+    )
 
 
 def agent_steps(
@@ -554,12 +595,15 @@ def agent_steps(
     limit: int | None = None,
     wait: float | None = None,
     source: str | None = None,
+    all: bool = False,  # noqa: A002 - the option's name
     run_id: str | int | None = None,
 ) -> Call[pd.DataFrame]:
     """Steps of agents' runs: calls of the model, tools, questions to a person, findings; those of the run `run_id`, or
     all. See `calls` for the filters.
     """
-    return history("agent-steps", since, between=between, at=at, limit=limit, wait=wait, source=source, run_id=run_id)
+    return history(
+        "agent-steps", since, between=between, at=at, limit=limit, wait=wait, source=source, all=all, run_id=run_id
+    )
 
 
 def history(
@@ -571,6 +615,7 @@ def history(
     limit: int | None = None,
     wait: float | None = None,
     source: str | None = None,
+    all: bool = False,  # noqa: A002 - the option's name
     by: str | Sequence[str] | None = None,
     columns: Sequence[str] | None = None,
     every: int | None = None,
@@ -587,6 +632,7 @@ def history(
         limit: at most so many rows.
         wait: seconds until all that was recorded must be in the store.
         source: of what was imported under this name; all of it where no window is given.
+        all: as in `calls`.
         by: group by these.
         columns: only these; all by default.
         every: seconds; rows are grouped by intervals of this length too, whose beginning is `at`.
@@ -611,6 +657,7 @@ def history(
         newest=more is not None,
         wait=wait,
         source=source,
+        all=all,
         by=names,
         columns=None if columns is None else ",".join(columns),
         every=every,
@@ -649,6 +696,7 @@ def notes(
     limit: int | None = None,
     wait: float | None = None,
     source: str | None = None,
+    all: bool = False,  # noqa: A002 - the option's name
     subject: str | None = None,
 ) -> Call[pd.DataFrame]:
     """The annotations: `note_id, at, author, subject, body`."""
@@ -660,6 +708,7 @@ def notes(
         limit=limit,
         wait=wait,
         source=source,
+        all=all,
         subject=subject,
     )
 

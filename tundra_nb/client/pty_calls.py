@@ -264,9 +264,10 @@ def history(
     limit: int | None = None,
     wait: float | None = None,
     source: str | None = None,
+    all: bool = False,  # noqa: A002 - the option's name
 ) -> Call[pd.DataFrame]:
     """What happened to PTYs: starts, refusals, resizes, exits, kills, orphan ends."""
-    return api.history("pty-history", since, between=between, at=at, limit=limit, wait=wait, source=source)
+    return api.history("pty-history", since, between=between, at=at, limit=limit, wait=wait, source=source, all=all)
 
 
 def search(pattern: str, limit: int = 1000) -> Call[pd.DataFrame]:

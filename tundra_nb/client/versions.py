@@ -172,12 +172,13 @@ def stat(from_ref: str, to_ref: str = "HEAD") -> Call[pd.DataFrame]:
     return _frame("stat", routes.STAT, routes.BetweenQuery(from_=api.ref(from_ref), to=_end(to_ref)))
 
 
-def history(table: str, row: str | int | None = None) -> Call[pd.DataFrame]:
+def history(table: str, row: str | int | None = None, all: bool = False) -> Call[pd.DataFrame]:  # noqa: A002
     """What each commit made of a row: `commit, committed_at, committer, message, diff_type` and the row as it was then.
 
     Args:
         table: `setting`, `profile`, `price` or `note`; rows of events never change.
         row: its name (`breaker.failures`) or key; all rows by default.
+        all: also the settings and profiles of other daemons of a shared history.
     """
 
     def decode(answer: HttpAnswer) -> pd.DataFrame:
@@ -186,12 +187,13 @@ def history(table: str, row: str | int | None = None) -> Call[pd.DataFrame]:
         return frames.from_arrow(answer.body, declared=frames.history_columns(table), meta=meta)
 
     endpoint = routes.ROW_HISTORIES if row is None else routes.ROW_HISTORY
-    return call(endpoint, decode=decode, timeout=api.STORE_TIMEOUT, table=table, row=row)
+    query = routes.RowsQuery(all=all)
+    return call(endpoint, decode=decode, query=query, timeout=api.STORE_TIMEOUT, table=table, row=row)
 
 
-def blame(table: str = "setting") -> Flow[pd.DataFrame]:
+def blame(table: str = "setting", all: bool = False) -> Flow[pd.DataFrame]:  # noqa: A002 - the option's name
     """Who last changed each row, and in which commit: the last line of each row's `history`."""
-    found: pd.DataFrame = yield history(table)
+    found: pd.DataFrame = yield history(table, all=all)
     attrs = found.attrs
     last = found.groupby(f"{table}_id", sort=False).tail(1)
     last = last[last["diff_type"] != "removed"].reset_index(drop=True)

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 @_command("blame")
 @click.argument("table", type=options.ChangingTable(), default="setting")
+@options.all_
 @pass_face
-def command(face: Face, table: str) -> pd.DataFrame:
+def command(face: Face, table: str, is_all: bool) -> pd.DataFrame:
     """Who last changed each row of TABLE (setting by default), in which commit, and why."""
-    return face.client.versions.blame(table)
+    return face.client.versions.blame(table, all=is_all)

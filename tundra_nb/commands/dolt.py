@@ -1,4 +1,4 @@
-"""`tundra dolt start|stop|status`: a Dolt server of our own, beside the data directory."""
+"""`tundra dolt start|stop|status|join`: a Dolt server of our own beside the data directory, or a team's."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ import msgspec
 from tundra_nb import paths, settings
 from tundra_nb.client.results import Document
 from tundra_nb.errors import UsageError
-from tundra_nb.local import dolt_server
+from tundra_nb.local import dolt_join, dolt_server, launch
 from tundra_nb.settings import StoreSettings
+from tundra_nb.settings import file as settings_file
 from tundra_nb.views import Message
 
+from . import options
 from .command import Command, Group, Result
 from .face import Face, pass_face
 
@@ -48,6 +50,37 @@ def stop(face: Face) -> Message:
     return Message(
         "No Dolt server of ours was running." if pid is None else f"The Dolt server (pid {pid}) has stopped."
     )
+
+
+@command.command("join", cls=Command)
+@click.argument("url", metavar="URL")
+@click.option("--password-env", type=options.Variable(), default="", metavar="NAME", help="Variable with the password.")
+@click.option("--reader", default="", metavar="USER", help="A login that may only SELECT, for `sql`.")
+@click.option("--reader-password-env", type=options.Variable(), default="", metavar="NAME", help="Its password's.")
+@click.option("--ca-file", type=click.Path(exists=True, dir_okay=False), help="Who signed the server's certificate.")
+@pass_face
+def join(
+    face: Face, url: str, password_env: str, reader: str, reader_password_env: str, ca_file: str | None
+) -> Document:
+    """Write into the history of a team: the database URL (`dolts://USER@HOST:3307/DATABASE`) of a Dolt server.
+
+    The logins are tried first; then the settings file names the server, and the daemon is started anew. What the
+    history of before holds stays where it is.
+    """
+    where = _paths(face)
+    chosen = dolt_join.settings_of(url) | {
+        "password_env": password_env,
+        "reader_user": reader,
+        "reader_password_env": reader_password_env,
+        "ca_file": os.path.abspath(ca_file) if ca_file else "",
+    }
+    found = dolt_join.prove(msgspec.structs.replace(_store(), **chosen), os.environ)
+    file = paths.config_file(os.environ)
+    settings_file.set_values(file, {f"store.{name}": value for name, value in chosen.items()}, os.environ)
+    launch.stop(where)
+    launch.ensure(where, started_by=face.name, explicit=True)
+    told = {"server": f"{chosen['host']}:{chosen['port']}/{chosen['database']}", "tls": chosen["tls"]}
+    return Document(told | msgspec.structs.asdict(found) | {"settings": str(file)})
 
 
 def _status(face: Face) -> Result:

@@ -10,8 +10,9 @@ from .face import Face, pass_face
 
 
 @_command("last")
+@options.all_
 @options.source
 @pass_face
-def command(face: Face, source: str | None) -> Last:
+def command(face: Face, source: str | None, is_all: bool) -> Last:
     """What happened in the latest call, and the next step."""
-    return face.client.last(source)
+    return face.client.last(source, all=is_all)

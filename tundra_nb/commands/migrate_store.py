@@ -61,6 +61,8 @@ def command(face: Face, back: bool) -> Message:
         "database": store.database,
         "user": store.user,
         "password": password,
+        "tls": store.tls,
+        "ca_file": store.ca_file,
     }
     if back:
         told = _run(BACK, setup | {"engine": store.engine}, face)

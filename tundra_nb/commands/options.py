@@ -310,10 +310,11 @@ class WindowOptions(TypedDict):
     limit: int | None
     wait: float | None
     source: str | None
+    all: bool
 
 
 def window(function: Callable[..., T]) -> Callable[..., T]:
-    """`--since`, `--between`, `--at`, `--limit`, `--wait` and `--in`, handed on as one `window`."""
+    """`--since`, `--between`, `--at`, `--limit`, `--wait`, `--in` and `--all`, handed on as one `window`."""
 
     @functools.wraps(function)
     def with_window(
@@ -324,13 +325,15 @@ def window(function: Callable[..., T]) -> Callable[..., T]:
         limit: int | None,
         wait: float | None,
         source: str | None,
+        is_all: bool,
         **others: Any,
     ) -> T:
-        window = WindowOptions(since=since, between=between, at=at, limit=limit, wait=wait, source=source)
+        window = WindowOptions(since=since, between=between, at=at, limit=limit, wait=wait, source=source, all=is_all)
         return function(*args, window=window, **others)
 
     decorated: Callable[..., T] = with_window
     for option in (
+        all_,
         source,
         wait,
         click.option("--limit", type=click.IntRange(min=1), help="At most so many rows, the newest."),
@@ -340,6 +343,10 @@ def window(function: Callable[..., T]) -> Callable[..., T]:
     ):
         decorated = option(decorated)
     return decorated
+
+
+def all_(function: F) -> F:
+    return click.option("--all", "is_all", is_flag=True, help="Of all daemons that share this history.")(function)
 
 
 def source(function: F) -> F:

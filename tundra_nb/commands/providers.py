@@ -21,13 +21,14 @@ if TYPE_CHECKING:
 
 @click.group("providers", cls=Group)
 @click.option("--widget", is_flag=True, help="Notebook: a live view, with breakers and buckets.")
+@options.all_
 @click.pass_context
 @pass_face
-def command(face: Face, ctx: click.Context, widget: bool) -> Any:
+def command(face: Face, ctx: click.Context, widget: bool, is_all: bool) -> Any:
     """The profiles by priority: ready, cooling, parked, and why."""
     if ctx.invoked_subcommand is not None:
         return None
-    return face.widget("providers") if widget else face.client.providers()
+    return face.widget("providers") if widget else face.client.providers(all=is_all)
 
 
 @command.command("add", cls=Command)

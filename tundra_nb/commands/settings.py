@@ -25,13 +25,16 @@ if TYPE_CHECKING:
 @click.group("settings", cls=Group)
 @click.option("--changed", is_flag=True, help="Only those that are not at their default.")
 @click.option("--history", is_flag=True, help="Every change of a setting instead: when, by whom, why.")
+@options.all_
 @click.pass_context
 @pass_face
-def command(face: Face, ctx: click.Context, changed: bool, history: bool) -> pd.DataFrame | None:
+def command(face: Face, ctx: click.Context, changed: bool, history: bool, is_all: bool) -> pd.DataFrame | None:
     """Every setting in force with its default and where its value came from."""
     if ctx.invoked_subcommand is not None:
         return None
-    return face.client.versions.history("setting") if history else face.client.settings(changed)
+    if history:
+        return face.client.versions.history("setting", all=is_all)
+    return face.client.settings(changed, all=is_all)
 
 
 @command.command("set", cls=Command)
@@ -61,10 +64,11 @@ def unset(face: Face, path: str, reason: str) -> Document:
 
 @command.command("history", cls=Command)
 @click.argument("path", required=False, type=options.SettingPath())
+@options.all_
 @pass_face
-def history_(face: Face, path: str | None) -> pd.DataFrame:
+def history_(face: Face, path: str | None, is_all: bool) -> pd.DataFrame:
     """What each commit made of the setting PATH, or of all."""
-    return face.client.versions.history("setting", path)
+    return face.client.versions.history("setting", path, all=is_all)
 
 
 def _changed(face: Face, path: str, value: Any, *, reason: str, on: str | None = None) -> Document:

@@ -25,20 +25,23 @@ if TYPE_CHECKING:
 @click.option(
     "--diff", "other", type=options.OperationId(), help="What differs from the prompt and answer of this call."
 )
+@options.all_
 @options.source
 @pass_face
-def command(face: Face, operation: str, other: str | None, source: str | None) -> Why | RunStory | Compared:
+def command(
+    face: Face, operation: str, other: str | None, source: str | None, is_all: bool
+) -> Why | RunStory | Compared:
     """The causal chain of one call: waits, refusals, attempts, breaker moves, failover, cost.
 
     OPERATION is an id, the last digits of one, `last`, or `-2` for the call before the last. The id of an agent's run
     tells that run's story.
     """
     try:
-        why = face.client.why(operation, source)
+        why = face.client.why(operation, source, all=is_all)
     except UsageError:
         if other is not None or source is not None or not operation.isdigit():
             raise
         with contextlib.suppress(UsageError):
             return face.client.why_run(operation)
         raise
-    return why if other is None else Compared(why, face.client.why(other, source))
+    return why if other is None else Compared(why, face.client.why(other, source, all=is_all))

@@ -42,6 +42,8 @@ class FrameParams(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds until it must be answered though not all events are stored."""
     source: str | None = None
     """Read this source instead of the history: all of it where no window is given."""
+    all: bool = False
+    """Also what other daemons wrote into a shared history; a view `at` a state always has them."""
 
 
 class SqlBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):

@@ -43,9 +43,10 @@ class Story(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class WhyQuery(msgspec.Struct, frozen=True, kw_only=True):
-    """`source`: of this source instead of the history."""
+    """`source`: of this source instead of the history. `all`: of all daemons that write to it."""
 
     source: str | None = None
+    all: bool = False
 
 
 ASK = Endpoint(

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-Op = Literal["eq", "ne", "lt", "le", "gt", "ge", "in", "contains", "prefix", "null"]
-OPS: tuple[Op, ...] = ("eq", "ne", "lt", "le", "gt", "ge", "in", "contains", "prefix", "null")
+Op = Literal["eq", "eq_or_null", "ne", "lt", "le", "gt", "ge", "in", "contains", "prefix", "null"]
+OPS: tuple[Op, ...] = ("eq", "eq_or_null", "ne", "lt", "le", "gt", "ge", "in", "contains", "prefix", "null")
 """`ne` keeps rows without a value; `in` takes a list; `null` takes a boolean."""
 MOST_VALUES = 1_000
 """In one `in` condition."""

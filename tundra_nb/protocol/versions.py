@@ -34,6 +34,12 @@ class DiffQuery(BetweenQuery, frozen=True, kw_only=True, rename={"from_": "from"
     limit: Limit | None = None
 
 
+class RowsQuery(msgspec.Struct, frozen=True, kw_only=True):
+    """`all`: also the settings and profiles of other daemons of a shared history."""
+
+    all: bool = False
+
+
 class CommitBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What the commit is about."""
 
@@ -161,12 +167,14 @@ ROW_HISTORIES = Endpoint(
     method="GET",
     path="/api/rows/{table}",
     summary="what each commit made of the rows of a versioned table",
+    query=RowsQuery,
     media=(ARROW,),
 )
 ROW_HISTORY = Endpoint(
     method="GET",
     path="/api/rows/{table}/{row:path}",
     summary="the same of one row, by its name or key",
+    query=RowsQuery,
     media=(ARROW,),
 )
 OVERVIEW = Endpoint(method="GET", path="/api/versions", summary="where the history stands", answer=dict[str, Any])

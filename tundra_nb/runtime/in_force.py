@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import json
 import logging
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
@@ -23,13 +22,13 @@ from tundra_nb.runtime.history.query import FrameQuery
 from tundra_nb.runtime.history.service import History
 from tundra_nb.runtime.rows import Journal
 from tundra_nb.settings import Loaded, lines
-from tundra_nb.types import TABLE_OF, Price, ProfileRow, Setting
+from tundra_nb.types import TABLE_OF, Price, ProfileRow, Setting, stable_id
 
 POLL_SECONDS = 1.0
 """How often the settings file is looked at; an edit by hand is in force about so soon."""
 
 VersionedRow = Setting | ProfileRow | Price
-_IGNORED = frozenset({"at", "author", "reason", "source", "writer_id"})
+_IGNORED = frozenset({"at", "author", "reason", "source", "writer_id", "setting_id", "profile_id"})
 """Columns that do not make a row different."""
 
 _log = logging.getLogger("tundra.router")
@@ -133,12 +132,6 @@ def _stamp(file: Path) -> tuple[int, int] | None:
     return stat.st_mtime_ns, stat.st_ino
 
 
-def stable_id(*words: str) -> int:
-    """The key of a versioned row: the same on every machine and engine. 62 bits of SHA-256."""
-    digest = hashlib.sha256("\0".join(words).encode()).digest()
-    return int.from_bytes(digest[:8], "big") >> 2
-
-
 def rows_of(loaded: Loaded, now_us: int, author: str, reason: str) -> list[VersionedRow]:
     """All settings and profiles in force."""
     rows: list[VersionedRow] = [
@@ -174,22 +167,22 @@ def rows_of(loaded: Loaded, now_us: int, author: str, reason: str) -> list[Versi
 
 def differing(before: Loaded, after: Loaded, now_us: int, author: str, reason: str) -> dict[str, list[tuple[Any, ...]]]:
     """What is new or different in `after`, by table: rows of a proposal."""
-    old = {(type(row), _key(row)): _content(msgspec.structs.asdict(row)) for row in rows_of(before, now_us, "", "")}
+    old = {(type(row), _name(row)): _content(msgspec.structs.asdict(row)) for row in rows_of(before, now_us, "", "")}
     found: dict[str, list[tuple[Any, ...]]] = {}
     for row in rows_of(after, now_us, author, reason):
-        if old.get((type(row), _key(row))) != _content(msgspec.structs.asdict(row)):
+        if old.get((type(row), _name(row))) != _content(msgspec.structs.asdict(row)):
             found.setdefault(TABLE_OF[type(row)], []).append(msgspec.structs.astuple(row))
     return found
 
 
 async def changed(history: History, rows: Iterable[VersionedRow]) -> list[VersionedRow]:
-    """Those of the rows that differ from what the history holds; a profile that is gone comes back disabled."""
-    wanted = {(type(row), _key(row)): row for row in rows}
+    """Those that differ from this daemon's rows in the history; a profile that is gone comes back disabled."""
+    wanted = {(type(row), _name(row)): row for row in rows}
     found: list[VersionedRow] = []
-    stored: dict[tuple[type[Any], int], dict[str, Any]] = {}
-    for table, form in (("setting", Setting), ("profile", ProfileRow)):
-        for stored_row in await history.rows(FrameQuery(table=table)):
-            stored[form, stored_row[f"{table}_id"]] = stored_row
+    stored: dict[tuple[type[Any], str], dict[str, Any]] = {}
+    for table, form, name in (("setting", Setting, "path"), ("profile", ProfileRow, "name")):
+        for stored_row in await history.rows(FrameQuery(table=table, where=history.own)):
+            stored[form, stored_row[name]] = stored_row
     for key, row in wanted.items():
         if _content(stored.get(key)) != _content(msgspec.structs.asdict(row)):
             found.append(row)
@@ -200,10 +193,10 @@ async def changed(history: History, rows: Iterable[VersionedRow]) -> list[Versio
     return found
 
 
-def _key(row: VersionedRow) -> int:
+def _name(row: VersionedRow) -> str:
     if isinstance(row, Setting):
-        return row.setting_id
-    return row.profile_id if isinstance(row, ProfileRow) else row.price_id
+        return row.path
+    return row.name if isinstance(row, ProfileRow) else row.model
 
 
 def _content(row: Mapping[str, Any] | None) -> dict[str, Any] | None:

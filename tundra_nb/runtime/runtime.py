@@ -239,7 +239,8 @@ class Runtime:
     def _key_variables(self) -> frozenset[str]:
         """Names of the variables that hold secrets, by the settings."""
         named = {slot.profile.api_key_env for slot in self.slots.values()}
-        named |= {self.loaded.settings.store.password_env, self.loaded.settings.otel.headers_env}
+        store = self.loaded.settings.store
+        named |= {store.password_env, store.reader_password_env, self.loaded.settings.otel.headers_env}
         return frozenset(named - {""})
 
     def _on_connection(self, pty_id: str, step: Transition) -> None:
@@ -315,7 +316,7 @@ class Runtime:
     def _without_keys(self) -> dict[str, str]:
         """The environment for helpers that need no key."""
         secret = {profile.api_key_env for profile in self.loaded.settings.profile}
-        secret.add(self.loaded.settings.store.password_env)
+        secret |= {self.loaded.settings.store.password_env, self.loaded.settings.store.reader_password_env}
         return {name: value for name, value in self.environ.items() if name not in secret}
 
     def _connect(self, profile: ProfileSettings, chosen: Settings) -> Provider:

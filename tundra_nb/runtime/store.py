@@ -22,7 +22,8 @@ def history_of(
     password = environ.get(store.password_env, "") if store.password_env else ""
     login = store_login.load(paths.dolt) if store.engine == "dolt" and not password else None
     if login is None or not login.fits(store.host, store.port, store.user):
-        return History(paths, store, ids, clock, password=password, environ=environ, mask=redactor.text)
+        reader = (store.reader_user, environ.get(store.reader_password_env, "") if store.reader_user else "")
+        return History(paths, store, ids, clock, password=password, reader=reader, environ=environ, mask=redactor.text)
     for name, value in (("dolt password", login.password), ("dolt reader", login.reader_password)):
         redactor.register(name, value)
     reader = (login.reader, login.reader_password) if login.database == store.database else ("", "")

@@ -189,8 +189,12 @@ class Versioning:
         runtime = self._runtime
         applied: list[dict[str, Any]] = []
         problems: list[dict[str, Any]] = []
-        was = {row["path"]: row for row in await runtime.history.rows(FrameQuery(table="setting", at=before))}
-        now = {row["path"]: row for row in await runtime.history.rows(FrameQuery(table="setting", at=after))}
+
+        def mine(ref: str) -> FrameQuery:
+            return FrameQuery(table="setting", at=ref, where=runtime.history.own)
+
+        was = {row["path"]: row for row in await runtime.history.rows(mine(before))}
+        now = {row["path"]: row for row in await runtime.history.rows(mine(after))}
         for path, row in now.items():
             if path in was and was[path]["value"] == row["value"]:
                 continue

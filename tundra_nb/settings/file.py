@@ -79,6 +79,20 @@ def set_value(file: Path, path: str, value: Any, environ: Mapping[str, str]) -> 
     return _save(file, _edited(file, path, value), environ)
 
 
+def set_values(file: Path, values: Mapping[str, Any], environ: Mapping[str, str]) -> Loaded:
+    """Write several values by their paths, all of them or none; returns the settings then in force.
+
+    Raises:
+        UsageError: as `set_value` does. The file is unchanged.
+    """
+    import tomlkit
+
+    document = _parse(file)
+    for path, value in values.items():
+        _edit(document, file, path, value)
+    return _save(file, tomlkit.dumps(document), environ)
+
+
 def with_value(file: Path, path: str, value: Any, environ: Mapping[str, str]) -> Loaded:
     """The settings that would be in force after `set_value`; the file stays as it is.
 
@@ -122,6 +136,13 @@ def _edited(file: Path, path: str, value: Any) -> str:
     import tomlkit
 
     document = _parse(file)
+    _edit(document, file, path, value)
+    return str(tomlkit.dumps(document))
+
+
+def _edit(document: Any, file: Path, path: str, value: Any) -> None:
+    import tomlkit
+
     *sections, key = path.split(".")
     if sections[:1] == ["profile"] and len(sections) == 2:
         found = [table for table in document.get("profile", []) if table.get("name") == sections[1]]
@@ -144,7 +165,6 @@ def _edited(file: Path, path: str, value: Any) -> str:
         table.pop(key, None)
     else:
         table[key] = _as_toml(value, path)
-    return str(tomlkit.dumps(document))
 
 
 def _check_known(path: str) -> None:

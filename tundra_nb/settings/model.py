@@ -41,6 +41,14 @@ class StoreSettings(Section, frozen=True):
     """Who logs in; a server that we manage has its own login."""
     password_env: str = ""
     """Name of the variable that holds the password; empty: no password."""
+    reader_user: str = ""
+    """Who reads for free SQL: a login that may SELECT and nothing else. Empty: `user` does, guarded by checks alone."""
+    reader_password_env: str = ""
+    """Name of the variable that holds the reader's password."""
+    tls: bool = False
+    """Encrypt, and refuse a server whose certificate is not for this host, or not signed by an authority we trust."""
+    ca_file: str = ""
+    """Certificates of the authorities that may have signed it; empty: those of the system."""
     commit_rows: PositiveInt = 1000
     """A Dolt commit after so many new rows …"""
     commit_seconds: PositiveSeconds = 60.0

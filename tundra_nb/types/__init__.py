@@ -46,6 +46,7 @@ from .events import (
     REPLACED_TABLES,
     TABLE_OF,
     TABLES,
+    TEAM_TABLES,
     VERSIONED_TABLES,
     AgentRun,
     AgentRunOpened,
@@ -72,6 +73,7 @@ from .events import (
     Setting,
     WriterRow,
     columns,
+    stable_id,
 )
 from .words import (
     BreakerState,
@@ -93,6 +95,7 @@ __all__ = [
     "REPLACED_TABLES",
     "TABLES",
     "TABLE_OF",
+    "TEAM_TABLES",
     "VERSIONED_TABLES",
     "AgentRun",
     "AgentRunOpened",
@@ -143,4 +146,5 @@ __all__ = [
     "WriterRow",
     "columns",
     "columns_of",
+    "stable_id",
 ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import msgspec
 
 from tundra_nb.errors import Severity
@@ -494,6 +496,8 @@ VERSIONED_TABLES = ("setting", "profile", "price", "incident")
 """Tables that people change: rows are replaced in place, and each change is a commit with author and reason."""
 REPLACED_TABLES = (*VERSIONED_TABLES, "writer")
 """Tables whose rows are replaced by newer ones of the same key; all others only grow."""
+TEAM_TABLES = ("price", "note", "incident", "writer", "imported_log")
+"""Where several daemons share a history, rows of these are everybody's; of all other tables each sees its own first."""
 TABLE_OF: dict[type[msgspec.Struct], str] = {row: name for name, row in TABLES.items()}
 KEY_OF: dict[str, str] = {
     name: next(field for field in row.__struct_fields__ if field.endswith("_id") and field != "pty_id")
@@ -515,6 +519,14 @@ FRAMES: dict[str, str] = {
     "agent-steps": "agent_step",
 }
 """History table by the name that magics and the HTTP API use."""
+
+
+def stable_id(*words: str) -> int:
+    """The key of a versioned row: the same on every machine and engine. 62 bits of SHA-256."""
+    digest = hashlib.sha256("\0".join(words).encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 2
+
+
 _COLUMNS = {name: columns_of(row) for name, row in TABLES.items()}
 
 

@@ -6,6 +6,7 @@ import datetime as dt
 import re
 from typing import TYPE_CHECKING
 
+import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute
@@ -17,7 +18,7 @@ from tundra_nb.nearest import nearest
 from tundra_nb.protocol import history as api
 from tundra_nb.protocol.words import JSON
 from tundra_nb.runtime.history.query import Condition, FrameQuery, checked
-from tundra_nb.types import FRAMES, VERSIONED_TABLES
+from tundra_nb.types import FRAMES, TEAM_TABLES, VERSIONED_TABLES
 
 if TYPE_CHECKING:
     from tundra_nb.daemon.context import Daemon
@@ -36,6 +37,9 @@ def routes(daemon: Daemon) -> list[BaseRoute]:
         query = read_query(request, daemon.runtime.clock.now_us())
         asked_for = read_params(request, api.FrameParams)
         reads = daemon.runtime.reads(asked_for.source)
+        is_pinned = query.at is not None or asked_for.source is not None  # the same rows for whoever looks
+        if not (asked_for.all or is_pinned or query.table in TEAM_TABLES):
+            query = msgspec.structs.replace(query, where=[*query.where, *daemon.runtime.history.own_or_unsigned])
         await _refuse_unknown(daemon, query, asked_for.source)
         if JSON in request.headers.get("accept", ""):
             return json_response({"rows": json_rows(await reads.rows(query))})

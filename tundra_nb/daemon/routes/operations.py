@@ -44,8 +44,8 @@ REPEATED_CHARS = 1024 * 1024
 
 def routes(daemon: Daemon) -> list[BaseRoute]:
     async def why(request: Request) -> Response:
-        source = read_params(request, api.WhyQuery).source
-        return json_response(await explain(daemon, request.path_params["id"], source))
+        asked = read_params(request, api.WhyQuery)
+        return json_response(await explain(daemon, request.path_params["id"], asked.source, is_all=asked.all))
 
     return [
         route(api.ASK, AskEndpoint(daemon)),
@@ -210,17 +210,18 @@ def masked(reply: Reply, redactor: Redactor) -> Reply:
     return msgspec.structs.replace(reply, text=text, reasoning=reasoning, tool_calls=tools)
 
 
-async def explain(daemon: Daemon, wanted: str, source: str | None = None) -> dict[str, Any]:
+async def explain(daemon: Daemon, wanted: str, source: str | None = None, *, is_all: bool = False) -> dict[str, Any]:
     """The causal chain of one operation, as JSON rows.
 
     Args:
         daemon: where to look.
         wanted: the whole id, its last digits, `last`, or `-2` for the one before the last.
         source: look there instead of in the history.
+        is_all: `last` and `-2` count the calls of all daemons of a shared history.
     """
     running = status.under_way(daemon) if source is None else []
     story = daemon.runtime.history.versions.story if source is None else daemon.runtime.sources.reader(source).story
-    operation, related = await _find(story, wanted, running)
+    operation, related = await _find(story, wanted, running, is_all=is_all)
     await _recorded(daemon, related["exchanges"], source)
     told = {"under_way": running, "record": daemon.runtime.loaded.settings.record.content}
     return {"operation": json_rows([operation])[0], **related, **told}
@@ -257,7 +258,7 @@ def _running(running: Sequence[Mapping[str, Any]], wanted: str) -> dict[str, Any
 
 
 async def _find(
-    story: Tell, wanted: str, running: Sequence[Mapping[str, Any]]
+    story: Tell, wanted: str, running: Sequence[Mapping[str, Any]], *, is_all: bool
 ) -> tuple[dict[str, Any], dict[str, list[dict[str, Any]]]]:
     """The operation's row, and the rows of its parts as JSON."""
     if call := _running(running, wanted):
@@ -268,7 +269,7 @@ async def _find(
     if not is_back and not wanted.isdigit():
         raise errors.UsageError(problem=f"{wanted!r} is not an operation", field="id", remedy=ID_REMEDY)
     back = 1 if wanted == "last" else int(wanted[1:] or 0) if is_back else 0
-    found = await story(WantedOperation(back=max(back, 1)) if is_back else WantedOperation(digits=wanted))
+    found = await story(WantedOperation(back=max(back, 1), all=is_all) if is_back else WantedOperation(digits=wanted))
     if found.operation is not None and (not is_back or back >= 1):
         return found.operation, _as_json(found)
     if is_back and running and (call := _running(running, str(running[-1]["operation_id"]))):

@@ -96,7 +96,10 @@ async def _last_errors(daemon: Daemon, told: dict[str, Any]) -> list[dict[str, A
     try:
         query = FrameQuery(
             table="error_event",
-            where=[Condition("code", "ne", errors.UsageError.code)],  # mistyped words were answered at once
+            where=[  # mistyped words were answered at once
+                Condition("code", "ne", errors.UsageError.code),
+                *daemon.runtime.history.own_or_unsigned,
+            ],
             newest_first=True,
             limit=LAST_ERRORS,
         )

@@ -19,9 +19,10 @@ from tundra_nb.daemon.routes.history import INT_DIGITS, read_ref
 from tundra_nb.daemon.routing import read_body, read_params, route
 from tundra_nb.nearest import nearest
 from tundra_nb.protocol import versions as api
-from tundra_nb.runtime.history.query import FrameQuery
+from tundra_nb.runtime.history.query import Condition, FrameQuery
 from tundra_nb.runtime.history.values import Commit
 from tundra_nb.runtime.history.versions import Ref
+from tundra_nb.types import TEAM_TABLES
 
 if TYPE_CHECKING:
     from tundra_nb.daemon.context import Daemon
@@ -103,10 +104,13 @@ def routes(daemon: Daemon) -> list[BaseRoute]:
 
     async def row_history(request: Request) -> Response:
         table = request.path_params["table"]
-        key = await _key(request.path_params.get("row"), table)
-        return await stream_arrow(request, versions.rows(table, key), {"table": table})
+        is_own = table not in TEAM_TABLES and not read_params(request, api.RowsQuery).all
+        own = history.own_or_unsigned if is_own else []
+        key = await _key(request.path_params.get("row"), table, own)
+        writer = history.writer_id if own else None
+        return await stream_arrow(request, versions.rows(table, key, writer), {"table": table})
 
-    async def _key(text: str | None, table: str) -> int | None:
+    async def _key(text: str | None, table: str, own: list[Condition]) -> int | None:
         """The key of a row that is given by its key, or by what people call it."""
         if text is None:
             return None
@@ -115,7 +119,7 @@ def routes(daemon: Daemon) -> list[BaseRoute]:
         name = NAME_COLUMNS.get(table)
         if name is None:
             return None  # the history refuses the table
-        rows = await history.rows(FrameQuery(table=table))
+        rows = await history.rows(FrameQuery(table=table, where=own))
         for row in rows:
             if text in (row[name], str(row[f"{table}_id"])):
                 return int(row[f"{table}_id"])

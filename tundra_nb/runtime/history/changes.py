@@ -73,12 +73,17 @@ def row_history(
     touched: set[str],
     log: Mapping[str, Commit],
     fetch: Fetch,
+    writer: str | None = None,
 ) -> Frame:
-    """One row per change of a row (of all rows when `key` is None), oldest first; `WORKING` is not committed yet."""
+    """One row per change of a row (of all rows when `key` is None), oldest first; `WORKING` is not committed yet.
+
+    `writer`: only rows of this daemon, or that nobody has signed.
+    """
     made_schema = _schema(table)
     made = arrow.builders(made_schema, table)
     names = [column.name for column in columns(table)]
     place = names.index(KEY_OF[table])
+    signed = names.index("writer_id")
 
     def rows() -> Iterator[tuple[Any, ...]]:
         last = steps[-1].commit if steps else WORKING
@@ -95,7 +100,8 @@ def row_history(
             for diff_type, *sides in fetch(parent, commit):
                 before, after = sides[: len(names)], sides[len(names) :]
                 row = before if diff_type == "removed" else after
-                if key is None or row[place] == key:
+                is_wanted = key is None or row[place] == key
+                if is_wanted and (writer is None or row[signed] in (None, writer)):
                     yield (*told, diff_type, *row)
 
     found = list(rows())

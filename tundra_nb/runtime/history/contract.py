@@ -173,6 +173,10 @@ class EventStore(Protocol):
         """Commit the event tables if they have changed, under the worker's own name; leave versioned tables alone."""
         ...
 
+    def leads(self) -> bool:
+        """Whether this daemon is the one of the database's daemons that commits what all of them store."""
+        ...
+
     def branch(self, name: str, ref: str = "HEAD", *, delete: bool = False) -> None:
         """Make a branch at `ref`, or delete it. Raises `UsageError` when it exists, or is `main`."""
         ...
@@ -275,8 +279,8 @@ class EventStore(Protocol):
         """What changed between two commits, by table, in the order of `types.TABLES`; unchanged tables are left out."""
         ...
 
-    def history(self, table: str, key: int | None, stop: Stop) -> Frame:
-        """What each commit made of a row, or of all rows, of a table that people change; see `changes`."""
+    def history(self, table: str, key: int | None, stop: Stop, writer: str | None = None) -> Frame:
+        """What each commit made of a row, or of all (of one daemon), of a table that people change; see `changes`."""
         ...
 
     def tables(self) -> list[TableInfo]:

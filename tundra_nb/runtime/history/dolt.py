@@ -14,6 +14,7 @@ import contextlib
 import datetime as dt
 import logging
 import re
+import socket
 import sys
 import time
 from collections.abc import Collection, Generator, Iterator, Sequence
@@ -23,6 +24,7 @@ import pyarrow as pa
 import pymysql
 import pymysql.cursors
 
+from tundra_nb._version import __version__
 from tundra_nb.errors import (
     QueryRefused,
     RefNotFound,
@@ -33,13 +35,14 @@ from tundra_nb.errors import (
     UsageError,
 )
 from tundra_nb.nearest import nearest
-from tundra_nb.types import KEY_OF, TABLES, columns
+from tundra_nb.runtime.clock import MAX_NODE
+from tundra_nb.types import KEY_OF, TABLES, columns, stable_id
 
 from . import arrow, changes, dolt_sums, migrations, schema, sql_guard
 from .contract import SQL_BYTES, SQL_ROWS, WORKING, Frame, Stop, Written
 from .endpoint import Connection, DoltAddress, drop, run
 from .migrations import migrate
-from .protocol import Config
+from .protocol import COPIED, Config
 from .query import FrameQuery, condition
 from .rules import (
     EVENT_TABLES,
@@ -61,13 +64,19 @@ from .rules import (
     valid_name,
     with_rows,
 )
-from .spool import SpoolPlace
+from .spool import WRITER_CHARACTERS, SpoolPlace, writer_id
 from .values import Commit, Merge, RefInfo, Rows, Strategy, TableInfo, TableStat
 
 log = logging.getLogger("tundra.history")
 
-MIGRATION_SECONDS = 30
-"""Longest wait for another daemon's migration."""
+LOCK_SECONDS = 30
+"""Longest wait for another daemon's migration, or for it to take its number."""
+SEEN_US = 6 * 3600 * 1_000_000
+"""So often a daemon that writes says that it is there …"""
+UNSEEN_US = 24 * 3600 * 1_000_000
+"""… and one that has not for so long gives up its number, when none is free."""
+NAMES = {"setting": "path", "profile": "name"}
+"""Tables in which each daemon has rows of its own, and what people call a row there."""
 REVERTING = "tundra_reverting"
 """The branch on which a revert is made."""
 NO_SUCH_TABLE = 1146
@@ -89,7 +98,9 @@ class DoltStore:
         self._endpoint = endpoint = DoltAddress(config)
         self._connect, self._seam = endpoint.connect, endpoint.seam
         self._owner = config.owner
+        self._writer_id = writer_id(config.owner)
         self._node = 0
+        self._seen_us = 0
         self._inserts = {table: schema.dolt_insert(table) for table in TABLES}
         self._writer: Connection | None = None
 
@@ -103,8 +114,11 @@ class DoltStore:
         with self._seam(), contextlib.closing(self._connect("")) as db:
             self._endpoint.refuse_others(db)
             run(db, f"CREATE DATABASE IF NOT EXISTS `{self._config.database}`")
-            if self._config.reader_user:  # set up for the database that there was first
-                run(db, f"GRANT SELECT ON `{self._config.database}`.* TO %s@'%%'", self._config.reader_user)
+            if self._config.reader_user:  # on a server of ours it was set up for the database that there was first
+                try:
+                    run(db, f"GRANT SELECT ON `{self._config.database}`.* TO %s@'%%'", self._config.reader_user)
+                except pymysql.MySQLError as exc:  # whoever runs the server has to
+                    log.warning("%s is not granted SELECT by us: %s", self._config.reader_user, exc)
             self._await_database()
 
     def _await_database(self) -> None:
@@ -121,7 +135,8 @@ class DoltStore:
                 return
 
     def open(self, owner: str, node: int) -> int:
-        self._owner, self._node = owner, node
+        self._owner, self._node, self._seen_us = owner, node, 0
+        self._writer_id = writer_id(owner)
         with self._seam():
             self._writer = writer = self._connect(self._config.database)
             try:
@@ -150,15 +165,72 @@ class DoltStore:
         with self._seam():
             try:
                 with self._transaction() as cursor:
+                    if rows:
+                        self._sign_in(cursor)
                     for table, some in rows.items():
-                        cursor.executemany(self._inserts[table], some)
+                        cursor.executemany(self._inserts[table], self._as_own(cursor, table, some))
                     self._save_place(cursor, place)
             except _BAD_ROW:
                 return self._write_with_care(rows, place)
             return Written()
 
+    def _sign_in(self, cursor: pymysql.cursors.Cursor) -> None:
+        """Say who writes, once and then every few hours; the place of what is written must still be ours.
+
+        Raises:
+            StoreUnavailable: another daemon has begun to write under this identity: one is a copy of the other.
+            StoreBusy: this daemon was not seen for so long that its number was given away.
+        """
+        cursor.execute(
+            "SELECT node, (SELECT started_at FROM writer WHERE writer_id = %s) FROM spool_place WHERE owner = %s",
+            (self._writer_id, self._owner),
+        )
+        there = cursor.fetchone()
+        if there is None:
+            raise StoreBusy(problem="this daemon was away for long, and its number was given to another", kind="nodes")
+        config, now = self._config, time.time_ns() // 1000
+        if there[1] == config.life and now - self._seen_us < SEEN_US:
+            return
+        if there[1] is not None and there[1] > config.life_before and there[1] != config.life:
+            raise StoreUnavailable(
+                problem="another daemon writes under the identity of this one: one data directory is a copy",
+                remedy="This one goes on under a new identity by itself.",
+                kind=COPIED,
+            )
+        who = (self._writer_id, now, socket.gethostname(), config.user_name, config.data_dir, there[0])
+        cursor.execute(schema.SIGN_IN, (*who, config.life, now, __version__))
+        self._seen_us = now
+
+    def _as_own(
+        self, cursor: pymysql.cursors.Cursor, table: str, rows: Sequence[tuple[Any, ...]]
+    ) -> Sequence[tuple[Any, ...]]:
+        """Rows of settings and profiles under the keys of this daemon, because others have settings of the same names.
+
+        That is the key of the row which it has already, or which nobody has signed; else one of its own.
+        """
+        if table not in NAMES or not rows:
+            return rows
+        names = [column.name for column in columns(table)]
+        key, name, writer = (names.index(one) for one in (KEY_OF[table], NAMES[table], "writer_id"))
+        text = f"SELECT {NAMES[table]}, {KEY_OF[table]} FROM {table} WHERE writer_id "  # noqa: S608 - our names
+        known: dict[str, int] = {}
+        for whose, values in (("IS NULL", ()), ("= %s", (self._writer_id,))):
+            cursor.execute(text + whose, values or None)
+            known |= dict(cursor.fetchall())
+        own = []
+        for row in rows:
+            if row[writer] in (None, self._writer_id):
+                made = known.get(row[name]) or stable_id(table, self._writer_id, row[name])
+                own.append((*row[:key], made, *row[key + 1 : writer], self._writer_id, *row[writer + 1 :]))
+            else:
+                own.append(row)
+        return own
+
     def _write_with_care(self, rows: Rows, place: SpoolPlace) -> Written:
         with self._transaction() as cursor:
+            if rows:
+                self._sign_in(cursor)
+            rows = {table: self._as_own(cursor, table, some) for table, some in rows.items()}
 
             def insert(table: str, row: Sequence[Any]) -> None:
                 cursor.execute(self._inserts[table], row)
@@ -201,6 +273,10 @@ class DoltStore:
                 return None
             return self._commit(changed, None, schema.AUTHOR)
 
+    def leads(self) -> bool:
+        with self._seam():  # held until the connection ends: then the next that asks is the one
+            return run(self._db, "SELECT GET_LOCK(%s, 0)", self._lock("commits")) == ((1,),)
+
     def _commit(self, tables: Sequence[str], message: str | None, author: str) -> str:
         """With no message, it says what changed."""
         counted, rows = summary(_stat(self._db, "HEAD", WORKING, tables))
@@ -234,7 +310,8 @@ class DoltStore:
             with db.cursor() as cursor:
                 for table, some in rows.items():
                     width = len(columns(table, version))
-                    cursor.executemany(schema.dolt_insert(table, version), [row[:width] for row in some])
+                    own = self._as_own(cursor, table, some) if version > 1 else some
+                    cursor.executemany(schema.dolt_insert(table, version), [row[:width] for row in own])
             db.commit()
             count = sum(len(some) for some in rows.values())
             text = "CALL DOLT_COMMIT('-am', %s, '--author', %s, '--allow-empty')"
@@ -516,7 +593,7 @@ class DoltStore:
         with self._seam(), contextlib.closing(self._reader()) as db:
             return _stat(db, before, after, TABLES)
 
-    def history(self, table: str, key: int | None, stop: Stop) -> Frame:
+    def history(self, table: str, key: int | None, stop: Stop, writer: str | None = None) -> Frame:
         changes.check_table(table)
         log = {commit.commit: commit for commit in self.log()}
         with self._seam(stop=stop), contextlib.closing(self._reader(stop)) as db:
@@ -533,7 +610,7 @@ class DoltStore:
                 text = f"SELECT {names} FROM dolt_diff(%s, %s, %s)"  # noqa: S608 - checked names
                 return run(db, text, before, after, table)
 
-            return changes.row_history(table, key, steps, touched, log, fetch)
+            return changes.row_history(table, key, steps, touched, log, fetch, writer)
 
     def tables(self) -> list[TableInfo]:
         with self._seam(), contextlib.closing(self._reader()) as db:
@@ -635,9 +712,27 @@ class DoltStore:
             return int(mine[0][0])
         with self._locked(db, "nodes", "another daemon takes its number"):  # else two take the same
             taken = {row[0] for row in run(db, "SELECT node FROM spool_place")}
+            if len(taken) > MAX_NODE:
+                taken -= self._free_unseen(db)
             granted = free_node(node, taken)
             run(db, "INSERT INTO spool_place VALUES (%s, %s, 0, 0, 0)", self._owner, granted)
         return granted
+
+    @staticmethod
+    def _free_unseen(db: Connection) -> set[int]:
+        """Take the numbers of daemons that have not been seen for a day; one that comes back is given another."""
+        unseen = run(
+            db,
+            "SELECT owner, spool_place.node FROM spool_place"
+            " LEFT JOIN writer ON writer.writer_id = left(spool_place.owner, %s)"
+            " WHERE writer.seen_at IS NULL OR writer.seen_at < %s",
+            WRITER_CHARACTERS,
+            time.time_ns() // 1000 - UNSEEN_US,
+        )
+        for owner, node in unseen:
+            log.info("number %d of a daemon that was not seen for long is free again", node)
+            run(db, "DELETE FROM spool_place WHERE owner = %s", owner)
+        return {node for _, node in unseen}
 
     @contextlib.contextmanager
     def _locked(self, db: Connection, what: str, problem: str) -> Iterator[None]:
@@ -646,14 +741,18 @@ class DoltStore:
         Raises:
             StoreBusy: another one holds it for too long.
         """
-        name = f"tundra_{what}_{self._config.database}"[:64]
-        if run(db, "SELECT GET_LOCK(%s, %s)", name, MIGRATION_SECONDS) != ((1,),):
+        name = self._lock(what)
+        if run(db, "SELECT GET_LOCK(%s, %s)", name, LOCK_SECONDS) != ((1,),):
             raise StoreBusy(problem=problem, kind=what)
         try:
             yield
         finally:
             with contextlib.suppress(pymysql.MySQLError, OSError):  # a lost connection has let go of it already
                 run(db, "SELECT RELEASE_LOCK(%s)", name)
+
+    def _lock(self, what: str) -> str:
+        """The name of a lock that the daemons of this database share."""
+        return f"tundra_{what}_{self._config.database}"[:64]
 
     def _remote(self, remote: str) -> str:
         url = remote_url(remote)

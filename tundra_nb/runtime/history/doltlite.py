@@ -200,6 +200,9 @@ class DoltliteStore:
             "SELECT dolt_commit('-m', ?, '--author', ?, '--allow-empty')", with_rows(message or counted, rows), author
         )
 
+    def leads(self) -> bool:
+        return True
+
     def branch(self, name: str, ref: str = "HEAD", *, delete: bool = False) -> None:
         valid_name(name, "branch")
         with self._seam(name):
@@ -514,7 +517,7 @@ class DoltliteStore:
         with self._seam(), self._readers.lent() as db:
             return _stat(db, before, after, TABLES)
 
-    def history(self, table: str, key: int | None, stop: Stop) -> Frame:
+    def history(self, table: str, key: int | None, stop: Stop, writer: str | None = None) -> Frame:
         changes.check_table(table)
         log = {commit.commit: commit for commit in self.log()}
         with self._seam(stop=stop), self._readers.lent(stop=stop) as db:
@@ -525,7 +528,7 @@ class DoltliteStore:
             touched = {row[0] for row in touching.fetchall()}
             text = f"SELECT {changes.diff_columns(table)} FROM dolt_diff_{table}(?, ?)"  # noqa: S608 - checked name
             return changes.row_history(
-                table, key, steps, touched, log, lambda *states: db.execute(text, states).fetchall()
+                table, key, steps, touched, log, lambda *states: db.execute(text, states).fetchall(), writer
             )
 
     def tables(self) -> list[TableInfo]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import re
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from typing import Any, TypeAlias
 import pymysql
 import pymysql.converters
 import pymysql.cursors
+from pymysql.constants import CR
 
 from tundra_nb.errors import QueryRefused, StoreBusy, StoreDamaged, StoreError, StoreUnavailable, TundraError
 from tundra_nb.protocol import greeting
@@ -74,20 +76,62 @@ class DoltAddress:
             charset="utf8mb4",
             autocommit=True,
             conv=dict(pymysql.converters.encoders) if as_text else None,  # type: ignore[arg-type]  # no decoders
+            ssl=self._tls(),
             defer_connect=True,
         )
         sock = self._greeted()
         try:
             db.connect(sock)
-        except BaseException:
+        except BaseException as exc:
             sock.close()
+            if problem := self._tls_problem(exc):
+                raise problem from exc
+            if is_other and isinstance(exc, pymysql.MySQLError) and exc.args[:1] and exc.args[0] in _DENIED:
+                raise StoreUnavailable(
+                    problem=f"{self.where} does not let user {config.reader_user!r} in: {exc.args[-1]}",
+                    remedy="Correct `store.reader_user`, and the password in the variable that"
+                    " `store.reader_password_env` names; or unset both.",
+                    kind="access",
+                ) from exc
             raise
+        sock = db._sock  # type: ignore[attr-defined]  # noqa: SLF001 - with TLS it is another one
         if stop is not None:
             number: int = db.thread_id()  # type: ignore[no-untyped-call]
             # a thread of its own, because whoever looks after the deadlines must not wait for a server that hangs
             killer = threading.Thread(target=self._break_off, args=(number, sock, as_reader), daemon=True)
             stop.set_hook(killer.start)
         return db
+
+    def _tls(self) -> ssl.SSLContext | None:
+        if not self._config.tls:
+            return None
+        try:
+            return ssl.create_default_context(cafile=self._config.ca_file or None)
+        except (OSError, ssl.SSLError) as exc:
+            raise StoreUnavailable(
+                problem=f"the certificates in {self._config.ca_file} cannot be read: {exc}",
+                remedy="Correct `store.ca_file`.",
+                kind="tls",
+            ) from exc
+
+    def _tls_problem(self, exc: BaseException) -> StoreUnavailable | None:
+        """What is wrong with the encryption, if that is what is."""
+        cause = getattr(exc, "original_exception", exc)
+        if isinstance(cause, ssl.SSLError):
+            words = getattr(cause, "verify_message", "") or str(cause)
+            return StoreUnavailable(
+                problem=f"{self.where} is not trusted: {words}",
+                remedy="`store.ca_file` names the certificate of the authority that signed the server's; `store.host`"
+                " must be a name in it.",
+                kind="tls",
+            )
+        if isinstance(exc, pymysql.MySQLError) and exc.args[:1] == (CR.CR_SSL_CONNECTION_ERROR,):
+            return StoreUnavailable(
+                problem=f"{self.where} does not encrypt, and `store.tls` demands it",
+                remedy="Give the server a certificate (`tls_cert`, `tls_key` of its `listener`).",
+                kind="tls",
+            )
+        return None
 
     def _greeted(self) -> socket.socket:
         """A socket on which a database has said that it is one; nothing is read from it yet."""

@@ -46,6 +46,8 @@ class Setup(msgspec.Struct, kw_only=True):
     database: str
     user: str
     password: str
+    tls: bool = False
+    ca_file: str = ""
 
 
 def migrate(setup: Setup, report: Report) -> dict[str, str]:

@@ -34,6 +34,8 @@ JSON = b"J"
 ERROR = b"E"
 END = b"Z"
 
+COPIED = "copied"
+"""The `kind` of the error when another daemon writes under the identity of this one."""
 HANDOVER = b"+"
 """The byte that carries a request's descriptor over the control line."""
 CHUNK_BYTES = 256 * 1024
@@ -51,6 +53,13 @@ class Config(msgspec.Struct, kw_only=True):
     """Path of the database file (doltlite)."""
     owner: str
     node: int
+    life: int = 0
+    """When this daemon began, µs since 1970 …"""
+    life_before: int = 0
+    """… and the one before it that wrote this spool."""
+    user_name: str = ""
+    data_dir: str = ""
+    """Hash of its path."""
     host: str = ""
     port: int = 0
     database: str = ""
@@ -59,6 +68,8 @@ class Config(msgspec.Struct, kw_only=True):
     reader_user: str = ""
     """A user with nothing but SELECT, for free SQL; empty: the same user, guarded by checks alone."""
     reader_password: str = ""
+    tls: bool = False
+    ca_file: str = ""
     commit_rows: int
     commit_seconds: float
     traces: dict[str, Any] = {}

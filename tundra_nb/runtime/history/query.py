@@ -73,6 +73,8 @@ def condition(query: FrameQuery, placeholder: str, step_ms: int = 0) -> tuple[st
             )
         elif op == "ne":
             add(f"({column} <> ? OR {column} IS NULL)", value)
+        elif op == "eq_or_null":
+            add(f"({column} = ? OR {column} IS NULL)", value)
         elif op == "in":
             add(f"{column} IN ({', '.join('?' * len(value))})" if value else "1 = 0", *value)
         elif op == "contains":

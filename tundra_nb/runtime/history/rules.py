@@ -107,7 +107,9 @@ def pieces(
 
 def needs_care(table: str, some: Sequence[tuple[Any, ...]], stored: Mapping[Any, Sequence[Any]]) -> Sorted:
     """Sort rows of an append-only table by what is there: `stored` are the rows that have one of their keys."""
-    place = [column.name for column in columns(table)].index(KEY_OF[table])
+    names = [column.name for column in columns(table)]
+    place = names.index(KEY_OF[table])
+    writer = names.index("writer_id") if "writer_id" in names else None
     known: dict[Any, Sequence[Any]] = dict(stored)
     fresh, clashing = [], []
     for row in some:
@@ -115,7 +117,7 @@ def needs_care(table: str, some: Sequence[tuple[Any, ...]], stored: Mapping[Any,
         if there is None:
             known[row[place]] = row
             fresh.append(row)
-        elif not _is_same(there, row):
+        elif not _is_same(there, row, writer):
             clashing.append(row)
     return Sorted(fresh, clashing, place)
 
@@ -201,10 +203,13 @@ def clash_event(table: str, key: int, kept_as: int, error_id: int, at: int) -> t
     )
 
 
-def _is_same(there: Sequence[Any], row: Sequence[Any]) -> bool:
+def _is_same(there: Sequence[Any], row: Sequence[Any], writer: int | None) -> bool:
+    """`writer`: a copied data directory delivers what it holds again, in its own name; that is no other event."""
     return all(
-        one == other or (isinstance(one, float) and isinstance(other, int | float) and math.isclose(one, other))
-        for one, other in zip(there, row, strict=True)
+        place == writer
+        or one == other
+        or (isinstance(one, float) and isinstance(other, int | float) and math.isclose(one, other))
+        for place, (one, other) in enumerate(zip(there, row, strict=True))
     )
 
 
@@ -274,7 +279,12 @@ def free_node(wanted: int, taken: set[int]) -> int:
     for step in range(MAX_NODE + 1):
         if (wanted + step) % (MAX_NODE + 1) not in taken:
             return (wanted + step) % (MAX_NODE + 1)
-    raise StoreUnavailable(problem="1,024 daemons have written to this database already", kind="nodes")
+    raise StoreUnavailable(
+        problem=f"{MAX_NODE + 1:,} daemons write to this database, and it has no number for another one",
+        remedy="Give some of them a database of their own (`store.database`). A number is free again a day after its"
+        " daemon was last seen; what this one records waits in its spool until then.",
+        kind="nodes",
+    )
 
 
 def conflict(table: str, row: dict[str, Any]) -> dict[str, Any]:

@@ -121,6 +121,15 @@ def widening_row(owner: str, node: int, step_ms: int) -> tuple[Any, ...]:
     return writer_id(owner), time.time_ns() // 1000, socket.gethostname(), node, step_ms
 
 
+SIGN_IN = (
+    "INSERT INTO writer (writer_id, at, host, user_name, data_dir, node, started_at, seen_at, version)"
+    " VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s) ON DUPLICATE KEY UPDATE host = VALUES(host),"
+    " user_name = VALUES(user_name), data_dir = VALUES(data_dir), node = VALUES(node),"
+    " started_at = VALUES(started_at), seen_at = VALUES(seen_at), version = VALUES(version)"
+)
+"""On a server: the row of a daemon that begins to write."""
+
+
 def arrow_schema(table: str, names: Sequence[str] | None = None) -> pa.Schema:
     """The columns of a table (or some of them) as every frame of it has them, also an empty one."""
     wanted = [column for column in columns(table) if names is None or column.name in names]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import collections
 import contextlib
+import hashlib
 import logging
 import os
 import signal
@@ -20,6 +21,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from tundra_nb.environment import account
 from tundra_nb.errors import StoreUnavailable, TundraError, UsageError, from_wire
 from tundra_nb.paths import Paths
 from tundra_nb.runtime.clock import Clock, Ids
@@ -31,6 +33,7 @@ from . import spool as spools
 from .line import READ_TRIES, ArrowStream, answered, asked, close, hand_over, handed_over
 from .on_demand import ENVIRONMENT
 from .protocol import (
+    COPIED,
     FATAL,
     HELLO,
     PROGRESS,
@@ -158,11 +161,12 @@ class History:
         Raises:
             StoreUnavailable: the data directory cannot be written.
         """
-        self._identity = await asyncio.to_thread(spools.identity, self._paths.spool)
+        self._identity, is_copy = await asyncio.to_thread(self._identify)
         self.ids.renumber(self._identity.node)
         await asyncio.to_thread(self._spool.open)
         self.ids.begin_above(self._spool.newest_id)
-        interrupted = _interrupted(self._spool)
+        # what was under way when a running daemon's folder was copied still is, over there
+        interrupted = [] if is_copy and self._settings.engine == "dolt" else _interrupted(self._spool)
         for start in range(0, len(interrupted), 1000):
             self._spool.append(*interrupted[start : start + 1000])
         if calls := sum(isinstance(row, Operation) for row in interrupted):
@@ -170,6 +174,18 @@ class History:
             self.troubles.note("interrupted", f"{some} under way when the daemon before this one ended")
         self._state = "starting"
         self._supervisor = asyncio.create_task(self._supervise(), name="history-supervisor")
+
+    def _identify(self) -> tuple[spools.Identity, bool]:
+        """Who writes, and whether the folder is another daemon's, copied."""
+        folder = self._paths.spool
+        kept, known = spools.kept_identity(folder), spools.identity(folder)
+        is_copy = kept is not None and kept.owner != known.owner
+        if is_copy:
+            self._note_copy()
+        return spools.begin_life(folder, known, self._clock.now_us()), is_copy
+
+    def _note_copy(self) -> None:
+        self.troubles.note("copied", "the data directory is a copy of another daemon's; this one writes as a new one")
 
     async def aclose(self) -> None:
         """Let the worker store everything, commit and end (at most 10 s); what is not stored waits in the spool."""
@@ -205,6 +221,11 @@ class History:
     def own(self) -> list[Condition]:
         """What tells the rows of this daemon from those of others; nothing where no other writes."""
         return [Condition("writer_id", "eq", self.writer_id)] if self._settings.engine == "dolt" else []
+
+    @property
+    def own_or_unsigned(self) -> list[Condition]:
+        """The same with rows of before any row said whose it is."""
+        return [Condition("writer_id", "eq_or_null", self.writer_id)] if self._settings.engine == "dolt" else []
 
     def append(self, *events: Event) -> None:
         """Record events; when this returns, they survive the death of every process. From any thread.
@@ -504,15 +525,28 @@ class History:
         if progress.error is None:
             self.troubles.end("database")
         else:
-            self.troubles.tell("database", from_wire(progress.error).message)
+            problem = from_wire(progress.error)
+            self.troubles.tell("database", problem.message)
+            if getattr(problem, "kind", "") == COPIED:
+                await self._become_another()
         self.ids.begin_above(progress.newest_id)
         if progress.node is not None and progress.node != self._identity.node:
-            self._identity = spools.Identity(self._identity.owner, progress.node)
+            self._identity = msgspec.structs.replace(self._identity, node=progress.node)
             self.ids.renumber(progress.node)
             await asyncio.to_thread(spools.save_identity, self._paths.spool, self._identity)
         if progress.place.segment > self._dropped_before:
             self._dropped_before = progress.place.segment
             await asyncio.to_thread(self._spool.drop_passed, progress.place)
+
+    async def _become_another(self) -> None:
+        """Two daemons are one writer, because a disk was copied: go on as a new one, from the spool's beginning."""
+        if self._process is None or self._process.returncode is not None:
+            return
+        self._note_copy()
+        made = await asyncio.to_thread(spools.new_identity, self._paths.spool)
+        self._identity = await asyncio.to_thread(spools.begin_life, self._paths.spool, made, self._clock.now_us())
+        self.ids.renumber(self._identity.node)
+        self._process.kill()  # the next one is given the new identity
 
     async def _keep_last_words(self, process: asyncio.subprocess.Process) -> None:
         assert process.stderr is not None
@@ -541,6 +575,7 @@ class History:
 
     def _config(self) -> Config:
         settings = self._settings
+        source = os.environ if self._environ is None else self._environ
         self._traces_told, self._traces_dropped = self._traces, 0
         return Config(
             engine=settings.engine,
@@ -548,6 +583,10 @@ class History:
             store=str(self._paths.store),
             owner=self._identity.owner,
             node=self._identity.node,
+            life=self._identity.life,
+            life_before=self._identity.life_before,
+            user_name=account(source),
+            data_dir=hashlib.sha256(str(self._paths.data_dir).encode()).hexdigest()[:12],
             host=settings.host,
             port=settings.port,
             database=settings.database,
@@ -555,6 +594,8 @@ class History:
             password=self._password,
             reader_user=self._reader_login[0],
             reader_password=self._reader_login[1],
+            tls=settings.tls,
+            ca_file=settings.ca_file,
             commit_rows=settings.commit_rows,
             commit_seconds=settings.commit_seconds,
             traces=self._traces,

@@ -16,6 +16,7 @@ import errno
 import math
 import os
 import random
+import socket
 import struct
 import threading
 import uuid
@@ -86,6 +87,12 @@ class Identity(msgspec.Struct, frozen=True):
 
     owner: str
     node: int
+    where: str = ""
+    """The folder that it was made for; a copy of the folder is another writer."""
+    life: int = 0
+    """When the daemon of now began, µs since 1970; each life's is later than that of the one before …"""
+    life_before: int = 0
+    """… which was this."""
 
     @property
     def writer_id(self) -> str:
@@ -358,13 +365,51 @@ class SpoolReader:
 def identity(folder: Path) -> Identity:
     """Who this spool belongs to; made up at the first call and kept in the folder.
 
+    A folder that was copied (`cp`, an image, a template of a home) is another writer: it has another number in its
+    file system, and another path or host. One that moved, or whose container was given another name, stays the same.
+    """
+    known = kept_identity(folder)
+    if known is None:
+        return new_identity(folder)
+    where = _where(folder)
+    if known.where == where:
+        return known
+    old, new = known.where.split(" ", 1), where.split(" ", 1)
+    if not known.where or old[0] == new[0] or old[1] == new[1]:
+        return save_identity(folder, msgspec.structs.replace(known, where=where))
+    return new_identity(folder)
+
+
+def kept_identity(folder: Path) -> Identity | None:
+    """What the folder's file says, be the folder the one that it was made for or a copy."""
+    try:
+        return msgspec.json.decode((folder / _IDENTITY).read_bytes(), type=Identity)
+    except (FileNotFoundError, msgspec.MsgspecError):
+        return None
+
+
+def new_identity(folder: Path) -> Identity:
+    """Make up a writer that no history knows.
+
     The node number is random: a shared database tells its daemons apart by it, and corrects it when two are equal.
     """
-    path = folder / _IDENTITY
     try:
-        return msgspec.json.decode(path.read_bytes(), type=Identity)
-    except (FileNotFoundError, msgspec.MsgspecError):
-        return save_identity(folder, Identity(uuid.uuid4().hex, random.SystemRandom().randint(0, MAX_NODE)))
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        where = _where(folder)
+    except OSError as exc:
+        raise _unwritable(folder, exc) from exc
+    return save_identity(folder, Identity(uuid.uuid4().hex, random.SystemRandom().randint(0, MAX_NODE), where))
+
+
+def begin_life(folder: Path, known: Identity, now_us: int) -> Identity:
+    """Note that another daemon begins to write this spool."""
+    life = max(now_us, known.life + 1)
+    return save_identity(folder, msgspec.structs.replace(known, life=life, life_before=known.life))
+
+
+def _where(folder: Path) -> str:
+    """The folder's number in its file system; then host and path."""
+    return f"{folder.stat().st_ino} {socket.gethostname()}:{folder.resolve()}"
 
 
 def save_identity(folder: Path, new: Identity) -> Identity:

@@ -32,7 +32,9 @@ class WantedOperation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=T
     digits: str = ""
     """Its id, or the last digits of it."""
     back: int = 0
-    """1 is the latest, 2 the one before."""
+    """1 is the latest, 2 the one before …"""
+    all: bool = False
+    """… of all daemons that write here, not of this one."""
     running: int = 0
     """The id of one that is under way, and so has no row yet …"""
     since_us: int = 0

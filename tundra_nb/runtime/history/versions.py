@@ -59,9 +59,9 @@ class Versions:
         """The rows that differ, of one table or of all in which something does; `limit` holds for each table."""
         return self._history.stream("diff", a=before, b=after, table=table, limit=limit)
 
-    def rows(self, table: str, key: int | None = None) -> ArrowStream:
-        """What each commit made of a row, or of all rows, of a table that people change."""
-        return self._history.stream("history", table=table, key=key)
+    def rows(self, table: str, key: int | None = None, writer: str | None = None) -> ArrowStream:
+        """What each commit made of a row, or of all rows (of this daemon), of a table that people change."""
+        return self._history.stream("history", table=table, key=key, writer=writer)
 
     async def refs(self) -> list[RefInfo]:
         """The branches, then the tags, by name."""

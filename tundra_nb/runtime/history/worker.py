@@ -66,7 +66,7 @@ class Worker(LineServer):
             "log": lambda p, _: store.log(p.get("limit"), p.get("ref", "HEAD")),
             "resolve": lambda p, _: store.resolve(p["ref"]),
             "stat": lambda p, _: store.stat(p["a"], p["b"]),
-            "history": lambda p, stop: store.history(p["table"], p.get("key"), stop),
+            "history": lambda p, stop: store.history(p["table"], p.get("key"), stop, p.get("writer")),
             "describe": lambda p, _: self._described(p["ref"]),
             "overview": lambda _p, _s: Overview(store.log(1)[0], store.tables(), store.refs()),
             "story": self._story,
@@ -213,8 +213,9 @@ class Worker(LineServer):
         def rows(query: FrameQuery) -> list[dict[str, Any]]:
             return arrow.rows(self._frame(msgspec.to_builtins(query), stop).batches)
 
-        writer = writer_id(self._config.owner) if self._store.engine == "dolt" else ""  # others may write there, too
-        return story.tell(rows, msgspec.convert(params["wanted"], story.WantedOperation), writer)
+        wanted = msgspec.convert(params["wanted"], story.WantedOperation)
+        is_shared = self._store.engine == "dolt" and not wanted.all
+        return story.tell(rows, wanted, writer_id(self._config.owner) if is_shared else "")
 
     def _naming(self, name: Callable[..., None]) -> Callable[..., str | None]:
         """Makes or deletes a branch or tag; tells the hash that it names."""

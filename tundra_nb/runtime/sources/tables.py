@@ -228,6 +228,8 @@ def _condition(table: str, condition: Condition, is_time: bool) -> pc.Expression
     match op:
         case "ne":
             return (field != value) | field.is_null()
+        case "eq_or_null":
+            return (field == value) | field.is_null()
         case "in":
             return field.isin(list(value))
         case "contains":
