@@ -294,6 +294,10 @@ def test_a_lock_that_another_host_holds_is_named(paths: Paths, tmp_path: Path, m
         ensure(places.find())
     assert caught.value.kind == "host"
     assert "elsewhere" in caught.value.message
+    # what `daemon status` says agrees: no call starts one here
+    told = launch.status(places.find())
+    assert (told["running"], told["state"], told["host"]) == (False, "elsewhere", "elsewhere")
+    assert "TUNDRA_DATA_DIR" in told["hint"]
     rewrite(paths.lock, host=socket.gethostname(), socket=running.socket)
 
 

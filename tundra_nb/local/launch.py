@@ -201,8 +201,9 @@ def _renewed(paths: Paths) -> Connection | None:
 def status(paths: Paths) -> dict[str, Any]:
     """What `tundra daemon status` shows; never starts anything.
 
-    At least `running`, `state` (running, starting, hung, stopped, held), `pid`, `socket`, `version`, `engine`,
-    `data_dir`; the daemon's own brief status beside it when it answers, `problem` and `hint` when it hangs.
+    At least `running`, `state` (running, starting, hung, stopped, held, elsewhere), `pid`, `socket`, `version`,
+    `engine`, `data_dir`; the daemon's own brief status beside it when it answers, `problem` and `hint` when it hangs or
+    another host has it.
     """
     try:
         found = find(paths, environ={}) or _renewed(paths)
@@ -212,6 +213,9 @@ def status(paths: Paths) -> dict[str, Any]:
     told: dict[str, Any] = dict.fromkeys(("pid", "socket", "version", "engine", "api", "host"))
     told |= {"running": found is not None, "data_dir": str(paths.data_dir), "log": str(paths.log)}
     if found is None:
+        if host := running.holder_elsewhere(paths):
+            there = _on_another_host(paths, host)
+            return {**told, "state": "elsewhere", "host": host, "problem": there.message, "hint": there.hint}
         return {**told, "state": "held" if paths.held.exists() else "stopped"}
     for name in ("pid", "socket", "version", "api", "host"):
         told[name] = getattr(found, name)

@@ -103,6 +103,23 @@ def is_starting(paths: Paths) -> bool:
     return found is not None and found.state == "starting"
 
 
+def holder_elsewhere(paths: Paths) -> str:
+    """The other host whose daemon holds the data directory's lock; empty when none does."""
+    try:
+        import fcntl
+    except ImportError:  # no daemon runs on this system
+        return ""
+    host = read(paths.lock).get("host")
+    if not host or host == socket.gethostname():
+        return ""
+    with contextlib.suppress(OSError), paths.lock.open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return str(host)
+    return ""
+
+
 def is_just_starting(paths: Paths) -> bool:
     """Another client's daemon has the lock and does not listen yet. Only saves a process: a reused pid does no harm."""
     found = recorded(paths.lock)

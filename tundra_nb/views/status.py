@@ -61,7 +61,7 @@ def daemon_blocks(status: DaemonStatus) -> Sequence[Block]:
     made: list[Block] = [Heading(Styled(f"daemon {state}", tone)), Facts(facts), *_problems(status)]
     if state == "held":
         made.append(Para("It was stopped on purpose; `%tundra daemon start` brings it back."))
-    elif state == "hung":
+    elif state in ("hung", "elsewhere"):
         told = status.get("problem") or "It does not answer."
         hint = status.get("hint") or "`%tundra daemon stop --force` ends it, `%tundra logs` shows its last words."
         made += [Para(Styled(str(told), "bad")), Para(str(hint))]
