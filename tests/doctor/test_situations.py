@@ -13,15 +13,19 @@ import subprocess
 import sys
 import time
 import venv
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from tests.conftest import Home, wait_until
 from tests.contract.server import free_port, listens, mariadb
-from tundra_nb.doctor.check import SYMPTOMS
+from tundra_nb.doctor import configuration
+from tundra_nb.doctor.check import SYMPTOMS, Finding, Subject
+from tundra_nb.doctor.run import run
+from tundra_nb.paths import find
 from tundra_nb.testing.scripted_provider import ScriptedProcess, ScriptedStep, scripted_process
 
 pytestmark = [pytest.mark.part("doltlite"), pytest.mark.timeout(100)]
@@ -411,3 +415,42 @@ def test_a_kernel_whose_environment_lacks_the_package_is_named_with_the_command_
         f"Metadata-Version: 2.1\nName: tundra-nb\nVersion: {__version__}\n"
     )
     assert wrong(doctor(healthy, **path)) == {}
+
+
+def looked(env: Mapping[str, str]) -> dict[str, Finding]:
+    """What the checks of the configuration find in an environment."""
+    return {one.id: one for one in run(Subject(find(None, env), env), configuration.CHECKS).checks}
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "told"),
+    [
+        ("nfs4", "rw,vers=4.2", "network filesystem"),
+        ("nfs", "rw,nolock,local_lock=all", "nolock, local_lock=all"),
+        ("cifs", "rw,nobrl", "nobrl"),
+    ],
+)
+def test_a_data_directory_on_a_network_disk_is_told_with_what_its_locks_are(
+    home: Home, monkeypatch: pytest.MonkeyPatch, kind: str, options: str, told: str
+) -> None:
+    """No test machine mounts NFS: what the system says of its mounts is put in its place."""
+    mount = type(psutil.disk_partitions(all=True)[0])("server:/home", str(home.folder), kind, options)
+    monkeypatch.setattr(psutil, "disk_partitions", lambda *_, **__: [mount])
+    home.data_dir.mkdir()
+    found = looked(home.env)["data.filesystem"]
+    assert found.state == "fail"
+    assert told in found.evidence
+    assert "TUNDRA_DATA_DIR" in found.remedy
+
+
+def test_hub_and_container_are_named(home: Home) -> None:
+    env = home.env | {"JUPYTERHUB_USER": "ada", "KUBERNETES_SERVICE_HOST": "10.0.0.1"}
+    env.pop("XDG_RUNTIME_DIR", None)
+    found = looked(env)["surroundings"]
+    assert found.state == "ok"
+    for told in ("JupyterHub, user ada", "in pod", "no XDG_RUNTIME_DIR"):
+        assert told in found.evidence
+    del env["TUNDRA_DATA_DIR"]
+    found = looked(env)["surroundings"]
+    assert found.state == "warn"
+    assert "c.Spawner.environment" in found.remedy

@@ -5,18 +5,22 @@ from __future__ import annotations
 import os
 import stat
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import psutil
 
 from tundra_nb import settings
+from tundra_nb.environment import account
 from tundra_nb.errors import ConfigError
 
 from .check import Check, Finding
 from .place import Subject
 
 NETWORK_FILESYSTEMS = ("nfs", "cifs", "smb", "9p", "afs", "ceph", "gluster", "lustre", "sshfs", "fuse.sshfs", "ncpfs")
+LOCK_OPTIONS = ("nolock", "local_lock", "nobrl", "lock")
+"""Mount options that say whose the locks are."""
+CONTAINER_MARKS = ("/.dockerenv", "/run/.containerenv")
 SHOWN = 8
 
 
@@ -80,18 +84,60 @@ def directory(place: Subject, check: Check) -> Sequence[Finding]:
 
 
 def filesystem(place: Subject, check: Check) -> Sequence[Finding]:
-    folder = place.paths.data_dir
-    best = ("", "")
+    """Where the history lies. On a network disk two machines can both get the lock that lets one of them write."""
+    folder = place.paths.data_dir.resolve()
+    mount, kind, options = "", "", ""
     for part in psutil.disk_partitions(all=True):
         inside = str(folder) == part.mountpoint or str(folder).startswith(part.mountpoint.rstrip("/") + "/")
-        if inside and len(part.mountpoint) >= len(best[0]):
-            best = (part.mountpoint, part.fstype)
-    mount, kind = best
+        if inside and len(part.mountpoint) >= len(mount):
+            mount, kind, options = part.mountpoint, part.fstype, part.opts
+    told = f"{kind or 'unknown'} at {mount or '/'}"
     if kind.lower().startswith(NETWORK_FILESYSTEMS):
+        locks = [one for one in options.split(",") if one.startswith(LOCK_OPTIONS)]
         evidence = f"{folder} is on {kind} ({mount}), a network filesystem: locks and renames are not safe there"
+        if locks:
+            evidence += f" (mounted with {', '.join(locks)})"
         remedy = "Choose a local disk with `TUNDRA_DATA_DIR`, then `tundra daemon restart`."
         return [check.found("fail", evidence, remedy, page="StoreBusy")]
-    return [check.found("ok", f"{kind or 'unknown'} at {mount or '/'}")]
+    if kind in ("overlay", "tmpfs", "ramfs") and (where := container(place.environ)):
+        evidence = f"{folder} is on {told}: it is gone with {where}, and with it the history"
+        if not (place.environ.get("JUPYTERHUB_USER") or where == "the pod"):
+            return [check.found("ok", evidence)]  # a container that somebody tries it in
+        remedy = "Mount a volume there, or name one with `TUNDRA_DATA_DIR`: `tundra guide containers`."
+        return [check.found("warn", evidence, remedy, page="permission-denied")]
+    return [check.found("ok", told)]
+
+
+def container(environ: Mapping[str, str]) -> str:
+    """What kind of container this is; empty where it is none."""
+    if environ.get("KUBERNETES_SERVICE_HOST"):
+        return "the pod"
+    if environ.get("container") or any(os.path.exists(mark) for mark in CONTAINER_MARKS):
+        return "the container"
+    return ""
+
+
+def surroundings(place: Subject, check: Check) -> Sequence[Finding]:
+    """JupyterHub and containers: whose calls these are, and what is not as on a machine of one's own."""
+    hub, where = place.environ.get("JUPYTERHUB_USER"), container(place.environ)
+    told = [f"JupyterHub, user {hub}"] if hub else []
+    told += [f"in {where.removeprefix('the ')} {os.uname().nodename}"] if where else []
+    if (name := account({})).startswith("uid-"):
+        told.append(f"the account has no name: {name}")
+    runtime = place.environ.get("XDG_RUNTIME_DIR")
+    if not runtime:
+        told.append(f"no XDG_RUNTIME_DIR: the socket is in {os.path.dirname(place.paths.socket)}")
+    home = os.path.expanduser("~")
+    if not os.access(home, os.W_OK):
+        told.append(f"the home {home} cannot be written")
+        if str(place.paths.data_dir).startswith(home + os.sep):
+            remedy = "Name a folder that can be written with `TUNDRA_DATA_DIR`: `tundra guide containers`."
+            return [check.found("fail", "; ".join(told), remedy, page="permission-denied")]
+    if hub and place.environ.get("TUNDRA_DATA_DIR") is None:
+        remedy = "Let the hub name it for each user (`c.Spawner.environment`): `tundra guide teams`."
+        evidence = "; ".join([*told, f"TUNDRA_DATA_DIR is not set: the history is in {place.paths.data_dir}"])
+        return [check.found("warn", evidence, remedy, page="permission-denied")]
+    return [check.found("ok", "; ".join(told) or "a machine of its own")]
 
 
 CHECKS = (
@@ -105,4 +151,5 @@ CHECKS = (
         also=("database", "processes"),
     ),
     Check(id="data.filesystem", group="database", title="filesystem", look=filesystem, also=("performance",)),
+    Check(id="surroundings", group="configuration", title="hub, container", look=surroundings, also=("processes",)),
 )
