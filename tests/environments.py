@@ -26,15 +26,18 @@ BUILD_SECONDS = 1800
 
 
 @cache
-def python_with(*packages: str) -> Path:
-    """The Python of an environment with these packages; made once, and kept. Skips where they cannot be had."""
+def python_with(*packages: str, base: str = sys.executable) -> Path:
+    """The Python of an environment with these packages; made once, and kept. Skips where they cannot be had.
+
+    `base`: the Python that it is made from.
+    """
     uv = shutil.which("uv", path=os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", ""))))
     if uv is None:
         pytest.skip("this machine has no uv: pip install uv")
-    with _kept("python", *packages) as (folder, is_ready):
+    with _kept("python", *([] if base == sys.executable else [base]), *packages) as (folder, is_ready):
         python = folder / "bin" / "python"
         if not is_ready:
-            _run(uv, "venv", "--quiet", "--python", sys.executable, str(folder), packages=packages)
+            _run(uv, "venv", "--quiet", "--python", base, str(folder), packages=packages)
             _run(uv, "pip", "install", "--quiet", "--python", str(python), *packages, packages=packages)
     return python
 

@@ -28,6 +28,8 @@ from tundra_nb.runtime.telemetry.problems import Problems
 NOT_USE = frozenset({status.STATUS.path, metrics.PAGE.path, events.FEED.path, daemon.STOP.path})
 """Paths whose requests are not use: a supervisor or scraper must not keep a daemon alive that nobody needs. An event
 stream counts by `Life.attached` instead."""
+GATEWAY = "gateway"
+"""What an open listener of the gateway is attached as."""
 BUSY_POLL_SECONDS = 5.0
 """How often an otherwise idle daemon looks whether its last PTY has ended."""
 
@@ -137,18 +139,21 @@ class Life:
             self.stopping.set()
             self.end_streams()
 
-    def request_stop(self, *, force: bool = False, hold: bool = False) -> StopFindings:
+    def request_stop(self, *, force: bool = False, hold: bool = False, session: bool = False) -> StopFindings:
         """Begin to stop because a client asks; returns at once, with what will be ended.
 
         Args:
             force: do not wait for calls in flight.
             hold: a person said so: only an explicit start brings the daemon back.
+            session: the user has left: terminals and the gateway keep it no longer.
 
         Raises:
             IpcError: neither `force` nor `hold`, and somebody is attached, waits for an answer, or has a PTY.
         """
         found = StopFindings(attached=self.attached_by, ptys=self.living_ptys(), requests=self._requests)
-        if not (force or hold) and (found.attached or found.ptys or found.requests):
+        left = found.ptys or found.attached.get(GATEWAY)
+        others = sum(count for who, count in found.attached.items() if who != GATEWAY) + found.requests
+        if not (force or hold) and (others or (left and not session)):
             raise IpcError(
                 kind="busy",
                 problem=f"the daemon (pid {self.info.pid}) is in use: {_told(found)}",

@@ -10,10 +10,13 @@ from .endpoint import Endpoint
 
 
 class StopBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`force`: also while somebody is attached or a PTY lives. `hold`: only an explicit start brings it back."""
+    """`force`: also while somebody is attached or a PTY lives. `hold`: only an explicit start brings it back.
+    `session`: what the user left running (terminals, the gateway) keeps it no longer, only clients and calls do.
+    """
 
     force: bool = False
     hold: bool = False
+    session: bool = False
 
 
 class Stopping(msgspec.Struct, frozen=True, kw_only=True):

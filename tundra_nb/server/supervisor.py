@@ -327,12 +327,17 @@ class Supervisor:
     # --- the end ---
 
     def _end_ours(self) -> bool:
-        """Ask the daemon to end if we started it; True unless it refuses."""
-        if _read(self._paths.connection_file).get("started_by") != self.name:
+        """Ask the daemon to end if we started it; True unless it refuses.
+
+        Under a hub this server is the user's session: whoever started the daemon, and what the user left running in it,
+        ends with it.
+        """
+        is_session = bool(os.environ.get("JUPYTERHUB_USER"))
+        if not is_session and _read(self._paths.connection_file).get("started_by") != self.name:
             return True
         to = running.Connection(socket=self.socket)
         try:
-            status, _ = running.request(to, routes.STOP, routes.StopBody(), timeout=STOP_TIMEOUT)
+            status, _ = running.request(to, routes.STOP, routes.StopBody(session=is_session), timeout=STOP_TIMEOUT)
         except (OSError, TundraError):
             return True
         return status != http.HTTPStatus.CONFLICT

@@ -23,7 +23,7 @@ import psutil
 import uvicorn
 
 from tundra_nb.daemon.cut import Cuttable
-from tundra_nb.daemon.life import Life
+from tundra_nb.daemon.life import GATEWAY, Life
 from tundra_nb.errors import ConfigError, TundraError, UsageError
 from tundra_nb.settings import GatewaySettings, Loaded
 from tundra_nb.settings.addresses import DEFAULT_LISTEN, is_loopback, parse_listen
@@ -34,7 +34,6 @@ BACKLOG = 2048
 DRAIN_SECONDS = 2
 CANCEL_SECONDS = 1.0
 KEEP_ALIVE_SECONDS = 60
-ATTACHED_AS = "gateway"
 
 _log = logging.getLogger("tundra.daemon")
 
@@ -238,7 +237,7 @@ class Doors:
 
             stack.push_async_callback(end)
             await server.is_up.wait()
-            stack.enter_context(self._life.attached(ATTACHED_AS))
+            stack.enter_context(self._life.attached(GATEWAY))
             self._open = stack.pop_all()
         self.problem = self._refused = None
         self._listen = listen

@@ -26,7 +26,7 @@ def routes(daemon: Daemon) -> list[BaseRoute]:
     async def stop(request: Request) -> Response:
         body = await read_body(request, api.StopBody)
         try:
-            found = daemon.life.request_stop(force=body.force, hold=body.hold)
+            found = daemon.life.request_stop(force=body.force, hold=body.hold, session=body.session)
         except IpcError as error:  # in use: nothing is unavailable, so not its usual 503
             return error_response(error, daemon.runtime.redactor, status=409)
         return json_response({"stopping": True, "pid": daemon.life.info.pid, "found": dataclasses.asdict(found)})
