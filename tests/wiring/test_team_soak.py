@@ -27,7 +27,7 @@ from tundra_nb.runtime.history.dolt import DoltStore
 from tundra_nb.runtime.history.protocol import Progress
 from tundra_nb.runtime.history.spool import Spool
 from tundra_nb.runtime.history.writer import FLUSH_SECONDS, Writer
-from tundra_nb.testing.scripted_provider import Step, scripted_process
+from tundra_nb.testing.scripted_provider import ScriptedStep, scripted_process
 from tundra_nb.types import Attempt, Operation
 
 pytestmark = [pytest.mark.part("dolt"), pytest.mark.timeout(1200)]
@@ -76,7 +76,7 @@ def test_a_server_killed_under_many_daemons_loses_and_doubles_nothing(
 ) -> None:
     with contextlib.ExitStack() as stack:
         well, ill = stack.enter_context(scripted_process()), stack.enter_context(scripted_process())
-        ill.script("*", Step(status=500, repeat=100_000))
+        ill.script("*", ScriptedStep(status=500, repeat=100_000))
         clients = []
         for number in range(daemons):
             base = (ill if number == 1 else well).base_url.removesuffix("/v1")

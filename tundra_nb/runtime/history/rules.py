@@ -106,10 +106,14 @@ def pieces(
 
 
 def needs_care(table: str, some: Sequence[tuple[Any, ...]], stored: Mapping[Any, Sequence[Any]]) -> Sorted:
-    """Sort rows of an append-only table by what is there: `stored` are the rows that have one of their keys."""
+    """Sort rows of an append-only table by what is there: `stored` are the rows that have one of their keys.
+
+    A row that says `interrupted` was written for want of another: it is dropped where there is one.
+    """
     names = [column.name for column in columns(table)]
     place = names.index(KEY_OF[table])
     writer = names.index("writer_id") if "writer_id" in names else None
+    outcome = names.index("outcome") if "outcome" in names else None
     known: dict[Any, Sequence[Any]] = dict(stored)
     fresh, clashing = [], []
     for row in some:
@@ -117,6 +121,8 @@ def needs_care(table: str, some: Sequence[tuple[Any, ...]], stored: Mapping[Any,
         if there is None:
             known[row[place]] = row
             fresh.append(row)
+        elif outcome is not None and row[outcome] == "interrupted":
+            continue
         elif not _is_same(there, row, writer):
             clashing.append(row)
     return Sorted(fresh, clashing, place)
