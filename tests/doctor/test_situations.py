@@ -23,7 +23,8 @@ import pytest
 from tests.conftest import Home, wait_until
 from tests.contract.server import free_port, listens, mariadb
 from tundra_nb.doctor import configuration
-from tundra_nb.doctor.check import SYMPTOMS, Finding, Subject
+from tundra_nb.doctor.check import SYMPTOMS, Finding
+from tundra_nb.doctor.place import Subject
 from tundra_nb.doctor.run import run
 from tundra_nb.paths import find
 from tundra_nb.testing.scripted_provider import ScriptedProcess, ScriptedStep, scripted_process

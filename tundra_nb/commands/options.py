@@ -346,7 +346,9 @@ def window(function: Callable[..., T]) -> Callable[..., T]:
 
 
 def all_(function: F) -> F:
-    return click.option("--all", "is_all", is_flag=True, help="Of all daemons that share this history.")(function)
+    return click.option("--all", "is_all", is_flag=True, help="Show what all daemons that share this history wrote.")(
+        function
+    )
 
 
 def source(function: F) -> F:

@@ -39,7 +39,7 @@ FLUSH_SECONDS = 0.25
 FLUSH_SECONDS_CAP = 5.0
 """… or, where many daemons make a server slow, so late."""
 FLUSH_SHARE = 0.05
-"""Of its time a daemon spends in small transactions. A Dolt server takes 62 of them a second from 16 daemons, each in
+"""So much of its time a daemon spends in small transactions. A Dolt server takes 62 a second from 16 daemons, each in
 237 ms; 200 that flushed four times a second would ask for 800."""
 POLL_SECONDS = 0.05
 BATCH_ROWS = 10_000
