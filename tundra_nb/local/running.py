@@ -7,6 +7,7 @@ file of another Jupyter runtime directory may be an older daemon's, with the sam
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -109,14 +110,14 @@ def holder_elsewhere(paths: Paths) -> str:
         import fcntl
     except ImportError:  # no daemon runs on this system
         return ""
-    host = read(paths.lock).get("host")
-    if not host or host == socket.gethostname():
-        return ""
     with contextlib.suppress(OSError), paths.lock.open("rb") as file:
+        found = record.read(file.read())
+        if found is None or found.host == socket.gethostname():
+            return ""
         try:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
-            return str(host)
+            return found.host
     return ""
 
 
