@@ -83,6 +83,9 @@ def test_a_year_by_profile_and_day_is_the_same_with_the_archive(home: Home) -> N
         assert t.sql("select count(*) as n from operation", archive=True)["n"].iloc[0] == rows
         assert t.sql("select count(*) as n from operation")["n"].iloc[0] == rows
         assert len(t.calls(since="1y")) == rows
+        for archive in (False, True):
+            some = t.sql("select 1 as a union all select 2 union all select 3 order by a", limit=2, archive=archive)
+            assert (list(some["a"]), some.attrs["truncated"]) == ([1, 2], True)
         with pytest.raises(UsageError, match="another state"):
             t.sql("select 1", at="HEAD", archive=True)
         with pytest.raises(QueryRefused):

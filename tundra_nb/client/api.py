@@ -744,7 +744,7 @@ def sql(
     body = history_routes.SqlBody(text, at=ref(at), limit=more, wait=wait, source=source, archive=archive)
     return call(
         history_routes.SQL,
-        decode=lambda answer: _history_frame(None, answer, query=text, limit=limit),
+        decode=lambda answer: _history_frame(None, answer, query=text, limit=limit, is_newest_first=False),
         body=body,
         accept=ARROW,
         timeout=STORE_TIMEOUT,
@@ -829,7 +829,9 @@ def _names(by: str | Sequence[str]) -> str:
     return ",".join(name for name in names if name)
 
 
-def _history_frame(table: str | None, answer: HttpAnswer, *, query: str, limit: int | None) -> pd.DataFrame:
+def _history_frame(
+    table: str | None, answer: HttpAnswer, *, query: str, limit: int | None, is_newest_first: bool = True
+) -> pd.DataFrame:
     header = answer.headers.get(META_HEADER.lower())
     told = msgspec.json.decode(header) if header else {}
     meta = {"store": told.get("store"), "commit": told.get("commit"), "query": query, "truncated": False}
@@ -845,7 +847,7 @@ def _history_frame(table: str | None, answer: HttpAnswer, *, query: str, limit: 
     if limit is not None and len(frame) > limit:
         frame = frame.iloc[:limit]
         frame.attrs["truncated"] = True
-    if limit is not None:
+    if limit is not None and is_newest_first:
         frame = frame.iloc[::-1]  # asked newest first, so that the newest are kept; every frame is oldest first
     return frame.reset_index(drop=True)
 
