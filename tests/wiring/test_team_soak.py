@@ -154,9 +154,7 @@ def test_the_small_writes_of_many_daemons_are_all_stored(
         if number == 0:
             writers[0].wait_open(60)
     try:
-        for writer in writers:
-            writer.wait_open(STORED_SECONDS)
-        wait_until(lambda: len(numbers) == daemons, STORED_SECONDS)
+        wait_until(lambda: len(numbers) == daemons, 2 * STORED_SECONDS)  # those whose turn is late try again
         assert len(set(numbers.values())) == daemons  # each has one of its own, though they asked for the same few
         clock = SystemClock()
         ids = [Ids(clock) for _ in range(daemons)]
