@@ -127,7 +127,7 @@ def test_an_incident_of_which_nothing_is_known_when_interrupted_is_told_as_that(
 def test_where_its_notebook_is_is_kept_before_it_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     client = Client(Document(FOUND))
 
-    def run(file: Path) -> None:
+    def run(file: Path, **_: Any) -> None:
         assert client.kept == [("71", str(file))]
         raise KeyboardInterrupt
 

@@ -69,7 +69,7 @@ def test_every_view_of_the_history_shows_a_source_too(home: Home, tmp_path: Path
             t.calls(source="deamon")
         assert refused.value.nearest == "daemon"
         shown = plain(t.dashboard(source="daemon").blocks)
-        assert "1 calls, 100 % not answered" in shown, shown
+        assert shown.startswith("no lasting failure · 1 call, 100 % not answered"), shown
         assert "source daemon" in shown
         with pytest.raises(UsageError, match="no pins"):
             t.dashboard(source="daemon", at="HEAD")

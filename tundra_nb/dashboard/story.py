@@ -103,7 +103,7 @@ class HourStory:
             return self.episodes[0].who
         if not self.calls:
             return "no call"
-        return "all well"
+        return "no lasting failure" if self.unanswered else "all well"
 
     @property
     def what(self) -> str:
