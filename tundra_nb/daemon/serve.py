@@ -271,7 +271,7 @@ async def _live(start: AppParts, door: Door, lock: Lock, open_app: AppOpener) ->
             connection.remove(paths.connection_file, life.info.pid)
             with contextlib.suppress(TundraError):  # a full disk must not keep it from stopping
                 ended = "" if life.is_asked else life.reason
-                lock.write(dataclasses.replace(life.info, state="stopping", ended=ended))
+                lock.write(life.info.in_state("stopping", ended=ended))
 
         server = Server(
             configured(

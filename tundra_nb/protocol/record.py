@@ -35,8 +35,8 @@ class DaemonRecord(msgspec.Struct, frozen=True, kw_only=True):
     def to_json(self) -> bytes:
         return msgspec.json.encode(self)
 
-    def in_state(self, state: DaemonState) -> DaemonRecord:
-        return msgspec.structs.replace(self, state=state)
+    def in_state(self, state: DaemonState, *, ended: str = "") -> DaemonRecord:
+        return msgspec.structs.replace(self, state=state, ended=ended)
 
 
 def read(text: bytes) -> DaemonRecord | None:
