@@ -26,6 +26,7 @@ from tundra_nb.errors import ConfigError, IpcError, StoreUnavailable
 from tundra_nb.local import launch
 from tundra_nb.local import running as reach
 from tundra_nb.paths import Paths
+from tundra_nb.protocol.record import DaemonRecord
 
 TINY = Path(__file__).parents[1] / "daemon" / "tiny.py"
 COMMAND = (sys.executable, str(TINY))
@@ -209,8 +210,15 @@ def test_a_client_that_comes_while_a_daemon_is_starting_waits_for_it(paths: Path
         [sys.executable, "-c", f"import time; time.sleep(0.3); exec(open({str(TINY)!r}).read())"], env=os.environ
     )
     paths.data_dir.mkdir()
-    record = {"pid": slow.pid, "host": socket.gethostname(), "started_at": time.time(), "state": "starting"}
-    paths.lock.write_text(json.dumps(record))
+    record = DaemonRecord(
+        pid=slow.pid,
+        socket=str(paths.socket),
+        host=socket.gethostname(),
+        api=API,
+        version=__version__,
+        started_at=time.time(),
+    )
+    paths.lock.write_bytes(record.to_json())
     assert launch.ensure(paths, command=("/nowhere/python",)).pid == slow.pid, "nothing else was started"
     launch.stop(paths, hold=False)
     slow.wait(5)
