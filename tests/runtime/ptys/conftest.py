@@ -43,9 +43,10 @@ def anyio_backend() -> tuple[str, dict[str, Any]]:
     return "asyncio", {"use_uvloop": True}
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def adopting() -> Iterator[None]:
-    """Orphans come to this process instead of init."""
+    """Orphans come to this process instead of init; not longer than a module, since the orphans of others' tests would
+    stay as zombies."""
     processes.become_subreaper()
     yield
     ctypes.CDLL(None).prctl(processes.PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
