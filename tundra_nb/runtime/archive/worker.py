@@ -147,8 +147,8 @@ class ArchiveWorker(LineServer):
         try:
             yield reading, meta
         finally:
-            ending.cancel()
             stop.set_hook(None)
+            ending.cancel()
             reading.close()
 
     def _prove(self, parts: list[ArchivedPart], stop: Stop) -> None:

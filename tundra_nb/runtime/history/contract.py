@@ -77,13 +77,16 @@ class Stop:
         """Call the hook, once, when it is time to stop: for work that cannot look at `is_due` by itself."""
         if not self.is_due:
             return
-        with self._lock:
+        with self._lock:  # while it runs, too: whoever takes the hook back may then close what it breaks off
             hook, self._hook = self._hook, None
-        if hook is not None:
-            hook()
+            if hook is not None:
+                hook()
 
     def set_hook(self, hook: Callable[[], None] | None) -> None:
-        """`hook` breaks off what is running; it is called from another thread."""
+        """`hook` breaks off what is running, at once; it is called from another thread.
+
+        None takes it back: it is not running any more then, and will not.
+        """
         with self._lock:
             self._hook = hook
         self.enforce()
