@@ -26,7 +26,8 @@ class DaemonRecord(msgspec.Struct, frozen=True, kw_only=True):
     started_by: str = ""
     started_at: float = 0.0
     """Seconds since the epoch."""
-    state: DaemonState = "starting"
+    state: str = "starting"
+    """A `DaemonState`, or one that a later version knows."""
     ended: str = ""
     """Why it stopped, when that was not asked of it."""
     start: int = 0
