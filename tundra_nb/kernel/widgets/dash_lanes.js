@@ -128,7 +128,7 @@ class Picture {
       Object.assign(this, { top: lane.top, floor: lane.top + lane.height, tall: lane.height, middle: lane.top + lane.height / 2 + 4 });
       this.say(left - 10, y, lane.name, lane.isStrong ? "strong" : "dim", "end", left - 14);
       if (lane.under) this.say(left - 10, y + 15, lane.under, "dim", "end", left - 14);
-      lane.notes.forEach(([text, kind], index) => this.say(end + 8, y + 15 * index, text, kind || "dim", "start", right - 12));
+      for (const [index, [text, kind]] of lane.notes.entries()) this.say(end + 8, y + 15 * index, text, kind || "dim", "start", right - 12);
       lane.draw?.(this);
     }
   }

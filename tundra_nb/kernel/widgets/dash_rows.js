@@ -30,7 +30,7 @@ class Rows {
         grown.set(this[name].subarray(0, start));
         this[name] = grown;
       }
-      if (name === "at") given.forEach((time, index) => (this.at[start + index] = (base + time * unit) / 1000));
+      if (name === "at") for (let index = 0; index < given.length; index++) this.at[start + index] = (base + given[index] * unit) / 1000;
       else if (name === "count" && !given.length) this.count.fill(1, start, this.length);
       else this[name].set(given, start);
     }
