@@ -38,6 +38,7 @@ def write_source(folder: Path) -> None:
     """The pages of the guide below a first page that leads to all of them."""
     guide = pages.folder()
     shutil.copytree(guide, folder, ignore=shutil.ignore_patterns("*.py", "__pycache__", "*.toml"))
+    shutil.copy(guide / "jupyterhub_config.py", folder)  # a page links to it: it can be downloaded
     (folder / "conf.py").write_text(CONF.format(version=__version__))
     named = {name for names in PARTS.values() for name in names}
     others = sorted(file.stem for file in guide.glob("*.md") if file.stem not in named)
