@@ -128,7 +128,6 @@ function render({ model, el }) {
     const notes = [told, data.where, rows.step && `in groups of ${span(rows.step)}`, (off.code || off.caller) && "profiles and reasons are of all callers and codes"];
     set(counts, notes.filter(Boolean).join(" · "));
     live.setAttribute("aria-pressed", isFollowing);
-    live.hidden = !data.live;
     clearTimeout(speech);
     if (!isFollowing) speech = setTimeout(() => document.activeElement === stage && say(told), 250);
     root.dataset.drawn = Number(root.dataset.drawn ?? 0) + 1;
@@ -155,6 +154,7 @@ function render({ model, el }) {
     head.replaceChildren(make("span", story.bad ? "tundra-bad" : story.calls ? "tundra-good" : "tundra-dim", story.who), ` ${story.what}`);
     set(before, story.before);
     set(beside, story.beside);
+    live.hidden = !data.live;
     const { profiles, codes, callers } = data.names, shown = profiles.length > 1 ? profiles.slice(0, 8) : [];
     if (filters.dataset.names !== shown.join("\n")) {
       filters.dataset.names = shown.join("\n");
