@@ -44,7 +44,7 @@ def press(page: NotebookPage, dash: Locator, *keys: str) -> None:
 
 def counted(dash: Locator) -> int:
     """Calls in view."""
-    found = re.search(r"([\d,]+) calls", dash.locator(".tundra-counts").inner_text())
+    found = re.search(r"([\d,]+) calls?\b", dash.locator(".tundra-counts").inner_text())
     assert found is not None
     return int(found[1].replace(",", ""))
 
