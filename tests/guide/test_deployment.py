@@ -62,9 +62,7 @@ def test_the_hubs_core_is_what_its_example_says() -> None:
 
 @pytest.mark.part("dolt")
 def test_the_logins_that_the_guide_gives_are_enough_and_no_more(tmp_path: Path) -> None:
-    sql = next(
-        block for block in re.findall(r"```\n(.*?)```", (GUIDE / "teams.md").read_text(), re.DOTALL) if "GRANT" in block
-    )
+    (sql,) = blocks("sql")
     server = DoltServer(tmp_path / "dolt")
     server.start()
     try:
