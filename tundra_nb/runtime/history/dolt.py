@@ -54,6 +54,7 @@ from .rules import (
     known_table,
     newest_id,
     nothing,
+    parted,
     pieces,
     refuse_newer,
     refuse_revert_of_events,
@@ -258,13 +259,12 @@ class DoltStore:
 
     def commit(self, message: str, author: str, *, allow_empty: bool = True) -> str | None:
         with self._seam():
-            changed = _changed(self._db)
-            if not changed and not allow_empty:
+            before, tables = parted(_changed(self._db))
+            if before:
+                self._commit(before, None, schema.AUTHOR)
+            if not tables and not allow_empty:
                 return None
-            versioned = [table for table in changed if table not in EVENT_TABLES]
-            if versioned:
-                self.commit_events()
-            return self._commit(versioned or changed, message, author)
+            return self._commit(tables, message, author)
 
     def commit_events(self) -> str | None:
         with self._seam():

@@ -51,6 +51,7 @@ from .rules import (
     newest_id,
     not_a_history,
     nothing,
+    parted,
     pieces,
     ref_problem,
     refuse_newer,
@@ -176,13 +177,12 @@ class DoltliteStore:
 
     def commit(self, message: str, author: str, *, allow_empty: bool = True) -> str | None:
         with self._seam():
-            changed = self._changed()
-            if not changed and not allow_empty:
+            before, tables = parted(self._changed())
+            if before:
+                self._commit(before, None, schema.AUTHOR)
+            if not tables and not allow_empty:
                 return None
-            versioned = [table for table in changed if table not in EVENT_TABLES]
-            if versioned:
-                self.commit_events()
-            return self._commit(versioned or changed, message, author)
+            return self._commit(tables, message, author)
 
     def commit_events(self) -> str | None:
         with self._seam():

@@ -50,6 +50,16 @@ class Sorted(NamedTuple):
     key_place: int
 
 
+def parted(changed: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Tables with changes: those to commit first, under the worker's name, and those whose change is a person's.
+
+    Events are a person's if nothing else is; who writes to the database (`writer`) never is.
+    """
+    versioned = [table for table in changed if table not in EVENT_TABLES]
+    own = versioned or [table for table in changed if table != "writer"]
+    return [table for table in changed if table not in own], own
+
+
 def pieces(
     fetch: Callable[[str, Sequence[Any]], Sequence[Any]],
     query: FrameQuery,
