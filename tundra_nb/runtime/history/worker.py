@@ -33,9 +33,9 @@ from .protocol import FATAL, HELLO, JSON, PROGRESS, TRACES, Config, Hello, Progr
 from .query import FrameQuery, ungrouped
 from .serving import LineServer
 from .spool import writer_id
-from .values import Described, Overview
+from .values import Described, Overview, Rows
 from .without import without_pandas
-from .writer import Writer
+from .writer import Writer, signed
 
 if TYPE_CHECKING:
     from tundra_nb.runtime.telemetry.sender import Sender
@@ -82,7 +82,7 @@ class Worker(LineServer):
             "commit_events": store.commit_events,
             "branch": self._naming(store.branch),
             "tag": self._naming(store.tag),
-            "propose": store.propose,
+            "propose": self._propose,
             "merge": store.merge,
             "revert": store.revert,
             "push": self._then_main(store.push),
@@ -216,6 +216,12 @@ class Worker(LineServer):
         wanted = msgspec.convert(params["wanted"], story.WantedOperation)
         is_shared = self._store.engine == "dolt" and not wanted.all
         return story.tell(rows, wanted, writer_id(self._config.owner) if is_shared else "")
+
+    def _propose(self, branch: str, rows: Rows, message: str, author: str) -> str:
+        """As rows of this daemon: merged, they are what it has in force."""
+        writer = writer_id(self._config.owner)
+        own = {table: list(signed(table, some, writer)) for table, some in rows.items()}
+        return self._store.propose(branch, own, message, author)
 
     def _naming(self, name: Callable[..., None]) -> Callable[..., str | None]:
         """Makes or deletes a branch or tag; tells the hash that it names."""

@@ -256,7 +256,7 @@ class Writer(threading.Thread):
         for kind, some in itertools.groupby(self._pending, type):
             table = TABLE_OF.get(kind)
             if table is not None:
-                rows.setdefault(table, []).extend(self._signed(table, some))
+                rows.setdefault(table, []).extend(signed(table, map(msgspec.structs.astuple, some), self._writer_id))
         step_ms = _clock_step(rows)
         if step_ms > max(self._step_ms, KEY_SLACK_US // 1000):
             self._persist(lambda: self._store.widen(step_ms))
@@ -284,15 +284,6 @@ class Writer(threading.Thread):
         """Flush less often where a small transaction takes long: the server has others to serve."""
         wanted = min(max(FLUSH_SECONDS, seconds / FLUSH_SHARE), FLUSH_SECONDS_CAP)
         self._flush_seconds += (wanted - self._flush_seconds) / 4
-
-    def _signed(self, table: str, events: Iterable[Event]) -> Iterator[tuple[Any, ...]]:
-        """The events as rows of ours, unless they say whose they are."""
-        place = _WRITER_PLACE.get(table)
-        for row in map(msgspec.structs.astuple, events):
-            if place is None or row[place] is not None:
-                yield row
-            else:
-                yield (*row[:place], self._writer_id, *row[place + 1 :])
 
     def _is_commit_due(self) -> bool:
         age = time.monotonic() - self._committed_at
@@ -470,3 +461,13 @@ class _RestoredError(Exception):
 
 class _GivenUpError(Exception):
     """The writer was told to stop while it waited for the database."""
+
+
+def signed(table: str, rows: Iterable[tuple[Any, ...]], writer: str) -> Iterator[tuple[Any, ...]]:
+    """The rows as those of a daemon, unless they say whose they are."""
+    place = _WRITER_PLACE.get(table)
+    for row in rows:
+        if place is None or row[place] is not None:
+            yield row
+        else:
+            yield (*row[:place], writer, *row[place + 1 :])
