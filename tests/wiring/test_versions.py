@@ -286,9 +286,11 @@ def test_two_daemons_on_one_dolt_database_keep_their_numbers_apart(
             ids = [int(t.ask("hi").operation_id) for t in (one, two, one, two)]
             for t, own in ((one, ids[::2]), (two, ids[1::2])):
                 assert set(t.calls(since="all")["operation_id"]) == set(own)
-                wait_until(
-                    lambda t=t: set(t.calls(since="all", all=True)["operation_id"]) == set(ids), 10, "each sees all"
-                )
+
+            def is_all_seen() -> bool:
+                return all(set(t.calls(since="all", all=True)["operation_id"]) == set(ids) for t in (one, two))
+
+            wait_until(is_all_seen, 10, "both see all")
             with pytest.raises(RefNotFound):
                 one.calls(at="nowhere")
         nodes = {(number >> 12) & 1023 for number in ids}
