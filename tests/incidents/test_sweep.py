@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import contextlib
 import os
 import pickle
 import signal
@@ -37,11 +38,12 @@ def jobs(count: int, seed: int = 3, calls: int = 300) -> tuple[Any, list[sweep.J
 
 def children() -> set[int]:
     """Workers; joblib's tracker of temporary files stays as long as this process."""
-    return {
-        child.pid
-        for child in psutil.Process().children(recursive=True)
-        if "resource_tracker" not in " ".join(child.cmdline())
-    }
+    found = set()
+    for child in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):  # of other tests, ended by now
+            if "resource_tracker" not in " ".join(child.cmdline()):
+                found.add(child.pid)
+    return found
 
 
 def test_side_by_side_gives_the_figures_of_one_by_one() -> None:
