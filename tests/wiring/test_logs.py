@@ -14,6 +14,7 @@ import pytest
 
 import tundra_nb
 from tests.conftest import Home, wait_until
+from tundra_nb.commands.logs import followed, tail, whole_until
 from tundra_nb.errors import TundraError, UsageError
 from tundra_nb.runtime.telemetry import rust_log
 from tundra_nb.testing.scripted_provider import ScriptedProcess, ScriptedStep, scripted_process
@@ -218,3 +219,16 @@ def test_following_shows_only_the_lines_that_are_asked_for(ready: Home) -> None:
         assert process.stdout is not None
         assert process.stdout.readline().endswith("grave\n")
         process.terminate()
+
+
+def test_a_line_that_comes_between_the_last_lines_and_those_that_follow_is_shown_once_and_whole(tmp_path: Path) -> None:
+    log = tmp_path / "daemon.log"
+    log.write_text("first\nsecond\nthi")
+    end = whole_until(log)
+    assert tail(log, 2, end) == ["first", "second"]
+    following = followed(log, end)
+    assert next(following) == ""
+    with log.open("a") as stream:
+        stream.write("rd\nfourth\n")
+    texts = [next(following) for _ in range(2)]
+    assert "".join(texts) == "third\nfourth\n"

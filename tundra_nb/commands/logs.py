@@ -75,24 +75,25 @@ def command(
         limit = lines or (None if is_asked else LINES)
         found_frame: pd.DataFrame = face.client.logs(since=since, level=level, operation=operation, limit=limit)
         return found_frame
+    end = whole_until(paths.log) if follow else paths.log.stat().st_size
     if is_asked:
-        found = collections.deque((line.raw for line in log_lines.read(paths.log, asked)), maxlen=lines)
+        found = collections.deque((line.raw for line in log_lines.read(paths.log, asked, end)), maxlen=lines)
         last = [text for raw in found for text in raw.split("\n")]
     else:
-        last = tail(paths.log, lines or LINES)
+        last = tail(paths.log, lines or LINES, end)
     if not follow:
         return Lines(last, source=str(paths.log))
     try:
-        face.show_lines(_shown(paths.log, last, asked if is_asked else None))
+        face.show_lines(_shown(paths.log, last, end, asked if is_asked else None))
     except KeyboardInterrupt:
         return None
     return None
 
 
-def _shown(log: Path, last: Iterable[str], asked: log_lines.WantedLines | None) -> Iterator[str]:
+def _shown(log: Path, last: Iterable[str], end: int, asked: log_lines.WantedLines | None) -> Iterator[str]:
     """The last lines, then those that come; of these only what is asked for."""
     yield "".join(f"{line}\n" for line in last)
-    for text in followed(log):
+    for text in followed(log, end):
         wanted_lines = log_lines.parsed(text.splitlines()) if asked is not None else ()
         yield text if asked is None else "".join(f"{line.raw}\n" for line in wanted_lines if line in asked)
 
@@ -123,11 +124,24 @@ def _no_log(log: Path) -> UsageError:
     return UsageError(problem=f"there is no log yet at {log}", remedy="The daemon writes it when it starts.")
 
 
-def tail(file: Path, lines: int) -> list[str]:
-    """The last lines of a file, read from its end."""
-    found = b""
+def whole_until(file: Path) -> int:
+    """Where the last whole line of a file ends, in bytes: whoever writes may be in the middle of the next."""
     with file.open("rb") as log:
         at = log.seek(0, os.SEEK_END)
+        while at > 0:
+            size = min(CHUNK_BYTES, at)
+            at -= size
+            log.seek(at)
+            if newline := log.read(size).rfind(b"\n") + 1:
+                return at + newline
+    return 0
+
+
+def tail(file: Path, lines: int, end: int) -> list[str]:
+    """The last lines of a file before a place in it, read from there backwards."""
+    found = b""
+    with file.open("rb") as log:
+        at = end
         while at > 0 and found.count(b"\n") <= lines:
             size = min(CHUNK_BYTES, at)
             at -= size
@@ -136,12 +150,12 @@ def tail(file: Path, lines: int) -> list[str]:
     return found.decode("utf-8", errors="replace").splitlines()[-lines:]
 
 
-def followed(file: Path) -> Iterator[str]:
-    """Whole lines that are appended to a file, also after it has been rotated or cut; "" where none has come."""
+def followed(file: Path, start: int) -> Iterator[str]:
+    """Whole lines that come behind a place in a file, also after it was rotated or cut; "" where none has come."""
     log = file.open(encoding="utf-8", errors="replace")
     begun = ""
     try:
-        log.seek(0, os.SEEK_END)
+        log.seek(start)
         while True:
             if text := log.read():
                 whole, end, begun = (begun + text).rpartition("\n")
@@ -152,8 +166,8 @@ def followed(file: Path) -> Iterator[str]:
             with contextlib.suppress(FileNotFoundError):
                 now, known = os.stat(file), os.fstat(log.fileno())
                 if now.st_ino != known.st_ino:
-                    if text := log.read():  # written before it was moved away
-                        yield begun + text
+                    if text := begun + log.read():  # written before it was moved away
+                        yield text
                     log.close()
                     log, begun = file.open(encoding="utf-8", errors="replace"), ""
                 elif now.st_size < log.tell():

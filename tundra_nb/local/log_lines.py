@@ -71,13 +71,23 @@ def files(log: Path) -> list[Path]:
     return [*older, log]
 
 
-def read(log: Path, wanted: WantedLines) -> Iterator[LogLine]:
-    """The wanted lines of all files, oldest first."""
+def read(log: Path, wanted: WantedLines, end: int | None = None) -> Iterator[LogLine]:
+    """The wanted lines of all files, oldest first; of the log itself up to `end`, a place between two lines in bytes."""
     for file in files(log):
         if wanted.since is not None and file != log and file.stat().st_mtime < wanted.since.timestamp():
             continue
-        with file.open(encoding="utf-8", errors="replace") as stream:
-            yield from (line for line in parsed(text.rstrip("\n") for text in stream) if line in wanted)
+        with file.open("rb") as stream:
+            texts = _texts(stream, end if file == log else None)
+            yield from (line for line in parsed(texts) if line in wanted)
+
+
+def _texts(stream: Iterable[bytes], end: int | None) -> Iterator[str]:
+    at = 0
+    for line in stream:
+        at += len(line)
+        if end is not None and at > end:
+            return
+        yield line.decode("utf-8", errors="replace").rstrip("\r\n")
 
 
 def _of_text(text: str) -> LogLine:
