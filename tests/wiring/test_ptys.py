@@ -195,7 +195,7 @@ def test_an_unbalanced_quote_is_the_shells_business_and_does_not_hang(desk: Desk
 
 def test_an_interrupt_reaches_the_command_and_leaves_in_one_line(desk: Desk) -> None:
     ran = desk.interrupt(
-        "%tundra run trap 'echo caught; exit 9' INT; echo ready; while :; do sleep 0.05; done", "ready"
+        "%tundra run trap 'echo caught; exit 9' INT; echo arm''ed; while :; do sleep 0.05; done", "armed"
     )
     assert ran.error is not None
     assert len(ran.traceback.splitlines()) == 1

@@ -72,7 +72,7 @@ def files(log: Path) -> list[Path]:
 
 
 def read(log: Path, wanted: WantedLines, end: int | None = None) -> Iterator[LogLine]:
-    """The wanted lines of all files, oldest first; of the log itself up to `end`, a place between two lines in bytes."""
+    """The wanted lines of all files, oldest first; of the log itself up to `end`, in bytes, where a line ends."""
     for file in files(log):
         if wanted.since is not None and file != log and file.stat().st_mtime < wanted.since.timestamp():
             continue
