@@ -106,7 +106,7 @@ class Host:
 @contextlib.contextmanager
 def opened(home: Home, *args: str, answers: dict[str, Any] | None = None) -> Iterator[Host]:
     """`tundra mcp` as its host starts it."""
-    command = [sys.executable, "-m", "tundra_nb.cli", "mcp", *args]
+    command = [sys.executable, "-m", "tundra_nb", "mcp", *args]
     process = subprocess.Popen(
         command, env=home.env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )

@@ -26,7 +26,7 @@ def text_of(result: CallToolResult) -> str:
 
 def door(home: Home, *args: str) -> Any:
     parameters = StdioServerParameters(
-        command=sys.executable, args=["-m", "tundra_nb.cli", "mcp", *args], env=dict(home.env)
+        command=sys.executable, args=["-m", "tundra_nb", "mcp", *args], env=dict(home.env)
     )
     return stdio_client(parameters)
 

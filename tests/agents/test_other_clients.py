@@ -140,7 +140,7 @@ def asked(name: str, given: str) -> dict[str, Any]:
 
 @pytest.fixture
 def door(home: Home, outage: Client) -> Door:
-    told = {"command": sys.executable, "args": ["-m", "tundra_nb.cli", "mcp"], "env": home.env}
+    told = {"command": sys.executable, "args": ["-m", "tundra_nb", "mcp"], "env": home.env}
     return Door(told, outage.why("last").operation_id)
 
 

@@ -155,7 +155,7 @@ def status(table: Table) -> None:
 
 def agents_door(table: Table) -> None:
     """`tundra mcp` as a host starts it, beside a server of one tool made with the SDK."""
-    commands = {"ours": ("-m", "tundra_nb.cli", "mcp"), "peer": ("-c", SDK_SERVER)}
+    commands = {"ours": ("-m", "tundra_nb", "mcp"), "peer": ("-c", SDK_SERVER)}
     with home(SETTINGS) as env:
         figures: dict[str, list[float]] = {name: [] for name in commands}
         for _ in range(ROUNDS):

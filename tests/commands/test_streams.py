@@ -59,7 +59,12 @@ def test_a_closed_output_is_told_and_a_closed_pipe_is_not(home: Home) -> None:
 
 def test_an_interrupt_ends_the_agents_door(home: Home) -> None:
     with subprocess.Popen(
-        [*TUNDRA, "mcp"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=home.env, text=True
+        [sys.executable, "-m", "tundra_nb", "mcp"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=home.env,
+        text=True,
     ) as process:
         assert process.stdin is not None
         assert process.stdout is not None

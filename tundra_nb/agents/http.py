@@ -5,6 +5,7 @@ A page in a browser must not reach it: requests with an `Origin` are refused, wh
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import ipaddress
 import secrets
@@ -32,7 +33,6 @@ from .rpc import (
     RpcServer,
     error,
 )
-from .tools import Toolbox
 
 PATH = "/mcp"
 MAX_BODY_BYTES = 4 * 1024 * 1024
@@ -67,9 +67,8 @@ def address(listen: str) -> tuple[str, int]:
     return host, int(port)
 
 
-def app(toolbox: Toolbox, token: str) -> Starlette:
+def app(server: RpcServer, token: str) -> Starlette:
     """The ASGI application; every request needs `Authorization: Bearer` with the token."""
-    server = RpcServer(toolbox)
 
     async def post(request: Request) -> Response:
         refused = _refused(request, token)
@@ -87,7 +86,7 @@ def app(toolbox: Toolbox, token: str) -> Starlette:
         mismatch = _mismatch(request, message)
         if mismatch is not None:
             return _json(error(message.get("id"), mismatch), 400)
-        answer = await server.handle(message, McpSession())
+        answer = await asyncio.to_thread(server.handle, message, McpSession())
         if answer is None:
             return Response(status_code=202)
         return _json(answer, _STATUS.get(answer.get("error", {}).get("code", 0), 200))
@@ -95,7 +94,7 @@ def app(toolbox: Toolbox, token: str) -> Starlette:
     return Starlette(routes=[Route(PATH, post, methods=["POST"])])
 
 
-def serve(toolbox: Toolbox, listen: str, token: str, ready: Any) -> None:
+def serve(server: RpcServer, listen: str, token: str, ready: Any) -> None:
     """Listen until interrupted; `ready(url)` is called once connections are taken.
 
     Raises:
@@ -120,7 +119,7 @@ def serve(toolbox: Toolbox, listen: str, token: str, ready: Any) -> None:
         listener.listen()  # before anybody is told the address
         shown = f"[{host}]" if ":" in host else host
         ready(f"http://{shown}:{listener.getsockname()[1]}{PATH}")
-        config = uvicorn.Config(app(toolbox, token), log_config=None, access_log=False, lifespan="off")
+        config = uvicorn.Config(app(server, token), log_config=None, access_log=False, lifespan="off")
         uvicorn.Server(config).run(sockets=[listener])
 
 

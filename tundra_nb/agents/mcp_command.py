@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import os
 import shlex
 import sys
@@ -19,6 +18,8 @@ from tundra_nb.views import Message
 
 from . import tools
 from .answers import MAX_CHARS
+from .calling import Calling, connecting
+from .rpc import RpcServer
 
 if TYPE_CHECKING:
     from tundra_nb.client.sync import Client
@@ -66,21 +67,16 @@ def command(
             remedy="`%tundra mcp config claude-code` prints what a host needs; in a terminal: `tundra mcp`.",
         )
     offered = tools.readers() | tools.actors(allow)
-    with contextlib.ExitStack() as open_until_the_end:
-
-        @functools.cache
-        def connect() -> Client:
-            from tundra_nb.client.sync import Client
-
-            return open_until_the_end.enter_context(Client(caller="mcp"))
-
+    with contextlib.ExitStack() as until_the_end:
+        connect = connecting(until_the_end)
         if at is not None or source is not None:
             _check(connect(), at, source)
         toolbox = tools.Toolbox(connect, offered, at=at, source=source, max_chars=max_chars)
+        server = RpcServer([tools.described(tool) for tool in toolbox.tools.values()], lambda: Calling(toolbox))
         if listen is None:
             from . import stdio
 
-            stdio.serve(toolbox)
+            stdio.serve(server)
             return
         from . import http
 
@@ -90,7 +86,7 @@ def command(
             told = "of the variable " + TOKEN_VARIABLE if os.environ.get(TOKEN_VARIABLE) else token
             print(f"listening on {url}\nbearer token: {told}", file=sys.stderr, flush=True)  # noqa: T201 - its job
 
-        http.serve(toolbox, listen, token, ready)
+        http.serve(server, listen, token, ready)
 
 
 def _check(client: Client, at: str | None, source: str | None) -> None:
@@ -136,4 +132,4 @@ def _command_line() -> list[str]:
     import shutil
 
     script = shutil.which("tundra", path=os.path.dirname(sys.executable))
-    return [script, "mcp"] if script else [sys.executable, "-m", "tundra_nb.cli", "mcp"]
+    return [script, "mcp"] if script else [sys.executable, "-m", "tundra_nb", "mcp"]

@@ -140,6 +140,22 @@ def actors(allowed: Sequence[str] = ()) -> dict[str, Tool]:
     return {tool.name: tool for label, tool in labels.items() if label in allowed}
 
 
+def described(tool: Tool) -> dict[str, Any]:
+    """A tool as `tools/list` tells it."""
+    return {
+        "name": tool.name,
+        "title": " ".join(("tundra", *tool.path)),
+        "description": tool.description,
+        "inputSchema": dict(tool.schema),
+        "annotations": {
+            "readOnlyHint": not tool.acts,
+            "destructiveHint": tool.acts,
+            "idempotentHint": True,
+            "openWorldHint": False,
+        },
+    }
+
+
 class Toolbox:
     """The tools of one agent, and the client that they read through.
 
