@@ -6,12 +6,14 @@ import dataclasses
 import importlib.resources
 import json
 import pickle
+import re
 import typing
 from typing import Any
 
 import pytest
 
 from tundra_nb import errors
+from tundra_nb.errors import spans
 from tundra_nb.errors.spelling import as_typed
 
 EVERY = list(errors.every_error())
@@ -110,3 +112,11 @@ def test_a_hint_names_its_commands_as_data_and_each_face_spells_them() -> None:
     assert "`tundra breakers reset primary`" in as_typed(error.hint)
     assert as_typed("run `%%tundra sh` or `tundra status`") == "run `tundra sh` or `tundra status`"
     assert as_typed("`100%tundra`") == "`100%tundra`"
+
+
+def test_an_error_in_a_notebook_tells_a_wait_as_a_span_and_as_a_point_of_time() -> None:
+    """The span for whom it stops now, the time for whoever reads the saved notebook."""
+    error = errors.RateLimited(profile="main", retry_after=90.0)
+    line = error._render_traceback_()[0]
+    assert re.search(r"again in 1 min 30 s, at \d\d:\d\d:\d\d \S+$", line), line
+    assert spans.dated(str(error), 0) == "main: rate limited by the provider (429), again at 1970-01-01T00:01:30Z"

@@ -53,7 +53,7 @@ def test_a_saved_notebook_shows_the_last_state_without_a_kernel(start_jupyter: C
     for index in range(len(CELLS)):  # one by one: the failing call would end a run of all
         page.run(index)
     expect(page.output(1).locator(".tundra-breaker .tundra-pill")).to_contain_text("open")
-    expect(page.output(1).locator(STILL)).to_contain_text("probe in", use_inner_text=False)
+    expect(page.output(1).locator(STILL)).to_contain_text("probe at", use_inner_text=False)
     saved = page.save()
     page.close()
     assert "<script" not in json.dumps(saved)
@@ -62,7 +62,7 @@ def test_a_saved_notebook_shows_the_last_state_without_a_kernel(start_jupyter: C
     still = again.output(1).locator(STILL)
     expect(still).to_be_visible()
     expect(still).to_contain_text("scripted")
-    expect(still).to_contain_text("open, probe in")
+    expect(still).to_contain_text("open, probe at")
     picture = again.output(3).locator("img")
     picture.scroll_into_view_if_needed()
     assert picture.evaluate("image => image.complete && image.naturalWidth") == 880

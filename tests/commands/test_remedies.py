@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import re
 import subprocess
@@ -115,11 +116,46 @@ def test_what_is_kept_tells_times_and_not_spans(home: Any, provider: ScriptedPro
     row = json.loads(home.run("attempts", "--json").stdout)[0]
     assert "again in" not in row["message"]
     assert "again at 20" in row["message"]
-    for command in ("why", "last", "explain last", "status"):
+    for command in ("why", "last", "explain last", "status", "doctor"):
         told = home.run(*command.split(), TZ="Asia/Tokyo").stdout
         assert "gain in" not in told, command
         assert not re.search(r"T\d\d:\d\d:\d\dZ", told), command
         assert "JST" in told, command
+    card = json.loads(home.run("providers", "--json").stdout)[0]
+    assert card["state"] == "cooling"
+    assert "again in" not in card["reason"]
+    ahead = dt.datetime.fromisoformat(card["cooling_until"]) - dt.datetime.now(dt.UTC)
+    assert dt.timedelta(0) < ahead <= dt.timedelta(seconds=90)
+
+
+def test_a_breakers_next_probe_is_a_point_of_time_wherever_it_can_be_saved(
+    home: Any, provider: ScriptedProcess
+) -> None:
+    home.write_settings(home.config.read_text() + "[breaker]\nfailures = 1\nopen_seconds = 120\n")
+    provider.script(CHAT, ScriptedStep(status=503, repeat=9))
+    home.run("ask", "hi")
+    row = json.loads(home.run("breakers", "--json").stdout)[0]
+    assert row["state"] == "open"
+    ahead = dt.datetime.fromisoformat(row["probe_at"]) - dt.datetime.now(dt.UTC)
+    assert dt.timedelta(seconds=60) < ahead <= dt.timedelta(seconds=120)
+    for command in ("status", "doctor"):
+        told = words(home.run(command, TZ="Asia/Tokyo").stdout)
+        assert re.search(r"(probe|again) at (20\d\d-\d\d-\d\d )?\d\d:\d\d:\d\d JST", told), told
+        assert not re.search(r"(probe|again) in \d", told), told
+    assert "second profile" not in words(home.run("why").stderr + home.run("status").stdout)
+
+
+def test_without_a_profile_each_answer_names_that_first_and_not_a_file_that_does_not_parse(
+    home: Any, provider: ScriptedProcess
+) -> None:
+    for row in json.loads(home.run("providers", "--json").stdout):
+        home.run("providers", "remove", row["profile"])
+    assert home.run("ask", "hi").returncode == 1
+    for command in ("why", "last", "explain last", "triage --no-model"):
+        told = words(home.run(*command.split()).stdout)
+        assert "no profile is set up" in told, command
+        assert "providers add local" in told, command
+        assert "does not parse" not in told, command
 
 
 def test_profiles_are_tested_changed_put_in_order_and_removed(home: Any, provider: ScriptedProcess) -> None:

@@ -113,7 +113,7 @@ def test_each_symptom_has_checks_of_its_own(home: Home, symptom: str) -> None:
 def test_without_keys_and_profiles_it_says_how_to_make_one(home: Home, provider: ScriptedProcess) -> None:
     found = wrong(doctor(home), "fail")
     assert list(found) == ["provider"]
-    assert found["provider"]["page"] == "KeyMissing"
+    assert found["provider"]["page"] == "NoProfile"
     line = next(c for c in commands(found["provider"]) if c.startswith("tundra providers add"))
     done = home.run(*line.replace("http://127.0.0.1:8080", provider.url).split()[1:])
     assert done.returncode == 0, done.stderr

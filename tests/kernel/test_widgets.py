@@ -21,10 +21,12 @@ from .conftest import Notebook
 EVIL = "<script>alert(1)</script>\x1b[2J"
 STATUS: dict[str, Any] = {
     "profiles": [
-        {"profile": "first", "kind": "openai", "model": EVIL, "state": "cooling", "cooling_s": 4.04, "reason": EVIL},
+        {"profile": "first", "kind": "openai", "model": EVIL, "state": "cooling", "cooling_s": 4.04,
+         "cooling_until": "2020-01-02T03:04:05.678Z", "reason": EVIL},
         {"profile": "second", "kind": "local", "model": None, "state": "ready"},
     ],
-    "breakers": [{"profile": "first", "state": "open", "open_for_s": 12.34, "failures": 5}],
+    "breakers": [{"profile": "first", "state": "open", "open_for_s": 12.34, "probe_at": "2020-01-02T03:04:15Z",
+                  "failures": 5}],
     "limits": [
         {"owner": "tundra", "tier": "global", "limit_key": "global", "resource": "requests", "limit": 100.0,
          "remaining": 99.96, "per_second": 50.0, "waiting": 2, "penalised_for_s": 0.0},
@@ -53,7 +55,8 @@ def test_a_status_becomes_a_message_with_our_buckets_beside_the_providers_own() 
 def test_the_static_picture_tells_the_same_and_escapes_what_comes_from_outside() -> None:
     blocks = view.blocks(STATUS, "12:00:00 UTC", "the daemon is gone")
     fragment = html.render(blocks)
-    for told in ("12:00:00 UTC", "the daemon is gone", "cooling for 4.04 s", "open, probe in 12.3 s, 5 failures",
+    for told in ("12:00:00 UTC", "the daemon is gone", "cooling until 2020-01-02 ", "open, probe at 2020-01-02 ",
+                 ", 5 failures",
                  "▰▰▱▱▱▱▱▱ tokens 250 of 1,000", "▱▱▱▱▱▱▱▱ requests 0 of 60, full in 30 s", "user jo"):  # fmt: skip
         assert told in fragment
     assert "user jo" in text.plain(blocks)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import json
 import time
 from typing import Any
@@ -10,13 +11,14 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 
 from tundra_nb.client import explain
 from tundra_nb.client.results import Document, Last, Status, Why
 from tundra_nb.types import Reply, ToolCall, Usage
 from tundra_nb.types.triage import Triage, TriageFinding
 from tundra_nb.views import Lines, Message, data, html, show, text
-from tundra_nb.views.blocks import clean, duration, money, number
+from tundra_nb.views.blocks import Table, clean, duration, money, number
 
 EVIL = "<script>alert(1)</script> & \x1b[2J\x1b]0;title\x07"
 
@@ -167,3 +169,27 @@ def test_a_triage_tells_local_times(monkeypatch: pytest.MonkeyPatch) -> None:
     finally:
         monkeypatch.undo()
         time.tzset()
+
+
+@pytest.mark.parametrize("width", [60, 80, 100, 140])
+def test_codes_and_other_words_of_a_story_stay_whole_at_any_width(width: int) -> None:
+    code = "CircuitBreakerError::Open"
+    rows = [
+        [
+            "12 ms",
+            "1.2 s",
+            "attempt",
+            "anthropic-main",
+            f"error: {code}",
+            "#1 · anthropic-main: breaker open after 529",
+        ],
+        ["1.3 s", "", "error", "", "AllProvidersExhausted", "no profile answered"],
+    ]
+    table = Table(["after", "took", "what", "profile", "outcome", "detail"], rows, frozenset({0, 1}), long=5)
+    file = io.StringIO()
+    text.show([table], Console(file=file, width=width, color_system=None))
+    lines = file.getvalue().splitlines()
+    assert max(len(line.rstrip()) for line in lines) <= width
+    told = set(file.getvalue().split())
+    assert {code, "anthropic-main", "AllProvidersExhausted", "#1", "answered"} <= told
+    assert any("1.2 s" in line for line in lines)

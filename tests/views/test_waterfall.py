@@ -56,7 +56,7 @@ def test_waits_attempts_moves_and_costs_are_rows_in_order_of_time() -> None:
     assert [(row.at, row.name, row.note) for row in made] == [
         (100.0, "1  first", "error: status_529 · 450 ms"),
         (600.0, "first", "breaker closed → open (status_529)"),
-        (650.0, "profile first", "limiter: requests penalised, free in 2 s"),
+        (650.0, "profile first", "limiter: requests penalised, free after 2 s"),
         (700.0, "third", "parked (key_rejected)"),
         (2200.0, "2  second", "ok · 800 ms · $0.00012"),
     ]
@@ -73,7 +73,7 @@ def test_the_picture_has_the_axis_the_rows_and_the_sum() -> None:
         "0", "1 s", "2 s", "3 s",
         "1 first", "error: status_529 · 450 ms",
         "first", "breaker closed → open (status_529)",
-        "profile first", "limiter: requests penalised, free in…",
+        "profile first", "limiter: requests penalised, free aft…",
         "third", "parked (key_rejected)",
         "2 second", "ok · 800 ms · $0.00012",
         "answered by second (tiny)", "3 s · $0.00012 · 5 → 3 tokens",

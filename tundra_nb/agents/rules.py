@@ -193,7 +193,8 @@ def _cause(page: Page | None, rows: pd.DataFrame) -> str:
     said = answers.plain(messages.iloc[-1]) if len(messages) else ""
     general = " ".join((page.intro if page else "").replace("`", "").split())
     first = re.split(r"(?<=\.) ", general)[0]
-    return f"{first} Said last: {' '.join(said.split())[:300]}".strip() if said else first
+    told = " ".join(said.split())[:300].removesuffix(".")
+    return f"{told}. In general: {first}".removesuffix(" In general: ") if told else first
 
 
 def _remedy(page: Page | None, code: str, profile: str) -> str:

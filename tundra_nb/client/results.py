@@ -236,7 +236,7 @@ def _limit_detail(row: Row) -> str:
     if row.get("remaining") is not None:
         told += f", {row['remaining']:.3g} left"
     if row.get("retry_after_s") is not None:
-        told += f", free in {row['retry_after_s']:.3g} s"
+        told += f", free after {row['retry_after_s']:.3g} s"
     return told
 
 

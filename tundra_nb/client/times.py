@@ -91,6 +91,15 @@ def local(when: dt.datetime, *, now: dt.datetime | None = None) -> str:
     return here.strftime("%H:%M:%S" if here.date() == today else "%Y-%m-%d %H:%M:%S")
 
 
+def clock(at: object) -> str:
+    """A point of time for people, with its zone; also one of the daemon's form. What is none stays as it is."""
+    try:
+        when = at if isinstance(at, dt.datetime) else dt.datetime.fromisoformat(str(at))
+    except ValueError:
+        return str(at)
+    return f"{local(when)} {zone(when)}"
+
+
 def zone(when: dt.datetime | None = None) -> str:
     """Name of the local zone (`CET`, `UTC`)."""
     return _here(when or dt.datetime.now(dt.UTC)).tzname() or "local"
@@ -122,9 +131,4 @@ _IN_TEXT = re.compile(r"\b\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?Z")
 
 def in_text(text: str) -> str:
     """A text in which times of the history's form are local ones, with their zone."""
-
-    def here(found: re.Match[str]) -> str:
-        when = dt.datetime.fromisoformat(found[0])
-        return f"{local(when)} {zone(when)}"
-
-    return _IN_TEXT.sub(here, text)
+    return _IN_TEXT.sub(lambda found: clock(found[0]), text)

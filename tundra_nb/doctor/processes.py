@@ -167,12 +167,12 @@ def protection(place: Subject, check: Check) -> Sequence[Finding]:
                 )
             )
         elif state == "cooling":
-            told = f"rate limited, again in {row.get('cooling_s') or 0:.0f} s"
+            told = f"rate limited, again at {row.get('cooling_until') or 'the next call'}"
             remedy = f"Wait, or `tundra settings set profile.{name}.rpm=50` spaces calls."
             made.append(check.found("warn", told, remedy, part=f"{name}.cooling", title=title, page="RateLimited"))
     for row in status.get("breakers") or ():
         if row["state"] == "open":
-            told = f"open after {row.get('failures')} failures, probe in {row.get('open_for_s') or 0:.0f} s"
+            told = f"open after {row.get('failures')} failures, probe at {row.get('probe_at') or 'the next call'}"
             remedy = f"`tundra breaker-history` says why; once it is mended `tundra breakers reset {row['profile']}`."
             part = f"{row['profile']}.breaker"
             made.append(

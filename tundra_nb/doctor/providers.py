@@ -67,7 +67,7 @@ def profiles(place: Subject, check: Check) -> Sequence[Finding]:
     chosen = [profile for profile in place.settings.profile if profile.enabled]
     if not chosen:
         evidence = "no profile is set up, and no vendor's key variable is set"
-        return [check.found("fail", evidence, FIRST, page="KeyMissing", group="authentication")]
+        return [check.found("fail", evidence, FIRST, page="NoProfile", group="authentication")]
     with ThreadPoolExecutor(max_workers=8, thread_name_prefix="tundra-doctor") as pool:
         found = pool.map(lambda profile: _profile(place, check, profile), chosen)
         return [line for lines in found for line in lines]

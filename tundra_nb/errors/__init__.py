@@ -36,6 +36,7 @@
     ├── TransportError         client ↔ Jupyter server lost or malformed
     ├── IpcError               client ↔ daemon: absent, refused, version, died
     ├── ConfigError            settings, environment or installation
+    │   ├── NoProfile            there is nobody to ask
     │   └── KeyMissing           a profile's key variable is not set
     └── InternalError          a defect of ours
 
@@ -66,7 +67,7 @@ from .providers import (
     Unsupported,
 )
 from .ptys import AtCapacity, CommandFailed, HandleNotFound, PtyError, SpawnFailed
-from .use import ConfigError, InternalError, IpcError, KeyMissing, TransportError, UsageError
+from .use import ConfigError, InternalError, IpcError, KeyMissing, NoProfile, TransportError, UsageError
 from .wire import every_error, from_wire
 
 __all__ = [
@@ -87,6 +88,7 @@ __all__ = [
     "KeyRejected",
     "LimitExceeded",
     "Moderated",
+    "NoProfile",
     "Parked",
     "ParseError",
     "ProviderError",

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from typing import Any, ClassVar, Literal
 
 from . import spelling
+from .spans import shown
 
 _STEERING = dict.fromkeys((*range(9), *range(11, 32), *range(127, 160)))
 """Characters that steer a terminal: words of a provider or a program must not."""
@@ -69,7 +71,7 @@ class TundraError(Exception):
 
     def _render_traceback_(self) -> list[str]:
         """What IPython shows instead of a traceback: one line, the hint, where to read on."""
-        lines = [f"{self.code}: {self.message}"]
+        lines = [f"{self.code}: {shown(self.message, time.time_ns() // 1000)}"]
         if self.hint:
             lines.append(f"  → {self.hint}")
         lines.append(f"  %tundra explain {self.code}")

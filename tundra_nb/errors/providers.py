@@ -202,7 +202,9 @@ class ApiError(ProviderError):
 
     @property
     def hint(self) -> str:
-        return "Usually passes by itself; a second profile would take over meanwhile."
+        return (
+            "Usually passes by itself. Other profiles are asked meanwhile; add one of another provider where all fail."
+        )
 
 
 @dataclasses.dataclass(eq=False, kw_only=True)

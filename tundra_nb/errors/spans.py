@@ -31,10 +31,27 @@ def dated(message: str, now_us: int) -> str:
     """A message that is kept: `again in 2 s` would be stale when it is read, so it says the time (UTC) instead."""
 
     def at(found: re.Match[str]) -> str:
-        words = found[2].split()
-        seconds = sum(float(number) * _LENGTHS[unit] for number, unit in zip(words[::2], words[1::2], strict=True))
-        when = dt.datetime.fromtimestamp(now_us / 1e6 + seconds, dt.UTC)
-        space = " " if found[2].endswith(" ") else ""
-        return f"{found[1]} at {when.isoformat(timespec='seconds').replace('+00:00', 'Z')}{space}"
+        when = _ahead(found, now_us).isoformat(timespec="seconds").replace("+00:00", "Z")
+        return f"{found[1]} at {when}{_space(found)}"
 
     return _AHEAD.sub(at, message)
+
+
+def shown(message: str, now_us: int) -> str:
+    """A message that is read now, and again in the saved notebook: the span, and the local time that it meant."""
+
+    def at(found: re.Match[str]) -> str:
+        when = _ahead(found, now_us).astimezone()
+        return f"{found[1]} in {found[2].rstrip()}, at {when:%H:%M:%S %Z}{_space(found)}"
+
+    return _AHEAD.sub(at, message)
+
+
+def _ahead(found: re.Match[str], now_us: int) -> dt.datetime:
+    words = found[2].split()
+    seconds = sum(float(number) * _LENGTHS[unit] for number, unit in zip(words[::2], words[1::2], strict=True))
+    return dt.datetime.fromtimestamp(now_us / 1e6 + seconds, dt.UTC)
+
+
+def _space(found: re.Match[str]) -> str:
+    return " " if found[2].endswith(" ") else ""

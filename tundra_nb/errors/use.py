@@ -96,6 +96,21 @@ class ConfigError(TundraError):
 
 
 @dataclasses.dataclass(eq=False, kw_only=True)
+class NoProfile(ConfigError):
+    """The settings name no profile, so there is nobody to ask."""
+
+    problem: str = "no profile is set up, so there is nobody to ask"
+    severity: ClassVar[Severity] = "high"
+
+    @property
+    def hint(self) -> str:
+        return """Make one, for example for a local server, then ask again:
+    %tundra providers add local --kind local --base-url http://127.0.0.1:8080/v1
+    %tundra status
+    %tundra ask Say hi"""
+
+
+@dataclasses.dataclass(eq=False, kw_only=True)
 class KeyMissing(ConfigError):
     """The key variable of a profile is not set where it was looked for."""
 

@@ -56,17 +56,33 @@ def find(text: str) -> Topic:
     return Topic(asked=asked, nearest=_nearest(asked))
 
 
-def for_error(code: str, reason: str | None = None) -> Page | None:
-    """The page of an error in the history: classes that share a code are told apart by their reason."""
+def for_error(code: str, reason: str | None = None, message: str = "") -> Page | None:
+    """The page of an error in the history: classes that share a code are told apart by their reason, else their words.
+
+    Args:
+        code: of the error.
+        reason: of the error, where its row has one.
+        message: of the error, for rows that have no reason, as those of calls.
+    """
     known = pages.classes()
     if reason:
         for name in known:
             if _snake(name) == reason and known[name].code == code:
                 return pages.every_page().get(name)
+    if message and (page := _by_words(code, message)):
+        return page
     for cls in known.values():
         if cls.code == code:
             return pages.of_class(cls)
     return None
+
+
+def _by_words(code: str, message: str) -> Page | None:
+    """The page of this code whose words stand in a message; the longest decide."""
+    line = " ".join(f"{code}: {message}".lower().split())
+    bare = code.lower()
+    found = [(len(words), page) for words, page in _phrases() if page.code == code and words != bare and words in line]
+    return max(found, key=lambda one: one[0])[1] if found else None
 
 
 def _by_name(asked: str) -> Topic | None:

@@ -25,6 +25,7 @@ class ProviderRow(msgspec.Struct, frozen=True, kw_only=True):
     reason: str | None
     hint: str | None
     cooling_s: float | None
+    cooling_until: Time | None
     key_variable: str | None
     key_present: bool | None
     rpm: float | None
@@ -68,6 +69,7 @@ class BreakerRow(msgspec.Struct, frozen=True, kw_only=True):
     profile: str
     state: BreakerState
     open_for_s: float | None
+    probe_at: Time | None
     failures: int | None
 
 

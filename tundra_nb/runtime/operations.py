@@ -30,12 +30,6 @@ from tundra_nb.settings import ProfileSettings
 from tundra_nb.types import Ask, Outcome, Reply
 from tundra_nb.types.pieces import Piece
 
-FIRST_PROFILE = """Make one, for example for a local server, then ask again:
-    %tundra providers add local --kind local --base-url http://127.0.0.1:8080/v1
-    %tundra status
-    %tundra ask Say hi"""
-"""Three lines to copy when there is no profile at all."""
-
 CONTEXT_SECONDS = 3.0
 """How long the candidates' model lists may take, when it must be known whose context is larger."""
 LISTS_AT_ONCE = 4
@@ -189,7 +183,7 @@ class LiveOperation:
 
     async def _answer(self) -> Entry:
         if not self._slots:
-            raise errors.ConfigError(problem="no profile is set up, so there is nobody to ask", remedy=FIRST_PROFILE)
+            raise errors.NoProfile
         queue = self._request.candidates(self._p.router)
         self._tokens = self._request.tokens
         await self._budgets.ready(self._caller)

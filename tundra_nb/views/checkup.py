@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from tundra_nb.client import times
 from tundra_nb.doctor.check import Checkup, Finding
 
 from .blocks import Block, Cell, Facts, Heading, Para, Styled, Table, Tone
@@ -30,7 +31,9 @@ def blocks(checkup: Checkup) -> Sequence[Block]:
         made.append(Facts([(group, _row(found)) for group, found in _groups(checkup.checks)]))
     else:
         well = [c for c in checkup.checks if c not in wrong]
-        made.append(Table(["", "check", "what was found"], [[_mark(c), c.title, c.evidence] for c in well]))
+        made.append(
+            Table(["", "check", "what was found"], [[_mark(c), c.title, times.in_text(c.evidence)] for c in well])
+        )
     if any(c.fix for c in wrong):
         made.append(Para(Styled("`%tundra doctor --fix` carries out what is safe, after asking.", "dim")))
     return made
@@ -55,7 +58,11 @@ def _told(finding: Finding) -> list[Block]:
     """One finding, with room for its remedy also where the width is short."""
     mark, tone = MARKS[finding.state]
     more = f"`%tundra guide {finding.page}`" if finding.page else ""
-    facts: list[tuple[str, Cell]] = [("found", finding.evidence), ("do", _remedy(finding)), ("more", more)]
+    facts: list[tuple[str, Cell]] = [
+        ("found", times.in_text(finding.evidence)),
+        ("do", _remedy(finding)),
+        ("more", more),
+    ]
     return [Heading(Styled(f"{mark} {finding.title}", tone)), Facts([(name, told) for name, told in facts if told])]
 
 

@@ -34,7 +34,8 @@ FIRST: dict[str, tuple[str, ...]] = {
                         "parked"),
     "pty-history": ("pty_id", "at", "event", "command", "exit_code", "exit_signal", "seconds", "message"),
     "ptys": ("pty_id", "at", "state", "command", "exit_code", "seconds", "pid"),
-    "providers": ("profile", "state", "reason", "kind", "model", "base_url", "key_variable", "key_present"),
+    "providers": ("profile", "state", "cooling_until", "reason", "kind", "model", "base_url", "key_variable",
+                  "key_present"),
     "models": ("profile", "model", "available", "problem", "context_tokens", "input_usd_per_mtok",
                "output_usd_per_mtok"),
     "limits": ("owner", "tier", "limit_key", "resource", "remaining", "limit", "per_second", "waiting",
@@ -159,7 +160,7 @@ def cell(name: str, value: Any, *, whole: bool = False) -> Cell:
         return f"{value:.0%}" if name.endswith("_rate") else number(value, 4)
     if isinstance(value, bytes):
         return literal(value)
-    text = times.in_text(str(value)) if name == "message" else str(value)
+    text = times.in_text(str(value)) if name in ("message", "reason", "evidence") else str(value)
     if text in TONES:
         return Styled(text, TONES[text])
     return text if whole or len(text) <= MAX_TEXT else text[: MAX_TEXT - 1] + "…"

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from tundra_nb.client import times
+
 from .blocks import Block, Cell, Heading, Para, Styled, Table, duration, number
 from .frame import TONES
 
@@ -29,7 +31,7 @@ def blocks(status: Mapping[str, Any], at: str, problem: str = "") -> Sequence[Bl
     for row in status.get("profiles") or ():
         name = str(row["profile"])
         state = str(row["state"])
-        told = f"{state} for {duration(row['cooling_s'])}" if row.get("cooling_s") else state
+        told = f"{state} until {times.clock(row['cooling_until'])}" if row.get("cooling_until") else state
         rows.append(
             [
                 Styled(name, "strong"),
@@ -59,7 +61,7 @@ def blocks(status: Mapping[str, Any], at: str, problem: str = "") -> Sequence[Bl
 
 def _breaker(row: Mapping[str, Any]) -> Cell:
     state = str(row.get("state") or "closed")
-    told = f"{state}, probe in {duration(row['open_for_s'])}" if row.get("open_for_s") else state
+    told = f"{state}, probe at {times.clock(row['probe_at'])}" if row.get("probe_at") else state
     if row.get("failures"):
         told += f", {row['failures']} failure{'s' if row['failures'] != 1 else ''}"
     return Styled(told, TONES.get(state))

@@ -188,11 +188,11 @@ def _profiles(profiles: Sequence[Mapping[str, Any]], breakers: Mapping[str, Mapp
     for row in profiles:
         breaker = breakers.get(row["profile"]) or {}
         told = str(breaker.get("state") or "")
-        if breaker.get("open_for_s"):
-            told += f", probe in {duration(breaker['open_for_s'])}"
+        if breaker.get("probe_at"):
+            told += f", probe at {times.clock(breaker['probe_at'])}"
         state = str(row["state"])
-        if row.get("cooling_s"):
-            state += f" for {duration(row['cooling_s'])}"
+        if row.get("cooling_until"):
+            state += f" until {times.clock(row['cooling_until'])}"
         rows.append(
             [
                 Styled(str(row["profile"]), "strong"),
@@ -254,7 +254,7 @@ def _next(status: Status) -> list[Block]:
             f"{', '.join(offers)} is set here, but not where the daemon was started. To hand it over, in memory only:"
         )
         return [Heading("next"), Para(told), Code("%tundra keys offer")]
-    steps = [str(step) for step in status.get("next_steps") or [status.get("next_step") or ""] if step]
+    steps = [times.in_text(str(step)) for step in status.get("next_steps") or [status.get("next_step") or ""] if step]
     made: list[Block] = [Heading("next")] if steps else []
     for number_, step in enumerate(steps, 1):
         lines = step.splitlines()

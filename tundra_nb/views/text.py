@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from rich.cells import cell_len, set_cell_size
 from rich.console import Console, RenderableType
@@ -56,12 +56,16 @@ def show(blocks: Sequence[Block], console: Console) -> None:
         hidden: Sequence[str] = ()
         if isinstance(block, Table) and block.fits:
             block, hidden = _fitted(block, console.width - INDENT)  # noqa: PLW2901 - the same block, narrower
-        drawn = _render(block)
+        if isinstance(block, Table) and block.long is not None and _widths(block, console.width - INDENT) is None:
+            for part in _stacked(block, block.long, console.width - INDENT):
+                console.print(part)
+            continue
+        drawn = _render(block, console.width)
         if drawn is not None:
             console.print(drawn, soft_wrap=isinstance(block, Code | Output))
         if hidden:
             told = f"not shown for want of width: {', '.join(hidden)} (`--tsv` has them)"
-            console.print(Padding(_text(Styled(told, "dim")), (0, 0, 0, INDENT), expand=False))
+            console.print(_indented(_text(Styled(told, "dim"))))
 
 
 def plain(blocks: Sequence[Block]) -> str:
@@ -82,7 +86,7 @@ def plain(blocks: Sequence[Block]) -> str:
     return "\n".join(line.rstrip() for line in file.getvalue().splitlines())
 
 
-def _render(block: Block) -> RenderableType | None:
+def _render(block: Block, width: int) -> RenderableType | None:
     match block:
         case Picture() | Details():
             return None
@@ -108,18 +112,9 @@ def _render(block: Block) -> RenderableType | None:
             grid.add_column(overflow="fold")
             for name, value in pairs:
                 grid.add_row(name, _text(value))
-            return Padding(grid, (0, 0, 0, 2), expand=False)
-        case Table(head, rows, right, title):
-            table = RichTable(
-                title=title or None, title_justify="left", title_style="bold", box=None, padding=(0, GAP, 0, 0)
-            )
-            for index, name in enumerate(head):
-                table.add_column(
-                    name, justify="right" if index in right else "left", header_style="dim", overflow="fold"
-                )
-            for row in rows:
-                table.add_row(*(_text(cell) for cell in row))
-            return Padding(table, (0, 0, 0, 2), expand=False)
+            return _indented(grid)
+        case Table():
+            return _indented(_drawn(block, _widths(block, width - INDENT)))
 
 
 def _fitted(table: Table, width: int) -> tuple[Table, Sequence[str]]:
@@ -145,6 +140,77 @@ def _fitted(table: Table, width: int) -> tuple[Table, Sequence[str]]:
     right = frozenset(place for place, index in enumerate(kept) if index in table.right)
     hidden = [name for index, name in enumerate(table.head) if index not in kept]
     return Table(head, rows, right, table.title), hidden
+
+
+def _widths(table: Table, width: int) -> list[int] | None:
+    """How wide the columns are so that no code and no other word is broken; None where there is no room for that.
+
+    Very long words, such as addresses, are broken all the same.
+    """
+    columns = [[name, *(words(row[index]) for row in table.rows)] for index, name in enumerate(table.head)]
+    wide = [max(cell_len(line) for cell in column for line in (cell.splitlines() or [""])) for column in columns]
+    least = []
+    for index, column in enumerate(columns):
+        longest = max(cell_len(word) for cell in column for word in (cell.split() or [""]))
+        if index == table.long:
+            least.append(min(wide[index], LONG_WIDTH))
+        else:  # `1.2 s` stays whole, too
+            least.append(wide[index] if index in table.right else min(longest, MAX_COLUMN_WIDTH))
+    room = width - GAP * len(columns)
+    if sum(least) > room:
+        return None
+    while sum(wide) > room:
+        spare = [have - need for have, need in zip(wide, least, strict=True)]
+        widest = max(range(len(wide)), key=lambda index: (spare[index] > 0, wide[index]))
+        wide[widest] -= min(spare[widest], sum(wide) - room)
+    return wide
+
+
+def _stacked(table: Table, long: int, width: int) -> Iterator[RenderableType]:
+    """A table whose long texts stand below their rows; where the others find no room either, one after the other."""
+    short = [index for index in range(len(table.head)) if index != long]
+    right = frozenset(place for place, index in enumerate(short) if index in table.right)
+    rows = [[row[index] for index in short] for row in table.rows]
+    head = [table.head[index] for index in short]
+    others = Table(head, rows, right)
+    if table.title:
+        yield _text(Styled(table.title, "strong"))
+    wide = _widths(others, width)
+    if wide is not None:
+        yield _indented(_drawn(Table(head, [], right), wide))
+    for cells, row in zip(rows, table.rows, strict=True):
+        if wide is not None:
+            yield _indented(_drawn(Table(head, [cells], right), wide, show_header=False))
+        else:
+            yield _indented(Text("  ").join(_text(cell) for cell in cells if words(cell)))
+        if words(row[long]):
+            yield _indented(_text(row[long]), 2 * INDENT + GAP)
+
+
+def _drawn(table: Table, widths: Sequence[int] | None, *, show_header: bool = True) -> RichTable:
+    drawn = RichTable(
+        title=table.title or None,
+        title_justify="left",
+        title_style="bold",
+        box=None,
+        padding=(0, GAP, 0, 0),
+        show_header=show_header,
+    )
+    for index, name in enumerate(table.head):
+        drawn.add_column(
+            name,
+            justify="right" if index in table.right else "left",
+            header_style="dim",
+            overflow="fold",
+            width=widths[index] if widths is not None else None,
+        )
+    for row in table.rows:
+        drawn.add_row(*(_text(cell) for cell in row))
+    return drawn
+
+
+def _indented(what: RenderableType, by: int = INDENT) -> Padding:
+    return Padding(what, (0, 0, 0, by), expand=False)
 
 
 def _cut(cell: Cell, room: int) -> Cell:

@@ -179,7 +179,7 @@ def _attempt(row: Mapping[str, Any], at: float) -> Row:
     if took is not None:
         note.append(duration(took / 1000))
     if row.get("retry_after_s") is not None:
-        note.append(f"again in {duration(row['retry_after_s'])}")
+        note.append(f"retry after {duration(row['retry_after_s'])}")
     if row.get("cost_usd") is not None:
         note.append(money(row["cost_usd"]))
     told = " · ".join(note)
@@ -211,7 +211,7 @@ def _move(row: Mapping[str, Any], at: float) -> Row:
 def _decision(row: Mapping[str, Any], at: float) -> Row:
     note = f"limiter: {row.get('resource')} {row.get('decision')}"
     if row.get("retry_after_s") is not None:
-        note += f", free in {duration(row['retry_after_s'])}"
+        note += f", free after {duration(row['retry_after_s'])}"
     return Row(at, f"{row.get('tier')} {row.get('limit_key') or ''}".strip(), note, "warn", mark="warn")
 
 

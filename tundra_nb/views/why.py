@@ -77,7 +77,7 @@ def _heading(why: Why) -> Heading:
     outcome = str(op.get("outcome")).replace("_", " ")
     code = f" {op['code']}" if op.get("code") else ""
     who = f" by {op['profile']}" if op.get("profile") else ""
-    when = _clock(op.get("at"))
+    when = times.clock(op.get("at"))
     took = f", {duration(op['latency_ms'] / 1000)}" if op.get("latency_ms") is not None else ""
     attempts = int(op.get("attempts") or 0)
     count = f"{attempts} attempt{'s' if attempts != 1 else ''}"
@@ -157,11 +157,11 @@ def _remedy(why: Why) -> str:
         return ""
     told = []
     if (after := op.get("retry_after_s")) is not None and (ended := _ended(op)) is not None:
-        told.append(f"It may be asked again from {_clock(ended + dt.timedelta(seconds=after))} on.")
+        told.append(f"It may be asked again from {times.clock(ended + dt.timedelta(seconds=after))} on.")
     failed = _failed(why)
     cause = str(failed["code"]) if failed else str(code)
     reason, profile = (failed.get("reason"), failed.get("profile")) if failed else (None, None)
-    page = lookup.for_error(cause, reason)
+    page = lookup.for_error(cause, reason, str((failed or op).get("message") or ""))
     for remedy in page.remedies if page is not None else ():
         if "%tundra why" not in remedy and "%tundra last" not in remedy:  # this is what is being looked at
             told.append((remedy.replace("NAME", profile) if profile else remedy).rstrip(".") + ".")
@@ -191,11 +191,3 @@ def _under_way(why: Why) -> list[Block]:
         if str(call["operation_id"]) != why.operation_id
     ]
     return [Table(["id", "profile", "does", "for"], rows, frozenset({3}), title="under way")] if rows else []
-
-
-def _clock(at: Any) -> str:
-    try:
-        when = at if isinstance(at, dt.datetime) else dt.datetime.fromisoformat(str(at))
-    except ValueError:
-        return str(at)
-    return f"{times.local(when)} {times.zone(when)}"

@@ -10,8 +10,9 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute
 
 from tundra_nb import errors, settings
-from tundra_nb.daemon.answers import json_response
+from tundra_nb.daemon.answers import iso, json_response
 from tundra_nb.daemon.routing import read_body, read_params, route
+from tundra_nb.errors.spans import dated
 from tundra_nb.protocol import profiles as api
 from tundra_nb.settings import variables
 
@@ -62,12 +63,12 @@ def routes(daemon: Daemon) -> list[BaseRoute]:
         return json_response({"rows": runtime.profiles.limit_rows(daemon.os_user)})
 
     async def breakers(request: Request) -> Response:
-        return json_response({"rows": [breaker_card(slot) for slot in runtime.slots.values()]})
+        return json_response({"rows": [breaker_card(daemon, slot) for slot in runtime.slots.values()]})
 
     async def reset(request: Request) -> Response:
         slot = _slot(daemon, request)
         slot.breaker.reset()
-        return json_response(breaker_card(slot))
+        return json_response(breaker_card(daemon, slot))
 
     async def all_settings(request: Request) -> Response:
         rows = [msgspec.structs.asdict(line) for line in settings.lines(runtime.loaded)]
@@ -123,9 +124,10 @@ def profile_card(daemon: Daemon, slot: ProfileSlot) -> dict[str, Any]:
         "priority": profile.priority,
         "enabled": profile.enabled,
         "state": runtime.profiles.state(profile.name),
-        "reason": str(unavailable) if unavailable else "",
+        "reason": dated(str(unavailable), runtime.clock.now_us()) if unavailable else "",
         "hint": unavailable.hint if unavailable else "",
-        "cooling_s": getattr(unavailable, "retry_after", None),
+        "cooling_s": (cooling := getattr(unavailable, "retry_after", None)),
+        "cooling_until": _at(daemon, cooling),
         "key_variable": profile.api_key_env,
         "key_present": runtime.keys.get(profile.api_key_env) is not None if profile.api_key_env else None,
         "key_rejected": isinstance(unavailable, errors.KeyRejected),
@@ -133,7 +135,7 @@ def profile_card(daemon: Daemon, slot: ProfileSlot) -> dict[str, Any]:
         "tpm": profile.tpm,
         "answered_s_ago": _ago(daemon, slot.answered_at),
         "failed_s_ago": _ago(daemon, slot.failed_at) if slot.failure is not None else None,
-        "failure": _failure(slot),
+        "failure": _failure(daemon, slot),
     }
 
 
@@ -141,19 +143,28 @@ def _ago(daemon: Daemon, moment: float | None) -> float | None:
     return None if moment is None else round(daemon.runtime.clock.monotonic() - moment, 3)
 
 
-def _failure(slot: ProfileSlot) -> dict[str, str] | None:
+def _at(daemon: Daemon, seconds: float | None) -> str | None:
+    """The point of time that is so many seconds ahead: what is saved is read later."""
+    return None if seconds is None else iso(daemon.runtime.clock.now_us() + int(seconds * 1e6))
+
+
+def _failure(daemon: Daemon, slot: ProfileSlot) -> dict[str, str] | None:
     """Why the last attempt failed, when it did."""
     error = slot.failure
     if error is None:
         return None
-    return {"code": error.code, "reason": error.reason, "message": str(error), "hint": error.hint}
+    failed_us = daemon.runtime.clock.now_us() - int((_ago(daemon, slot.failed_at) or 0.0) * 1e6)
+    message = dated(str(error), failed_us)
+    return {"code": error.code, "reason": error.reason, "message": message, "hint": error.hint}
 
 
-def breaker_card(slot: ProfileSlot) -> dict[str, Any]:
+def breaker_card(daemon: Daemon, slot: ProfileSlot) -> dict[str, Any]:
+    open_for = slot.breaker.open_for
     return {
         "profile": slot.profile.name,
         "state": slot.breaker.state,
-        "open_for_s": slot.breaker.open_for,
+        "open_for_s": open_for,
+        "probe_at": _at(daemon, open_for or None),
         "failures": slot.breaker.failures,
     }
 

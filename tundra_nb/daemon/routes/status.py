@@ -16,7 +16,6 @@ from tundra_nb.daemon.routes.profiles import breaker_card, profile_card
 from tundra_nb.daemon.routing import read_params, route
 from tundra_nb.protocol import status as api
 from tundra_nb.runtime.history.query import Condition, FrameQuery
-from tundra_nb.runtime.operations import FIRST_PROFILE
 from tundra_nb.runtime.suggestions import suggestions
 
 if TYPE_CHECKING:
@@ -60,7 +59,7 @@ async def card(daemon: Daemon, *, brief: bool = False) -> dict[str, Any]:
         "under_way": under_way(daemon),
         "store": msgspec.to_builtins(runtime.history.stats()),
         "profiles": profiles,
-        "breakers": [breaker_card(slot) for slot in runtime.slots.values()],
+        "breakers": [breaker_card(daemon, slot) for slot in runtime.slots.values()],
         "limits": runtime.profiles.limit_rows(daemon.os_user),
         "shared_limits": msgspec.to_builtins(runtime.limiter.state),
         "faults": runtime.drills.brief(),
@@ -119,7 +118,7 @@ def _next_steps(told: dict[str, Any]) -> list[str]:
     made = [str(problem["hint"]) for problem in told["problems"] if problem["hint"]]
     if not told["profiles"]:
         if not told["suggested"]:
-            return [*made, FIRST_PROFILE]
+            return [*made, errors.NoProfile().hint]
         found = told["suggested"][0]
         return [
             *made,
@@ -148,7 +147,8 @@ def _next_steps(told: dict[str, Any]) -> list[str]:
         for drill in told["faults"]
     ]
     made += [
-        f"{breaker['profile']} is probed again in {breaker['open_for_s']:.0f} s; `%tundra why last` tells what failed."
+        f"{breaker['profile']} is probed again at {breaker['probe_at'] or 'the next call'}; "
+        "`%tundra why last` tells what failed."
         for breaker in told["breakers"]
         if breaker["state"] == "open"
     ]

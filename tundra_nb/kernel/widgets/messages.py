@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from tundra_nb.client import times
 from tundra_nb.views.comparison import Counts, Side
 
 
@@ -279,7 +280,7 @@ def providers(
                 kind=str(row.get("kind") or ""),
                 model=str(row.get("model") or ""),
                 state=str(row.get("state") or ""),
-                reason=str(row.get("reason") or ""),
+                reason=times.in_text(str(row.get("reason") or "")),
                 cooling_s=_rounded(row.get("cooling_s")),
                 breaker=str(breaker.get("state") or "closed"),
                 probe_s=_rounded(breaker.get("open_for_s")) or 0.0,

@@ -69,6 +69,9 @@ export const breakerWords = (breaker, passed = 0) => {
   return state === "open" && left > 0 ? `open, probe in ${left} s` : state;
 };
 
+// A text in which times of the daemon's form are local ones.
+export const local = (text) => text.replace(/\b\d{4}-\d\d-\d\dT[\d:]{8}(\.\d+)?Z/g, (at) => new Date(at).toLocaleTimeString());
+
 // An error in words that name its profile once: many messages begin with it.
 export const named = ({ profile, message }) => (!profile || message.startsWith(`${profile}: `) ? message : `${profile}: ${message}`);
 
@@ -302,7 +305,7 @@ class Panel {
     this.head.className = shown.tone;
     set(this.words, shown.words);
     set(this.live, isReady ? "" : shown.more ?? problem?.message ?? "");
-    set(this.next, isReady ? ((status.next_steps ?? [])[0] ?? "").split("\n")[0] : problem?.hint && state !== "absent" ? problem.hint : "");
+    set(this.next, isReady ? local((status.next_steps ?? [])[0] ?? "").split("\n")[0] : problem?.hint && state !== "absent" ? problem.hint : "");
     this.buttons.replaceChildren(
       ...(state === "asleep" ? [press("Start", () => this.watch.look(true), { title: "start the daemon" })] : []),
       ...(isReady || state === "absent" ? [] : [press("Look again", () => this.watch.look())]),
@@ -351,7 +354,7 @@ class Panel {
     if (isOpen || breaker?.state === "half_open") buttons.push(act("Reset", `breakers/${encodeURIComponent(name)}/reset`, "breaker closed"));
     if (!isParked) buttons.push(act("Park", `providers/${encodeURIComponent(name)}/park`, "parked until it is rechecked"));
     const notes = [row.failure && !isParked ? row.failure.hint || row.failure.message : row.reason, this.said.get(name)].filter(Boolean);
-    return make("li", "", make("div", "row", make("strong", "grow", name), pill), ...notes.map((note) => make("div", "dim", note)), bucket, make("div", "row", ...buttons));
+    return make("li", "", make("div", "row", make("strong", "grow", name), pill), ...notes.map((note) => make("div", "dim", local(note))), bucket, make("div", "row", ...buttons));
   }
 
   async press(name, path, told) {
@@ -372,7 +375,7 @@ class Panel {
   error(row) {
     const id = String(row.operation_id ?? ""), why = cellFor("why", id), explain = cellFor("explain", row.code);
     const label = make("div", "row", explain ? press(row.code, () => this.act.insert(explain), { kind: "link grow", title: `insert a cell: ${explain}` }) : make("span", "grow", row.code), make("span", "dim", `${row.count > 1 ? `× ${row.count}, ` : ""}${ago(row.at)}`));
-    const made = make("li", "", label, make("div", "dim", named(row).slice(0, 200)));
+    const made = make("li", "", label, make("div", "dim", local(named(row)).slice(0, 200)));
     if (why) made.append(press(`why …${id.slice(-5)}`, () => this.act.insert(why), { title: `insert a cell: ${why}` }));
     return made;
   }
