@@ -41,6 +41,11 @@ class Paths:
         return self.data_dir / "daemon.lock"
 
     @property
+    def turn(self) -> Path:
+        """Locked by the client that is starting a daemon, while the others wait for it."""
+        return self.data_dir / "daemon.starting"
+
+    @property
     def held(self) -> Path:
         """Exists after `tundra daemon stop`: until somebody starts it explicitly, nothing starts the daemon."""
         return self.data_dir / "daemon.held"

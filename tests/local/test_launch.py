@@ -128,6 +128,61 @@ def test_clients_that_start_at_once_end_up_with_one_daemon(paths: Paths) -> None
     assert launch.find(paths) is not None
 
 
+def test_of_many_clients_that_come_at_once_one_starts_a_daemon_and_the_others_wait(
+    paths: Paths, tmp_path: Path
+) -> None:
+    starts = tmp_path / "starts"
+    counted = f"""
+import os, sys, time
+with open({str(starts)!r}, "a") as file:
+    file.write("x")
+time.sleep(0.5)  # an interpreter that has much to load, and has not taken the daemon's lock yet
+sys.argv = sys.argv[1:]
+exec(open(sys.argv[0]).read())
+"""
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        found = list(
+            pool.map(
+                lambda _: launch.ensure(paths, command=(sys.executable, "-c", counted, str(TINY))),
+                range(8),
+            )
+        )
+    assert len({connection.pid for connection in found}) == 1
+    assert starts.read_text() == "x"
+
+
+def test_whoever_had_the_turn_and_failed_lets_the_next_one_start(paths: Paths) -> None:
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        failing = pool.submit(ensure, paths, environ=os.environ | {"TINY_FAIL": "typed"})
+        with pytest.raises(StoreUnavailable):
+            failing.result()
+        assert pool.submit(ensure, paths).result() == launch.find(paths)
+
+
+def test_a_daemon_that_takes_its_time_is_waited_for_and_never_told_to_be_in_the_way(paths: Paths) -> None:
+    slow = subprocess.Popen([*COMMAND], env=os.environ | {"TINY_FAIL": "hang"}, stderr=subprocess.DEVNULL)
+    until(lambda: reach.is_starting(paths), "the slow one has the lock")
+    rewrite(paths.lock, started_at=time.time() - 60)
+    with pytest.raises(IpcError, match="does not answer") as caught:
+        ensure(paths, timeout=3)
+    assert caught.value.kind == "absent"
+    assert "TUNDRA_DATA_DIR" not in caught.value.hint
+    slow.kill()
+    slow.wait()
+
+
+def test_what_an_earlier_daemon_left_in_the_log_is_no_reason_why_this_one_is_slow(paths: Paths) -> None:
+    with pytest.raises(StoreUnavailable):
+        ensure(paths, environ=os.environ | {"TINY_FAIL": "typed"})
+    slow = subprocess.Popen([*COMMAND], env=os.environ | {"TINY_FAIL": "hang"}, stderr=subprocess.DEVNULL)
+    until(lambda: reach.is_starting(paths), "the slow one has the lock")
+    with pytest.raises(IpcError, match="does not answer") as caught:
+        ensure(paths, timeout=0.5)
+    assert "the tiny store is down" not in caught.value.message
+    slow.kill()
+    slow.wait()
+
+
 @pytest.mark.parametrize("how", ["socket", "folder", "renamed", "replaced"])
 def test_a_deleted_socket_is_bound_anew_and_the_same_daemon_found(paths: Paths, how: str) -> None:
     running = ensure(paths)

@@ -1,7 +1,9 @@
 """Finding the daemon of a data directory, starting it when it is not there, and stopping it.
 
-Starting needs no agreement among clients either: whoever comes second starts a process that sees the lock held, and
-goes on waiting for the first one's. Nothing of the daemon is imported: a kernel pays for what it uses.
+Of clients that come at the same time one starts it and the others wait: twenty interpreters that all load a daemon
+would keep the one that serves from being ready in time. Nothing hangs on that turn: whoever starts beside another one's
+start starts a process that sees the daemon's lock held, and goes on waiting for the first one's. Nothing of the daemon
+is imported: a kernel pays for what it uses.
 """
 
 from __future__ import annotations
@@ -103,8 +105,14 @@ def ensure(
         if running.is_stopped(found) and (error := running.hung(found.socket or "", running.CONNECT_SECONDS)):
             raise error
         return found
-    starter = _Starter(paths, started_by, explicit, env, command) if start else None
-    return _until_ready(paths, starter, timeout, on_wait)
+    if not start:
+        return _until_ready(paths, None, timeout, on_wait)
+    starter = _Starter(paths, started_by, explicit, env, command)
+    try:
+        starter.begin()
+        return _until_ready(paths, starter, timeout, on_wait)
+    finally:
+        starter.close()
 
 
 def stop(paths: Paths, *, force: bool = False, hold: bool = True, timeout: float = STOP_SECONDS) -> Connection | None:
@@ -277,7 +285,47 @@ class _Starter:
         self._offset = 0
         self._said: IO[bytes] | None = None
         """Where it says why it cannot start, when the log takes nothing."""
+        self._turn: int | None = None
         self.starts = 0
+
+    def begin(self) -> None:
+        """Take what the log holds already for another daemon's."""
+        with contextlib.suppress(OSError):
+            self._offset = self._paths.log.stat().st_size
+
+    def has_turn(self) -> bool:
+        """Whether no other client is starting a daemon here just now. The turn is kept until `close`.
+
+        Raises:
+            ConfigError: the data directory cannot be written.
+        """
+        if self._turn is not None:
+            return True
+        places.make_private(self._paths.data_dir)
+        try:
+            import fcntl
+        except ImportError:  # no daemon runs on this system
+            return True
+        try:
+            turn = os.open(self._paths.turn, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError:  # such as a full disk: then two may start at once, which does no harm
+            return True
+        try:
+            fcntl.flock(turn, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(turn)
+            return False
+        except OSError:  # a filesystem without locks
+            os.close(turn)
+            return True
+        self._turn = turn
+        return True
+
+    def close(self) -> None:
+        """Let the next one have the turn. The process that was started goes on."""
+        if self._turn is not None:
+            os.close(self._turn)
+            self._turn = None
 
     def start(self) -> None:
         """Start one more process.
@@ -366,12 +414,15 @@ def _until_ready(paths: Paths, starter: _Starter | None, timeout: float, on_wait
             if not listening:
                 raise _absent(paths)  # the one that was starting has not made it
         elif starter.starts == 0:
-            if not listening and not running.is_just_starting(paths):
+            if not listening and not running.is_just_starting(paths) and starter.has_turn():
                 starter.start()
         elif starter.exit_code is not None:
             _check_ended(paths, starter)
         if rest <= 0:
-            raise (starter and starter.error()) or _not_ready(paths, starter, timeout)
+            error = starter and starter.error()
+            if error is not None and not _is_in_the_way(error):
+                raise error
+            raise _not_ready(paths, starter, timeout)  # also where another one is in the way: it is the one to wait for
         if on_wait is not None and now - told >= PROGRESS_SECONDS:
             told = now
             on_wait(now - began)
