@@ -76,7 +76,8 @@ def _lab(browser: Browser, calls: int) -> Iterator[Jupyter]:
 
 
 def _dash(table: Table, lab: Jupyter, calls: int) -> None:
-    page = lab.open(["%load_ext tundra_nb", "import tundra_nb.kernel.widgets.dash", "%tundra dash 7h"])
+    daemon = "%tundra status"  # who looks at an outage has a daemon that runs
+    page = lab.open(["%load_ext tundra_nb", f"import tundra_nb.kernel.widgets.dash\n{daemon}", "%tundra dash 7h"])
     page.run(0)
     page.run(1)
     empty = len(page.save().cells[2].__repr__())

@@ -81,6 +81,28 @@ def test_script_data_selection_and_why_are_answered_as_messages(asked: Notebook)
     assert asked.value("d.close()") == "None"
 
 
+def test_the_window_is_read_again_for_the_live_feed_only_where_something_came_meanwhile(asked: Notebook) -> None:
+    """Reading some hundred thousand calls takes seconds, just while the page draws them."""
+    ran = asked.run(
+        "d = t.dashboard()\nd.look()\n" + SAID + "hear(type='opened', view='v')\n"
+        "wait('more')\n"  # the feed has begun, and what stands beside the calls was read again
+        "data = [h for h, _ in said if h['type'] == 'data']\n"
+        "assert len(data) == 1, said\n"
+        "hear(type='closed', view='v')\n"
+        "t.ask('meanwhile')\n"
+        "said.clear()\n"
+        "hear(type='opened', view='w')\n"
+        "deadline = time.monotonic() + 30\n"
+        "while len([h for h, _ in said if h['type'] == 'data']) < 2:\n"
+        "    assert time.monotonic() < deadline, said\n"
+        "    time.sleep(0.01)\n"
+        "calls = [h['story']['calls'] for h, _ in said if h['type'] == 'data']\n"
+        "assert calls[1] == calls[0] + 1, calls\n"
+        "d.close()"
+    )
+    assert ran.error is None, ran.traceback
+
+
 def test_a_pin_shows_what_was_and_is_not_live(asked: Notebook) -> None:
     ran = asked.run(
         "pin = t.versions.commit('before')\nt.ask('later')\n"

@@ -167,5 +167,7 @@ class Hour:
     connections: list[Stretch] = dataclasses.field(default_factory=list)
     most_seconds: float = 0.0
     """How long the window may grow while it is live, before it moves on."""
+    counted: tuple[int, int] = (0, 0)
+    """Calls and attempts that there were, before they were read; by them it is known whether any came since."""
     recent: set[int] = dataclasses.field(default_factory=set)
     """Ids of the last rows that were read, by which those of the live feed are known that are there already."""

@@ -178,7 +178,8 @@ def read(client: Client, asked: Range, *, most_rows: int = MOST_ROWS) -> Hour:
         asked.since, asked.until, asked.is_live, asked.where, profiles, codes, reasons, callers,
         Columns.empty(), Columns.empty(),
     )  # fmt: skip
-    hour.step = 0 if count(client, asked) <= most_rows else _steps(asked)[0]
+    hour.counted = count(client, asked)
+    hour.step = 0 if hour.counted[0] <= most_rows else _steps(asked)[0]
     with ThreadPoolExecutor(2, "tundra-dash-reading") as beside:
         attempts = beside.submit(_attempt_rows, client, asked, hour.step)
         changed = beside.submit(changes.read, client, asked.since - BEFORE, asked.until, asked.source)
@@ -209,16 +210,16 @@ def _begin_with_the_first(hour: Hour) -> None:
         hour.since = max(hour.since, min(first - 0.05 * (hour.until - first), hour.until - LEAST_WINDOW))
 
 
-def count(client: Client, asked: Range) -> int:
-    """How many calls there are in the window, by their ids: a range of keys, not a scan."""
-    column, factor = ("operation_id", 1000 << ID_SHIFT) if asked.source is None else ("at", 1_000_000)
+def count(client: Client, asked: Range) -> tuple[int, int]:
+    """How many calls and attempts there are in the window, by their ids: a range of keys, not a scan."""
+    factor = 1000 << ID_SHIFT if asked.source is None else 1_000_000
     ends = [min(int(end * 1000) * factor // 1000, MOST_ID) for end in (asked.since, asked.until)]
-    found = client.sql(
-        f"SELECT count(*) AS calls FROM operation WHERE {column} >= {ends[0]} AND {column} < {ends[1]}",  # noqa: S608 - numbers
-        at=asked.at,
-        source=asked.source,
-    )
-    return int(found["calls"].iloc[0]) if len(found) else 0
+    counts = []
+    for table in ("operation", "attempt"):
+        column = "at" if asked.source is not None else f"{table}_id"
+        counts.append(f"(SELECT count(*) FROM {table} WHERE {column} >= {ends[0]} AND {column} < {ends[1]})")  # noqa: S608 - numbers
+    found = client.sql(f"SELECT {counts[0]} AS calls, {counts[1]} AS attempts", at=asked.at, source=asked.source)
+    return (int(found["calls"].iloc[0]), int(found["attempts"].iloc[0])) if len(found) else (0, 0)
 
 
 def _rows(client: Client, asked: Range, frame: str, **more: Any) -> pd.DataFrame:

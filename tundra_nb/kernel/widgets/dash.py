@@ -93,7 +93,7 @@ class DashWidget(LiveView):
         self._problem = ""
         self._lock = threading.RLock()
         self._pending: dict[str, list[Mapping[str, Any]]] = {}
-        self._is_stale, self._is_beside_stale = False, False
+        self._is_stale, self._is_unsure, self._is_beside_stale = False, False, False
         self._beside_due = self._push_due = self._still_due = 0.0
         self._feed: feed.Feed | None = None
         self._watch = Watch(self._push, PUSH_SECONDS, "tundra-dash")
@@ -191,9 +191,11 @@ class DashWidget(LiveView):
     def _took(self, kind: str, row: Mapping[str, Any]) -> None:
         """In the feed's thread: keep it until the next addition."""
         with self._lock:
-            if kind in (feed.HELLO, feed.MISSED):
+            if kind == feed.MISSED:
                 self._is_stale = True
                 self._pending.clear()
+            elif kind == feed.HELLO:
+                self._is_unsure = True
             elif kind in ROWS:
                 self._pending.setdefault(kind, []).append(row)
             elif kind in BESIDE:
@@ -209,7 +211,10 @@ class DashWidget(LiveView):
             return
         with self._lock:
             is_stale, self._is_stale = self._is_stale, False
+            is_unsure, self._is_unsure = self._is_unsure, False
         try:
+            if is_unsure and not is_stale:
+                is_stale = not self._is_complete()
             if is_stale:
                 self._read()
                 self._send_data()
@@ -224,6 +229,14 @@ class DashWidget(LiveView):
         if now >= self._still_due:
             self._still_due = now + STILL_SECONDS
             self._update_stills()
+
+    def _is_complete(self) -> bool:
+        """Whether nothing came between the reading and the beginning of the feed: many calls are not read twice."""
+        with self._lock:
+            assert self._hour is not None
+            counted = self._hour.counted
+            self._is_beside_stale = True
+        return reading.count(self._client, msgspec.structs.replace(self._asked(), until=time.time())) == counted
 
     def _add(self, now: float) -> None:
         with self._lock:
