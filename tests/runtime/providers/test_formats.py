@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from tundra_nb import errors, sse
 from tundra_nb.runtime.providers import usage
 from tundra_nb.runtime.providers.anthropic import DEFAULT_MAX_TOKENS, AnthropicFormat
 from tundra_nb.runtime.providers.contract import Answer, Target, WireFormat
+from tundra_nb.runtime.providers.events import answer_of
 from tundra_nb.runtime.providers.openai import OpenAIFormat
 from tundra_nb.runtime.providers.openrouter import OpenRouterFormat
 from tundra_nb.types import Ask, ToolCall, Usage
@@ -272,6 +274,55 @@ def test_a_whole_openai_answer_is_read() -> None:
         tool_calls=(ToolCall(id="t1", name="weather", arguments='{"city":"Ulm"}'),),
         request_id="c1",
     )
+
+
+ODD = st.sampled_from(
+    [None, "", 0, 7, -1, 1.5, True, "12", [], {}, "\ud83d", "\ud83d\ude00", "stop", "length", "error"]
+)
+COUNTS = st.fixed_dictionaries(
+    {},
+    optional={
+        "prompt_tokens": ODD,
+        "completion_tokens": st.one_of(st.just(2), ODD),
+        "total_tokens": st.one_of(st.just(9), ODD),
+        "input_tokens": ODD,
+        "cost": ODD,
+        "prompt_tokens_details": st.one_of(st.just({"cached_tokens": 3}), ODD),
+        "completion_tokens_details": st.one_of(st.just({"reasoning_tokens": 7}), ODD),
+    },
+)
+
+
+def members(plain: dict[str, Any], odd: dict[str, Any]) -> st.SearchStrategy[dict[str, Any]]:
+    """Objects that nearly always are as they should be: each member is left out, or odd, now and then."""
+    usual = {name: st.one_of(st.just(value), st.just(value), odd.get(name, ODD)) for name, value in plain.items()}
+    rest = {name: strategy for name, strategy in odd.items() if name not in plain}
+    return st.fixed_dictionaries({}, optional={**usual, **rest})
+
+
+MESSAGE = members({"role": "assistant", "content": "Hi"}, {"refusal": ODD, "annotations": ODD, "tool_calls": ODD})
+CHOICE = members(
+    {"index": 0, "finish_reason": "stop", "message": {"content": "Hi"}}, {"message": MESSAGE, "usage": COUNTS}
+)
+WHOLE = members(
+    {"id": "c", "model": "m-1", "choices": [{"finish_reason": "stop", "message": {"content": "Hi"}}], "usage": {}},
+    {"choices": st.lists(CHOICE, max_size=2), "usage": COUNTS, "error": ODD, "created": ODD},
+)
+
+
+@given(WHOLE)
+@settings(max_examples=300)
+def test_a_plain_answer_is_read_as_the_careful_reader_reads_it(told: dict[str, Any]) -> None:
+    raw = json.dumps(told).encode()
+
+    def read(answer: Callable[[], Answer]) -> Answer | str:
+        try:
+            return answer()
+        except errors.TundraError as error:
+            return f"{error.code}: {error}"
+
+    carefully = read(lambda: answer_of(OPENAI.reader("m"), "p", raw))
+    assert read(lambda: OPENAI.answer("m", raw)) == carefully
 
 
 def test_openrouters_cost_comes_with_the_answer() -> None:

@@ -18,26 +18,24 @@ def from_openai(raw: Any) -> Usage:
     """Read the `usage` of the chat-completions form. Anything missing or not a count is None."""
     if not isinstance(raw, dict):
         return Usage()
-    if "prompt_tokens" not in raw and "completion_tokens" not in raw:
+    if raw.get("prompt_tokens") is None and raw.get("completion_tokens") is None:
         return _by_other_names(raw)
-    given = _count(raw, "prompt_tokens")
-    written = _count(raw, "completion_tokens")
-    prompt = raw.get("prompt_tokens_details")
-    completion = raw.get("completion_tokens_details")
-    reasoning = _count(completion, "reasoning_tokens")
-    total = _count(raw, "total_tokens")
-    if reasoning and given is not None and written is not None and total == given + written + reasoning:
-        written += reasoning  # some servers (xAI) count reasoning beside the completion
-    cached = _count(prompt, "cached_tokens")
+    given, written = count(raw.get("prompt_tokens")), count(raw.get("completion_tokens"))
+    prompt, completion = raw.get("prompt_tokens_details"), raw.get("completion_tokens_details")
+    reasoning = _count(completion, "reasoning_tokens") if completion else None
+    if reasoning and given is not None and written is not None:
+        beside = given + written + reasoning
+        written += reasoning if count(raw.get("total_tokens")) == beside else 0  # some servers (xAI) count it apart
+    cached = _count(prompt, "cached_tokens") if prompt else None
     if cached is None:
-        cached = _count(raw, "prompt_cache_hit_tokens")  # DeepSeek
+        cached = count(raw.get("prompt_cache_hit_tokens"))  # DeepSeek
     if cached is None:
-        cached = _count(raw, "cached_tokens")  # Moonshot
+        cached = count(raw.get("cached_tokens"))  # Moonshot
     return Usage(
         input_tokens=given,
         output_tokens=written,
         cached_tokens=cached,
-        cache_write_tokens=_count(prompt, "cache_write_tokens"),
+        cache_write_tokens=_count(prompt, "cache_write_tokens") if prompt else None,
         reasoning_tokens=reasoning,
     )
 
