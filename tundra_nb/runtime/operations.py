@@ -8,8 +8,7 @@ this module carries them out, in order. `rows` writes down what happened.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
-from contextlib import aclosing, contextmanager
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 
 import msgspec
 
@@ -19,7 +18,7 @@ from tundra_nb.runtime import lines
 from tundra_nb.runtime.caller import Budgets, Caller
 from tundra_nb.runtime.profiles import Profiles, ProfileSlot
 from tundra_nb.runtime.providers import prices
-from tundra_nb.runtime.providers.contract import Answer
+from tundra_nb.runtime.providers.contract import Deliver
 from tundra_nb.runtime.providers.provider import Provider
 from tundra_nb.runtime.requests import Asked, Request
 from tundra_nb.runtime.reserve import MOST_CONTEXT_TOKENS, used_tokens
@@ -36,8 +35,6 @@ LISTS_AT_ONCE = 4
 """Model lists read at once to find a larger context: hundreds of profiles must not hold up other calls."""
 FEWEST_OUTPUT_TOKENS = 256
 """An answer is not bounded more narrowly than this for the sake of a budget: the call is refused instead."""
-
-OnPiece = Callable[[Piece], Awaitable[None]]
 
 
 class Notice(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -68,7 +65,7 @@ class Operations:
         ask: Ask,
         *,
         user: str,
-        on_piece: OnPiece | None = None,
+        on_piece: Deliver | None = None,
         on_notice: OnNotice | None = None,
         on_attempt: OnNotice | None = None,
         trace: tuple[str | None, str | None] = (None, None),
@@ -106,7 +103,7 @@ class LiveOperation:
         self._slots = profiles.slots
         self._request = request
         self._caller = caller
-        self._on_piece: OnPiece | None = None
+        self._on_piece: Deliver | None = None
         self._on_notice: OnNotice | None = None
         self._on_attempt: OnNotice | None = None
         self._clock = profiles.clock
@@ -135,7 +132,7 @@ class LiveOperation:
 
     async def carry_out(
         self,
-        on_piece: OnPiece | None = None,
+        on_piece: Deliver | None = None,
         on_notice: OnNotice | None = None,
         on_attempt: OnNotice | None = None,
     ) -> Reply:
@@ -272,40 +269,51 @@ class LiveOperation:
                 return entry
 
     async def _attempt(self, slot: ProfileSlot, entry: Entry) -> None:
-        """One attempt: it fills `entry`, and has written its row when it is over."""
-        with self._settled(slot, entry):
-            entry.model = self._request.model(slot.profile)
-            if entry.breaker_state == "open":
-                slot.breaker.admit()  # refused at once, before waiting for a bucket
-            self._now.profile, self._now.doing = slot.profile.name, "waiting for the limiter"
-            entry.reservation = await self._p.limiter.reserve(
-                self._p.path(slot, self._caller), self._tokens, self._router.max_wait_seconds, self.operation_id
-            )
-            self.rows.waited += entry.reservation.waited
-            entry.permit = slot.breaker.admit()
-            if entry.permit.state == "half_open":
-                entry.cause = "probe"
-            if entry.model is None:  # under limiter and breaker too: a dead server's model list is a failure of it
-                self.rows.begin()
-                entry.model = await slot.provider.choose_model()
-            if self._caller.usd_per_day is not None:
-                needed = await self._most_it_costs(slot, entry.model, self._budgets.left(self._caller))
-                entry.money = self._budgets.reserve(self._caller, slot.profile.name, needed)
-            self.rows.sending(entry)
-            self._now.doing = "asking"
-            if self._on_attempt is not None:
-                name = slot.profile.name
-                await self._on_attempt(Notice(kind="attempt", message=f"asking {name}", profile=name))
-            record = self._content != "off"
-            async with aclosing(self._request.attempt(slot, entry.model, entry, record)) as pieces:
-                async for piece in pieces:
-                    if isinstance(piece, Answer):
-                        entry.answer = piece
-                    else:
-                        self._delivered = True
-                        self._now.doing = "answering"
-                        if self._on_piece is not None:
-                            await self._on_piece(piece)
+        """One attempt: it fills `entry`. However it ends, breaker, limiter and history are told exactly once."""
+        try:
+            await self._ask(slot, entry)
+        except BaseException as exc:
+            self._failed(slot, entry, exc)
+            raise
+        assert entry.answer is not None
+        assert entry.permit is not None
+        entry.permit.success()
+        self._give_back(entry, used_tokens(entry.answer.usage, self._tokens))
+        self._row(slot, entry, "ok", None)
+        self._pay(entry)
+
+    async def _ask(self, slot: ProfileSlot, entry: Entry) -> None:
+        """Ask once, when limiter, breaker and budget let it."""
+        entry.model = self._request.model(slot.profile)
+        if entry.breaker_state == "open":
+            slot.breaker.admit()  # refused at once, before waiting for a bucket
+        self._now.profile, self._now.doing = slot.profile.name, "waiting for the limiter"
+        entry.reservation = await self._p.limiter.reserve(
+            self._p.path(slot, self._caller), self._tokens, self._router.max_wait_seconds, self.rows.operation_id
+        )
+        self.rows.waited += entry.reservation.waited
+        entry.permit = slot.breaker.admit()
+        if entry.permit.state == "half_open":
+            entry.cause = "probe"
+        if entry.model is None:  # under limiter and breaker too: a dead server's model list is a failure of it
+            self.rows.begin()
+            entry.model = await slot.provider.choose_model()
+        if self._caller.usd_per_day is not None:
+            needed = await self._most_it_costs(slot, entry.model, self._budgets.left(self._caller))
+            entry.money = self._budgets.reserve(self._caller, slot.profile.name, needed)
+        self.rows.sending(entry)
+        self._now.doing = "asking"
+        if self._on_attempt is not None:
+            name = slot.profile.name
+            await self._on_attempt(Notice(kind="attempt", message=f"asking {name}", profile=name))
+        record = self._content != "off"
+        entry.answer = await self._request.attempt(slot, entry.model, entry, self._deliver, record=record)
+
+    async def _deliver(self, piece: Piece) -> None:
+        self._delivered = True
+        self._now.doing = "answering"
+        if self._on_piece is not None:
+            await self._on_piece(piece)
 
     async def _most_it_costs(self, slot: ProfileSlot, model: str, left: float) -> float | None:
         """USD; None where the model has no price. An answer that nobody bounds is bounded here, by what is left too."""
@@ -325,21 +333,16 @@ class LiveOperation:
             return needed
         return prices.most(profile.kind, model, read, written, profile.base_url)
 
-    @contextmanager
-    def _settled(self, slot: ProfileSlot, entry: Entry) -> Iterator[None]:
-        """Around one attempt: however it ends, breaker, limiter and history are told exactly once."""
-        try:
-            yield
-        except errors.TundraError as error:
-            self._fail(slot, entry, error)
-            self._row(slot, entry, _outcome_of(error), error)
-            raise
-        except BaseException as exc:
-            if self._deadline.expired():
-                late = self._out_of_time()
-                self._fail(slot, entry, late)
-                self._row(slot, entry, "error", late)
-                raise
+    def _failed(self, slot: ProfileSlot, entry: Entry, exc: BaseException) -> None:
+        """An attempt ended without an answer."""
+        if isinstance(exc, errors.TundraError):
+            self._fail(slot, entry, exc)
+            self._row(slot, entry, _outcome_of(exc), exc)
+        elif self._deadline.expired():
+            late = self._out_of_time()
+            self._fail(slot, entry, late)
+            self._row(slot, entry, "error", late)
+        else:
             if entry.permit is not None:
                 entry.permit.release()
             self._give_back(entry, self._tokens)
@@ -348,13 +351,6 @@ class LiveOperation:
                 self._row(slot, entry, "error", errors.InternalError(problem=_defect(exc)))
             else:
                 self._row(slot, entry, "cancelled", errors.Cancelled())
-            raise
-        assert entry.answer is not None
-        assert entry.permit is not None
-        entry.permit.success()
-        self._give_back(entry, used_tokens(entry.answer.usage, self._tokens))
-        self._row(slot, entry, "ok", None)
-        self._pay(entry)
 
     def _fail(self, slot: ProfileSlot, entry: Entry, error: errors.TundraError) -> None:
         """Tell breaker, limiter and router of a failed attempt."""

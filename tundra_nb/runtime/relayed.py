@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import AsyncGenerator, Iterable, Sequence
-from contextlib import aclosing
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
@@ -21,7 +20,7 @@ from tundra_nb.runtime.profiles import ProfileSlot
 from tundra_nb.runtime.providers import bodies
 from tundra_nb.runtime.providers.callers import FORMS, Question
 from tundra_nb.runtime.providers.check import AskSize
-from tundra_nb.runtime.providers.contract import Answer
+from tundra_nb.runtime.providers.contract import Answer, Deliver
 from tundra_nb.runtime.providers.relay import END, CallerBody, Refusal, relay, speaks
 from tundra_nb.runtime.requests import CallFacts
 from tundra_nb.runtime.reserve import BYTES_PER_TOKEN, DEFAULT_OUTPUT_TOKENS, FRAME_TOKENS, MOST_TOKENS_PER_BYTE
@@ -121,37 +120,29 @@ class Relayed:
     def remarks(self, answer: Answer) -> list[str]:  # noqa: ARG002 - a program reads its answer itself
         return []
 
-    async def attempt(
-        self, slot: ProfileSlot, model: str, entry: Entry, record: bool
-    ) -> AsyncGenerator[Piece | Answer, None]:
+    async def attempt(self, slot: ProfileSlot, model: str, entry: Entry, deliver: Deliver, *, record: bool) -> Answer:
         self.entry = entry
         if self._is_relayed(slot):
             self.way, self.dropped = "relayed", ()
             try:
                 given = self._limited(slot.profile)
-                answer = relay(slot.provider, given, model, entry.seen, self.refusals, record=record)
-                async with aclosing(answer) as pieces:
-                    async for piece in pieces:
-                        yield piece
+                return await relay(slot.provider, given, model, entry.seen, self.refusals, deliver, record=record)
             except (ParseError, Unsupported):
                 # many a local server speaks chat completions only, and says so by knowing no other path
                 if self.given.form != "responses" or entry.seen.status not in NO_SUCH_PATH:
                     raise
-            else:
-                return
         question = self._question(slot.profile.name)
         if isinstance(question, TundraError):
             raise question
         self.way, self.dropped = "translated", question.dropped
-        async with aclosing(self._translated(question, slot, model, entry, record)) as translated:
-            async for part in translated:
-                yield part
+        answer = await self._translated(question, slot, model, entry, deliver, record=record)
         if speaks(slot.provider, self.given.form):
             slot.provider.lacks.add(self.given.form)  # it knows the model, but not the path: asked this way from now on
+        return answer
 
     async def _translated(
-        self, question: Question, slot: ProfileSlot, model: str, entry: Entry, record: bool
-    ) -> AsyncGenerator[Piece | Answer, None]:
+        self, question: Question, slot: ProfileSlot, model: str, entry: Entry, deliver: Deliver, *, record: bool
+    ) -> Answer:
         form, ask = FORMS[self.given.form], question.ask
         if self.limited is not None:
             ask = msgspec.structs.replace(ask, max_tokens=self.limited)
@@ -159,18 +150,19 @@ class Relayed:
         writer = form.writer(
             operation_id=self.operation_id, created=created, model=model, include_usage=question.include_usage
         )
+
+        async def written(piece: Piece) -> None:
+            if ask.stream and (data := writer.piece(piece)):
+                await deliver(Raw(data))
+
         size = AskSize(len(self.given.body), _images(ask.messages))
-        async with aclosing(slot.provider.attempt(ask, model, entry.seen, record, size)) as pieces:
-            async for piece in pieces:
-                if not isinstance(piece, Answer):
-                    if ask.stream and (data := writer.piece(piece)):
-                        yield Raw(data)
-                    continue
-                if ask.stream:
-                    yield Raw(writer.finish(piece), END)
-                else:
-                    yield Raw(form.answer(piece, operation_id=self.operation_id, created=created), END)
-                yield piece
+        answer = await slot.provider.attempt(ask, model, entry.seen, written, record=record, size=size)
+        if ask.stream:
+            rest = writer.finish(answer)
+        else:
+            rest = form.answer(answer, operation_id=self.operation_id, created=created)
+        await deliver(Raw(rest, END))
+        return answer
 
     def _limited(self, profile: ProfileSettings) -> CallerBody:
         """What is passed on, with our limit of the answer where there is one."""

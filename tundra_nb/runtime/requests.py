@@ -7,20 +7,19 @@ attempt at one profile; everything between attempts is the operation's.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
 from tundra_nb.errors import TundraError
 from tundra_nb.runtime.providers.check import AskSize, check_ask
-from tundra_nb.runtime.providers.contract import Answer, Seen
+from tundra_nb.runtime.providers.contract import Answer, Deliver, Seen
 from tundra_nb.runtime.providers.remarks import remarks
 from tundra_nb.runtime.reserve import BYTES_PER_TOKEN, MOST_TOKENS_PER_BYTE, estimate_tokens
 from tundra_nb.runtime.resilience.router import Router, vendor
 from tundra_nb.settings import ProfileSettings
 from tundra_nb.types import Ask
-from tundra_nb.types.pieces import Piece
 
 if TYPE_CHECKING:
     from tundra_nb.runtime.profiles import ProfileSlot
@@ -111,10 +110,8 @@ class Request(Protocol):
         """What a reader of the answer should know beside its text."""
         ...
 
-    def attempt(
-        self, slot: ProfileSlot, model: str, entry: Entry, record: bool
-    ) -> AsyncGenerator[Piece | Answer, None]:
-        """Ask once: the pieces of the answer as they arrive, then exactly one `Answer`. It fills `entry.seen`.
+    async def attempt(self, slot: ProfileSlot, model: str, entry: Entry, deliver: Deliver, *, record: bool) -> Answer:
+        """Ask once: deliver the pieces of the answer as they arrive, and give the whole. It fills `entry.seen`.
 
         Raises:
             TundraError: what went wrong, as the outcome table has it.
@@ -188,13 +185,11 @@ class Asked:
         told = remarks(self._ask, answer)
         return [*told, f"not sent: {', '.join(self.dropped)}"] if self.dropped else told
 
-    def attempt(
-        self, slot: ProfileSlot, model: str, entry: Entry, record: bool
-    ) -> AsyncGenerator[Piece | Answer, None]:
+    async def attempt(self, slot: ProfileSlot, model: str, entry: Entry, deliver: Deliver, *, record: bool) -> Answer:
         ask, self._seen = self._ask, entry.seen
         self._kept_back = ()
         if ask.extra and self._first is not None and _form(slot.profile) != _form(self._first):
             # fields of one vendor's own body: another would refuse them, and they are no business of its
             self._kept_back = tuple(f"extra.{name}" for name in ask.extra)
             ask = msgspec.structs.replace(ask, extra=None)
-        return slot.provider.attempt(ask, model, entry.seen, record, self._size)
+        return await slot.provider.attempt(ask, model, entry.seen, deliver, record=record, size=self._size)

@@ -17,7 +17,7 @@ from tundra_nb import errors, sse
 from tundra_nb.runtime.providers.anthropic import AnthropicFormat
 from tundra_nb.runtime.providers.callers import FORMS, error_body
 from tundra_nb.runtime.providers.contract import Answer, Target
-from tundra_nb.runtime.providers.observe import observer
+from tundra_nb.runtime.providers.observe import Observer, observer
 from tundra_nb.runtime.providers.openai import OpenAIFormat
 from tundra_nb.types import ToolCall, Usage
 from tundra_nb.types.pieces import Piece, Reasoning, Text, ToolCallPiece
@@ -337,10 +337,14 @@ def _parts(content: Any) -> list[Any]:
 # --- answers and streams
 
 
+def observing(form: str) -> Observer:
+    wire = ANTHROPIC if form == "messages" else OPENAI
+    return observer(form, wire, wire.target)
+
+
 @pytest.mark.parametrize("form", FORMS)
 def test_an_answer_survives_being_written_and_read(form: str) -> None:
-    target = Target(profile="p", kind="openai", base_url="https://x.example/v1")
-    read = observer(form, target, "m").whole(FORMS[form].answer(WHOLE, **STAMP))
+    read = observing(form).answer("m", FORMS[form].answer(WHOLE, **STAMP))
     assert (read.text, read.reasoning, read.tool_calls) == (WHOLE.text, WHOLE.reasoning, WHOLE.tool_calls)
     assert read.stop_reason == "tool_calls"
     assert (read.usage.input_tokens, read.usage.output_tokens, read.usage.cached_tokens) == (10, 7, 4)
@@ -353,8 +357,7 @@ def written(form: str, pieces: Iterable[Piece], answer: Answer, include_usage: b
 
 @pytest.mark.parametrize("form", FORMS)
 def test_a_stream_survives_being_written_and_read(form: str) -> None:
-    target = Target(profile="p", kind="openai", base_url="https://x.example/v1")
-    reader = observer(form, target, "m").reader
+    reader = observing(form).reader("m")
     parser = sse.Parser()
     for event, data in parser.feed(written(form, PIECES, WHOLE)):
         reader.feed(event, data)
@@ -372,8 +375,7 @@ def test_usage_is_shown_in_a_chat_only_to_who_asked_for_it() -> None:
 @pytest.mark.parametrize("form", FORMS)
 def test_an_empty_stream_is_still_a_whole_one(form: str) -> None:
     empty = Answer(text="", model="m-1", usage=Usage(), stop_reason="stop")
-    target = Target(profile="p", kind="openai", base_url="https://x.example/v1")
-    reader = observer(form, target, "m").reader
+    reader = observing(form).reader("m")
     for event, data in sse.Parser().feed(written(form, [], empty)):
         reader.feed(event, data)
     assert (reader.finish().text, reader.finish().stop_reason) == ("", "stop")
@@ -381,8 +383,7 @@ def test_an_empty_stream_is_still_a_whole_one(form: str) -> None:
 
 @pytest.mark.parametrize("form", FORMS)
 def test_an_error_in_a_stream_is_one_to_its_reader(form: str) -> None:
-    target = Target(profile="p", kind="openai", base_url="https://x.example/v1")
-    reader = observer(form, target, "m").reader
+    reader = observing(form).reader("m")
     writer = FORMS[form].writer(**STAMP, model="m-1", include_usage=True)
     broken = errors.ApiError(profile="p", status=529, detail="too busy")
     raw = writer.piece(Text("so far")) + writer.fail(broken)

@@ -14,7 +14,7 @@ from tundra_nb.runtime.providers.transport import Transport
 from tundra_nb.settings import DeadlineSettings, ProfileSettings
 from tundra_nb.testing.local_model import LocalModel
 from tundra_nb.types import Ask
-from tundra_nb.types.pieces import Text
+from tundra_nb.types.pieces import Piece, Text
 
 pytestmark = [pytest.mark.anyio, pytest.mark.part("model")]
 
@@ -35,18 +35,15 @@ async def provider(model: LocalModel, kind: str, key: str = KEY) -> AsyncIterato
         yield Provider(settings, transport, key=lambda: key, deadlines=DeadlineSettings())
 
 
-async def collect(provider: Provider, ask: Ask) -> tuple[list[str], Answer, Seen]:
+async def collect(provider: Provider, ask: Ask, name: str = "") -> tuple[list[str], Answer, Seen]:
     pieces: list[str] = []
-    answer: Answer | None = None
+
+    async def take(piece: Piece) -> None:
+        if isinstance(piece, Text):
+            pieces.append(piece.text)
+
     seen = Seen()
-    name = await provider.choose_model()
-    async with contextlib.aclosing(provider.attempt(ask, name, seen)) as given:
-        async for piece in given:
-            if isinstance(piece, Answer):
-                answer = piece
-            elif isinstance(piece, Text):
-                pieces.append(piece.text)
-    assert answer is not None
+    answer = await provider.attempt(ask, name or await provider.choose_model(), seen, take)
     return pieces, answer, seen
 
 
@@ -75,10 +72,7 @@ async def test_a_streamed_answer_is_the_whole_one_in_pieces(model: LocalModel, k
 async def test_a_wrong_key_is_rejected(model: LocalModel, kind: str) -> None:
     async with provider(model, kind, key="wrong") as asked:
         with pytest.raises(errors.KeyRejected) as failed:
-            async with contextlib.aclosing(
-                asked.attempt(Ask(messages=[{"role": "user", "content": "x"}]), "m", Seen())
-            ) as given:
-                await anext(given)
+            await collect(asked, Ask(messages=[{"role": "user", "content": "x"}]), "m")
     assert "wrong" not in str(failed.value)
 
 

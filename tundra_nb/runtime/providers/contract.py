@@ -8,7 +8,7 @@ differences. A wire format is made for one target, so that its URLs and headers 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
 import msgspec
@@ -16,6 +16,9 @@ import msgspec
 from tundra_nb.errors import ProviderError
 from tundra_nb.types import Ask, ToolCall, Usage
 from tundra_nb.types.pieces import Piece
+
+Deliver = Callable[[Piece], Awaitable[None]]
+"""Takes the pieces of an answer as they arrive. Being slow there slows the provider's stream down."""
 
 
 def _unknown() -> float:

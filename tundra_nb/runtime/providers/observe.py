@@ -5,8 +5,8 @@ The readers of the two chat forms serve as they are; here are those of the forms
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Protocol
 
 import msgspec
 
@@ -15,13 +15,9 @@ from tundra_nb.types import Usage
 from tundra_nb.types.pieces import Piece
 
 from . import classify, events, usage
-from .anthropic import AnthropicFormat
-from .anthropic import AnthropicReader as MessagesReader
-from .contract import Answer, Target
+from .contract import Answer, StreamReader, Target, WireFormat
 from .draft import CallDraft, Draft
 from .lenient import NotJsonError, count, dumps, loads, word
-from .openai import OpenAIFormat
-from .openai import OpenAIReader as ChatReader
 
 _ENDS = frozenset({"response.completed", "response.incomplete"})
 _TEXT = frozenset({"response.output_text.delta", "response.refusal.delta"})
@@ -195,26 +191,44 @@ class CountReader:
         return Answer(text="", model=word(told.model) or self._asked, usage=counted)
 
 
-class Observer(msgspec.Struct, frozen=True):
-    """Reads one relayed answer: the events of a stream by `reader`, an unstreamed one by `whole`."""
+class Observer(Protocol):
+    """Reads relayed answers of one form, as a `WireFormat` does."""
 
-    reader: ChatReader | MessagesReader | ResponsesReader | CountReader
-    whole: Callable[[bytes], Answer]
+    def reader(self, model: str) -> StreamReader:
+        """A reader for the events of one streamed answer."""
+        ...
+
+    def answer(self, model: str, body: bytes) -> Answer:
+        """Read an unstreamed answer.
+
+        Raises:
+            TundraError: it is none, or an error.
+        """
+        ...
 
 
-def observer(form: str, target: Target, model: str) -> Observer:
-    """Who reads along with a relayed answer.
+class _Other:
+    """The forms that we relay and never ask in."""
+
+    def __init__(self, reader: type[ResponsesReader | CountReader], target: Target) -> None:
+        self._reader = reader
+        self._target = target
+
+    def reader(self, model: str) -> StreamReader:
+        return self._reader(self._target, model)
+
+    def answer(self, model: str, body: bytes) -> Answer:
+        return self._reader(self._target, model).whole(body)
+
+
+def observer(form: str, wire: WireFormat, target: Target) -> Observer:
+    """Who reads along with answers of a form: the provider's own `wire` where that is its own.
 
     Args:
         form: chat, responses, messages, embeddings or count_tokens.
-        target: whom was asked.
-        model: which model was asked for.
+        wire: the provider's form.
+        target: whom is asked.
     """
-    if form == "chat":
-        chat = OpenAIFormat(target)
-        return Observer(chat.reader(model), lambda body: chat.answer(model, body))
-    if form == "messages":
-        messages = AnthropicFormat(target)
-        return Observer(messages.reader(model), lambda body: messages.answer(model, body))
-    other = ResponsesReader(target, model) if form == "responses" else CountReader(target, model)
-    return Observer(other, other.whole)
+    if form in ("chat", "messages"):
+        return wire
+    return _Other(ResponsesReader if form == "responses" else CountReader, target)

@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import itertools
 import re
-from collections.abc import AsyncGenerator, Callable, Iterator, KeysView
+from collections.abc import Callable, Iterator, KeysView
 
 import httpx
 import msgspec
@@ -30,7 +30,7 @@ from tundra_nb.types.pieces import Piece, Reasoning, Text, ToolCallPiece
 from . import classify, events, listing, models, prices
 from .anthropic import AnthropicFormat
 from .check import AskSize, check_ask
-from .contract import Answer, ModelInfo, Seen, Target, WireFormat
+from .contract import Answer, Deliver, ModelInfo, Seen, Target, WireFormat
 from .exchange import ProviderLine, WireExchange
 from .openai import OpenAIFormat
 from .openrouter import OpenRouterFormat
@@ -118,16 +118,22 @@ class Provider:
             self._line = msgspec.structs.replace(self._line, deadlines=deadlines, answers=answers)
 
     async def attempt(
-        self, ask: Ask, model: str, seen: Seen, record: bool = False, size: AskSize | None = None
-    ) -> AsyncGenerator[Piece | Answer, None]:
-        """Ask once. Gives the pieces of the answer as they arrive, then exactly one `Answer`.
-
-        Closing the generator, or cancelling the task in it, closes the connection at once.
+        self,
+        ask: Ask,
+        model: str,
+        seen: Seen,
+        deliver: Deliver,
+        *,
+        record: bool = False,
+        size: AskSize | None = None,
+    ) -> Answer:
+        """Ask once: deliver the pieces of the answer as they arrive, and give the whole. Cancelling hangs up at once.
 
         Args:
             ask: what to ask; `ask.stream` decides whether the answer is streamed.
             model: which model.
             seen: filled while the attempt runs, also when it fails.
+            deliver: takes the pieces.
             record: keep request and response bodies in `seen`, and an excerpt in parse errors.
             size: of an ask that has been checked already.
 
@@ -159,15 +165,12 @@ class Provider:
                     body = await exchange.failure_body()
                     raise ready.wire.error(model, status, seen.retry_after, body)
                 if ask.stream:
-                    async with contextlib.aclosing(self._stream(exchange, ready.wire, model)) as pieces:
-                        async for piece in pieces:
-                            yield piece
-                else:
-                    answer = ready.wire.answer(model, self._checked(await exchange.body()))
-                    seen.request_id = seen.request_id or answer.request_id
-                    for piece in _pieces_of(answer):
-                        yield piece
-                    yield answer
+                    return await self._stream(exchange, ready.wire, model, deliver)
+                answer = ready.wire.answer(model, self._checked(await exchange.body()))
+                seen.request_id = seen.request_id or answer.request_id
+                for piece in _pieces_of(answer):
+                    await deliver(piece)
+                return answer
             finally:
                 await exchange.aclose()
         except ParseError as exc:
@@ -292,9 +295,7 @@ class Provider:
             ready = self._prepared = Prepared(FORMATS[profile.kind](target), target)
         return ready
 
-    async def _stream(
-        self, exchange: WireExchange, wire: WireFormat, model: str
-    ) -> AsyncGenerator[Piece | Answer, None]:
+    async def _stream(self, exchange: WireExchange, wire: WireFormat, model: str, deliver: Deliver) -> Answer:
         """Read an answer that is streamed, or was to be: some servers send the whole document at once."""
         start: list[bytes] = []
         is_whole: bool | None = None
@@ -304,9 +305,8 @@ class Provider:
         if is_whole or is_whole is None:
             answer = wire.answer(model, self._checked(b"".join(start) + await exchange.body()))
             for piece in _pieces_of(answer):
-                yield piece
-            yield answer
-            return
+                await deliver(piece)
+            return answer
         parser = sse.Parser()
         reader = wire.reader(model)
         size = 0
@@ -327,7 +327,7 @@ class Provider:
                 for piece in _joined(pieces):
                     exchange.pieces += 1
                     size += _size(piece)
-                    yield piece
+                    await deliver(piece)
             if failure is not None:
                 raise failure
             if size > self._line.answers.max_tokens * BYTES_PER_TOKEN:
@@ -337,7 +337,7 @@ class Provider:
                 break
             chunk = await exchange.next()
         for piece in reader.flush():
-            yield piece
+            await deliver(piece)
         try:
             answer = reader.finish()
         except ParseError as exc:
@@ -346,7 +346,7 @@ class Provider:
             raise
         exchange.seen.request_id = exchange.seen.request_id or answer.request_id
         await exchange.drain()
-        yield answer
+        return answer
 
     def _checked(self, data: bytes) -> bytes:
         """The same bytes, if they are UTF-8 also in fields that nobody reads: damage seldom comes alone."""

@@ -8,7 +8,6 @@ sees (usage, errors, the end mark) decides how the attempt ended, exactly as for
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import functools
 from collections.abc import AsyncGenerator, Iterable
 from typing import Any
@@ -21,10 +20,10 @@ from tundra_nb.sse import EventTooLongError
 from tundra_nb.types.pieces import Raw
 
 from . import bodies, events
-from .contract import Answer, Seen
+from .contract import Answer, Deliver, Seen, StreamReader
 from .exchange import WireExchange
 from .frames import Frames, SseFrame
-from .observe import Observer, observer
+from .observe import observer
 from .provider import Provider
 
 END = "end"
@@ -79,11 +78,18 @@ def speaks(provider: Provider, form: str) -> bool:
 
 
 async def relay(
-    provider: Provider, given: CallerBody, model: str, seen: Seen, refusals: list[Refusal], *, record: bool = False
-) -> AsyncGenerator[Raw | Answer, None]:
-    """Pass a body on once. Gives the answer's bytes as they arrive, then exactly one `Answer`.
+    provider: Provider,
+    given: CallerBody,
+    model: str,
+    seen: Seen,
+    refusals: list[Refusal],
+    deliver: Deliver,
+    *,
+    record: bool = False,
+) -> Answer:
+    """Pass a body on once, deliver the answer's bytes as they arrive, and tell what was read of it.
 
-    Closing the generator, or cancelling the task in it, closes the connection at once.
+    Cancelling closes the connection at once.
 
     Args:
         provider: whom to ask; it `speaks` the form.
@@ -91,6 +97,7 @@ async def relay(
         model: the model's name to put in.
         seen: filled while the attempt runs, also when it fails.
         refusals: an error answer is added here, as the provider wrote it.
+        deliver: takes the pieces.
         record: keep both bodies in `seen`.
 
     Raises:
@@ -103,7 +110,7 @@ async def relay(
     kept: list[bytes] | None = [] if record else None
     if record:
         seen.request_body = body
-    follow = observer(given.form, ready.target, model)
+    follow = observer(given.form, ready.wire, ready.target)
     url = _url(ready.target.base_url + PATHS[given.form])
     exchange = provider.exchange(ready.target, seen, kept, is_streamed=given.is_streamed)
     try:
@@ -114,17 +121,14 @@ async def relay(
             raise ready.wire.error(model, status, seen.retry_after, told)
         start = await _start(exchange) if given.is_streamed else b""
         if given.is_streamed and events.looks_whole(start) is False:
-            async with contextlib.aclosing(_stream(exchange, start, follow, given, ready.target.profile)) as pieces:
-                async for piece in pieces:
-                    yield piece
-        else:
-            whole = start + await exchange.body()
-            answer = follow.whole(whole)
-            if given.is_streamed:
-                raise ParseError(profile=ready.target.profile, problem="a stream was asked for, and a document came")
-            seen.request_id = seen.request_id or answer.request_id
-            yield Raw(whole, END)
-            yield answer
+            return await _stream(exchange, start, follow.reader(model), given, ready.target.profile, deliver)
+        whole = start + await exchange.body()
+        answer = follow.answer(model, whole)
+        if given.is_streamed:
+            raise ParseError(profile=ready.target.profile, problem="a stream was asked for, and a document came")
+        seen.request_id = seen.request_id or answer.request_id
+        await deliver(Raw(whole, END))
+        return answer
     finally:
         await exchange.aclose()
         if kept:
@@ -171,10 +175,9 @@ async def _start(exchange: WireExchange) -> bytes:
 
 
 async def _stream(
-    exchange: WireExchange, start: bytes, follow: Observer, given: CallerBody, profile: str
-) -> AsyncGenerator[Raw | Answer, None]:
+    exchange: WireExchange, start: bytes, reader: StreamReader, given: CallerBody, profile: str, deliver: Deliver
+) -> Answer:
     frames = Frames()
-    reader = follow.reader
     is_first = True
     chunk: bytes | None = start
     while True:
@@ -198,7 +201,7 @@ async def _stream(
         # repeated elsewhere
         if out and (failure is None or not is_first):
             is_first = False
-            yield Raw(b"".join(out))
+            await deliver(Raw(b"".join(out)))
         if failure is not None:
             raise failure
         if chunk is None or reader.done:
@@ -209,8 +212,8 @@ async def _stream(
         end = [b"data: [DONE]\n\n"]  # some servers forget it after a finish reason, and clients wait for it
     exchange.seen.request_id = exchange.seen.request_id or answer.request_id
     await exchange.drain()
-    yield Raw(b"".join(end), END)
-    yield answer
+    await deliver(Raw(b"".join(end), END))
+    return answer
 
 
 _url = functools.lru_cache(maxsize=256)(httpx.URL)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
 import httpx
@@ -25,7 +25,7 @@ from tundra_nb.runtime.operations import Operations
 from tundra_nb.runtime.profiles import Profiles
 from tundra_nb.runtime.providers import prices
 from tundra_nb.runtime.providers.check import AskSize
-from tundra_nb.runtime.providers.contract import Answer, ModelInfo, Seen
+from tundra_nb.runtime.providers.contract import Answer, Deliver, ModelInfo, Seen
 from tundra_nb.runtime.providers.provider import Provider
 from tundra_nb.runtime.recordings import Recording
 from tundra_nb.runtime.requests import Asked
@@ -34,7 +34,6 @@ from tundra_nb.runtime.rows import Journal
 from tundra_nb.runtime.telemetry.redact import Redactor
 from tundra_nb.settings import ProfileSettings, Settings, SharedLimitsSettings
 from tundra_nb.types import Ask, Attempt, BreakerEvent, Operation, Usage
-from tundra_nb.types.pieces import Piece
 
 from .clock import VirtualClock
 from .simulate import JITTER
@@ -128,8 +127,15 @@ class RecordedProvider(Provider):
         return self.chosen_model or MODEL
 
     async def attempt(
-        self, ask: Ask, model: str, seen: Seen, record: bool = False, size: AskSize | None = None
-    ) -> AsyncGenerator[Piece | Answer, None]:
+        self,
+        ask: Ask,
+        model: str,
+        seen: Seen,
+        deliver: Deliver,
+        *,
+        record: bool = False,
+        size: AskSize | None = None,
+    ) -> Answer:
         played, name = playing.get(), self.profile.name
         one = played.next(name)
         if one is None:
@@ -141,9 +147,7 @@ class RecordedProvider(Provider):
         if tape is not None and tape.is_whole and tape.status is not None and not isinstance(one.error, Cancelled):
             played.recording, played.wait = tape, getattr(one.error, "retry_after", None)
             ask = msgspec.structs.replace(ask, stream=_is_streamed(tape))
-            async for piece in super().attempt(ask, model, seen, record, size):
-                yield piece
-            return
+            return await super().attempt(ask, model, seen, deliver, record=record, size=size)
         seen.sent_at = self._clock.monotonic()
         await self._clock.sleep(one.seconds)
         if one.error is not None:
@@ -152,7 +156,7 @@ class RecordedProvider(Provider):
                 raise asyncio.CancelledError
             raise one.error
         seen.status, seen.first_byte_at = 200, self._clock.monotonic()
-        yield Answer(text="", model=model, usage=one.usage)
+        return Answer(text="", model=model, usage=one.usage)
 
 
 class _Question(Asked):
