@@ -8,6 +8,8 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Protocol
 
+from .deadlines import Deadlines, TaskDeadline
+
 NODE_BITS = 10
 SEQUENCE_BITS = 12
 MAX_NODE = (1 << NODE_BITS) - 1
@@ -59,6 +61,9 @@ class Clock(Protocol):
 class SystemClock:
     """The machine's own clock."""
 
+    def __init__(self) -> None:
+        self._deadlines: Deadlines | None = None
+
     monotonic = staticmethod(time.monotonic)
     """Without a call of ours around it: the limiter's decision is hardly longer."""
 
@@ -73,7 +78,10 @@ class SystemClock:
         await asyncio.sleep(delay)
 
     def timeout(self, delay: float) -> Deadline:
-        return asyncio.timeout(delay)
+        loop = asyncio.get_running_loop()
+        if self._deadlines is None or self._deadlines.loop is not loop:
+            self._deadlines = Deadlines(loop)
+        return TaskDeadline(self._deadlines, delay)
 
     def call_later(self, delay: float, callback: Callable[[], None]) -> Timer:
         return asyncio.get_running_loop().call_later(delay, callback)
