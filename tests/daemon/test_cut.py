@@ -48,7 +48,7 @@ async def served(keep_alive: float = 60) -> AsyncIterator[int]:
     config = uvicorn.Config(
         app, port=0, http=Cuttable, ws="none", lifespan="off", log_config=None, server_header=False, date_header=False
     )
-    config.timeout_keep_alive = keep_alive  # type: ignore[assignment] - a fraction of a second, for once
+    config.timeout_keep_alive = keep_alive  # type: ignore[assignment]
     server = uvicorn.Server(config)
     config.load()
     server.lifespan = config.lifespan_class(config)

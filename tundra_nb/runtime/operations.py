@@ -83,7 +83,9 @@ class Operations:
         Raises:
             TundraError: see there.
         """
-        return await self.call(Asked(ask, trace), Caller(user)).carry_out(on_piece, on_notice, on_attempt)
+        operation = self.call(Asked(ask, trace), Caller(user))
+        entry = await operation.carry_out(on_piece, on_notice, on_attempt)
+        return operation.rows.reply(entry, operation.failures)
 
     def call(self, request: Request, caller: Caller) -> LiveOperation:
         """Open an operation; nothing is asked and nothing written before it is carried out."""
@@ -135,8 +137,8 @@ class LiveOperation:
         on_piece: Deliver | None = None,
         on_notice: OnNotice | None = None,
         on_attempt: OnNotice | None = None,
-    ) -> Reply:
-        """Ask until somebody answers or nobody is left.
+    ) -> Entry:
+        """Ask until somebody answers or nobody is left; the attempt that was answered.
 
         Args:
             on_piece: awaited for each piece of the answer as it arrives; being slow there slows the provider's stream
@@ -158,11 +160,11 @@ class LiveOperation:
             self._running.pop(self.operation_id, None)
             acting.reset(token)
 
-    async def _carry_out(self) -> Reply:
+    async def _carry_out(self) -> Entry:
         try:
             self._request.check()
             async with self._deadline:
-                entry = await self._answer()
+                return await self._answer()
         except TimeoutError:
             error = self._out_of_time()
             self.rows.end("error", error)
@@ -176,7 +178,6 @@ class LiveOperation:
         except Exception as exc:
             self.rows.end("error", errors.InternalError(problem=_defect(exc)))
             raise
-        return self.rows.reply(entry, self.failures)
 
     async def _answer(self) -> Entry:
         if not self._slots:

@@ -197,17 +197,20 @@ class Runtime:
             StoreUnavailable: the disk is full; how calls failed is written once there is room.
         """
         masked = [event if type(event) in _MASKED_ALREADY else self.redactor.struct(event) for event in events]
-        owed = [self._owed.popleft() for _ in range(len(self._owed))]
+        if self._owed:
+            masked[:0] = [self._owed.popleft() for _ in range(len(self._owed))]
         try:
-            self.history.append(*owed, *masked)
+            self.history.append(*masked)
         except StoreUnavailable:
-            later = [*owed, *filter(_is_owed, masked)]
+            later = list(filter(_is_owed, masked))
             self.history.troubles.lost["rows"] += max(0, len(later) - OWED)
             self._owed.extend(later)
             raise
-        for event in (*owed, *masked):
+        for event in masked:
             self.metrics.count(event)
-            self.bus.publish(_KINDS[type(event)], event)
+        if self.bus.is_watched:
+            for event in masked:
+                self.bus.publish(_KINDS[type(event)], event)
 
     def reads(self, source: str | None) -> Reads:
         """Where rows are read from: the history with its archive, or the source of this name.

@@ -276,7 +276,7 @@ def test_a_whole_openai_answer_is_read() -> None:
     )
 
 
-ODD = st.sampled_from(
+ODD: st.SearchStrategy[Any] = st.sampled_from(
     [None, "", 0, 7, -1, 1.5, True, "12", [], {}, "\ud83d", "\ud83d\ude00", "stop", "length", "error"]
 )
 COUNTS = st.fixed_dictionaries(

@@ -23,6 +23,7 @@ import uuid
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args
 
 import msgspec
 
@@ -70,6 +71,11 @@ _ID_OF: dict[type[msgspec.Struct], str] = {
     AgentRunOpened: "run_id",
 }
 """Where each kind of event has its time-ordered id."""
+_ROLE: dict[type[msgspec.Struct], tuple[str, bool | None]] = {
+    kind: (name, True if kind in get_args(Mark) else False if kind in get_args(Ended) else None)
+    for kind, name in _ID_OF.items()
+}
+"""The same, and whether an event opens a mark (True) or ends one (False)."""
 
 
 class SpoolPlace(msgspec.Struct, frozen=True, order=True):
@@ -189,20 +195,26 @@ class Spool:
         Raises:
             StoreUnavailable: the disk is full or the spool is closed; nothing was written.
         """
-        try:
-            payloads = [self._encode(event) for event in events]
-        except UnicodeEncodeError:
-            payloads = [self._encode(_without_surrogates(event)) for event in events]
-        data = b"".join([part for p in payloads for part in (_HEADER.pack(len(p), zlib.crc32(p)), p)])
-        newest = max(map(_newest_of, events), default=0)
+        parts: list[bytes] = []
+        for event in events:
+            try:
+                payload = self._encode(event)
+            except UnicodeEncodeError:
+                payload = self._encode(_without_surrogates(event))
+            parts += (_HEADER.pack(len(payload), zlib.crc32(payload)), payload)
+        data = b"".join(parts)
         with self._lock:
             self._write(data)
-            self.newest_id = max(self.newest_id, newest)
             for event in events:
-                if isinstance(event, Mark):
-                    self._open_marks[_id_of(event)] = self._segment
-                elif isinstance(event, Ended):
-                    self._open_marks.pop(_id_of(event), None)
+                name, is_open = _ROLE.get(type(event), ("", None))
+                if not name:
+                    continue
+                key = getattr(event, name)
+                self.newest_id = max(self.newest_id, key)
+                if is_open:
+                    self._open_marks[key] = self._segment
+                elif is_open is False:
+                    self._open_marks.pop(key, None)
 
     def drop_passed(self, place: SpoolPlace) -> int:
         """Delete the leading segments that lie wholly before `place` and hold no open mark; say how many.

@@ -126,6 +126,7 @@ class Reservation:
     __slots__ = (
         "_fulls",
         "_limiter",
+        "_narrow",
         "_operation_id",
         "_path_buckets",
         "_requests",
@@ -152,6 +153,7 @@ class Reservation:
         self._requests = requests
         self._fulls = fulls
         self._operation_id = operation_id
+        self._narrow: tuple[Narrowest | None, Narrowest | None] | None = None
         self.tokens = tokens
         self.number = number
         self.at = at
@@ -178,15 +180,20 @@ class Reservation:
     @property
     def narrowest_requests(self) -> Narrowest | None:
         """The narrowest bucket of requests afterwards; None when requests are not limited."""
-        return self._narrowest(0, self._requests)
+        return self._narrowest()[0]
 
     @property
     def narrowest_tokens(self) -> Narrowest | None:
         """The narrowest bucket of tokens afterwards; None when tokens are not limited."""
-        return self._narrowest(self._requests, len(self._path_buckets))
+        return self._narrowest()[1]
 
-    def _narrowest(self, start: int, end: int) -> Narrowest | None:
-        # Computed when asked, not when reserved: most reservations are never asked.
+    def _narrowest(self) -> tuple[Narrowest | None, Narrowest | None]:
+        # Computed when first asked, not when reserved: the limiter's decision is counted in microseconds.
+        if self._narrow is None:
+            self._narrow = self._lowest(0, self._requests), self._lowest(self._requests, len(self._path_buckets))
+        return self._narrow
+
+    def _lowest(self, start: int, end: int) -> Narrowest | None:
         found, lowest = -1, math.inf
         for number in range(start, end):
             bucket = self._path_buckets[number]

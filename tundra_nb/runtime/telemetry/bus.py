@@ -79,9 +79,11 @@ class EventBus:
     def __init__(self) -> None:
         self._subscribers: set[Subscription] = set()
 
+    @property
+    def is_watched(self) -> bool:
+        return bool(self._subscribers)
+
     def publish(self, kind: str, value: Any) -> None:
-        if not self._subscribers:
-            return
         event = BusEvent(kind, value)
         for subscriber in self._subscribers:
             subscriber.offer(event)

@@ -12,7 +12,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.samples import Exemplar as Pointer
 from prometheus_client.utils import floatToGoString
 
-from .metrics import Family, Metrics
+from .metrics import Exemplar, Family, Metrics
 
 Gauge = tuple[str, str, Mapping[tuple[tuple[str, str], ...], float]]
 """Name, help, value by labels; one whose name ends in `_total` is a counter."""
@@ -59,8 +59,15 @@ def _histogram(family: Family) -> Metric:
     for labels, cell in tuple(family.cells.items()):
         cumulated = itertools.accumulate(tuple(cell.counts))
         buckets: list[tuple[str, float] | tuple[str, float, Pointer]] = [
-            (bound, count, Pointer(dict(told.labels), told.value, told.at)) if told else (bound, count)
+            (bound, count, _pointer(told)) if told else (bound, count)
             for bound, count, told in zip(bounds, cumulated, tuple(cell.exemplars), strict=True)
         ]
         histogram.add_metric(labels, buckets, cell.total)
     return histogram
+
+
+def _pointer(told: Exemplar) -> Pointer:
+    labels = {"operation_id": str(told.operation_id)}
+    if told.trace_id:
+        labels["trace_id"] = told.trace_id
+    return Pointer(labels, told.value, told.at / 1e6)

@@ -7,7 +7,7 @@ asks for it; until then nothing of Prometheus is imported.
 from __future__ import annotations
 
 import bisect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from tundra_nb.types import Attempt, BreakerEvent, LimitEvent, Operation
@@ -22,11 +22,12 @@ Labels = tuple[str, ...]
 
 
 class Exemplar(NamedTuple):
-    """One measured case that a bucket points to."""
+    """One measured case that a bucket points to: a call, its trace if it has one, and when it was measured, in µs."""
 
-    labels: Mapping[str, str]
+    operation_id: int
+    trace_id: str | None
     value: float
-    at: float
+    at: int
 
 
 class Cell:
@@ -92,6 +93,12 @@ class Metrics:
     ) -> None:
         self._kind_of = kind_of
         self._now = now
+        self._takes: dict[type, Callable[[Any], None]] = {
+            Attempt: self._attempt,
+            Operation: self._operation,
+            LimitEvent: lambda event: self.limits.add((event.tier, event.decision)),
+            BreakerEvent: lambda event: self.breakers.add((event.profile, event.old_state, event.new_state)),
+        }
         call = ("gen_ai_operation_name", "gen_ai_provider_name", "gen_ai_request_model")
         self.operations = Family(
             "tundra_operations", "calls by how they ended", ("outcome", "code", "caller", "profile")
@@ -137,19 +144,14 @@ class Metrics:
         for value in vars(self).values():
             if isinstance(value, Family):
                 yield value
-            elif isinstance(value, dict):
-                yield from value.values()
+            elif value is self.tokens:
+                yield from self.tokens.values()
 
     def count(self, event: Any) -> None:
         """Take one event of the history into account."""
-        if isinstance(event, Attempt):
-            self._attempt(event)
-        elif isinstance(event, Operation):
-            self._operation(event)
-        elif isinstance(event, LimitEvent):
-            self.limits.add((event.tier, event.decision))
-        elif isinstance(event, BreakerEvent):
-            self.breakers.add((event.profile, event.old_state, event.new_state))
+        take = self._takes.get(type(event))
+        if take is not None:
+            take(event)
 
     def _operation(self, event: Operation) -> None:
         profile = event.profile or ""
@@ -157,19 +159,16 @@ class Metrics:
         if event.waited_ms:
             self.waited_seconds.add((profile,), event.waited_ms / 1000)
         if event.latency_ms is not None:
-            labels = {"operation_id": str(event.operation_id)}
-            if event.trace_id:
-                labels["trace_id"] = event.trace_id
-            self.operation_seconds.observe(
-                (event.outcome, profile), event.latency_ms / 1000, self._exemplar(labels, event.latency_ms / 1000)
-            )
+            seconds = event.latency_ms / 1000
+            exemplar = Exemplar(event.operation_id, event.trace_id, seconds, self._now())
+            self.operation_seconds.observe((event.outcome, profile), seconds, exemplar)
 
     def _attempt(self, event: Attempt) -> None:
         self.attempts.add((event.profile, event.outcome, event.reason or ""))
         call = (genai.CHAT, self._kind_of(event.profile), event.model or "")
         if event.latency_ms is not None:
             seconds = event.latency_ms / 1000
-            exemplar = self._exemplar({"operation_id": str(event.operation_id)}, seconds)
+            exemplar = Exemplar(event.operation_id, None, seconds, self._now())
             self.attempt_seconds.observe((*call, event.code or ""), seconds, exemplar)
         if event.first_byte_ms is not None:
             self.first_chunk_seconds.observe(call, event.first_byte_ms / 1000)
@@ -182,6 +181,3 @@ class Metrics:
                     self.usage_sizes.observe((*call, kind), count)
         if event.cost_usd:
             self.cost_usd.add((event.profile,), event.cost_usd)
-
-    def _exemplar(self, labels: Mapping[str, str], value: float) -> Exemplar:
-        return Exemplar(labels, value, self._now() / 1e6)
