@@ -16,6 +16,8 @@ def trace_of(given: bytes) -> tuple[str | None, str | None]:
 
     By the standard's rules: later versions may say more behind the flags, version `ff` and ids of zeros are none.
     """
+    if not given:
+        return None, None
     match = _TRACEPARENT.fullmatch(given.strip())
     if match is None or match[1] == b"ff" or (match[1] == b"00" and match[5]):
         return None, None

@@ -24,7 +24,7 @@ import pytest
 import trustme
 
 from tundra_nb.errors import ConfigError
-from tundra_nb.runtime.providers.direct import Connections, Received
+from tundra_nb.runtime.providers.direct import Address, Connections, Received
 from tundra_nb.runtime.providers.proxied import native_class
 from tundra_nb.runtime.providers.transport import Transport, failure_kind
 
@@ -657,7 +657,9 @@ def test_a_second_event_loop_is_refused_in_words() -> None:
 
 async def sent(connections: Connections, url: str, *, until: float | None = None) -> Received:
     head = [(b"host", b"x"), (b"content-length", b"2")]
-    return await connections.send("POST", httpx.URL(url), head, b"{}", connect=DEADLINE, read=DEADLINE, until=until)
+    return await connections.send(
+        "POST", Address(httpx.URL(url)), head, b"{}", connect=DEADLINE, read=DEADLINE, until=until
+    )
 
 
 async def whole(answer: Received) -> int:
@@ -709,7 +711,9 @@ async def test_server_that_nobody_reads_from_is_stopped_and_not_given_up(connect
             written += 65536
 
     async with serving(script) as url:
-        answer = await connections.send("GET", httpx.URL(url), [(b"host", b"x")], b"", connect=5, read=0.1, until=None)
+        answer = await connections.send(
+            "GET", Address(httpx.URL(url)), [(b"host", b"x")], b"", connect=5, read=0.1, until=None
+        )
         await asyncio.sleep(0.3)  # longer than the limit on the server's silence
         assert written < 30_000_000
         assert await whole(answer) == 33_554_432

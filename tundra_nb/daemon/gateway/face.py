@@ -306,8 +306,11 @@ def _model_of(given: CallerBody) -> str:
 
 
 def _failover(headers: dict[bytes, bytes]) -> Failover:
-    told = headers.get(incoming.FAILOVER, b"any").strip().lower()
+    told = headers.get(incoming.FAILOVER)
+    if told is None:
+        return "any"
     known: dict[bytes, Failover] = {b"any": "any", b"same-vendor": "same-vendor", b"off": "off"}
+    told = told.strip().lower()
     if told not in known:
         raise errors.UsageError(
             problem=f"x-tundra-failover is {told.decode('latin-1')!r}",

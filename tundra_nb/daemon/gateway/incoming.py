@@ -55,10 +55,7 @@ class ClientGoneError(Exception):
 
 def headers_of(scope: Scope) -> dict[bytes, bytes]:
     """Headers by name in lower case; of several the first."""
-    found: dict[bytes, bytes] = {}
-    for name, value in scope["headers"]:
-        found.setdefault(name, value)
-    return found
+    return dict(reversed(scope["headers"]))
 
 
 def credential(headers: dict[bytes, bytes], query: bytes) -> str:
@@ -164,9 +161,11 @@ def given_of(path: Path, body: bytes, headers: dict[bytes, bytes]) -> CallerBody
 
 def max_tokens(given: CallerBody) -> int | None:
     """Most output tokens that a body allows, where it says so by a field that its form has."""
-    told = [bodies.value(given.members, name, int) for name in LIMITS.get(given.form, ())]
-    limits = [limit for limit in told if limit is not None and limit > 0]
-    return min(max(limits), 1 << 40) if limits else None
+    most = 0
+    for name in LIMITS.get(given.form, ()):
+        if name in given.members:
+            most = max(most, bodies.value(given.members, name, int) or 0)
+    return min(most, 1 << 40) or None
 
 
 def client_of(headers: dict[bytes, bytes]) -> str | None:

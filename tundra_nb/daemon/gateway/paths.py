@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Literal
 
 import msgspec
@@ -30,6 +31,7 @@ MODELS = "/models"
 PREFIX = "/v1"
 
 
+@functools.lru_cache(maxsize=256)
 def below(path: str) -> str:
     """A path without its `/v1`, however often that was put in: base URLs are given with it and without."""
     while path == PREFIX or path.startswith(PREFIX + "/"):

@@ -51,6 +51,31 @@ LookUp = Callable[..., Awaitable[list[aiohappyeyeballs.AddrInfoType]]]
 RawHeaders = list[tuple[bytes, bytes]]
 
 
+class Address:
+    """Where a request goes: a URL, and what is written of it. Made once for many requests: reading one is slow."""
+
+    __slots__ = ("login", "origin", "target", "url")
+
+    def __init__(self, url: httpx.URL) -> None:
+        self.url = url
+        scheme, host = url.raw_scheme, url.raw_host
+        is_tls = scheme == b"https"
+        self.origin: Origin | None = None
+        """None: that is no address of a provider."""
+        if host and scheme in (b"http", b"https"):
+            self.origin = (is_tls, host.decode("ascii"), url.port or (443 if is_tls else 80))
+        self.target = url.raw_path
+        """Its path and query, as they are written."""
+        self.login = b""
+        """The header that a name and password in it stand for."""
+        if url.userinfo:
+            login = base64.b64encode(f"{url.username}:{url.password}".encode())
+            self.login = b"authorization: Basic " + login
+
+    def __repr__(self) -> str:
+        return f"<Address {self.url}>"
+
+
 class DisconnectedError(ConnectionError):
     """The server hung up between two messages."""
 
@@ -232,12 +257,11 @@ class _Line(asyncio.Protocol):
     def _due(self) -> float | None:
         if self._answer is None:
             return self._heard_at + KEEPALIVE_SECONDS
-        limits = []
-        if self._read_seconds is not None and not self._is_paused:  # who reads slowly is not let down by the provider
-            limits.append(self._heard_at + self._read_seconds)
-        if self._until is not None:
-            limits.append(self._until)
-        return min(limits, default=None)
+        until = self._until
+        if self._read_seconds is None or self._is_paused:  # who reads slowly is not let down by the provider
+            return until
+        silent_at = self._heard_at + self._read_seconds
+        return silent_at if until is None or silent_at < until else until
 
     def _look(self) -> None:
         self._timer = None
@@ -386,7 +410,7 @@ class Connections:
     async def send(
         self,
         method: str,
-        url: httpx.URL,
+        address: Address,
         headers: RawHeaders,
         body: bytes,
         *,
@@ -398,7 +422,7 @@ class Connections:
 
         Args:
             method: GET, POST, …
-            url: absolute; its path and query go as they are written.
+            address: of an absolute URL.
             headers: sent as they are; they name the host and the body's length.
             body: b"" for none.
             connect: seconds for finding the host, connecting and the TLS handshake.
@@ -409,11 +433,9 @@ class Connections:
             httpx.TransportError: why there is no answer.
             TimeoutError: `until` is past.
         """
-        if (name := url.raw_scheme) not in (b"http", b"https") or not url.raw_host:
-            raise httpx.UnsupportedProtocol(f"{name.decode()}:// is no address of a provider")
-        is_tls = name == b"https"
-        origin = (is_tls, url.raw_host.decode("ascii"), url.port or (443 if is_tls else 80))
-        head = _head(method, url, headers)
+        if (origin := address.origin) is None:
+            raise httpx.UnsupportedProtocol(f"{address.url.scheme}:// is no address of a provider")
+        head = _head(method, address, headers)
         while True:
             line = self._kept(origin) or await self._opened(origin, connect, until)
             is_kept = line.is_used
@@ -533,16 +555,16 @@ def _too_long() -> httpx.RemoteProtocolError:
     return httpx.RemoteProtocolError(f"the head of the answer is longer than {HEAD_BYTES} bytes")
 
 
-def _head(method: str, url: httpx.URL, headers: RawHeaders) -> bytes:
+def _head(method: str, address: Address, headers: RawHeaders) -> bytes:
     """The request's head.
 
     Raises:
         httpx.LocalProtocolError: a name or value holds what would end its line.
     """
-    lines = [b"%s %s HTTP/1.1" % (method.encode("ascii"), url.raw_path)]
+    lines = [b"%s %s HTTP/1.1" % (method.encode("ascii"), address.target)]
     lines += [b"%s: %s" % header for header in headers]
-    if url.userinfo and not any(name.lower() == b"authorization" for name, _ in headers):
-        lines.append(b"authorization: Basic " + base64.b64encode(f"{url.username}:{url.password}".encode()))
+    if address.login and not any(name.lower() == b"authorization" for name, _ in headers):
+        lines.append(address.login)
     head = b"\r\n".join(lines)
     if head.count(b"\n") != len(lines) - 1 or head.count(b"\r") != len(lines) - 1 or b"\0" in head:
         raise httpx.LocalProtocolError("a header holds a line feed, a carriage return or a zero byte")

@@ -8,6 +8,7 @@ is never followed: a key goes only to the host of its profile.
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import AsyncGenerator, Callable, Mapping
 from typing import NoReturn
 
@@ -19,6 +20,7 @@ from tundra_nb.settings import AnswerSettings, DeadlineSettings
 
 from . import classify, headers
 from .contract import Seen, Target
+from .direct import Address
 from .transport import Incoming, RequestSender, failure_kind
 from .unpack import SLICE_BYTES, CannotUnpackError, Unpacker
 
@@ -28,6 +30,12 @@ ERROR_BODY_SECONDS = 5.0
 """How long the body of an error status is waited for: the status alone says most."""
 DRAIN_SECONDS = 0.05
 """How long the end of the body is waited for after the end mark, so that the connection can be used again."""
+
+
+@functools.lru_cache(maxsize=256)
+def _name(raw: bytes) -> str:
+    """A header's name in lower case; servers repeat theirs."""
+    return raw.decode("latin-1").lower()
 
 
 class ProviderLine(msgspec.Struct, frozen=True):
@@ -82,7 +90,7 @@ class WireExchange:
         """The answer's headers, names in lower case."""
         self._unpacked: AsyncGenerator[bytes, None] | None = None
 
-    async def send(self, method: str, url: httpx.URL, head: list[tuple[bytes, bytes]], body: bytes) -> int:
+    async def send(self, method: str, address: Address, head: list[tuple[bytes, bytes]], body: bytes) -> int:
         """Send, read the head of the answer into `seen`, and return its status. `head` names the host."""
         line, seen = self._line, self.seen
         framed = [*head, (b"content-length", b"%d" % len(body))] if body else head
@@ -92,7 +100,7 @@ class WireExchange:
         try:
             answer = await line.transport.send(
                 method,
-                url,
+                address,
                 framed,
                 body,
                 connect=line.deadlines.connect_seconds,
@@ -106,7 +114,7 @@ class WireExchange:
         self._answer = answer
         seen.status = answer.status
         seen.first_byte_at = line.monotonic()
-        told = self._told = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in answer.headers}
+        told = self._told = {_name(name): value.decode("latin-1") for name, value in answer.headers}
         seen.request_id = told.get("x-request-id") or told.get("request-id")
         seen.buckets, seen.retry_after, seen.should_retry, seen.headers = headers.read(told, line.now())
         if "content-encoding" in told:

@@ -82,8 +82,8 @@ def word(value: Any) -> str:
 
 def count(value: Any) -> int | None:
     """A count, also one written as text; None for anything else."""
-    if value is None:
-        return None
+    if type(value) is int or value is None:  # nearly always
+        return value if value is not None and 0 <= value < MAX_COUNT else None
     if isinstance(value, str):
         if not (value.isascii() and value.strip().isdecimal() and len(value) < 20):
             return None

@@ -31,6 +31,7 @@ from . import classify, events, listing, models, prices
 from .anthropic import AnthropicFormat
 from .check import AskSize, check_ask
 from .contract import Answer, Deliver, ModelInfo, Seen, Target, WireFormat
+from .direct import Address
 from .exchange import ProviderLine, WireExchange
 from .openai import OpenAIFormat
 from .openrouter import OpenRouterFormat
@@ -160,7 +161,7 @@ class Provider:
         exchange = self.exchange(ready.target, seen, kept, is_streamed=ask.stream)
         try:
             try:
-                status = await exchange.send("POST", ready.url, ready.headers, body)
+                status = await exchange.send("POST", ready.address, ready.headers, body)
                 if status != 200:
                     body = await exchange.failure_body()
                     raise ready.wire.error(model, status, seen.retry_after, body)
@@ -366,7 +367,7 @@ class Provider:
         total = min(self._line.deadlines.total_seconds, MODELS_SECONDS)
         exchange = WireExchange(self._line, ready.target, Seen(), None, idle=total, total=total)
         try:
-            status = await exchange.send("GET", httpx.URL(url), ready.headers, b"")
+            status = await exchange.send("GET", Address(httpx.URL(url)), ready.headers, b"")
             if status != 200:
                 body = await exchange.failure_body()
                 raise ready.wire.error("", status, exchange.seen.retry_after, body)
@@ -410,14 +411,15 @@ class Provider:
 class Prepared:
     """What does not change from call to call."""
 
-    __slots__ = ("headers", "target", "url", "wire")
+    __slots__ = ("address", "headers", "target", "wire")
 
     def __init__(self, wire: WireFormat, target: Target) -> None:
         self.wire = wire
         self.target = target
-        self.url = httpx.URL(wire.url)
+        url = httpx.URL(wire.url)
+        self.address = Address(url)
         # `identity`: a compressed stream would be held back for its compressor
-        head = httpx.Headers([*wire.headers, ("accept-encoding", "identity"), ("host", self.url.netloc.decode())])
+        head = httpx.Headers([*wire.headers, ("accept-encoding", "identity"), ("host", url.netloc.decode())])
         self.headers = head.raw
 
 

@@ -21,6 +21,7 @@ from tundra_nb.types.pieces import Raw
 
 from . import bodies, events
 from .contract import Answer, Deliver, Seen, StreamReader
+from .direct import Address
 from .exchange import WireExchange
 from .frames import Frames, SseFrame
 from .observe import observer
@@ -111,10 +112,10 @@ async def relay(
     if record:
         seen.request_body = body
     follow = observer(given.form, ready.wire, ready.target)
-    url = _url(ready.target.base_url + PATHS[given.form])
+    address = _address(ready.target.base_url + PATHS[given.form])
     exchange = provider.exchange(ready.target, seen, kept, is_streamed=given.is_streamed)
     try:
-        status = await exchange.send("POST", url, _headers(ready.headers, given.headers), body)
+        status = await exchange.send("POST", address, _headers(ready.headers, given.headers), body)
         if status != 200:
             told = await exchange.failure_body()
             refusals.append(Refusal(status, told))
@@ -151,11 +152,11 @@ async def fetch(
         TundraError: what went wrong.
     """
     ready = provider.prepared()
-    url = httpx.URL(ready.target.base_url + path + (f"?{query}" if query else ""))
+    address = Address(httpx.URL(ready.target.base_url + path + (f"?{query}" if query else "")))
     seen = Seen()
     exchange = provider.exchange(ready.target, seen, None, is_streamed=True)
     try:
-        status = await exchange.send(method, url, list(ready.headers), b"{}" if method == "POST" else b"")
+        status = await exchange.send(method, address, list(ready.headers), b"{}" if method == "POST" else b"")
         if status != 200:
             told = await exchange.failure_body()
             refusals.append(Refusal(status, told))
@@ -216,8 +217,10 @@ async def _stream(
     return answer
 
 
-_url = functools.lru_cache(maxsize=256)(httpx.URL)
-"""Parsing one costs a tenth of a call, and there are few."""
+@functools.lru_cache(maxsize=256)
+def _address(url: str) -> Address:
+    """Reading one costs a tenth of a call, and there are few."""
+    return Address(httpx.URL(url))
 
 
 def _body(given: CallerBody, model: str) -> bytes:

@@ -24,7 +24,7 @@ import httpx
 
 from tundra_nb.errors import ConfigError
 
-from .direct import Connections, DisconnectedError, RawHeaders, Received
+from .direct import Address, Connections, DisconnectedError, RawHeaders, Received
 from .proxies import Proxies, Proxy
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class RequestSender(Protocol):
     async def send(
         self,
         method: str,
-        url: httpx.URL,
+        address: Address,
         headers: RawHeaders,
         body: bytes,
         *,
@@ -89,7 +89,7 @@ class Transport(httpx.AsyncBaseTransport):
     async def send(
         self,
         method: str,
-        url: httpx.URL,
+        address: Address,
         headers: RawHeaders,
         body: bytes,
         *,
@@ -105,9 +105,9 @@ class Transport(httpx.AsyncBaseTransport):
             ConfigError: the certificates to trust cannot be read.
         """
         self._check()
-        if (proxy := self._proxy(url)) is None:
-            return await self._connections.send(method, url, headers, body, connect=connect, read=read, until=until)
-        request = _request(method, url, headers, body, connect, read)
+        if (proxy := self._proxy(address.url)) is None:
+            return await self._connections.send(method, address, headers, body, connect=connect, read=read, until=until)
+        request = _request(method, address.url, headers, body, connect, read)
         return await _received(self._proxied(request, proxy), until)
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
@@ -130,7 +130,7 @@ class Transport(httpx.AsyncBaseTransport):
             head.append((b"content-length", b"%d" % len(body)))
         received = await self._connections.send(
             request.method,
-            request.url,
+            Address(request.url),
             head,
             body,
             connect=limits.get("connect"),
@@ -214,7 +214,7 @@ class _ByHttpx:
     async def send(
         self,
         method: str,
-        url: httpx.URL,
+        address: Address,
         headers: RawHeaders,
         body: bytes,
         *,
@@ -222,7 +222,7 @@ class _ByHttpx:
         read: float | None,
         until: float,
     ) -> Incoming:
-        request = _request(method, url, headers, body, connect, read)
+        request = _request(method, address.url, headers, body, connect, read)
         return await _received(self._transport.handle_async_request(request), until)
 
 
