@@ -111,8 +111,10 @@ class TokenRow(msgspec.Struct, frozen=True, kw_only=True):
 class CallerRow(msgspec.Struct, frozen=True, kw_only=True):
     """A program that called the gateway since the daemon's start."""
 
+    by: Category
+    """token, or user for who comes by the daemon's own socket."""
     name: Category
-    """Name of its token, or its user."""
+    """Name of the token, or the user."""
     client: str
     """Its library and version, as it says."""
     dialect: Category

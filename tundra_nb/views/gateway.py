@@ -45,7 +45,7 @@ def callers(status: GatewayStatus) -> list[list[str]]:
     """The programs that called, the latest first, as `CALLER_COLUMNS`."""
     return [
         [
-            str(row["name"]),
+            f"{row['by']} {row['name']}",
             str(row["client"]),
             str(row["dialect"]),
             number(row["calls"]),

@@ -91,7 +91,7 @@ def _program(op: Mapping[str, Any]) -> list[tuple[str, Cell]]:
     if not op.get("dialect"):
         return []
     form = f"{op['dialect']}, streamed" if op.get("streamed") else str(op["dialect"])
-    facts: list[tuple[str, Cell]] = [("who", f"{op.get('user_name') or '?'}, by a token or as a user")]
+    facts: list[tuple[str, Cell]] = [("token or user", str(op.get("user_name") or "?"))]
     if client := op.get("client"):
         facts.append(("program", str(client)))
     facts.append(("form", form))

@@ -9,7 +9,7 @@ import logging
 import time
 from collections.abc import Callable
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import unquote
 
 import msgspec
@@ -47,6 +47,8 @@ _log = logging.getLogger("tundra.daemon")
 class SeenProgram:
     """What one program has done here. Times are seconds since the epoch."""
 
+    by: Literal["token", "user"]
+    """What `name` is the name of."""
     name: str
     client: str
     dialect: str
@@ -64,16 +66,17 @@ class Gateway:
         self.tokens = tokens
         self.stored = stored
         self.choosing = Choosing(runtime.profiles)
-        self._callers: collections.OrderedDict[tuple[str, str, str], SeenProgram] = collections.OrderedDict()
+        self._callers: collections.OrderedDict[tuple[str, str, str, str], SeenProgram] = collections.OrderedDict()
 
-    def seen(self, name: str, client: str | None, dialect: str) -> SeenProgram:
+    def seen(self, caller: Caller, client: str | None, dialect: str) -> SeenProgram:
         """The entry of a program, the latest last."""
-        key = (name, client or "", dialect)
+        by: Literal["token", "user"] = "token" if caller.key else "user"
+        key = (by, caller.name, client or "", dialect)
         entry = self._callers.get(key)
         if entry is None:
             if len(self._callers) >= CALLERS_KEPT:
                 self._callers.popitem(last=False)
-            entry = self._callers[key] = SeenProgram(*key)
+            entry = self._callers[key] = SeenProgram(by, *key[1:])
         self._callers.move_to_end(key)
         entry.last_at = time.time()
         return entry
@@ -139,7 +142,7 @@ class DoorApp:
         given, bound = await incoming.read_given(known, body, headers)
         request = await self._request(known, given, bound, caller, headers)
         client = request.facts.client
-        seen = self._gateway.seen(caller.name, client, known.dialect)
+        seen = self._gateway.seen(caller, client, known.dialect)
         seen.calls += 1
         seen.running += 1
         try:
