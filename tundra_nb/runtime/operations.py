@@ -189,7 +189,7 @@ class LiveOperation:
         while queue:
             candidate = queue.pop(0)
             pause = 0.0
-            if (unable := self._request.unable(self._slots[candidate.name])) is not None:
+            if (unable := await self._request.unable(self._slots[candidate.name])) is not None:
                 self._pass_over(candidate, unable)
                 continue
             refusal = self._p.refusal(candidate)

@@ -8,6 +8,7 @@ no words for a field.
 
 from __future__ import annotations
 
+import asyncio
 import math
 import re
 from collections.abc import Iterable, Sequence
@@ -19,7 +20,7 @@ from tundra_nb.errors import ParseError, TundraError, Unsupported
 from tundra_nb.runtime.profiles import ProfileSlot
 from tundra_nb.runtime.providers import bodies
 from tundra_nb.runtime.providers.callers import FORMS, Question
-from tundra_nb.runtime.providers.check import AskSize
+from tundra_nb.runtime.providers.check import BIG_BYTES, AskSize
 from tundra_nb.runtime.providers.contract import Answer, Deliver
 from tundra_nb.runtime.providers.relay import END, CallerBody, Refusal, relay, speaks
 from tundra_nb.runtime.requests import CallFacts
@@ -108,13 +109,13 @@ class Relayed:
         named = next((choice.model for choice in self._choices if choice.profile.name == profile.name), None)
         return named or profile.model or None
 
-    def unable(self, slot: ProfileSlot) -> TundraError | None:
+    async def unable(self, slot: ProfileSlot) -> TundraError | None:
         profile = slot.profile
         if self._stays and vendor(profile) != vendor(self._choices[0].profile):
             return self._bound(profile.name)
         if self._is_relayed(slot):
             return None
-        question = self._question(profile.name)
+        question = await self._question(profile.name)
         return question if isinstance(question, TundraError) else None
 
     def remarks(self, answer: Answer) -> list[str]:  # noqa: ARG002 - a program reads its answer itself
@@ -131,7 +132,7 @@ class Relayed:
                 # many a local server speaks chat completions only, and says so by knowing no other path
                 if self.given.form != "responses" or entry.seen.status not in NO_SUCH_PATH:
                     raise
-        question = self._question(slot.profile.name)
+        question = await self._question(slot.profile.name)
         if isinstance(question, TundraError):
             raise question
         self.way, self.dropped = "translated", question.dropped
@@ -178,10 +179,11 @@ class Relayed:
     def _is_relayed(self, slot: ProfileSlot) -> bool:
         return speaks(slot.provider, self.given.form) and self.given.form not in slot.provider.lacks
 
-    def _question(self, profile: str) -> Question | TundraError:
-        """What the body asks in no vendor's form, or why that cannot be said."""
+    async def _question(self, profile: str) -> Question | TundraError:
+        """What the body asks in no vendor's form, or why that cannot be said; a big body is read in a thread."""
         if self._read is None:
-            self._read = self._said(profile)
+            is_big = len(self.given.body) >= BIG_BYTES
+            self._read = await asyncio.to_thread(self._said, profile) if is_big else self._said(profile)
         if isinstance(self._read, Unsupported):
             return Unsupported(**{**self._read.facts, "profile": profile})
         return self._read
@@ -194,7 +196,7 @@ class Relayed:
         if self._stays:
             return self._bound(profile)
         try:
-            return form.read(msgspec.json.decode(self.given.body), profile)
+            return form.read(bodies.decoded(self.given.members), profile)
         except TundraError as error:
             return error
         except (msgspec.DecodeError, RecursionError) as exc:

@@ -102,7 +102,7 @@ class Request(Protocol):
         """The model to ask of a candidate; None when it is to be chosen from the provider's list."""
         ...
 
-    def unable(self, slot: ProfileSlot) -> TundraError | None:
+    async def unable(self, slot: ProfileSlot) -> TundraError | None:
         """Why a candidate cannot carry this out, whatever state it is in; None when it can."""
         ...
 
@@ -174,7 +174,7 @@ class Asked:
             return self._ask.model
         return profile.model or None
 
-    def unable(self, slot: ProfileSlot) -> TundraError | None:  # noqa: ARG002 - an attempt tells
+    async def unable(self, slot: ProfileSlot) -> TundraError | None:  # noqa: ARG002 - an attempt tells
         return None
 
     @property

@@ -45,6 +45,10 @@ _DATA_URL = re.compile(r"data:image/[a-z0-9.+-]+;base64,[a-z0-9+/_-]{4}", re.IGN
 """Only the start is looked at: an image of 20 MB must not hold up the loop."""
 
 
+BIG_BYTES = 256 * 1024
+"""A larger conversation is translated in a thread: on the loop it would hold up everybody for milliseconds."""
+
+
 class AskSize(msgspec.Struct, frozen=True):
     """How large an ask is."""
 

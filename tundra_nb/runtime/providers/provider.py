@@ -29,7 +29,7 @@ from tundra_nb.types.pieces import Piece, Reasoning, Text, ToolCallPiece
 
 from . import classify, events, listing, models, prices
 from .anthropic import AnthropicFormat
-from .check import AskSize, check_ask
+from .check import BIG_BYTES, AskSize, check_ask
 from .contract import Answer, Deliver, ModelInfo, Seen, Target, WireFormat
 from .direct import Address
 from .exchange import ProviderLine, WireExchange
@@ -152,7 +152,8 @@ class Provider:
             models.refuse(self.profile.name, known, ask, size)
         ask, left_out = models.sayable(self.profile, model, ask)
         seen.dropped += left_out
-        body = ready.wire.body(ask, model)
+        is_big = size.text_bytes >= BIG_BYTES
+        body = await asyncio.to_thread(ready.wire.body, ask, model) if is_big else ready.wire.body(ask, model)
         await self.learn_prices()
         kept: list[bytes] | None = None
         if record:
