@@ -38,6 +38,9 @@ ECHOES = 300
 FLOODS = 10
 BULK_MB = 100
 SESSIONS = 500
+PROCESSES = 500
+"""In one session."""
+ROUNDS = 3
 BULK = f"head -c {BULK_MB}000000 /dev/zero"
 CAT = ["sh", "-c", "stty raw -echo; echo up; exec cat"]
 
@@ -314,11 +317,40 @@ async def many_rows(table: Rows) -> None:
     table.row("loop lag meanwhile p99, ms", quantiles(late)[1], "≤ 5")
 
 
+async def release_row(table: Rows) -> None:
+    """A session of many processes is released; how long the loop stands at a time, and how much of that it works."""
+    command = f"i=1; while [ $i -lt {PROCESSES} ]; do sleep 60 & i=$((i+1)); done; wait"
+    stands, worked = [], []
+    for _ in range(ROUNDS):
+        async with opened() as pool:
+            pty = await pool.spawn(["sh", "-c", command])
+            while len(psutil.Process().children(recursive=True)) < PROCESSES:  # noqa: ASYNC110 - nobody tells
+                await asyncio.sleep(0.1)
+            stop, late, own = asyncio.Event(), list[float](), list[float]()
+            watching = asyncio.gather(lag(stop, late), work_between_timers(stop, own))
+            await pool.release(pty.id)
+            stop.set()
+            await watching
+            stands.append(max(late) * 1000)
+            worked.append(max(own) * 1000)
+    table.row(f"release of {PROCESSES} processes: longest stand of the loop, ms", statistics.median(stands), "≤ 5")
+    table.row("  most that the loop itself works at a time, ms of CPU", statistics.median(worked))
+
+
+async def work_between_timers(stop: asyncio.Event, times: list[float]) -> None:
+    """CPU time of this thread between two timers of one millisecond: what is left of a stand on an idle machine."""
+    while not stop.is_set():
+        started = time.thread_time()
+        await asyncio.sleep(0.001)
+        times.append(time.thread_time() - started)
+
+
 async def measure(table: Rows) -> None:
     await spawn_row(table, "small process")
     await echo_rows(table)
     await bulk_row(table)
     await many_rows(table)
+    await release_row(table)
     ballast = bytearray(os.urandom(1 << 20) * 1024)
     await spawn_row(table, "1 GiB process")
     del ballast
