@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import ItemsView
 from typing import Any
 
 import msgspec
@@ -26,7 +25,7 @@ class Watched(dict[str, msgspec.Raw]):
 
     threads: set[int]
 
-    def items(self) -> ItemsView[str, msgspec.Raw]:
+    def items(self) -> Any:
         self.threads.add(threading.get_ident())
         return super().items()
 

@@ -112,6 +112,7 @@ class LiveOperation:
         self._router = self._settings.router
         self._content = "all" if request.facts.record else self._settings.record.content
         self.rows = CallRows(profiles.journal, request, caller.name, self._content)
+        self.operation_id = self.rows.operation_id
         self._now = UnderWay(
             operation_id=self.rows.operation_id,
             at=self._clock.now_us(),
@@ -127,10 +128,6 @@ class LiveOperation:
         """Made so far, at all profiles."""
         self._tokens = 0
         self._deadline = self._clock.timeout(self._router.deadline_seconds)
-
-    @property
-    def operation_id(self) -> int:
-        return self.rows.operation_id
 
     async def carry_out(
         self,
@@ -238,7 +235,7 @@ class LiveOperation:
         while True:
             entry = self.rows.entry(slot.profile, cause, slot.breaker.state, pause)
             if last is not None and not retries:
-                lines.failed_over(name, last, self.rows.operation_id, entry.attempt_id)
+                lines.failed_over(name, last, self.operation_id, entry.attempt_id)
             try:
                 await self._attempt(slot, entry)
             except errors.TundraError as error:
@@ -290,7 +287,7 @@ class LiveOperation:
             slot.breaker.admit()  # refused at once, before waiting for a bucket
         self._now.profile, self._now.doing = slot.profile.name, "waiting for the limiter"
         entry.reservation = await self._p.limiter.reserve(
-            self._p.path(slot, self._caller), self._tokens, self._router.max_wait_seconds, self.rows.operation_id
+            self._p.path(slot, self._caller), self._tokens, self._router.max_wait_seconds, self.operation_id
         )
         self.rows.waited += entry.reservation.waited
         entry.permit = slot.breaker.admit()

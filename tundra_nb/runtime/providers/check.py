@@ -298,7 +298,8 @@ def _numbers(ask: Ask) -> None:
     temperature = ask.temperature
     if temperature is not None and not (math.isfinite(temperature) and 0 <= temperature <= MAX_TEMPERATURE):
         raise _wrong("temperature", f"temperature is {temperature}", f"Between 0 and {MAX_TEMPERATURE:g}.")
-    _finite("extra", ask.extra)
+    if ask.extra:
+        _finite("extra", ask.extra)
 
 
 def _finite(field: str, value: Any, depth: int = 0) -> None:

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import bisect
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
+
+import msgspec
 
 from tundra_nb.types import Attempt, BreakerEvent, LimitEvent, Operation
 
@@ -21,7 +23,7 @@ OTHER = "other"
 Labels = tuple[str, ...]
 
 
-class Exemplar(NamedTuple):
+class Exemplar(msgspec.Struct, frozen=True, gc=False):
     """One measured case that a bucket points to: a call, its trace if it has one, and when it was measured, in µs."""
 
     operation_id: int
