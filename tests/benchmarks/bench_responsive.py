@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
+import psutil
 from jupyter_client.manager import KernelManager
 
 from tests.benchmarks.homes import LAG_PATH, Lag, home, lagging_daemon
@@ -40,6 +41,10 @@ kind = "openai"
 base_url = "{base_url}"
 model = "m"
 """
+STEADY_RATE = 110.0
+STEADY_SECONDS = 180.0
+STEADY_MB = 0.5
+"""A minute; 5 % of the worker over ten of them."""
 PAUSE_SECONDS = 0.01
 """Between two cells, as of somebody who types very fast."""
 
@@ -188,6 +193,24 @@ def reads(rows: int = 1_000_000, times: int = 3) -> tuple[Lag, Lag, float]:
             return idle, lag(client, env), rows / seconds
 
 
+def growth(seconds: float = STEADY_SECONDS) -> float:
+    """MB a minute by which the store worker grows beside steady calls, once it is warm: after half of the time."""
+    with (
+        scripted_process() as provider,
+        home(SETTINGS.format(base_url=provider.base_url)) as env,
+        lagging_daemon(env) as client,
+    ):
+        (worker,) = psutil.Process(client.status()["pid"]).children()
+        with load(env, STEADY_RATE, "daemon"):
+            time.sleep(seconds / 2)
+            sizes: list[tuple[float, float]] = []
+            end = time.monotonic() + seconds / 2
+            while time.monotonic() < end:
+                sizes.append((time.monotonic() / 60, worker.memory_info().rss / 1e6))
+                time.sleep(1.0)
+    return statistics.linear_regression(*zip(*sizes, strict=True)).slope
+
+
 def main() -> None:
     """Measure and print."""
     table = Table(f"a kernel beside {RATE:.0f} calls per second: through the daemon, to straight to the provider, ms")
@@ -205,7 +228,10 @@ def main() -> None:
     table.add("own CPU between timers p99", idle.own_p99_ms, busy.own_p99_ms, busy.own_p99_ms / idle.own_p99_ms)
     table.add("lag max", idle.max_ms, busy.max_ms, busy.max_ms / max(idle.max_ms, 0.001))
     print(table)
-    print(f"{busy.count} samples, {rate:,.0f} rows/s over the socket")
+    print(f"{busy.count} samples, {rate:,.0f} rows/s over the socket\n")
+    table = Table(f"memory beside {STEADY_RATE:.0f} calls per second; `make soak` looks for half an hour")
+    table.add("store worker: growth, MB a minute", STEADY_MB, mine := growth(), mine / STEADY_MB, "≤ 1")
+    print(table)
 
 
 if __name__ == "__main__":
