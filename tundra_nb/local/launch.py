@@ -419,7 +419,7 @@ def _until_ready(paths: Paths, starter: _Starter | None, timeout: float, on_wait
         elif starter.exit_code is not None:
             _check_ended(paths, starter)
         if rest <= 0:
-            error = starter and starter.error()
+            error = starter.error() if starter is not None else None
             if error is not None and not _is_in_the_way(error):
                 raise error
             raise _not_ready(paths, starter, timeout)  # also where another one is in the way: it is the one to wait for
