@@ -9,6 +9,7 @@ import pytest
 from playwright.sync_api import expect
 
 from tests.outage import fill
+from tundra_nb.testing.scripted_provider import ScriptedStep
 
 from .conftest import Jupyter
 from .test_faces import barriers, watch
@@ -48,6 +49,42 @@ def test_names_from_strangers_are_text_and_of_hundreds_of_profiles_the_worst_are
     assert not [one for one in seen if "reading 'schema'" not in one]
 
 
+def test_a_chosen_caller_leaves_only_its_calls_in_lanes_table_and_selection(lab: Jupyter) -> None:
+    for _ in range(2):
+        lab.tundra("ask", "hi")
+    page = lab.open(["%load_ext tundra_nb", "%tundra ask hi", "dash = %tundra dash\ndash", "len(dash.selection)"])
+    page.run(0)
+    lab.provider.script("/v1/chat/completions", ScriptedStep(status=503, text="down for maintenance"))
+    page.run(1)
+    page.run(2)
+    dash = page.output(2).locator(".tundra-dash")
+    counts, caller = dash.locator(".tundra-counts"), dash.get_by_label("caller", exact=True)
+    expect(counts).to_contain_text("3 calls")
+    expect(dash.get_by_role("button", name="Live")).to_have_attribute("aria-pressed", "true")
+    expect(dash.locator("svg text", has_text="api_error")).to_have_count(1)
+    dash.get_by_text("As a table").click()
+    reasons = dash.locator("details table").nth(2)
+
+    caller.select_option("cli")
+    expect(counts).to_contain_text("2 calls, 0 % not answered · profiles and reasons are of calls")
+    expect(dash.locator("svg text", has_text="api_error")).to_have_count(0)
+    expect(reasons.locator("tbody tr")).to_have_count(0)
+    page.run(3)
+    expect(page.output(3)).to_have_text(re.compile(r"\b2$"))
+
+    caller.select_option("kernel")
+    expect(counts).to_contain_text("1 call, 100 % not answered")
+    expect(dash.locator("svg text", has_text="AllProvidersExhausted")).to_have_count(1)
+    expect(reasons).to_contain_text("AllProvidersExhausted")
+    page.run(3)
+    expect(page.output(3)).to_have_text(re.compile(r"\b1$"))
+    page.screenshot("dash-caller")
+
+    caller.select_option("")
+    expect(counts).to_contain_text("3 calls")
+    expect(counts).not_to_contain_text("of calls")
+
+
 def test_nothing_one_call_two_views_and_a_daemon_and_a_kernel_that_go(lab: Jupyter) -> None:
     page = lab.open(
         ["%load_ext tundra_nb", "%tundra dash", "%tundra dash", "%tundra dash --between 2090-01-01 2090-01-02"]
@@ -58,6 +95,8 @@ def test_nothing_one_call_two_views_and_a_daemon_and_a_kernel_that_go(lab: Jupyt
     for dash in (first, second, future):
         expect(dash.get_by_role("heading", level=3)).to_have_text("no call in this window")
     expect(future.get_by_role("button", name="Live")).to_be_hidden()
+    for dash in (first, second):  # also where the picture is out of sight and not painted
+        expect(dash.get_by_role("button", name="Live")).to_have_attribute("aria-pressed", "true")
     page.screenshot("dash-nothing")
 
     lab.tundra("ask", "hi")

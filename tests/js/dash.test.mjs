@@ -74,6 +74,15 @@ test("filters leave out what they say", () => {
   assert.equal(count({ caller: (one) => one === 1 }), 1);
 });
 
+test("with a code or a caller chosen profiles and reasons are of the calls that are left", () => {
+  const data = dataOf([row(1000, { caller: 1 }), row(2000, { caller: 1, profile: 1, label: 1, outcome: 1 }), row(3000, { label: 1, outcome: 1 })]);
+  data.names.codes = ["", "AllProvidersExhausted"];
+  const s = made.summarise(data, 0, 10, 1, { ...everything, caller: (one) => one === 1, byCall: true });
+  assert.deepEqual(s.profiles.map((one) => [one.all, one.bad]), [[1, 0], [1, 1]]);
+  assert.deepEqual(s.reasons.map((one) => [one.name, one.all]), [["AllProvidersExhausted", 1]]);
+  assert.deepEqual(made.summarise(data, 0, 10, 1, everything).reasons.map((one) => [one.name, one.all]), [["status_529", 2]]);
+});
+
 test("a quantile of the histogram is within a twelfth of the exact one", () => {
   const bins = new Uint32Array(made.BINS);
   for (let ms = 1; ms <= 1000; ms++) bins[made.binOf(ms)] += 1;

@@ -62,6 +62,7 @@ function render({ model, el }) {
     now = { since, until: since + length };
     isFollowing = follows;
     isWhole = all || length >= most;
+    live.setAttribute("aria-pressed", follows);
     closer();
     draw();
   };
@@ -110,7 +111,7 @@ function render({ model, el }) {
     fit();
     const { names, ...rows } = source(), inner = size.width - size.left - size.right;
     const code = names.codes.indexOf(off.code), caller = names.callers.indexOf(off.caller);
-    const keep = { profile: (one) => !off.profiles.has(names.profiles[one]), code: (one) => !off.code || one === code, caller: (one) => !off.caller || one === caller };
+    const keep = { profile: (one) => !off.profiles.has(names.profiles[one]), code: (one) => !off.code || one === code, caller: (one) => !off.caller || one === caller, byCall: Boolean(off.code || off.caller) };
     summary = summarise({ names, ...rows }, now.since, now.until, stepFor(now.until - now.since, inner, rows.step), keep);
     const dayOf = (at) => clock(at, offsetAt(data.offsets, at), { day: true }).slice(0, 5);
     summary.isOtherDay = now.until - now.since > 86400 || dayOf(now.since) !== dayOf(Date.now() / 1000);
@@ -125,9 +126,8 @@ function render({ model, el }) {
     if (hover !== null) words.append(svgOf("path", { d: `M${hover} 20V${picture.height - 6}`, class: "hover" }));
 
     const told = `${time(now.since)} – ${time(now.until)} ${data.zone} · ${callsOf(summary.all)}, ${percent(summary.unanswered, summary.all)} not answered`;
-    const notes = [told, data.where, rows.step && `in groups of ${span(rows.step)}`, (off.code || off.caller) && "profiles and reasons are of all callers and codes"];
+    const notes = [told, data.where, rows.step && `in groups of ${span(rows.step)}`, keep.byCall && "profiles and reasons are of calls, not of attempts"];
     set(counts, notes.filter(Boolean).join(" · "));
-    live.setAttribute("aria-pressed", isFollowing);
     clearTimeout(speech);
     if (!isFollowing) speech = setTimeout(() => document.activeElement === stage && say(told), 250);
     root.dataset.drawn = Number(root.dataset.drawn ?? 0) + 1;
@@ -143,8 +143,8 @@ function render({ model, el }) {
     const breaker = (name) => data.bands.filter((one) => one.name === name).map((one) => `${one.word} from ${time(one.since)} ${one.until === null ? "on" : `to ${time(one.until)}`}`).join(", ");
     table.replaceChildren(
       grid([`from, each ${span(several * s.step)}`, "calls", "failed", "refused", "p50", "p95"], rows),
-      grid(["profile", "attempts", "failed", "breaker"], s.profiles.map((row) => [row.name, counted(row.all), counted(row.bad), breaker(row.name)])),
-      grid(["reason", "attempts"], s.reasons.map((row) => [row.name, counted(row.all)])),
+      grid(["profile", s.of, "failed", "breaker"], s.profiles.map((row) => [row.name, counted(row.all), counted(row.bad), breaker(row.name)])),
+      grid(["reason", s.of], s.reasons.map((row) => [row.name, counted(row.all)])),
       grid(["changed", "what", "by"], data.changes.map((one) => [time(one.at), one.words, one.author])),
     );
   };

@@ -52,11 +52,12 @@ const quantile = (bins, from, total, share) => {
 };
 
 // Counts per bucket of everything that the picture shows. Where a time falls is counted from 1970, so that bars stay
-// what they are while the picture moves. `keep`: says which profiles, labels and callers count.
+// what they are while the picture moves. `keep`: says which profiles, codes and callers count. Attempts have no code and
+// caller: where one is chosen (`keep.byCall`), profiles and reasons are counted of the calls instead.
 const summarise = ({ calls, attempts, names }, since, until, step, keep) => {
   const first = Math.floor(since / step), count = Math.max(Math.floor(until / step) - first + 1, 1);
   const zeros = () => new Float64Array(count);
-  const made = { first, step, count, calls: [zeros(), zeros(), zeros(), zeros()], totals: [0, 0, 0, 0], dots: [] };
+  const made = { first, step, count, of: keep.byCall ? "calls" : "attempts", calls: [zeros(), zeros(), zeros(), zeros()], totals: [0, 0, 0, 0], dots: [] };
   const bins = new Uint32Array(count * BINS), timed = zeros(), reasons = new Map();
   made.profiles = names.profiles.map((name) => ({ name, tried: zeros(), failed: zeros(), all: 0, bad: 0 }));
   const each = (rows, take) => {
@@ -64,17 +65,8 @@ const summarise = ({ calls, attempts, names }, since, until, step, keep) => {
       if (rows.at[i] >= since && rows.at[i] < until && keep.profile(rows.profile[i])) take(i, Math.floor(rows.at[i] / step) - first, rows.count[i], rows.outcome[i]);
     }
   };
-  each(calls, (i, place, times, outcome) => {
-    if (!keep.code(calls.label[i]) || !keep.caller(calls.caller[i])) return;
-    made.calls[outcome][place] += times;
-    made.totals[outcome] += times;
-    if (outcome !== OK || Number.isNaN(calls.latency[i])) return;
-    bins[place * BINS + binOf(calls.latency[i])] += times;
-    timed[place] += times;
-    if (made.dots.length <= MOST_DOTS) made.dots.push(i);
-  });
-  each(attempts, (i, place, times, outcome) => {
-    const mine = made.profiles[attempts.profile[i]], isBad = outcome === FAILED;
+  const tried = (rows, labels, i, place, times, outcome) => {
+    const mine = made.profiles[rows.profile[i]], isBad = outcome === FAILED;
     mine.tried[place] += times;
     mine.all += times;
     if (outcome === OK || outcome === CANCELLED) return;
@@ -82,11 +74,22 @@ const summarise = ({ calls, attempts, names }, since, until, step, keep) => {
       mine.failed[place] += times;
       mine.bad += times;
     }
-    const key = attempts.label[i] * 4 + outcome;
-    if (!reasons.has(key)) reasons.set(key, { name: names.reasons[attempts.label[i]], isBad, counts: zeros(), all: 0 });
+    const key = rows.label[i] * 4 + outcome;
+    if (!reasons.has(key)) reasons.set(key, { name: labels[rows.label[i]], isBad, counts: zeros(), all: 0 });
     reasons.get(key).counts[place] += times;
     reasons.get(key).all += times;
+  };
+  each(calls, (i, place, times, outcome) => {
+    if (!keep.code(calls.label[i]) || !keep.caller(calls.caller[i])) return;
+    if (keep.byCall) tried(calls, names.codes, i, place, times, outcome);
+    made.calls[outcome][place] += times;
+    made.totals[outcome] += times;
+    if (outcome !== OK || Number.isNaN(calls.latency[i])) return;
+    bins[place * BINS + binOf(calls.latency[i])] += times;
+    timed[place] += times;
+    if (made.dots.length <= MOST_DOTS) made.dots.push(i);
   });
+  if (!keep.byCall) each(attempts, (...one) => tried(attempts, names.reasons, ...one));
   [made.p50, made.p95] = [0.5, 0.95].map((share) => [...timed].map((total, place) => quantile(bins, place * BINS, total, share)));
   made.reasons = [...reasons.values()].sort((a, b) => b.all - a.all);
   made.all = made.totals.reduce((a, b) => a + b);
