@@ -88,6 +88,47 @@ def test_every_command_that_is_named_anywhere_exists() -> None:
     assert sorted({f"{where}: `{line}`: {why}" for where, line in named() if (why := problem(line))}) == []
 
 
+def given_in_full() -> Iterator[tuple[str, str]]:
+    """Lines of blocks of the README and the guide that stand for nothing else: a reader pastes them as they are."""
+    for file in [ROOT / "README.md", *sorted((PACKAGE / "guide").glob("*.md"))]:
+        if file.exists() and file.name not in GENERATED:
+            for body in pages.FENCE.findall(file.read_text()):
+                for line in body[1].splitlines():
+                    found = re.match(r"(?:\$ |\w+ = )?%{0,2}(tundra(?: .*)?)$", line.strip())
+                    if found and not re.search(r"\b[A-Z]{2,}\b|…|\|| && |[<>]", found[1].partition("#")[0]):
+                        yield file.name, found[1]
+
+
+def missing(line: str) -> str:
+    """What a command line lacks, or has too much; empty when it can be given as it stands."""
+    words = shlex.split(line, comments=True)[1:]
+    command: click.Command = root
+    context = click.Context(root, info_name="tundra")
+    while words and isinstance(command, click.Group) and not words[0].startswith("-"):
+        sub = command.get_command(context, words[0])
+        if sub is None:
+            return f"no command {words[0]!r}"
+        command, context = sub, click.Context(sub, parent=context, info_name=words[0])
+        words = words[1:]
+    try:
+        command.parse_args(click.Context(command, parent=context.parent), words)
+    except click.exceptions.NoArgsIsHelpError:
+        return ""
+    except click.ClickException as exc:
+        return "" if "does not exist" in exc.format_message() else exc.format_message()  # a file that is the reader's
+    except TundraError as exc:
+        return exc.message
+    return ""
+
+
+def test_every_line_of_the_readme_and_the_guide_can_be_pasted_as_it_stands() -> None:
+    lines = list(given_in_full())
+    assert len({line for where, line in lines if where == "README.md"}) > 10
+    assert missing("tundra incident export") == "Missing argument 'INCIDENT'."
+    assert "--frobnicate" in missing("tundra dash --frobnicate 3")
+    assert sorted({f"{where}: `{line}`: {why}" for where, line in lines if (why := missing(line))}) == []
+
+
 def test_no_hint_leads_back_to_where_one_came_from() -> None:
     """`explain` shows hints and remedies: one that says only `explain` would run in a circle."""
     for cls in EVERY:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import subprocess
 import sys
@@ -48,10 +49,13 @@ def outage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Home, Scr
             for prompt in ("two", "three", "four"):
                 assert home.run("ask", prompt).returncode == 1
             assert home.run("note", "the provider's disk was full").returncode == 0
-            made = home.run("incident", "new", TITLE, "--since", "1h", "--json", timeout=200)
+            made = home.run("incident", "new", TITLE, "--json", timeout=200)  # as the README has it: the last hour
             assert made.returncode == 0, made.stderr
             assert "WARNING" not in made.stderr  # of the kernel that runs the notebook
-            assert {"incident_id", "ref", "notebook"} <= json.loads(made.stdout).keys()
+            told = json.loads(made.stdout)
+            assert {"incident_id", "ref", "notebook"} <= told.keys()
+            since, until = (dt.datetime.fromisoformat(told[name]) for name in ("since", "until"))
+            assert abs((until - since).total_seconds() - 3600) < 60
             yield home, provider
         finally:
             stop_processes(home)

@@ -19,9 +19,11 @@ if TYPE_CHECKING:
 
 
 EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+DEFAULT_SINCE = "1h"
+"""The window of an incident that names none: what the dashboard shows."""
 
 
-def new(title: str, since: times.When, until: times.When | None = None) -> Call[Document]:
+def new(title: str, since: times.When = DEFAULT_SINCE, until: times.When | None = None) -> Call[Document]:
     """Commit and tag the history, and keep the window under a title; `%tundra incident new` also writes a notebook."""
     begin, end = times.to_us(since), None if until is None else times.to_us(until, field="until")
     if not isinstance(begin, int) or isinstance(end, str):
@@ -87,7 +89,7 @@ class Incidents:
     def new(
         self,
         title: str,
-        since: times.When,
+        since: times.When = DEFAULT_SINCE,
         until: times.When | None = None,
         *,
         out: str | None = None,
@@ -98,7 +100,7 @@ class Incidents:
 
         Args:
             title: what broke.
-            since: from when on: `2h`, `14:00`, ISO.
+            since: from when on: `2h`, `14:00`, ISO; the last hour when left out, as `dash` shows it.
             until: until when; now when left out.
             out: the notebook's file; in the current folder, named after the title, when left out.
             run: execute it once, so that it reads as a report.
@@ -242,7 +244,7 @@ class AsyncIncidents:
         """The incidents, the oldest first."""
         return await self._do(list_(limit))
 
-    async def new(self, title: str, since: times.When, until: times.When | None = None) -> Document:
+    async def new(self, title: str, since: times.When = DEFAULT_SINCE, until: times.When | None = None) -> Document:
         """Pin a window under a title."""
         return await self._do(new(title, since, until))
 

@@ -29,7 +29,7 @@ def command(face: Face, ctx: click.Context) -> pd.DataFrame | None:
 
 @command.command("new", cls=Command)
 @click.argument("title")
-@click.option("--since", type=Time(), required=True, help="From when on: 2h, 14:00, ISO.")
+@click.option("--since", type=Time(), default="1h", show_default=True, help="From when on: 2h, 14:00, ISO.")
 @click.option("--until", type=Time(), help="Until when.  [default: now]")
 @click.option("--out", metavar="FILE", help="The notebook's file.  [default: in this folder, named after the title]")
 @click.option("--no-run", is_flag=True, help="Write the notebook without running it.")

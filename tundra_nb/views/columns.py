@@ -85,7 +85,7 @@ EMPTY: dict[str, str] = {
     "ptys": "no terminal is open: `%tundra pty open python3` opens one",
     "connections": "nobody has looked at a terminal in this window, and no line to the daemon broke: `%tundra pty open"
     " --lab` opens a tab, each step of which is a row",
-    "incidents": "no incident yet: `%tundra incident new a bad hour` makes one, with a notebook that reads as a report",
+    "incidents": "no incident yet: `%tundra incident new 'a bad hour'` makes one, with a notebook that reads as a report",
     "agent-runs": "no agent has run in this window: `%tundra triage` runs one",
     "agent-steps": "no agent has run in this window: `%tundra triage` runs one",
     "notes": "no note yet: `%tundra note what I saw` writes one",
