@@ -77,6 +77,25 @@ def test_what_goes_on_is_still_open_and_comes_first() -> None:
     assert "until" not in told.what
 
 
+@pytest.mark.parametrize(("later", "is_on", "who"), [(1, False, "a open for"), (6, True, "a still failing for")])
+def test_a_breaker_that_has_closed_is_never_still_open(later: int, is_on: bool, who: str) -> None:
+    """One bad answer just after the recheck of a parked profile made the headline say `still parked`."""
+    end = SINCE + 5400
+    shown = hour(is_live=True, end=end)
+    closed = end - 20
+    rows = shown.attempts
+    is_bad = (rows.profile == 0) & (rows.outcome != OK)
+    keep = ~is_bad | (rows.at < closed)
+    more = np.linspace(closed + 5, end - 1, later)
+    few = rows.where(np.flatnonzero(is_bad & (rows.outcome == FAILED))[:later])
+    shown.attempts = rows.where(keep & ~((rows.profile == 0) & (rows.at >= closed))).followed_by(
+        dataclasses.replace(few, at=more)
+    )
+    shown.bands = [Stretch("a", OUTAGE[0] + 5, closed, "open", is_bad=True)]
+    worst = story.tell(shown).episodes[0]
+    assert (worst.is_on, worst.who.startswith(who)) == (is_on, True), worst.who
+
+
 @pytest.mark.parametrize("move", ["reset", "recheck", "breaker"])
 def test_a_breaker_that_is_closed_again_is_not_still_open_before_anything_was_answered(move: str) -> None:
     now = SINCE + 3000
@@ -209,6 +228,39 @@ def test_a_bucket_that_ran_dry_is_in_the_static_picture_too() -> None:
     assert "80 % left" in drawn
 
 
+def test_a_reason_that_attempts_failed_and_were_refused_for_is_told_apart_in_words() -> None:
+    """A wrong key is met once and refused for from then on: two rows of one name were told apart by colour only."""
+    shown = hour()
+    shown.reasons = Numbering(["answered", "key_rejected"])
+    label = np.where(shown.attempts.outcome == OK, 0, 1)
+    shown.attempts = dataclasses.replace(shown.attempts, label=label.astype("uint8"))
+    drawn = still.picture(shown, "t")
+    assert ">key_rejected<" in drawn
+    assert ">key_rejected, refused<" in drawn
+    told = text.plain(still.blocks(shown, story.tell(shown)))
+    assert "key_rejected × " in told
+    assert "key_rejected, refused × " in told
+
+
+def test_no_number_of_an_axis_stands_on_the_name_of_its_lane() -> None:
+    for scale in (1.0, 0.1, 0.01, 0.001):
+        shown = hour()
+        shown.calls = dataclasses.replace(shown.calls, latency=(shown.calls.latency * scale).astype("float32"))
+        drawn = ET.fromstring(still.picture(shown, "t"))
+        words = [one for one in drawn.iter() if one.tag.endswith("text") and one.get("text-anchor") == "end"]
+        heights = [float(one.get("y", 0)) for one in words]
+        name = next(float(one.get("y", 0)) for one in words if (one.text or "").startswith("latency"))
+        near = [y for y in heights if y != name and abs(y - name) < 9]
+        assert near == [], scale
+
+
+def test_a_terminal_says_how_it_ended_within_the_picture() -> None:
+    shown = hour(10)
+    shown.terminals = [Stretch("make test", SINCE + 5, SINCE + 9, "exit code 127", is_bad=True)]
+    drawn = still.picture(shown, "t")
+    assert ">exit code 127<" in drawn
+
+
 def test_where_changes_are_not_recorded_it_says_so_and_not_that_there_were_none() -> None:
     foreign = hour()
     foreign.changes, foreign.knows_changes = [], False
@@ -255,6 +307,13 @@ def test_rows_of_the_live_feed_become_the_same_columns() -> None:
     assert (shown.codes.names[made.label[0]], shown.callers.names[made.caller[0]]) == ("New", "cli")
     assert np.isnan(made.latency[0])
     assert (made.outcome[0], made.count[0]) == (FAILED, 1)
+
+
+def test_a_call_without_a_profile_is_of_the_same_no_profile_however_it_comes() -> None:
+    shown = hour(10)
+    event = {"at": "2023-11-14T22:13:30Z", "profile": None, "asked": None, "outcome": "error", "latency_ms": None}
+    made = reading.from_events("operation", [event], shown)
+    assert shown.profiles.names[made.profile[0]] == ""  # as of rows that were read; it has no button
 
 
 def test_more_names_than_a_byte_holds_are_told_together() -> None:

@@ -13,13 +13,14 @@ if TYPE_CHECKING:
 
     from tundra_nb.client.sync import Client
 
-OWN_COMMITS = ("settings at start", "Pin of ", "incident ")
+OWN_COMMITS = ("settings at start", "Pin of ", "incident ", "pinned for a triage")
 """Beginnings of messages of commits that nobody made to change anything."""
 OWN_AUTHORS = ("tundra_nb", "doltlite", "dolt")
 MOST_COMMITS = 500
 COMMIT_SECONDS = 2.0
 """Longest time from a change of a setting to the commit of it."""
-PROFILE_FIELDS = ("base_url", "model", "priority", "enabled", "api_key_env", "rpm", "tpm")
+PROFILE_FIELDS = ("base_url", "model", "priority", "api_key_env", "rpm", "tpm")
+_IS_NO = "False"
 
 
 def read(client: Client, since: float, until: float, source: str | None = None) -> list[Change] | None:
@@ -74,6 +75,9 @@ def _of_settings(rows: pd.DataFrame) -> Iterator[Change]:
     known: dict[str, Any] = {}
     for row in rows.to_dict("records"):
         before, known[row["path"]] = known.get(row["path"]), row["value"]
+        section, _, field = str(row["path"]).rpartition(".")
+        if section.startswith("profile.") and field in (*PROFILE_FIELDS, "enabled"):
+            continue  # told by the profile's own row
         if before is not None and before != row["value"] and row["diff_type"] != "removed":
             yield Change(row["at"].timestamp(), f"{row['path']} {before} → {row['value']}", as_word(row["author"]))
 
@@ -88,13 +92,19 @@ def _of_profiles(rows: pd.DataFrame) -> Iterator[Change]:
         at = (row["at"] if row["diff_type"] != "removed" else row["committed_at"]).timestamp()
         if row["diff_type"] == "removed":
             known.pop(name, None)
-            yield Change(at, f"profile {name} removed", author)
+            yield Change(at, f"profile {name} removed", author, takes_out=name)
             continue
         known[name] = row
         if before is None:
             if row["commit"] != first:  # those of the start are no change
                 yield Change(at, f"profile {name} added", author)
             continue
+        was, is_ = as_word(before["enabled"]), as_word(row["enabled"])
+        if was != is_ and _IS_NO in (was, is_):  # of one that was removed its row stays, switched off
+            yield Change(
+                at, f"profile {name} {'taken out of use' if is_ == _IS_NO else 'back in use'}", author,
+                takes_out=name if is_ == _IS_NO else "",
+            )  # fmt: skip
         told = [
             f"{field} {as_word(before[field]) or 'none'} → {as_word(row[field]) or 'none'}"
             for field in PROFILE_FIELDS

@@ -111,6 +111,8 @@ class Change:
     words: str
     author: str
     is_commit: bool = False
+    takes_out: str = ""
+    """The profile that nothing is asked of from then on: removed, or switched off."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -294,10 +294,7 @@ def from_events(kind: str, rows: Sequence[Mapping[str, Any]], hour: Hour) -> Col
     label, names = ("code", hour.codes) if is_call else ("reason", hour.reasons)
     return Columns.of(
         [_iso(row["at"]) for row in rows],
-        [
-            hour.profiles.of(str(row.get("profile") or str(row.get("asked") or "").partition(",")[0] or "none"))
-            for row in rows
-        ],
+        [hour.profiles.of(str(row.get("profile") or str(row.get("asked") or "").partition(",")[0])) for row in rows],
         [OUTCOMES.get(str(row["outcome"]), FAILED) for row in rows],
         [names.of(str(row.get(label) or "")) for row in rows],
         [hour.callers.of(str(row.get("caller") or "")) if is_call else 0 for row in rows],
@@ -395,8 +392,14 @@ def bands(rows: Sequence[Mapping[str, Any]], hour: Hour) -> list[Stretch]:
             made.append(_ended(before, at))
         if state != "closed":
             open_[name] = Stretch(name, at, None, state, state in ("open", "parked"), as_word(row.get("reason")))
-    made += [*open_.values()]
+    made += [_until_taken_out(one, hour) for one in open_.values()]
     return sorted((one for one in made if one.end(hour.until) >= hour.since), key=lambda one: one.since)
+
+
+def _until_taken_out(band: Stretch, hour: Hour) -> Stretch:
+    """A profile that was removed, also while no daemon ran, is not open for ever after."""
+    ends = [one.at for one in hour.changes if one.takes_out == band.name and one.at >= band.since]
+    return _ended(band, ends[0]) if ends else band
 
 
 def terminals(rows: Sequence[Mapping[str, Any]], hour: Hour) -> list[Stretch]:

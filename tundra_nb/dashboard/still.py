@@ -18,7 +18,7 @@ from tundra_nb.views.plots import LEFT, MARKS, RIGHT, STATE_STYLES, STEPS_S, WID
 
 from .hour import FAILED, OK, REFUSED, Columns, Hour, Stretch
 from .reading import Window, moment, read, resolve
-from .story import FAILING_SHARE, HourStory, clock, reasons, runs, share, tell
+from .story import FAILING_SHARE, HourStory, clock, reason_words, reasons, runs, share, tell
 
 if TYPE_CHECKING:
     import numpy as np
@@ -140,7 +140,9 @@ def _table(hour: Hour, story: HourStory) -> Block:
     failed, refused, answered = (_counts(hour.calls, at, outcome) for outcome in (FAILED, REFUSED, OK))
     rows.append(["calls", f"{_sparkline(failed + refused + answered)} each mark is {duration(at.step)}"])
     rows.append(["not answered", _sparkline(failed + refused)])
-    rows.append(["reasons", ", ".join(f"{reason} × {number:,}" for reason, number, _ in reasons(hour)[:MOST_ROWS])])
+    found = reasons(hour)[:MOST_ROWS]
+    told = [f"{word} × {number:,}" for word, (_, number, _) in zip(reason_words(found), found, strict=True)]
+    rows.append(["reasons", ", ".join(told)])
     told = [f"{clock(one.at)} {one.words}{f' ({one.author})' if one.author else ''}" for one in hour.changes]
     rows.append(["changed", "; ".join(told[-MOST_CHANGES:]) or "nothing"])
     return Table(["", ""], rows)
@@ -240,7 +242,8 @@ def _latency(hour: Hour, at: HourAxis, y: float) -> Iterator[str]:
 
     for decade in range(low, high + 1):
         yield svg.line(LEFT, level(10**decade), RIGHT, level(10**decade))
-        if low < decade < high or high - low == 1:
+        is_free = abs(level(10**decade) - (y + 10)) > 12  # of the lane's own name
+        if is_free and (low < decade < high or high - low == 1):
             yield svg.text(LEFT - 10, level(10**decade) + 4, duration(10**decade / 1000), "dim", anchor="end", size=10)
     edges = [round(LEFT + (RIGHT - LEFT) * place / at.count) for place in range(at.count + 1)]
     path = ""
@@ -343,9 +346,9 @@ def _reasons(hour: Hour, at: HourAxis) -> list[list[str]]:
         counts.append(_counts(rows, at, FAILED if is_failure else REFUSED))
     highest = max((float(each.max()) for each in counts), default=1.0)
     made = []
-    for (name, number, is_failure), each in zip(found, counts, strict=True):
+    for (_, number, is_failure), word, each in zip(found, reason_words(found), counts, strict=True):
         drawn = _area(at, each * (15 / highest), 18, "bad" if is_failure else "warn")
-        made.append([*_row(name, f"{number:,}"), drawn])
+        made.append([*_row(word, f"{number:,}"), drawn])
     return made
 
 
@@ -377,7 +380,7 @@ def _spans(hour: Hour, at: HourAxis) -> list[list[str]]:
         for one in chosen:
             x, end = at.x(one.since), at.x(one.end(hour.until))
             bar = svg.bar(x, 8, end - x, 6, "bad" if one.is_bad else "slate", f"{one.name}: {one.word}")
-            made.append([*_row(one.name, f"{kind}, {one.word}"), bar])
+            made.append([*_row(one.name, one.word or kind), bar])
     return made
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime as dt
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from tundra_nb.views.blocks import duration
@@ -54,6 +55,8 @@ class Episode:
     cause: Change | None = None
     """The last change before it."""
     knows_changes: bool = True
+    is_out: bool = False
+    """Over because the profile was removed or switched off, not because it answered again."""
 
     @property
     def who(self) -> str:
@@ -64,7 +67,7 @@ class Episode:
     @property
     def what(self) -> str:
         """Since when, and why."""
-        end = "" if self.is_on else f" until {clock(self.until)}"
+        end = "" if self.is_on else f" until {clock(self.until)}{', when it was taken out' if self.is_out else ''}"
         why = f" · {self.reason} × {self.count:,}" if self.reason else ""
         return f"from {clock(self.since)}{end}{why}"
 
@@ -207,12 +210,22 @@ def _episode(name: str, begin: float, end: float, states: set[str], mine: Column
     answered_since = bool(((mine.outcome == OK) & (mine.at > end + interval)).any())
     last_failure = float(failed.at.max()) if len(failed) else begin
     closed_since = any(b.name == name and b.until is not None and last_failure <= b.until <= end for b in hour.bands)
-    is_over = answered_since or closed_since  # closed: by probes, a reset or a recheck; nothing failed after it
+    out = [one.at for one in hour.changes if one.takes_out == name and last_failure <= one.at <= hour.until]
+    is_out = any(abs(at - end) <= SLACK_SECONDS for at in out)
+    # Closed: by probes, a reset or a recheck; nothing failed after it. Taken out: nothing is asked of it any more.
+    is_over = answered_since or closed_since or bool(out)
     is_on = hour.is_live and (still_banded or (end >= min(last, hour.until) - 2 * interval and not is_over))
+    if (
+        is_on and state != "failing" and not still_banded
+    ):  # a word of the past: it goes on only where it fails since then
+        closed = max((b.until for b in hour.bands if b.name == name and b.until is not None), default=begin)
+        is_on = int(failed.count[failed.at > closed].sum()) >= LEAST_FAILURES
+        state = "failing" if is_on else state
     changed = [one for one in hour.changes if begin - CAUSE_SECONDS <= one.at <= begin + SLACK_SECONDS]
     cause = next((one for one in reversed(changed) if name in one.words), changed[-1] if changed else None)
     end = hour.until if is_on else end
-    return Episode(name, begin, end, is_on, state, reason, int(by_reason[top]), failures, cause, hour.knows_changes)
+    count, is_out = int(by_reason[top]), is_out and not is_on
+    return Episode(name, begin, end, is_on, state, reason, count, failures, cause, hour.knows_changes, is_out)
 
 
 def _interval(hour: Hour) -> float:
@@ -303,3 +316,9 @@ def reasons(hour: Hour) -> list[tuple[str, int, bool]]:
             (hour.reasons.names[place], int(number), outcome == FAILED) for place, number in enumerate(counts) if number
         ]
     return sorted(found, key=lambda one: -one[1])
+
+
+def reason_words(found: Sequence[tuple[str, int, bool]]) -> list[str]:
+    """The reasons as they are named: one that attempts both failed and were refused for is there twice."""
+    names = [name for name, _, _ in found]
+    return [name if is_failure or names.count(name) == 1 else f"{name}, refused" for name, _, is_failure in found]

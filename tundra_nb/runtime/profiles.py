@@ -1,9 +1,10 @@
 """The profiles in force: the way to each provider, what protects it, and whether it may be asked.
 
 A profile has a **slot** for as long as it is in the settings. A change of settings rebuilds only what changed: the
-slots of other profiles keep their provider with its model list and connections, their breaker and their buckets. A
-profile is **parked** when its key or quota is at fault, until its settings change, its key is offered, or it is
-rechecked; the history keeps why, and `restore` reads it back after a restart.
+slots of other profiles keep their provider with its model list and connections, their breaker and their buckets. A new
+address or key closes the breaker of the old one. A profile is **parked** when its key or quota is at fault, until its
+settings change, its key is offered, or it is rechecked; the history keeps why, and `restore` reads it back after a
+restart.
 """
 
 from __future__ import annotations
@@ -117,6 +118,9 @@ class Profiles:
         for profile in chosen.profile:
             known = self.slots.get(profile.name)
             slots[profile.name] = self._made(profile) if known is None else self._adapted(known, profile, before)
+        for name, slot in self.slots.items():
+            if name not in slots:
+                self._let_go(slot)
         self.slots = slots
         self.router.configure(chosen.profile, chosen.router)
         self.limiter.configure(limit for profile in chosen.profile for limit in limits_for(chosen, profile, NOBODY))
@@ -126,6 +130,12 @@ class Profiles:
             profile.name, self.settings.breaker, self.clock.monotonic, on_change=self.journal.breaker_moved
         )
         return ProfileSlot(profile, self._connect(profile, self.settings), breaker)
+
+    def _let_go(self, slot: ProfileSlot) -> None:
+        """A profile is no longer in the settings: its breaker is not open, nor is it parked, for ever after."""
+        slot.breaker.reset("removed")
+        if self.router.parked(slot.profile.name) is not None:
+            self.unpark(slot.profile.name, "removed")
 
     def _adapted(self, known: ProfileSlot, profile: ProfileSettings, before: Settings) -> ProfileSlot:
         chosen = self.settings
@@ -141,6 +151,7 @@ class Profiles:
             provider.configure(profile, chosen.deadlines, chosen.answers)
         else:
             provider = self._connect(profile, chosen)
+            known.breaker.reset("settings_changed")  # what failed there says nothing of where calls go now
         slot = ProfileSlot(profile, provider, known.breaker)
         if self.router.parked(profile.name) is not None:
             self.unpark(profile.name, "settings_changed")

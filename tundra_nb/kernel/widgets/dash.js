@@ -155,7 +155,7 @@ function render({ model, el }) {
     set(before, story.before);
     set(beside, story.beside);
     live.hidden = !data.live;
-    const { profiles, codes, callers } = data.names, shown = profiles.length > 1 ? profiles.slice(0, 8) : [];
+    const { profiles, codes, callers } = data.names, some = profiles.filter(Boolean), shown = some.length > 1 ? some.slice(0, 8) : []; // a call may have no profile
     if (filters.dataset.names !== shown.join("\n")) {
       filters.dataset.names = shown.join("\n");
       filters.replaceChildren(...shown.map((name) => {

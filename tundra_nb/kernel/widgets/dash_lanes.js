@@ -47,7 +47,8 @@ const lanesOf = (data, s, now, off, time) => {
     return { height: 26, name: row.name, isStrong: true, notes: [[note, (last || row.bad * 20 > row.all) && "badly"]], draw: (p) => p.profile(row) };
   });
   const loudest = Math.max(1, ...s.reasons.map((row) => Math.max(...row.counts)));
-  some(s.reasons, MOST.reasons, "reasons", (row) => ({ height: 20, name: row.name, notes: [[counted(row.all)]], draw: (p) => p.bars([[row.counts, row.isBad ? "bad" : "warn"]], loudest, 2) }));
+  const both = new Set(s.reasons.filter((row) => row.isBad).map((row) => row.name)); // what was met, then refused for
+  some(s.reasons, MOST.reasons, "reasons", (row) => ({ height: 20, name: !row.isBad && both.has(row.name) ? `${row.name}, refused` : row.name, notes: [[counted(row.all)]], draw: (p) => p.bars([[row.counts, row.isBad ? "bad" : "warn"]], loudest, 2) }));
   some(data.levels, MOST.levels, "buckets", (row) => {
     const last = row.at.findLastIndex((at) => at <= now.until);
     return { height: 28, name: row.name, notes: [[last < 0 ? "" : `${Math.round(row.share[last] * 100)} % left`]], draw: (p) => p.level(row) };

@@ -166,12 +166,12 @@ class Breaker:
             self._tell("open", "half_open", "open_period_over")
         return _Probe(self, "half_open", self.generation)
 
-    def reset(self) -> None:
-        """Close it now, by hand. Results of calls and probes under way no longer count."""
+    def reset(self, reason: str = "reset") -> None:
+        """Close it now, by hand or because its profile is another one; calls and probes under way no longer count."""
         old = self.state
         self._close()
         if old != "closed":
-            self._tell(old, "closed", "reset")
+            self._tell(old, "closed", reason)
 
     def restore(self, open_for: float, failures: int, cause: str = "") -> None:
         """Take up an open period after a restart. `open_for` seconds are left; none left makes it half open."""
