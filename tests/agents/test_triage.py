@@ -91,7 +91,7 @@ def test_what_was_changed_before_is_named_with_its_author(home: Home, provider: 
         with pytest.raises(errors.AllProvidersExhausted):
             t.ask("hi")
         (finding,) = t.triage(model=False).findings
-        assert any("limits.global.rate = 40" in change for change in finding.changed_before)
+        assert any("limits.global.rate 50.0 → 40" in change for change in finding.changed_before)
         assert all(change.startswith("limits.global.rate") for change in finding.changed_before)
 
 

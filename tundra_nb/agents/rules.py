@@ -14,6 +14,8 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tundra_nb.client.sync import Client
+from tundra_nb.dashboard import changes
+from tundra_nb.dashboard.hour import Change
 from tundra_nb.errors.spelling import as_typed
 from tundra_nb.guide import lookup, pages
 from tundra_nb.guide.pages import Page
@@ -28,6 +30,8 @@ EVIDENCE = 5
 """Ids that are named per finding: the first and the latest ones."""
 BEFORE_SECONDS = 3600.0
 """How long before a failure a change is worth naming."""
+MOST_CHANGED = 4
+"""Changes that are named per finding."""
 _SEVERITY = {"critical": 0, "high": 1, "medium": 2, "low": 3, "info": 4, "": 5}
 _NOT_A_FAULT = ("Cancelled", "UsageError", "QueryRefused", "RefNotFound")
 """Codes of what a person did or mistyped, not of what broke."""
@@ -43,7 +47,10 @@ class Reading:
     attempts: pd.DataFrame
     errors: pd.DataFrame
     breakers: pd.DataFrame
-    changes: pd.DataFrame
+    changes: list[Change]
+    """What people changed, from an hour before the window on; the oldest first."""
+    out: dict[str, Any]
+    """Since when nothing is asked of a profile, for those that were removed or switched off."""
 
     @property
     def newest(self) -> Any:
@@ -62,17 +69,16 @@ def read(client: Client, *, at: str | None, since: str, until: str) -> Reading:
         until: its end, ISO.
     """
     window = (since, until)
-    changes = client.sql(
-        "select path as name, value, at, author, reason from setting where source <> 'default' "
-        "union all select name, base_url, at, '' as author, '' as reason from profile",
-        at=at,
-    )
+    begin, end = (dt.datetime.fromisoformat(one).timestamp() for one in window)
+    gone = client.sql("select name, at from profile where not enabled", at=at)
+    changed = changes.read(client, begin - BEFORE_SECONDS, end) or []
     return Reading(
         calls=client.calls(between=window, at=at),
         attempts=client.attempts(between=window, at=at),
         errors=client.errors(between=window, at=at),
         breakers=client.breaker_history(between=window, at=at),
-        changes=changes,
+        changes=[one for one in changed if not one.is_commit],
+        out={str(row.name): row.at for row in gone.itertuples(index=False)},
     )
 
 
@@ -102,8 +108,14 @@ def _groups(frame: pd.DataFrame) -> Iterator[tuple[tuple[str, str], pd.DataFrame
         profile=frame["profile"].astype(object).fillna("").astype(str),
     )
     plain = plain[~plain["kind"].isin(_NOT_A_FAULT)]
-    for (kind, profile), rows in plain.groupby(["kind", "profile"], sort=True):
+    plain["case"] = [_case(kind, message) for kind, message in zip(plain["kind"], plain["message"], strict=True)]
+    for (kind, profile, _), rows in plain.groupby(["kind", "profile", "case"], sort=True):
         yield (str(kind), str(profile)), rows
+
+
+def _case(kind: str, message: Any) -> str:
+    page = _page(kind)
+    return page.case_of(message) if page is not None and isinstance(message, str) else ""
 
 
 def _kind(code: str, reason: Any) -> str:
@@ -128,14 +140,21 @@ def _of_attempts(reading: Reading, kind: str, profile: str, rows: pd.DataFrame) 
     lost = calls[calls["outcome"].astype(str) != "ok"]
     first, last = rows["at"].min(), rows["at"].max()
     same = reading.attempts[reading.attempts["profile"].astype(str) == profile]
-    is_over = bool(((same["at"] > last) & (same["outcome"].astype(str) == "ok")).any())
+    answered = same.loc[(same["at"] > last) & (same["outcome"].astype(str) == "ok"), "at"]
+    out = reading.out.get(profile)
+    is_out = out is not None and out >= last
     page = _page(kind)
     code = str(rows["code"].iloc[-1])
     where = f" of profile {profile}" if profile else ""
-    claim = f"{_named(kind, code)}{where}: {len(rows):,} attempt{'s' if len(rows) != 1 else ''} failed, "
-    claim += f"{len(lost):,} of {len(calls):,} calls got no answer" + ("; over since" if is_over else "; still so")
+    told = [_tried(rows), _lost(len(lost), len(calls))]
+    if len(answered):
+        told.append(f"over since {_time(answered.min())}Z, when it answered again")
+    elif is_out:
+        told.append(f"over since {_time(out)}Z, when it was taken out of use")
+    else:
+        told.append("still so")
     return TriageFinding(
-        claim=claim + _breaker(reading, profile),
+        claim=f"{_named(kind, code)}{where}: {'; '.join(told)}{_breaker(reading, profile)}",
         code=code,
         kind=kind,
         profile=profile,
@@ -143,11 +162,11 @@ def _of_attempts(reading: Reading, kind: str, profile: str, rows: pd.DataFrame) 
         calls_failed=len(lost),
         since=_time(first),
         until=_time(last),
-        is_over=is_over,
+        is_over=bool(len(answered)) or is_out,
         whom=_whom(calls),
-        changed_before=_changed(reading, first),
+        changed_before=_changed(reading, first, profile),
         cause=_cause(page, rows),
-        remedy=_remedy(page, code, profile),
+        remedy=_remedy(page, code, profile, rows),
         evidence=[*_few(ids), *_few(_breaker_ids(reading, profile))],
     )
 
@@ -158,8 +177,16 @@ def _of_errors(reading: Reading, kind: str, profile: str, rows: pd.DataFrame) ->
     code = str(rows["code"].iloc[-1])
     sources = ", ".join(sorted(set(rows["source"].astype(str))))
     where = f" of profile {profile}" if profile else ""
+    claim = f"{_named(kind, code)}{where}: {len(rows):,} error{'s' if len(rows) != 1 else ''} in {sources}"
+    calls = reading.calls
+    answered = calls.loc[(calls["at"] > last) & (calls["outcome"].astype(str) == "ok"), "at"]
+    is_over = (
+        bool(rows["operation_id"].notna().all()) and len(answered) > 0
+    )  # each failed a call, and calls are answered
+    if is_over:
+        claim += f"; over since {_time(answered.min())}Z, when a call was answered"
     return TriageFinding(
-        claim=f"{_named(kind, code)}{where}: {len(rows):,} error{'s' if len(rows) != 1 else ''} in {sources}",
+        claim=claim,
         code=code,
         kind=kind,
         profile=profile,
@@ -167,9 +194,10 @@ def _of_errors(reading: Reading, kind: str, profile: str, rows: pd.DataFrame) ->
         calls_failed=int(rows["operation_id"].notna().sum()),
         since=_time(first),
         until=_time(last),
-        changed_before=_changed(reading, first),
+        is_over=is_over,
+        changed_before=_changed(reading, first, profile),
         cause=_cause(page, rows),
-        remedy=_remedy(page, code, profile),
+        remedy=_remedy(page, code, profile, rows),
         evidence=_few(list(rows["error_id"].astype(str))),
     )
 
@@ -192,15 +220,17 @@ def _cause(page: Page | None, rows: pd.DataFrame) -> str:
     messages = rows["message"].dropna().astype(str)
     said = answers.plain(messages.iloc[-1]) if len(messages) else ""
     general = " ".join((page.intro if page else "").replace("`", "").split())
-    first = re.split(r"(?<=\.) ", general)[0]
+    first = "" if page and page.case_of(said) else re.split(r"(?<=\.) ", general)[0]
     told = " ".join(said.split())[:300].removesuffix(".")
     return f"{told}. In general: {first}".removesuffix(" In general: ") if told else first
 
 
-def _remedy(page: Page | None, code: str, profile: str) -> str:
-    if page is None or not page.remedies:
+def _remedy(page: Page | None, code: str, profile: str, rows: pd.DataFrame) -> str:
+    messages = rows["message"].dropna().astype(str)
+    found = page.remedies_for(messages.iloc[-1] if len(messages) else "") if page is not None else []
+    if not found:
         return f"`tundra explain {code}` tells what is known of it."
-    first = as_typed(page.remedies[0])
+    first = as_typed(found[0][0].upper() + found[0][1:])
     return first.replace("NAME", profile) if profile else first
 
 
@@ -225,19 +255,49 @@ def _whom(calls: pd.DataFrame) -> list[str]:
     return [f"{name} ({count} call{'s' if count != 1 else ''})" for name, count in users.items() if name]
 
 
-def _changed(reading: Reading, first: Any) -> list[str]:
-    changes = reading.changes
-    if not len(changes):
-        return []
-    begun = changes["at"].min()  # what the first start wrote down is no change
-    begin = first - dt.timedelta(seconds=BEFORE_SECONDS)
-    rows = changes[(changes["at"] > begun) & (changes["at"] >= begin) & (changes["at"] <= first)].sort_values("at")
-    return [
+def _tried(rows: pd.DataFrame) -> str:
+    """How often it was tried, and how often nothing was sent because it was known to be in vain."""
+    refused = int((rows["outcome"].astype(str) == "refused").sum())
+    failed = len(rows) - refused
+    told = [f"{failed:,} attempt{'s' if failed != 1 else ''} failed"] if failed else []
+    told += [f"{refused:,} {'was' if refused == 1 else 'were'} refused before anything was sent"] if refused else []
+    return ", ".join(told)
+
+
+def _lost(lost: int, calls: int) -> str:
+    if not lost:
+        whose = {1: "its call was", 2: "both calls were"}.get(calls, f"all {calls:,} calls were")
+        return f"{whose} answered all the same"
+    if lost == calls:
+        return "its call got no answer" if calls == 1 else f"none of {calls:,} calls got an answer"
+    return f"{lost:,} of {calls:,} calls got no answer"
+
+
+def _changed(reading: Reading, first: Any, profile: str) -> list[str]:
+    """What was changed before, the latest first, and what names the profile before all else."""
+    begun = first.timestamp()
+    rows = [one for one in reading.changes if begun - BEFORE_SECONDS <= one.at <= begun]
+    rows.sort(key=lambda one: (not _names(one, profile), -one.at))
+    told = [
         answers.plain(
-            " ".join(f"{row.name} = {row.value} at {_time(row.at)}{f' by {row.author}' if row.author else ''}".split())
+            " ".join(
+                [
+                    one.words,
+                    "at",
+                    f"{_time(dt.datetime.fromtimestamp(one.at, dt.UTC))}Z",
+                    *([f"by {one.author}"] if one.author else []),
+                ]
+            )
         )
-        for row in rows.itertuples(index=False)
+        for one in rows[:MOST_CHANGED]
     ]
+    if more := len(rows) - len(told):
+        told.append(f"and {more} more")
+    return told
+
+
+def _names(change: Change, profile: str) -> bool:
+    return bool(profile) and re.search(rf"(?<![\w-]){re.escape(profile)}(?![\w-])", change.words) is not None
 
 
 def _few(ids: Sequence[str]) -> list[str]:

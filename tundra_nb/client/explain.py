@@ -227,12 +227,15 @@ def explain(code: str = "last", source: str | None = None) -> Flow[Explanation]:
     )
 
 
-def remedy(code: str, reason: str | None = None, profile: str | None = None) -> str:
+def remedy(code: str, reason: str | None = None, profile: str | None = None, message: str = "") -> str:
     """The first thing to do about an error of the history, Markdown; empty when nothing is known of it."""
     page = lookup.for_error(code, reason)
-    if page is None or not page.remedies:
-        return ""
-    return page.remedies[0].replace("NAME", profile) if profile else page.remedies[0]
+    return _first(page, message, profile) if page is not None else ""
+
+
+def _first(page: Page, message: str, profile: str | None) -> str:
+    first = next(iter(page.remedies_for(message)), "")
+    return first.replace("NAME", profile) if profile else first
 
 
 def _of_original(found: Topic) -> Explanation:
@@ -356,7 +359,7 @@ def _failure(row: dict[str, Any] | None, source: str | None) -> Generator[Call[A
         profile=profile,
         code=str(last["code"]),
         message=_text(last.get("message")),
-        remedy=remedy(str(last["code"]), _text(last.get("reason")), profile),
+        remedy=remedy(str(last["code"]), _text(last.get("reason")), profile, _text(last.get("message"))),
     )
 
 
@@ -364,10 +367,8 @@ def _next_step(page: Page, evidence: Evidence) -> str:
     """What to do now: the remedy of the last cause, else the first of the page."""
     if evidence.failure is not None and evidence.failure.code != page.code and evidence.failure.remedy:
         return evidence.failure.remedy
-    if not page.remedies:
-        return ""
     profile = evidence.failure.profile if evidence.failure else (evidence.profiles or [""])[-1]
-    return page.remedies[0].replace("NAME", profile) if profile else page.remedies[0]
+    return _first(page, evidence.failure.message if evidence.failure else "", profile)
 
 
 def _of_page(frame: pd.DataFrame, page: Page) -> pd.DataFrame:

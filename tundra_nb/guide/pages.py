@@ -44,6 +44,8 @@ CATEGORIES = (
 )
 """In the order in which they are listed; the last three are of the original alone."""
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+CASE = re.compile(r"Where it says `[^`]+`(?: or `[^`]+`)*: ")
+"""How a remedy begins that is for some of the causes only."""
 COMMAND = re.compile(r"(?<![\w/`])`(%{0,2}tundra(?: [^`]*)?)`")
 
 Kind = Literal["error", "situation", "section"]
@@ -87,6 +89,27 @@ class Page(msgspec.Struct, frozen=True, kw_only=True):
         """The remedies in order, Markdown, without their numbers."""
         found = re.split(r"^\d+\. +", self.sections.get("Remedies", ""), flags=re.MULTILINE)
         return [" ".join(part.split()) for part in found if part.strip()]
+
+    def remedies_for(self, message: str) -> list[str]:
+        """The remedies of an error whose message is known: those of its case first, without those of other cases.
+
+        An error of one class has several causes. A remedy of one of them begins with `Where it says` and the words of
+        the message that tell it.
+        """
+        found: list[tuple[bool, str]] = []
+        for remedy in self.remedies:
+            case = CASE.match(remedy)
+            if case is None:
+                found.append((False, remedy))
+            elif any(words in message for words in re.findall(r"`([^`]+)`", case[0])):
+                found.append((True, remedy[case.end() :]))
+        return [remedy for _, remedy in sorted(found, key=lambda one: not one[0])]
+
+    def case_of(self, message: str) -> str:
+        """The words of a message that tell which of the causes it was; empty where no remedy is for it alone."""
+        cases = (CASE.match(remedy) for remedy in self.remedies)
+        words = (words for case in cases if case for words in re.findall(r"`([^`]+)`", case[0]))
+        return next((one for one in words if one in message), "")
 
     @property
     def seen(self) -> str:

@@ -30,10 +30,10 @@ class TriageFinding(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     until: str = ""
     """First and last time, ISO, UTC, to the second."""
     is_over: bool = False
-    """Whether the same profile has answered since."""
+    """Whether the same profile has answered since, or was taken out of use."""
     whom: list[str] = []
     changed_before: list[str] = []
-    """What people changed in the hour before it began."""
+    """What people changed in the hour before it began; what names its profile first, then the latest."""
     cause: str = ""
     remedy: str = ""
     evidence: list[str] = []

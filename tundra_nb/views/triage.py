@@ -31,7 +31,7 @@ def blocks(found: Triage) -> Sequence[Block]:
         made.append(Para(Styled(found.note, "warn")))
     for place, finding in enumerate(found.findings, 1):
         tone: Tone = "dim" if finding.is_over else "strong"
-        made += [Para(Styled(f"{place}. {finding.claim}", tone)), Facts(_facts(finding))]
+        made += [Para(Styled(f"{place}. {times.in_text(finding.claim)}", tone)), Facts(_facts(finding))]
     made.append(Para(Styled(_foot(found), "dim")))
     return made
 
@@ -80,7 +80,7 @@ def story_blocks(story: RunStory) -> Sequence[Block]:
     ]
     for place, finding in enumerate(story["findings"], 1):
         found = msgspec.convert(finding, TriageFinding)
-        made += [Para(Styled(f"{place}. {found.claim}", "strong")), Facts(_facts(found))]
+        made += [Para(Styled(f"{place}. {times.in_text(found.claim)}", "strong")), Facts(_facts(found))]
     return made
 
 
@@ -107,8 +107,8 @@ def _facts(finding: TriageFinding) -> list[tuple[str, Cell]]:
     pairs: list[tuple[str, Cell]] = [
         ("when", f"{since if since == until else f'{since} – {until}'} {times.zone()}" if since else ""),
         ("hit", ", ".join(finding.whom)),
-        ("changed before", Styled("; ".join(finding.changed_before), "warn")),
-        ("cause", finding.cause),
+        ("changed before", Styled(times.in_text("; ".join(finding.changed_before)), "warn")),
+        ("cause", times.in_text(finding.cause)),
         ("next", Styled(finding.remedy.replace("`", ""), "strong")),
         ("evidence", ", ".join(finding.evidence)),
         ("found by", "the model" if finding.by == "model" else ""),

@@ -161,10 +161,12 @@ def _remedy(why: Why) -> str:
     failed = _failed(why)
     cause = str(failed["code"]) if failed else str(code)
     reason, profile = (failed.get("reason"), failed.get("profile")) if failed else (None, None)
-    page = lookup.for_error(cause, reason, str((failed or op).get("message") or ""))
-    for remedy in page.remedies if page is not None else ():
+    message = str((failed or op).get("message") or "")
+    page = lookup.for_error(cause, reason, message)
+    for remedy in page.remedies_for(message) if page is not None else ():
         if "%tundra why" not in remedy and "%tundra last" not in remedy:  # this is what is being looked at
-            told.append((remedy.replace("NAME", profile) if profile else remedy).rstrip(".") + ".")
+            first = (remedy.replace("NAME", profile) if profile else remedy).rstrip(".") + "."
+            told.append(first[0].upper() + first[1:])
             break
     return " ".join(told)
 
