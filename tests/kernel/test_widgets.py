@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.resources
 import json
+import re
 import threading
 import time
 from typing import Any
@@ -331,3 +332,28 @@ class TestVersions:
             widget.close()
             client.close()
         assert home.daemon_processes() == []
+
+
+def test_the_style_of_one_view_does_not_reach_into_another() -> None:
+    """All sheets lie in one page: with a dashboard in it, messages of `versions --widget` no longer wrapped."""
+    folder = importlib.resources.files("tundra_nb.kernel.widgets")
+    sheets = {file.name[:-4]: file.read_text() for file in folder.iterdir() if file.name.endswith(".css")}
+    scripts = {file.name[:-3]: file.read_text() for file in folder.iterdir() if file.name.endswith(".js")}
+    told = {"tundra-stale"}  # of two views, which say the same of it
+    leaks = []
+    for view_, sheet in sheets.items():
+        if view_ == "shared":
+            continue
+        for selectors in re.findall(r"([^{}@;]+)\{", re.sub(r"/\*.*?\*/", "", sheet, flags=re.DOTALL)):
+            for selector in re.split(r",(?![^(]*\))", selectors):
+                classes = set(re.findall(r"\.(tundra-[\w-]+)", selector)) - told
+                if not classes or f"tundra-{view_}" in classes:
+                    continue
+                leaks += [
+                    f"{view_}.css: {selector.strip()} → {name}.js"
+                    for name, script in scripts.items()
+                    if not name.startswith((view_, "shared", "loader"))
+                    and all(re.search(rf"{one}(?![\w-])", script) for one in classes)
+                ]
+    assert {"dash", "versions", "providers", "gateway"} <= set(sheets)
+    assert leaks == []

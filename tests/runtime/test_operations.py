@@ -193,6 +193,7 @@ async def test_a_retry_after_is_obeyed_to_the_letter_and_the_latest_counts() -> 
         assert clock.monotonic() - began == pytest.approx(7, abs=0.2)
         assert [row.retry_after_s for row in c.attempts] == [5, 2, None]
         assert [row.backoff_ms for row in c.attempts] == [0, 5000, 2000]
+        assert [notice.message.count("again in") for notice in c.notices] == [1, 1]
 
 
 async def test_a_429_without_a_hint_is_tried_again_after_the_backoff() -> None:

@@ -196,3 +196,12 @@ def test_where_no_call_was_answered_the_frame_still_says_who_was_asked() -> None
     names = of_frame.ordered(failed, failed)
     assert names[names.index("profile") - 1] == "code"
     assert "primary,backup" in text.plain(view.blocks(failed))
+
+
+def test_why_a_profile_is_parked_is_told_in_words() -> None:
+    told = (
+        '{"code": "ApiError", "type": "KeyRejected", "message": "main: the key was rejected (401)", "settings": "ab"}'
+    )
+    assert of_frame.cell("message", told) == "main: the key was rejected (401)"
+    assert of_frame.cell("message", '{"is": "what the user said"}') == '{"is": "what the user said"}'
+    assert of_frame.cell("message", '{"code": "cut off') == '{"code": "cut off'

@@ -30,7 +30,7 @@ def command(face: Face, symptom: str, fix: bool, yes: bool) -> Result:
     """
 
     def progress(done: int, of: int, title: str) -> None:
-        face.progress(f"{done} of {of} checks: {title}")
+        face.progress(f"{done} of {of} looked at: {title}")
 
     def ask(finding: Finding, told: str) -> bool:
         return yes or face.confirm(f"{finding.title}: {finding.evidence}\n  Shall I {told}?")

@@ -227,8 +227,8 @@ ANSWERS: Final[dict[str, tuple[str, _Maker]]] = {
 """Faults that answer instead of the upstream."""
 
 _OTHERS: Final[tuple[tuple[str, Place, str], ...]] = (
-    ("dns", "url", "the host's name cannot be resolved: use `url_for('dns')` as base URL"),
-    ("tls", "url", "the server does not speak TLS: use `url_for('tls')` as base URL"),
+    ("dns", "url", "the host's name cannot be resolved"),
+    ("tls", "url", "the server does not speak TLS"),
     (
         "refused",
         "connection",

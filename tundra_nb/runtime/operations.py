@@ -421,7 +421,10 @@ class LiveOperation:
     async def _pause(self, seconds: float, kind: str, profile: str, why: errors.TundraError) -> None:
         self.rows.begin()
         self._now.doing = "pausing before a retry"
-        await self._notify(kind, profile, f"{why}; again in {span(seconds)}", seconds)
+        told = str(why)  # a 429 that named its wait has told it already
+        await self._notify(
+            kind, profile, told if ", again in " in told else f"{told}; again in {span(seconds)}", seconds
+        )
         began = self._clock.monotonic()
         try:
             await self._clock.sleep(seconds)

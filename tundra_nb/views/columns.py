@@ -6,7 +6,9 @@ Ids are the last digits of the real ones, times are local with the zone in the h
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
+import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -85,7 +87,8 @@ EMPTY: dict[str, str] = {
     "ptys": "no terminal is open: `%tundra pty open python3` opens one",
     "connections": "nobody has looked at a terminal in this window, and no line to the daemon broke: `%tundra pty open"
     " --lab` opens a tab, each step of which is a row",
-    "incidents": "no incident yet: `%tundra incident new 'a bad hour'` makes one, with a notebook that reads as a report",
+    "incidents": "no incident yet: `%tundra incident new 'a bad hour'` makes one, with a notebook that reads as a"
+    " report",
     "agent-runs": "no agent has run in this window: `%tundra triage` runs one",
     "agent-steps": "no agent has run in this window: `%tundra triage` runs one",
     "notes": "no note yet: `%tundra note what I saw` writes one",
@@ -160,10 +163,20 @@ def cell(name: str, value: Any, *, whole: bool = False) -> Cell:
         return f"{value:.0%}" if name.endswith("_rate") else number(value, 4)
     if isinstance(value, bytes):
         return literal(value)
-    text = times.in_text(str(value)) if name in ("message", "reason", "evidence") else str(value)
+    text = times.in_text(_said(str(value))) if name in ("message", "reason", "evidence") else str(value)
     if text in TONES:
         return Styled(text, TONES[text])
     return text if whole or len(text) <= MAX_TEXT else text[: MAX_TEXT - 1] + "…"
+
+
+def _said(message: str) -> str:
+    """What a message says; that of a parked profile is its whole error, which the daemon takes up after a restart."""
+    if message.startswith('{"'):
+        with contextlib.suppress(ValueError):
+            told = json.loads(message)
+            if isinstance(told, dict) and isinstance(told.get("message"), str):
+                return str(told["message"])
+    return message
 
 
 def is_missing(value: Any) -> bool:

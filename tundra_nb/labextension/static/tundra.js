@@ -116,7 +116,7 @@ const STYLE = `
 .tundra-panel ul { list-style: none; margin: 0; padding: 0; }
 .tundra-panel li { padding: 5px 0; border-top: 1px solid var(--jp-border-color2); }
 .tundra-panel .row { display: flex; gap: 6px; align-items: center; flex-wrap: wrap; }
-.tundra-panel .grow { flex: 1 1 80px; min-width: 0; overflow-wrap: anywhere; }
+.tundra-panel .grow { flex: 1 1 80px; max-width: 100%; overflow-wrap: break-word; }
 .tundra-panel .dim { color: var(--jp-ui-font-color1); opacity: 0.75; font-size: var(--jp-ui-font-size0); }
 .tundra-panel .pill { border: 1px solid currentcolor; border-radius: 9px; padding: 0 8px; font-size: var(--jp-ui-font-size0); }
 .tundra-panel .dot { display: inline-block; width: 9px; height: 9px; border-radius: 50%; background: currentcolor; margin-right: 6px; }
@@ -126,7 +126,7 @@ const STYLE = `
 .tundra-panel button { font: inherit; font-size: var(--jp-ui-font-size0); padding: 2px 7px; cursor: pointer; border-radius: 3px;
   color: var(--jp-ui-font-color1); background: var(--jp-layout-color2); border: 1px solid var(--jp-border-color1); }
 .tundra-panel button:disabled { opacity: 0.5; cursor: default; }
-.tundra-panel button.link { padding: 0; border: none; background: none; text-align: left; text-decoration: underline; font-size: inherit; overflow-wrap: anywhere; }
+.tundra-panel button.link { padding: 0; border: none; background: none; text-align: left; text-decoration: underline; font-size: inherit; overflow-wrap: break-word; max-width: 100%; }
 .tundra-panel:focus { outline: none; }
 .tundra-panel .row { margin: 4px 0; } .tundra-panel li.row { margin: 0; }
 .tundra-panel :focus-visible { outline: 2px solid var(--jp-brand-color1); outline-offset: 1px; }

@@ -197,6 +197,7 @@ class PtyPool:
         self,
         command: str | Sequence[str],
         *,
+        told: str | None = None,
         cwd: str | None = None,
         env: Mapping[str, str] | None = None,
         size: Size = Size(),  # noqa: B008 - a named tuple
@@ -211,6 +212,7 @@ class PtyPool:
 
         Args:
             command: a shell command line, or a program with its arguments.
+            told: what it is called wherever people read of it; left out: as it is.
             cwd: working directory; left out: the home directory.
             env: variables on top of the inherited ones.
             size: of the window.
@@ -228,7 +230,7 @@ class PtyPool:
         """
         size.check()
         argv = [_shell(self._environ), "-c", command] if isinstance(command, str) else list(command)
-        shown = command if isinstance(command, str) else " ".join(command)
+        shown = told or (command if isinstance(command, str) else " ".join(command))
         folder = os.path.expanduser(cwd or self._environ.get("HOME") or "/")  # noqa: ASYNC240 - no I/O for a path or "~"
         pty_id = self._next_id()
         mark = f"{self._instance}/{pty_id}"

@@ -93,6 +93,7 @@ class Shell:
             os.set_blocking(ours, False)
             pty = await pool.spawn(
                 argv,
+                told=f"{program} -i",  # its files of ours are nothing to read
                 cwd=cwd,
                 env={**extra, **(env or {})},
                 size=size,
