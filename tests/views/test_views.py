@@ -193,3 +193,12 @@ def test_codes_and_other_words_of_a_story_stay_whole_at_any_width(width: int) ->
     told = set(file.getvalue().split())
     assert {code, "anthropic-main", "AllProvidersExhausted", "#1", "answered"} <= told
     assert any("1.2 s" in line for line in lines)
+
+
+def test_last_says_of_a_profile_that_is_out_of_use_that_it_was_not_asked() -> None:
+    attempts = [
+        {"profile": "first", "outcome": "refused", "reason": "key_rejected"},
+        {"profile": "second", "outcome": "ok", "reason": "answered"},
+    ]
+    told = text.plain(show.blocks_of(Last(STORY | {"attempts": attempts})))
+    assert "first (not asked: key_rejected) → second (answered)" in told

@@ -93,6 +93,8 @@ def triage(
     chosen = Limits(budget_usd=budget_usd, deadline=deadline, calls=calls)
     scope = _scope(client, target, at, since)
     pin = scope.pin
+    nobody = "no profile is set up, so no model was asked" if model and not client.profile_names() else ""
+    model = model and not nobody  # asking would only write one more error into what is looked at
     price = _price(client, profile, chosen) if model else None
     steps: list[TriageStep] = []
     with client.agent_run(
@@ -111,9 +113,9 @@ def triage(
         reading = rules.read(client, at=pin, since=scope.since.isoformat(), until=scope.until.isoformat())
         found = rules.findings(reading, operation_id=scope.operation_id)
         stepped(kind="tool", outcome="ok", tool="rules", seconds=time.monotonic() - begun)
-        text = report(found, question=scope.question, window=scope.window)
+        text = report(found, question=scope.question, window=scope.window, notes=[nobody] if nobody else [])
         if not model:
-            _end(run, found, stopped="no_model")
+            _end(run, found, stopped="no_model", note=nobody)
             return Triage(
                 run_id=run.run_id,
                 question=scope.question,
@@ -123,6 +125,7 @@ def triage(
                 operations=[],
                 stopped="no_model",
                 report=text,
+                note=nobody,
             )
         loop = Loop(client, run.run_id, chosen, price, stepped, approve, begun=begun)
         try:

@@ -55,7 +55,7 @@ def last_blocks(last: Last) -> Sequence[Block]:
     facts: list[tuple[str, Cell]] = []
     if cause := _cause(last) or str(op.get("message") or ""):
         facts.append(("cause", Styled(cause, "bad") if op.get("code") else cause))
-    tried = [f"{row['profile']} ({row.get('reason') or row['outcome']})" for row in last.get("attempts") or ()]
+    tried = [f"{row['profile']} ({_met(row)})" for row in last.get("attempts") or ()]
     if tried:
         facts.append(("tried", " → ".join(tried)))
     if op.get("waited_ms"):
@@ -70,6 +70,12 @@ def last_blocks(last: Last) -> Sequence[Block]:
         facts.append(("meaning", page))
     facts.append(("more", f"`%tundra why {str(op['operation_id'])[-5:]}` shows each step"))
     return [_heading(last), Facts(facts), *_under_way(last)]
+
+
+def _met(row: Mapping[str, Any]) -> str:
+    """What an attempt met; one that is refused was never sent."""
+    reason = str(row.get("reason") or row["outcome"])
+    return f"not asked: {reason}" if row["outcome"] == "refused" else reason
 
 
 def _heading(why: Why) -> Heading:
