@@ -20,6 +20,7 @@ from tundra_nb.runtime.providers import exchange
 from tundra_nb.runtime.providers.contract import Answer, Deliver, Seen
 from tundra_nb.runtime.providers.provider import Provider, normalise
 from tundra_nb.runtime.providers.transport import Transport
+from tundra_nb.runtime.providers.unpack import CannotUnpackError, Unpacker
 from tundra_nb.settings import DeadlineSettings, ProfileSettings
 from tundra_nb.types import Ask
 from tundra_nb.types.pieces import Piece, Text
@@ -527,6 +528,34 @@ async def test_compressed_answers_are_read_although_none_is_asked_for() -> None:
     body = gzip.compress(whole("openai"))
     async with asking(answering(200, body, *JSON, ("content-encoding", "gzip"))) as (provider, _):
         assert (await collect(provider, ask()))[0] == ["Hello"]
+
+
+@pytest.mark.parametrize("cuts", [1, 5])
+@pytest.mark.parametrize("rest", [b"", b"\0\0\0\0", b"junk"])
+async def test_an_answer_packed_piece_by_piece_is_read_to_its_end(cuts: int, rest: bytes) -> None:
+    """RFC 1952, 2.2: members of gzip one after the other are one file; gzip passes by what else comes after them."""
+    import gzip
+
+    said = whole("openai")
+    size = len(said) // cuts + 1
+    body = b"".join(gzip.compress(said[at : at + size]) for at in range(0, len(said), size)) + rest
+    async with asking(answering(200, body, *JSON, ("content-encoding", "gzip"))) as (provider, _):
+        assert (await collect(provider, ask()))[0] == ["Hello"]
+
+
+def test_members_of_gzip_are_unpacked_wherever_the_network_cuts_them() -> None:
+    import gzip
+
+    body = gzip.compress(b"one ") + gzip.compress(b"") + gzip.compress(b"two")
+    for size in (1, 7, len(body)):
+        unpacker = Unpacker("gzip")
+        pieces = [slice_ for at in range(0, len(body), size) for slice_ in unpacker.feed(body[at : at + size])]
+        unpacker.end()
+        assert b"".join(pieces) == b"one two"
+    cut = Unpacker("gzip")
+    assert b"".join(cut.feed(body[:-3])) == b"one two"
+    with pytest.raises(CannotUnpackError):
+        cut.end()
 
 
 async def test_an_error_whose_body_never_ends_is_judged_by_its_status(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import Protocol
 
 SLICE_BYTES = 256 * 1024
+GZIP_BEGIN = b"\x1f"
 DAMAGED = "it is compressed and damaged"
 
 
@@ -77,7 +78,9 @@ class _Zlib:
         return not self._is_first and not self._unpack.eof
 
     def feed(self, data: bytes) -> Iterator[bytes]:
-        while data and not self._unpack.eof:
+        while data:
+            if self._unpack.eof and not self._goes_on(data):
+                return
             try:
                 unpacked = self._unpack.decompress(data, SLICE_BYTES)
             except zlib.error as exc:
@@ -89,7 +92,14 @@ class _Zlib:
             self._is_first = False
             if unpacked:
                 yield unpacked
-            data = self._unpack.unconsumed_tail
+            data = self._unpack.unused_data if self._unpack.eof else self._unpack.unconsumed_tail
+
+    def _goes_on(self, data: bytes) -> bool:
+        """Whether a member of gzip follows another (RFC 1952, 2.2), as of a server that packs piece by piece."""
+        if not self._is_gzip or data[:1] != GZIP_BEGIN:  # padding, or what a server adds to its answer by mistake
+            return False
+        self._unpack = zlib.decompressobj(zlib.MAX_WBITS | 16)
+        return True
 
 
 class _Brotli:
