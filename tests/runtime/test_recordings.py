@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import stat
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,9 @@ import pytest
 
 from tests.runtime.calls import Calls, calls
 from tundra_nb.errors import TundraError
+from tundra_nb.runtime import rows
 from tundra_nb.runtime.clock import Ids
+from tundra_nb.runtime.providers import exchange
 from tundra_nb.runtime.recordings import Recording, Recordings, frames_of, inside
 from tundra_nb.settings import RecordSettings, RouterSettings
 from tundra_nb.testing.clock import VirtualClock
@@ -59,6 +63,57 @@ async def test_an_attempt_is_kept_with_the_time_of_each_piece_in_a_file_for_its_
     text = "".join(piece for _, piece in told.frames)
     assert len(text.encode()) == row.response_bytes
     assert "[DONE]" in text if streamed else "one two three" in text
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("fails", [False, True])
+async def test_a_long_answer_is_masked_while_the_loop_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: bool
+) -> None:
+    """It is whole, masked, and written before the caller has it: but by no thread that others wait for."""
+    by: set[int] = set()
+
+    def watched(arrivals: Any, redact: Any) -> Any:
+        by.add(threading.get_ident())
+        return frames_of(arrivals, redact)
+
+    monkeypatch.setattr(rows, "frames_of", watched)
+    recordings = kept_in(tmp_path / "r")
+    async with calls("only", record=RecordSettings(content="all"), router=RouterSettings(retries=0)) as c:
+        with_files(c, recordings)
+        long = f"{CANARY} " + "word " * 20_000
+        c.servers["only"].script(CHAT, ScriptedStep(text=long, cut=200_000 if fails else None))
+        with pytest.raises(TundraError) if fails else contextlib.nullcontext():
+            await c.ask("hi", stream=True)
+        (row,) = c.of(Exchange)
+    await asyncio.to_thread(recordings.close)
+    assert by
+    assert threading.get_ident() not in by
+    assert row.recording
+    told = msgspec.json.decode((tmp_path / "r" / row.recording).read_bytes(), type=Recording)
+    assert told.outcome == ("error" if fails else "ok")
+    text = "".join(piece for _, piece in told.frames)
+    assert text.count("word") > 500
+    assert CANARY not in text
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("long", ["request", "answer"])
+async def test_what_is_too_long_to_be_masked_is_not_kept_but_its_size_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, long: str
+) -> None:
+    for module in (rows, exchange):
+        monkeypatch.setattr(module, "LONGEST_RECORDED_BYTES", 50_000)
+    recordings = kept_in(tmp_path / "r")
+    async with calls("only", record=RecordSettings(content="all")) as c:
+        with_files(c, recordings)
+        words = "word " * 20_000
+        c.servers["only"].script(CHAT, ScriptedStep(text=words if long == "answer" else "short"))
+        await c.ask(words if long == "request" else "hi")
+        (row,) = c.of(Exchange)
+    await asyncio.to_thread(recordings.close)
+    assert (row.recording, row.request, row.response) == (None, "", "")
+    assert ((row.response_bytes if long == "answer" else row.request_bytes) or 0) > 100_000
 
 
 @pytest.mark.anyio

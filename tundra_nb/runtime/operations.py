@@ -305,7 +305,12 @@ class LiveOperation:
             name = slot.profile.name
             await self._on_attempt(Notice(kind="attempt", message=f"asking {name}", profile=name))
         record = self._content != "off"
-        entry.answer = await self._request.attempt(slot, entry.model, entry, self._deliver, record=record)
+        outcome = "error"
+        try:
+            entry.answer = await self._request.attempt(slot, entry.model, entry, self._deliver, record=record)
+            outcome = "ok"
+        finally:
+            await self.rows.mask(entry, outcome)
 
     async def _deliver(self, piece: Piece) -> None:
         self._delivered = True

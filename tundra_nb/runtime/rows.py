@@ -6,11 +6,12 @@ request is sent, one row per attempt, one row at its end. Nothing here decides a
 
 from __future__ import annotations
 
+import asyncio
 import contextvars
 import dataclasses
 import json
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tundra_nb import errors
 from tundra_nb.errors.spans import dated
@@ -19,7 +20,7 @@ from tundra_nb.runtime.caller import Money
 from tundra_nb.runtime.clock import Clock, Ids
 from tundra_nb.runtime.limits_shared.limiter import TeamReservation
 from tundra_nb.runtime.providers import prices
-from tundra_nb.runtime.providers.contract import Answer, Seen
+from tundra_nb.runtime.providers.contract import LONGEST_RECORDED_BYTES, Answer, Seen
 from tundra_nb.runtime.recordings import KeptRecording, Recording, frames_of
 from tundra_nb.runtime.resilience.breaker import BreakerChange, Permit
 from tundra_nb.runtime.resilience.limiter import LimitNotice, Reservation
@@ -48,6 +49,8 @@ Record = Callable[..., None]
 """Takes events, and returns when they are safe."""
 
 _NO_USAGE = Usage()
+LONG_BYTES = 32_768
+"""What is longer is masked apart from the loop; this much takes some 10 ms."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -156,6 +159,17 @@ class Journal:
         )
 
 
+class Masked(NamedTuple):
+    """What is kept of a request and its answer."""
+
+    request: str
+    frames: list[tuple[float, str]]
+    is_whole: bool
+
+
+NOTHING_KEPT = Masked("", [], False)
+
+
 class Entry:
     """One attempt under way: what is known of it until its row is written."""
 
@@ -167,6 +181,7 @@ class Entry:
         "breaker_state",
         "cause",
         "cost_usd",
+        "masked",
         "model",
         "money",
         "permit",
@@ -196,6 +211,8 @@ class Entry:
         self.backoff = backoff
         """Seconds of the pause before it."""
         self.model: str | None = None
+        self.masked: Masked | None = None
+        """What is recorded of it, once that has been masked."""
         self.seen = Seen()
         self.permit: Permit | None = None
         self.reservation: Reservation | TeamReservation | None = None
@@ -334,8 +351,7 @@ class CallRows:
         self._last, self._price_at = row, price_at
         entry.cost_usd = cost
         events: list[Event] = [row]
-        content = self._content
-        if seen.request_body and (content == "all" or (content == "errors" and error is not None)):
+        if seen.request_body and self._is_recorded(outcome):
             events.append(self._exchange(entry, row))
         if outcome == "ok":
             assert answer is not None
@@ -424,15 +440,35 @@ class CallRows:
             retry_after_s=getattr(error, "retry_after", None),
         )
 
-    def _exchange(self, entry: Entry, row: Attempt) -> Exchange:
+    async def mask(self, entry: Entry, outcome: str) -> None:
+        """Mask what is recorded of an attempt before its row is written: a long one apart from the loop.
+
+        13,000 pieces of a stream take a second. Cancelled, it leaves a long one masked by nobody, and so unkept.
+        """
+        if entry.seen.request_body and self._is_recorded(outcome) and _recorded_bytes(entry.seen) > LONG_BYTES:
+            entry.masked = await asyncio.to_thread(self._masked, entry)
+
+    def _is_recorded(self, outcome: str) -> bool:
+        return self._content == "all" or (self._content == "errors" and outcome != "ok")
+
+    def _masked(self, entry: Entry) -> Masked:
         redact, seen = self._journal.redactor.text, entry.seen
+        if _recorded_bytes(seen) > LONGEST_RECORDED_BYTES:
+            return NOTHING_KEPT
         request = redact(seen.request_body.decode(errors="replace"))
         frames, is_whole = frames_of(list(zip(seen.arrivals, seen.pieces, strict=True)), redact)
         if entry.answer is not None and (text := redact(entry.answer.text)) is not entry.answer.text:
             # pieces of a stream may have cut the secret in two: keep the masked whole instead of them
             frames, is_whole = [(frames[-1][0] if frames else 0.0, text)], False
+        return Masked(request, frames, is_whole)
+
+    def _exchange(self, entry: Entry, row: Attempt) -> Exchange:
+        seen, masked = entry.seen, entry.masked
+        if masked is None:
+            masked = self._masked(entry) if _recorded_bytes(seen) <= LONG_BYTES else NOTHING_KEPT
+        request, frames, is_whole = masked
         kept = None
-        if self._journal.keep is not None:
+        if self._journal.keep is not None and masked is not NOTHING_KEPT:
             kept = self._journal.keep(
                 Recording(
                     operation_id=str(self.operation_id),
@@ -461,7 +497,7 @@ class CallRows:
             recording=kept.name if kept else None,
             sha256=kept.sha256 if kept else None,
             request_bytes=len(seen.request_body),
-            response_bytes=len(seen.response_body),
+            response_bytes=seen.unkept_bytes or len(seen.response_body),
         )
 
     @staticmethod
@@ -495,6 +531,10 @@ def _source_of(error: errors.TundraError) -> str:
     if isinstance(error, errors.ProviderError):
         return "providers"
     return "router" if isinstance(error, errors.AllProvidersExhausted | errors.ConfigError) else "daemon"
+
+
+def _recorded_bytes(seen: Seen) -> int:
+    return len(seen.request_body) + (seen.unkept_bytes or len(seen.response_body))
 
 
 def _ms(start: float | None, end: float | None) -> float | None:

@@ -17,6 +17,10 @@ from tundra_nb.errors import ProviderError
 from tundra_nb.types import Ask, ToolCall, Usage
 from tundra_nb.types.pieces import Piece
 
+LONGEST_RECORDED_BYTES = 16_000_000
+"""Of request and answer together. What is longer is not kept, but for its size: masking takes 0.1 to 0.8 s a megabyte,
+and holds up the other threads for some of it."""
+
 Deliver = Callable[[Piece], Awaitable[None]]
 """Takes the pieces of an answer as they arrive. Being slow there slows the provider's stream down."""
 
@@ -78,6 +82,8 @@ class Seen(msgspec.Struct, kw_only=True):
     """When each of `pieces` came, in seconds since the request was sent."""
     pieces: list[bytes] = []
     """The same body as it came; kept only when recording is on."""
+    unkept_bytes: int = 0
+    """Bytes of an answer that recording is on for, and that is too long to be kept."""
 
     def keep(self, pieces: list[bytes], key: str) -> None:
         """Keep the body of the answer, with the key of the call masked, also where it lies across two pieces."""

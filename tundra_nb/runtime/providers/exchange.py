@@ -19,7 +19,7 @@ from tundra_nb.errors import HttpError, ParseError, Redirected, Timeout
 from tundra_nb.settings import AnswerSettings, DeadlineSettings
 
 from . import classify, headers
-from .contract import Seen, Target
+from .contract import LONGEST_RECORDED_BYTES, Seen, Target
 from .direct import Address
 from .transport import Incoming, RequestSender, failure_kind
 from .unpack import SLICE_BYTES, CannotUnpackError, Unpacker
@@ -168,9 +168,15 @@ class WireExchange:
         return chunk
 
     def _keep(self, chunk: bytes) -> None:
-        if self._kept is not None and self.seen.sent_at is not None:
-            self._kept.append(chunk)
-            self.seen.arrivals.append(self._line.monotonic() - self.seen.sent_at)
+        if self._kept is None or self.seen.sent_at is None:
+            return
+        if self._size > LONGEST_RECORDED_BYTES:
+            self._kept.clear()
+            self.seen.arrivals.clear()
+            self.seen.unkept_bytes = self._size
+            return
+        self._kept.append(chunk)
+        self.seen.arrivals.append(self._line.monotonic() - self.seen.sent_at)
 
     async def body(self) -> bytes:
         """The whole body."""
