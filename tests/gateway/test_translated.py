@@ -83,6 +83,41 @@ def test_a_chat_fails_over_to_the_other_vendor_translated(gateway: Opened) -> No
     assert {"user_name", "caller", "client", "kind", "dialect", "way", "dropped"} <= set(shown.columns)
 
 
+@pytest.mark.parametrize("path", [CHAT, MESSAGES])
+def test_a_stream_that_comes_for_a_document_is_put_together(gateway: Opened, path: str) -> None:
+    """Some servers stream whatever was asked for; no SDK reads that as the document it waits for."""
+    chat = (
+        b'data: {"id":"c","model":"m","choices":[{"index":0,"delta":{"role":"assistant","content":"hel"}}]}\n\n'
+        b'data: {"id":"c","model":"m","choices":[{"index":0,"delta":{"content":"lo"},"finish_reason":"stop"}],'
+        b'"usage":{"prompt_tokens":5,"completion_tokens":2}}\n\ndata: [DONE]\n\n'
+    )
+    messages = b"".join(
+        b"event: %s\ndata: %s\n\n" % (str(told["type"]).encode(), json.dumps(told).encode())
+        for told in (
+            {
+                "type": "message_start",
+                "message": {"id": "m", "role": "assistant", "model": "m", "usage": {"input_tokens": 5}},
+            },
+            {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}},
+            {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "hello"}},
+            {"type": "content_block_stop", "index": 0},
+            {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 2}},
+            {"type": "message_stop"},
+        )
+    )
+    provider = gateway.one if path == CHAT else gateway.two
+    provider.script(path, ScriptedStep(headers=STREAM, body=chat if path == CHAT else messages))
+    if path == CHAT:
+        done = gateway.openai().chat.completions.create(model="one", messages=ASKED)
+        assert (done.choices[0].message.content, done.choices[0].finish_reason) == ("hello", "stop")
+        assert done.usage is not None
+        assert done.usage.total_tokens == 7
+    else:
+        said = gateway.anthropic().messages.create(model="two", max_tokens=9, messages=ASKED)
+        assert [block.text for block in said.content if block.type == "text"] == ["hello"]
+        assert (said.stop_reason, said.usage.output_tokens) == ("end_turn", 2)
+
+
 def test_a_translated_stream_is_a_chat_stream_with_tools(gateway: Opened) -> None:
     def event(name: str, **data: Any) -> bytes:
         return f"event: {name}\ndata: {json.dumps({'type': name, **data})}\n\n".encode()

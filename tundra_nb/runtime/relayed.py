@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import msgspec
@@ -32,6 +32,8 @@ from tundra_nb.types.pieces import Piece, Raw
 
 WITHOUT_OUTPUT = frozenset({"embeddings", "count_tokens"})
 NO_SUCH_PATH = frozenset({404, 405, 501})
+REWRITTEN = frozenset({"chat", "messages"})
+"""Forms in which an answer may be written anew. A response is known to its maker by the id that stands in it."""
 LIMIT_OF = {"responses": "max_output_tokens"}
 """The field that bounds an answer, where it is not `max_tokens`."""
 _BY_ADDRESS = re.compile(rb'"(?:url|image_url|file_url|file_id|server_url)"\s*:\s*"(?!data:)')
@@ -127,7 +129,10 @@ class Relayed:
             self.way, self.dropped = "relayed", ()
             try:
                 given = self._limited(slot.profile)
-                return await relay(slot.provider, given, model, entry.seen, self.refusals, deliver, record=record)
+                written = self._written(entry) if given.form in REWRITTEN else None
+                return await relay(
+                    slot.provider, given, model, entry.seen, self.refusals, deliver, record=record, written=written
+                )
             except (ParseError, Unsupported):
                 # many a local server speaks chat completions only, and says so by knowing no other path
                 if self.given.form != "responses" or entry.seen.status not in NO_SUCH_PATH:
@@ -164,6 +169,10 @@ class Relayed:
             rest = form.answer(answer, operation_id=self.operation_id, created=created)
         await deliver(Raw(rest, END))
         return answer
+
+    def _written(self, entry: Entry) -> Callable[[Answer], bytes]:
+        form, created = FORMS[self.given.form], entry.at // 1_000_000
+        return lambda answer: form.answer(answer, operation_id=self.operation_id, created=created)
 
     def _limited(self, profile: ProfileSettings) -> CallerBody:
         """What is passed on, with our limit of the answer where there is one."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable
 from typing import Any
 
 import httpx
@@ -87,6 +87,7 @@ async def relay(
     deliver: Deliver,
     *,
     record: bool = False,
+    written: Callable[[Answer], bytes] | None = None,
 ) -> Answer:
     """Pass a body on once, deliver the answer's bytes as they arrive, and tell what was read of it.
 
@@ -100,6 +101,7 @@ async def relay(
         refusals: an error answer is added here, as the provider wrote it.
         deliver: takes the pieces.
         record: keep both bodies in `seen`.
+        written: puts an answer into the caller's form, for servers that stream although a document was asked for.
 
     Raises:
         TundraError: what went wrong, as the outcome table has it.
@@ -125,6 +127,11 @@ async def relay(
             return await _stream(exchange, start, follow.reader(model), given, ready.target.profile, deliver)
         whole = start + await exchange.body()
         answer = follow.answer(model, whole)
+        if not given.is_streamed and events.looks_whole(whole) is False:
+            if written is None:
+                problem = "a document was asked for, and a stream came"
+                raise ParseError(profile=ready.target.profile, problem=problem)
+            whole = written(answer)
         if given.is_streamed:
             raise ParseError(profile=ready.target.profile, problem="a stream was asked for, and a document came")
         seen.request_id = seen.request_id or answer.request_id
