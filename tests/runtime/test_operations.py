@@ -26,7 +26,7 @@ from tundra_nb.settings import (
 )
 from tundra_nb.testing.clock import VirtualClock
 from tundra_nb.testing.scripted_provider import ScriptedStep
-from tundra_nb.types import Ask, AttemptOpened, Exchange, OperationOpened, Usage
+from tundra_nb.types import Ask, Attempt, AttemptOpened, Exchange, OperationOpened, Usage
 
 pytestmark = pytest.mark.anyio
 
@@ -51,6 +51,26 @@ async def failing(call: Any) -> errors.TundraError:
 
 
 # --- one call that is answered
+
+
+class Full(list[Any]):
+    """Rows on a disk that is full from the first row of a kind on."""
+
+    def __init__(self, kind: type) -> None:
+        self.kind = kind
+
+    def extend(self, events: Any) -> None:
+        if any(isinstance(event, self.kind) for event in events):
+            raise errors.StoreUnavailable(problem="no space left")
+        super().extend(events)
+
+
+@pytest.mark.parametrize("kind", [OperationOpened, Attempt])
+async def test_a_row_that_cannot_be_written_is_no_failure_of_the_profile(kind: type) -> None:
+    async with calls("only") as c:
+        c.rows = Full(kind)
+        assert isinstance(await failing(c.ask()), errors.StoreUnavailable)
+        assert c.slots["only"].failure is None
 
 
 async def test_an_answered_call_leaves_one_operation_and_one_attempt_that_agree_with_the_reply() -> None:

@@ -392,7 +392,8 @@ class LiveOperation:
         if outcome == "ok":
             slot.note(self._clock.monotonic(), None)
         elif outcome == "error" and error is not None:
-            slot.note(self._clock.monotonic(), error)
+            if not isinstance(error, errors.StoreError):  # what cannot be written down is no failure of the profile
+                slot.note(self._clock.monotonic(), error)
             self._now.tried.append(f"{slot.profile.name}: {error.reason}")
         self.rows.attempt_ended(entry, outcome, error)
 
