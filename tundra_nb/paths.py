@@ -143,13 +143,14 @@ def config_file(environ: Mapping[str, str] | None = None) -> Path:
 def make_private(folder: Path) -> None:
     """Create a folder that only its owner may enter, and prove that files can be made in it.
 
-    A folder that was there keeps its mode.
+    So are the folders above it that are missing; one that was there keeps its mode.
 
     Raises:
         ConfigError: it cannot be created or written; nothing is left behind.
     """
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for above in (*reversed(folder.parents), folder):
+            above.mkdir(mode=0o700, exist_ok=True)
         handle, probe = tempfile.mkstemp(prefix=".probe-", dir=folder)
         try:
             os.write(handle, b"\0" * PROBE_BYTES)

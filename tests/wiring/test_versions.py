@@ -378,6 +378,7 @@ def test_the_server_of_ours_is_private_and_starts_once(home: Home, dolt: StoreSe
     again = dolt_server.start(paths, dolt)
     assert again.running
     assert (paths.dolt / "login.json").stat().st_mode & 0o777 == 0o600
+    assert paths.data_dir.stat().st_mode & 0o777 == 0o700, "it may be the first that needs the folder"
     assert again.pid is not None
     process = psutil.Process(again.pid)
     addresses = {connection.laddr[0] for connection in process.net_connections() if connection.status == "LISTEN"}
@@ -388,3 +389,42 @@ def test_the_server_of_ours_is_private_and_starts_once(home: Home, dolt: StoreSe
     deadline = time.monotonic() + 5
     while process.is_running() and time.monotonic() < deadline:
         time.sleep(0.02)
+
+
+@pytest.mark.part("dolt")
+@pytest.mark.parametrize("deleted", ["data", "data/tundra", "."])
+def test_data_of_a_dolt_server_that_are_deleted_under_it_are_told_and_what_was_asked_is_there_after_the_remedy(
+    home: Home, provider: ScriptedProcess, dolt: StoreSettings, deleted: str
+) -> None:
+    """The server goes on taking what comes on an open connection, into files without a name: nobody believes it."""
+    home.write_settings(section(dolt) + PROFILE.format(url=provider.url))
+    with tundra_nb.connect() as client:
+        asked = [client.ask("before").operation_id]
+        client.calls(wait=10)
+        client.versions.backup()
+        shutil.rmtree(home.data_dir / "dolt" / deleted)
+        asked += [client.ask("after").operation_id for _ in range(3)]
+        for doing in (
+            client.calls,
+            lambda: client.versions.commit("kept?"),
+            client.versions.restore,
+            client.versions.create,
+        ):
+            with pytest.raises(StoreUnavailable) as caught:
+                doing()
+            assert "were deleted under the running server" in caught.value.message
+            assert "`tundra dolt stop --force`, then `tundra dolt start`" in caught.value.hint
+        status = home.run("status", COLUMNS="300").stdout
+        assert "were deleted under the running server" in status
+        assert home.run("dolt", "stop", "--force").returncode == 0
+        asked.append(client.ask("without it").operation_id)
+        started = home.run("dolt", "start")
+        assert started.returncode == 0, started.stderr
+    if deleted == ".":  # its logins are new ones, which a daemon reads when it starts
+        wait_until(lambda: "tundra daemon restart" in home.run("status", COLUMNS="300").stdout, 20, "it is said")
+        assert home.run("daemon", "restart").returncode == 0
+    with tundra_nb.connect() as client:
+        client.versions.restore()
+        kept = [str(one) for one in client.calls(since="all", wait=20)["operation_id"]]
+        assert [kept.count(one) for one in asked] == [1] * len(asked)
+        assert client.versions.commit("kept")

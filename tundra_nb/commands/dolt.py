@@ -43,10 +43,11 @@ def start(face: Face) -> Document:
 
 
 @command.command("stop", cls=Command)
+@click.option("--force", is_flag=True, help="Kill it when it does not end within 3 s; nothing acknowledged is lost.")
 @pass_face
-def stop(face: Face) -> Message:
+def stop(face: Face, force: bool) -> Message:
     """Stop it; what cannot be stored meanwhile waits in the spool."""
-    pid = dolt_server.stop(_paths(face))
+    pid = dolt_server.stop(_paths(face), force=force)
     return Message(
         "No Dolt server of ours was running." if pid is None else f"The Dolt server (pid {pid}) has stopped."
     )

@@ -29,9 +29,15 @@ START_SECONDS = 20.0
 DAMAGE = re.compile(r"Failed to load database|corrupt|malformed database|root hash doesn't exist")
 """How a server that does not start says that the files of a database are damaged."""
 STOP_SECONDS = 20.0
+FORCE_SECONDS = 3.0
+"""So long a server has to end in order before it is killed, where that was asked for."""
 CONNECT_SECONDS = 2.0
 MOST_CONNECTIONS = 1000
 """Most connections of a shared server: each daemon holds one that writes, and one for each query under way."""
+LOGINS = ".doltcfg/privileges.db"
+"""Where Dolt keeps its users, in the folder of its data."""
+BACKUP = "history.dolt"
+"""What a backup is called in its folder."""
 LOCAL = ("127.0.0.1", "localhost", "::1")
 GET = "https://docs.dolthub.com/introduction/installation"
 
@@ -91,6 +97,12 @@ def start(where: Paths, store: StoreSettings) -> DoltStatus:
     login = store_login.load(where.dolt)
     if login is None:
         login = store_login.make(store.host, store.port, store.database)
+        # where a backup is, there was a history: whether it comes back or a new one begins is for people to say
+        anew = () if (where.backups / BACKUP).exists() else (f"CREATE DATABASE IF NOT EXISTS `{login.database}`",)
+        _set_up(binary, where.dolt, login, *anew)
+    elif not (where.dolt / "data" / LOGINS).exists():
+        # Its data were deleted. It lets us in again; a new history is begun, or a backup brought back, by who asks for
+        # it: what the spool still holds waits for that.
         _set_up(binary, where.dolt, login)
     login = msgspec.structs.replace(login, host=store.host, port=store.port, database=store.database)
     store_login.save(where.dolt, login)
@@ -99,8 +111,12 @@ def start(where: Paths, store: StoreSettings) -> DoltStatus:
     return status(where, store)
 
 
-def stop(where: Paths) -> int | None:
+def stop(where: Paths, *, force: bool = False) -> int | None:
     """Stop the server in order; return its pid, or None when none ran.
+
+    Args:
+        where: whose server.
+        force: kill it when it does not end soon; nothing that was acknowledged is lost by that.
 
     Raises:
         StoreUnavailable: it does not end.
@@ -109,14 +125,15 @@ def stop(where: Paths) -> int | None:
     if process is None:
         return None
     process.terminate()
-    try:
-        process.wait(STOP_SECONDS)
-    except psutil.TimeoutExpired:
-        raise StoreUnavailable(
-            problem=f"the Dolt server (pid {process.pid}) does not end within {STOP_SECONDS:g} s",
-            remedy=f"`kill -9 {process.pid}` loses nothing that was acknowledged.",
-            kind="stop",
-        ) from None
+    if not _has_ended(process, where, FORCE_SECONDS if force else STOP_SECONDS):
+        if force:
+            process.kill()
+        if not force or not _has_ended(process, where, STOP_SECONDS):
+            raise StoreUnavailable(
+                problem=f"the Dolt server (pid {process.pid}) does not end within {STOP_SECONDS:g} s",
+                remedy="`tundra dolt stop --force` kills it; nothing that was acknowledged is lost by that.",
+                kind="stop",
+            )
     (where.dolt / "server.pid").unlink(missing_ok=True)
     return process.pid
 
@@ -150,8 +167,8 @@ def _environment(folder: Path) -> dict[str, str]:
     return kept | {"HOME": str(folder), "DOLT_ROOT_PATH": str(folder)}
 
 
-def _set_up(binary: str, folder: Path, login: store_login.Login) -> None:
-    """Make the database and its users while no server runs; passwords go by standard input, never by arguments."""
+def _set_up(binary: str, folder: Path, login: store_login.Login, *before: str) -> None:
+    """Make its users while no server runs; passwords go by standard input, never by arguments."""
     data = folder / "data"
     data.mkdir(mode=0o700, exist_ok=True)
     env = _environment(folder)
@@ -159,7 +176,7 @@ def _set_up(binary: str, folder: Path, login: store_login.Login) -> None:
         _dolt([binary, "config", "--global", "--add", name, value], env, data)
     (folder / "empty").mkdir(mode=0o700, exist_ok=True)
     statements = [
-        f"CREATE DATABASE IF NOT EXISTS `{login.database}`",
+        *before,
         f"CREATE USER IF NOT EXISTS '{login.user}'@'%' IDENTIFIED BY '{login.password}'",
         f"GRANT ALL PRIVILEGES ON *.* TO '{login.user}'@'%' WITH GRANT OPTION",
         f"CREATE USER IF NOT EXISTS '{login.reader}'@'%' IDENTIFIED BY '{login.reader_password}'",
@@ -236,10 +253,32 @@ def _not_started(folder: Path, store: StoreSettings, said: str) -> StoreError:
 
 
 def _process(where: Paths) -> psutil.Process | None:
-    """The server that we started, if it lives: the pid's number alone may belong to another process by now."""
+    """The server that we started, if it lives: the pid's number alone may belong to another process by now.
+
+    Without the file, which may have been deleted with all its data, it is the process that says it is ours.
+    """
     try:
         process = psutil.Process(int((where.dolt / "server.pid").read_text()))
-        ours = str(where.dolt / "config.yaml") in process.cmdline()
-        return process if ours and process.status() != psutil.STATUS_ZOMBIE else None
-    except (OSError, ValueError, psutil.Error):
+        return process if _is_ours(process, where) else None
+    except (OSError, ValueError):
+        return next((process for process in psutil.process_iter() if _is_ours(process, where)), None)
+    except psutil.Error:
         return None
+
+
+def _has_ended(process: psutil.Process, where: Paths, timeout: float) -> bool:
+    """Wait for its end; one whose parent, a notebook that started it, has not taken note of it has ended, too."""
+    deadline = time.monotonic() + timeout
+    while _is_ours(process, where):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.05)
+    return True
+
+
+def _is_ours(process: psutil.Process, where: Paths) -> bool:
+    try:
+        is_it = {"sql-server", str(where.dolt / "config.yaml")} <= {*process.cmdline()}
+        return is_it and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Protocol
 
 import pyarrow as pa
 
-from tundra_nb.errors import Cancelled, StoreBusy, TundraError
+from tundra_nb.errors import Cancelled, StoreBusy, StoreUnavailable, TundraError
 
 from .query import FrameQuery
 from .spool import SpoolPlace
@@ -234,8 +234,11 @@ class EventStore(Protocol):
 
     # --- reading side ---
 
-    def deleted(self) -> str:
-        """What somebody has taken away under us, empty while all is there. Looked at many times a second."""
+    def deleted(self, *, at_once: bool = False) -> StoreUnavailable | None:
+        """What somebody has taken away under us, None while all is there.
+
+        Asked many times a second: an engine for which that is dear looks now and then, or `at_once`.
+        """
         ...
 
     def size(self) -> int:

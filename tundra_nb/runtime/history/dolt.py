@@ -40,7 +40,7 @@ from tundra_nb.types import KEY_OF, TABLES, columns, stable_id
 
 from . import arrow, changes, dolt_sums, migrations, schema, sql_guard
 from .contract import SQL_BYTES, SQL_ROWS, WORKING, Frame, Stop, Written
-from .endpoint import Connection, DoltAddress, drop, run
+from .endpoint import UNKNOWN_DATABASE, Connection, DoltAddress, drop, run
 from .migrations import migrate
 from .protocol import COPIED, Config
 from .query import FrameQuery, condition
@@ -81,7 +81,8 @@ NAMES = {"setting": "path", "profile": "name"}
 REVERTING = "tundra_reverting"
 """The branch on which a revert is made."""
 NO_SUCH_TABLE = 1146
-UNKNOWN_DATABASE = 1049
+LOOK_SECONDS = 15.0
+"""So often a daemon that writes looks whether the database has still files: that takes a connection of its own."""
 SHOWN_SECONDS = 10.0
 """A new database is in every session by then."""
 _BAD_ROW = (pymysql.err.DataError, pymysql.err.IntegrityError)
@@ -104,6 +105,8 @@ class DoltStore:
         self._seen_us = 0
         self._inserts = {table: schema.dolt_insert(table) for table in TABLES}
         self._writer: Connection | None = None
+        self._looked_at = 0.0
+        self._has_written = False
 
     def __repr__(self) -> str:
         where = f"{self._config.host}:{self._config.port}/{self._config.database}"
@@ -114,6 +117,7 @@ class DoltStore:
     def create(self) -> None:
         with self._seam(), contextlib.closing(self._connect("")) as db:
             self._endpoint.refuse_others(db)
+            self._refuse_deleted(db)  # such a server makes files that it cannot read when it starts again
             run(db, f"CREATE DATABASE IF NOT EXISTS `{self._config.database}`")
             if self._config.reader_user:  # on a server of ours it was set up for the database that there was first
                 try:
@@ -122,12 +126,17 @@ class DoltStore:
                     log.warning("%s is not granted SELECT by us: %s", self._config.reader_user, exc)
             self._await_database()
 
+    def _refuse_deleted(self, db: Connection) -> None:
+        if deleted := self._endpoint.deleted_under(db):
+            raise deleted
+
     def _await_database(self) -> None:
         """A busy server can show a new database to other sessions a moment late."""
         deadline = time.monotonic() + SHOWN_SECONDS
         while True:
             try:
-                self._connect(self._config.database).close()
+                with contextlib.closing(self._connect(self._config.database)) as db:
+                    run(db, "SHOW TABLES")  # a database whose files are gone lets us in, and does nothing
             except pymysql.MySQLError as exc:
                 if exc.args[:1] != (UNKNOWN_DATABASE,) or time.monotonic() > deadline:
                     raise
@@ -171,6 +180,7 @@ class DoltStore:
                     for table, some in rows.items():
                         cursor.executemany(self._inserts[table], self._as_own(cursor, table, some))
                     self._save_place(cursor, place)
+                self._has_written = self._has_written or bool(rows)
             except _BAD_ROW:
                 return self._write_with_care(rows, place)
             return Written()
@@ -416,6 +426,7 @@ class DoltStore:
         # on a connection of its own to no database: ours may be damaged, or gone
         with beside(source), self._seam(source), contextlib.closing(self._connect("")) as db:
             self._endpoint.refuse_others(db)
+            self._refuse_deleted(db)  # on such a server that is the server's end
             run(db, "CALL DOLT_BACKUP('restore', %s, %s, '--force')", remote_url(source), self._config.database)
             self.close()
         self.open(self._owner, self._node)
@@ -429,8 +440,20 @@ class DoltStore:
 
     # --- reading side ---
 
-    def deleted(self) -> str:
-        return ""  # the server tells of it by an error
+    def deleted(self, *, at_once: bool = False) -> StoreUnavailable | None:
+        # the server goes on taking what comes on our connection, into files that have no name any more; it says that
+        # they are gone only to whoever connects anew
+        now = time.monotonic()
+        if self._writer is None or not (at_once or (self._has_written and now - self._looked_at >= LOOK_SECONDS)):
+            return None
+        self._looked_at, self._has_written = now, False
+        try:
+            with contextlib.closing(self._connect(self._config.database)) as db:
+                run(db, "SHOW TABLES")
+        except (StoreUnavailable, pymysql.MySQLError, OSError) as exc:
+            is_gone = exc.args[:1] == (UNKNOWN_DATABASE,)
+            return self._endpoint.unknown_database() if is_gone else None  # the rest is met by whoever writes or reads
+        return None
 
     def size(self) -> int:
         return 0

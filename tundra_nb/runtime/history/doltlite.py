@@ -368,12 +368,17 @@ class DoltliteStore:
 
     # --- reading side ---
 
-    def deleted(self) -> str:
+    def deleted(self, *, at_once: bool = False) -> StoreUnavailable | None:
         # the open file lives on without a name, and all that is written to it dies with this process
+        del at_once
         if self._writer is None or self._path.exists():
-            return ""
+            return None
         self._readers.drop()
-        return str(self._path)
+        return StoreUnavailable(
+            problem=f"{self._path} was deleted while the daemon ran; a new history begins",
+            remedy="`tundra restore` brings a backup back.",
+            kind="deleted",
+        )
 
     def size(self) -> int:
         try:

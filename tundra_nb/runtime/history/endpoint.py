@@ -33,6 +33,7 @@ KILL_SECONDS = 2
 ALIVE_SECONDS = 30
 """A machine that acknowledges nothing for so long is gone."""
 NO_SUCH_FUNCTION = 1305
+UNKNOWN_DATABASE = 1049
 _LOST = {0, 2006, 2013, 2014, 2055}
 _REFUSED = {2002, 2003}
 _DENIED = {1044, 1045, 1698}
@@ -237,15 +238,48 @@ class DoltAddress:
             return self._denied("in", text)
         if number in _NO_RIGHT or "denied to user" in text:
             return self._denied("write", text)
-        if number == 1049:
-            return self._other_server() or StoreUnavailable(
-                problem=f"{self.where} has no database {self._config.database!r}",
-                remedy="`tundra versions create` makes it; or correct `store.database`.",
-                kind="unknown_database",
-            )
+        if number == UNKNOWN_DATABASE:
+            return self.unknown_database()
         if number in _READ_ONLY or "read only" in text.lower() or "read-only" in text.lower():
             return self._no_writes(text)
         return None
+
+    def unknown_database(self) -> StoreUnavailable:
+        """Why there is no database of ours: another server, none was made, or its files were deleted."""
+        try:
+            with contextlib.closing(self.connect("")) as db:
+                self.refuse_others(db)
+                deleted = self.deleted_under(db)
+        except StoreUnavailable as error:
+            return error
+        except (pymysql.MySQLError, OSError):
+            deleted = None  # the first error tells more
+        return deleted or StoreUnavailable(
+            problem=f"{self.where} has no database {self._config.database!r}",
+            remedy="`tundra versions create` makes it, `tundra restore` brings a backup back; or correct"
+            " `store.database`.",
+            kind="unknown_database",
+        )
+
+    def deleted_under(self, db: Connection) -> StoreUnavailable | None:
+        """The error for a server that lists the database and has no files of it: it takes writes, and keeps nothing."""
+        name = self._config.database
+        if (name,) not in run(db, "SHOW DATABASES"):
+            return None
+        try:
+            run(db, f"SHOW TABLES FROM `{name}`")
+        except pymysql.MySQLError as exc:
+            if exc.args[:1] != (UNKNOWN_DATABASE,):
+                return None  # damaged, or not for us to see: whoever needs it is told
+        else:
+            return None
+        return StoreUnavailable(
+            problem=f"the files of database {name!r} at {self.where} were deleted under the running server",
+            remedy="Start it anew: `tundra dolt stop --force`, then `tundra dolt start` (a server of others: as they"
+            " do). Then `tundra restore` brings a backup back, or `tundra versions create` begins a new history; what"
+            " the spool still holds is delivered again.",
+            kind="deleted",
+        )
 
     def _refused(self) -> StoreUnavailable:
         return StoreUnavailable(
@@ -260,9 +294,10 @@ class DoltAddress:
     def _denied(self, what: str, text: str) -> StoreUnavailable:
         rights = f"Grant it everything on `{self._config.database}`, or" if what == "write" else "Correct"
         choice = "choose another `store.user`" if what == "write" else "`store.user`"
+        anew = " The logins of a server of ours are read anew by `tundra daemon restart`." if what == "in" else ""
         return StoreUnavailable(
             problem=f"{self.where} does not let user {self._config.user!r} {what}: {text}",
-            remedy=f"{rights} {choice}, and the password in the variable that `store.password_env` names.",
+            remedy=f"{rights} {choice}, and the password in the variable that `store.password_env` names.{anew}",
             kind="access",
         )
 
@@ -295,17 +330,6 @@ class DoltAddress:
                 return str(run(db, "SELECT @@GLOBAL.dolt_cluster_role")[0][0] or "")
         except (StoreUnavailable, pymysql.MySQLError, OSError):
             return ""  # the variable exists in a cluster only
-
-    def _other_server(self) -> StoreUnavailable | None:
-        """What is wrong when the server lets us in and is not Dolt at all."""
-        try:
-            with contextlib.closing(self.connect("")) as db:
-                self.refuse_others(db)
-        except StoreUnavailable as error:
-            return error
-        except (pymysql.MySQLError, OSError):
-            return None  # the first error tells more
-        return None
 
     def _damaged(self, text: str) -> StoreDamaged:
         return StoreDamaged(

@@ -189,8 +189,7 @@ class Writer(threading.Thread):
             with self._changed:
                 self._changed.wait_for(lambda: self._stopping or self._jobs or self._is_asked(), POLL_SECONDS)
                 is_job_there = bool(self._jobs)
-            if file := self._store.deleted():
-                self._begin_anew(file)
+            self._look(at_once=is_job_there)
             got = self._read()
             if self._is_flush_due() or is_job_there:
                 self._flush()
@@ -204,21 +203,27 @@ class Writer(threading.Thread):
                 self._flush()
                 if self._persist(self._store.leads):
                     self._persist(self._commit_all)
+                self._look_before_telling()
                 self._tell(at_once=True)
                 return
             self._collect_garbage()
+            self._look_before_telling()
             self._tell()
 
-    def _begin_anew(self, file: str) -> None:
-        """As at a start without the file; what the spool still has of the old history comes into the new one."""
-        problem = StoreUnavailable(
-            problem=f"{file} was deleted while the daemon ran; a new history begins",
-            remedy="`tundra restore` brings a backup back.",
-            kind="deleted",
-        )
-        log.error("%s", problem.message)
-        self._set_problem(problem)
-        raise _RestoredError
+    def _look_before_telling(self) -> None:
+        """The segments before the place are deleted as soon as we tell that they are stored."""
+        if self._place is not None and self._place.segment > self._progress.place.segment:
+            self._look(at_once=True)
+
+    def _look(self, *, at_once: bool) -> None:
+        """When the database was deleted: as at a start without it; what the spool still has comes into a new one."""
+        problem = self._store.deleted(at_once=at_once)
+        if problem is not None:
+            log.error("%s", problem.message)
+            with self._changed:
+                self._place = None  # what was stored is not
+            self._set_problem(problem)
+            raise _RestoredError
 
     def _is_asked(self) -> bool:
         return self._place is not None and self._target > self._place
