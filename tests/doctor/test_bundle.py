@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import json
+import os
+import signal
 import sys
 import urllib.parse
 import zipfile
@@ -11,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from tests.conftest import Home
@@ -235,6 +238,19 @@ def test_a_bundle_is_made_with_the_daemon_dead(home: Home) -> None:
     assert any("no daemon runs" in line for line in told["missing"])
     assert "no daemon runs" in contents(Path(told["file"]))["REDACTIONS.md"]
     assert not home.data_dir.exists()
+
+
+def test_a_bundle_is_made_while_the_daemon_hangs(home: Home) -> None:
+    pid = json.loads(home.run("daemon", "start", "--json").stdout)["pid"]
+    os.kill(pid, signal.SIGSTOP)
+    done = home.run("bundle", "--json", "--out", "hung.zip", timeout=40)
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert "tables: the daemon was stopped by a signal" in told["missing"]
+    members = contents(Path(told["file"]))
+    assert f"pid {pid} is stopped by a signal" in members["ISSUE.md"]
+    assert psutil.STATUS_STOPPED in members["processes.json"]
+    assert home.run("daemon", "stop", "--force").returncode == 0
 
 
 def test_a_file_that_is_there_is_kept_unless_force_says_so(home: Home) -> None:

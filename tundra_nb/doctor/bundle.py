@@ -30,6 +30,7 @@ import psutil
 from tundra_nb import settings
 from tundra_nb._version import __version__
 from tundra_nb.errors import ConfigError, TundraError, UsageError
+from tundra_nb.local import running
 from tundra_nb.local.place import Place as WirePlace
 from tundra_nb.local.running import Connection
 from tundra_nb.local.wire import Wire
@@ -313,13 +314,16 @@ def _tables(place: Subject, found: _Members) -> dict[str, list[dict[str, Any]]]:
     if place.connection is None:
         found.missing.append("tables: no daemon runs, and only its store worker may open the history")
         return {}
+    if running.is_stopped(place.connection):
+        found.missing.append("tables: the daemon was stopped by a signal")
+        return {}
     rows = {}
     for table in TABLES:
         try:
             status, told = _rows(place.connection, table)
         except (OSError, TundraError) as exc:
-            found.missing.append(f"tables/{table}.json: {exc}")
-            continue
+            found.missing.append(f"tables from {table} on: the daemon does not answer: {exc}")
+            break  # it would keep us waiting as long for each
         if status != 200:
             found.missing.append(f"tables/{table}.json: {told.get('message') or status}")
             continue

@@ -35,8 +35,12 @@ def process(place: Subject, check: Check) -> Sequence[Finding]:
         if status is None:
             if running.is_starting(place.paths):
                 return [check.found("ok", f"starting, pid {place.connection.pid}")]
-            evidence = f"pid {place.connection.pid} accepts connections and does not answer"
+            pid = place.connection.pid
+            evidence = f"pid {pid} accepts connections and does not answer"
             remedy = "`tundra daemon stop --force`, then `tundra daemon start`."
+            if running.is_stopped(place.connection):
+                evidence = f"pid {pid} is stopped by a signal"
+                remedy = f"`kill -CONT {pid}` lets it go on; `tundra daemon restart --force` replaces it."
             return [check.found("fail", evidence, remedy, page="IpcError", fix="restart")]
         return [check.found("ok", f"runs, pid {status['pid']}, version {status['version']}")]
     if place.process is not None:
