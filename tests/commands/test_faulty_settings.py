@@ -25,6 +25,19 @@ def test_a_faulty_file_is_told_by_doctor_and_mended_by_set_and_unset(home: Home)
     assert home.config.read_text() == "[log]\n[breaker]\nopen_seconds = 9\n"
 
 
+def test_a_setting_that_is_unknown_is_never_offered_to_be_set(home: Home) -> None:
+    text = "[breaker]\nfailure = 3\n"
+    home.write_settings(text)
+    told = home.run("status").stderr
+    assert "Did you mean 'breaker.failures'? `tundra settings unset breaker.failure` mends the file." in told
+    refused = home.run("settings", "set", "breaker.failure=3")
+    assert refused.returncode == 2
+    assert f"{home.config}, breaker.failure: unknown setting" in refused.stderr
+    assert home.config.read_text() == text
+    assert home.run("settings", "unset", "breaker.failure").returncode == 0
+    assert home.run("status").returncode == 0
+
+
 def test_a_restart_with_a_faulty_file_leaves_the_daemon_running(home: Home) -> None:
     started = json.loads(home.run("daemon", "start", "--json").stdout)
     refused = home.run("settings", "set", "log.filter=garbage===")

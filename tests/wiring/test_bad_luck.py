@@ -221,6 +221,7 @@ def test_a_log_that_is_a_folder_is_one_line_on_status(home: Home) -> None:
     assert home.run("daemon", "start").returncode == 0
     (problem,) = told(home)["problems"]
     assert str(home.data_dir / "logs" / "daemon.log") in problem["message"]
+    assert problem["hint"] == "Move the folder that stands in its place away."
     done = home.run("logs")
     assert done.returncode == 2
     assert "is no file" in done.stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import tempfile
 from collections.abc import Mapping
@@ -112,7 +113,11 @@ def mend(file: Path, path: str, value: Any, environ: Mapping[str, str]) -> Confi
         ConfigError: the file is no TOML.
     """
     if value is not None and not path.startswith("profile."):
-        with_value(file.with_name(f".{file.name}.alone"), path, value, {})  # an earlier fault would hide that of this
+        alone = file.with_name(f".{file.name}.alone")
+        try:
+            with_value(alone, path, value, {})  # an earlier fault would hide that of this
+        except UsageError as exc:
+            raise dataclasses.replace(exc, problem=exc.problem.replace(str(alone), str(file))) from exc
     text = _edited(file, path, value)
     try:
         _save(file, text, environ)

@@ -56,7 +56,8 @@ def load(file: Path, environ: Mapping[str, str]) -> Loaded:
     except ConfigError as exc:
         source, _, path = exc.where.rpartition(", ")
         if source == str(file) and not path.startswith("line "):
-            remedy = f"`tundra settings set {path}=VALUE` or `tundra settings unset {path}` mends the file."
+            ways = [f"`tundra settings set {path}=VALUE`", f"`tundra settings unset {path}`"]
+            remedy = f"{' or '.join(ways[exc.problem == UNKNOWN :])} mends the file."  # there nothing can be set
             line = _line_of(file, path)
             source = f"{source}, line {line}" if line else source
         elif source.startswith("TUNDRA_"):
@@ -181,7 +182,7 @@ def _check_keys(tree: Mapping[str, Any], section: Any, path: tuple[str, ...], so
             close = nearest(key, known)
             raise ConfigError(
                 where=f"{_source(here, sources)}, {'.'.join(here)}",
-                problem="unknown setting",
+                problem=UNKNOWN,
                 remedy=f"Did you mean {'.'.join((*path, close))!r}?" if close else f"Known here: {', '.join(known)}.",
             )
         inner = known[key]
@@ -267,6 +268,7 @@ def _check_profiles(profiles: tuple[ProfileSettings, ...], file: Path) -> None:
             )
 
 
+UNKNOWN = "unknown setting"
 _SHARED_URL = re.compile(r"(?:valkeys?|rediss?)://(?:\[[0-9a-fA-F:]+\]|[^/\s:\[\]]+)(?::\d{1,5})?(?:/\d{0,3})?")
 
 
