@@ -112,8 +112,9 @@ class CommandLine(Face):
         return run
 
     def write(self, text: str) -> None:
-        sys.stdout.write(text)
-        sys.stdout.flush()
+        stream = sys.stderr if self.wants_json else sys.stdout  # what a program reads is the result alone
+        stream.write(text)
+        stream.flush()
 
     def progress(self, text: str) -> None:
         if sys.stderr.isatty():

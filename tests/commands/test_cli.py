@@ -62,6 +62,14 @@ def test_json_is_json_with_ids_as_text_and_times_as_iso(home: Any, provider: Scr
         json.loads(done.stdout)
 
 
+def test_what_a_command_says_meanwhile_is_not_in_what_programs_read(home: Any) -> None:
+    pty_id = json.loads(home.run("pty", "open", "--json", "echo ready; cat").stdout)["pty_id"]
+    done = home.run("pty", "expect", pty_id, "ready", "--send", "x" * 5000, "--json")
+    assert json.loads(done.stdout)["after"] == "ready"
+    assert "drops all beyond 4,095" in done.stderr
+    assert home.run("pty", "kill", pty_id).returncode == 0
+
+
 def test_every_command_shows_its_result_in_a_narrow_terminal(home: Any, provider: ScriptedProcess) -> None:
     provider.script(CHAT, ScriptedStep(text="hi"), ScriptedStep(status=500, text="broken"))
     home.run("ask", "hi")
