@@ -547,6 +547,7 @@ def test_transcripts_are_searched_and_a_hopeless_pattern_ends(desk: Desk) -> Non
     cut = desk.client.ptys.search("(a+)+$")
     assert cut.attrs["truncated"]
     assert time.monotonic() - began < 15
+    assert desk.cell("%tundra pty search (a+)+$").text == "no rows yet: it was broken off before the end"
 
 
 def test_an_idle_terminal_is_ended_but_no_command_and_no_shell(desk: Desk) -> None:

@@ -207,6 +207,8 @@ def emptiness(frame: pd.DataFrame) -> str:
     """Why a frame without rows may have none: what was asked for, or what would make one."""
     _, _, asked = str(frame.attrs.get("query") or "").partition(" ")
     filters = [word for word in asked.split(" ") if ".eq=" in word]
+    if frame.attrs.get("truncated"):
+        return "no rows yet: it was broken off before the end"
     return f"no rows for {asked}" if filters else columns.EMPTY.get(columns.kind_of(frame), "no rows")
 
 
