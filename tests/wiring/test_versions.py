@@ -391,6 +391,22 @@ def test_the_server_of_ours_is_private_and_starts_once(home: Home, dolt: StoreSe
         time.sleep(0.02)
 
 
+@pytest.mark.part("doltlite")
+@pytest.mark.parametrize("before", ["running", "stopped", "held"])
+def test_a_refused_step_back_leaves_the_daemon_as_it_was(home: Home, before: str) -> None:
+    assert home.run("daemon", "start").returncode == 0
+    if before != "running":
+        assert home.run("daemon", "stop").returncode == 0
+    if before == "stopped":
+        (home.data_dir / "daemon.held").unlink()
+    told = json.loads(home.run("daemon", "status", "--json").stdout)["state"]
+    assert told == before
+    refused = home.run("migrate-store", "--back")
+    assert refused.returncode == 2
+    assert "there is none before it" in refused.stderr
+    assert json.loads(home.run("daemon", "status", "--json").stdout)["state"] == before
+
+
 @pytest.mark.part("dolt")
 @pytest.mark.parametrize("deleted", ["data", "data/tundra", "."])
 def test_data_of_a_dolt_server_that_are_deleted_under_it_are_told_and_what_was_asked_is_there_after_the_remedy(

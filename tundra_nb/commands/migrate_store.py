@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 import click
 import msgspec
 
 from tundra_nb import paths, settings
-from tundra_nb.errors import InternalError, UsageError, from_wire
+from tundra_nb.errors import InternalError, TundraError, UsageError, from_wire
 from tundra_nb.local import launch
 from tundra_nb.settings import file as settings_file
 from tundra_nb.settings import store_login
@@ -52,7 +54,6 @@ def command(face: Face, back: bool) -> Message:
     password = os.environ.get(store.password_env, "") if store.password_env else ""
     if not password and login is not None and login.fits(store.host, store.port, store.user):
         password = login.password
-    launch.stop(found)
     setup = {
         "spool": str(found.spool),
         "store": str(found.store),
@@ -65,20 +66,38 @@ def command(face: Face, back: bool) -> Message:
         "ca_file": store.ca_file,
     }
     if back:
-        told = _run(BACK, setup | {"engine": store.engine}, face)
+        with _stopped(found, face.name):
+            told = _run(BACK, setup | {"engine": store.engine}, face)
         return Message(
             f"The history has schema {told['schema']}; what came since is on the branch {told['kept']}. The daemon is "
             "stopped: install the version before now, as this one would migrate it again."
         )
-    mapped = _run(MODULE, setup, face)
     target = found.data_dir / MAP
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
-    with open(os.open(target, flags, 0o600), "w", encoding="utf-8") as stream:
-        json.dump(mapped, stream, indent=1)
-    settings_file.set_value(file, "store.engine", "dolt", os.environ)
+    with _stopped(found, face.name):
+        mapped = _run(MODULE, setup, face)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+        with open(os.open(target, flags, 0o600), "w", encoding="utf-8") as stream:
+            json.dump(mapped, stream, indent=1)
+        settings_file.set_value(file, "store.engine", "dolt", os.environ)
     launch.ensure(found, started_by=face.name, explicit=True)
     where = f"{store.host}:{store.port}/{store.database}"
     return Message(f"{len(mapped):,} commits are at {where}, and every table is equal. The map of hashes is {target}.")
+
+
+@contextlib.contextmanager
+def _stopped(where: paths.Paths, by: str) -> Iterator[None]:
+    """Stop the daemon for what needs the history alone; what fails leaves it as it was: running, stopped or held."""
+    was_held = where.held.exists()
+    was_running = launch.stop(where) is not None
+    try:
+        yield
+    except BaseException:
+        if was_running:
+            with contextlib.suppress(TundraError):  # what failed first tells more
+                launch.ensure(where, started_by=by, explicit=True)
+        elif not was_held:
+            where.held.unlink(missing_ok=True)
+        raise
 
 
 def _run(module: str, setup: dict[str, Any], face: Face) -> dict[str, Any]:
