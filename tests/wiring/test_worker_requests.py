@@ -78,6 +78,24 @@ def test_each_read_is_one_request_of_the_worker(client: Client) -> None:
     assert asked == dict.fromkeys(READS, 1) | {"why by digits": 2}, "the test itself reads the calls there"
 
 
+def test_a_revert_is_one_request_and_those_that_write_down_what_is_in_force_then(client: Client) -> None:
+    client.versions.commit("the calls so far")
+    client.note("to be taken back")
+    client.versions.commit("a note")
+    before = requests()
+    client.versions.revert("HEAD")
+    asked = {name: count - before.get(name, 0) for name, count in requests().items() if count != before.get(name, 0)}
+    assert asked == {"revert": 1}, "no setting has changed"
+    assert client.notes(since="all").empty
+    client.set_setting("breaker.failures", 9)
+    before = requests()
+    done = client.versions.revert("HEAD")
+    asked = {name: count - before.get(name, 0) for name, count in requests().items() if count != before.get(name, 0)}
+    assert asked["revert"] == 1
+    assert "resolve" not in asked
+    assert [(one["path"], one["was"], one["value"]) for one in done["applied"]] == [("breaker.failures", 9, 3)]
+
+
 def test_a_diff_of_all_tables_is_that_of_each_table(client: Client) -> None:
     whole = client.versions.diff("HEAD~1", "now")
     tables = client.versions.stat("HEAD~1", "now")["table"].tolist()

@@ -50,7 +50,7 @@ class InForce:
         self._journal = journal
         self._seen: tuple[int, int] | None = None
         """The file as it was read last; None before the first look, which takes up an edit made during the start."""
-        self._is_start_due = True
+        self.is_start_due = True
         """What is in force at the start is not in the history yet."""
 
     def apply(self, loaded: Loaded) -> None:
@@ -110,11 +110,11 @@ class InForce:
 
     async def _write_down_start(self) -> None:
         """Once: what is in force at the start. When the store is away, the next change tries again."""
-        if not self._is_start_due or self._history.problem is not None:
+        if not self.is_start_due or self._history.problem is not None:
             return
         with contextlib.suppress(errors.TundraError):
             await self.write_down(account(self.environ), "start", message="settings at start")
-            self._is_start_due = False
+            self.is_start_due = False
 
 
 def signature(user: str) -> str:

@@ -17,7 +17,8 @@ import msgspec
 
 from tundra_nb import settings
 from tundra_nb.errors import StoreError, TundraError, UsageError
-from tundra_nb.runtime.history.query import FrameQuery
+from tundra_nb.runtime.history.values import Brought
+from tundra_nb.runtime.history.versions import Ref
 from tundra_nb.runtime.in_force import differing, signature
 from tundra_nb.settings import Loaded, variables
 from tundra_nb.settings import file as settings_file
@@ -136,24 +137,22 @@ class Versioning:
         """
         versions = self._runtime.history.versions
         async with self._in_force.changing():
-            before = await versions.resolve("main")
             merged = await versions.merge(branch, f"merge {branch}", signature(author), strategy)
-            found = msgspec.structs.asdict(merged)
-            if merged.commit is None:
-                return found | {"applied": [], "problems": []}
-            return found | await self._put_in_force(before, merged.commit, author, f"merge {branch}")
+            found = {"commit": merged.commit, "conflicts": merged.conflicts}
+            return found | await self._put_in_force(merged, author, f"merge {branch}")
 
-    async def revert(self, ref: str, *, author: str) -> dict[str, Any]:
+    async def revert(self, ref: Ref, *, author: str) -> dict[str, Any]:
         """Commit the opposite of a commit of settings, profiles, prices or notes, and put the settings into force.
 
         Raises:
             UsageError: the commit holds events, which are facts and stay.
         """
         versions = self._runtime.history.versions
+        if self._in_force.is_start_due:  # writing it down would move `HEAD` to another commit
+            ref = await versions.resolve(ref)
         async with self._in_force.changing():
-            before = await versions.resolve("main")
-            commit = await versions.revert(ref, signature(author))
-            return {"commit": commit} | await self._put_in_force(before, commit, author, f"revert {ref}")
+            reverted = await versions.revert(ref, signature(author))
+            return {"commit": reverted.commit} | await self._put_in_force(reverted, author, f"revert {reverted.ref}")
 
     async def pull(self, remote: str, *, author: str) -> dict[str, Any]:
         """Merge a remote's `main` into ours. Its settings are another machine's: ours stay in force."""
@@ -185,20 +184,13 @@ class Versioning:
         runtime.record(row)
         return msgspec.structs.asdict(row)
 
-    async def _put_in_force(self, before: str, after: str, author: str, reason: str) -> dict[str, Any]:
+    async def _put_in_force(self, brought: Brought, author: str, reason: str) -> dict[str, Any]:
+        """The settings that have another value now; the history is asked nothing more where none and no profile has."""
         runtime = self._runtime
         applied: list[dict[str, Any]] = []
         problems: list[dict[str, Any]] = []
-
-        def mine(ref: str) -> FrameQuery:
-            return FrameQuery(table="setting", at=ref, where=runtime.history.own)
-
-        was = {row["path"]: row for row in await runtime.history.rows(mine(before))}
-        now = {row["path"]: row for row in await runtime.history.rows(mine(after))}
-        for path, row in now.items():
-            if path in was and was[path]["value"] == row["value"]:
-                continue
-            value = json.loads(row["value"])
+        for path, text in brought.settings.items():
+            value = json.loads(text)
             if _value(self._in_force.loaded, path) == value:
                 continue
             is_pasted = path.endswith(variables.SUFFIX) and not variables.is_name(str(value or "NONE"))
@@ -215,7 +207,8 @@ class Versioning:
             applied.append(told | {"restart": path.split(".", maxsplit=1)[0] in NEEDS_RESTART})
         for problem in problems:
             _log.warning("%s: %s stays %s: %s", reason, problem["path"], problem["was"], problem["problem"])
-        await self._in_force.write_down(author, reason, message=f"settings in force after {reason}")
+        if {"setting", "profile"} & {*brought.tables}:
+            await self._in_force.write_down(author, reason, message=f"settings in force after {reason}")
         return {"applied": applied, "problems": problems}
 
 

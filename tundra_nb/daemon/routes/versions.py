@@ -99,8 +99,7 @@ def routes(daemon: Daemon) -> list[BaseRoute]:
 
     async def revert(request: Request) -> Response:
         body = await read_body(request, api.RefBody)
-        commit = await versions.resolve(_ref(body.ref))
-        return json_response(await runtime.versioning.revert(commit, author=daemon.user(request)))
+        return json_response(await runtime.versioning.revert(_ref(body.ref), author=daemon.user(request)))
 
     async def row_history(request: Request) -> Response:
         table = request.path_params["table"]

@@ -57,6 +57,17 @@ class Merge(msgspec.Struct, frozen=True):
     conflicts: list[dict[str, Any]] = []
 
 
+class Brought(Merge, frozen=True):
+    """What a merge or a revert did, and what that makes of this daemon's settings."""
+
+    ref: str = ""
+    """The commit that was reverted."""
+    settings: dict[str, str] = {}
+    """Value by path, as JSON, of those that have another value now."""
+    tables: list[str] = []
+    """Those in which a row differs."""
+
+
 class Described(msgspec.Struct, frozen=True):
     """What a ref names."""
 

@@ -9,7 +9,7 @@ import msgspec
 
 from .line import ArrowStream
 from .story import StoredStory, WantedOperation
-from .values import Commit, Described, Merge, Overview, RefInfo, Rows, Strategy, TableStat
+from .values import Brought, Commit, Described, Overview, RefInfo, Rows, Strategy, TableStat
 
 Ref = str | int
 """A commit, branch or tag, `HEAD`, `WORKING` (what is not committed yet too), or a time in µs since 1970."""
@@ -89,14 +89,14 @@ class Versions:
         """Commit rows of people's tables on a branch; the hash."""
         return str(await self._history.call("propose", branch=branch, rows=rows, message=message, author=author))
 
-    async def merge(self, branch: str, message: str, author: str, strategy: Strategy | None = None) -> Merge:
+    async def merge(self, branch: str, message: str, author: str, strategy: Strategy | None = None) -> Brought:
         """Bring a branch into `main`; with conflicts nothing is changed."""
         found = await self._history.call("merge", branch=branch, message=message, author=author, strategy=strategy)
-        return msgspec.convert(found, Merge)
+        return msgspec.convert(found, Brought)
 
-    async def revert(self, ref: str, author: str) -> str:
-        """Commit the opposite of a commit of what people change; the hash."""
-        return str(await self._history.call("revert", ref=ref, author=author))
+    async def revert(self, ref: Ref, author: str) -> Brought:
+        """Commit the opposite of a commit of what people change."""
+        return msgspec.convert(await self._history.call("revert", ref=ref, author=author), Brought)
 
     async def push(self, remote: str) -> str:
         """Send `main` and the tags; the hash that the remote's `main` has then."""

@@ -27,13 +27,13 @@ from tundra_nb.errors import ConfigError, StoreBusy, StoreError, TundraError, Us
 from tundra_nb.protocol.digest import digest
 from tundra_nb.types import FRAME_VERSION, FRAMES, KEY_OF, columns
 
-from . import arrow, differences, grouping, loading, story
+from . import arrow, differences, grouping, loading, schema, story
 from .contract import EventStore, Frame, Stop
 from .protocol import FATAL, HELLO, JSON, PROGRESS, TRACES, Config, Hello, Progress, WorkerRequest, pack
-from .query import FrameQuery, ungrouped
+from .query import Condition, FrameQuery, ungrouped
 from .serving import LineServer
 from .spool import writer_id
-from .values import Described, Overview, Rows
+from .values import Brought, Described, Merge, Overview, Rows
 from .without import without_pandas
 from .writer import Writer, signed
 
@@ -83,8 +83,8 @@ class Worker(LineServer):
             "branch": self._naming(store.branch),
             "tag": self._naming(store.tag),
             "propose": self._propose,
-            "merge": store.merge,
-            "revert": store.revert,
+            "merge": self._with_settings(store.merge),
+            "revert": self._with_settings(lambda ref, author: Merge(store.revert(ref, author))),
             "push": self._then_main(store.push),
             "pull": store.pull,
             "clone": store.clone,
@@ -240,6 +240,31 @@ class Worker(LineServer):
             return self._store.resolve("main")
 
         return copied
+
+    def _with_settings(self, change: Callable[..., Merge]) -> Callable[..., Brought]:
+        """Changes `main`; tells which of this daemon's settings have another value by that."""
+
+        def brought(**params: Any) -> Brought:
+            if "ref" in params:
+                params["ref"] = self._store.resolve(params["ref"])
+            ref, before = params.get("ref", ""), self._store.resolve(schema.MAIN)
+            merged = change(**params)
+            if merged.commit is None:
+                return Brought(None, merged.conflicts)
+            tables = [stat.table for stat in self._store.stat(before, merged.commit)]
+            if "setting" not in tables:
+                return Brought(merged.commit, ref=ref, tables=tables)
+            was, now = self._settings(before), self._settings(merged.commit)
+            changed = {path: value for path, value in now.items() if value != was.get(path)}
+            return Brought(merged.commit, ref=ref, settings=changed, tables=tables)
+
+        return brought
+
+    def _settings(self, commit: str) -> dict[str, str]:
+        own = [Condition("writer_id", "eq", writer_id(self._config.owner))] if self._store.engine == "dolt" else []
+        frame = self._store.frame(FrameQuery(table="setting", at=commit, where=own), Stop())
+        with contextlib.closing(frame.batches):
+            return {row["path"]: row["value"] for row in arrow.rows(frame.batches)}
 
     def _digests(self, params: dict[str, Any], stop: Stop) -> dict[str, dict[str, Any]]:
         """Rows and SHA-256 of each of these frames in a window, over the columns of a frame version."""
