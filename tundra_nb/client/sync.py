@@ -14,10 +14,10 @@ from tundra_nb.local.wire import GONE, Pool, Response, Wire
 from tundra_nb.sse import EventTooLongError, Parser
 from tundra_nb.types import Ask, Reply
 from tundra_nb.types.pieces import Piece, Text
-from tundra_nb.types.triage import Triage, TriageStep
+from tundra_nb.types.triage import Triage
 
 from . import api, explain, gateway, pty_calls, run_story, times
-from .above import above
+from .above import DashboardOptions, ReplayOptions, SimulateOptions, TriageOptions, above
 from .agent_runs import HeldRun
 from .answer import AnswerReader, Event, died, malformed, not_yet
 from .archive import Archive
@@ -251,21 +251,7 @@ class Client:
             return ReplyStream(self._events(api.ask_stream(question)))
         return self._do(api.ask(question))
 
-    def triage(
-        self,
-        target: str = "last",
-        *,
-        profile: str | None = None,
-        since: times.When | None = None,
-        at: str | None = None,
-        budget_usd: float | None = 0.5,
-        deadline: float = 180.0,
-        calls: int = 12,
-        act: bool = False,
-        model: bool = True,
-        on_step: Callable[[TriageStep], None] | None = None,
-        approve: Callable[[str], bool] | None = None,
-    ) -> Triage:
+    def triage(self, target: str = "last", **options: Unpack[TriageOptions]) -> Triage:
         """Find out what failed, since when, whom it hits, what was changed before, and what to do.
 
         Args:
@@ -284,34 +270,10 @@ class Client:
         Raises:
             UsageError: no such call, or a budget that cannot be kept because a model has no known price.
         """
-        found: Triage = above("tundra_nb.agents.triage", "triage")(
-            self,
-            target,
-            profile=profile,
-            since=since,
-            at=at,
-            budget_usd=budget_usd,
-            deadline=deadline,
-            calls=calls,
-            act=act,
-            model=model,
-            on_step=on_step,
-            approve=approve,
-        )
+        found: Triage = above("tundra_nb.agents.triage", "triage")(self, target, **options)
         return found
 
-    def dashboard(
-        self,
-        since: times.When | None = None,
-        *,
-        between: tuple[times.When, times.When] | None = None,
-        at: str | None = None,
-        incident: str | None = None,
-        source: str | None = None,
-        profile: str | None = None,
-        code: str | None = None,
-        caller: str | None = None,
-    ) -> Any:
+    def dashboard(self, since: When | None = None, **options: Unpack[DashboardOptions]) -> Any:
         """One hour on one page: what broke, since when, what was changed before, and what is still well.
 
         In a notebook it is live while its window reaches to now, and its `selection` is the frame of the calls that
@@ -330,17 +292,7 @@ class Client:
         Raises:
             UsageError: times that exclude each other, or something that nobody knows.
         """
-        return above("tundra_nb.kernel.widgets", "dashboard")(
-            self,
-            since=since,
-            between=between,
-            at=at,
-            incident=incident,
-            source=source,
-            profile=profile,
-            code=code,
-            caller=caller,
-        )
+        return above("tundra_nb.kernel.widgets", "dashboard")(self, since=since, **options)
 
     def agent_run(
         self,
@@ -363,18 +315,7 @@ class Client:
         body = {"agent": agent, "question": question, "ref": ref, "profile": profile, "budget_usd": budget_usd}
         return HeldRun(self, body)
 
-    def simulate(
-        self,
-        incident: str | None = None,
-        *,
-        since: times.When | None = None,
-        between: tuple[times.When, times.When] | None = None,
-        at: str | None = None,
-        settings: Sequence[str] = (),
-        propose: str | None = None,
-        workers: int | None = None,
-        on_progress: Callable[[str], None] | None = None,
-    ) -> pd.DataFrame:
+    def simulate(self, incident: str | None = None, **options: Unpack[SimulateOptions]) -> pd.DataFrame:
         """Run the recorded arrivals through the same limiter, breakers and router under other settings.
 
         Args:
@@ -396,17 +337,7 @@ class Client:
         Raises:
             UsageError: no calls there, no such setting, or a value that is not allowed.
         """
-        found: pd.DataFrame = above("tundra_nb.incidents.rehearsal", "simulate")(
-            self,
-            incident,
-            since=since,
-            between=between,
-            at=at,
-            settings=settings,
-            propose=propose,
-            workers=workers,
-            on_progress=on_progress,
-        )
+        found: pd.DataFrame = above("tundra_nb.incidents.rehearsal", "simulate")(self, incident, **options)
         return found
 
     def archive(
@@ -436,17 +367,7 @@ class Client:
         """
         return run_archive(self, older_than, verify, on_progress)
 
-    def replay(
-        self,
-        incident: str | None = None,
-        *,
-        since: times.When | None = None,
-        between: tuple[times.When, times.When] | None = None,
-        at: str | None = None,
-        settings: Sequence[str] = (),
-        speed: float | None = None,
-        on_progress: Callable[[str], None] | None = None,
-    ) -> pd.DataFrame:
+    def replay(self, incident: str | None = None, **options: Unpack[ReplayOptions]) -> pd.DataFrame:
         """Run recorded calls through today's code, offline, on a virtual clock: the same sequence each time.
 
         Args:
@@ -464,16 +385,7 @@ class Client:
         Raises:
             UsageError: no calls there, too many of them, no such setting, or a value that is not allowed.
         """
-        found: pd.DataFrame = above("tundra_nb.incidents.rehearsal", "replay")(
-            self,
-            incident,
-            since=since,
-            between=between,
-            at=at,
-            settings=settings,
-            speed=speed,
-            on_progress=on_progress,
-        )
+        found: pd.DataFrame = above("tundra_nb.incidents.rehearsal", "replay")(self, incident, **options)
         return found
 
     def logs(
