@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
+import random
 import shutil
 import signal
 import socket
@@ -19,11 +20,12 @@ import pyarrow as pa
 import pytest
 
 from tundra_nb.paths import Paths
-from tundra_nb.runtime.clock import Ids, SystemClock
+from tundra_nb.runtime.clock import Ids, SystemClock, id_floor
 from tundra_nb.runtime.history.line import ArrowStream
 from tundra_nb.runtime.history.query import FrameQuery
 from tundra_nb.runtime.history.service import History
 from tundra_nb.settings import StoreSettings
+from tundra_nb.types import Operation
 
 
 @pytest.fixture(scope="session")
@@ -123,3 +125,21 @@ async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
         yield Store(history, ids, paths, settings)
     finally:
         await history.aclose()
+
+
+def random_operation(at: int, number: int, chance: random.Random) -> Operation:
+    """A call of which everything that may be missing sometimes is."""
+    is_ok = chance.random() < 0.7
+    return Operation(
+        operation_id=id_floor(at) + number % 4096,
+        at=at,
+        outcome="ok" if is_ok else "error",
+        profile=chance.choice(["alpha", "beta"]) if is_ok else None,
+        asked=chance.choice(["alpha", "beta,alpha", "gamma", None]),
+        code=None if is_ok else "Timeout",
+        latency_ms=chance.choice([None, chance.random() * 1e4, float(chance.randrange(5))]),
+        input_tokens=chance.choice([None, chance.randrange(1_000)]),
+        cost_usd=chance.choice([None, chance.random()]),
+        streamed=chance.random() < 0.5,
+        message=chance.choice([None, 'it\'s 50 % of "é"\n']),
+    )

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests.contract.conftest import Store, rows_of, table_of
+from tests.contract.conftest import Store, random_operation, rows_of, table_of
 from tests.contract.test_grouping import same
 from tundra_nb.errors import ConfigError, QueryRefused, StoreBusy, StoreDamaged, UsageError
 from tundra_nb.protocol.archive import Archive, Archiving
@@ -31,28 +31,11 @@ TODAY = int(dt.datetime.now(dt.UTC).timestamp() * 1e6) // DAY * DAY
 """Days are counted back from here."""
 
 
-def operation(at: int, number: int, chance: random.Random) -> Operation:
-    is_ok = chance.random() < 0.7
-    return Operation(
-        operation_id=id_floor(at) + number % 4096,
-        at=at,
-        outcome="ok" if is_ok else "error",
-        profile=chance.choice(["alpha", "beta"]) if is_ok else None,
-        asked=chance.choice(["alpha", "beta,alpha", "gamma", None]),
-        code=None if is_ok else "Timeout",
-        latency_ms=chance.choice([None, chance.random() * 1e4, float(chance.randrange(5))]),
-        input_tokens=chance.choice([None, chance.randrange(1_000)]),
-        cost_usd=chance.choice([None, chance.random()]),
-        streamed=chance.random() < 0.5,
-        message=chance.choice([None, 'it\'s 50 % of "é"\n']),
-    )
-
-
 def days(first: int, last: int, each: int = 40, seed: int = 7) -> list[Operation]:
     """Calls of the days so many days ago, the oldest first."""
     chance = random.Random(seed)
     return [
-        operation(TODAY - ago * DAY + number * (DAY // each), number, chance)
+        random_operation(TODAY - ago * DAY + number * (DAY // each), number, chance)
         for ago in range(first, last - 1, -1)
         for number in range(each)
     ]
@@ -335,7 +318,7 @@ async def test_rows_that_come_late_into_archived_days_are_counted_at_once(store:
     """The table is read from the store alone until the next run has copied them; `late` says so."""
     store.history.append(*days(34, 28))
     await run(archives)
-    late = operation(TODAY - 32 * DAY + 1_234_567, 999, random.Random(1))
+    late = random_operation(TODAY - 32 * DAY + 1_234_567, 999, random.Random(1))
     store.history.append(late)
     meta = await both(store, archives, by=["day"])
     assert "archive" not in meta

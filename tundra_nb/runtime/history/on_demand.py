@@ -118,12 +118,16 @@ class OnDemand:
             with contextlib.suppress(OSError):
                 control.shutdown(socket.SHUT_RDWR)
             control.close()
-        if process is None:
-            return
-        try:
-            async with asyncio.timeout(STOP_SECONDS):
-                await process.wait()
-        except (TimeoutError, asyncio.CancelledError):
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
+        if process is not None:
+            await ended(process, STOP_SECONDS)
+
+
+async def ended(process: asyncio.subprocess.Process, timeout: float) -> None:  # noqa: ASYNC109 - it kills at the end
+    """Wait for a worker whose line is closed, so that it ends by itself; or not."""
+    try:
+        async with asyncio.timeout(timeout):
             await process.wait()
+    except (TimeoutError, asyncio.CancelledError):
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()

@@ -31,7 +31,7 @@ from tundra_nb.types import AgentRun, AgentRunOpened, Attempt, AttemptOpened, Ev
 
 from . import spool as spools
 from .line import READ_TRIES, ArrowStream, answered, asked, close, hand_over, handed_over
-from .on_demand import ENVIRONMENT
+from .on_demand import ENVIRONMENT, ended
 from .protocol import (
     COPIED,
     FATAL,
@@ -445,7 +445,7 @@ class History:
             self._set_state("starting")
             ours.close()
             await close(writer)
-            await self._end(process)
+            await ended(process, STOP_SECONDS)
             pulse.cancel()
             await asyncio.gather(listener, pulse, return_exceptions=True)
             self._problem, self._hung = fatal or self._hung or self._death(process.returncode), None
@@ -477,16 +477,6 @@ class History:
                 with contextlib.suppress(ProcessLookupError):
                     process.kill()
                 return
-
-    async def _end(self, process: asyncio.subprocess.Process) -> None:
-        """The line is closed, so the worker ends by itself; or not."""
-        try:
-            async with asyncio.timeout(STOP_SECONDS):
-                await process.wait()
-        except (TimeoutError, asyncio.CancelledError):
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
-            await process.wait()
 
     async def _listen(self, reader: asyncio.StreamReader) -> TundraError | None:
         """Take the worker's reports until it is gone; return what it could not get over."""
