@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import gc
 import inspect
@@ -20,7 +21,10 @@ import pytest
 GRACE_SECONDS = 5.0
 """What is on its way out when a test ends may take so long to go."""
 STRICT = (
-    *(f"tests/runtime/{part}" for part in ("test_operations", "history/", "resilience/", "telemetry/")),
+    *(
+        f"tests/runtime/{part}"
+        for part in ("test_operations", "history/", "providers/", "ptys/", "resilience/", "telemetry/")
+    ),
     *("tests/contract/", "tests/terminal/"),
 )
 """Where each test closes all that it opens. Elsewhere tests share servers, whose clients keep connections open, or
@@ -58,6 +62,15 @@ def descriptors() -> dict[int, str]:
         except OSError:
             continue  # the one that listed them
     return found
+
+
+@functools.cache
+def open_for_good() -> None:
+    """Have libuv open the pipe that it keeps for signals as long as the process lives: its first loop does."""
+    with contextlib.suppress(ImportError):
+        import uvloop
+
+        uvloop.new_event_loop().close()
 
 
 def children() -> set[int]:
@@ -103,6 +116,8 @@ def nothing_is_left(request: pytest.FixtureRequest) -> Iterator[None]:
     """The test reaches nobody outside this machine; in the strict folders it leaves nothing behind."""
     _reached.clear()
     is_strict = request.node.nodeid.startswith(STRICT) and sys.platform == "linux"
+    if is_strict:
+        open_for_good()
     before = (threads(), descriptors(), children()) if is_strict else None
     yield
     assert not _reached, f"the test reached for {', '.join(_reached)}"

@@ -168,10 +168,12 @@ def test_a_damaged_record_is_no_record(tmp_path: Path) -> None:
 
 def test_the_record_is_private_and_replaced_in_one_step(tmp_path: Path) -> None:
     path = tmp_path / "record.json"
-    record.RecordFile(path, "i").begin()
+    file = record.RecordFile(path, "i")
+    file.begin()
     assert path.stat().st_mode & 0o777 == 0o600
     assert record.read(path) == record.describe("i", {})
     assert list(tmp_path.iterdir()) == [path]
+    file.close()
 
 
 def test_the_record_names_at_each_moment_what_is_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

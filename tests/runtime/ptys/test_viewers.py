@@ -58,9 +58,12 @@ async def test_a_live_viewer_that_lags_is_told_exactly_what_it_missed(pool: PtyP
 
 @pytest.mark.anyio
 async def test_a_character_cut_by_a_chunk_comes_whole_and_is_not_counted_before(pool: PtyPool) -> None:
-    pty = await pool.spawn("printf '\\303'; sleep 0.1; printf '\\244\\377!'")
+    pty = await pool.spawn("stty -echo; printf '\\303'; read -r go; printf '\\244\\377!'")
     viewer = pty.viewer()
-    texts = []
+    first = await viewer.read_text()
+    assert first is not None
+    texts = [first]
+    await pty.write(b"\n")
     while (got := await viewer.read_text()) is not None:
         texts.append(got)
     assert "".join(text for text, _, _ in texts) == "ä\ufffd!"

@@ -178,6 +178,8 @@ def _file_actions(folder: int, terminal: str, handed: Mapping[int, int]) -> ctyp
     libc.posix_spawn_file_actions_adddup2(actions, 0, 2)
     for target, source in handed.items():
         libc.posix_spawn_file_actions_adddup2(actions, source, target)
+    for gap in {*range(3, max(handed, default=2))} - {*handed}:  # what is not open there is no error
+        libc.posix_spawn_file_actions_addclose(actions, gap)
     if hasattr(libc, "posix_spawn_file_actions_addclosefrom_np"):  # glibc 2.34; Python's own descriptors close anyway
         libc.posix_spawn_file_actions_addclosefrom_np(actions, max(handed, default=2) + 1)
     return actions
