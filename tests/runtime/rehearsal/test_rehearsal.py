@@ -135,6 +135,21 @@ async def test_a_simulation_agrees_call_by_call_with_a_live_run_of_the_same_arri
     assert moves
 
 
+@pytest.mark.parametrize("deadline", [0.001, 0.05, 0.4, 1.0])
+@pytest.mark.anyio
+async def test_a_call_that_takes_longer_than_the_deadline_fails_in_a_simulation_as_in_truth(deadline: float) -> None:
+    calls, chosen = busy(3)
+    router = msgspec.structs.replace(chosen.router, deadline_seconds=deadline)
+    chosen = msgspec.structs.replace(chosen, router=router, limits=OFF)
+    ran = await replay(calls, chosen, {})
+    run = simulate(calls, chosen)
+    assert [simulated(call)[:3] for call in run] == [row[:3] for row in seen(ran)]
+    codes = {row.code for row in ran.operations}
+    assert "Timeout" in codes
+    if deadline < 0.05:
+        assert not any(call.outcome == "ok" for call in run)
+
+
 @pytest.mark.anyio
 async def test_a_replay_gives_the_same_sequence_twice() -> None:
     calls, chosen = busy(7, 120)

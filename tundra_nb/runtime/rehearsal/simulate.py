@@ -16,7 +16,16 @@ from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from typing import Any, Literal, NamedTuple
 
-from tundra_nb.errors import ApiError, BreakerOpen, BudgetSpent, Cancelled, LimitExceeded, RateLimited, TundraError
+from tundra_nb.errors import (
+    ApiError,
+    BreakerOpen,
+    BudgetSpent,
+    Cancelled,
+    LimitExceeded,
+    RateLimited,
+    Timeout,
+    TundraError,
+)
 from tundra_nb.runtime.caller import Caller
 from tundra_nb.runtime.reserve import limits_for, used_tokens
 from tundra_nb.runtime.resilience.breaker import Breaker, BreakerChange
@@ -287,7 +296,7 @@ class _Simulation:
                 attempts += 1
                 error: TundraError | None = None
                 reservation: Any = None
-                is_final = False
+                is_final = is_late = False
                 try:
                     if breaker.state == "open":
                         breaker.admit()
@@ -305,6 +314,10 @@ class _Simulation:
                     if not is_seen:
                         is_unknown = True
                         result.asked_unseen += 1
+                    is_late = seconds > ends_at - moments.now
+                    if is_late:  # the deadline of the whole call breaks it off, whatever it would have ended in
+                        seconds, is_final = max(ends_at - moments.now, 0.0), False
+                        error = Timeout(deadline="operation", seconds=chosen.deadline_seconds)
                     if seconds:
                         yield seconds
                     if error is None:
@@ -331,6 +344,9 @@ class _Simulation:
                     is_over = not call.failover
                     break
                 failures[slot.name] = error
+                if is_late:
+                    is_over = True
+                    break
                 decision = router.decide(error, retries, delivered=is_final, time_left=ends_at - moments.now)
                 if isinstance(decision, Retry):
                     if breaker.state == "open":
