@@ -13,6 +13,7 @@ from tests.client.conftest import arrow_stream
 from tundra_nb.frames import frames
 from tundra_nb.protocol.live import LIVE
 from tundra_nb.types import TABLES, columns
+from tundra_nb.views.frame import plain_lines
 
 OPERATIONS: list[dict[str, Any]] = [
     {
@@ -98,6 +99,21 @@ def test_a_column_that_an_older_store_lacks_is_there_and_empty() -> None:
     assert list(frame.columns)[-1] == "later_column"
     assert frame["profile"].isna().all()
     assert frame["latency_ms"].dtype == np.float64
+
+
+def test_moments_beyond_the_years_of_python_are_told_in_text() -> None:
+    moments = [2**63 - 1, 1 - 2**63, 0, None, 400_000_000_000_000_000]
+    sink = pa.BufferOutputStream()
+    table = pa.table(
+        {"x": pa.array(moments, pa.timestamp("us")), "y": pa.array([0, 1, None, 2, 3], pa.timestamp("us"))}
+    )
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    frame = frames.from_arrow(bytes(sink.getvalue()))
+    told = frame["x"].astype(object).where(frame["x"].notna(), None).tolist()
+    assert told == ["infinity", "-infinity", "1970-01-01T00:00:00Z", None, "400000000000000000 µs since 1970"]
+    assert str(frame["y"].dtype) == "datetime64[us, UTC]"
+    assert "infinity" in "\n".join(plain_lines(frame))
 
 
 @pytest.mark.parametrize("name", LIVE)

@@ -4,7 +4,7 @@
 |---|---|
 | id, int | int64, or Int64 where a value may be missing |
 | float | float64 |
-| time | datetime64[us, UTC] |
+| time | datetime64[us, UTC]; text where free SQL gives one beyond the years 1 to 9999 |
 | category | categorical: the declared set where it is closed, else the values that occur, sorted |
 | text | pandas' own text dtype |
 | bool | bool, or boolean where a value may be missing |
@@ -15,6 +15,7 @@ Where a frame came from stands in `df.attrs`: `store`, `commit`, `query`, `trunc
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,14 @@ from tundra_nb.types import Column, columns
 if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
+
+EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+FIRST_US, LAST_US = (
+    (dt.datetime(*day, tzinfo=dt.UTC) - EPOCH) // dt.timedelta(microseconds=1) for day in ((1, 1, 2), (9999, 12, 30))
+)
+"""The moments that Python's times can tell in every zone, in microseconds since 1970."""
+FOREVER_US = 2**63 - 1
+"""How DuckDB sends the `infinity` of SQL; its negative is that of `-infinity`."""
 
 
 def _open(name: str, *, nullable: bool = True) -> Column:
@@ -160,12 +169,17 @@ def _plain(value: Any) -> str:
 def _from_chunks(chunks: pa.ChunkedArray, column: Column) -> Any:
     import pandas as pd
     import pyarrow as pa
+    import pyarrow.compute as pc
 
     match column.type:
         case "category":
             return _from_dictionary(chunks, column)
         case "time":
             kind = pa.timestamp("us", "UTC")
+            moments = chunks.cast(kind).cast(pa.int64())
+            ends = pc.min_max(moments).as_py()
+            if ends["max"] is not None and (ends["max"] > LAST_US or ends["min"] < FIRST_US):
+                return pd.Series([_moment(one) for one in moments.to_pylist()], dtype=text_dtype())
             return chunks.cast(kind).to_pandas().astype(dtype(column))
         case "id" | "int":
             if chunks.null_count or column.nullable:
@@ -184,6 +198,13 @@ def _from_chunks(chunks: pa.ChunkedArray, column: Column) -> Any:
                 except pa.ArrowInvalid:  # a blob
                     return chunks.to_pandas()
             return chunks.to_pandas().astype(text_dtype())
+
+
+def _moment(us: int | None) -> str | None:
+    """A moment of which not all can be told by Python's times, as text."""
+    if us is None or FIRST_US <= us <= LAST_US:
+        return None if us is None else (EPOCH + dt.timedelta(microseconds=us)).isoformat().replace("+00:00", "Z")
+    return "infinity" if us == FOREVER_US else "-infinity" if us == -FOREVER_US else f"{us} µs since 1970"
 
 
 def _masked(kind: Any, chunks: pa.ChunkedArray) -> Any:
