@@ -20,6 +20,7 @@ from tests.agents.conftest import opened, text_of
 from tests.conftest import Home, wait_until
 from tests.runtime.sources.test_importing import TEXT
 from tundra_nb.agents import answers, rpc, tools
+from tundra_nb.agents.stdio import MAX_LINE_BYTES
 from tundra_nb.client.sync import Client
 from tundra_nb.errors import UsageError
 from tundra_nb.testing.scripted_provider import ScriptedProcess
@@ -92,6 +93,16 @@ def test_what_is_wrong_is_an_answer_that_a_model_can_mend(home: Home, outage: Cl
         assert wrong_type["isError"]
         answer = host.request("tools/call", {"name": "tundra_run", "arguments": {}})
         assert answer["error"]["code"] == rpc.INVALID_PARAMS
+
+
+def test_a_line_that_is_too_long_is_answered_once_and_its_tail_is_no_message(home: Home) -> None:
+    with opened(home) as host:
+        host.send("x" * MAX_LINE_BYTES * 2 + '{"jsonrpc": "2.0", "id": 7, "method": "ping"}')
+        host.send({"jsonrpc": "2.0", "id": 8, "method": "ping"})
+        first, second = host.receive(), host.receive()
+    assert (first["id"], first["error"]["code"]) == (None, rpc.PARSE_ERROR)
+    assert "at most" in first["error"]["message"]
+    assert second == {"jsonrpc": "2.0", "id": 8, "result": {}}
 
 
 @doltlite

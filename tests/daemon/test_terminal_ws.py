@@ -236,7 +236,8 @@ async def test_an_end_by_somebody_closes_with_4410_and_says_who(client: Client) 
 
 
 @pytest.mark.parametrize(
-    "message", ["hello", "[]", '["stdin"]', '["stdin", 1]', '{"stdin": "x"}', '["set_size", "a", 1]', b"\x00\x01"]
+    "message",
+    ["hello", "[" * 5000, "[]", '["stdin"]', '["stdin", 1]', '{"stdin": "x"}', '["set_size", "a", 1]', b"\x00\x01"],
 )
 async def test_what_is_no_message_closes_with_1008(client: Client, message: str | bytes) -> None:
     pty = opened(client, "cat", persistent=True)

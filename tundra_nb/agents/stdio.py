@@ -48,6 +48,9 @@ class _Connection:
     def serve(self, lines: BinaryIO) -> None:
         calls: list[threading.Thread] = []
         while line := lines.readline(MAX_LINE_BYTES):
+            if len(line) == MAX_LINE_BYTES and not line.endswith(b"\n"):
+                self._skip(lines)
+                continue
             message = self._read(line) if line.strip() else None
             if message is None or self._is_answer(message):
                 continue
@@ -63,6 +66,12 @@ class _Connection:
                 waiting.put({})
         for call in calls:
             call.join()
+
+    def _skip(self, lines: BinaryIO) -> None:
+        """Answer a line that is too long once, and read past its end: what follows in it is no line of its own."""
+        while (rest := lines.readline(MAX_LINE_BYTES)) and not rest.endswith(b"\n"):
+            continue
+        self._send(error(None, RpcError(PARSE_ERROR, f"a line has at most {MAX_LINE_BYTES:,} bytes")))
 
     def _read(self, line: bytes) -> Any:
         """The message of a line; None after the answer to what is none."""

@@ -269,8 +269,10 @@ async def _find(
     if not is_back and not wanted.isdigit():
         raise errors.UsageError(problem=f"{wanted!r} is not an operation", field="id", remedy=ID_REMEDY)
     back = 1 if wanted == "last" else int(wanted[1:] or 0) if is_back else 0
-    found = await story(WantedOperation(back=max(back, 1), all=is_all) if is_back else WantedOperation(digits=wanted))
-    if found.operation is not None and (not is_back or back >= 1):
+    if is_back and not back:
+        raise errors.UsageError(problem=f"{wanted!r} is not an operation", field="id", remedy=ID_REMEDY)
+    found = await story(WantedOperation(back=back, all=is_all) if is_back else WantedOperation(digits=wanted))
+    if found.operation is not None:
         return found.operation, _as_json(found)
     if is_back and running and (call := _running(running, str(running[-1]["operation_id"]))):
         return call, await _related(story, call)

@@ -175,7 +175,7 @@ class ViewerSession:
                     await self._queue(told[1].encode(errors="surrogatepass"))
                 elif kind == "set_size":
                     self._resize(told[1], told[2])
-            except (msgspec.DecodeError, KeyError, IndexError, TypeError, AttributeError, ValueError):
+            except (msgspec.DecodeError, RecursionError, KeyError, IndexError, TypeError, AttributeError, ValueError):
                 self._close = (
                     NOT_A_MESSAGE,
                     'a message is a JSON list: ["stdin", text] or ["set_size", rows, columns]',
