@@ -130,7 +130,8 @@ ODD_POSTS: tuple[tuple[str, bytes], ...] = (
     *(("/api/pull", json.dumps({"remote": odd}).encode()) for odd in ("../x", "file:///tmp/%2e%2e/x")),
     *(("/api/clone", json.dumps({"remote": "/tmp/x", "into": odd}).encode()) for odd in ("../x", "/tmp/../x", "/a\0b")),
     ("/api/backup", json.dumps({"folder": "/tmp/../etc/x"}).encode()),
-    ("/api/tags", json.dumps({"name": "../x"}).encode()),
+    *(("/api/tags", json.dumps({"name": odd}).encode()) for odd in ("../x", "now", "Yesterday", "all")),
+    *(("/api/branches", json.dumps({"name": odd}).encode()) for odd in ("today", "now", "last")),
     ("/api/branches", json.dumps({"name": "x", "at": HUGE}).encode()),
 )
 

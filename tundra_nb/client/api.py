@@ -760,6 +760,10 @@ def ref(at: str | None) -> str | None:
     """A ref as the daemon takes it: time words become ISO times here, because only the client knows the local zone."""
     if at is None:
         return None
+    if not at.strip():  # as from a variable that is not set: the present would pass for a state that was meant
+        raise UsageError(
+            problem="the state to read at is empty", field="at", remedy="Give a commit, branch, tag or time."
+        )
     when = times.from_word(at, now=dt.datetime.now(dt.UTC))
     return when.isoformat() if when else at
 

@@ -39,6 +39,8 @@ KEYS = 500
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9._/-]{0,99}")
 _RESERVED = {"HEAD", WORKING, "STAGED", "main", "master"}
+_TIMES = {"now", "today", "yesterday", "all", "last"}
+"""Words that `--at` and its like read as times, or that mean the newest: a branch of that name could not be meant."""
 _ROWS = re.compile(r"\n\nrows: (\d+)\s*\Z")
 
 
@@ -260,11 +262,16 @@ def summary(stats: Sequence[TableStat]) -> tuple[str, int]:
 
 def valid_name(name: str, what: str) -> str:
     """The name, if a branch or tag may have it; a name that reads like a hash, a time or `HEAD` is refused."""
-    if not _NAME.fullmatch(name) or name in _RESERVED or re.fullmatch(r"[0-9a-f]{4,40}", name):
+    if (
+        not _NAME.fullmatch(name)
+        or name in _RESERVED
+        or name.lower() in _TIMES
+        or re.fullmatch(r"[0-9a-f]{4,40}", name)
+    ):
         raise UsageError(
             problem=f"{name!r} cannot be the name of a {what}",
             field="name",
-            remedy="Letters, digits, `.`, `_`, `/` and `-`, beginning with a letter; not HEAD, main or a hash.",
+            remedy="Letters, digits, `.`, `_`, `/` and `-`, beginning with a letter; not HEAD, main, a time or a hash.",
         )
     return name
 
