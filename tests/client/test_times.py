@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import time
+import zoneinfo
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tundra_nb.client import times
+from tundra_nb.client import api, times
 from tundra_nb.errors import UsageError
 
 EARLY, LATE = (dt.datetime(year, 1, 1) for year in (1971, 2200))  # noqa: DTZ001 - hypothesis adds the zone
@@ -88,3 +89,21 @@ def test_what_is_no_time_is_refused(word: str) -> None:
 def test_a_value_that_is_no_time_is_refused(thing: Any) -> None:
     with pytest.raises(UsageError):
         times.to_us(thing)
+
+
+@pytest.mark.parametrize("at", ["", " "])
+def test_an_empty_state_is_refused_and_does_not_pass_for_the_present(at: str) -> None:
+    with pytest.raises(UsageError, match="empty"):
+        api.calls(at=at)
+    with pytest.raises(UsageError, match="empty"):
+        api.sql("select 1", at=at)
+
+
+def test_the_zone_has_the_name_by_which_another_process_takes_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    assert times.zone_name() == "Asia/Tokyo"
+    monkeypatch.setenv("TZ", ":/usr/share/zoneinfo/UTC")
+    assert times.zone_name() == ""
+    monkeypatch.delenv("TZ")
+    if name := times.zone_name():
+        assert zoneinfo.ZoneInfo(name).key == name

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import io
 import json
@@ -237,7 +238,7 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Home, Home]]
             provider.script(
                 CHAT,
                 ScriptedStep(text=f"your key is {CANARY}"),
-                ScriptedStep(status=500, text=f"broken {CANARY}", repeat=3),
+                ScriptedStep(status=500, text=f"broken \u202ehalf\u202c {CANARY}", repeat=3),
                 ScriptedStep(text="ok"),
             )
             for number in range(5):
@@ -246,6 +247,7 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Home, Home]]
             one.run("note", f"the key was {CANARY}")
             done = one.run("incident", "new", "Canary", "--since", "1h", timeout=200)
             assert done.returncode == 0, done.stderr
+            assert one.run("incident", "pin", "Canary").returncode == 0  # the notebook stays at the pin of before
             done = one.run("incident", "export", "Canary", "--out", "canary.zip", timeout=100)
             assert done.returncode == 0, done.stderr
         yield one, other
@@ -282,6 +284,19 @@ def test_an_export_holds_what_it_says_and_no_canary(two: tuple[Home, Home]) -> N
     again = one.run("incident", "export", "Canary", "--out", "canary.zip")
     assert again.returncode == 2
     assert "is there already" in again.stderr
+
+
+@pytest.mark.check
+@pytest.mark.part("doltlite")
+def test_a_key_in_a_title_is_in_no_files_name_either(two: tuple[Home, Home], tmp_path: Path) -> None:
+    one, _ = two
+    elsewhere = dataclasses.replace(one, folder=tmp_path)
+    done = elsewhere.run("incident", "new", f"with {CANARY}", "--since", "1h", "--no-run", "--json", timeout=100)
+    assert done.returncode == 0, done.stderr
+    (file,) = tmp_path.glob("*.ipynb")
+    kept = json.loads(elsewhere.run("incident", "show", "last", "--json").stdout)["notebook"]
+    assert kept == str(file)
+    assert CANARY[3:] not in kept + file.read_text() + done.stdout
 
 
 @pytest.mark.check

@@ -109,6 +109,22 @@ def test_it_is_the_same_after_more_calls_and_another_setting(outage: Any) -> Non
     assert told[FILE] == "the same"
 
 
+@pytest.mark.check
+def test_it_is_the_same_when_it_is_closed_pinned_anew_recorded_and_read_in_another_zone(outage: Any) -> None:
+    home, _ = outage
+    assert home.run("settings", "set", "record.content=all").returncode == 0
+    try:
+        for number in range(3):
+            assert home.run("incident", "pin", TITLE, "-m", f"again {number}").returncode == 0
+        assert home.run("incident", "close", TITLE).returncode == 0
+        for zone in ("Asia/Tokyo", "America/New_York"):
+            elsewhere = Home(home.folder, home.env | {"TZ": zone})
+            code, told, _ = verdict(elsewhere, home.folder / FILE)
+            assert code == 0, "\n".join(f"{name}: {state}" for name, state in told.items())
+    finally:
+        home.run("settings", "unset", "record.content")
+
+
 def test_an_edited_number_is_found_in_exactly_its_cell(outage: Any) -> None:
     home, _ = outage
     text = (home.folder / FILE).read_text()

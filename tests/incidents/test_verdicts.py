@@ -15,6 +15,8 @@ import nbformat
 import pytest
 
 from tests.incidents.test_incident import CHAT, FILE, outage  # noqa: F401 - a fixture
+from tundra_nb.errors import UsageError
+from tundra_nb.incidents.verify import sha_of, verify
 
 pytestmark = [pytest.mark.check, pytest.mark.part("doltlite"), pytest.mark.timeout(280)]
 
@@ -56,6 +58,53 @@ def record_taken_away(book: Any) -> str:
     for output in code(book)[number - 1].outputs:
         output.metadata.pop("tundra", None)
     return f"[{number}] edited"
+
+
+def rewritten(book: Any, command: str, old: str, new: str) -> str:
+    """Edit what one output shows, and its hash with it."""
+    number = replaced(book, command, "text/html", old, new)
+    for output in code(book)[number - 1].outputs:
+        output.metadata.tundra.shown["text/html"] = sha_of(output.data["text/html"])
+    return f"[{number}] edited"
+
+
+def number_and_hash_edited(book: Any) -> str:
+    return rewritten(book, "calls --by code", ">3<", ">2<")
+
+
+def story_and_hash_edited(book: Any) -> str:
+    return rewritten(book, "incident story", "3 without an answer", "0 without an answer")
+
+
+def drawing_and_hash_edited(book: Any) -> str:
+    shown = "".join(output.data["text/html"] for output in cell_of(book, "calls --plot")[1].outputs)
+    old = re.search(r"(%3E|>)([^<>%]+)((?:%3C|<)/text)", shown)
+    assert old is not None
+    return rewritten(book, "calls --plot", old[0], f"{old[1]}7777{old[3]}")
+
+
+def of_another_kind(book: Any) -> str:
+    number, cell = cell_of(book, "calls --by minute")
+    cell.outputs[0].data["text/markdown"] = "**no errors**"
+    return f"[{number}] edited"
+
+
+def one_hash_taken_away(book: Any) -> str:
+    number = replaced(book, "errors", "text/html", "</table>", "<tr><td>9</table>")
+    del code(book)[number - 1].outputs[0].metadata.tundra.shown["text/html"]
+    return f"[{number}] edited"
+
+
+def of_other_versions(book: Any) -> str:
+    for cell in code(book):
+        for output in cell.outputs:
+            output.metadata.tundra["made_with"] = "tundra-nb 0.0.1"
+    return ""
+
+
+def with_odd_metadata(book: Any) -> str:
+    book.metadata["tundra"] = ["odd"]
+    return ""
 
 
 def cleared(book: Any) -> str:
@@ -123,10 +172,14 @@ HTML = {"text/plain": "<IPython.core.display.HTML object>"}
 CLOCK = "import time; print(time.time_ns() and '12:00:01', '2026-01-01 10:00')"
 VARIANTS: dict[str, tuple[Callable[[Any], str], ...]] = {
     "edited": (svg_edited, plain_edited, record_taken_away),
+    "rewritten": (
+        *(number_and_hash_edited, story_and_hash_edited, drawing_and_hash_edited),
+        *(of_another_kind, one_hash_taken_away, with_odd_metadata),
+    ),
     "cleared": (cleared,),
     "renumbered": (moved, doubled, renumbered),
     "no-ids": (without_ids,),
-    "one-id": (of_one_id, without_metadata),
+    "one-id": (of_one_id, without_metadata, of_other_versions),
     "added": (
         own(CLOCK, out("stream", text="11:59:59 2025-12-31 09:00\n")),
         wrong(own("print(41 + 1)", out("stream", text="41\n")), "changed"),
@@ -134,6 +187,7 @@ VARIANTS: dict[str, tuple[Callable[[Any], str], ...]] = {
         wrong(own(SHOW, out("execute_result", {"image/png": PIXEL[:-4] + "ABC="} | PLAIN)), "changed"),
         own(TABLE, out("execute_result", {"text/html": "<td class='b'>3</td>"} | HTML)),
         wrong(own(TABLE, out("execute_result", {"text/html": "<td>4</td>"} | HTML)), "changed"),
+        wrong(own(TABLE, out("execute_result", {"text/html": "<td>3</td>", "text/latex": "4"} | HTML)), "changed"),
         wrong(own("1/0", out("error", ename="KeyError", evalue="'x'", traceback=[])), "changed"),
         own("1/0", out("error", ename="ZeroDivisionError", evalue="division by zero", traceback=[])),
         wrong(own("1", out("error", ename="KeyError", evalue="'x'", traceback=[])), "changed"),
@@ -180,6 +234,34 @@ def test_a_notebook_without_outputs_has_nothing_to_compare(verified: Any) -> Non
     _, found = verified["cleared"]
     assert len(found) >= 10
     assert all("nothing saved" in cell for cell in found)
+
+
+BOOK: dict[str, Any] = {"cells": [], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}
+CELL = {"cell_type": "code", "id": "a", "metadata": {}, "source": "", "execution_count": None, "outputs": []}
+OTHER = {"name": "no", "display_name": "No"}
+NO_NOTEBOOKS: dict[str, tuple[str, str]] = {
+    "empty": ("", "it is no JSON"),
+    "deep": ("[" * 100_000, "it is no JSON"),
+    "list": ("[]", "it has not the form of one"),
+    "cells": (json.dumps(BOOK | {"cells": 5}), "it has not the form of one"),
+    "outputs": (json.dumps(BOOK | {"cells": [CELL | {"outputs": 5}]}), "it has not the form of one"),
+    "output": (json.dumps(BOOK | {"cells": [CELL | {"outputs": [{"output_type": "stream", "text": 5}]}]}), "cells/0/"),
+    "kernel": (
+        json.dumps(BOOK | {"cells": [CELL], "metadata": {"kernelspec": {"name": "no", "display_name": "No"}}}),
+        "'no'",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", NO_NOTEBOOKS)
+def test_what_is_no_notebook_and_one_without_its_kernel_is_told_in_a_line(name: str, tmp_path: Path) -> None:
+    text, problem = NO_NOTEBOOKS[name]
+    file = tmp_path / f"{name}.ipynb"
+    file.write_text(text)
+    with pytest.raises(UsageError) as told:
+        verify(file, is_trusted=True)
+    assert problem in str(told.value)
+    assert "object" not in str(told.value)
 
 
 @pytest.mark.parametrize("window", ["", "-p until 2020-01-01T00:00:00+00:00 -p since 2019-01-01T00:00:00+00:00"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 DEFAULT_SINCE = "1h"
 """The window of an incident that names none: what the dashboard shows."""
+_AGAIN = re.compile(r"(-again-\d*)+$")
+"""What a new pin adds to the name of the first."""
 
 
 def new(title: str, since: times.When = DEFAULT_SINCE, until: times.When | None = None) -> Call[Document]:
@@ -56,6 +59,11 @@ def window_us(found: Document) -> tuple[int, int]:
     return tuple((when - EPOCH) // dt.timedelta(microseconds=1) for when in (begin, end))  # type: ignore[return-value]
 
 
+def _is_pin(ref: str, pin: str) -> bool:
+    """Whether a name is that of an incident's pin, as it is now or was before: they differ in their last number."""
+    return _AGAIN.sub("", ref) == _AGAIN.sub("", pin)
+
+
 def opened(found: Document, ref: str | None, between: tuple[str, str] | None) -> tuple[str, tuple[int, int], str, str]:
     """At which state and in which window an incident is looked at, what that is called, and the banner that says so."""
     own = window_us(found)
@@ -63,10 +71,12 @@ def opened(found: Document, ref: str | None, between: tuple[str, str] | None) ->
     if between is not None:
         window = window_us(Document({"since": between[0], "until": between[1]}))
     at = ref or found["ref"]
-    is_new = at != found["ref"] or window != own
+    is_new = window != own or not _is_pin(at, found["ref"])
     name = f"incident {found['title']!r}" + (f" at {at}" if is_new else "")
-    begin, end = (times.local(EPOCH + dt.timedelta(microseconds=when)) for when in window)
-    banner = f"{found['title']} · pinned as {at} · {begin} – {end} ({times.zone()}) · {found['state']}"
+    moments = [EPOCH + dt.timedelta(microseconds=when) for when in window]
+    begin, end = map(times.local, moments)
+    # nothing of how the incident stands today, closed or pinned anew: the banner of then has to stay the same
+    banner = f"{found['title']} · pinned as {at} · {begin} – {end} ({times.zone(moments[0])})"
     if is_new:
         banner += f"\nRe-pinned on purpose: the incident itself is pinned as {found['ref']}."
     return at, window, name, banner
@@ -156,7 +166,8 @@ class Incidents:
         if (source := found.get("source")) is None:
             self._client.sources.look(None)
             self._client.versions.resolve(at)
-        elif at == found["ref"]:
+        elif _is_pin(at, found["ref"]):
+            at = found["ref"]  # its rows are those of its last pin; a notebook may name one of before
             self._client.sources.look(source)
         else:
             raise UsageError(

@@ -6,7 +6,9 @@ A time without a zone is local time, as a person in a notebook means it; what le
 from __future__ import annotations
 
 import datetime as dt
+import os
 import re
+import time
 from typing import Literal
 
 from tundra_nb.errors import UsageError
@@ -103,6 +105,17 @@ def clock(at: object) -> str:
 def zone(when: dt.datetime | None = None) -> str:
     """Name of the local zone (`CET`, `UTC`)."""
     return _here(when or dt.datetime.now(dt.UTC)).tzname() or "local"
+
+
+def zone_name() -> str:
+    """The zone of this process as `TZ` names it (`Europe/Paris`, `UTC`); empty where nothing tells."""
+    if name := os.environ.get("TZ", "").removeprefix(":"):
+        return "" if name.startswith("/") else name
+    try:
+        file = os.readlink("/etc/localtime")
+    except OSError:
+        return "" if any(time.tzname[place] != "UTC" for place in range(1 + time.daylight)) else "UTC"
+    return file.partition("zoneinfo/")[2]
 
 
 def _here(when: dt.datetime) -> dt.datetime:

@@ -116,7 +116,8 @@ def blocks(hour: Hour, story: HourStory | None = None) -> list[Block]:
     """Headline, cause, picture, and the same in words."""
     told = story or tell(hour)
     begin, end = clock(hour.since), clock(hour.until)
-    window = f"{begin} – {end} {times.zone()}{f' · {hour.where}' if hour.where else ''}"
+    zone = times.zone(dt.datetime.fromtimestamp(hour.since, dt.UTC))
+    window = f"{begin} – {end} {zone}{f' · {hour.where}' if hour.where else ''}"
     made: list[Block] = [Heading(Styled(told.headline, "bad" if told.is_bad else "good" if told.calls else "dim"))]
     if told.before:
         made.append(Para(Styled(told.before, "strong")))

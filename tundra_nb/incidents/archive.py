@@ -39,7 +39,7 @@ from tundra_nb.client.incidents import EPOCH, window_us
 from tundra_nb.client.results import Document
 from tundra_nb.doctor import bundle as support
 from tundra_nb.doctor.place import Subject
-from tundra_nb.errors import StoreUnavailable, TundraError, UsageError
+from tundra_nb.errors import TundraError, UsageError
 from tundra_nb.frames import frames
 from tundra_nb.protocol.digest import digest
 from tundra_nb.runtime.recordings import inside
@@ -47,7 +47,7 @@ from tundra_nb.runtime.telemetry.redact import Redactor
 from tundra_nb.types import FRAME_VERSION, KEY_OF, TABLES, VERSIONED_TABLES
 
 from .notebook import FORMAT as NOTEBOOK_FORMAT
-from .notebook import check_place, library, slug
+from .notebook import check_place, library, not_written, slug
 from .story import BEFORE, changes
 from .verify import sha_of
 
@@ -421,7 +421,7 @@ def _write(file: Path, members: Mapping[str, bytes], dated: dt.datetime) -> None
     """Write the zip in one step: what was there stays whole until the new one is.
 
     Raises:
-        StoreUnavailable: the disk is full, or the folder cannot be written.
+        UsageError: the disk is full, or the folder cannot be written.
     """
     draft = file.with_name(f".{file.name}.new")
     try:
@@ -437,7 +437,7 @@ def _write(file: Path, members: Mapping[str, bytes], dated: dt.datetime) -> None
         draft.replace(file)
     except OSError as exc:
         draft.unlink(missing_ok=True)
-        raise StoreUnavailable(problem=f"{file}: {exc.strerror or exc}", kind="file") from exc
+        raise not_written(file, exc) from exc
 
 
 # --- reading
@@ -653,7 +653,7 @@ def import_(client: Client, path: str, *, name: str | None = None, out: str | No
             kept = _keep_recordings(aside, client.link.paths.sources / str(source["name"]) / "recordings")
         _save(target, notebook)
     except OSError as exc:
-        raise StoreUnavailable(problem=f"{exc.filename or target}: {exc.strerror or exc}", kind="file") from exc
+        raise not_written(Path(exc.filename or target), exc) from exc
     finally:
         shutil.rmtree(whole, ignore_errors=True)
     return Document(

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, cast
 from tundra_nb.client.incidents import find as find_call
 from tundra_nb.client.incidents import new as new_call
 from tundra_nb.client.results import Document
-from tundra_nb.errors import StoreUnavailable, TundraError, UsageError
+from tundra_nb.errors import TundraError, UsageError
 from tundra_nb.types import FRAME_VERSION
 
 if TYPE_CHECKING:
@@ -72,6 +72,8 @@ def new(
     made: Document | None = None
     try:
         made = client._do(new_call(title, since, until))  # noqa: SLF001 - the call of this very method
+        if not out and slug(made["title"]) != slug(title):  # a key was masked in it, and is no name for a file either
+            file = Path(f"incident-{made['ref'].removeprefix('incident/')}.ipynb")
         write(made, file)
         client.incidents.written(made["incident_id"], str(file.absolute()))
         if run:
@@ -223,7 +225,7 @@ def save(book: Any, file: Path) -> None:
     """Write a notebook in one step: what was there stays whole until the new one is.
 
     Raises:
-        StoreUnavailable: the disk is full, or the folder cannot be written.
+        UsageError: the disk is full, or the folder cannot be written.
     """
     nbformat = library("nbformat")
 
@@ -233,7 +235,16 @@ def save(book: Any, file: Path) -> None:
         draft.replace(file)
     except OSError as exc:
         draft.unlink(missing_ok=True)
-        raise StoreUnavailable(problem=f"{file}: {exc.strerror or exc}", kind="file") from exc
+        raise not_written(file, exc) from exc
+
+
+def not_written(file: Path, exc: OSError) -> UsageError:
+    """A file of somebody's own choice that cannot be written: the history has nothing to do with it."""
+    return UsageError(
+        problem=f"{file} cannot be written: {exc.strerror or exc}",
+        field="out",
+        remedy="Make room there, or give another place.",
+    )
 
 
 def slug(title: str) -> str:

@@ -6,8 +6,7 @@ import html
 from collections.abc import Sequence
 from pathlib import Path
 
-from tundra_nb.errors import StoreUnavailable
-
+from .notebook import not_written
 from .verify import WRONG, CellVerdict, Verdict
 
 STYLE = """
@@ -42,7 +41,7 @@ def write(verdicts: Sequence[Verdict], file: Path) -> None:
     """Write the page.
 
     Raises:
-        StoreUnavailable: it cannot be written.
+        UsageError: it cannot be written.
     """
     draft = file.with_name(f".{file.name}.new")
     try:
@@ -50,7 +49,7 @@ def write(verdicts: Sequence[Verdict], file: Path) -> None:
         draft.replace(file)
     except OSError as exc:
         draft.unlink(missing_ok=True)
-        raise StoreUnavailable(problem=f"{file}: {exc.strerror or exc}", kind="file") from exc
+        raise not_written(file, exc) from exc
 
 
 def _notebook(verdict: Verdict) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from tundra_nb.client import times
 from tundra_nb.client.incidents import EPOCH, window_us
-from tundra_nb.client.results import Document, Stories
+from tundra_nb.client.results import Document, Stories, Why
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,12 +25,15 @@ def story(client: Client, wanted: str) -> Document:
     found = client.incidents.find(wanted)
     begin, end = window_us(found)
     window = (EPOCH + dt.timedelta(microseconds=begin), EPOCH + dt.timedelta(microseconds=end))
-    calls: Any = client.calls(between=window, at=found["ref"])
+    at = found["ref"]
+    if client.versions.window and client.versions.at:
+        at = client.versions.at  # a notebook that was written before the pin moved on stays at its own
+    calls: Any = client.calls(between=window, at=at)
     failed = calls[calls["outcome"].astype(str) != "ok"]
-    errors: Any = client.errors(between=window, at=found["ref"])
+    errors: Any = client.errors(between=window, at=at)
     told: dict[str, Any] = {
         "incident": found["title"],
-        "window": f"{_when(window[0])} – {_when(window[1])} ({times.zone()})",
+        "window": f"{_when(window[0])} – {_when(window[1])} ({times.zone(window[0])})",
         "calls": f"{len(calls):,}, of them {len(failed):,} without an answer",
     }
     if len(failed):
@@ -58,7 +61,9 @@ def worst(client: Client, wanted: str, limit: int = 5) -> Stories:
         ["failed", "latency_ms", "operation_id"], ascending=[False, False, True], kind="stable"
     )
     source = found.get("source")
-    return Stories({str(key): client.why(str(key), source=source) for key in ranked["operation_id"].head(limit)})
+    told = {str(key): client.why(str(key), source=source) for key in ranked["operation_id"].head(limit)}
+    # whether recording is on now is no part of what happened then
+    return Stories({key: Why({**why, "record": None}) for key, why in told.items()})
 
 
 def _counted(values: pd.Series[Any]) -> str:

@@ -7,11 +7,15 @@ that no view is imported before there is something to show.
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import importlib.metadata
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
+
+from tundra_nb.client import times
 
 from .ipython import display_data
 
@@ -201,8 +205,7 @@ def bundle(value: Any) -> Bundle:
 def _view_bundle(value: Any) -> Bundle:
     """A result that is looked at, with the SHA-256 of each representation: an edit of a saved one can be found."""
     data, metadata = bundle(value)
-    shown = {kind: hashlib.sha256(str(text).encode()).hexdigest() for kind, text in data.items()}
-    return data, {"tundra": metadata.get("tundra", {}) | {"shown": shown}}
+    return data, {"tundra": metadata.get("tundra", {}) | _record(data)}
 
 
 def register_formatters(shell: Any) -> Callable[[], None]:
@@ -249,8 +252,18 @@ def _with_hashes(made: Bundle) -> Bundle:
     data, metadata = made
     if not metadata.get("tundra", {}).get("digest"):
         return made
+    return data, metadata | {"tundra": metadata["tundra"] | _record(data)}
+
+
+def _record(data: Mapping[str, Any]) -> dict[str, Any]:
+    """What lets `verify` find an edit: hashes, and what the same values look the same with."""
     shown = {kind: hashlib.sha256(str(text).encode()).hexdigest() for kind, text in data.items()}
-    return data, metadata | {"tundra": metadata["tundra"] | {"shown": shown}}
+    return {"shown": shown, "made_with": _versions(), "zone": times.zone_name()}
+
+
+@functools.cache
+def _versions() -> str:
+    return ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("tundra-nb", "pandas"))
 
 
 def _frame_bundle(frame: Any) -> Bundle | None:

@@ -131,8 +131,8 @@ class Incidents:
         row = msgspec.convert({**found, "type": "Incident", "author": author, "writer_id": None}, IncidentRow)
         told = []
         if pin:
-            row = msgspec.structs.replace(row, ref=f"{row.ref.partition('@')[0]}@{self._runtime.ids.next()}"[:90])
-            row = msgspec.structs.replace(row, ref=row.ref.replace("@", "-again-"))
+            first = re.sub(r"(-again-\d*)+$", "", row.ref)
+            row = msgspec.structs.replace(row, ref=f"{first}-again-{self._runtime.ids.next()}")
             row = await self._pinned(row, f"New pin of the incident {row.title!r}")
             told.append("pinned anew")
         if state is not None and state != row.state:

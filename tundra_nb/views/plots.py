@@ -411,7 +411,7 @@ def _drawn(
         parts.append(svg.text(LEFT, bottom + 2, legend, "dim", size=11))
     for index, lane in enumerate(lanes):
         parts += _lane(axis, lane, TOP + (LANE + GAP) * index, scale)
-    when = f"{_clock(axis.begin)} – {_clock(axis.end)} {times.zone()}"
+    when = f"{_clock(axis.begin)} – {_clock(axis.end)} {times.zone(dt.datetime.fromtimestamp(axis.begin, dt.UTC))}"
     picture = svg.picture(WIDTH, bottom + (14 if legend else 0), parts, title=f"{told}. {when}")
     rows = [[lane.name, _sparkline(lane), lane.note] for lane in lanes]
     step = f"each mark is {duration(axis.step)}"

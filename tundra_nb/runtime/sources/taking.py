@@ -122,6 +122,15 @@ class Taker:
         most = LONG_CHARS if column.type == "long_text" else TEXT_CHARS
         return shortened(self._redactor.text(cleaned(text)), most)
 
+    def _kept(self, text: str | None, column: Column) -> str | None:
+        """A text of a history's own table as it is, so that its rows prove the same here; what shows it cleans it."""
+        if text is None:
+            return None
+        seen = cleaned(text)
+        if self._redactor.text(seen) != seen:
+            return self._text(text, column)
+        return shortened(self._redactor.text(text), LONG_CHARS if column.type == "long_text" else TEXT_CHARS)
+
     def add_batch(self, table: str, batch: pa.Table) -> None:
         """Rows of a table that have its columns already."""
         wanted = stored_schema(table)
@@ -159,7 +168,7 @@ class Taker:
         told = next(c for c in columns(table) if c.name == name)
         coded = column.dictionary_encode()
         words = coded.dictionary.to_pylist()
-        clean = [self._text(word, told) for word in words]
+        clean = [self._kept(word, told) for word in words]
         return column if clean == words else pa.array(clean, pa.string()).take(coded.indices)
 
     def seen(self, at_us: int) -> None:
