@@ -237,7 +237,14 @@ def test_a_notebook_without_outputs_has_nothing_to_compare(verified: Any) -> Non
 
 
 BOOK: dict[str, Any] = {"cells": [], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}
-CELL = {"cell_type": "code", "id": "a", "metadata": {}, "source": "", "execution_count": None, "outputs": []}
+CELL: dict[str, Any] = {
+    "cell_type": "code",
+    "id": "a",
+    "metadata": {},
+    "source": "",
+    "execution_count": None,
+    "outputs": [],
+}
 OTHER = {"name": "no", "display_name": "No"}
 NO_NOTEBOOKS: dict[str, tuple[str, str]] = {
     "empty": ("", "it is no JSON"),
