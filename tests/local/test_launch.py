@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import functools
 import json
 import os
@@ -101,13 +102,22 @@ def test_variables_of_one_kernel_are_not_handed_on(paths: Paths) -> None:
     assert not names & {"TUNDRA_TOKEN", "JPY_PARENT_PID"}
 
 
+def _open_files(pid: int) -> list[str]:
+    names = []
+    for link in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+            names.append(os.readlink(link))
+    assert names
+    return names
+
+
 def test_what_others_may_read_of_a_process_names_places_and_no_key(paths: Paths) -> None:
     found = ensure(paths, environ=os.environ | {"MY_LLM": "canary-7f3d9a", "JUPYTER_TOKEN": "canary-7f3d9b"})
     environ = Path(f"/proc/{found.pid}/environ").read_bytes()
     assert b"TUNDRA_DATA_DIR=" in environ
     assert b"canary" not in environ
     assert {"MY_LLM", "JUPYTER_TOKEN", "PATH"} <= set(launch.status(paths)["variables"])
-    assert not [link for link in Path(f"/proc/{found.pid}/fd").iterdir() if "memfd" in os.readlink(link)]
+    assert not [name for name in _open_files(found.pid) if "memfd" in name]
 
 
 ASK = """

@@ -20,14 +20,15 @@ import sys
 if any("tundra_nb.daemon" in word for word in sys.orig_argv):
     from tundra_nb.runtime.providers.provider import Provider
     asked = Provider.attempt
-    async def attempt(self, ask, *more, **named):
+    async def attempt(self, ask, model, seen, deliver, **named):
         text = ask.messages[-1]["content"]
         if text == "at once":
             raise ZeroDivisionError
-        async for piece in asked(self, ask, *more, **named):
-            yield piece
+        async def hand_on(piece):
+            await deliver(piece)
             if text == "later":
                 raise ZeroDivisionError
+        return await asked(self, ask, model, seen, hand_on, **named)
     Provider.attempt = attempt
 """
 TOML = '[[profile]]\nname = "o"\nkind = "local"\nbase_url = "{url}/v1"\nmodel = "m"\n'

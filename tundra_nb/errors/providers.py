@@ -114,7 +114,10 @@ class ParseError(ProviderError):
     @property
     def hint(self) -> str:
         if self.is_cut:
-            return "Ask again. When it happens often, something between here and the provider ends long answers."
+            return (
+                "Ask again. When `tundra calls --by profile,code` shows it often, something between here and the"
+                " provider ends long answers."
+            )
         return "Check that base_url points at the API, not at a web page or a login proxy."
 
 
