@@ -193,3 +193,43 @@ def test_garbage_is_collected_on_the_size_trigger_under_writes_and_no_row_is_los
         [sys.executable, "-c", COLLECTS, str(tmp_path)], check=False, capture_output=True, text=True, timeout=60
     )
     assert done.returncode == 0, done.stderr
+
+
+REPAIRED = """
+import logging, sys
+from pathlib import Path
+from tundra_nb.runtime.history import loading
+loading.load()
+from tundra_nb.errors import StoreUnavailable
+from tundra_nb.runtime.history import doltlite, protocol, writer
+from tundra_nb.runtime.history.spool import Spool
+folder = Path(sys.argv[1])
+class Absent(doltlite.DoltliteStore):
+    tries = 0
+    def open(self, owner, node):
+        self.tries += 1
+        if self.tries == 1:
+            raise StoreUnavailable(problem="there is no database")
+        return super().open(owner, node)
+class Maker(logging.Handler):
+    def emit(self, record):  # somebody makes it while the writer tells that it is not there
+        thread.retry()
+logging.getLogger("tundra.history").addHandler(Maker())
+Spool(folder / "spool").open()
+config = protocol.Config(engine="doltlite", spool=str(folder / "spool"), store=str(folder / "history.db"), owner="o",
+                         node=1, commit_rows=10_000, commit_seconds=60)
+store = Absent(folder / "history.db")
+thread = writer.Writer(store, config, lambda _: None, print)
+thread.start()
+thread.wait_open(10)
+thread.stop(); thread.join()
+print(store.tries)
+"""
+
+
+@pytest.mark.part("doltlite")
+def test_a_database_made_while_the_writer_finds_none_is_open_for_whoever_made_it(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", REPAIRED, str(tmp_path)], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.stdout.split() == ["2"], done.stderr

@@ -123,7 +123,9 @@ class Writer(threading.Thread):
     def wait_open(self, timeout: float) -> None:
         """Wait for the database; raise what keeps it from being used."""
         with self._changed:
-            self._changed.wait_for(lambda: self._place is not None or self._problem is not None, timeout)
+            self._changed.wait_for(
+                lambda: self._place is not None or (self._problem is not None and not self._is_retry_asked), timeout
+            )
             if self._place is None:
                 raise self._problem or StoreUnavailable(
                     problem="the history's database is still opening", kind="opening"
@@ -358,7 +360,8 @@ class Writer(threading.Thread):
                 with self._changed:
                     pause = RETRY_SECONDS[min(tries, len(RETRY_SECONDS) - 1)]
                     self._changed.wait_for(lambda: self._stopping or self._is_retry_asked or self._jobs, pause)
-                    self._is_retry_asked = False
+                    if self._is_retry_asked:
+                        self._is_retry_asked, self._problem = False, None  # told of an attempt from before
                 tries += 1
             else:
                 if self._problem is not None or self._progress.error is not None:  # `retry` forgets the first only
