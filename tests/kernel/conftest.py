@@ -84,6 +84,15 @@ class Notebook:
             time.sleep(0.02)
         return message_id
 
+    def wait_until_shown(self, message_id: str, text: str) -> None:
+        """Come back once the cell has put out `text`."""
+        deadline = time.monotonic() + DEADLINE
+        while True:
+            message = self._message(deadline)
+            self._seen.append(message)
+            if message["parent_header"].get("msg_id") == message_id and text in str(message["content"]):
+                return
+
     def finish(self, message_id: str) -> Ran:
         """Wait until a cell is done."""
         outputs: list[dict[str, Any]] = []

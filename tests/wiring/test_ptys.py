@@ -81,9 +81,9 @@ class Desk:
         return found
 
     def interrupt(self, code: str, seen: str) -> Ran:
-        """Run a cell, and interrupt the kernel once the terminal shows `seen`."""
+        """Run a cell, and interrupt the kernel once it shows `seen`."""
         started = self.notebook.start(code)
-        wait_until(lambda: any(seen in self.client.ptys[pty_id].text for pty_id in self.client.ptys.ids()), 20)
+        self.notebook.wait_until_shown(started, seen)
         self.notebook.manager.interrupt_kernel()
         return self.notebook.finish(started)
 

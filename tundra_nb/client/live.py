@@ -6,8 +6,10 @@ only wakes whoever waits, is passed on to the command, and the rest of the outpu
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any, Generic, TypeVar
 
@@ -179,7 +181,8 @@ class Live(Generic[R]):
         self._pieces: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         self._error: BaseException | None = None
         self._interrupts = 0
-        self._thread = threading.Thread(target=self._read, name="tundra-output", daemon=True)
+        self._asks: deque[Callable[[str], object]] = deque()
+        self._reading = threading.Lock()  # taken for good by the thread that reads
 
     def drain(self, show: OnOutput, on_pause: Callable[[], None] | None = None) -> R:
         """Show each piece as it comes; return how it ended. `on_pause` is called when the output has stopped for now.
@@ -190,9 +193,10 @@ class Live(Generic[R]):
             Timeout: its own deadline ended it.
             KeyboardInterrupt: it was interrupted; says how it ended.
         """
-        self._thread.start()
         while True:
             try:
+                if not self._reading.locked():  # an interrupt may come before its thread has begun
+                    threading.Thread(target=self._read, name="tundra-output", daemon=True).start()
                 for piece in self._come():
                     if piece:
                         show(piece)
@@ -202,6 +206,8 @@ class Live(Generic[R]):
             except KeyboardInterrupt:
                 self._interrupts += 1
                 self._pass_on(self._interrupt if self._interrupts == 1 else self._end)
+                if self._interrupts > 1 and not self.reader.pty_id:  # it still waits for a place in the pool
+                    raise KeyboardInterrupt(f"{self.what}: it had not begun, and is ended when it does") from None
             except BaseException:  # it could not be shown: nobody waits for it any more
                 self._pass_on(self._end)
                 raise
@@ -238,12 +244,15 @@ class Live(Generic[R]):
             yield "".join(parts)
 
     def _read(self) -> None:
+        if not self._reading.acquire(blocking=False):
+            return
         try:
             events = self._events()
             try:
                 for event in events:
                     if piece := self.reader.take(event):
                         self._pieces.put(piece)
+                    self._pass_on()
                     if self.reader.is_done:
                         break
             finally:
@@ -256,11 +265,13 @@ class Live(Generic[R]):
         finally:
             self._pieces.put(None)
 
-    def _pass_on(self, ask: Callable[[str], object]) -> None:
-        """Beside the output, which goes on meanwhile."""
-        if not self.reader.pty_id:  # the shell has not even started
-            return
-        threading.Thread(target=self._ask, args=(ask,), name="tundra-interrupt", daemon=True).start()
+    def _pass_on(self, *asks: Callable[[str], object]) -> None:
+        """Beside the output, which goes on meanwhile; what comes before the command has a PTY waits for that."""
+        self._asks.extend(asks)
+        while self._asks and self.reader.pty_id:
+            with contextlib.suppress(IndexError):  # the other thread was first
+                ask = self._asks.popleft()
+                threading.Thread(target=self._ask, args=(ask,), name="tundra-interrupt", daemon=True).start()
 
     def _ask(self, ask: Callable[[str], object]) -> None:
         try:
