@@ -9,6 +9,8 @@ HEADLESS ?=
 # tests side by side
 JOBS ?= $(shell getconf _NPROCESSORS_ONLN)
 SIDE_BY_SIDE := --numprocesses $(JOBS) --dist loadscope --durations 10
+# images of containers set it: each of the processes started here would compile all it imports, a second each time
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test check again lint docs pictures smoke bench soak oldest python clean python-ok
 

@@ -22,6 +22,10 @@ from tests import leaks
 
 ROOT = Path(__file__).parent.parent
 
+# images of containers set it: each of the many processes that tests start would compile all it imports, a second each
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+
 hypothesis.settings.register_profile("suite", deadline=None)  # a busy machine is no fault of an example
 hypothesis.settings.load_profile("suite")
 nothing_is_left = leaks.nothing_is_left  # a fixture

@@ -66,6 +66,7 @@ def run(names: list[str]) -> tuple[list[Row], list[str]]:
             print(f"── {name} ──", flush=True)
             command = [sys.executable, "-m", f"tests.benchmarks.bench_{name}"]
             env = os.environ | {ROWS: str(file)}
+            env.pop("PYTHONDONTWRITEBYTECODE", None)  # what starts must not compile what it imports
             if subprocess.run(command, cwd=HERE.parent.parent, env=env, check=False).returncode:
                 broken.append(name)
             print(f"({time.monotonic() - began:.0f} s)\n", flush=True)
