@@ -15,7 +15,7 @@ from tundra_nb.runtime.caller import Caller
 from tundra_nb.runtime.providers import bodies, prices
 from tundra_nb.runtime.providers.relay import CallerBody
 from tundra_nb.runtime.relayed import Choice, Relayed
-from tundra_nb.runtime.requests import CallFacts
+from tundra_nb.runtime.rows import CallFacts
 from tundra_nb.types import Usage
 
 pytestmark = pytest.mark.anyio

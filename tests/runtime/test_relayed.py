@@ -15,7 +15,7 @@ from tundra_nb.runtime.providers import bodies
 from tundra_nb.runtime.providers.check import BIG_BYTES
 from tundra_nb.runtime.providers.relay import CallerBody
 from tundra_nb.runtime.relayed import Choice, Relayed
-from tundra_nb.runtime.requests import CallFacts
+from tundra_nb.runtime.rows import CallFacts
 
 pytestmark = pytest.mark.anyio
 

@@ -47,7 +47,7 @@ class TundraMagics(Magics):
         """A face for one command."""
         from .notebook import Notebook
 
-        return Notebook(self, body)
+        return Notebook(self.shell, lambda: self.client, body)
 
     @no_var_expand
     @needs_local_scope

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tundra_nb.client.live import Live, R
 from tundra_nb.client.sync import Client, ReplyStream
@@ -17,10 +17,6 @@ from tundra_nb.views.blocks import clean
 
 from .display import is_kernel, show_live
 from .ipython import display_data
-
-if TYPE_CHECKING:
-    from .magics import TundraMagics
-
 
 CELLS = 12
 """So many of the last cells go into a report; it shows fewer."""
@@ -32,21 +28,22 @@ class Notebook(Face):
     name = "kernel"
     prefix = "%tundra "
 
-    def __init__(self, magics: TundraMagics, body: str | None) -> None:
+    def __init__(self, shell: Any, connect: Callable[[], Client], body: str | None) -> None:
         super().__init__(body)
-        self._magics = magics
+        self._shell = shell
+        self._connect = connect
         self._progress: Any = None
 
     @property
     def client(self) -> Client:
-        return self._magics.client
+        return self._connect()
 
     def show_answer(self, stream: ReplyStream, asked: str = "") -> Reply:
-        return show_live(stream, self._magics.shell, asked)
+        return show_live(stream, self._shell, asked)
 
     @property
     def shows_live(self) -> bool:
-        return is_kernel(self._magics.shell)
+        return is_kernel(self._shell)
 
     def widget(self, name: str, *given: Any) -> Any:
         if not self.shows_live:
@@ -58,26 +55,26 @@ class Notebook(Face):
     def show_output(self, live: Live[R]) -> R:
         from .output import show_output
 
-        return show_output(live, self._magics.shell)
+        return show_output(live, self._shell)
 
     def show_lines(self, texts: Iterator[str]) -> None:
         from .growing import can_update
         from .output import show_lines
 
-        if can_update(self._magics.shell):
-            show_lines(texts, self._magics.shell)
+        if can_update(self._shell):
+            show_lines(texts, self._shell)
         else:
             super().show_lines(texts)
 
     def terminal_widget(self, pty_id: str) -> Any:
-        if not is_kernel(self._magics.shell):
+        if not is_kernel(self._shell):
             return super().terminal_widget(pty_id)
         from .widgets.terminal import TerminalWidget
 
         return TerminalWidget(self.client, pty_id)
 
     def progress(self, text: str) -> None:
-        if not is_kernel(self._magics.shell):
+        if not is_kernel(self._shell):
             return
         from IPython.display import display
 
@@ -88,7 +85,7 @@ class Notebook(Face):
             self._progress.update(shown, raw=True)
 
     def cells(self) -> Sequence[str]:
-        return [str(cell) for cell in self._magics.shell.user_ns.get("In", ())][-CELLS:]
+        return [str(cell) for cell in self._shell.user_ns.get("In", ())][-CELLS:]
 
     def confirm(self, question: str) -> bool:
         self.progress("")
@@ -98,10 +95,10 @@ class Notebook(Face):
             return False
 
     def offer_cell(self, text: str) -> None:
-        self._magics.shell.set_next_input(text)
+        self._shell.set_next_input(text)
 
     def link_terminal(self, pty_id: str, *, opens: bool = False) -> None:
-        if not is_kernel(self._magics.shell):
+        if not is_kernel(self._shell):
             super().link_terminal(pty_id)
             return
         server = _server_url()

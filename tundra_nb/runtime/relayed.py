@@ -23,10 +23,9 @@ from tundra_nb.runtime.providers.callers import FORMS, Question
 from tundra_nb.runtime.providers.check import BIG_BYTES, AskSize
 from tundra_nb.runtime.providers.contract import Answer, Deliver
 from tundra_nb.runtime.providers.relay import END, CallerBody, Refusal, relay, speaks
-from tundra_nb.runtime.requests import CallFacts
 from tundra_nb.runtime.reserve import BYTES_PER_TOKEN, DEFAULT_OUTPUT_TOKENS, FRAME_TOKENS, MOST_TOKENS_PER_BYTE
 from tundra_nb.runtime.resilience.router import Router, vendor
-from tundra_nb.runtime.rows import Entry
+from tundra_nb.runtime.rows import CallFacts, Entry
 from tundra_nb.settings import ProfileSettings
 from tundra_nb.types.pieces import Piece, Raw
 

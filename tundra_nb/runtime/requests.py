@@ -8,47 +8,24 @@ attempt at one profile; everything between attempts is the operation's.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import msgspec
 
 from tundra_nb.errors import TundraError
+from tundra_nb.runtime.profiles import ProfileSlot
 from tundra_nb.runtime.providers.check import AskSize, check_ask
 from tundra_nb.runtime.providers.contract import Answer, Deliver, Seen
 from tundra_nb.runtime.providers.remarks import remarks
 from tundra_nb.runtime.reserve import BYTES_PER_TOKEN, MOST_TOKENS_PER_BYTE, estimate_tokens
 from tundra_nb.runtime.resilience.router import Router, vendor
+from tundra_nb.runtime.rows import CallFacts, Entry, Reported
 from tundra_nb.settings import ProfileSettings
 from tundra_nb.types import Ask
 
-if TYPE_CHECKING:
-    from tundra_nb.runtime.profiles import ProfileSlot
-    from tundra_nb.runtime.rows import Entry
 
-
-class CallFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """What the rows of a call say of its asking: columns of `Operation` by their names."""
-
-    kind: str = "chat"
-    requested_model: str | None = None
-    caller: str | None = None
-    streamed: bool = False
-    dialect: str | None = None
-    client: str | None = None
-    retry_count: int | None = None
-    trace_id: str | None = None
-    parent_span_id: str | None = None
-    run_id: int | None = None
-    """The agent's run that it is part of."""
-    record: bool = False
-    """Its content is to be recorded, whatever the settings say."""
-
-
-class Request(Protocol):
+class Request(Reported, Protocol):
     """One thing to be carried out."""
-
-    @property
-    def facts(self) -> CallFacts: ...
 
     @property
     def failover(self) -> bool:
@@ -70,16 +47,6 @@ class Request(Protocol):
 
     def limit_output(self, tokens: int) -> None:
         """Let the answers of later attempts have so many tokens at most, where the caller sets no bound."""
-        ...
-
-    @property
-    def way(self) -> str | None:
-        """How the last attempt went on: relayed, translated; None for our own calls."""
-        ...
-
-    @property
-    def dropped(self) -> Sequence[str]:
-        """Fields that the last attempt left out, because its provider's form has no word for them."""
         ...
 
     def check(self) -> None:
@@ -104,10 +71,6 @@ class Request(Protocol):
 
     async def unable(self, slot: ProfileSlot) -> TundraError | None:
         """Why a candidate cannot carry this out, whatever state it is in; None when it can."""
-        ...
-
-    def remarks(self, answer: Answer) -> list[str]:
-        """What a reader of the answer should know beside its text."""
         ...
 
     async def attempt(self, slot: ProfileSlot, model: str, entry: Entry, deliver: Deliver, *, record: bool) -> Answer:

@@ -10,8 +10,10 @@ import asyncio
 import contextvars
 import dataclasses
 import json
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import msgspec
 
 from tundra_nb import errors
 from tundra_nb.errors.spans import dated
@@ -42,15 +44,51 @@ from tundra_nb.types import (
     Usage,
 )
 
-if TYPE_CHECKING:
-    from tundra_nb.runtime.requests import CallFacts, Request
-
 Record = Callable[..., None]
 """Takes events, and returns when they are safe."""
 
 _NO_USAGE = Usage()
 LONG_BYTES = 32_768
 """What is longer is masked apart from the loop; this much takes some 10 ms."""
+
+
+class CallFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """What the rows of a call say of its asking: columns of `Operation` by their names."""
+
+    kind: str = "chat"
+    requested_model: str | None = None
+    caller: str | None = None
+    streamed: bool = False
+    dialect: str | None = None
+    client: str | None = None
+    retry_count: int | None = None
+    trace_id: str | None = None
+    parent_span_id: str | None = None
+    run_id: int | None = None
+    """The agent's run that it is part of."""
+    record: bool = False
+    """Its content is to be recorded, whatever the settings say."""
+
+
+class Reported(Protocol):
+    """What the rows of a call report of its request."""
+
+    @property
+    def facts(self) -> CallFacts: ...
+
+    @property
+    def way(self) -> str | None:
+        """How the last attempt went on: relayed, translated; None for our own calls."""
+        ...
+
+    @property
+    def dropped(self) -> Sequence[str]:
+        """Fields that the last attempt left out, because its provider's form has no word for them."""
+        ...
+
+    def remarks(self, answer: Answer) -> list[str]:
+        """What a reader of the answer should know beside its text."""
+        ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -228,7 +266,7 @@ class CallRows:
     `content` is the setting `record.content`, or `all` where the call itself asks for it.
     """
 
-    def __init__(self, journal: Journal, request: Request, user: str, content: str) -> None:
+    def __init__(self, journal: Journal, request: Reported, user: str, content: str) -> None:
         self._journal = journal
         self._content = content
         self._request = request

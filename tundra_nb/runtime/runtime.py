@@ -29,9 +29,8 @@ from tundra_nb.runtime.providers.transport import Transport
 from tundra_nb.runtime.ptys.life import Transition
 from tundra_nb.runtime.ptys.pool import PtyPool
 from tundra_nb.runtime.recordings import Recordings
-from tundra_nb.runtime.requests import CallFacts
 from tundra_nb.runtime.resilience.router import Router
-from tundra_nb.runtime.rows import Journal
+from tundra_nb.runtime.rows import CallFacts, Journal
 from tundra_nb.runtime.sources.service import Reads, Sources
 from tundra_nb.runtime.store import history_of
 from tundra_nb.runtime.telemetry import genai
@@ -148,7 +147,7 @@ class Runtime:
             reserve_mb=lambda: self.loaded.settings.store.reserve_mb,
         )
         self.terminals = Terminals(pool, record=self._on_connection)
-        self.versioning = Versioning(self)
+        self.versioning = Versioning(self.in_force, self.history, self.journal, paths.data_dir)
         self._traces_changed = asyncio.Event()
         self._exits = AsyncExitStack()
 

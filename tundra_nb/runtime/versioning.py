@@ -11,21 +11,21 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-from typing import TYPE_CHECKING, Any, Literal
+from pathlib import Path
+from typing import Any, Literal
 
 import msgspec
 
 from tundra_nb import settings
 from tundra_nb.errors import StoreError, TundraError, UsageError
+from tundra_nb.runtime.history.service import History
 from tundra_nb.runtime.history.values import Brought
 from tundra_nb.runtime.history.versions import Ref
-from tundra_nb.runtime.in_force import differing, signature
+from tundra_nb.runtime.in_force import InForce, differing, signature
+from tundra_nb.runtime.rows import Journal
 from tundra_nb.settings import Loaded, variables
 from tundra_nb.settings import file as settings_file
 from tundra_nb.types import Note
-
-if TYPE_CHECKING:
-    from tundra_nb.runtime.runtime import Runtime
 
 NEEDS_RESTART = ("store", "log", "daemon")
 """Sections that a running daemon cannot change."""
@@ -37,9 +37,11 @@ _log = logging.getLogger("tundra.history")
 class Versioning:
     """Changes of the versioned tables by people. One at a time: each compares what is in force with what was."""
 
-    def __init__(self, runtime: Runtime) -> None:
-        self._runtime = runtime
-        self._in_force = runtime.in_force
+    def __init__(self, in_force: InForce, history: History, journal: Journal, data_dir: Path) -> None:
+        self._in_force = in_force
+        self._history = history
+        self._journal = journal
+        self._data_dir = data_dir
 
     async def set_setting(
         self, path: str, value: Any, *, author: str, reason: str, branch: str | None = None
@@ -55,19 +57,18 @@ class Versioning:
         Raises:
             UsageError: no such setting, or not allowed; nothing changed.
         """
-        runtime = self._runtime
         if path == "store.reserve_mb" and isinstance(value, int | float):
-            disk_mb = shutil.disk_usage(runtime.paths.data_dir).total / 1e6
+            disk_mb = shutil.disk_usage(self._data_dir).total / 1e6
             if value > disk_mb:
-                problem = f"the disk of {runtime.paths.data_dir} has {disk_mb:,.0f} MB in all: no more can be kept free"
+                problem = f"the disk of {self._data_dir} has {disk_mb:,.0f} MB in all: no more can be kept free"
                 raise UsageError(problem=problem, field=path, remedy="Nothing would be kept; the default is 64.")
         async with self._in_force.changing():
             before = self._in_force.loaded
             if branch is None or branch == "main":
-                after = settings_file.set_value(before.file, path, value, runtime.environ)
+                after = settings_file.set_value(before.file, path, value, self._in_force.environ)
                 self._in_force.apply(after)
             else:
-                after = settings_file.with_value(before.file, path, value, runtime.environ)
+                after = settings_file.with_value(before.file, path, value, self._in_force.environ)
             source = after.sources.get(path, "")
             told = {
                 "path": path,
@@ -84,19 +85,19 @@ class Versioning:
                 except StoreError as error:  # the file has it: who mends the store by a setting must not need the store
                     _log.warning("%s is not in the history yet: %s", path, error)
                     return told | {"commit": None, "waits": f"not in the history yet: {error}"}
-            rows = differing(before, after, runtime.clock.now_us(), author, reason)
+            rows = differing(before, after, self._journal.clock.now_us(), author, reason)
             if not rows:
                 raise UsageError(
                     problem=f"{path} is {_text(told['was'])} already", field=path, remedy="There is nothing to propose."
                 )
             assert branch is not None
-            commit = await runtime.history.versions.propose(branch, rows, message, signature(author))
+            commit = await self._history.versions.propose(branch, rows, message, signature(author))
             return told | {"commit": commit}
 
     async def commit(self, message: str, *, author: str) -> str:
         """Commit what is not committed yet."""
         async with self._in_force.changing():
-            return await self._runtime.history.versions.commit(message, signature(author))
+            return await self._history.versions.commit(message, signature(author))
 
     async def add_profile(self, profile: dict[str, Any], *, author: str) -> None:
         """Append a profile to the settings file, put it into force and write it down.
@@ -104,9 +105,8 @@ class Versioning:
         Raises:
             UsageError: a profile of this name exists, or a value is not allowed; nothing changed.
         """
-        runtime = self._runtime
         async with self._in_force.changing():
-            self._in_force.apply(settings_file.add_profile(self._in_force.loaded.file, profile, runtime.environ))
+            self._in_force.apply(settings_file.add_profile(self._in_force.loaded.file, profile, self._in_force.environ))
             try:
                 await self._in_force.write_down(author, "providers add", message=f"profile {profile['name']} added")
             except StoreError as error:  # it is in force all the same; the next change writes it down
@@ -118,9 +118,8 @@ class Versioning:
         Raises:
             UsageError: the file has no profile of this name; nothing changed.
         """
-        runtime = self._runtime
         async with self._in_force.changing():
-            self._in_force.apply(settings_file.remove_profile(self._in_force.loaded.file, name, runtime.environ))
+            self._in_force.apply(settings_file.remove_profile(self._in_force.loaded.file, name, self._in_force.environ))
             try:
                 await self._in_force.write_down(author, "providers remove", message=f"profile {name} removed")
             except StoreError as error:
@@ -135,7 +134,7 @@ class Versioning:
             `commit` (None with conflicts), `conflicts` (nothing changed then), `applied` and `problems`: settings that
             took effect, or could not.
         """
-        versions = self._runtime.history.versions
+        versions = self._history.versions
         async with self._in_force.changing():
             merged = await versions.merge(branch, f"merge {branch}", signature(author), strategy)
             found = {"commit": merged.commit, "conflicts": merged.conflicts}
@@ -147,7 +146,7 @@ class Versioning:
         Raises:
             UsageError: the commit holds events, which are facts and stay.
         """
-        versions = self._runtime.history.versions
+        versions = self._history.versions
         if self._in_force.is_start_due:  # writing it down would move `HEAD` to another commit
             ref = await versions.resolve(ref)
         async with self._in_force.changing():
@@ -157,7 +156,7 @@ class Versioning:
     async def pull(self, remote: str, *, author: str) -> dict[str, Any]:
         """Merge a remote's `main` into ours. Its settings are another machine's: ours stay in force."""
         async with self._in_force.changing():
-            commit = await self._runtime.history.versions.pull(remote)
+            commit = await self._history.versions.pull(remote)
             kept = await self._in_force.write_down(
                 author, "pull", message=f"settings of this machine after a pull from {remote}"
             )
@@ -173,20 +172,18 @@ class Versioning:
             raise UsageError(problem="the note is empty", field="body", remedy="Say what was seen or done.")
         if len(subject) > SUBJECT_CHARACTERS:
             raise UsageError(problem=f"the subject is longer than {SUBJECT_CHARACTERS} characters", field="subject")
-        runtime = self._runtime
         row = Note(
-            note_id=runtime.ids.next(),
-            at=runtime.clock.now_us(),
+            note_id=self._journal.ids.next(),
+            at=self._journal.clock.now_us(),
             author=author,
             subject=subject,
-            body=runtime.redactor.text(body),
+            body=self._journal.redactor.text(body),
         )
-        runtime.record(row)
+        self._journal.record(row)
         return msgspec.structs.asdict(row)
 
     async def _put_in_force(self, brought: Brought, author: str, reason: str) -> dict[str, Any]:
         """The settings that have another value now; the history is asked nothing more where none and no profile has."""
-        runtime = self._runtime
         applied: list[dict[str, Any]] = []
         problems: list[dict[str, Any]] = []
         for path, text in brought.settings.items():
@@ -197,7 +194,9 @@ class Versioning:
             was_in_force = _value(self._in_force.loaded, path)
             told = {"path": path, "was": was_in_force, "value": "<key>" if is_pasted else value}
             try:
-                self._in_force.apply(settings_file.set_value(self._in_force.loaded.file, path, value, runtime.environ))
+                self._in_force.apply(
+                    settings_file.set_value(self._in_force.loaded.file, path, value, self._in_force.environ)
+                )
             except TundraError as error:
                 problems.append(told | {"problem": str(error)})
                 continue

@@ -22,7 +22,7 @@ from tundra_nb.runtime.caller import Caller
 from tundra_nb.runtime.operations import LiveOperation
 from tundra_nb.runtime.providers.relay import CallerBody, Refusal, fetch
 from tundra_nb.runtime.relayed import Choice, Relayed
-from tundra_nb.runtime.requests import CallFacts
+from tundra_nb.runtime.rows import CallFacts
 
 from . import incoming, stays
 from .choose import AUTO, Choosing, Failover
