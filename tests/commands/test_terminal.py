@@ -23,7 +23,7 @@ pytestmark = pytest.mark.timeout(240)
 def provider(home: Any) -> Iterator[ScriptedProcess]:
     with scripted_process(pieces=4) as made:
         home.write_settings(
-            "[router]\nretries = 0\n"
+            "[router]\nretries = 0\n[breaker]\nfailures = 1\nopen_seconds = 600\n"
             f'[[profile]]\nname = "scripted"\nkind = "local"\nbase_url = "{made.url}/v1"\nmodel = "tiny"\n'
         )
         yield made
@@ -49,20 +49,22 @@ def in_terminal(home: Any, *args: str, raw: bool = False, **env: str) -> str:
 
 def test_a_terminal_of_80_columns_and_a_pipe(home: Any, provider: ScriptedProcess) -> None:
     provider.script(CHAT, ScriptedStep(text="hi"), ScriptedStep(status=503, text="down for maintenance"))
-    home.run("ask", "hi")
-    home.run("ask", "hi")
+    for _ in range(3):
+        home.run("ask", "--no-failover", "hi")
     for command in ("status", "calls", "errors", "attempts", "why last", "last", "providers", "settings", "commits"):
         shown = in_terminal(home, *command.split())
         assert shown.strip(), command
         assert max(map(len, shown.splitlines())) <= COLUMNS, command
-    shown = in_terminal(home, "calls")
-    assert "503" in shown
-    assert "not shown for want of width" in shown
+    for command in ("calls", "attempts", "errors"):
+        shown = in_terminal(home, command)
+        assert "CircuitBreakerError::Open" in shown or command == "attempts"
+        assert "scripted: the provider failed (503): down for maintenance" in shown, command  # whole, below its row
+        assert "not shown for want of width" in shown, command
 
     piped = home.run("calls")
     assert "not shown" not in piped.stdout
     assert "latency_ms" in piped.stdout
-    assert len(piped.stdout.splitlines()) == 3
+    assert len(piped.stdout.splitlines()) == 4
     assert home.run("calls", "--csv").stdout.startswith("operation_id,at,")
     assert "\t" in home.run("errors", "--tsv").stdout
     refused = home.run("status", "--csv")

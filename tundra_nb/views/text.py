@@ -45,6 +45,10 @@ LONG_WIDTH = 24
 """Least room for the column of long texts …"""
 LONG_LINES = 5
 """… which is cut after so many lines."""
+MOST_LINES_BESIDE = 2
+"""A text that needs more lines beside the other columns stands below its row."""
+BELOW = 2 * INDENT + GAP
+"""How far it is indented there."""
 
 
 def show(blocks: Sequence[Block], console: Console) -> None:
@@ -59,9 +63,7 @@ def show(blocks: Sequence[Block], console: Console) -> None:
         if isinstance(block, Table) and block.long is not None and _widths(block, console.width - INDENT) is None:
             for part in _stacked(block, block.long, console.width - INDENT):
                 console.print(part)
-            continue
-        drawn = _render(block, console.width)
-        if drawn is not None:
+        elif (drawn := _render(block, console.width)) is not None:
             console.print(drawn, soft_wrap=isinstance(block, Code | Output))
         if hidden:
             told = f"not shown for want of width: {', '.join(hidden)} (`--tsv` has them)"
@@ -118,28 +120,49 @@ def _render(block: Block, width: int) -> RenderableType | None:
 
 
 def _fitted(table: Table, width: int) -> tuple[Table, Sequence[str]]:
-    """The table with as many columns as find room, its long one cut to what is left, and the names of the others."""
-    widest = [
-        max([cell_len(name), *(cell_len(words(row[index])) for row in table.rows)])
-        for index, name in enumerate(table.head)
-    ]
-    kept: list[int] = []
-    left = width
-    for index, wide in enumerate(widest):
-        need = min(wide, LONG_WIDTH if index == table.long else MAX_COLUMN_WIDTH) + GAP
-        if need <= left or len(kept) < MIN_COLUMNS:
-            kept.append(index)
-            left -= need
+    """The table with as many columns as find room, and the names of the others.
+
+    The column of long texts is never left out: where it finds no room, or where its texts would need more lines beside
+    the others than below them, they stand below their rows.
+    """
+    columns = [[name, *(words(row[index]) for row in table.rows)] for index, name in enumerate(table.head)]
+    widest = [max(map(cell_len, column)) for column in columns]
+    least = [min(wide, MAX_COLUMN_WIDTH) for wide in widest]
+    if table.long is not None:
+        least[table.long] = min(least[table.long], max(LONG_WIDTH, _longest_word(columns[table.long])))
+    kept, left = _that_fit(least, width)
+    is_below = False
+    room = 0
+    if table.long is not None:
+        room = least[table.long] + left
+        is_below = table.long not in kept or widest[table.long] > MOST_LINES_BESIDE * room
+        if is_below:
+            least[table.long] = -GAP
+            kept, _ = _that_fit(least, width)
+            room = width - BELOW
     rows = [[row[index] for index in kept] for row in table.rows]
-    if table.long in kept:
-        room = max(min(widest[table.long], LONG_WIDTH) + left, LONG_WIDTH)
-        place = kept.index(table.long)
+    place = kept.index(table.long) if table.long is not None else None
+    if place is not None:
         for row in rows:
             row[place] = _cut(row[place], room * LONG_LINES - 4)  # words do not fill their lines
     head = [table.head[index] for index in kept]
     right = frozenset(place for place, index in enumerate(kept) if index in table.right)
     hidden = [name for index, name in enumerate(table.head) if index not in kept]
-    return Table(head, rows, right, table.title), hidden
+    return Table(head, rows, right, table.title, long=place if is_below else None), hidden
+
+
+def _that_fit(least: Sequence[int], width: int) -> tuple[list[int], int]:
+    """Which columns find room, the first ones first, and how much is left."""
+    kept: list[int] = []
+    for index, need in enumerate(least):
+        if need + GAP <= width or len(kept) < MIN_COLUMNS:
+            kept.append(index)
+            width -= need + GAP
+    return kept, width
+
+
+def _longest_word(column: Sequence[str]) -> int:
+    return max(cell_len(word) for cell in column for word in (cell.split() or [""]))
 
 
 def _widths(table: Table, width: int) -> list[int] | None:
@@ -151,7 +174,7 @@ def _widths(table: Table, width: int) -> list[int] | None:
     wide = [max(cell_len(line) for cell in column for line in (cell.splitlines() or [""])) for column in columns]
     least = []
     for index, column in enumerate(columns):
-        longest = max(cell_len(word) for cell in column for word in (cell.split() or [""]))
+        longest = _longest_word(column)
         if index == table.long:
             least.append(min(wide[index], LONG_WIDTH))
         else:  # `1.2 s` stays whole, too
@@ -178,13 +201,24 @@ def _stacked(table: Table, long: int, width: int) -> Iterator[RenderableType]:
     wide = _widths(others, width)
     if wide is not None:
         yield _indented(_drawn(Table(head, [], right), wide))
+    waiting: list[Sequence[Cell]] = []
     for cells, row in zip(rows, table.rows, strict=True):
-        if wide is not None:
-            yield _indented(_drawn(Table(head, [cells], right), wide, show_header=False))
-        else:
-            yield _indented(Text("  ").join(_text(cell) for cell in cells if words(cell)))
+        waiting.append(cells)
         if words(row[long]):
-            yield _indented(_text(row[long]), 2 * INDENT + GAP)
+            yield from _in_line(head, waiting, right, wide)
+            yield _indented(_text(row[long]), BELOW)
+            waiting = []
+    yield from _in_line(head, waiting, right, wide)
+
+
+def _in_line(
+    head: Sequence[str], rows: Sequence[Sequence[Cell]], right: frozenset[int], wide: Sequence[int] | None
+) -> Iterator[RenderableType]:
+    """Rows under each other without their head; where they find no room, each as one line of text."""
+    if wide is None:
+        yield from (_indented(Text("  ").join(_text(cell) for cell in cells if words(cell))) for cells in rows)
+    elif rows:
+        yield _indented(_drawn(Table(head, rows, right), wide, show_header=False))
 
 
 def _drawn(table: Table, widths: Sequence[int] | None, *, show_header: bool = True) -> RichTable:
