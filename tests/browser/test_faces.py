@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from playwright.sync_api import Locator, Page, expect
@@ -18,6 +18,17 @@ pytestmark = [pytest.mark.part("browser", "doltlite", "axe"), pytest.mark.timeou
 
 CHAT = "/v1/chat/completions"
 WIDTHS = (1280, 800, 420)
+THEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
+LIGHTNESS = """image => {
+    const context = document.createElement("canvas").getContext("2d");
+    context.drawImage(image, 0, 0);
+    return context.getImageData(20, 4, 1, 1).data[0];
+}"""
+"""Of the ground of a picture, from 0 to 255."""
+IS_SO = """([lightness, isLight]) => {
+    const seen = eval(lightness)(document.querySelectorAll(".jp-OutputArea img")[0]);
+    return isLight ? seen > 200 : seen < 60;
+}"""
 
 
 def barriers(where: Locator) -> list[str]:
@@ -47,7 +58,7 @@ def is_outside(url: str, base: str) -> bool:
 
 
 def shots(page: NotebookPage, name: str) -> None:
-    for theme in ("light", "dark"):
+    for theme in THEMES:
         page.theme(theme)
         for width in WIDTHS:
             page.alone(width)
@@ -83,6 +94,18 @@ def test_frames_and_pictures_are_read_with_and_without_a_kernel(lab: Jupyter) ->
     expect(page.output(2).locator("img").first).to_be_visible()
     expect(page.output(3)).to_contain_text("maintenance")
     shots(page, "faces")
+    for width in WIDTHS:  # pictures and messages are seen without scrolling
+        page.alone(width)
+        for index in (2, 3):
+            picture, whole = (
+                one.bounding_box() for one in (page.output(index).locator("img").first, page.output(index))
+            )
+            assert picture is not None
+            assert whole is not None
+            assert picture["width"] <= whole["width"], (width, index)
+        message = page.output(6).get_by_text("down for maintenance").first.bounding_box()
+        assert message is not None
+        assert message["x"] + message["width"] <= width, width
     page.alone(1280)
     for index in range(1, len(cells)):
         assert not barriers(page.output(index)), index
@@ -92,6 +115,10 @@ def test_frames_and_pictures_are_read_with_and_without_a_kernel(lab: Jupyter) ->
     assert "<script" not in json.dumps(saved)
 
     again = lab.open(saved, name="saved.ipynb", kernel=False)
+    for desktop in THEMES:  # pictures are as Jupyter is, whatever the desktop is
+        again.theme("dark" if desktop == "light" else "light")
+        again.page.emulate_media(color_scheme=desktop)
+        again.page.wait_for_function(IS_SO, arg=[LIGHTNESS, desktop == "dark"])
     details = again.output(1).locator("details").first
     details.locator("summary").click()
     expect(details.locator("td").first).to_be_visible()
@@ -202,7 +229,8 @@ def test_a_page_made_of_a_notebook_still_answers(lab: Jupyter) -> None:
     page.close()
     file = lab.folder / "page.html"
     file.write_text(HTMLExporter().from_notebook_node(saved)[0], encoding="utf-8")
-    made = lab.browser.new_page(viewport={"width": 1280, "height": 900}, offline=True)
+    # the page is light wherever it is looked at, and so are its pictures
+    made = lab.browser.new_page(viewport={"width": 1280, "height": 900}, offline=True, color_scheme="dark")
     made.goto(file.as_uri(), wait_until="domcontentloaded")
     outputs = made.locator(".jp-Cell-outputArea")
     expect(outputs.nth(0)).to_contain_text("AllProvidersExhausted")
@@ -212,6 +240,8 @@ def test_a_page_made_of_a_notebook_still_answers(lab: Jupyter) -> None:
     expect(outputs.nth(2).locator("div[class^='tundra-still-']")).to_be_visible()
     expect(outputs.nth(3).locator("div[class^='tundra-still-']")).to_contain_text("on screen")
     assert outputs.nth(4).locator("img").first.evaluate("image => image.naturalWidth") > 0
+    for index in (1, 4):
+        assert outputs.nth(index).locator("img").first.evaluate(LIGHTNESS) > 200
     if folder := os.environ.get("BROWSER_SHOTS"):
         made.screenshot(path=f"{folder}/page.png", full_page=True)
     made.close()

@@ -100,6 +100,13 @@ def test_in_a_diff_what_people_changed_is_told_apart_from_events_and_no_failure_
     changed = next(line for line in lines if "breaker.failures" in line)
     assert "·" not in changed, changed
     assert all("·" in line for line in lines if "AllProvidersExhausted" in line), shown
+    home.run("ask", "--no-failover", "hi")  # refused, with the time of the next probe
+    home.run("incident", "new", "a bad hour")
+    shown = " ".join(in_terminal(home, "diff", oldest, "HEAD", TZ="Asia/Tokyo").split())
+    assert "incident: 1 added" in shown
+    assert "+ a bad hour open" in shown
+    assert "1 new events" not in shown
+    assert re.search(r"next probe at [\d :-]+ JST", shown)
     failed = [line for line in lines if "AllProvidersExhausted" in line or "ApiError" in line]
     assert failed
     assert not any(GREEN in line for line in failed)

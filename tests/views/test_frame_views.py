@@ -57,7 +57,9 @@ def test_a_narrow_terminal_shows_how_each_call_ended_and_why() -> None:
     assert head[:2] == ["id", "at"]
     assert {"outcome", "code", "profile", "attempts"} <= set(head)
     lines = shown.splitlines()
-    assert lines[next(i for i, line in enumerate(lines) if "HttpError" in line) + 1].strip().startswith("cannot connect")
+    assert (
+        lines[next(i for i, line in enumerate(lines) if "HttpError" in line) + 1].strip().startswith("cannot connect")
+    )
     assert max(map(len, shown.splitlines())) <= 100
     assert "…19874" in shown
     assert "<NA>" not in shown
@@ -99,15 +101,19 @@ def test_a_notebook_shows_what_matters_and_folds_the_rest_away() -> None:
     assert "%tundra why" in fragment
 
 
-def test_a_notebooks_table_has_room_on_its_page_and_long_texts_have_three_lines() -> None:
+def test_a_notebooks_table_has_room_on_its_page_and_messages_stand_below_their_rows() -> None:
     """What finds no room is folded away; a short reason never takes the place of a long message."""
     cause = "the provider failed (503): " + "down for maintenance " * 6
-    frame = calls(9, message=cause, waited_ms=1.0, input_tokens=5, output_tokens=3, model="a-model", reason="api_error")
+    frame = calls(9, message=cause, waited_ms=1.0, model="a-model", reason="api_error", stop_reason="stop " * 20)
     table, *others = view.notebook_blocks(frame)
     assert isinstance(table, Table)
     assert table.long == table.head.index("message")
     assert {"id", "outcome", "code", "message", "profile"} <= set(table.head)
-    assert "output_tokens" not in table.head
+    assert "latency_ms" in table.head
+    assert "stop_reason" not in table.head
+    shown = html.render([table])
+    assert shown.count('colspan="') == 9
+    assert ">message<" not in shown
     assert any(isinstance(block, Details) and block.summary.startswith("all ") for block in others)
 
 

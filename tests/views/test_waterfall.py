@@ -73,7 +73,7 @@ def test_the_picture_has_the_axis_the_rows_and_the_sum() -> None:
         "0", "1 s", "2 s", "3 s",
         "1 first", "error: status_529 · 450 ms",
         "first", "breaker closed → open (status_529)",
-        "profile first", "limiter: requests penalised, free aft…",
+        "profile first", "limiter: requests penalised, free after 2 s",
         "third", "parked (key_rejected)",
         "2 second", "ok · 800 ms · $0.00012",
         "answered by second (tiny)", "3 s · $0.00012 · 5 → 3 tokens",

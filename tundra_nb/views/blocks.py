@@ -65,12 +65,17 @@ class Facts:
     pairs: Sequence[tuple[str, Cell]]
 
 
+BESIDE = 40
+"""Characters of a sentence that may stand beside the other columns of a notebook's table."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Table:
     """Rows under a head; `right` are the columns of numbers.
 
     `fits`: where the width is short, columns at the end are left out and named, rather than all of them squeezed; the
-    column `long` then takes the room that is left.
+    column `long` then takes the room that is left. `below`: its texts are sentences, and stand below their rows where
+    they would leave the other columns no room.
     """
 
     head: Sequence[str]
@@ -79,6 +84,7 @@ class Table:
     title: str = ""
     fits: bool = False
     long: int | None = None
+    below: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -146,6 +152,13 @@ def clean(text: str) -> str:
 def literal(value: bytes) -> str:
     """Bytes that are no text, as SQL has them."""
     return f"x'{value.hex()}'"
+
+
+def is_below(table: Table) -> bool:
+    """Whether its long texts stand below their rows, which then are no wider than a page, also than a narrow one."""
+    if table.long is None or not table.below:
+        return False
+    return max((len(words(row[table.long])) for row in table.rows), default=0) > BESIDE
 
 
 def words(cell: Cell) -> str:

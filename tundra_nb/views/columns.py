@@ -48,6 +48,8 @@ FIRST: dict[str, tuple[str, ...]] = {
 """By the query that made the frame. Columns that are not named follow in the frame's own order."""
 LONG = ("message", "command", "body", "reason", "hint", "base_url", "value", "problem", "text")
 """Columns of long texts: where the width is short they take what is left, and are cut."""
+SENTENCES = ("message", "body", "hint", "problem", "text")
+"""Of these the columns that may stand below their rows."""
 NAMES = frozenset({"pid", "status", "close_code"})
 """Numbers that name something: nobody counts them."""
 SORTS: dict[str, tuple[str, ...]] = {

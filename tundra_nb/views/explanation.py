@@ -104,7 +104,7 @@ def _evidence(told: Evidence) -> list[Block]:
         ]
         if not any(profile for _, profile, _ in rows):
             head, rows = [head[0], head[2]], [[at, message] for at, _, message in rows]
-        made.append(Table(head, rows, title="lately here", long=len(head) - 1))
+        made.append(Table(head, rows, title="lately here", long=len(head) - 1, below=True))
     if told.failure is not None:
         last = told.failure
         made.append(Heading("the attempt that failed last"))

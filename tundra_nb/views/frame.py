@@ -16,7 +16,7 @@ from tundra_nb.errors import UsageError
 from tundra_nb.terminal import escapes
 
 from . import columns, versions
-from .blocks import Block, Cell, Details, Para, Styled, Table, clean, literal, words
+from .blocks import Block, Cell, Details, Para, Styled, Table, clean, is_below, literal, words
 from .columns import TONES
 
 if TYPE_CHECKING:
@@ -33,10 +33,10 @@ LIST_ROWS = 150
 """Rows shown of a list that has no newest rows and is read as a whole, as the settings are."""
 MORE_ROWS = 10
 """Rows shown of what is folded away: the largest of a column, and the newest with every column."""
-NOTEBOOK_WIDTH = 158
+NOTEBOOK_WIDTH = 140
 """Characters of a row, gaps included: what JupyterLab shows on a page of 1,280 pixels without being scrolled."""
 LONG_WIDTH = 64
-"""Width of a column of long texts, of which a row should have no more than three lines."""
+"""Width of a column of long words, such as addresses."""
 GAP = 2
 LEAST_COLUMNS = 4
 
@@ -170,7 +170,9 @@ def _table(
     right = frozenset(place for place, name in enumerate(names) if columns.is_right(frame, name))
     heads = [columns.head(name, zone) for name in names]
     rows = columns.cells(shown, names, whole=whole)
-    return Table(heads, rows, right, fits=fits, long=_longest(names, rows))
+    long = _longest(names, rows)
+    below = long is not None and names[long] in columns.SENTENCES
+    return Table(heads, rows, right, fits=fits, long=long, below=below)
 
 
 def _longest(names: Sequence[str], rows: Sequence[Sequence[Cell]]) -> int | None:
@@ -185,6 +187,8 @@ def _columns_that_fit(table: Table) -> int:
     """How many of the first columns a page has room for."""
     room = NOTEBOOK_WIDTH
     for place, name in enumerate(table.head):
+        if place == table.long and is_below(table):
+            continue
         widest = max(len(name), *(len(words(row[place])) for row in table.rows))
         room -= GAP + (min(widest, LONG_WIDTH) if place == table.long else widest)
         if room < 0 and place >= LEAST_COLUMNS:

@@ -32,6 +32,7 @@ from .blocks import (
     Table,
     Tone,
     clean,
+    is_below,
     tone,
     words,
 )
@@ -53,20 +54,28 @@ _MONO = "font-family: monospace; font-size: 13px; line-height: 1.3; white-space:
 _LINK = "border: none; background: none; padding: 0; font: inherit; text-decoration: underline; cursor: pointer"
 _SCROLLED = 'role="group" tabindex="0" data-lm-suppress-shortcuts="true"'
 """What is scrolled must be reached by keys, which are then none of the notebook's."""
-PICTURE_WIDTH = 700
+PICTURE_WIDTH = 640
 """Pixels below which a wide picture is scrolled: its words would be too small to read. A smaller one is never drawn
 larger than it is."""
-NARROW_PAGE = "620px"
-"""Pages up to it get a picture's narrow form."""
+NARROW_PAGE = "780px"
+"""Pages up to it get a picture's narrow form: beside the prompts of its cells a wider one has `PICTURE_WIDTH` left."""
+# Pictures are as light or dark as the page, not as the desktop: pages of nbconvert are light on a dark one, too, and
+# neither they nor JupyterLab say so by themselves. Where a browser has no `if()` the desktop decides.
+_SCHEME = "color-scheme: if(style(--jp-layout-color0: white): light; style(--jp-inverse-layout-color0: white): dark)"
 _SIZE = re.compile(r'<svg[^>]*? width="([\d.]+)"')
 _CODE = re.compile(r"`([^`\n]+)`")
 _ENCODED = {"%": "%25", "#": "%23", "<": "%3C", ">": "%3E", "\n": "%0A", "&": "%26"}
 _CELL = "padding: 2px 14px 2px 0; vertical-align: top"
+# as wide as the others make the table, and never wider than the page; where a notebook is cleaned the last value goes
+_BELOW = (
+    "position: sticky; left: 14px; white-space: pre-wrap; width: 0; min-width: 24em; "
+    "min-width: max(24em, min(100%, 100vw - 200px))"
+)
 
 
 def render(blocks: Sequence[Block]) -> str:
     """One HTML fragment."""
-    return f'<div style="line-height: 1.45">{"".join(_render(block) for block in blocks)}</div>'
+    return f'<div style="line-height: 1.45; {_SCHEME}">{"".join(_render(block) for block in blocks)}</div>'
 
 
 def prose(text: str) -> str:
@@ -104,7 +113,8 @@ def _render(block: Block) -> str:
         case Para(text):
             return f'<div style="white-space: pre-wrap; margin: 2px 0">{_cell(text)}</div>'
         case Code(text):
-            return f'<pre style="margin: 4px 0; padding: 4px 8px; {_LINE}">{escape(text)}</pre>'
+            style = f"margin: 4px 0; padding: 4px 8px; white-space: pre; overflow-x: auto; {_LINE}"
+            return f'<pre {_SCROLLED} aria-label="code" style="{style}">{escape(text)}</pre>'
         case Output(text):
             return f'<pre style="margin: 4px 0; {_MONO}">{ansi.html(ansi.lines(text), ansi.PAGE)}</pre>'
         case Shot(screen):
@@ -118,8 +128,8 @@ def _render(block: Block) -> str:
                 for name, value in pairs
             )
             return f'<table style="margin: 0 0 4px 0; border: none">{rows}</table>'
-        case Table(head, rows_, right, title, long=long):
-            return _table(head, rows_, right, title, long)
+        case Table():
+            return _table(block)
         case Details(summary, inner):
             folded = "".join(_render(block) for block in inner)
             return (
@@ -134,22 +144,30 @@ def _render(block: Block) -> str:
             return f'<div {_SCROLLED} aria-label="picture" style="overflow-x: auto; margin: 4px 0">{image}</div>'
 
 
-def _table(
-    head: Sequence[str], rows: Sequence[Sequence[Cell]], right: frozenset[int], title: str, long: int | None = None
-) -> str:
-    aligned = ["text-align: right" if index in right else "text-align: left" for index in range(len(head))]
-    styles = [f"{align}; white-space: {_space(index, right, long)}" for index, align in enumerate(aligned)]
+def _table(table: Table) -> str:
+    long = table.long
+    below = long if is_below(table) else None
+    places = [place for place in range(len(table.head)) if place != below]
+    aligned = {place: "text-align: right" if place in table.right else "text-align: left" for place in places}
+    spaces = {place: _space(place, table.right, None if below is not None else long) for place in places}
     top = "".join(
-        f'<th style="{_CELL}; {align}; {_LINE}; white-space: nowrap; opacity: 0.65">{escape(name)}</th>'
-        for name, align in zip(head, aligned, strict=True)
+        f'<th style="{_CELL}; {align}; {_LINE}; white-space: nowrap; opacity: 0.65">{escape(table.head[place])}</th>'
+        for place, align in aligned.items()
     )
-    body = "".join(
-        "<tr>"
-        + "".join(f'<td style="{_CELL}; {align}">{_cell(cell)}</td>' for cell, align in zip(row, styles, strict=True))
-        + "</tr>"
-        for row in rows
-    )
-    caption = f'<div style="font-weight: bold; margin-top: 6px">{escape(title)}</div>' if title else ""
+    rows = []
+    for row in table.rows:
+        cells = "".join(
+            f'<td style="{_CELL}; {align}; white-space: {spaces[place]}">{_cell(row[place])}</td>'
+            for place, align in aligned.items()
+        )
+        rows.append(f"<tr>{cells}</tr>")
+        if below is not None and words(row[below]):
+            text = f'<div style="{_BELOW}">{_cell(row[below])}</div>'
+            style = f"{_CELL}; text-align: left; padding-left: 14px"
+            rows[-1] += f'<tr><td colspan="{len(places)}" style="{style}">{text}</td></tr>'
+    # pages shade every second row of a body: each call has its own, so that only what stands below is shaded
+    body = ("" if below is None else "</tbody><tbody>").join(rows)
+    caption = f'<div style="font-weight: bold; margin-top: 6px">{escape(table.title)}</div>' if table.title else ""
     return (
         f'{caption}<div {_SCROLLED} aria-label="table" style="overflow-x: auto">'
         f'<table style="margin: 0 0 4px 0; border: none">'

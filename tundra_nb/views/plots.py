@@ -28,10 +28,16 @@ from .columns import is_missing
 if TYPE_CHECKING:
     import pandas as pd
 
-WIDTH = 880.0
-LEFT, RIGHT = 130.0, 740.0
+WIDTHS = (880.0, 400.0)
+"""Of the picture, and of its form for narrow pages."""
+LEFT = 12.0
+"""The edge on either side."""
+WORDS = 20.0
+"""Height of the line of words above a lane: whose it is on the left, its numbers on the right."""
 LANE = 64.0
-GAP = 22.0
+BAR = 16.0
+BAND = 20.0
+GAP = 14.0
 TOP = 40.0
 BUCKETS = 120
 """At most so many on the axis."""
@@ -68,6 +74,16 @@ class Lane:
 
 
 @dataclasses.dataclass(frozen=True)
+class Bar:
+    """A bar of parts that follow each other: style and count."""
+
+    name: str
+    parts: Sequence[tuple[str, float]]
+    note: str
+    words: str
+
+
+@dataclasses.dataclass(frozen=True)
 class Band:
     """A stretch of a lane with a word in it, as shares of the axis."""
 
@@ -95,6 +111,26 @@ class Axis:
 
     def share(self, at: float) -> float:
         return min(max((at - self.begin) / (self.end - self.begin), 0.0), 1.0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Sheet:
+    """What is drawn on: so many pixels between the edges."""
+
+    width: float
+
+    @property
+    def inner(self) -> float:
+        return self.width - 2 * LEFT
+
+    def x(self, share: float) -> float:
+        return LEFT + self.inner * share
+
+    def words(self, y: float, name: str, note: str) -> Iterator[str]:
+        """The line above a lane."""
+        room = self.inner - min(len(note) * 12 * svg.CHARACTER + 12, self.inner / 2)
+        yield svg.text(LEFT, y + 14, name, "ink", room=room)
+        yield svg.text(LEFT + self.inner, y + 14, note, "dim", anchor="end", room=self.inner / 2)
 
 
 def blocks(plotted: Plotted) -> Sequence[Block]:
@@ -221,63 +257,53 @@ def _bars(frame: pd.DataFrame, names: Sequence[str]) -> list[Block]:
     """One bar per group: failed and answered, with p95 and cost in words."""
     shown = frame.sort_values("count", ascending=False).head(MAX_GROUPS)
     most = float(shown["count"].max()) or 1.0
-    parts: list[str] = [svg.text(LEFT, 22, "calls: not answered in red, answered in slate", "dim")]
-    words: list[str] = []
-    row = 28.0
-    for index, (_, group) in enumerate(shown.iterrows()):
-        y = TOP + index * row
+    drawn: list[Bar] = []
+    for _, group in shown.iterrows():
         label = " · ".join("none" if is_missing(group[name]) else str(group[name]) for name in names)
-        bad = (RIGHT - LEFT) * float(group["errors"]) / most
-        good = (RIGHT - LEFT) * (float(group["count"]) - float(group["errors"])) / most
-        note = f"{group['count']:,} calls, {group['errors']:,} failed, p95 {_ms(group['p95_ms'])}"
-        parts.append(svg.text(LEFT - 10, y + 14, label, "ink", anchor="end", room=LEFT - 14))
-        if bad:
-            parts.append(svg.bar(LEFT, y + 2, bad, 16, "bad", note))
-        if good:
-            parts.append(svg.bar(LEFT + bad, y + 2, good, 16, "slate", note))
-        parts.append(svg.text(RIGHT + 10, y + 14, f"{group['count']:,} · {group['errors']:,} failed", "dim", room=126))
-        words.append(f"{label}: {note}")
-    height = TOP + row * len(shown) + 10
-    told = "; ".join(words)
-    return [
-        Picture(svg.picture(WIDTH, height, parts, title=told), told),
-        Details("in words", [Para(word) for word in words], in_text=True),
-    ]
+        errors, count = float(group["errors"]), float(group["count"])
+        words = f"{count:,.0f} calls, {errors:,.0f} failed, p95 {_ms(group['p95_ms'])}"
+        note = f"{count:,.0f} · {errors:,.0f} failed"
+        drawn.append(Bar(label, [("bad", errors), ("slate", count - errors)], note, words))
+    return _barred(drawn, most, "calls: not answered in red, answered in slate")
 
 
 def _variants(frame: pd.DataFrame) -> list[Block]:
     """One bar per variant: answered, then the band of what nobody knows, then refused and failed."""
     calls = max(float(frame["calls"].max()), 1.0)
-    legend = "answered in slate, unknown hatched, refused in amber, failed in red"
-    parts: list[str] = [svg.text(LEFT, 22, legend, "dim")]
-    words: list[str] = []
-    row = 28.0
+    drawn: list[Bar] = []
     one: Any
-    for index, one in enumerate(frame.head(MAX_VARIANTS).itertuples()):
-        y = TOP + index * row
+    for one in frame.head(MAX_VARIANTS).itertuples():
         band = max(float(one.ok_most) - float(one.ok_least), 0.0)
         shown = f"{one.ok_least:,}" if not band else f"{one.ok_least:,} to {one.ok_most:,}"
-        note = f"{shown} of {one.calls:,} answered, {one.refused:,} refused, {one.failed:,} failed"
-        parts.append(svg.text(LEFT - 10, y + 14, str(one.variant), "ink", anchor="end", room=LEFT - 14))
-        x = LEFT
         rest = float(one.calls) - float(one.ok_least) - band
         refused = min(float(one.refused), max(rest, 0.0))
-        for style, count in (
-            ("slate", float(one.ok_least)),
-            ("waits", band),
-            ("warn", refused),
-            ("bad", rest - refused),
-        ):
-            if count > 0:
-                width = (RIGHT - LEFT) * count / calls
-                parts.append(svg.bar(x, y + 2, width, 16, style, f"{one.variant}: {note}"))
-                x += width
-        parts.append(svg.text(RIGHT + 10, y + 14, f"{shown} ok", "dim", room=126))
-        words.append(f"{one.variant}: {note}, waits p95 {_ms(one.waited_p95_ms)}")
-    height = TOP + row * len(words) + 10
-    told = "; ".join(words)
+        parts = [("slate", float(one.ok_least)), ("waits", band), ("warn", refused), ("bad", rest - refused)]
+        words = f"{shown} of {one.calls:,} answered, {one.refused:,} refused, {one.failed:,} failed"
+        words += f", waits p95 {_ms(one.waited_p95_ms)}"
+        drawn.append(Bar(str(one.variant), parts, f"{shown} ok", words))
+    return _barred(drawn, calls, "answered in slate, unknown hatched, refused in amber, failed in red")
+
+
+def _barred(bars: Sequence[Bar], most: float, legend: str) -> list[Block]:
+    """Bars below each other, of which `most` would fill the picture."""
+
+    def draw(sheet: Sheet) -> tuple[list[str], float]:
+        parts = [svg.text(LEFT, 22, legend, "dim", size=11, room=sheet.inner)]
+        y = TOP - 8
+        for bar in bars:
+            parts += sheet.words(y, bar.name, bar.note)
+            share = 0.0
+            for style, count in bar.parts:
+                if count > 0:
+                    tip = f"{bar.name}: {bar.words}"
+                    parts.append(svg.bar(sheet.x(share), y + WORDS, sheet.inner * count / most, BAR, style, tip))
+                    share += count / most
+            y += WORDS + BAR + GAP / 2
+        return parts, y + GAP / 2
+
+    words = [f"{bar.name}: {bar.words}" for bar in bars]
     return [
-        Picture(svg.picture(WIDTH, height, parts, title=told), told),
+        _picture(draw, "; ".join(words)),
         Details("in words", [Para(word) for word in words], in_text=True),
     ]
 
@@ -311,21 +337,27 @@ def _bands(frame: pd.DataFrame) -> list[Block]:
         is_bad = [state for state, _ in states if state in ("open", "parked")]
         lanes.append((str(profile), bands, f"{len(is_bad)} × open or parked"))
     told = "; ".join(words[-MAX_GROUPS:]) or "no breaker was open"
-    parts = [*_ticks(axis, TOP, TOP + 34.0 * len(lanes))]
-    for index, (name, bands, note) in enumerate(lanes[:MAX_GROUPS]):
-        y = TOP + 34.0 * index
-        parts.append(svg.text(LEFT - 10, y + 17, name, "ink", anchor="end", room=LEFT - 14))
-        for band in bands:
-            x, end_x = (LEFT + (RIGHT - LEFT) * share for share in (band.start, band.end))
-            thin = band.style == "good"
-            parts.append(svg.bar(x, y + (9 if thin else 2), end_x - x, 6 if thin else 20, band.style, band.tip))
-            if not thin and end_x - x > 8 * len(band.word):
-                parts.append(
-                    svg.text((x + end_x) / 2, y + 16, band.word.replace("_", " "), "on", anchor="middle", size=11)
-                )
-        parts.append(svg.text(RIGHT + 10, y + 17, note, "dim", room=126))
-    height = TOP + 34.0 * len(lanes[:MAX_GROUPS]) + 12
-    return [Picture(svg.picture(WIDTH, height, parts, title=told), told), *(Para(word) for word in words[-6:])]
+    row = WORDS + BAND + GAP
+
+    def draw(sheet: Sheet) -> tuple[list[str], float]:
+        shown = lanes[:MAX_GROUPS]
+        bottom = TOP + row * len(shown)
+        parts = [*_ticks(axis, sheet, bottom - GAP)]
+        for index, (name, bands, note) in enumerate(shown):
+            y = TOP + row * index
+            parts += sheet.words(y, name, note)
+            parts += (svg_part for band in bands for svg_part in _band(band, sheet, y + WORDS))
+        return parts, bottom
+
+    return [_picture(draw, told), *(Para(word) for word in words[-6:])]
+
+
+def _band(band: Band, sheet: Sheet, y: float) -> Iterator[str]:
+    x, end_x = sheet.x(band.start), sheet.x(band.end)
+    is_thin = band.style == "good"
+    yield svg.bar(x, y + (7 if is_thin else 0), end_x - x, 6 if is_thin else BAND, band.style, band.tip)
+    if not is_thin and end_x - x > 8 * len(band.word):
+        yield svg.text((x + end_x) / 2, y + 14, band.word.replace("_", " "), "on", anchor="middle", size=11)
 
 
 STATE_STYLES = {"closed": "good", "open": "bad", "half_open": "warn", "parked": "lost"}
@@ -364,7 +396,7 @@ def _buckets(frame: pd.DataFrame) -> list[Block]:
                 note = f"theirs of {number(limits[-1])}" if limits else "theirs: not told"
                 lanes.append(Lane(f"{profile} {resource}", [("bad", theirs), ("ink", ours)], number, True, note))
     told_words = "; ".join(f"{lane.name}: theirs {_last(lane, 0)}, ours {_last(lane, 1)}" for lane in lanes[:MAX_LANES])
-    legend = "left in the bucket: theirs in red, by their headers; the other line is ours, by our limiter"
+    legend = "left in the bucket: theirs, by their headers, in red; the other line is ours"
     return _drawn(axis, lanes[:MAX_LANES], told_words, legend=legend)
 
 
@@ -405,33 +437,45 @@ def _last(lane: Lane, index: int) -> str:
 def _drawn(
     axis: Axis, lanes: Sequence[Lane], told: str, *, scale: float | None = None, legend: str = ""
 ) -> list[Block]:
-    bottom = TOP + (LANE + GAP) * len(lanes)
-    parts = [*_ticks(axis, TOP, bottom - GAP + 4)]
-    if legend:
-        parts.append(svg.text(LEFT, bottom + 2, legend, "dim", size=11))
-    for index, lane in enumerate(lanes):
-        parts += _lane(axis, lane, TOP + (LANE + GAP) * index, scale)
     when = f"{_clock(axis.begin)} – {_clock(axis.end)} {times.zone(dt.datetime.fromtimestamp(axis.begin, dt.UTC))}"
-    picture = svg.picture(WIDTH, bottom + (14 if legend else 0), parts, title=f"{told}. {when}")
+
+    def draw(sheet: Sheet) -> tuple[list[str], float]:
+        row = WORDS + LANE + GAP
+        bottom = TOP + row * len(lanes)
+        parts = [*_ticks(axis, sheet, bottom - GAP + 4)]
+        if legend:
+            parts.append(svg.text(LEFT, bottom + 6, legend, "dim", size=11, room=sheet.inner))
+        for index, lane in enumerate(lanes):
+            parts += _lane(axis, lane, sheet, TOP + row * index, scale)
+        return parts, bottom + (18 if legend else 0)
+
     rows = [[lane.name, _sparkline(lane), lane.note] for lane in lanes]
     step = f"each mark is {duration(axis.step)}"
     return [
         Heading(f"{told} · {when}"),
-        Picture(picture, f"{told}. {when}"),
+        _picture(draw, f"{told}. {when}"),
         Details("in words", [Table(["", step, ""], rows)], in_text=True),
     ]
 
 
-def _lane(axis: Axis, lane: Lane, y: float, scale: float | None) -> Iterator[str]:
-    floor = y + LANE
+def _picture(draw: Callable[[Sheet], tuple[list[str], float]], told: str) -> Picture:
+    """What is drawn, wide and narrow; `draw` gives the parts and the height."""
+    made = []
+    for width in WIDTHS:
+        parts, height = draw(Sheet(width))
+        made.append(svg.picture(width, height, parts, title=told))
+    return Picture(made[0], told, made[1])
+
+
+def _lane(axis: Axis, lane: Lane, sheet: Sheet, y: float, scale: float | None) -> Iterator[str]:
+    floor = y + WORDS + LANE
     stacked = [sum(values) for values in zip(*([v or 0.0 for v in row] for _, row in lane.series), strict=True)]
     known = [value for _, row in lane.series for value in row if value is not None]
     top = scale or (max(known, default=0.0) if lane.is_line else max(stacked, default=0.0)) or 1.0
-    yield svg.text(LEFT - 10, y + 14, lane.name, "ink", anchor="end", room=LEFT - 14)
-    yield svg.text(LEFT - 10, y + 30, f"max {lane.words(top)}", "dim", anchor="end", size=11, room=LEFT - 14)
-    yield svg.text(RIGHT + 10, y + 14, lane.note, "dim", room=126)
-    yield svg.line(LEFT, floor, RIGHT, floor)
-    width = (RIGHT - LEFT) / axis.count
+    most = f"max {lane.words(top)}"
+    yield from sheet.words(y, lane.name, f"{lane.note} · {most}" if lane.note else most)
+    yield svg.line(LEFT, floor, LEFT + sheet.inner, floor)
+    width = sheet.inner / axis.count
     base = [0.0] * axis.count
     for style, values in lane.series:
         if lane.is_line:
@@ -460,21 +504,21 @@ def _curve(values: Sequence[float | None], style: str, floor: float, top: float,
     yield from (f'<circle class="{style}" cx="{_n(x)}" cy="{_n(y)}" r="2.5"/>' for x, y in points)
 
 
-def _ticks(axis: Axis, top: float, bottom: float) -> Iterator[str]:
+def _ticks(axis: Axis, sheet: Sheet, bottom: float) -> Iterator[str]:
     """Five times at the top, each with a rule through all lanes; on a short axis those that differ as they are told."""
     before = ""
     is_long = axis.end - axis.begin > 86400
     for part in range(5):
         at = axis.begin + (axis.end - axis.begin) * part / 4
-        x = LEFT + (RIGHT - LEFT) * part / 4
+        x = sheet.x(part / 4)
         when = dt.datetime.fromtimestamp(at, dt.UTC).astimezone()
         shown = when.strftime("%d %b %H:%M" if is_long else "%H:%M:%S" if axis.end - axis.begin < 600 else "%H:%M")
         if shown == before:
             continue
         before = shown
         anchor = "start" if part == 0 else "end" if part == 4 else "middle"
-        yield svg.text(x, top - 18, shown, "dim", anchor=anchor, size=11)
-        yield svg.line(x, top - 12, x, bottom)
+        yield svg.text(x, TOP - 18, shown, "dim", anchor=anchor, size=11)
+        yield svg.line(x, TOP - 12, x, bottom)
 
 
 def _sparkline(lane: Lane) -> str:

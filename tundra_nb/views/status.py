@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import itertools
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -39,11 +40,7 @@ def blocks(status: Status) -> Sequence[Block]:
     if buckets := [row for row in status.get("limits") or () if row.get("owner", "tundra") == "tundra"]:
         made.append(_limits(buckets))
     if errors := status.get("last_errors"):
-        rows: list[list[Cell]] = [
-            [_clock(row.get("at")), Styled(str(row["code"]), "bad"), times.in_text(str(row["message"]))]
-            for row in errors
-        ]
-        made.append(Table([f"at ({times.zone()})", "code", "message"], rows, title="last errors", long=2))
+        made.append(_errors(errors))
     made += _next(status)
     return made
 
@@ -120,6 +117,16 @@ def _tone_of(status: Status) -> Tone:
     if (status.get("store") or {}).get("error") or not ready:
         return "bad"
     return "good" if len(ready) == len(profiles) else "warn"
+
+
+def _errors(errors: Sequence[Mapping[str, Any]]) -> Table:
+    """The last errors, those that say the same in one row."""
+    rows: list[list[Cell]] = []
+    for (code, message), same in itertools.groupby(errors, key=lambda row: (str(row["code"]), str(row["message"]))):
+        of_them = list(same)
+        times_ = f" × {len(of_them)}" if len(of_them) > 1 else ""
+        rows.append([_clock(of_them[0].get("at")), Styled(f"{code}{times_}", "bad"), times.in_text(message)])
+    return Table([f"at ({times.zone()})", "code", "message"], rows, title="last errors", long=2, below=True)
 
 
 def _under_way(calls: Sequence[Mapping[str, Any]]) -> Table:

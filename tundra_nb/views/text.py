@@ -122,8 +122,8 @@ def _render(block: Block, width: int) -> RenderableType | None:
 def _fitted(table: Table, width: int) -> tuple[Table, Sequence[str]]:
     """The table with as many columns as find room, and the names of the others.
 
-    The column of long texts is never left out: where it finds no room, or where its texts would need more lines beside
-    the others than below them, they stand below their rows.
+    A column of sentences is never left out: where it finds no room, or where it would need more lines beside the others
+    than below them, they stand below their rows.
     """
     columns = [[name, *(words(row[index]) for row in table.rows)] for index, name in enumerate(table.head)]
     widest = [max(map(cell_len, column)) for column in columns]
@@ -135,13 +135,13 @@ def _fitted(table: Table, width: int) -> tuple[Table, Sequence[str]]:
     room = 0
     if table.long is not None:
         room = least[table.long] + left
-        is_below = table.long not in kept or widest[table.long] > MOST_LINES_BESIDE * room
+        is_below = table.below and (table.long not in kept or widest[table.long] > MOST_LINES_BESIDE * room)
         if is_below:
             least[table.long] = -GAP
             kept, _ = _that_fit(least, width)
             room = width - BELOW
     rows = [[row[index] for index in kept] for row in table.rows]
-    place = kept.index(table.long) if table.long is not None else None
+    place = kept.index(table.long) if table.long in kept else None
     if place is not None:
         for row in rows:
             row[place] = _cut(row[place], room * LONG_LINES - 4)  # words do not fill their lines

@@ -117,7 +117,11 @@ def _facts(finding: TriageFinding) -> list[tuple[str, Cell]]:
 
 
 def _foot(found: Triage) -> str:
-    told = [f"run {found.run_id}", f"as of {found.pin[:10]}", f"{len(found.steps)} steps"]
+    told = [
+        f"run {found.run_id}",
+        f"as of {found.pin[:10]}",
+        f"{len(found.steps)} step{'s' if len(found.steps) != 1 else ''}",
+    ]
     if found.operations:
         told.append(f"{len(found.operations)} model calls")
         told.append(money(found.cost_usd) if found.cost_usd else "no cost known")

@@ -28,7 +28,7 @@ SIGNS: dict[str, tuple[str, Tone]] = {"added": ("+", "good"), "removed": ("-", "
 CHANGE = ("", "row", "change")
 """Head of a table of changes."""
 
-_NAMES = {"setting": "path", "profile": "name", "price": "model", "note": "subject"}
+_NAMES = {"setting": "path", "profile": "name", "price": "model", "note": "subject", "incident": "title"}
 _QUIET = frozenset({"at", "author", "reason", "source"})
 """Columns that say who changed a row, not what."""
 _TOLD = ("value", "body", "code", "outcome", "decision", "new_state", "event", "profile", "message", "reason")
@@ -72,12 +72,20 @@ def diff(frame: pd.DataFrame, most: int = MAX_ROWS) -> Sequence[Block]:
     for table in dict.fromkeys(frame["table"]):
         part = frame[frame["table"] == table]
         counts = part["diff_type"].value_counts()
-        new = "added" if table in _NAMES else "new events"  # what people changed is told apart from what happened
-        told = ", ".join(f"{counts[kind]:,} {new if kind == 'added' else kind}" for kind in SIGNS if counts.get(kind))
+        told = ", ".join(
+            f"{counts[kind]:,} {_new(str(table), counts[kind]) if kind == 'added' else kind}"
+            for kind in SIGNS
+            if counts.get(kind)
+        )
         blocks.append(Table(CHANGE, changes(str(table), part, most), title=f"{table}: {told}"))
         if len(part) > most:
             blocks.append(Para(Styled(f"and {len(part) - most:,} more in the frame", "dim")))
     return blocks
+
+
+def _new(table: str, count: int) -> str:
+    """What an added row is: what people changed is told apart from what happened."""
+    return "added" if table in _NAMES else "new event" if count == 1 else "new events"
 
 
 def changes(table: str, part: pd.DataFrame, most: int) -> list[list[Cell]]:
@@ -179,6 +187,8 @@ def _told(table: str, row: Mapping[Any, Any], side: str) -> str:
     words = [_text(row.get(f"{side}{column}")) for column in _TOLD if column in known and column != name]
     if table == "setting":
         words = words[:1]
+    if table == "incident":
+        words.append(_text(row.get(f"{side}state")))
     return " · ".join(word for word in words if word)
 
 
@@ -201,7 +211,7 @@ def _text(value: Any) -> str:
     text = (
         f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 1 << 40 else str(value)
     )
-    text = " ".join(text.split())
+    text = times.in_text(" ".join(text.split()))
     return text if len(text) <= MAX_VALUE else text[: MAX_VALUE - 1] + "…"
 
 

@@ -22,9 +22,9 @@ from . import svg
 from .blocks import duration, money
 
 WIDTH = 880.0
-NAMES = 170.0
+NAMES = 140.0
 """Width of the column of names; the notes on the right have as much as is left."""
-NOTES = 250.0
+NOTES = 310.0
 LEFT, RIGHT = NAMES + 16, WIDTH - NOTES - 16
 ROW = 24.0
 NARROW, NARROW_ROW = 400.0, 48.0

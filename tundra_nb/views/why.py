@@ -37,7 +37,7 @@ def blocks(why: Why) -> Sequence[Block]:
     if program := _program(why["operation"]):
         made.append(Facts(program))
     made.append(Picture(waterfall.draw(why), waterfall.summary(why), waterfall.draw_narrow(why)))
-    made.append(Table(head, rows, right=right, long=head.index("detail")))
+    made.append(Table(head, rows, right=right, long=head.index("detail"), below=True))
     return [*made, *exchange.blocks(why), *_under_way(why)]
 
 
