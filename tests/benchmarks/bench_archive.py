@@ -45,7 +45,7 @@ import random, sys
 from pathlib import Path
 from tundra_nb.runtime.history import loading
 loading.load()
-from tundra_nb.runtime.clock import id_floor
+from tundra_nb.runtime.id_layout import id_floor
 from tundra_nb.runtime.history.doltlite import DoltliteStore
 from tundra_nb.runtime.history.spool import START
 from tundra_nb.types import columns

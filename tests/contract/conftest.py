@@ -20,10 +20,11 @@ import pyarrow as pa
 import pytest
 
 from tundra_nb.paths import Paths
-from tundra_nb.runtime.clock import Ids, SystemClock, id_floor
+from tundra_nb.runtime.clock import Ids, SystemClock
 from tundra_nb.runtime.history.line import ArrowStream
 from tundra_nb.runtime.history.query import FrameQuery
 from tundra_nb.runtime.history.service import History
+from tundra_nb.runtime.id_layout import id_floor
 from tundra_nb.settings import StoreSettings
 from tundra_nb.types import Operation
 

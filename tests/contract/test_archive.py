@@ -21,7 +21,8 @@ from tundra_nb.protocol.archive import Archive, Archiving
 from tundra_nb.protocol.query import Condition, FrameQuery
 from tundra_nb.runtime.archive.place import MANIFEST, ArchiveFolder
 from tundra_nb.runtime.archive.service import Archives
-from tundra_nb.runtime.clock import SystemClock, id_floor
+from tundra_nb.runtime.clock import SystemClock
+from tundra_nb.runtime.id_layout import id_floor
 from tundra_nb.types import ErrorEvent, Operation
 
 pytestmark = pytest.mark.anyio

@@ -14,11 +14,12 @@ import pyarrow as pa
 import pytest
 
 from tundra_nb.errors import QueryRefused, RefNotFound, UsageError
-from tundra_nb.runtime.clock import Ids, SystemClock, id_floor
+from tundra_nb.runtime.clock import Ids, SystemClock
 from tundra_nb.runtime.history.query import Condition, FrameQuery
 from tundra_nb.runtime.history.schema import arrow_schema
 from tundra_nb.runtime.history.service import History
 from tundra_nb.runtime.history.story import StoredStory, WantedOperation
+from tundra_nb.runtime.id_layout import id_floor
 from tundra_nb.types import (
     REPLACED_TABLES,
     TABLES,

@@ -10,7 +10,7 @@ import pytest
 
 from tundra_nb.errors import UsageError
 from tundra_nb.protocol.query import Condition, FrameQuery
-from tundra_nb.runtime.clock import id_floor
+from tundra_nb.runtime.id_layout import id_floor
 from tundra_nb.types import Attempt, ErrorEvent, Operation
 
 from .conftest import Store, random_operation, table_of

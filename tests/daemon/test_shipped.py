@@ -106,6 +106,26 @@ def test_a_signal_to_the_guard_ends_the_foreground_daemon_with_exit_code_0(paths
     assert "ready in" in told, "in the foreground its log is shown"
 
 
+def test_a_start_loads_nothing_that_it_does_not_need(paths: Paths, tmp_path: Path) -> None:
+    """Each module costs about a millisecond, at each start."""
+    with (tmp_path / "imports").open("w+") as told:
+        command = [sys.executable, "-m", "tundra_nb.daemon", "run"]
+        process = subprocess.Popen(command, stderr=told, env=os.environ | {"PYTHONPROFILEIMPORTTIME": "1"})
+        until(lambda: launch.status(paths)["state"] == "running", "it runs", timeout=15)
+        process.send_signal(signal.SIGINT)
+        process.wait(15)
+        told.seek(0)
+        loaded = {line.rpartition("|")[2].strip() for line in told if line.startswith("import time:")}
+    assert "tundra_nb.daemon.routes.status" in loaded
+    assert not loaded & {"click", "rich", "multiprocessing", "psutil", "genai_prices", "pyarrow"}
+
+
+def test_a_store_worker_loads_nothing_that_it_does_not_need() -> None:
+    program = "import sys; import tundra_nb.runtime.history.worker; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert not set(done.stdout.split()) & {"asyncio", "pandas", "httpx", "tundra_nb.runtime.telemetry.sender"}
+
+
 def test_a_living_pty_keeps_a_program_from_stopping_it_but_not_a_person(paths: Paths) -> None:
     launch.ensure(paths)
     status, pty = ask(paths, "POST", "/api/ptys", {"command": "sleep 600"})

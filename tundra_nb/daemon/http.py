@@ -5,15 +5,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
+import os
 import socket
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import uvicorn
+from uvicorn.config import Config
+from uvicorn.server import Server as PlainServer
 
 from tundra_nb import descriptors
+from tundra_nb.daemon.cut import Cuttable
 from tundra_nb.daemon.life import ASGIApp, Receive, Scope, Send
-from tundra_nb.daemon.listen import PeerChecked
+from tundra_nb.daemon.listen import peer_uid
 from tundra_nb.daemon.sockets import MAX_MESSAGE_BYTES, socket_class
 from tundra_nb.settings import Settings
 
@@ -21,10 +25,32 @@ RESERVE = 8
 """Descriptors for what must always work: the log, the spool, the store worker's next life."""
 PAUSE_SECONDS = 0.02
 
+_log = logging.getLogger("tundra.daemon")
 
-def configured(app: ASGIApp, settings: Settings, *, drain: int, keep_alive: int) -> uvicorn.Config:
+
+class PeerChecked(Cuttable):
+    """uvicorn's HTTP protocol, which hangs up on every user but our own before a byte is read.
+
+    One that `refuses` answers its first request with the reason and closes, so that its descriptor is free again.
+    """
+
+    def refuse(self, app: Any) -> None:
+        """Have every request answered by `app` instead."""
+        self.app = app
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        uid = peer_uid(transport.get_extra_info("socket"))
+        if uid != os.geteuid():
+            _log.warning("refused a connection of uid %d", uid)
+            self.transport = transport  # the base class closes it in connection_lost
+            transport.abort()
+            return
+        super().connection_made(transport)
+
+
+def configured(app: ASGIApp, settings: Settings, *, drain: int, keep_alive: int) -> Config:
     """The server's settings. Nothing of it looks at the environment or at logging's configuration."""
-    return uvicorn.Config(
+    return Config(
         app,
         http=PeerChecked,
         ws=socket_class(settings.pty.ping_seconds, settings.pty.pong_seconds),
@@ -107,10 +133,10 @@ async def _refusing(scope: Scope, _receive: Receive, send: Send) -> None:
     await send({"type": "http.response.body", "body": body})
 
 
-class Server(uvicorn.Server):
+class Server(PlainServer):
     """uvicorn's server, whose signals and readiness are ours."""
 
-    def __init__(self, config: uvicorn.Config) -> None:
+    def __init__(self, config: Config) -> None:
         super().__init__(config)
         self._acceptors: list[Acceptor] = []
 

@@ -1,14 +1,12 @@
 """The daemon's Unix socket: bound by us, for our own user only.
 
 Three walls, because each has been seen to fail alone: the folder is 0700 and ours, the socket is born 0600 (uvicorn's
-own `uds=` makes it 0666), and the peer's uid is asked for at each connection.
+own `uds=` makes it 0666), and the peer's uid is asked for at each connection (`http.PeerChecked`).
 """
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import logging
 import os
 import socket
 import stat
@@ -18,15 +16,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from tundra_nb.daemon.cut import Cuttable
 from tundra_nb.errors import ConfigError
 from tundra_nb.paths import MAX_SOCKET_PATH_BYTES
 
 BACKLOG = 2048
 _LOCAL_PEERCRED = 1
 """macOS's `LOCAL_PEERCRED`, which the socket module does not name; it answers a `struct xucred`."""
-
-_log = logging.getLogger("tundra.daemon")
 
 
 class Door:
@@ -126,26 +121,6 @@ def peer_uid(connection: Any) -> int:
     if sys.platform == "darwin":
         return int(struct.unpack("II", connection.getsockopt(0, _LOCAL_PEERCRED, 8))[1])
     return int(struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[1])
-
-
-class PeerChecked(Cuttable):
-    """uvicorn's HTTP protocol, which hangs up on every user but our own before a byte is read.
-
-    One that `refuses` answers its first request with the reason and closes, so that its descriptor is free again.
-    """
-
-    def refuse(self, app: Any) -> None:
-        """Have every request answered by `app` instead."""
-        self.app = app
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        uid = peer_uid(transport.get_extra_info("socket"))
-        if uid != os.geteuid():
-            _log.warning("refused a connection of uid %d", uid)
-            self.transport = transport  # the base class closes it in connection_lost
-            transport.abort()
-            return
-        super().connection_made(transport)
 
 
 def _private_folder(folder: Path) -> None:

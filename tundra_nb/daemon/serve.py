@@ -26,6 +26,7 @@ import sys
 import threading
 import time
 import traceback
+import types
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Literal
@@ -93,8 +94,6 @@ async def open_runtime(start: AppParts) -> AsyncIterator[ASGIApp]:
     from tundra_nb.runtime.clock import Ids, SystemClock
     from tundra_nb.runtime.store import history_of
 
-    # httpx would load its own command line, and with it rich and pygments: a quarter of all that the daemon loads
-    sys.modules.setdefault("httpx._main", None)  # type: ignore[arg-type]
     clock = SystemClock()
     store = start.loaded.settings.store
     history = history_of(store, start.paths, start.environ, redactor=start.redactor, ids=Ids(clock), clock=clock)
@@ -208,6 +207,7 @@ def _run(
     from tundra_nb.runtime.telemetry.problems import Problems
     from tundra_nb.runtime.telemetry.redact import Redactor
 
+    _without_command_lines()
     loaded = settings.load(places.config_file(environ), environ)
     listen.check_length(paths.socket)
     redactor = Redactor(_salt(paths))
@@ -242,11 +242,15 @@ def _run(
         _log.info("stopped")
 
 
-async def _live(start: AppParts, door: Door, lock: Lock, open_app: AppOpener) -> None:
-    from tundra_nb.daemon.http import Server, configured
-    from tundra_nb.daemon.life import counting_use
-    from tundra_nb.daemon.upkeep import Upkeep
+def _without_command_lines() -> None:
+    """Keep httpx and uvicorn from loading theirs: rich, pygments, click, multiprocessing are a fifth of a start."""
+    sys.modules.setdefault("httpx._main", None)  # type: ignore[arg-type]
+    unused = types.ModuleType("uvicorn.main")
+    vars(unused).update(dict.fromkeys(("Server", "main", "run")))
+    sys.modules.setdefault(unused.__name__, unused)
 
+
+async def _live(start: AppParts, door: Door, lock: Lock, open_app: AppOpener) -> None:
     life, paths = start.life, start.paths
     _stop_on_signals(life)
     if start.guard is not None:
@@ -256,6 +260,11 @@ async def _live(start: AppParts, door: Door, lock: Lock, open_app: AppOpener) ->
         if app is None:
             _log.info("stopping before it was ready: %s", life.reason)
             return
+        # not before: the store worker, which takes longest, is started while the application is opened
+        from tundra_nb.daemon.http import Server, configured
+        from tundra_nb.daemon.life import counting_use
+        from tundra_nb.daemon.upkeep import Upkeep
+
         ready = life.info.in_state("ready")
 
         def announce() -> None:

@@ -9,10 +9,7 @@ from types import TracebackType
 from typing import Protocol
 
 from .deadlines import Deadlines, TaskDeadline
-
-NODE_BITS = 10
-SEQUENCE_BITS = 12
-MAX_NODE = (1 << NODE_BITS) - 1
+from .id_layout import MAX_NODE, NODE_BITS, SEQUENCE_BITS
 
 
 class Timer(Protocol):
@@ -92,7 +89,7 @@ MACHINE = SystemClock()
 
 
 class Ids:
-    """Time-ordered 63-bit ids: milliseconds << 22 | node << 12 | sequence.
+    """Time-ordered 63-bit ids, put together as `id_layout` says.
 
     Strictly increasing within one maker, also when the clock goes back or more than 4,096 ids fall into a millisecond
     (it then runs ahead of the clock). `node` (0 to 1023) keeps the makers of one database apart.
@@ -133,8 +130,3 @@ class Ids:
                 self._last_ms += 1
                 self._sequence = 0
         return self._last_ms << (NODE_BITS + SEQUENCE_BITS) | self._node | self._sequence
-
-
-def id_floor(at_us: int) -> int:
-    """The smallest id that can belong to a time (microseconds): turns a time window into a key range."""
-    return (at_us // 1000) << (NODE_BITS + SEQUENCE_BITS)

@@ -23,7 +23,7 @@ from tundra_nb.runtime.keys import KeyRing
 from tundra_nb.runtime.limits_shared.limiter import SharedLimiter
 from tundra_nb.runtime.operations import Operations
 from tundra_nb.runtime.profiles import Profiles, ProfileSlot
-from tundra_nb.runtime.providers import prices
+from tundra_nb.runtime.providers import classify, prices
 from tundra_nb.runtime.providers.provider import Provider
 from tundra_nb.runtime.providers.transport import Transport
 from tundra_nb.runtime.ptys.life import Transition
@@ -58,8 +58,8 @@ from tundra_nb.types import (
 RESTORE_SECONDS = 2.0
 """How long the start waits for the breakers' last states: a store that is down must not keep the daemon down. They are
 taken up when the store comes later, too."""
-PRICES_AFTER_SECONDS = 0.5
-"""How long after the start the price table is read, so that it does not compete with becoming ready."""
+LATER_SECONDS = 0.5
+"""How long after the start that is loaded which calls need and becoming ready does not."""
 
 OWED = 1000
 """So many ends are kept while there is no room to write them."""
@@ -179,7 +179,7 @@ class Runtime:
             self._exits.push_async_callback(self.terminals.aclose)
             await self.in_force.begin()
             self._background(self.in_force.follow(), "settings")
-            self._background(self._load_prices(), "prices")
+            self._background(self._load_later(), "later")
             self._background(self._bound_recordings(), "recordings")
         except BaseException:
             await self._exits.aclose()
@@ -334,9 +334,10 @@ class Runtime:
             answers=chosen.answers,
         )
 
-    async def _load_prices(self) -> None:
-        """Have the price table ready before the first priced call needs it; the start itself does not wait for it."""
-        await self.clock.sleep(PRICES_AFTER_SECONDS)
+    async def _load_later(self) -> None:
+        """Have ready what words of failures mean, and the price table, before a first call needs them."""
+        await self.clock.sleep(LATER_SECONDS)
+        await asyncio.to_thread(classify.phrases)
         if any(profile.kind != "local" for profile in self.loaded.settings.profile):
             await asyncio.to_thread(prices.load)
 

@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import psutil
-import uvicorn
+from uvicorn.config import Config
+from uvicorn.server import Server
 
 from tundra_nb.daemon.cut import Cuttable
 from tundra_nb.daemon.life import GATEWAY, Life
@@ -45,10 +45,10 @@ class KeptDoor(msgspec.Struct, frozen=True):
     is_open: bool
 
 
-class _Server(uvicorn.Server):
+class _Server(Server):
     """uvicorn's server on TCP, beside the daemon's own: signals are that one's."""
 
-    def __init__(self, config: uvicorn.Config) -> None:
+    def __init__(self, config: Config) -> None:
         super().__init__(config)
         self.is_up = asyncio.Event()
 
@@ -204,7 +204,7 @@ class Doors:
         listener = await self._bound(host, port)
         async with contextlib.AsyncExitStack() as stack:
             stack.callback(listener.close)
-            config = uvicorn.Config(
+            config = Config(
                 self._face,
                 http=Cuttable,
                 ws="none",
@@ -312,6 +312,8 @@ class Doors:
 
 def _holder(port: int) -> str:
     """Who listens on a port, as words that follow "taken"."""
+    import psutil  # a fiftieth of all that a start would load
+
     try:
         connections = psutil.net_connections(kind="tcp")
     except (psutil.Error, OSError):

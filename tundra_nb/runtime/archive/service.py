@@ -16,12 +16,13 @@ import msgspec
 from tundra_nb.errors import ConfigError, StoreBusy, UsageError
 from tundra_nb.protocol.archive import LEAST_DAYS, Archive, Archiving
 from tundra_nb.protocol.query import LATENCY_BAND, FrameQuery, checked
-from tundra_nb.runtime.clock import Clock, id_floor
+from tundra_nb.runtime.clock import Clock
 from tundra_nb.runtime.history.line import ArrowStream, asked
 from tundra_nb.runtime.history.on_demand import OnDemand
 from tundra_nb.runtime.history.protocol import WorkerRequest
 from tundra_nb.runtime.history.query import ungrouped
 from tundra_nb.runtime.history.service import History
+from tundra_nb.runtime.id_layout import id_floor
 from tundra_nb.types import FRAME_VERSION, KEY_OF
 
 from .place import (

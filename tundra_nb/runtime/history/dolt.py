@@ -35,7 +35,7 @@ from tundra_nb.errors import (
     UsageError,
 )
 from tundra_nb.nearest import nearest
-from tundra_nb.runtime.clock import MAX_NODE
+from tundra_nb.runtime.id_layout import MAX_NODE
 from tundra_nb.types import KEY_OF, TABLES, columns, stable_id
 
 from . import arrow, changes, dolt_sums, migrations, schema, sql_guard

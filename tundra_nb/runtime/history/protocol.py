@@ -14,14 +14,16 @@ Everything is a frame: kind (1 byte), length (u32), payload.
 
 from __future__ import annotations
 
-import asyncio
 import socket
 import struct
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
 from .spool import SpoolPlace
+
+if TYPE_CHECKING:
+    import asyncio  # the worker does without
 
 HELLO = b"H"
 PROGRESS = b"P"

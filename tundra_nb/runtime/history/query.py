@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from tundra_nb.protocol.query import LATENCY_BAND, OPS, Condition, FrameQuery, Op, checked
-from tundra_nb.runtime.clock import id_floor
+from tundra_nb.runtime.id_layout import id_floor
 from tundra_nb.types import KEY_OF, REPLACED_TABLES, columns
 
 __all__ = [

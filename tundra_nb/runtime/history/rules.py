@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from tundra_nb.errors import RefNotFound, StoreDamaged, StoreError, StoreUnavailable, TundraError, UsageError
 from tundra_nb.nearest import nearest
-from tundra_nb.runtime.clock import MAX_NODE, NODE_BITS, SEQUENCE_BITS
+from tundra_nb.runtime.id_layout import MAX_NODE, NODE_BITS, SEQUENCE_BITS
 from tundra_nb.types import KEY_OF, REPLACED_TABLES, TABLES, VERSIONED_TABLES, ErrorEvent, columns
 
 from . import schema

@@ -28,7 +28,7 @@ from typing import get_args
 import msgspec
 
 from tundra_nb.errors import StoreUnavailable
-from tundra_nb.runtime.clock import MAX_NODE
+from tundra_nb.runtime.id_layout import MAX_NODE
 from tundra_nb.types import (
     KEY_OF,
     REPLACED_TABLES,

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple, TypeVar
 import msgspec
 
 from tundra_nb.errors import ConfigError, StoreError, StoreUnavailable, TundraError
-from tundra_nb.runtime.clock import NODE_BITS, SEQUENCE_BITS
+from tundra_nb.runtime.id_layout import NODE_BITS, SEQUENCE_BITS
 from tundra_nb.types import KEY_OF, REPLACED_TABLES, TABLE_OF, TABLES, Event, columns
 
 from . import schema

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import importlib.resources
 import urllib.parse
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -21,7 +21,7 @@ from tundra_nb.settings import BreakerSettings, SharedLimitsSettings
 
 VERSION = 1
 """Version of the script and of what it keeps: daemons of another version must not share state with this one."""
-SCRIPT = importlib.resources.files(__package__).joinpath("script.lua").read_text("utf-8")
+SCRIPT = Path(__file__).with_name("script.lua").read_text("utf-8")
 SHA = hashlib.sha1(SCRIPT.encode(), usedforsecurity=False).hexdigest()
 AFTER_FAILURES = 2
 AWAY_SECONDS = 1.0

@@ -8,9 +8,10 @@ stream.
 
 from __future__ import annotations
 
-import importlib.resources
+import functools
 import re
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -87,7 +88,12 @@ def read_phrases(table: str) -> tuple[Phrase, ...]:
     return tuple(phrases)
 
 
-PHRASES = read_phrases(importlib.resources.files(__package__).joinpath("phrases.tsv").read_text("utf-8"))
+@functools.cache
+def phrases() -> tuple[Phrase, ...]:
+    """The table, read on first use: about 10 ms."""
+    return read_phrases(Path(__file__).with_name("phrases.tsv").read_text("utf-8"))
+
+
 CAPABILITIES = frozenset({"context", "model", "tools", "vision", "json", "stream"})
 """Kinds of fault that are `Unsupported`, by its own words."""
 
@@ -288,7 +294,7 @@ def classify(
 
 def _kind_by_words(status: int, fault: ErrorBody) -> str | None:
     """What the table of phrases says; None when no line of it fits."""
-    for phrase in PHRASES:
+    for phrase in phrases():
         if phrase.statuses and status not in phrase.statuses:
             continue
         if phrase.pattern is not None:

@@ -14,8 +14,8 @@ import pyarrow.parquet as pq
 
 from tundra_nb.errors import UsageError
 from tundra_nb.protocol.sources import Importing
-from tundra_nb.runtime.clock import id_floor
 from tundra_nb.runtime.history.contract import Stop
+from tundra_nb.runtime.id_layout import id_floor
 from tundra_nb.runtime.telemetry.redact import Redactor
 from tundra_nb.terminal.escapes import IN_TEXT
 from tundra_nb.types import KEY_OF, TABLE_OF, Column, columns

@@ -25,7 +25,7 @@ from typing import Any
 import msgspec
 
 from tundra_nb.protocol.query import Condition, FrameQuery
-from tundra_nb.runtime.clock import NODE_BITS, SEQUENCE_BITS, id_floor
+from tundra_nb.runtime.id_layout import NODE_BITS, SEQUENCE_BITS, id_floor
 from tundra_nb.types import columns
 
 from . import otlp, spans
