@@ -40,6 +40,11 @@ class Parser:
         self._begun = False
         self._is_bare = False
 
+    @property
+    def held(self) -> int:
+        """Bytes of the event under way."""
+        return self._rest_size + self._size
+
     def feed(self, chunk: bytes) -> list[tuple[str, bytes]]:
         """The events that this chunk completes.
 

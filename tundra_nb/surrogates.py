@@ -6,13 +6,20 @@ import re
 from typing import Any
 
 REPLACEMENT = "\ufffd"
-_SURROGATE = re.compile("[\ud800-\udfff]")
 _HIGH = re.compile("[\ud800-\udbff]\\Z")
+
+
+def _has_halves(text: str) -> bool:
+    try:
+        text.encode()  # faster than a search
+    except UnicodeEncodeError:
+        return True
+    return False
 
 
 def whole(text: str) -> str:
     """The text with the two halves of a character joined, and a half that is alone replaced by U+FFFD."""
-    if text.isascii() or not _SURROGATE.search(text):
+    if text.isascii() or not _has_halves(text):
         return text
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
@@ -38,7 +45,7 @@ class Halves:
 
     def join(self, text: str) -> str:
         """What of the text so far can be given now."""
-        if not self._held and (text.isascii() or not _SURROGATE.search(text)):
+        if not self._held and (text.isascii() or not _has_halves(text)):
             return text
         text = self._held + text
         self._held = ""

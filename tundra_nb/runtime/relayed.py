@@ -17,6 +17,7 @@ from typing import Any
 import msgspec
 
 from tundra_nb.errors import ParseError, TundraError, Unsupported
+from tundra_nb.runtime.apart import apart
 from tundra_nb.runtime.profiles import ProfileSlot
 from tundra_nb.runtime.providers import bodies
 from tundra_nb.runtime.providers.callers import FORMS, Question
@@ -163,9 +164,10 @@ class Relayed:
         size = AskSize(len(self.given.body), _images(ask.messages))
         answer = await slot.provider.attempt(ask, model, entry.seen, written, record=record, size=size)
         if ask.stream:
-            rest = writer.finish(answer)
+            rest = await apart(answer.length, lambda: writer.finish(answer))
         else:
-            rest = form.answer(answer, operation_id=self.operation_id, created=created)
+            operation_id = self.operation_id
+            rest = await apart(answer.length, lambda: form.answer(answer, operation_id=operation_id, created=created))
         await deliver(Raw(rest, END))
         return answer
 

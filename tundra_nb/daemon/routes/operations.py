@@ -20,7 +20,8 @@ from tundra_nb.daemon.routes import status
 from tundra_nb.daemon.routing import read_body, read_params, route
 from tundra_nb.daemon.traceparent import trace_of
 from tundra_nb.protocol import operations as api
-from tundra_nb.protocol.words import EVENTS, HEARTBEAT_SECONDS
+from tundra_nb.protocol.words import EVENTS, HEARTBEAT_SECONDS, JSON
+from tundra_nb.runtime.apart import apart
 from tundra_nb.runtime.history.story import StoredStory, WantedOperation
 from tundra_nb.runtime.operations import Notice
 from tundra_nb.runtime.recordings import read, texts
@@ -32,6 +33,7 @@ from tundra_nb.types.pieces import Piece, Raw, Reasoning, Text, ToolCallPiece
 if TYPE_CHECKING:
     from tundra_nb.daemon.context import Daemon
 
+_encode = msgspec.json.Encoder().encode
 _log = logging.getLogger("tundra.daemon")
 Tell = Callable[[WantedOperation], Awaitable[StoredStory]]
 ID_CHARACTERS = 20
@@ -96,7 +98,8 @@ class AskEndpoint:
                 await self._streamed(ask, user, stream, trace)
             else:
                 reply = await self._daemon.runtime.operations.ask(ask, user=user, trace=trace)
-                await json_response(masked(reply, redactor))(scope, receive, send)
+                body = await apart(_size(reply), lambda: _encode(masked(reply, redactor)))
+                await Response(body, media_type=JSON)(scope, receive, send)
         except errors.TundraError as error:
             await error_response(error, redactor)(scope, receive, send)
         except asyncio.CancelledError:
@@ -127,7 +130,13 @@ class AskEndpoint:
             await stream.end_with(sse("error", defect.to_wire()))
         else:
             await stream.rest()
-            await stream.end_with(sse("reply", masked(_ending(reply), redactor)))
+            reply = _ending(reply)
+            await stream.end_with(await apart(_size(reply), lambda: sse("reply", masked(reply, redactor))))
+
+
+def _size(reply: Reply) -> int:
+    """Characters in it, about."""
+    return len(reply.text) + len(reply.reasoning) + sum(100 + len(call.arguments) for call in reply.tool_calls)
 
 
 def _ending(reply: Reply) -> Reply:

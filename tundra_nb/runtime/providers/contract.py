@@ -109,6 +109,11 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     cost_usd: float | None = None
     """Only when the provider itself names the cost (OpenRouter)."""
 
+    @property
+    def length(self) -> int:
+        """Characters in it, about; a tool call has some beside its arguments."""
+        return len(self.text) + len(self.reasoning) + sum(100 + len(call.arguments) for call in self.tool_calls)
+
 
 class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     """One model that a profile can reach, as its provider lists it."""

@@ -34,6 +34,8 @@ HEAD_BYTES: Final = 128 * 1024
 HIGH_BYTES: Final = 256 * 1024
 """So much of a body that nobody has taken stops the provider."""
 LOW_BYTES: Final = 64 * 1024
+PIECE_BYTES: Final = 64
+"""What a part of a body takes beside its letters: a hundred thousand of one letter are not little."""
 LARGE_BODY_BYTES: Final = 64 * 1024
 """From here on a body is written apart from its head, and so not copied."""
 ADDRESSES_SECONDS: Final = 10.0
@@ -150,7 +152,7 @@ class Received:
     def add(self, chunk: bytes) -> int:
         """Take a part of the body; how many bytes wait now."""
         self._chunks.append(chunk)
-        self._buffered += len(chunk)
+        self._buffered += len(chunk) + PIECE_BYTES
         self.wake()
         return self._buffered
 

@@ -47,6 +47,8 @@ class Draft:
         self._reasoning_halves = Halves()
         self._calls: list[CallDraft] = []
         self._by_index: dict[int, CallDraft] = {}
+        self._by_id: dict[str, CallDraft] = {}
+        """The latest call of each id."""
 
     @property
     def text(self) -> str:
@@ -85,6 +87,8 @@ class Draft:
         call = CallDraft(len(self._calls), index)
         call.given_id, call.name = given_id, name
         self._calls.append(call)
+        if given_id:
+            self._by_id[given_id] = call
         if index is not None:
             self._by_index[index] = call
         return call
@@ -118,7 +122,9 @@ class Draft:
             self._by_index[index] = call
             if call.index is None:
                 call.index = index
-        call.given_id = call.given_id or given_id
+        if given_id and not call.given_id:
+            call.given_id = given_id
+            self._by_id[given_id] = call
         starts = bool(name) and not call.name
         call.name = call.name or name
         return self.more(call, arguments, starts=starts)
@@ -130,7 +136,7 @@ class Draft:
         if name and apart:
             return None
         if given_id:
-            known = next((call for call in reversed(self._calls) if call.given_id == given_id), None)
+            known = self._by_id.get(given_id)
             if known is not None:
                 same_place = index is None or known.index is None or known.index == index
                 return known if not name or (name == known.name and same_place) or not known.name else None

@@ -35,10 +35,15 @@ def is_filler(event: str, data: bytes) -> bool:
 
 def looks_whole(start: bytes) -> bool | None:
     """Whether a body is one document and no stream of events, by its first bytes; None when they are too few."""
-    start = start.removeprefix(_BOM).lstrip(_BLANK)
+    start = begun(start)
     if not start or _BOM.startswith(start):
         return None
     return start[:1] in b"{[<"
+
+
+def begun(start: bytes) -> bytes:
+    """The beginning of a body without the blanks that some servers send while they think."""
+    return start.removeprefix(_BOM).lstrip(_BLANK)
 
 
 def answer_of(reader: WholeReader, profile: str, body: bytes) -> Answer:

@@ -13,6 +13,8 @@ import msgspec
 from tundra_nb.sse import MAX_EVENT_BYTES, EventTooLongError
 
 _BREAK = re.compile(rb"(?:\r\n|\n|\r(?!\n))(?:\r\n|\n|\r(?!\n))+")
+_BREAK_BYTES = 4
+"""So much of an empty line may stand before the chunk that completes it."""
 _LINE = re.compile(rb"\r\n|\n|\r")
 _BOM = b"\xef\xbb\xbf"
 
@@ -28,11 +30,18 @@ class SseFrame(msgspec.Struct, frozen=True):
 class Frames:
     """Takes chunks, gives the frames that they complete."""
 
-    __slots__ = ("_begun", "_rest")
+    __slots__ = ("_has_returns", "_rest")
 
     def __init__(self) -> None:
-        self._rest = b""
-        self._begun = False
+        self._rest = bytearray()
+        """Holds no whole frame: only what a chunk adds is looked through."""
+        self._has_returns = False
+        """A carriage return has come."""
+
+    @property
+    def held(self) -> int:
+        """Bytes of the frame under way."""
+        return len(self._rest)
 
     def feed(self, chunk: bytes) -> list[SseFrame]:
         """The frames that this chunk completes.
@@ -47,26 +56,30 @@ class Frames:
             and chunk[-1:] == b"\n"
         ):
             return [SseFrame("message", chunk[6:-2], chunk)]  # the common case: one event of one line
-        rest = self._rest + chunk
-        found: list[SseFrame] = []
-        if b"\r" not in rest:
-            *whole, rest = rest.split(b"\n\n")
-            found = [_read(block + b"\n\n") for block in whole if block.strip(b"\n")]
-        else:
-            held = rest[-1:] == b"\r"  # half of a CRLF perhaps
-            text, start = (rest[:-1] if held else rest), 0
+        rest = self._rest
+        looked = max(len(rest) - _BREAK_BYTES, 0)
+        rest += chunk
+        self._has_returns = self._has_returns or b"\r" in chunk
+        frames: list[SseFrame] = []
+        if self._has_returns:
+            end = len(rest) - rest.endswith(b"\r")  # half of a CRLF perhaps
+            text, start = bytes(rest[looked:end]), -looked
             for match in _BREAK.finditer(text):
-                found.append(_read(text[start : match.end()]))
+                frames.append(_read(bytes(rest[looked + start : looked + match.end()])))
                 start = match.end()
-            rest = rest[start:]
-        self._rest = rest
-        if len(rest) > MAX_EVENT_BYTES:
+            if frames:
+                self._rest = rest[looked + start :]
+        elif rest.find(b"\n\n", looked) >= 0:
+            *whole, last = bytes(rest).split(b"\n\n")
+            frames = [_read(block + b"\n\n") for block in whole if block.strip(b"\n")]
+            self._rest = bytearray(last)
+        if len(self._rest) > MAX_EVENT_BYTES:
             raise EventTooLongError(f"a server-sent event is longer than {MAX_EVENT_BYTES} bytes")
-        return found
+        return frames
 
     def close(self) -> list[SseFrame]:
         """The frame that the stream's end left without its empty line: servers forget it after the last one."""
-        rest, self._rest = self._rest, b""
+        rest, self._rest = bytes(self._rest), bytearray()
         return [_read(rest + b"\n\n")] if rest.strip() else []
 
 

@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import itertools
 import re
-from collections.abc import Callable, Iterator, KeysView
+from collections.abc import Callable, Iterator, KeysView, Sequence
 
 import httpx
 import msgspec
@@ -22,6 +22,7 @@ from tundra_nb.errors import (
     TundraError,
     Unsupported,
 )
+from tundra_nb.runtime.apart import LONG_BYTES, apart
 from tundra_nb.runtime.clock import MACHINE
 from tundra_nb.settings import VENDORS, AnswerSettings, DeadlineSettings, ProfileSettings
 from tundra_nb.types import Ask
@@ -30,7 +31,7 @@ from tundra_nb.types.pieces import Piece, Reasoning, Text, ToolCallPiece
 from . import classify, events, listing, models, prices
 from .anthropic import AnthropicFormat
 from .check import BIG_BYTES, AskSize, check_ask
-from .contract import Answer, Deliver, ModelInfo, Seen, Target, WireFormat
+from .contract import Answer, Deliver, ModelInfo, Seen, StreamReader, Target, WireFormat
 from .direct import Address
 from .exchange import ProviderLine, WireExchange
 from .openai import OpenAIFormat
@@ -52,9 +53,10 @@ NEAREST_SECONDS = 3.0
 """How long "did you mean" may take, when the model list must be fetched for it."""
 MODELS_FRESH_SECONDS = 600.0
 """How long a model list serves before it is fetched again."""
-PIECE_CHARS = 256 * 1024
-"""A longer text is passed on in parts."""
+PIECE_CHARS = 64 * 1024
+"""A longer text is passed on in parts: masking one takes some ms."""
 BYTES_PER_TOKEN = 4
+_TEXTS = (Text, Reasoning)
 _VERSIONED = re.compile(r"/v\d+[a-z0-9]*(?:/|$)")
 """A path that names its own version (`/v1`, Google's `/v1beta/openai`) is taken as it is."""
 
@@ -168,10 +170,9 @@ class Provider:
                     raise ready.wire.error(model, status, seen.retry_after, body)
                 if ask.stream:
                     return await self._stream(exchange, ready.wire, model, deliver)
-                answer = ready.wire.answer(model, self._checked(await exchange.body()))
+                answer = await self._whole(ready.wire, model, await exchange.body())
                 seen.request_id = seen.request_id or answer.request_id
-                for piece in _pieces_of(answer):
-                    await deliver(piece)
+                await _hand_on(_pieces_of(answer), deliver)
                 return answer
             finally:
                 await exchange.aclose()
@@ -224,12 +225,12 @@ class Provider:
         if refresh and wire.check_url != wire.models_url:
             await self._get(ready, wire.check_url)
         listed = await self._get(ready, wire.models_url)
-        found = wire.models(listed)
+        found = await apart(len(listed), lambda: wire.models(listed))
         if self.profile.kind == "local" and b'"llamacpp"' in listed and await self._ignores_tools(ready):
             found = [msgspec.structs.replace(model, ignores_tools=True) for model in found]
         if self.profile.kind != "local":
             await asyncio.to_thread(prices.load)
-            found = [self._completed(model) for model in found]
+            found = await apart(len(listed), lambda: [self._completed(model) for model in found])
         self._models = found
         self._known = {model.model: model for model in found}
         self._models_at = self._line.monotonic()
@@ -299,37 +300,31 @@ class Provider:
 
     async def _stream(self, exchange: WireExchange, wire: WireFormat, model: str, deliver: Deliver) -> Answer:
         """Read an answer that is streamed, or was to be: some servers send the whole document at once."""
-        start: list[bytes] = []
-        is_whole: bool | None = None
-        while is_whole is None and (first := await exchange.next()) is not None:
-            start.append(first)
-            is_whole = events.looks_whole(b"".join(start))
-        if is_whole or is_whole is None:
-            answer = wire.answer(model, self._checked(b"".join(start) + await exchange.body()))
-            for piece in _pieces_of(answer):
-                await deliver(piece)
+        start = await exchange.start()
+        if events.looks_whole(start) is not False:
+            answer = await self._whole(wire, model, start + await exchange.body())
+            await _hand_on(_pieces_of(answer), deliver)
             return answer
         parser = sse.Parser()
         reader = wire.reader(model)
         size = 0
-        chunk: bytes | None = b"".join(start)
+        chunk: bytes | None = start
         while not reader.done:
-            pieces: list[Piece] = []
-            failure: TundraError | None = None
-            try:
-                for event, data in parser.close() if chunk is None else parser.feed(chunk):
-                    pieces += reader.feed(event, self._checked(data))
-            except TundraError as exc:
-                failure = exc
-            except sse.EventTooLongError as exc:
-                failure = ParseError(profile=self.profile.name, problem=str(exc))
-            # text that came in one chunk with an error is given only after other text: as long as nothing has been
+            if parser.held <= LONG_BYTES:
+                pieces, failure = self._read(chunk, parser, reader)
+            else:
+                pieces, failure = await asyncio.to_thread(self._read, chunk, parser, reader)
+            # text that came in one part with an error is given only after other text: as long as nothing has been
             # delivered, the call may still be repeated elsewhere
             if pieces and (failure is None or exchange.pieces):
-                for piece in _joined(pieces):
-                    exchange.pieces += 1
-                    size += _size(piece)
-                    await deliver(piece)
+                joined = _joined(pieces)
+                exchange.pieces += len(joined)
+                if len(joined) == 1:
+                    size += _size(joined[0])
+                    await deliver(joined[0])
+                else:
+                    size += sum(map(_size, joined))
+                    await _hand_on(joined, deliver)
             if failure is not None:
                 raise failure
             if size > self._line.answers.max_tokens * BYTES_PER_TOKEN:
@@ -338,8 +333,7 @@ class Provider:
             if chunk is None or reader.done:
                 break
             chunk = await exchange.next()
-        for piece in reader.flush():
-            await deliver(piece)
+        await _hand_on(reader.flush(), deliver)
         try:
             answer = reader.finish()
         except ParseError as exc:
@@ -349,6 +343,24 @@ class Provider:
         exchange.seen.request_id = exchange.seen.request_id or answer.request_id
         await exchange.drain()
         return answer
+
+    def _read(
+        self, chunk: bytes | None, parser: sse.Parser, reader: StreamReader
+    ) -> tuple[list[Piece], TundraError | None]:
+        """The pieces in the next part of a stream (None: its end), and what is wrong behind them."""
+        pieces: list[Piece] = []
+        try:
+            for event, data in parser.close() if chunk is None else parser.feed(chunk):
+                pieces += reader.feed(event, self._checked(data))
+        except TundraError as exc:
+            return pieces, exc
+        except sse.EventTooLongError as exc:
+            return pieces, ParseError(profile=self.profile.name, problem=str(exc))
+        return pieces, None
+
+    async def _whole(self, wire: WireFormat, model: str, body: bytes) -> Answer:
+        """Read an unstreamed answer."""
+        return await apart(len(body), lambda: wire.answer(model, self._checked(body)))
 
     def _checked(self, data: bytes) -> bytes:
         """The same bytes, if they are UTF-8 also in fields that nobody reads: damage seldom comes alone."""
@@ -424,12 +436,20 @@ class Prepared:
         self.headers = head.raw
 
 
+async def _hand_on(pieces: Sequence[Piece], deliver: Deliver) -> None:
+    """Deliver pieces; the loop has its turn between two."""
+    for number, piece in enumerate(pieces):
+        if number:
+            await asyncio.sleep(0)
+        await deliver(piece)
+
+
 def _pieces_of(answer: Answer) -> list[Piece]:
     """The pieces of an answer that came whole."""
     pieces: list[Piece] = [Reasoning(part) for part in _sliced(answer.reasoning)]
     pieces += [Text(part) for part in _sliced(answer.text)]
     for index, call in enumerate(answer.tool_calls):
-        pieces.append(ToolCallPiece(index, call.id, call.name, call.arguments))
+        pieces += _sliced_call(ToolCallPiece(index, call.id, call.name, call.arguments))
     return pieces
 
 
@@ -439,21 +459,37 @@ def _sliced(text: str) -> Iterator[str]:
         yield text[start : start + PIECE_CHARS]
 
 
+def _sliced_call(piece: ToolCallPiece) -> Iterator[ToolCallPiece]:
+    first, *rest = _sliced(piece.arguments) if piece.arguments else ("",)
+    yield ToolCallPiece(piece.index, piece.id, piece.name, first)
+    for part in rest:
+        yield ToolCallPiece(piece.index, arguments=part)
+
+
 def _size(piece: Piece) -> int:
-    return len(piece.text) if isinstance(piece, Text | Reasoning) else 0
+    return len(piece.text) if isinstance(piece, _TEXTS) else 0
 
 
 def _joined(pieces: list[Piece]) -> list[Piece]:
-    """Neighbouring texts as one: what came in one network read is passed on in one."""
-    if len(pieces) == 1 and _size(pieces[0]) <= PIECE_CHARS:
+    """Neighbouring texts as one, and parts of one tool call: what came in one network read is passed on in one."""
+    if len(pieces) == 1 and isinstance(first := pieces[0], _TEXTS) and len(first.text) <= PIECE_CHARS:
         return pieces
     joined: list[Piece] = []
-    for _, group in itertools.groupby(pieces, type):
+    for _, group in itertools.groupby(pieces, _goes_with):
         run = list(group)
-        if isinstance(run[0], Text):
+        first = run[0]
+        if isinstance(first, Text):
             joined += map(Text, _sliced("".join(piece.text for piece in run if isinstance(piece, Text))))
-        elif isinstance(run[0], Reasoning):
+        elif isinstance(first, Reasoning):
             joined += map(Reasoning, _sliced("".join(piece.text for piece in run if isinstance(piece, Reasoning))))
+        elif isinstance(first, ToolCallPiece):
+            arguments = "".join(piece.arguments for piece in run if isinstance(piece, ToolCallPiece))
+            joined += _sliced_call(ToolCallPiece(first.index, first.id, first.name, arguments))
         else:
             joined += run
     return joined
+
+
+def _goes_with(piece: Piece) -> tuple[type[Piece], int, str]:
+    """Alike for neighbours that may be one; the piece that names a tool call begins it."""
+    return (type(piece), piece.index, piece.name) if isinstance(piece, ToolCallPiece) else (type(piece), 0, "")

@@ -16,6 +16,7 @@ import httpx
 import msgspec
 
 from tundra_nb.errors import ParseError, TundraError
+from tundra_nb.runtime.apart import LONG_BYTES, apart
 from tundra_nb.sse import EventTooLongError
 from tundra_nb.types.pieces import Raw
 
@@ -122,16 +123,16 @@ async def relay(
             told = await exchange.failure_body()
             refusals.append(Refusal(status, told))
             raise ready.wire.error(model, status, seen.retry_after, told)
-        start = await _start(exchange) if given.is_streamed else b""
+        start = await exchange.start() if given.is_streamed else b""
         if given.is_streamed and events.looks_whole(start) is False:
             return await _stream(exchange, start, follow.reader(model), given, ready.target.profile, deliver)
         whole = start + await exchange.body()
-        answer = follow.answer(model, whole)
+        answer = await apart(len(whole), lambda: follow.answer(model, whole))
         if not given.is_streamed and events.looks_whole(whole) is False:
             if written is None:
                 problem = "a document was asked for, and a stream came"
                 raise ParseError(profile=ready.target.profile, problem=problem)
-            whole = written(answer)
+            whole = await apart(len(whole), lambda: written(answer))
         if given.is_streamed:
             raise ParseError(profile=ready.target.profile, problem="a stream was asked for, and a document came")
         seen.request_id = seen.request_id or answer.request_id
@@ -174,14 +175,6 @@ async def fetch(
         await exchange.aclose()
 
 
-async def _start(exchange: WireExchange) -> bytes:
-    """As much of the answer as says whether it is a stream of events."""
-    start = b""
-    while events.looks_whole(start) is None and (chunk := await exchange.next()) is not None:
-        start += chunk
-    return start
-
-
 async def _stream(
     exchange: WireExchange, start: bytes, reader: StreamReader, given: CallerBody, profile: str, deliver: Deliver
 ) -> Answer:
@@ -189,27 +182,17 @@ async def _stream(
     is_first = True
     chunk: bytes | None = start
     while True:
-        out: list[bytes] = []
-        end: list[bytes] = []
-        failure: TundraError | None = None
-        try:
-            for frame in frames.close() if chunk is None else frames.feed(chunk):
-                if not frame.data or (FAMILY[given.form] == "openai" and events.is_filler(frame.event, frame.data)):
-                    continue
-                reader.feed(frame.event, frame.data)
-                if reader.done:
-                    end.append(frame.raw)
-                elif given.shows_usage or not _is_only_usage(frame):
-                    out.append(frame.raw)
-        except TundraError as exc:
-            failure = exc
-        except EventTooLongError as exc:
-            failure = ParseError(profile=profile, problem=str(exc))
-        # what came in one chunk with an error is given only after something else: until then the call may still be
+        if frames.held <= LONG_BYTES:
+            out, end, failure = _read(chunk, frames, reader, given)
+        else:
+            out, end, failure = await asyncio.to_thread(_read, chunk, frames, reader, given)
+        # what came in one part with an error is given only after something else: until then the call may still be
         # repeated elsewhere
         if out and (failure is None or not is_first):
             is_first = False
             await deliver(Raw(b"".join(out)))
+        if isinstance(failure, EventTooLongError):
+            raise ParseError(profile=profile, problem=str(failure)) from failure
         if failure is not None:
             raise failure
         if chunk is None or reader.done:
@@ -222,6 +205,26 @@ async def _stream(
     await exchange.drain()
     await deliver(Raw(b"".join(end), END))
     return answer
+
+
+def _read(
+    chunk: bytes | None, frames: Frames, reader: StreamReader, given: CallerBody
+) -> tuple[list[bytes], list[bytes], TundraError | EventTooLongError | None]:
+    """What of the next part of a stream (None: its end) is passed on, what from the end mark on, and what is wrong."""
+    out: list[bytes] = []
+    end: list[bytes] = []
+    try:
+        for frame in frames.close() if chunk is None else frames.feed(chunk):
+            if not frame.data or (FAMILY[given.form] == "openai" and events.is_filler(frame.event, frame.data)):
+                continue
+            reader.feed(frame.event, frame.data)
+            if reader.done:
+                end.append(frame.raw)
+            elif given.shows_usage or not _is_only_usage(frame):
+                out.append(frame.raw)
+    except (TundraError, EventTooLongError) as exc:
+        return out, end, exc
+    return out, end, None
 
 
 @functools.lru_cache(maxsize=256)
