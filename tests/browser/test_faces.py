@@ -67,9 +67,9 @@ def shots(page: NotebookPage, name: str) -> None:
     page.theme("light")
 
 
-def hidden(where: Locator) -> list[int]:
-    """Of each table of an output that is not folded away: the pixels that only scrolling shows."""
-    told: list[int] = where.locator("[aria-label=table]:visible").evaluate_all(
+def hidden(where: Locator, what: str = "table") -> list[int]:
+    """Of each table or picture of an output that is not folded away: the pixels that only scrolling shows."""
+    told: list[int] = where.locator(f"[aria-label={what}]:visible").evaluate_all(
         "all => all.map(table => table.scrollWidth - table.clientWidth)"
     )
     return told
@@ -97,12 +97,7 @@ def test_frames_and_pictures_are_read_with_and_without_a_kernel(lab: Jupyter) ->
     for width in WIDTHS:  # pictures and messages are seen without scrolling
         page.alone(width)
         for index in (2, 3):
-            picture, whole = (
-                one.bounding_box() for one in (page.output(index).locator("img").first, page.output(index))
-            )
-            assert picture is not None
-            assert whole is not None
-            assert picture["width"] <= whole["width"], (width, index)
+            assert not any(hidden(page.output(index), "picture")), (width, index)
         message = page.output(6).get_by_text("down for maintenance").first.bounding_box()
         assert message is not None
         assert message["x"] + message["width"] <= width, width

@@ -33,7 +33,7 @@ LIST_ROWS = 150
 """Rows shown of a list that has no newest rows and is read as a whole, as the settings are."""
 MORE_ROWS = 10
 """Rows shown of what is folded away: the largest of a column, and the newest with every column."""
-NOTEBOOK_WIDTH = 140
+NOTEBOOK_WIDTH = 134
 """Characters of a row, gaps included: what JupyterLab shows on a page of 1,280 pixels without being scrolled."""
 LONG_WIDTH = 64
 """Width of a column of long words, such as addresses."""

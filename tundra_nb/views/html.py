@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import html
 import json
+import math
 import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -57,7 +58,7 @@ _SCROLLED = 'role="group" tabindex="0" data-lm-suppress-shortcuts="true"'
 PICTURE_WIDTH = 640
 """Pixels below which a wide picture is scrolled: its words would be too small to read. A smaller one is never drawn
 larger than it is."""
-NARROW_PAGE = "780px"
+NARROW_PAGE = "840px"
 """Pages up to it get a picture's narrow form: beside the prompts of its cells a wider one has `PICTURE_WIDTH` left."""
 # Pictures are as light or dark as the page, not as the desktop: pages of nbconvert are light on a dark one, too, and
 # neither they nor JupyterLab say so by themselves. Where a browser has no `if()` the desktop decides.
@@ -66,10 +67,10 @@ _SIZE = re.compile(r'<svg[^>]*? width="([\d.]+)"')
 _CODE = re.compile(r"`([^`\n]+)`")
 _ENCODED = {"%": "%25", "#": "%23", "<": "%3C", ">": "%3E", "\n": "%0A", "&": "%26"}
 _CELL = "padding: 2px 14px 2px 0; vertical-align: top"
-# as wide as the others make the table, and never wider than the page; where a notebook is cleaned the last value goes
+# never wider than a page beside the prompts of its cells; where a notebook is cleaned the last value goes
 _BELOW = (
     "position: sticky; left: 14px; white-space: pre-wrap; width: 0; min-width: 24em; "
-    "min-width: max(24em, min(100%, 100vw - 200px))"
+    "min-width: max(24em, min(44em, 100vw - 200px))"
 )
 
 
@@ -123,7 +124,7 @@ def _render(block: Block) -> str:
             return prose(text)
         case Facts(pairs):
             rows = "".join(
-                f'<tr><td style="{_CELL}; text-align: left; opacity: 0.65">{escape(name)}</td>'
+                f'<tr><td style="{_CELL}; text-align: left; white-space: nowrap; opacity: 0.65">{escape(name)}</td>'
                 f'<td style="{_CELL}; text-align: left; white-space: pre-wrap">{_cell(value)}</td></tr>'
                 for name, value in pairs
             )
@@ -149,7 +150,7 @@ def _table(table: Table) -> str:
     below = long if is_below(table) else None
     places = [place for place in range(len(table.head)) if place != below]
     aligned = {place: "text-align: right" if place in table.right else "text-align: left" for place in places}
-    spaces = {place: _space(place, table.right, None if below is not None else long) for place in places}
+    spaces = {place: _space(table, place) for place in places}
     top = "".join(
         f'<th style="{_CELL}; {align}; {_LINE}; white-space: nowrap; opacity: 0.65">{escape(table.head[place])}</th>'
         for place, align in aligned.items()
@@ -186,10 +187,12 @@ def _least(svg: str, narrow: str) -> str:
     return f"{least}; min-width: clamp(0px, (100vw - {NARROW_PAGE}) * 999, {width})" if narrow else least
 
 
-def _space(index: int, right: frozenset[int], long: int | None) -> str:
-    if index == long:
-        return "pre-wrap; min-width: 16em; max-width: 44em"
-    return "nowrap" if index in right or long is not None else "pre-wrap"
+def _space(table: Table, place: int) -> str:
+    """How the texts of a column are wrapped."""
+    if place == table.long:
+        widest = max((len(words(row[place])) for row in table.rows), default=0)
+        return f"pre-wrap; min-width: {min(16, math.ceil(widest * 0.6))}em; max-width: 44em"
+    return "nowrap" if place in table.right or table.long is not None else "pre-wrap"
 
 
 def _cell(cell: Cell) -> str:
