@@ -50,6 +50,16 @@ def test_a_server_that_is_not_there_is_named_with_its_remedy_wherever_one_looks(
     assert "down" in home.run("calls", "--tsv").stdout.splitlines()[1]
 
 
+def test_failed_calls_are_found_and_counted_under_whom_they_asked(home: Any, provider: ScriptedProcess) -> None:
+    provider.script(CHAT, ScriptedStep(status=503, text="down for maintenance"))
+    home.run("ask", "hi")
+    home.run("ask", "hi")
+    found = json.loads(home.run("calls", "-p", "scripted", "--json").stdout)
+    assert [(row["outcome"], row["asked"]) for row in found] == [("error", "scripted"), ("ok", "scripted")]
+    groups = json.loads(home.run("calls", "--by", "profile", "--json").stdout)
+    assert [(row["profile"], row["count"], row["errors"]) for row in groups] == [("scripted", 2, 1)]
+
+
 def test_a_rejected_key_is_no_key_that_is_not_needed(home: Any) -> None:
     with scripted_process(pieces=4) as made:
         home.write_settings("[router]\nretries = 0\n" + PROFILE.format(name="a", kind="local", url=made.url))
@@ -99,12 +109,15 @@ def test_a_call_under_way_is_seen_from_elsewhere(home: Any, provider: ScriptedPr
         status = words(home.run("status").stdout)
         assert "calls under way" in status
         assert "scripted asking for" in status
-        assert "under way" in words(home.run("last").stdout)
+        last = words(home.run("last").stdout)
+        assert "under way" in last
+        assert re.search(r"under way by scripted, 1 attempt, [\d.]+ m?s", last), last
         card = json.loads(home.run("status", "--json").stdout)["under_way"][0]
         assert card["profile"] == "scripted"
         assert card["age_s"] > 0
         story = words(home.run("why", card["operation_id"][-5:]).stdout)
         assert "under way" in story
+        assert re.search(r"under way by scripted, 1 attempt, [\d.]+ m?s", story), story
     finally:
         child.terminate()
         child.wait(20)

@@ -102,11 +102,13 @@ def test_escaped_braces_are_sent_as_they_are(notebook: Notebook) -> None:
 
 
 def test_a_call_that_hangs_says_whom_it_asks_and_for_how_long(notebook: Notebook) -> None:
-    notebook.provider.script(CHAT, ScriptedStep(text="at last", delay=2.0))
+    notebook.run("%tundra status")  # the daemon's start is told in lines of its own
+    notebook.provider.script(CHAT, ScriptedStep(text="at last", delay=4.0))
     cell = notebook.start("%tundra ask -p scripted hi")
     notebook.wait_for_output(cell)
     waiting = next(m for m in notebook._seen if m["msg_type"] == "display_data")["content"]["data"]["text/plain"]
     assert "asking scripted" in waiting
+    notebook.wait_until_shown(cell, "s without a word so far")
     ran = notebook.finish(cell)
     assert ran.text.startswith("at last")
     assert "asking" not in ran.text

@@ -271,6 +271,16 @@ def test_completion_in_line_assignment_and_cell(notebook: Notebook, code: str, e
     assert sorted(found) == sorted(expected)
 
 
+def test_completion_offers_values_in_a_notebook(notebook: Notebook) -> None:
+    """Settings, tables and columns, ids of calls, states of the history."""
+    notebook.run("%tundra ask hi")
+    assert "breaker.failures=" in notebook.complete("%tundra settings set breaker.fa")
+    assert "operation" in notebook.complete("%tundra sql select * from oper")
+    assert "latency_ms" in notebook.complete("%%tundra sql\nselect latency")
+    assert "HEAD" in notebook.complete("%tundra diff ")
+    assert any(match.isdigit() for match in notebook.complete("%tundra why "))
+
+
 def test_python_completion_is_left_alone(notebook: Notebook) -> None:
     notebook.run("some_long_name = 1")
     assert "some_long_name" in notebook.complete("some_lo")
