@@ -312,8 +312,8 @@ class Runtime:
         otel = self.loaded.settings.otel
         if not otel.endpoint:
             return spans.passed_on(facts.trace_id, facts.parent_span_id)
-        place = {"operation_id": operation_id, "trace_id": facts.trace_id, "parent_span_id": facts.parent_span_id}
-        return spans.traceparent(place | {"writer_id": self.history.writer_id}, attempt_id, otel.ratio)
+        caller = facts.trace_id, facts.parent_span_id
+        return spans.traceparent(self.history.writer_id, operation_id, *caller, attempt_id, otel.ratio)
 
     def _without_keys(self) -> dict[str, str]:
         """The environment for helpers that need no key."""

@@ -180,7 +180,7 @@ def test_calls_within_a_call_are_its_attempts_and_failures_are_classified(tmp_pa
 def test_our_own_traces_come_back_as_the_rows_they_were_made_of(tmp_path: Path) -> None:
     """What is sent to a collector can be read in again, as the collector writes it to a file."""
     service = pytest.importorskip("opentelemetry.proto.collector.trace.v1.trace_service_pb2")
-    operation = {
+    operation: dict[str, Any] = {
         "operation_id": 42 << 40,
         "at": BEGAN,
         "kind": "chat",
@@ -194,19 +194,21 @@ def test_our_own_traces_come_back_as_the_rows_they_were_made_of(tmp_path: Path) 
         "writer_id": "w",
         "user_name": "ann",
     }
-    tries = [
+    tries: list[dict[str, Any]] = [
         {"attempt_id": 1, "at": BEGAN, "profile": "a", "outcome": "error", "code": "ApiError", "reason": "api_error",
          "status": 529, "latency_ms": 1000.0, "cause": "first", "message": "busy"},
         {"attempt_id": 2, "at": BEGAN + 1_500_000, "profile": "b", "model": "m", "outcome": "ok", "reason": "answered",
          "status": 200, "latency_ms": 900.0, "cause": "failover", "limiter_wait_ms": 100.0, "backoff_ms": 400.0,
          "input_tokens": 7, "output_tokens": 3},
     ]  # fmt: skip
-    body = spans.request(spans.of_call(operation, tries, {"a": "openai", "b": "anthropic"}), "w")
+    call = spans.TracedCall(**operation)
+    attempts = [spans.TracedAttempt(operation_id=call.operation_id, **one) for one in tries]
+    body = spans.request(spans.of_call(call, attempts, {"a": "openai", "b": "anthropic"}), "w")
     told = json_of(service.ExportTraceServiceRequest.FromString(body))
     source = made(tmp_path, written(tmp_path, json.dumps(told), "ours.json"))
-    (call,) = rows(tmp_path, source, "operation")
+    (read,) = rows(tmp_path, source, "operation")
     for name in ("at", "kind", "profile", "model", "outcome", "asked", "attempts", "latency_ms", "user_name"):
-        assert call[name] == operation[name], name
+        assert read[name] == operation[name], name
     back = rows(tmp_path, source, "attempt")
     for one, row in zip(tries, back, strict=True):
         for name in ("profile", "outcome", "status", "latency_ms", "cause"):

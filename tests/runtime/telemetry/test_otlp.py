@@ -46,7 +46,7 @@ def test_whatever_is_written_is_read_back_as_it_was(
         kind=kind,
         began_us=times[0],
         ended_us=times[1],
-        attributes=attributes,
+        attributes=otlp.attributes(attributes),
         error=error,
     )
     read = service.ExportTraceServiceRequest.FromString(otlp.request([one, one], {"service.name": "x"}, "scope", "1"))

@@ -28,20 +28,25 @@ def span(
     kind: int,
     began_us: int,
     ended_us: int,
-    attributes: Mapping[str, Any],
+    attributes: bytes,
     error: str | None,
 ) -> bytes:
-    """One span: ids in hex, no parent is "", attributes that are None are left out; `error` is why it failed."""
+    """One span: ids in hex, no parent is "", attributes as `attributes` writes them; `error` is why it failed."""
     parts = [b"\x0a\x10", bytes.fromhex(trace_id), b"\x12\x08", bytes.fromhex(span_id)]
     if parent_id:
         parts += (b"\x22\x08", bytes.fromhex(parent_id))
     parts.append(_field(5, name.encode("utf-8", "replace")))
     parts.append(bytes((0x30, kind)))
     parts.append(_TIMES.pack(0x39, began_us * 1000, 0x41, ended_us * 1000))
-    parts += [_attribute(9, name, value) for name, value in attributes.items() if value is not None]
+    parts.append(attributes)
     if error is not None:
         parts.append(_field(15, _field(2, error.encode("utf-8", "replace")) + b"\x18\x02"))
     return b"".join(parts)
+
+
+def attributes(values: Mapping[str, Any]) -> bytes:
+    """Attributes of a span; those that are None are left out."""
+    return b"".join([_attribute(9, name, value) for name, value in values.items() if value is not None])
 
 
 def request(spans: Iterable[bytes], resource: Mapping[str, Any], scope: str, version: str) -> bytes:
@@ -66,13 +71,27 @@ def rejected(answer: bytes) -> tuple[int, str]:
 
 
 def _field(number: int, content: bytes) -> bytes:
+    if len(content) < 0x80:
+        return bytes((number << 3 | _BYTES, len(content))) + content
     return bytes((number << 3 | _BYTES,)) + _varint(len(content)) + content
 
 
-@functools.lru_cache(maxsize=4096, typed=True)
 def _attribute(field: int, name: str, value: Any) -> bytes:
-    """A key and its value. Most come again and again: names of models, outcomes, profiles."""
-    return _field(field, _field(1, name.encode()) + _field(2, _value(value)))
+    """A key and its value."""
+    if type(value) is float:
+        return _before_double(field, name) + _DOUBLE.pack(value)
+    return _field(field, _key(name) + _field(2, _value(value)))
+
+
+@functools.cache
+def _key(name: str) -> bytes:
+    return _field(1, name.encode())
+
+
+@functools.cache
+def _before_double(field: int, name: str) -> bytes:
+    """All but the number itself, which has always eight bytes."""
+    return _field(field, _key(name) + _field(2, _value(0.0)))[: -_DOUBLE.size]
 
 
 def _value(value: Any) -> bytes:

@@ -9,9 +9,11 @@ whose answer was lost is sent once more, with the same ids.
 from __future__ import annotations
 
 import collections
+import functools
 import gzip
 import http.client
 import logging
+import operator
 import os
 import ssl
 import struct
@@ -29,6 +31,7 @@ from tundra_nb.runtime.id_layout import NODE_BITS, SEQUENCE_BITS, id_floor
 from tundra_nb.types import columns
 
 from . import otlp, spans
+from .spans import TracedAttempt, TracedCall
 
 log = logging.getLogger("tundra.history")
 
@@ -36,7 +39,7 @@ BACK_SECONDS = 24 * 3600.0
 """Older calls are not sent any more."""
 LONGEST_SECONDS = 1_000
 """No call ends later after its beginning: the longest deadline, and a margin."""
-BATCH_CALLS = 256
+BATCH_CALLS = 512
 DELAY_SECONDS = 1.0
 """How long calls are gathered into one request."""
 MOST_QUEUED = 200_000
@@ -52,8 +55,15 @@ PACK_BYTES = 1 << 20
 """The file of what is settled is packed when it is larger."""
 PROVIDERS_SECONDS = 30.0
 
-_CALL_NAMES = [column.name for column in columns("operation")]
-_ATTEMPT_NAMES = [column.name for column in columns("attempt")]
+
+def _picking(table: str, names: Sequence[str]) -> Callable[[tuple[Any, ...]], tuple[Any, ...]]:
+    """Takes the values of these columns out of a stored row."""
+    there = [column.name for column in columns(table)]
+    return operator.itemgetter(*map(there.index, names))
+
+
+_call_of = _picking("operation", TracedCall._fields)
+_attempt_of = _picking("attempt", TracedAttempt._fields)
 
 Rows = Callable[[FrameQuery], list[dict[str, Any]]]
 
@@ -297,7 +307,7 @@ class Sender(threading.Thread):
         )
         return None
 
-    def _fresh(self, ids: Sequence[int]) -> tuple[list[dict[str, Any]], dict[int, list[dict[str, Any]]]]:
+    def _fresh(self, ids: Sequence[int]) -> tuple[list[TracedCall], dict[int, list[TracedAttempt]]]:
         """The calls whose rows are all here, and their attempts by call."""
         calls, attempts = [], {}
         with self._changed:
@@ -305,22 +315,23 @@ class Sender(threading.Thread):
                 row, tries = self._fresh_calls.pop(key, None), self._fresh_attempts.pop(key, [])
                 if row is None:
                     continue
-                call = dict(zip(_CALL_NAMES, row, strict=True))
-                if call["writer_id"] == self._writer_id and len(tries) == call["attempts"]:
+                call = TracedCall._make(_call_of(row))
+                if call.writer_id == self._writer_id and len(tries) == call.attempts:
                     calls.append(call)
-                    attempts[key] = [dict(zip(_ATTEMPT_NAMES, one, strict=True)) for one in tries]
+                    attempts[key] = [TracedAttempt._make(_attempt_of(one)) for one in tries]
         return calls, attempts
 
-    def _calls(self, ids: Sequence[int]) -> list[dict[str, Any]]:
+    def _calls(self, ids: Sequence[int]) -> list[TracedCall]:
         if not ids:
             return []
         where = [Condition("operation_id", "in", list(ids)), Condition("writer_id", "eq", self._writer_id)]
         since = _at_us(min(ids)) - 1_000_000
-        return self._rows(FrameQuery(table="operation", since_us=since, where=where, columns=spans.CALL_COLUMNS))
+        query = FrameQuery(table="operation", since_us=since, where=where, columns=list(TracedCall._fields))
+        return [TracedCall(**row) for row in self._rows(query)]
 
-    def _spans(self, calls: Sequence[dict[str, Any]], fresh: Mapping[int, list[dict[str, Any]]]) -> list[bytes]:
+    def _spans(self, calls: Sequence[TracedCall], fresh: Mapping[int, list[TracedAttempt]]) -> list[bytes]:
         by_call = dict(fresh)
-        if read := [call for call in calls if call["operation_id"] not in fresh]:
+        if read := [call for call in calls if call.operation_id not in fresh]:
             self._read_attempts(read, by_call)
         if time.monotonic() - self._providers_at >= PROVIDERS_SECONDS:
             kinds = self._rows(FrameQuery(table="profile", columns=["name", "kind"]))
@@ -328,15 +339,15 @@ class Sender(threading.Thread):
             self._providers_at = time.monotonic()
         made = []
         for call in calls:
-            made += spans.of_call(call, by_call.get(call["operation_id"], ()), self._providers)
+            made += spans.of_call(call, by_call.get(call.operation_id, ()), self._providers)
         return made
 
-    def _read_attempts(self, calls: Sequence[dict[str, Any]], into: dict[int, list[dict[str, Any]]]) -> None:
-        since = min(int(call["at"]) for call in calls) - 1_000_000
-        where = [Condition("operation_id", "in", [call["operation_id"] for call in calls])]
-        query = FrameQuery(table="attempt", since_us=since, where=where, columns=spans.ATTEMPT_COLUMNS)
+    def _read_attempts(self, calls: Sequence[TracedCall], into: dict[int, list[TracedAttempt]]) -> None:
+        since = min(call.at for call in calls) - 1_000_000
+        where = [Condition("operation_id", "in", [call.operation_id for call in calls])]
+        query = FrameQuery(table="attempt", since_us=since, where=where, columns=list(TracedAttempt._fields))
         for row in self._rows(query):
-            into.setdefault(row["operation_id"], []).append(row)
+            into.setdefault(row["operation_id"], []).append(TracedAttempt(**row))
 
     def _post(self, body: bytes) -> tuple[str, float] | bool:
         """True: refused for good; False: taken; else why not now, and after how long again."""
@@ -348,8 +359,7 @@ class Sender(threading.Thread):
         port = url.port or (443 if url.scheme == "https" else 80)
         connection: http.client.HTTPConnection
         if url.scheme == "https":
-            context = ssl.create_default_context()
-            connection = http.client.HTTPSConnection(str(url.hostname), port, timeout=left, context=context)
+            connection = http.client.HTTPSConnection(str(url.hostname), port, timeout=left, context=self._tls)
         else:
             connection = http.client.HTTPConnection(str(url.hostname), port, timeout=left)
         try:
@@ -370,6 +380,10 @@ class Sender(threading.Thread):
             log.warning("the collector took a batch but for %s spans: %s", *rejected)
             self._tell(rejected_spans=self._stats.rejected_spans + rejected[0])
         return False
+
+    @functools.cached_property
+    def _tls(self) -> ssl.SSLContext:
+        return ssl.create_default_context()  # reads all authorities: 10 ms
 
     def _bound(self) -> None:
         over = len(self._queue) - MOST_QUEUED

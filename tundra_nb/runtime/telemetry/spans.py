@@ -7,67 +7,71 @@ because nobody knows whether it arrived, is the same span.
 
 from __future__ import annotations
 
+import functools
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
 
 from tundra_nb._version import __version__
 
 from . import genai, otlp
 from .unsampled import UNSAMPLED
 
-Row = Mapping[str, Any]
 INTERNAL, SERVER, CLIENT = 1, 2, 3
 """`SpanKind`."""
 MESSAGE_CHARS = 1_000
-CALL_COLUMNS = [
-    "operation_id",
-    "at",
-    "kind",
-    "requested_model",
-    "profile",
-    "model",
-    "outcome",
-    "code",
-    "attempts",
-    "latency_ms",
-    "cost_usd",
-    "streamed",
-    "user_name",
-    "caller",
-    "message",
-    "asked",
-    "trace_id",
-    "parent_span_id",
-    "writer_id",
-]
-"""What is read of a call …"""
-ATTEMPT_COLUMNS = [
-    "attempt_id",
-    "operation_id",
-    "at",
-    "profile",
-    "model",
-    "outcome",
-    "reason",
-    "status",
-    "code",
-    "limiter_wait_ms",
-    "first_byte_ms",
-    "latency_ms",
-    "input_tokens",
-    "cached_tokens",
-    "output_tokens",
-    "reasoning_tokens",
-    "cost_usd",
-    "stop_reason",
-    "cause",
-    "backoff_ms",
-    "request_id",
-    "message",
-]
-"""… and of an attempt."""
 _RATIO_BITS = 56
+
+
+class TracedCall(NamedTuple):
+    """What is read of a call, times in microseconds …"""
+
+    operation_id: int
+    at: int
+    kind: str
+    outcome: str
+    writer_id: str
+    requested_model: str | None = None
+    profile: str | None = None
+    model: str | None = None
+    code: str | None = None
+    attempts: int | None = None
+    latency_ms: float | None = None
+    cost_usd: float | None = None
+    streamed: bool | None = None
+    user_name: str | None = None
+    caller: str | None = None
+    message: str | None = None
+    asked: str | None = None
+    trace_id: str | None = None
+    parent_span_id: str | None = None
+
+
+class TracedAttempt(NamedTuple):
+    """… and of an attempt."""
+
+    attempt_id: int
+    operation_id: int
+    at: int
+    profile: str
+    outcome: str
+    model: str | None = None
+    reason: str | None = None
+    status: int | None = None
+    code: str | None = None
+    limiter_wait_ms: float | None = None
+    first_byte_ms: float | None = None
+    latency_ms: float | None = None
+    input_tokens: int | None = None
+    cached_tokens: int | None = None
+    output_tokens: int | None = None
+    reasoning_tokens: int | None = None
+    cost_usd: float | None = None
+    stop_reason: str | None = None
+    cause: str | None = None
+    backoff_ms: float | None = None
+    request_id: str | None = None
+    message: str | None = None
 
 
 def trace_id(writer_id: str, operation_id: int) -> str:
@@ -80,23 +84,29 @@ def span_id(writer_id: str, kind: str, key: int) -> str:
     return hashlib.sha256(f"{writer_id}/{kind}/{key}".encode()).hexdigest()[:16]
 
 
-def is_sampled(operation: Row, ratio: float) -> bool:
+def is_sampled(call: TracedCall, ratio: float) -> bool:
     """Whether a call is to be traced: the parent's word, else the ratio; failures and failovers always."""
-    asked = str(operation.get("asked") or "")
-    return operation["outcome"] != "ok" or "," in asked or _is_chosen(operation, ratio)
+    if call.outcome != "ok" or "," in (call.asked or ""):
+        return True
+    return _is_chosen(call.writer_id, call.operation_id, call.trace_id, call.parent_span_id, ratio)
 
 
-def traceparent(operation: Row, attempt_id: int, ratio: float) -> str:
+def traceparent(
+    writer_id: str, operation_id: int, trace: str | None, parent: str | None, attempt_id: int, ratio: float
+) -> str:
     """The W3C's header for what happens below an attempt.
 
     Args:
-        operation: of its row what is known before it ends: ids, the caller's trace, the writer.
+        writer_id: of this daemon.
+        operation_id: the call's.
+        trace: the caller's own, if any.
+        parent: the caller's span, if any.
         attempt_id: the attempt's.
         ratio: see `is_sampled`; that a call fails is not known yet.
     """
-    writer, key = str(operation["writer_id"]), int(operation["operation_id"])
-    trace = operation["trace_id"] or trace_id(writer, key)
-    return f"00-{trace}-{span_id(writer, 'attempt', attempt_id)}-{_is_chosen(operation, ratio):02x}"
+    is_chosen = _is_chosen(writer_id, operation_id, trace, parent, ratio)
+    trace = trace or trace_id(writer_id, operation_id)
+    return f"00-{trace}-{span_id(writer_id, 'attempt', attempt_id)}-{is_chosen:02x}"
 
 
 def passed_on(trace: str | None, parent: str | None) -> str:
@@ -106,117 +116,183 @@ def passed_on(trace: str | None, parent: str | None) -> str:
     return f"00-{trace}-{parent.removesuffix(UNSAMPLED)}-{not parent.endswith(UNSAMPLED):02x}"
 
 
-def _is_chosen(operation: Row, ratio: float) -> bool:
-    parent = operation.get("parent_span_id")
+def _is_chosen(writer_id: str, operation_id: int, trace: str | None, parent: str | None, ratio: float) -> bool:
     if parent:
-        return not str(parent).endswith(UNSAMPLED)
-    trace = operation.get("trace_id") or trace_id(str(operation.get("writer_id")), int(operation["operation_id"]))
-    return int(str(trace)[-14:], 16) < ratio * (1 << _RATIO_BITS)
+        return not parent.endswith(UNSAMPLED)
+    if ratio >= 1:
+        return True
+    return int((trace or trace_id(writer_id, operation_id))[-14:], 16) < ratio * (1 << _RATIO_BITS)
 
 
-def of_call(operation: Row, attempts: Sequence[Row], providers: Mapping[str, str]) -> list[bytes]:
+def of_call(call: TracedCall, attempts: Iterable[TracedAttempt], providers: Mapping[str, str]) -> list[bytes]:
     """The spans of one call.
 
     Args:
-        operation: its row, times in microseconds.
+        call: its row.
         attempts: those of its attempts.
         providers: kind of each profile, for `gen_ai.provider.name`.
     """
-    writer, key = str(operation.get("writer_id")), int(operation["operation_id"])
-    trace = str(operation.get("trace_id") or trace_id(writer, key))
+    writer, key, kind = call.writer_id, call.operation_id, call.kind
+    trace = call.trace_id or trace_id(writer, key)
     own = span_id(writer, "call", key)
-    kind = str(operation["kind"])
-    begin = int(operation["at"])
-    end = begin + round(float(operation.get("latency_ms") or 0.0) * 1000)
-    answered = operation.get("profile")
-    model = operation.get("requested_model") or operation.get("model")
-    shared = {genai.OPERATION: _operation(kind), genai.REQUEST_MODEL: model}
-    top = _span(
-        trace,
-        own,
-        str(operation.get("parent_span_id") or "").removesuffix(UNSAMPLED),
-        _name(kind, model),
-        SERVER if operation.get("caller") == "gateway" else INTERNAL,
-        begin,
-        end,
-        shared
-        | {
-            genai.PROVIDER: providers.get(str(answered), answered) if answered else None,
-            genai.RESPONSE_MODEL: operation.get("model"),
-            genai.STREAM: True if operation.get("streamed") else None,
-            genai.OPERATION_ID: str(key),
-            genai.OUTCOME: operation["outcome"],
-            genai.CODE: operation.get("code"),
-            genai.PROFILE: answered,
-            genai.ATTEMPTS: operation.get("attempts"),
-            genai.COST: operation.get("cost_usd"),
-            genai.USER: operation.get("user_name"),
-            genai.CALLER: operation.get("caller"),
-            genai.ERROR_TYPE: operation.get("code"),
-        },
-        operation,
+    model = call.requested_model or call.model
+    told = _told_of_calls(
+        _operation(kind),
+        model,
+        providers.get(call.profile, call.profile) if call.profile else None,
+        call.model,
+        bool(call.streamed),
+        call.outcome,
+        call.code,
+        call.profile,
+        call.attempts,
+        call.user_name,
+        call.caller,
     )
-    made = [top]
+    made = [
+        otlp.span(
+            trace_id=trace,
+            span_id=own,
+            parent_id=(call.parent_span_id or "").removesuffix(UNSAMPLED),
+            name=_name(kind, model),
+            kind=SERVER if call.caller == "gateway" else INTERNAL,
+            began_us=call.at,
+            ended_us=call.at + round((call.latency_ms or 0.0) * 1000),
+            attributes=told + otlp.attributes({genai.OPERATION_ID: str(key), genai.COST: call.cost_usd}),
+            error=_error(call),
+        )
+    ]
     for attempt in attempts:
         made += _of_attempt(attempt, trace, own, writer, kind, providers)
     return made
 
 
 def _of_attempt(
-    attempt: Row, trace: str, parent: str, writer: str, kind: str, providers: Mapping[str, str]
+    attempt: TracedAttempt, trace: str, parent: str, writer: str, kind: str, providers: Mapping[str, str]
 ) -> list[bytes]:
-    key = int(attempt["attempt_id"])
-    begin = int(attempt["at"])
-    waited = round(float(attempt.get("limiter_wait_ms") or 0.0) * 1000)
-    paused = round(float(attempt.get("backoff_ms") or 0.0) * 1000)
+    key, begin, profile, model = attempt.attempt_id, attempt.at, attempt.profile, attempt.model
+    waited = round((attempt.limiter_wait_ms or 0.0) * 1000)
+    paused = round((attempt.backoff_ms or 0.0) * 1000)
     made = []
-    profile = str(attempt["profile"])
     for what, since, took in (("pause", begin - paused, paused), ("wait", begin, waited)):
         if took:
             reason = "limiter" if what == "wait" else "backoff"
-            told = {genai.WAIT_REASON: reason, genai.PROFILE: profile}
-            its_id = span_id(writer, what, key)
-            made.append(_span(trace, its_id, parent, f"wait {reason}", INTERNAL, since, since + took, told, {}))
+            made.append(
+                otlp.span(
+                    trace_id=trace,
+                    span_id=span_id(writer, what, key),
+                    parent_id=parent,
+                    name=f"wait {reason}",
+                    kind=INTERNAL,
+                    began_us=since,
+                    ended_us=since + took,
+                    attributes=otlp.attributes({genai.WAIT_REASON: reason, genai.PROFILE: profile}),
+                    error=None,
+                )
+            )
     sent = begin + waited
-    end = sent + round(float(attempt.get("latency_ms") or 0.0) * 1000)
-    model = attempt.get("model")
-    first = attempt.get("first_byte_ms")
-    finish = attempt.get("stop_reason")
+    told = _told_of_attempts(
+        _operation(kind),
+        providers.get(profile, profile),
+        model,
+        attempt.stop_reason,
+        attempt.status,
+        profile,
+        attempt.outcome,
+        attempt.code,
+        attempt.reason,
+        attempt.cause,
+    )
+    first = attempt.first_byte_ms
+    own = {
+        genai.RESPONSE_ID: attempt.request_id,
+        genai.FIRST_CHUNK: None if first is None else first / 1000,
+        genai.USAGE_INPUT: attempt.input_tokens,
+        genai.USAGE_OUTPUT: attempt.output_tokens,
+        genai.USAGE_CACHED: attempt.cached_tokens or None,
+        genai.USAGE_REASONING: attempt.reasoning_tokens or None,
+        genai.ATTEMPT_ID: str(key),
+        genai.COST: attempt.cost_usd,
+    }
     made.append(
-        _span(
-            trace,
-            span_id(writer, "attempt", key),
-            parent,
-            _name(kind, model),
-            CLIENT,
-            sent,
-            end,
-            {
-                genai.OPERATION: _operation(kind),
-                genai.PROVIDER: providers.get(profile, profile),
-                genai.REQUEST_MODEL: model,
-                genai.RESPONSE_MODEL: model if attempt["outcome"] == "ok" else None,
-                genai.RESPONSE_ID: attempt.get("request_id"),
-                genai.FINISH_REASONS: (finish,) if finish else None,
-                genai.FIRST_CHUNK: None if first is None else first / 1000,
-                genai.USAGE_INPUT: attempt.get("input_tokens"),
-                genai.USAGE_OUTPUT: attempt.get("output_tokens"),
-                genai.USAGE_CACHED: attempt.get("cached_tokens") or None,
-                genai.USAGE_REASONING: attempt.get("reasoning_tokens") or None,
-                genai.STATUS: attempt.get("status"),
-                genai.ERROR_TYPE: attempt.get("code"),
-                genai.ATTEMPT_ID: str(key),
-                genai.PROFILE: profile,
-                genai.OUTCOME: attempt["outcome"],
-                genai.CODE: attempt.get("code"),
-                genai.REASON: attempt.get("reason"),
-                genai.CAUSE: attempt.get("cause"),
-                genai.COST: attempt.get("cost_usd"),
-            },
-            attempt,
+        otlp.span(
+            trace_id=trace,
+            span_id=span_id(writer, "attempt", key),
+            parent_id=parent,
+            name=_name(kind, model),
+            kind=CLIENT,
+            began_us=sent,
+            ended_us=sent + round((attempt.latency_ms or 0.0) * 1000),
+            attributes=told + otlp.attributes(own),
+            error=_error(attempt),
         )
     )
     return made
+
+
+@functools.lru_cache(maxsize=1024)
+def _told_of_calls(
+    operation: str,
+    model: str | None,
+    provider: str | None,
+    answered_model: str | None,
+    is_streamed: bool,
+    outcome: str,
+    code: str | None,
+    profile: str | None,
+    attempts: int | None,
+    user: str | None,
+    caller: str | None,
+) -> bytes:
+    """What most calls have in common, written once."""
+    return otlp.attributes(
+        {
+            genai.OPERATION: operation,
+            genai.REQUEST_MODEL: model,
+            genai.PROVIDER: provider,
+            genai.RESPONSE_MODEL: answered_model,
+            genai.STREAM: True if is_streamed else None,
+            genai.OUTCOME: outcome,
+            genai.CODE: code,
+            genai.PROFILE: profile,
+            genai.ATTEMPTS: attempts,
+            genai.USER: user,
+            genai.CALLER: caller,
+            genai.ERROR_TYPE: code,
+        }
+    )
+
+
+@functools.lru_cache(maxsize=1024)
+def _told_of_attempts(
+    operation: str,
+    provider: str,
+    model: str | None,
+    finish: str | None,
+    status: int | None,
+    profile: str,
+    outcome: str,
+    code: str | None,
+    reason: str | None,
+    cause: str | None,
+) -> bytes:
+    """The same of attempts."""
+    return otlp.attributes(
+        {
+            genai.OPERATION: operation,
+            genai.PROVIDER: provider,
+            genai.REQUEST_MODEL: model,
+            genai.RESPONSE_MODEL: model if outcome == "ok" else None,
+            genai.FINISH_REASONS: (finish,) if finish else None,
+            genai.STATUS: status,
+            genai.ERROR_TYPE: code,
+            genai.PROFILE: profile,
+            genai.OUTCOME: outcome,
+            genai.CODE: code,
+            genai.REASON: reason,
+            genai.CAUSE: cause,
+        }
+    )
 
 
 def request(spans: Iterable[bytes], writer_id: str) -> bytes:
@@ -225,31 +301,10 @@ def request(spans: Iterable[bytes], writer_id: str) -> bytes:
     return otlp.request(spans, resource, "tundra_nb", __version__)
 
 
-def _span(
-    trace: str,
-    span: str,
-    parent: str,
-    name: str,
-    kind: int,
-    began_us: int,
-    ended_us: int,
-    attributes: Mapping[str, Any],
-    row: Row,
-) -> bytes:
-    error = None
-    if row.get("code") or row.get("outcome", "ok") not in ("ok", "cancelled"):
-        error = str(row.get("message") or row.get("code") or row["outcome"])[:MESSAGE_CHARS]
-    return otlp.span(
-        trace_id=trace,
-        span_id=span,
-        parent_id=parent,
-        name=name,
-        kind=kind,
-        began_us=began_us,
-        ended_us=ended_us,
-        attributes=attributes,
-        error=error,
-    )
+def _error(row: TracedCall | TracedAttempt) -> str | None:
+    if row.code or row.outcome not in ("ok", "cancelled"):
+        return (row.message or row.code or row.outcome)[:MESSAGE_CHARS]
+    return None
 
 
 def _operation(kind: str) -> str:
