@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from tundra_nb.client import times
 from tundra_nb.views import svg
 from tundra_nb.views.blocks import Block, Details, Heading, Para, Picture, Styled, Table, duration
-from tundra_nb.views.plots import LEFT, MARKS, RIGHT, STATE_STYLES, STEPS_S, WIDTH, Plotted
+from tundra_nb.views.plots import MARKS, STATE_STYLES, STEPS_S, Plotted
 
 from .hour import FAILED, OK, REFUSED, Columns, Hour, Stretch
 from .reading import Window, moment, read, resolve
@@ -31,6 +31,9 @@ EPISODE_COLUMNS = ["profile", "since", "until", "is_on", "state", "reason", "cou
                    "changed", "author"]  # fmt: skip
 BUCKETS = 122
 """At most so many on the axis: five pixels each."""
+WIDTH = 880.0
+LEFT, RIGHT = 130.0, 740.0
+"""Names stand left of the lanes, notes right of them."""
 TOP = 34.0
 CALLS, LATENCY, ROW = 56.0, 46.0, 22.0
 MOST_ROWS = 5
