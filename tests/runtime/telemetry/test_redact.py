@@ -6,12 +6,14 @@ import base64
 import json
 import time
 import urllib.parse
+from typing import Any
 
 import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tundra_nb.runtime.telemetry import known, redact
 from tundra_nb.runtime.telemetry.redact import MIN_SECRET_CHARS, Redactor, looks_like_key
 from tundra_nb.types import Attempt
 
@@ -297,3 +299,76 @@ def test_a_text_that_was_clean_is_looked_at_again_once_a_value_is_registered() -
     assert redactor.text(text) is text
     redactor.register("WORD", "correcthorsebattery")
     assert "correcthorsebattery" not in redactor.text(text)
+
+
+_UNITS = st.one_of(
+    st.sampled_from(
+        [
+            SECRET,
+            "correct horse, battery",
+            SECRET[:7],
+            "sk-abcdefghijklmnop",
+            "tnd-abcdefghijklmnop",
+            "password=abcdefgh12",
+            '"token": "abcdefgh1234"',
+            "Authorization: Bearer abcdefgh1234",
+            'authorization\\": \\"',
+            "bearer aaaaaaaa",
+            "basic dXNlcjpwYXNzd29yZA==",
+            "http://u:pw@h/",
+            "://",
+            "AKIAABCDEFGHIJKLMNOP",
+            "eyJaaaaaaaaa.bbbbbbbbb.ccc",
+            "-----BEGIN PRIVATE KEY-----",
+            "-----END",
+            "--",
+            "<key>",
+            "<A_KEY:01234567>",
+            "\u0130\u212aey",
+            "toKen",
+            "é€🔑",
+            "\\",
+            "%",
+            "&amp;",
+            "\x1b[31m",
+            *spelled().values(),
+        ]
+    ),
+    st.sampled_from([*" \t\n\"',;:=/.@<>()[]{}&%\\-+", "\r\n", "a", "Z", "7", "word"]),
+)
+
+
+@pytest.mark.parametrize("slice_chars", [33, 64, 200])
+@given(units=st.lists(_UNITS, max_size=25))
+def test_a_long_text_is_masked_in_slices_as_it_would_be_whole(slice_chars: int, units: list[str]) -> None:
+    redactor = Redactor(salt=b"s")
+    redactor.register("MY_KEY", SECRET)
+    redactor.register("WORDS", "correct horse, battery")
+    text = "".join(units)
+    whole = redactor.text(text), redactor.known(text)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(redact, "SLICE_CHARS", slice_chars)
+        again = Redactor(salt=b"s")
+        for name, value in redactor.handed_over():
+            again.register(name, value)
+        sliced = again.text(text), again.known(text)
+    assert sliced == whole
+
+
+def test_no_step_of_masking_a_long_text_looks_through_more_than_a_slice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only between two steps is the interpreter handed over to another thread."""
+    sizes: list[int] = []
+
+    class Watched(known.Known):
+        def look(self, raw: bytes, is_telling: bool | None = None) -> Any:
+            sizes.append(len(raw))
+            return super().look(raw, is_telling)
+
+    monkeypatch.setattr(redact, "Known", Watched)
+    redactor = Redactor()
+    redactor.register("MY_KEY", SECRET)
+    text = f"{SECRET} sk-abcdefghijklmnop password=abcdefgh12, http://u:pw@h/ " * 5_000
+    masked = redactor.text(text)
+    assert (masked.count("<MY_KEY:"), masked.count("<key>"), masked.count("<secret>")) == (5_000, 5_000, 5_000)
+    assert len(sizes) > 5
+    assert max(sizes) <= redact.SLICE_CHARS

@@ -98,14 +98,22 @@ class Known:
         """Whether a plain secret begins so."""
         return letter in self._plain_firsts
 
-    def look(self, raw: bytes) -> tuple[list[SecretSpan], int]:
+    def is_telling(self, raw: bytes, step: int) -> bool:
+        """Whether escapes in `raw` may hide a secret; looked for in so many bytes at once."""
+        line = _visible(raw)
+        if not any(sign in line for sign in _SIGNS):
+            return False
+        places = range(0, len(line), step)
+        return any(self._telling.search(line, at, at + step + spellings.LONGEST_ESCAPE) for at in places)
+
+    def look(self, raw: bytes, is_telling: bool | None = None) -> tuple[list[SecretSpan], int]:
         """Where secrets are, in order and apart, and where the longest end of `raw` begins that may be the beginning of
-        one (its length if none is).
+        one (its length if none is). `is_telling` is that of the text that `raw` is a part of.
         """
-        line = (INVISIBLE.sub(b"", raw) if b"\x1b" in raw else raw).translate(None, b"\r\n")
+        line = _visible(raw)
         spans, hold = self._in_line(line)
         if any(sign in line for sign in _SIGNS):
-            more, further = self._behind_escapes(line)
+            more, further = self._behind_escapes(line, is_telling)
             spans, hold = [*spans, *more], min(hold, further)
         if hold == len(line):
             hold = len(raw)
@@ -158,10 +166,10 @@ class Known:
                 return hits, begin
         return hits, open_end
 
-    def _behind_escapes(self, line: bytes) -> tuple[list[SecretSpan], int]:
+    def _behind_escapes(self, line: bytes, is_telling: bool | None) -> tuple[list[SecretSpan], int]:
         """The same where letters are escaped, layer by layer; an escape that the end cuts may become one of them."""
         text = line.decode("utf-8", self._errors)
-        if self._telling.search(line) is None:
+        if not (self._telling.search(line) if is_telling is None else is_telling):
             cut = _open_escape(text)
             if cut is None:
                 return [], len(line)
@@ -186,6 +194,10 @@ class Known:
             found = [span._replace(begin=bytes_before[span.begin], end=bytes_before[span.end]) for span in found]
             hold = bytes_before[hold]
         return found, hold
+
+
+def _visible(raw: bytes) -> bytes:
+    return (INVISIBLE.sub(b"", raw) if b"\x1b" in raw else raw).translate(None, b"\r\n")
 
 
 def _layers(text: str, *, is_located: bool) -> Iterator[tuple[bytes, list[int], bool]]:

@@ -13,8 +13,8 @@ import functools
 import hashlib
 import re
 import secrets
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Container, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
@@ -39,56 +39,123 @@ KEY_VALUE = re.compile(
 NOT_A_KEY = frozenset({"PWD", "OLDPWD", "SSH_AUTH_SOCK", "XAUTHORITY", "GPG_KEY"})
 """Variables that look like keys by name and hold paths or public fingerprints."""
 
+SLICE_CHARS = 64 * 1024
+"""A longer text is looked through in slices: no single step of it holds up other threads for long."""
+LONGEST_HEAD = 32
+"""No trigger, and no head of a pattern, is longer."""
+
 _CREDENTIAL = r"[A-Za-z0-9._~+/=-]"
-_PATTERNS: tuple[tuple[tuple[str, ...], re.Pattern[str], str], ...] = (
-    # cheap substrings that must be there (lower case) · what is masked · what stands there instead
-    (("sk-",), re.compile(r"(?<![A-Za-z0-9])sk-[A-Za-z0-9_-]{12,}"), "<key>"),
-    (("tnd-",), re.compile(r"(?<![A-Za-z0-9])tnd-[A-Za-z0-9_-]{12,}"), "<gateway token>"),
-    (
-        ("bearer", "basic"),
-        # not the words of "basic authentication": a digit, padding, or a length that no word has
-        re.compile(rf"\b(bearer|basic)(\s+|%20)(?=\S*[\d=]|\S{{20}}){_CREDENTIAL}{{8,}}", re.IGNORECASE),
-        r"\1\2<token>",
-    ),
-    (
-        ("authorization",),
-        re.compile(r"""(authorization\\?["']?\s*[:=]\s*\\?["']?(?:\w+\s+)?)(?!<)[^\s"'\\]{8,}""", re.IGNORECASE),
-        r"\1<token>",
-    ),
-    (("akia", "asia"), re.compile(r"\bA(?:KIA|SIA)[A-Z0-9]{16}\b"), "<key>"),
-    (("aiza",), re.compile(r"\bAIza[A-Za-z0-9_-]{30,}"), "<key>"),
-    (("gh", "github_pat_"), re.compile(r"\b(?:gh[pousr]_|github_pat_)[A-Za-z0-9_]{20,}"), "<token>"),
-    (("hf_", "gsk_", "xai-", "xox"), re.compile(r"\b(?:hf_|gsk_|xai-|xox[abeoprs]-)[A-Za-z0-9_-]{10,}"), "<token>"),
-    (("eyj",), re.compile(r"\beyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]+"), "<token>"),
-    (("://",), re.compile(r"(://[^\s/:@\"']*:)[^\s/@\"']+(?=@)"), r"\1<password>"),
-    (
-        ("private key-----",),
-        re.compile(r"(-----BEGIN [A-Z ]*PRIVATE KEY-----).*?(-----END|\Z)", re.DOTALL),
-        r"\1<key>\2",
-    ),
-    (
-        ("key", "token", "password", "passwd", "secret"),
-        re.compile(
-            r"""((?<![A-Za-z])(?:api[_-]?key|access[_-]?key|token|password|passwd|secret)"""
-            r"""\\?["']?\s*[:=]\s*\\?["']?)(?!<)(?![\d.]+\b)([A-Za-z0-9._~+/%-]{8,}=*)""",
+
+
+class KeyLook(NamedTuple):
+    """What keys of one kind look like."""
+
+    triggers: tuple[str, ...]
+    """Cheap substrings, one of which must be there (lower case)."""
+    head: re.Pattern[str]
+    """How each match of `pattern` begins; no two of these overlap."""
+    pattern: re.Pattern[str]
+    """What is masked."""
+    instead: str
+    """What stands there instead, with groups as in `re.sub`."""
+
+
+_KEY_LOOKS = tuple(
+    KeyLook(triggers, re.compile(head, flags), re.compile(pattern, flags), instead)
+    for triggers, head, pattern, instead, flags in (
+        (("sk-",), r"(?<![A-Za-z0-9])sk-", r"(?<![A-Za-z0-9])sk-[A-Za-z0-9_-]{12,}", "<key>", 0),
+        (("tnd-",), r"(?<![A-Za-z0-9])tnd-", r"(?<![A-Za-z0-9])tnd-[A-Za-z0-9_-]{12,}", "<gateway token>", 0),
+        (
+            ("bearer", "basic"),
+            r"\b(?:bearer|basic)",
+            # not the words of "basic authentication": a digit, padding, or a length that no word has
+            rf"\b(bearer|basic)(\s+|%20)(?=\S*[\d=]|\S{{20}}){_CREDENTIAL}{{8,}}",
+            r"\1\2<token>",
             re.IGNORECASE,
         ),
-        r"\1<secret>",
-    ),
+        (
+            ("authorization",),
+            r"authorization",
+            r"""(authorization\\?["']?\s*[:=]\s*\\?["']?(?:\w+\s+)?)(?!<)[^\s"'\\]{8,}""",
+            r"\1<token>",
+            re.IGNORECASE,
+        ),
+        (("akia", "asia"), r"\bA(?:KIA|SIA)", r"\bA(?:KIA|SIA)[A-Z0-9]{16}\b", "<key>", 0),
+        (("aiza",), r"\bAIza", r"\bAIza[A-Za-z0-9_-]{30,}", "<key>", 0),
+        (
+            ("gh", "github_pat_"),
+            r"\b(?:gh[pousr]_|github_pat_)",
+            r"\b(?:gh[pousr]_|github_pat_)[A-Za-z0-9_]{20,}",
+            "<token>",
+            0,
+        ),
+        (
+            ("hf_", "gsk_", "xai-", "xox"),
+            r"\b(?:hf_|gsk_|xai-|xox[abeoprs]-)",
+            r"\b(?:hf_|gsk_|xai-|xox[abeoprs]-)[A-Za-z0-9_-]{10,}",
+            "<token>",
+            0,
+        ),
+        (("eyj",), r"\beyJ", r"\beyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]+", "<token>", 0),
+        (("://",), r"://", r"(://[^\s/:@\"']*:)[^\s/@\"']+(?=@)", r"\1<password>", 0),
+        (
+            ("private key-----",),
+            r"-----BEGIN ",
+            r"(-----BEGIN [A-Z ]*PRIVATE KEY-----)[^-]*+(?:-(?!----END)[^-]*+)*+(-----END|\Z)",
+            r"\1<key>\2",
+            0,
+        ),
+        (
+            ("key", "token", "password", "passwd", "secret"),
+            r"(?<![A-Za-z])(?:api[_-]?key|access[_-]?key|token|password|passwd|secret)",
+            (
+                r"""((?<![A-Za-z])(?:api[_-]?key|access[_-]?key|token|password|passwd|secret)"""
+                r"""\\?["']?\s*[:=]\s*\\?["']?)(?!<)(?![\d.]+\b)([A-Za-z0-9._~+/%-]{8,}=*)"""
+            ),
+            r"\1<secret>",
+            re.IGNORECASE,
+        ),
+    )
 )
 
 
-_TRIGGERS = tuple(dict.fromkeys(trigger for row in _PATTERNS for trigger in row[0]))
+_TRIGGERS = tuple(dict.fromkeys(trigger for look in _KEY_LOOKS for trigger in look.triggers))
 """A text without any of these looks like no secret."""
 _MASK = re.compile(r"<(?:[A-Za-z_][\w .-]{0,80}:[0-9a-f]{8}|key|token|password|secret)>")
 """What stands for a secret that was masked."""
+_GROUP = re.compile(r"\\(\d)")
 
 
-def _by_look(text: str, patterns: Iterable[tuple[tuple[str, ...], re.Pattern[str], str]]) -> str:
+def _by_look(text: str, looks: Iterable[KeyLook]) -> str:
     before = text
-    for _, pattern, instead in patterns:
-        text = pattern.sub(instead, text)
+    for look in looks:
+        text = look.pattern.sub(look.instead, text) if len(text) <= SLICE_CHARS else _long_by_look(text, look)
     return before if text == before else text
+
+
+def _long_by_look(text: str, look: KeyLook) -> str:
+    """The same as `re.sub`, place by place: only whoever looks at one has the interpreter, and not for all of them."""
+    between = _GROUP.split(look.instead)  # text, number of a group, text, …
+    parts: list[str] = []
+    done = 0
+    for begin in range(0, len(text), SLICE_CHARS):
+        for head in look.head.finditer(text, begin, begin + SLICE_CHARS + LONGEST_HEAD):
+            at = head.start()
+            if at < done or at >= begin + SLICE_CHARS:  # within the match before, or of the next slice
+                continue
+            if (match := look.pattern.match(text, at)) is not None:
+                parts.append(text[done:at])
+                parts += (match[int(part)] if number % 2 else part for number, part in enumerate(between))
+                done = match.end()
+    return "".join([*parts, text[done:]]) if parts else text
+
+
+def _triggers_in(text: str) -> set[str]:
+    present: set[str] = set()
+    for begin in range(0, len(text), SLICE_CHARS):
+        lowered = text[begin : begin + SLICE_CHARS + LONGEST_HEAD].lower()
+        present.update(trigger for trigger in _TRIGGERS if trigger in lowered)
+    return present
 
 
 def looks_like_key(name: str, value: str) -> bool:
@@ -103,6 +170,21 @@ def _end_of_run(raw: bytes, at: int) -> int:
     return run.end() if run else at
 
 
+def _end_of_slice(piece: bytes, spans: Sequence[SecretSpan], hold: int) -> int:
+    """Where the longest part of `piece` ends that may be masked apart; 0 if there is none.
+
+    It ends with a letter that is of no escape and of no packed form, before `hold`, and in no secret.
+    """
+    end = hold
+    while True:
+        end = max(piece.rfind(sign, 0, end) for sign in _APART) + 1
+        across = next((span for span in reversed(spans) if span.begin < end), None)
+        if across is None or across.end <= end:
+            return end
+        end = across.begin
+
+
+_APART = (b" ", b"\t", b'"', b",")
 _PACKING = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/_-"
 """Letters of base64, base32 and hexadecimal; their padding is apart."""
 _RUN = re.compile(rb"[A-Za-z0-9+/_-]*=*")
@@ -176,29 +258,64 @@ class Redactor:
 
     def _masked(self, text: str) -> str:
         text = self.known(text)
-        lowered = text.lower()
-        for trigger in _TRIGGERS:
-            if trigger in lowered:
-                break
+        triggers: Container[str]
+        if len(text) <= SLICE_CHARS:
+            triggers = lowered = text.lower()
+            for trigger in _TRIGGERS:
+                if trigger in lowered:
+                    break
+            else:
+                return text
         else:
-            return text
-        hits = [row for row in _PATTERNS if any(trigger in lowered for trigger in row[0])]
+            triggers = _triggers_in(text)
+        hits = [look for look in _KEY_LOOKS if any(trigger in triggers for trigger in look.triggers)]
         if not hits:
             return text
         if "<" not in text:
             return _by_look(text, hits)
-        parts = _MASK.split(text)
-        masks = _MASK.findall(text)
-        changed = [_by_look(part, hits) for part in parts]
-        if all(new is old for new, old in zip(changed, parts, strict=True)):
-            return text
-        return "".join(part + mask for part, mask in zip(changed, [*masks, ""], strict=True))
+        parts: list[str] = []
+        done = 0
+        is_changed = False
+        for mask in _MASK.finditer(text):
+            part = text[done : mask.start()]
+            parts += (shown := _by_look(part, hits), mask[0])
+            done, is_changed = mask.end(), is_changed or shown is not part
+        part = text[done:]
+        parts.append(shown := _by_look(part, hits))
+        return "".join(parts) if is_changed or shown is not part else text
 
     def known(self, text: str) -> str:
         """The text with the known values masked, in whatever spelling; the same object when there is none."""
         raw = text.encode("utf-8", "surrogatepass")
+        if len(raw) > SLICE_CHARS:
+            return self._long_known(text, raw)
         spans, _ = self._known.look(raw)
         return self._covered(raw, spans) if spans else text
+
+    def _long_known(self, text: str, raw: bytes) -> str:
+        """The same, slice by slice: each ends where no known value and no run of packed letters goes on."""
+        known = self._known
+        is_telling = known.is_telling(raw, SLICE_CHARS)
+        parts: list[str] = []
+        is_changed = False
+        at, size = 0, SLICE_CHARS
+        while at < len(raw):
+            to = min(at + size, len(raw))
+            while to < len(raw) and raw[to] & 0xC0 == 0x80:  # within a letter
+                to -= 1
+            piece = raw[at:to]
+            spans, hold = known.look(piece, is_telling)
+            if to < len(raw):
+                end = _end_of_slice(piece, spans, hold)
+                if end <= len(piece) // 2:
+                    size *= 2
+                    continue
+                piece = piece[:end]
+                spans = [span for span in spans if span.end <= end]
+            parts.append(self._covered(piece, spans))
+            is_changed = is_changed or bool(spans)
+            at, size = at + len(piece), SLICE_CHARS
+        return "".join(parts) if is_changed else text
 
     def beginning(self, text: str) -> tuple[str, str]:
         """The same, up to where what follows may make a known value of it, and that rest as it is."""

@@ -36,7 +36,8 @@ OPEN_ESCAPE = re.compile(
 """An escape that the end of the text cuts, or that what follows may make a longer one."""
 LONGEST_ESCAPE = 16
 _OF_ESCAPES = "%&\\#;{}xuU0123456789abcdefABCDEF"
-_NUMBERED = re.compile(r"\\[uUx0-7]")
+_UNUSUAL = re.compile(r"\\[^nrtbf/\"']")
+"""Escapes beside `_SIMPLE`."""
 _BACKSLASH = "\ue000\ue001"
 """Stands for an escaped backslash while the rest is unescaped; of the code points that nobody uses."""
 _SIMPLE = [(f"\\{letter}", meant) for letter, meant in zip("nrtbf/\"'", "\n\r\t\b\f/\"'", strict=True)]
@@ -63,7 +64,7 @@ def unescaped(text: str) -> str:
     long JSON text are line ends and quotes.
     """
     found = text.replace("\\\\", _BACKSLASH)
-    if "%" in found or "&" in found or _NUMBERED.search(found):
+    if "%" in found or "&" in found or _UNUSUAL.search(found):
         found = _ESCAPE.sub(_letters, found)
     elif "\\" in found:
         for letter, meant in _SIMPLE:
