@@ -335,6 +335,19 @@ async def test_columns_of_one_value_and_of_one_row_come_back(store: Store) -> No
                 assert frame[name].to_pylist() == [value] * limit
 
 
+async def test_control_characters_come_back(store: Store) -> None:
+    """In every kind of column, alone, in each row, and beside others: Dolt writes them into its JSON as they are."""
+    words = ("\x1b[31mred", "\x00", "\x1f", "a\x07, b", "tab\tand\x0bmore", "plain")
+    for n, word in enumerate(words):
+        store.history.append(*(operation(10 * n + k, code=word, message=word) for k in range(2)))
+    for name in ("code", "message"):
+        together = await table_of(store.history.query(FrameQuery(table="calls")))
+        assert together[name].to_pylist() == [word for word in words for _ in range(2)]
+        for n, word in enumerate(words):
+            query = FrameQuery(table="calls", since_us=at(10 * n), until_us=at(10 * n + 9))
+            assert (await table_of(store.history.query(query)))[name].to_pylist() == [word] * 2
+
+
 async def test_a_pinned_frame_never_changes(store: Store) -> None:
     store.history.append(operation(1), operation(2))
     pin = await store.commit()

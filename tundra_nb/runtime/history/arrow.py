@@ -20,6 +20,7 @@ from tundra_nb.types import TABLES, Column, columns
 from .protocol import CHUNK_BYTES
 
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+_CONTROLS = {code: f"\\u{code:04x}" for code in range(0x20)}
 
 
 class ColumnBuilder:
@@ -41,6 +42,12 @@ class ColumnBuilder:
         others, numbers and categories are cut and converted natively, without one Python object per value, and other
         threads run meanwhile.
         """
+        try:
+            return self._from_json(text, count, comma)
+        except msgspec.DecodeError:  # Dolt writes control characters within a text as they are, which is no JSON
+            return self._from_json(text.translate(_CONTROLS), count, comma)
+
+    def _from_json(self, text: str, count: int, comma: str) -> pa.Array:
         first = text[1 : text.find(comma)] if count > 1 else text[1:-1]
         size = len(first) + len(comma)
         if len(text) == count * size - len(comma) + 2 and text[1:-1] == (first + comma) * (count - 1) + first:
