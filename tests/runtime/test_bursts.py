@@ -24,7 +24,7 @@ from tundra_nb.runtime.providers import openai as openai_form
 from tundra_nb.runtime.providers.exchange import PART_BYTES
 from tundra_nb.runtime.providers.relay import END, CallerBody
 from tundra_nb.runtime.relayed import Choice, Relayed
-from tundra_nb.runtime.requests import CallFacts
+from tundra_nb.runtime.rows import CallFacts
 from tundra_nb.settings import RecordSettings
 from tundra_nb.testing.scripted_provider import ScriptedStep
 from tundra_nb.types.pieces import Piece, Raw
