@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from typing import Any
 
 import pytest
@@ -122,6 +123,66 @@ async def test_what_a_body_only_names_is_reckoned_as_the_whole_context() -> None
         inline = {"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw0KGgo="}}
         messages = [{"role": "user", "content": [inline]}]
         await made.operations.call(request(made, max_tokens=5, messages=messages), caller).carry_out()
+
+
+async def kept(made: Calls, caller: Caller) -> tuple[float, float, float]:
+    """What the counter says, and the rows of attempts and of operations, from which it is rebuilt after a restart."""
+    settled, reserved = await made.operations._budgets.spent(caller.name)
+    assert reserved == 0
+    return settled, sum(row.cost_usd or 0.0 for row in made.attempts), made.operation.cost_usd or 0.0
+
+
+async def test_who_hangs_up_on_a_provider_that_works_already_pays() -> None:
+    async with calls("one", profiles=PAID) as made:
+        arrived, done = threading.Event(), threading.Event()
+
+        def handle(request: ReceivedRequest, wire: AnswerWriter) -> None:
+            arrived.set()
+            done.wait(20)
+
+        made.servers["one"].handler = handle
+        caller = Caller("agent", usd_per_day=0.5)
+        call = asyncio.ensure_future(made.operations.call(request(made, max_tokens=100), caller).carry_out())
+        assert await asyncio.to_thread(arrived.wait, 20)
+        call.cancel()
+        await asyncio.wait([call])
+        done.set()
+        settled, attempts, operation = await kept(made, caller)
+        assert settled >= 100 * WRITTEN_USD
+        assert settled == pytest.approx(attempts) == pytest.approx(operation)
+
+
+@pytest.mark.parametrize("usage", [None, {"prompt_tokens": 1}, {"prompt_tokens": 1, "completion_tokens": "x"}])
+async def test_an_answer_that_does_not_tell_its_tokens_is_charged_with_what_was_reserved(usage: Any) -> None:
+    async with calls("one", profiles=PAID) as made:
+        message = {"role": "assistant", "content": "much"}
+        choices = [{"index": 0, "message": message, "finish_reason": "stop"}]
+        told = json.dumps({"id": "1", "model": "gpt-x", "choices": choices, "usage": usage}).encode()
+
+        def handle(request: ReceivedRequest, wire: AnswerWriter) -> None:
+            wire.write(head(200, (("content-type", "application/json"),), len(told)) + told)
+
+        made.servers["one"].handler = handle
+        caller = Caller("agent", usd_per_day=0.5)
+        await made.operations.call(request(made, max_tokens=100), caller).carry_out()
+        settled, attempts, operation = await kept(made, caller)
+        assert settled >= 100 * WRITTEN_USD
+        assert settled == pytest.approx(attempts) == pytest.approx(operation)
+
+
+async def test_a_provider_that_refuses_or_is_not_there_costs_nothing() -> None:
+    gone = {"one": PAID["one"] | {"base_url": "http://127.0.0.1:9"}}
+    for profiles, status in ((gone, 0), (PAID, 500)):
+        async with calls("one", profiles=profiles) as made:
+
+            def handle(request: ReceivedRequest, wire: AnswerWriter, status: int = status) -> None:
+                wire.write(head(status, (), 0))
+
+            made.servers["one"].handler = handle
+            caller = Caller("agent", usd_per_day=0.5)
+            with pytest.raises(TundraError):
+                await made.operations.call(request(made, max_tokens=100), caller).carry_out()
+            assert await kept(made, caller) == (0, 0, 0)
 
 
 async def test_a_caller_without_a_budget_is_not_limited() -> None:

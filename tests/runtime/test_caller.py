@@ -48,7 +48,7 @@ async def test_what_is_reserved_and_settled_is_never_more_than_the_budget() -> N
 
     for _ in range(20):
         await asyncio.gather(*(call() for _ in range(16)))
-        settled, reserved = made.spent("agent") or (0.0, 0.0)
+        settled, reserved = await made.spent("agent")
         assert settled + reserved <= 1.0 + 1e-9
     assert reserved == pytest.approx(0)
     assert settled == pytest.approx(spent)
@@ -63,10 +63,35 @@ async def test_after_a_restart_the_counter_goes_on_where_the_history_says() -> N
     assert made.reserve(CALLER, "p", 0.04) is not None
 
 
+async def test_what_was_spent_is_told_before_the_first_call_after_a_restart() -> None:
+    assert await budgets(VirtualClock(), before=0.95).spent("agent") == (0.95, 0.0)
+
+
+async def test_a_clock_that_steps_back_over_midnight_gives_no_budget_twice() -> None:
+    today = DAY_US * 20_000
+    times = {"now": today}
+    clock = VirtualClock()
+    clock.now_us = lambda: times["now"]  # type: ignore[method-assign]
+    made = budgets(clock)
+
+    async def take() -> None:
+        await made.ready(CALLER)
+        money = made.reserve(CALLER, "p", 1.0)
+        assert money is not None
+        money.settle(1.0)
+
+    for day in (0, 1):
+        times["now"] = today + day * DAY_US
+        await take()
+    for day in (0, 1):
+        times["now"] = today + day * DAY_US
+        with pytest.raises(BudgetSpent):
+            await take()
+
+
 async def test_a_model_without_a_price_is_refused_and_a_caller_without_a_budget_is_not_counted() -> None:
     made = budgets(VirtualClock())
     await made.ready(CALLER)
     with pytest.raises(BudgetSpent, match="no known price"):
         made.reserve(CALLER, "p", None)
     assert made.reserve(Caller("free"), "p", None) is None
-    assert made.spent("free") is None

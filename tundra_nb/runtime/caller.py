@@ -81,20 +81,24 @@ class Budgets:
     async def ready(self, caller: Caller) -> None:
         """Have the counter of a caller's day, rebuilt from the history where need be.
 
+        A clock that is set back before midnight begins no new day: it would give both days' budgets anew.
+
         Raises:
             StoreError: the history cannot be read, so nobody can say what is left.
         """
-        if caller.usd_per_day is None:
-            return
+        if caller.usd_per_day is not None:
+            await self._purse(caller.name)
+
+    async def _purse(self, name: str) -> _Purse:
         day = self._clock.now_us() // DAY_US
-        if (purse := self._purses.get(caller.name)) is not None and purse.day == day:
-            return
+        if (purse := self._purses.get(name)) is not None and purse.day >= day:
+            return purse
         async with self._lock:
-            purse = self._purses.get(caller.name)
-            if purse is not None and purse.day == day:
-                return
-            settled = 0.0 if purse is not None else await self._spent_since(caller.name, day * DAY_US)
-            self._purses[caller.name] = _Purse(day, settled)
+            purse = self._purses.get(name)
+            if purse is None or purse.day < day:
+                settled = 0.0 if purse is not None else await self._spent_since(name, day * DAY_US)
+                purse = self._purses[name] = _Purse(day, settled)
+        return purse
 
     def reserve(self, caller: Caller, profile: str, needed: float | None) -> Money | None:
         """Reserve the most that an attempt can cost; None when the caller has no budget.
@@ -124,13 +128,13 @@ class Budgets:
         purse = self._purses[caller.name]
         return max((caller.usd_per_day or 0.0) - purse.settled - purse.reserved, 0.0)
 
-    def spent(self, name: str) -> tuple[float, float] | None:
-        """Settled and reserved USD of the present day; None while nobody has asked."""
-        purse = self._purses.get(name)
-        if purse is None:
-            return None
-        if purse.day != self._clock.now_us() // DAY_US:
-            return 0.0, 0.0
+    async def spent(self, name: str) -> tuple[float, float]:
+        """Settled and reserved USD of the present day, by the history where nobody has asked yet.
+
+        Raises:
+            StoreError: the history cannot be read.
+        """
+        purse = await self._purse(name)
         return purse.settled, purse.reserved
 
 

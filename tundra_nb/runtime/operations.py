@@ -18,7 +18,7 @@ from tundra_nb.runtime import lines
 from tundra_nb.runtime.caller import Budgets, Caller
 from tundra_nb.runtime.profiles import Profiles, ProfileSlot
 from tundra_nb.runtime.providers import prices
-from tundra_nb.runtime.providers.contract import Deliver
+from tundra_nb.runtime.providers.contract import Answer, Deliver
 from tundra_nb.runtime.providers.provider import Provider
 from tundra_nb.runtime.requests import Asked, Request
 from tundra_nb.runtime.reserve import MOST_CONTEXT_TOKENS, used_tokens
@@ -277,8 +277,8 @@ class LiveOperation:
         assert entry.permit is not None
         entry.permit.success()
         self._give_back(entry, used_tokens(entry.answer.usage, self._tokens))
-        self._row(slot, entry, "ok", None)
         self._pay(entry)
+        self._row(slot, entry, "ok", None)
 
     async def _ask(self, slot: ProfileSlot, entry: Entry) -> None:
         """Ask once, when limiter, breaker and budget let it."""
@@ -349,7 +349,7 @@ class LiveOperation:
             if entry.permit is not None:
                 entry.permit.release()
             self._give_back(entry, self._tokens)
-            self._pay(entry)
+            self._pay(entry, exc)
             if isinstance(exc, Exception):
                 self._row(slot, entry, "error", errors.InternalError(problem=_defect(exc)))
             else:
@@ -363,7 +363,7 @@ class LiveOperation:
             else:
                 entry.permit.release()
         self._give_back(entry, self._tokens if self._delivered else 0)  # an error answer costs its request only
-        self._pay(entry)
+        self._pay(entry, error)
         name = slot.profile.name
         if error.parks:
             self._p.park(name, error)
@@ -380,11 +380,30 @@ class LiveOperation:
             else:
                 entry.reservation.settle(tokens)
 
-    def _pay(self, entry: Entry) -> None:
-        """Settle what was reserved of a budget. An answer cut short is billed, and nobody says how much."""
-        if entry.money is not None:
-            unknown = entry.money.reserved if self._delivered or entry.seen.status == 200 else 0.0
-            entry.money.settle(unknown if entry.cost_usd is None else entry.cost_usd)
+    def _pay(self, entry: Entry, failure: BaseException | None = None) -> None:
+        """Settle what was reserved of a budget: all of it where an attempt may be billed and nobody says how much.
+
+        Its row has the same cost, since the counter is rebuilt from the rows.
+        """
+        entry.cost_usd, entry.price_at = self.rows.cost(entry)
+        if entry.money is None:
+            return
+        if entry.answer is not None:
+            is_told = entry.cost_usd is not None and self._is_whole(entry.answer)
+            may_be_billed = True
+        else:
+            is_told = False
+            may_be_billed = self._delivered or entry.seen.status == 200 or _may_have_arrived(entry, failure)
+        if may_be_billed and not is_told:
+            entry.cost_usd, entry.price_at = entry.money.reserved, None
+        entry.money.settle(entry.cost_usd or 0.0)
+
+    def _is_whole(self, answer: Answer) -> bool:
+        """Whether the provider told all that it bills for: its price, or the tokens of both directions."""
+        if answer.cost_usd is not None:
+            return True
+        _, written = self._request.most_tokens(0)
+        return answer.usage.input_tokens is not None and (answer.usage.output_tokens is not None or written == 0)
 
     def _row(self, slot: ProfileSlot, entry: Entry, outcome: Outcome, error: errors.TundraError | None) -> None:
         if entry.seen.status is not None:
@@ -450,6 +469,15 @@ async def _read_models(provider: Provider, places: asyncio.Semaphore) -> None:
             await provider.models()
     except (errors.TundraError, TimeoutError):
         return
+
+
+def _may_have_arrived(entry: Entry, failure: BaseException | None) -> bool:
+    """Whether a request that nobody answered may have reached the provider, which then works on it, and bills it."""
+    if entry.seen.sent_at is None or entry.seen.status is not None:
+        return False
+    if isinstance(failure, errors.HttpError):
+        return failure.kind == "reset"
+    return not (isinstance(failure, errors.Timeout) and failure.deadline == "connect")
 
 
 def _defect(exc: Exception) -> str:

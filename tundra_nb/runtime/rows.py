@@ -223,6 +223,7 @@ class Entry:
         "model",
         "money",
         "permit",
+        "price_at",
         "profile",
         "reservation",
         "seen",
@@ -257,7 +258,8 @@ class Entry:
         self.answer: Answer | None = None
         self.money: Money | None = None
         self.cost_usd: float | None = None
-        """Known once its row is written."""
+        self.price_at: str | None = None
+        """These two are known once its row is written: what it is charged with, and by which price table."""
 
 
 class CallRows:
@@ -295,6 +297,8 @@ class CallRows:
         )
         self._last: Attempt | None = None
         self._price_at: str | None = None
+        self._cost_usd: float | None = None
+        """Of all attempts so far: a failed one may be charged too."""
         self._remarks: list[str] = []
 
     def begin(self) -> None:
@@ -351,7 +355,6 @@ class CallRows:
             lines.attempt_failed(error, outcome, self.operation_id, entry.attempt_id, entry.profile.name)
         seen, answer, reservation = entry.seen, entry.answer, entry.reservation
         usage = answer.usage if answer else _NO_USAGE
-        cost, price_at = self._cost(entry)
         outside = self._journal.outside
         model = entry.model
         if answer and answer.model != model:
@@ -376,7 +379,7 @@ class CallRows:
             cached_tokens=usage.cached_tokens,
             output_tokens=usage.output_tokens,
             reasoning_tokens=usage.reasoning_tokens,
-            cost_usd=cost,
+            cost_usd=entry.cost_usd,
             stop_reason=outside(answer.stop_reason) if answer else None,
             cause=entry.cause,
             backoff_ms=entry.backoff * 1000,
@@ -386,8 +389,9 @@ class CallRows:
             message=self._journal.words(error) if error else None,
             limit_headers=outside(json.dumps(seen.headers)) if seen.headers else None,
         )
-        self._last, self._price_at = row, price_at
-        entry.cost_usd = cost
+        self._last, self._price_at = row, entry.price_at
+        if entry.cost_usd is not None:
+            self._cost_usd = (self._cost_usd or 0.0) + entry.cost_usd
         events: list[Event] = [row]
         if seen.request_body and self._is_recorded(outcome):
             events.append(self._exchange(entry, row))
@@ -431,7 +435,7 @@ class CallRows:
             requested_model=self._facts.requested_model,
             usage=answer.usage,
             attempts=self._attempts,
-            cost_usd=row.cost_usd,
+            cost_usd=self._cost_usd,
             price_at=self._price_at,
             stop_reason=row.stop_reason,
             tool_calls=list(answer.tool_calls),
@@ -459,7 +463,7 @@ class CallRows:
             output_tokens=answered.output_tokens if answered else None,
             cached_tokens=answered.cached_tokens if answered else None,
             reasoning_tokens=answered.reasoning_tokens if answered else None,
-            cost_usd=answered.cost_usd if answered else None,
+            cost_usd=self._cost_usd,
             price_at=self._price_at if answered else None,
             stop_reason=answered.stop_reason if answered else None,
             streamed=self._facts.streamed,
@@ -539,7 +543,8 @@ class CallRows:
         )
 
     @staticmethod
-    def _cost(entry: Entry) -> tuple[float | None, str | None]:
+    def cost(entry: Entry) -> tuple[float | None, str | None]:
+        """USD by what the provider tells, and the price table; None where nobody knows."""
         answer, profile = entry.answer, entry.profile
         if answer is None:
             return None, None

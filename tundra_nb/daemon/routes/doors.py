@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING
 
 from starlette.requests import Request
@@ -11,6 +12,7 @@ from starlette.routing import BaseRoute
 from tundra_nb.daemon.answers import json_response
 from tundra_nb.daemon.gateway.tokens import iso
 from tundra_nb.daemon.routing import read_body, route
+from tundra_nb.errors import TundraError
 from tundra_nb.protocol import doors as api
 
 if TYPE_CHECKING:
@@ -25,8 +27,10 @@ def routes(daemon: Daemon) -> list[BaseRoute]:
     async def rows(request: Request) -> Response:
         found = tokens.rows()
         for row in found:
-            spent = runtime.budgets.spent(row["name"])
-            row["spent_usd"] = sum(spent) if spent is not None else None
+            row["spent_usd"] = None
+            if row["usd_per_day"] is not None:
+                with contextlib.suppress(TundraError):  # without the history nobody knows, and the rest is told
+                    row["spent_usd"] = sum(await runtime.budgets.spent(row["name"]))
         return json_response({"rows": found})
 
     async def new(request: Request) -> Response:
