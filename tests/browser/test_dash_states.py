@@ -12,7 +12,7 @@ from tests.outage import fill
 from tundra_nb.testing.scripted_provider import ScriptedStep
 
 from .conftest import Jupyter
-from .test_faces import barriers, watch
+from .test_faces import LIGHTNESS, barriers, watch
 
 pytestmark = [pytest.mark.part("browser", "doltlite", "axe"), pytest.mark.timeout(400)]
 
@@ -85,6 +85,33 @@ def test_a_chosen_caller_leaves_only_its_calls_in_lanes_table_and_selection(lab:
     expect(counts).not_to_contain_text("of calls")
 
 
+def test_a_pin_and_a_source_show_what_was_while_the_present_goes_on(lab: Jupyter) -> None:
+    for _ in range(2):
+        lab.tundra("ask", "hi")
+    zipped, notebook, copy = (str(lab.folder / name) for name in ("i.zip", "i.ipynb", "copy.ipynb"))
+    steps = [
+        f"t.incidents.new('a bad minute', '10m', run=False, out={notebook!r})",
+        f"t.incidents.export('a bad minute', {zipped!r})",
+        f"source = t.incidents.import_({zipped!r}, out={copy!r})['source']",
+        "pin = t.versions.commit('before')",
+        "t.ask('later')",
+    ]
+    dashes = ["%tundra dash --at {{pin}}", "%tundra dash --in {{source}}", "%tundra dash"]
+    page = lab.open(["%load_ext tundra_nb\nimport tundra_nb\nt = tundra_nb.connect()", "\n".join(steps), *dashes])
+    for index in range(5):
+        page.run(index)
+    pin, source, present = (page.output(index).locator(".tundra-dash") for index in (2, 3, 4))
+    expect(present.get_by_role("heading", level=3)).to_have_text("all well · 3 calls, 0 % not answered")
+    lab.tundra("ask", "hi")
+    expect(present.get_by_role("heading", level=3)).to_have_text("all well · 4 calls, 0 % not answered")
+    for dash, where in ((pin, "as of "), (source, "a-bad-minute")):
+        dash.locator(".tundra-stage").scroll_into_view_if_needed()  # it is drawn where it is seen
+        expect(dash.locator(".tundra-counts")).to_contain_text(where)
+        expect(dash.get_by_role("heading", level=3)).to_have_text("all well · 2 calls, 0 % not answered")
+        expect(dash.get_by_role("button", name="Live")).to_be_hidden()
+    page.screenshot("dash-pin-source")
+
+
 def test_nothing_one_call_two_views_and_a_daemon_and_a_kernel_that_go(lab: Jupyter) -> None:
     page = lab.open(
         ["%load_ext tundra_nb", "%tundra dash", "%tundra dash", "%tundra dash --between 2090-01-01 2090-01-02"]
@@ -112,6 +139,10 @@ def test_nothing_one_call_two_views_and_a_daemon_and_a_kernel_that_go(lab: Jupyt
     page.page.keyboard.press("Enter")
     expect(first.locator(".tundra-why pre")).to_contain_text("scripted")
     page.screenshot("dash-one-call")
+    page.theme("dark")
+    page.page.emulate_media(color_scheme="light")  # the picture is as Jupyter is, whatever the desktop is
+    assert first.locator(".tundra-why img").evaluate(LIGHTNESS) < 60
+    page.theme("light")
 
     lab.tundra("daemon", "restart", "--force")
     lab.tundra("ask", "hi")

@@ -69,6 +69,9 @@ def test_a_saved_notebook_shows_the_last_state_without_a_kernel(start_jupyter: C
     for theme in ("light", "dark"):
         again.theme(theme)
         again.screenshot(f"{app}-saved-{theme}")
+    expect(again.page.locator(".jp-Notebook")).not_to_contain_text(
+        re.compile("model not found|error displaying", re.IGNORECASE)
+    )
 
 
 def test_closing_the_output_ends_the_thread(lab: object) -> None:

@@ -156,6 +156,10 @@ def test_a_breakers_next_probe_is_a_point_of_time_wherever_it_can_be_saved(
         assert re.search(r"(probe|again) at (20\d\d-\d\d-\d\d )?\d\d:\d\d:\d\d JST", told), told
         assert not re.search(r"(probe|again) in \d", told), told
     assert "second profile" not in words(home.run("why").stderr + home.run("status").stdout)
+    for _ in range(2):  # what says the same is said once
+        home.run("ask", "--no-failover", "hi")
+    assert "CircuitBreakerError::Open × 2" in home.run("status").stdout
+    assert re.search(r"\(after \w+\) × \d", words(home.run("explain", "last").stdout))
 
 
 def test_without_a_profile_each_answer_names_that_first_and_not_a_file_that_does_not_parse(

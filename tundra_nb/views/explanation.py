@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 from tundra_nb.client import times
@@ -98,10 +99,11 @@ def _evidence(told: Evidence) -> list[Block]:
         made.append(Picture(_hours(told.by_hour), f"{told.count} {_where(told)}, by hour"))
     if told.rows:
         head = [f"at ({times.zone()})", "profile", "message"]
-        rows: list[list[Cell]] = [
-            [times.local(row["at"]), _name(row["profile"]), Styled(times.in_text(str(row["message"])), "bad")]
-            for row in told.rows
-        ]
+        rows: list[list[Cell]] = []
+        for (profile, message), same in itertools.groupby(told.rows, lambda row: (row["profile"], str(row["message"]))):
+            *before, latest = same
+            count = f" × {len(before) + 1}" if before else ""
+            rows.append([times.local(latest["at"]), _name(profile), Styled(times.in_text(message) + count, "bad")])
         if not any(profile for _, profile, _ in rows):
             head, rows = [head[0], head[2]], [[at, message] for at, _, message in rows]
         made.append(Table(head, rows, title="lately here", long=len(head) - 1, below=True))
