@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -88,6 +89,42 @@ def test_a_malformed_file_is_an_error_that_says_where(file: Path, text: str, whe
     assert where in str(caught.value)
     assert told in str(caught.value)
     assert str(file) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("kind", "told"),
+    [
+        ("pipe", "this is no file"),
+        ("directory", "cannot be read"),
+        ("endless", "more than 1,000,000 bytes"),
+        ("long", "more than 1,000,000 bytes"),
+        ("deep", "too deep"),
+        ("latin", "cannot be read"),
+    ],
+)
+def test_what_is_no_settings_file_is_refused_without_waiting_or_reading_on(file: Path, kind: str, told: str) -> None:
+    """The daemon looks at it while it serves calls: a pipe, or a file without end, would hold it up for good."""
+    match kind:
+        case "pipe":
+            os.mkfifo(file)
+        case "directory":
+            file.mkdir()
+        case "endless":
+            file.symlink_to("/dev/zero")
+        case "long":
+            file.write_text("a" * 1_000_001)
+        case "deep":
+            file.write_text("a = " + "[" * 100_000)
+        case "latin":
+            file.write_bytes("# café\n".encode("latin-1"))
+    with pytest.raises(ConfigError, match=told):
+        settings.load(file, {})
+
+
+@pytest.mark.parametrize("content", [b"", b"\xef\xbb\xbf[breaker]\r\nfailures = 3\r\n", b"[breaker]\rfailures = 3\r"])
+def test_an_editors_byte_order_mark_and_line_ends_are_read(file: Path, content: bytes) -> None:
+    file.write_bytes(content)
+    assert settings.load(file, {}).settings.breaker.failures == (3 if content else 5)
 
 
 @pytest.mark.parametrize(

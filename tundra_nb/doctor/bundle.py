@@ -147,7 +147,7 @@ def secrets(place: Subject) -> list[tuple[str, str]]:
         found += [("dolt password", login.password), ("dolt reader password", login.reader_password)]
     found += _jupyter_tokens()
     if isinstance(place.config, Loaded):
-        text = place.config_file.read_text(encoding="utf-8") if place.config_file.exists() else ""
+        text = settings.read_text(place.config_file)
         found += [("settings", part) for part in re.findall(r"://[^/\s:@]*:([^/\s@]+)@", text)]
     return [(name, value.strip()) for name, value in found if len(value.strip()) >= MIN_SECRET_CHARS]
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from tundra_nb.nearest import nearest
 
-from .loader import Loaded, SettingLine, lines, load
+from .loader import Loaded, SettingLine, lines, load, read_text
 from .model import (
     PRESETS,
     VENDORS,
@@ -63,4 +63,5 @@ __all__ = [
     "lines",
     "load",
     "nearest",
+    "read_text",
 ]

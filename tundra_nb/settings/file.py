@@ -12,7 +12,7 @@ from typing import Any
 from tundra_nb.errors import ConfigError, UsageError
 from tundra_nb.nearest import nearest
 
-from .loader import Loaded, lines, load, read
+from .loader import Loaded, lines, load, read, read_text
 from .model import Settings
 
 CHANGEABLE = ("base_url", "model", "api_key_env", "priority", "rpm", "tpm")
@@ -200,7 +200,7 @@ def _parse(file: Path) -> Any:
     from tomlkit.exceptions import ParseError
 
     try:
-        return tomlkit.parse(file.read_text(encoding="utf-8")) if file.exists() else tomlkit.document()
+        return tomlkit.parse(read_text(file))
     except ParseError as exc:
         raise ConfigError(where=f"{file}, line {exc.line}", problem=f"not valid TOML: {exc}") from exc
 

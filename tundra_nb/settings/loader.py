@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import math
+import os
 import re
+import stat
 import tomllib
 import typing
 from collections.abc import Callable, Iterator, Mapping
@@ -20,6 +23,9 @@ from . import variables
 from .addresses import parse_listen
 from .log_filter import parse_filter
 from .model import PRESETS, VENDORS, ProfileSettings, Section, Settings, SharedLimitsSettings
+
+MOST_BYTES = 1_000_000
+"""Of a settings file: thousands of profiles."""
 
 
 class Loaded(msgspec.Struct, frozen=True, kw_only=True):
@@ -110,13 +116,36 @@ def lines(loaded: Loaded) -> Iterator[SettingLine]:
         yield SettingLine(path=path, value=value, default=_get(default, path), source=source)
 
 
-def _read_file(file: Path) -> dict[str, Any]:
+def read_text(file: Path) -> str:
+    """The text of the settings file; "" where there is none.
+
+    A pipe is not waited for, and what is far too long is not read: the daemon looks at the file while it serves calls.
+
+    Raises:
+        ConfigError: it cannot be read, is no file, is too long, or not UTF-8.
+    """
     try:
-        text = file.read_text(encoding="utf-8")
+        with open(file, "rb", buffering=0, opener=_without_waiting) as stream:
+            mode = os.fstat(stream.fileno()).st_mode
+            if not (stat.S_ISREG(mode) or stat.S_ISCHR(mode)):
+                raise ConfigError(where=str(file), problem="this is no file", remedy="Put a TOML file in its place.")
+            content = io.BufferedReader(stream).read(MOST_BYTES + 1) or b""
+        if len(content) > MOST_BYTES:
+            problem = f"this file has more than {MOST_BYTES:,} bytes"
+            raise ConfigError(where=str(file), problem=problem, remedy="Is it a settings file? Shorten it.")
+        return content.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
     except FileNotFoundError:
-        return {}
+        return ""
     except (OSError, UnicodeDecodeError) as exc:
         raise ConfigError(where=str(file), problem=f"cannot be read: {exc}") from exc
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)
+
+
+def _read_file(file: Path) -> dict[str, Any]:
+    text = read_text(file)
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as exc:
@@ -125,13 +154,15 @@ def _read_file(file: Path) -> dict[str, Any]:
         raise ConfigError(
             where=f"{file}, line {number}", problem=f"not valid TOML: {exc}", remedy="Correct that line."
         ) from exc
+    except RecursionError as exc:
+        raise ConfigError(where=str(file), problem="lists or tables lie too deep in one another") from exc
 
 
 def _line_of(file: Path, path: str) -> int | None:
     """The line that sets a key, where it stands in a section of its own; None where it is written in another way."""
     section, _, key = path.rpartition(".")
     here = ""
-    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(read_text(file).splitlines(), 1):
         if header := re.match(r"\s*\[\s*([A-Za-z0-9_.-]+)\s*\]", line):
             here = header.group(1)
             if here == path:
