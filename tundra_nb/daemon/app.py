@@ -15,6 +15,7 @@ from starlette.types import ASGIApp
 from tundra_nb import descriptors, errors
 from tundra_nb.daemon.answers import answered, error_response
 from tundra_nb.daemon.context import Daemon
+from tundra_nb.daemon.gateway.paths import MODELS, PATHS, PREFIX
 from tundra_nb.daemon.routes import (
     agents,
     archive,
@@ -91,7 +92,11 @@ def create_app(runtime: Runtime, life: Life, doors: Doors) -> Starlette:
     async def on_http_error(request: Request, exc: Exception) -> Response:
         assert isinstance(exc, HTTPException)
         what = "no such route" if exc.status_code == 404 else exc.detail
-        error = errors.UsageError(problem=f"{request.method} {request.url.path}: {what}")
+        path = request.url.path
+        remedy = ""
+        if exc.status_code == 404 and (path in PATHS or path == MODELS):
+            remedy = f"Add /v1: {PREFIX}{path}. An OpenAI SDK's base URL ends in /v1."
+        error = errors.UsageError(problem=f"{request.method} {path}: {what}", remedy=remedy)
         return error_response(error, runtime.redactor, status=exc.status_code)
 
     async def on_os_error(request: Request, exc: Exception) -> Response:

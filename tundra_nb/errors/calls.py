@@ -112,7 +112,7 @@ class TokenRefused(TundraError):
     @property
     def hint(self) -> str:
         if self.kind == "url":
-            return "Send it as `Authorization: Bearer`, or `x-api-key`; make a new one, this one may have been logged."
+            return "Send it in a header, `x-api-key` or `Authorization`; make a new one, this one may have been logged."
         return "`tundra token new NAME` makes one; give it to the program as its API key."
 
     @property

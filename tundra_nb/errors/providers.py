@@ -289,11 +289,16 @@ class Redirected(ApiError):
 
     @property
     def message(self) -> str:
-        where = f" to {self.location}" if self.location else ""
-        return f"{self.profile}: the address redirects{where} ({self.status}), which is not followed"
+        if not self.location:
+            return f"{self.profile}: status {self.status} came instead of an answer, and names no other address"
+        return f"{self.profile}: the address redirects to {self.location} ({self.status}), which is not followed"
 
     @property
     def hint(self) -> str:
+        if not self.location:
+            return (
+                "What answers at base_url of the profile is a web server or a cache: give the provider's own address."
+            )
         return "Correct base_url of the profile; the key is sent nowhere else."
 
 

@@ -134,6 +134,9 @@ class Versioning:
             `commit` (None with conflicts), `conflicts` (nothing changed then), `applied` and `problems`: settings that
             took effect, or could not.
         """
+        if branch == "main":
+            problem = "main is what branches are merged into"
+            raise UsageError(problem=problem, field="branch", remedy="`%tundra branch` lists the others.")
         versions = self._history.versions
         async with self._in_force.changing():
             merged = await versions.merge(branch, f"merge {branch}", signature(author), strategy)

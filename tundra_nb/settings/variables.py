@@ -50,7 +50,9 @@ def check(name: str, field: str) -> None:
         UsageError: it is none; what it is instead is not repeated.
     """
     if name and not is_name(name):
-        raise UsageError(problem=f"{field} takes the name of a variable; {_told(name)}", field=field, remedy=REMEDY)
+        is_odd = not _is_like_key(name) and bool(re.search(r"\s", name))
+        remedy = "A name has no blanks." if is_odd else REMEDY
+        raise UsageError(problem=f"{field} takes the name of a variable; {_told(name)}", field=field, remedy=remedy)
 
 
 def check_tree(tree: Mapping[str, Any], sources: Mapping[str, str]) -> None:
@@ -83,7 +85,11 @@ def _names(tree: Any, path: str) -> Iterator[tuple[str, str]]:
             yield from _names(item, f"{path}.{name}")
 
 
+def _is_like_key(value: str) -> bool:
+    return looks_like_key(value) or re.match(r"(?:sk|pk|rk)-", value) is not None
+
+
 def _told(value: str) -> str:
-    if looks_like_key(value) or re.match(r"(?:sk|pk|rk)-", value):
+    if _is_like_key(value):
         return "what stands there looks like a key"
     return "what stands there is none (letters, digits and _)"

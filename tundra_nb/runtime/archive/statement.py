@@ -93,6 +93,9 @@ def _check(part: dict[str, Any], own: set[str], tables: dict[str, None]) -> None
                 + (f"; did you mean {close!r}?" if close else "")
             )
         tables[name] = None
+    elif kind == "SHOW_REF" and part.get("show_type") == "SHOW_SPECIAL":
+        tables_there = ", ".join(sorted(TABLES))
+        raise QueryRefused(problem=f"SHOW would tell of DuckDB and not of the history, whose tables are {tables_there}")
     elif kind == "TABLE_FUNCTION":
         name = _name_of(part["function"])
         if name not in _TABLE_FUNCTIONS:

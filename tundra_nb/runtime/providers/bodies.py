@@ -17,6 +17,10 @@ Members = Mapping[str, msgspec.Raw]
 
 _NEXT = re.compile(rb'[ \t\n\r]*(,?)[ \t\n\r]*("(?:[^"\\]|\\.)*")[ \t\n\r]*:[ \t\n\r]*')
 _END = re.compile(rb"[ \t\n\r]*\}[ \t\n\r]*\Z")
+_HALF = re.compile(
+    rb"\\u(?:[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F])|(?<!\\u[dD][89abAB]..\\u)[dD][c-fC-F][0-9a-fA-F]{2})"
+)
+"""The escape of one half of a character without the other."""
 _decode = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
@@ -39,7 +43,9 @@ def members(body: bytes) -> dict[str, msgspec.Raw]:
     except RecursionError as exc:
         raise NotAnObjectError("it is nested too deeply") from exc
     except msgspec.DecodeError as exc:
-        raise NotAnObjectError(str(exc)) from exc
+        half = _HALF.search(body)
+        told = f"half a character is escaped at byte {half.start()} (a lone surrogate)" if half else str(exc)
+        raise NotAnObjectError(told) from exc
     return found
 
 

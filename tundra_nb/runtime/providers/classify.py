@@ -140,6 +140,7 @@ _AGAIN_BARE = re.compile(r"retry[-_ ]after[\"']?[:=] ?(\d{1,6}(?:\.\d+)?)(?![\w.
 _UNITS = (("mil", 0.001), ("ms", 0.001), ("s", 1.0), ("m", 60.0), ("h", 3600.0), ("d", 86400.0))
 _MESSAGES = ("message", "Message", "msg", "error_msg", "errorMessage", "error_message", "status_msg")
 _FINE = ("", "2")
+_NOTHING = ("[]", "null", '""')
 MAX_EVENT_LINES = 64 * 1024
 """How far into an error's body an event is looked for."""
 _ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-_])|\x9b[0-?]*[ -/]*[@-~]")
@@ -204,6 +205,8 @@ def read_body(body: bytes, now: float = 0.0) -> ErrorBody | None:
     value = _json_in(body)
     fault = read(value, now)
     if fault is None and isinstance(value, dict):
+        if not _says_something(value):
+            return ErrorBody()
         message = next((told for name in _MESSAGES if isinstance(told := value.get(name), str)), "")
         return _read_dict({**value, "message": message}, now)
     if fault is None and isinstance(value, str):
@@ -249,7 +252,8 @@ def answer_error(
     if text and status in (400, 401, 403, 404, 405) and (_is_html(text) or status in (404, 405)):
         what = "a web page" if _is_html(text) else "no API error"
         return ParseError(profile=target.profile, problem=f"status {status} with {what} in the body")
-    return classify(target, model, status, ErrorBody(message="" if _is_html(text) else text), retry_after)
+    is_nothing = text in _NOTHING or _is_html(text)
+    return classify(target, model, status, ErrorBody(message="" if is_nothing else text), retry_after)
 
 
 def classify(

@@ -45,7 +45,8 @@ STAGGER_SECONDS: Final = 0.25
 REPEATED: Final = frozenset({"GET", "HEAD"})
 """Sent again once, when a kept connection turns out to be closed."""
 
-_SIZED = re.compile(rb"content-length|transfer-encoding", re.IGNORECASE)
+_SIZED = re.compile(rb"content-length", re.IGNORECASE)
+_ENCODING = b"transfer-encoding"
 
 Origin = tuple[bool, str, int]
 """Over TLS or not, host, port."""
@@ -190,6 +191,8 @@ class _Line(asyncio.Protocol):
         self._headers: RawHeaders = []
         self._reason = b""
         self._head_bytes = 0
+        self._encoding = b""
+        """How the body is framed: chunked, or not at all."""
         self._is_interim = False
         """A 1xx answer is read over."""
         self._has_heard = False
@@ -324,7 +327,7 @@ class _Line(asyncio.Protocol):
             error = httpx.RemoteProtocolError(problem)
             error.__cause__ = DisconnectedError(problem)
             answer.fail(error)
-        elif any(_SIZED.fullmatch(name) for name, _ in answer.headers):
+        elif self._encoding or any(_SIZED.fullmatch(name) for name, _ in answer.headers):
             answer.fail(httpx.RemoteProtocolError("the server hung up before the end of the body"))
         else:
             answer.finish()  # its end was the end of the connection
@@ -341,6 +344,7 @@ class _Line(asyncio.Protocol):
     def on_message_begin(self) -> None:
         self._headers = []
         self._reason = b""
+        self._encoding = b""
         if self._answer is None:
             self.abort()  # an answer behind the answer
 
@@ -348,16 +352,28 @@ class _Line(asyncio.Protocol):
         self._reason += reason
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._headers.append((name, value.rstrip(b" \t")))
+        value = value.rstrip(b" \t")
+        self._headers.append((name, value))
+        if len(name) == len(_ENCODING) and name.lower() == _ENCODING and (told := value.lower()) != b"identity":
+            self._encoding = told
 
     def on_headers_complete(self) -> None:
         status = self._parser.get_status_code()
-        self._is_interim = status < 200
+        self._is_interim = 100 <= status < 200
         answer = self._answer
         if self._is_interim or answer is None:
             return
         if self._head_bytes > HEAD_BYTES and sum(len(name) + len(value) for name, value in self._headers) > HEAD_BYTES:
             self.fail(_too_long())
+            return
+        if status < 100:
+            self.fail(httpx.RemoteProtocolError(f"the answer has status {status:03}, and HTTP has none below 100"))
+            return
+        if self._encoding not in (b"", b"chunked"):
+            told = self._encoding.decode("latin-1")
+            self.fail(
+                httpx.RemoteProtocolError(f"the answer's Transfer-Encoding is {told!r}, and only chunked is read")
+            )
             return
         answer.reason, answer.headers, answer.status = self._reason, self._headers, status
         self._headers = []  # a trailer's are nobody's

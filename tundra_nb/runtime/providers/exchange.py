@@ -284,8 +284,10 @@ async def _unpacked(answer: Incoming, encodings: str) -> AsyncGenerator[bytes, N
 
 def _location(told: Mapping[str, str]) -> str:
     """Where a redirect leads: host and path, without what may be secret in its query."""
+    if not (place := told.get("location")):
+        return ""
     try:
-        url = httpx.URL(told.get("location", ""))
+        url = httpx.URL(place)
     except httpx.InvalidURL:
         return ""
     return classify.clip(str(url.copy_with(query=None, fragment=None, userinfo=b"")) if url.host else url.path)

@@ -202,6 +202,12 @@ def _check(file: Path, name: str | None, link: bool) -> None:
         raise UsageError(problem="only a folder of tables can be linked", field="link")
     if not os.access(file, os.R_OK):
         raise UsageError(problem=f"{file} cannot be read: permission denied", field="path")
+    if stat.S_ISREG(mode):
+        try:
+            with file.open("rb") as opened:
+                opened.read(1)
+        except OSError as exc:  # a file of the kernel's that only looks like one
+            raise UsageError(problem=f"{file} cannot be read: {exc.strerror}", field="path") from exc
     if name is not None and not re.fullmatch(NAME, name):
         raise UsageError(
             problem=f"{name[:64]!r} is no name for a source",

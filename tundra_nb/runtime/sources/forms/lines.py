@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import json
 import re
 from collections.abc import Iterator
 from typing import Any, Protocol
@@ -21,6 +22,7 @@ BLANKS_TOLD = 100_000
 DOCUMENT_BYTES = 256 << 20
 """Longest JSON record."""
 CHUNK_BYTES = 1 << 16
+_NO_NUMBER = re.compile(rb"\b(?:NaN|Infinity)\b")
 _UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _RETURN = re.compile(rb"\r(?=\d{4}-\d\d-\d\d[T ]|\{)")
 """A line that ends as on old Macs, or as a program ends it that draws its progress: what follows begins a line."""
@@ -98,7 +100,7 @@ class LineReader:
 
     def _json(self, file: Readable, text: bytes) -> None:
         try:
-            value = msgspec.json.decode(text)
+            value = _decoded(text)
         except (msgspec.DecodeError, RecursionError, UnicodeError) as exc:
             if self._taker.lines == 0 and "truncated" in str(exc):
                 self._document(file, text)
@@ -118,7 +120,7 @@ class LineReader:
                 remedy="Write one record a line, as the collector's file exporter does: `jq -c '.[]'`.",
             )
         try:
-            value = msgspec.json.decode(whole)
+            value = _decoded(whole)
         except (msgspec.DecodeError, RecursionError, UnicodeError) as exc:
             raise UsageError(
                 problem=f"the JSON document cannot be read: {exc}", field="path", remedy="Is it cut off?"
@@ -138,6 +140,20 @@ class LineReader:
                 pass  # a record of this look, with something else in it
         told = text[:2000].decode("utf-8", "replace") if text else repr(value)[:200]
         self._taker.not_understood(told)
+
+
+def _decoded(text: bytes) -> Any:
+    """A JSON value; what Python's own writer puts for a number that is none (NaN) is read as null."""
+    try:
+        return msgspec.json.decode(text)
+    except msgspec.DecodeError:
+        if _NO_NUMBER.search(text) is None:
+            raise
+        try:
+            return json.loads(text, parse_constant=lambda _: None)
+        except ValueError:
+            pass
+        raise
 
 
 class _Utf16:
