@@ -17,6 +17,8 @@ _VARINT, _FIXED64, _BYTES = 0, 1, 2
 _DOUBLE = struct.Struct("<d")
 _TIMES = struct.Struct("<BQBQ")
 _MASK = (1 << 64) - 1
+_SHORT = 0x80 - 4
+"""A key and text of fewer bytes have one byte for each length around them."""
 
 
 def span(
@@ -78,8 +80,19 @@ def _field(number: int, content: bytes) -> bytes:
 
 def _attribute(field: int, name: str, value: Any) -> bytes:
     """A key and its value."""
-    if type(value) is float:
+    if type(value) is str:
+        key, text = _key(name), value.encode("utf-8", "replace")
+        if (size := len(text)) + len(key) < _SHORT:
+            return b"%c%c%b\x12%c\x0a%c%b" % (field << 3 | _BYTES, len(key) + size + 4, key, size + 2, size, text)
+    elif type(value) is float:
         return _before_double(field, name) + _DOUBLE.pack(value)
+    elif type(value) is int:
+        return _whole_number(field, name, value)
+    return _field(field, _key(name) + _field(2, _value(value)))
+
+
+@functools.lru_cache(maxsize=4096)
+def _whole_number(field: int, name: str, value: int) -> bytes:
     return _field(field, _key(name) + _field(2, _value(value)))
 
 
