@@ -15,8 +15,9 @@ import pytest
 
 from tundra_nb.errors import QueryRefused, RefNotFound, UsageError
 from tundra_nb.runtime.clock import Ids, SystemClock
+from tundra_nb.runtime.history import arrow
+from tundra_nb.runtime.history.arrow import table_schema
 from tundra_nb.runtime.history.query import Condition, FrameQuery
-from tundra_nb.runtime.history.schema import arrow_schema
 from tundra_nb.runtime.history.service import History
 from tundra_nb.runtime.history.story import StoredStory, WantedOperation
 from tundra_nb.runtime.id_layout import id_floor
@@ -55,6 +56,27 @@ def setting(value: str, seconds: int = 0) -> Setting:
     return Setting(setting_id=7, path="breaker.failures", value=value, source="file", at=at(seconds), author="ada")
 
 
+async def test_plain_rows_are_those_of_the_frame(store: Store) -> None:
+    store.history.append(
+        operation(1, profile="p", latency_ms=3.0, cost_usd=1e-9, input_tokens=2**53 + 1, streamed=True),
+        operation(2, outcome="error", code="ApiError", message="é 漢 🎉 \n '%s'", streamed=False),
+        operation(3, latency_ms=0.1 + 0.2),
+    )
+    commit = await store.history.versions.commit("now", "ada <ada@localhost>")
+    store.history.append(operation(4, outcome="cancelled"))
+    for query in (
+        FrameQuery(table="calls"),
+        FrameQuery(table="calls", at=commit, columns=["streamed", "operation_id"]),
+        FrameQuery(table="calls", newest_first=True, limit=2),
+        FrameQuery(table="calls", since_us=at(2), until_us=at(4)),
+        FrameQuery(table="calls", limit=0),
+        FrameQuery(table="setting"),
+    ):
+        frame = await table_of(store.history.query(query))
+        rows = await store.history.rows(query)
+        assert repr(rows) == repr(arrow.rows(frame.to_batches()))
+
+
 async def test_every_kind_of_value_comes_back_as_it_went_in(store: Store) -> None:
     text = "tabs\tquotes \" ' \\ % percent é 漢 🎉 line\nend <b>&"
     store.history.append(
@@ -74,7 +96,7 @@ async def test_every_kind_of_value_comes_back_as_it_went_in(store: Store) -> Non
         ),
     )
     frame = await table_of(store.history.query(FrameQuery(table="calls")))
-    assert frame.schema == arrow_schema("operation")
+    assert frame.schema == table_schema("operation")
     first, second = frame.to_pylist()
     assert first == {
         "operation_id": id_floor(at(1)) + 1,
@@ -124,7 +146,7 @@ async def test_every_kind_of_value_comes_back_as_it_went_in(store: Store) -> Non
 async def test_an_empty_frame_has_the_full_schema(store: Store) -> None:
     for table in TABLES:
         frame = await table_of(store.history.query(FrameQuery(table=table)))
-        assert (frame.schema, frame.num_rows) == (arrow_schema(table), 0)
+        assert (frame.schema, frame.num_rows) == (table_schema(table), 0)
 
 
 MOVES: tuple[tuple[BreakerState, BreakerState], ...] = (("closed", "open"), ("open", "half_open"))
@@ -315,7 +337,7 @@ async def test_of_a_frame_only_the_columns_asked_for_are_read(store: Store) -> N
     store.history.append(*events)
     query = FrameQuery(table="calls", columns=["code", "latency_ms"], newest_first=True)
     frame = await table_of(store.history.query(query))
-    assert frame.schema == arrow_schema("operation", ["latency_ms", "code"])
+    assert frame.schema == table_schema("operation", ["latency_ms", "code"])
     assert frame.column_names == ["code", "latency_ms"]
     assert [tuple(row.values()) for row in frame.to_pylist()] == list(zip(words, values, strict=True))[::-1]
     with pytest.raises(UsageError, match="no column 'kode'"):
@@ -363,7 +385,7 @@ async def test_a_pinned_frame_never_changes(store: Store) -> None:
 async def test_a_frame_before_the_tables_existed_is_empty(store: Store) -> None:
     log = await store.history.call("log")
     frame = await table_of(store.history.query(FrameQuery(table="operation", at=log[-1]["commit"])))
-    assert (frame.num_rows, frame.schema) == (0, arrow_schema("operation"))
+    assert (frame.num_rows, frame.schema) == (0, table_schema("operation"))
 
 
 async def test_log_tells_who_committed_what_and_how_many_rows(store: Store) -> None:

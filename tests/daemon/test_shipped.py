@@ -120,10 +120,17 @@ def test_a_start_loads_nothing_that_it_does_not_need(paths: Paths, tmp_path: Pat
     assert not loaded & {"click", "rich", "multiprocessing", "psutil", "genai_prices", "pyarrow"}
 
 
-def test_a_store_worker_loads_nothing_that_it_does_not_need() -> None:
-    program = "import sys; import tundra_nb.runtime.history.worker; print(*sys.modules)"
+def test_a_store_worker_loads_arrow_only_for_frames(tmp_path: Path) -> None:
+    program = (
+        "import sys\nfrom pathlib import Path\nfrom tundra_nb.runtime.history import worker, loading\nloading.load()\n"
+        "from tundra_nb.runtime.history.doltlite import DoltliteStore\n"
+        "from tundra_nb.runtime.history.contract import Stop\nfrom tundra_nb.protocol.query import FrameQuery\n"
+        f"store = DoltliteStore(Path({str(tmp_path / 'history.db')!r}))\nstore.open('owner', 1)\n"
+        "assert store.rows(FrameQuery(table='breaker_event'), Stop()) == []\nprint(*sys.modules)"
+    )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert not set(done.stdout.split()) & {"asyncio", "pandas", "httpx", "tundra_nb.runtime.telemetry.sender"}
+    unneeded = {"asyncio", "numpy", "pandas", "pyarrow", "httpx", "tundra_nb.runtime.telemetry.sender"}
+    assert not set(done.stdout.split()) & unneeded
 
 
 def test_a_living_pty_keeps_a_program_from_stopping_it_but_not_a_person(paths: Paths) -> None:

@@ -15,12 +15,38 @@ import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tundra_nb.types import TABLES, Column, columns
+from tundra_nb.types import TABLES, Column, ColumnType, columns
 
 from .protocol import CHUNK_BYTES
 
+_ARROW: dict[ColumnType, pa.DataType] = {
+    "id": pa.int64(),
+    "int": pa.int64(),
+    "float": pa.float64(),
+    "text": pa.string(),
+    "long_text": pa.string(),
+    "time": pa.timestamp("us", "UTC"),
+    "bool": pa.bool_(),
+    "category": pa.dictionary(pa.int32(), pa.string()),
+}
+
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _CONTROLS = {code: f"\\u{code:04x}" for code in range(0x20)}
+
+
+def table_schema(table: str, names: Sequence[str] | None = None) -> pa.Schema:
+    """The columns of a table (or some of them) as every frame of it has them, also an empty one."""
+    wanted = [column for column in columns(table) if names is None or column.name in names]
+    return pa.schema([pa.field(column.name, _ARROW[column.type], column.nullable) for column in wanted])
+
+
+def diff_schema(table: str) -> pa.Schema:
+    """`table, diff_type, from_commit, to_commit`, then each column as `from_…` and `to_…`."""
+    text = pa.dictionary(pa.int32(), pa.string())
+    fields = [pa.field(name, text, nullable=False) for name in ("table", "diff_type", "from_commit", "to_commit")]
+    for side in ("from", "to"):
+        fields += [pa.field(f"{side}_{column.name}", _ARROW[column.type]) for column in columns(table)]
+    return pa.schema(fields)
 
 
 class ColumnBuilder:

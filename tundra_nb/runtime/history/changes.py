@@ -8,16 +8,16 @@ state before them; a merge counts as one step, because that is when its changes 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
-
-import pyarrow as pa
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tundra_nb.errors import UsageError
 from tundra_nb.types import KEY_OF, VERSIONED_TABLES, columns
 
-from . import arrow, schema
 from .contract import WORKING, Frame
 from .values import Commit
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 TABLES_WITH_HISTORY = (*VERSIONED_TABLES, "note")
 """Tables that people change; rows of events never change, so there is nothing to tell."""
@@ -79,6 +79,10 @@ def row_history(
 
     `writer`: only rows of this daemon, or that nobody has signed.
     """
+    import pyarrow as pa
+
+    from . import arrow
+
     made_schema = _schema(table)
     made = arrow.builders(made_schema, table)
     names = [column.name for column in columns(table)]
@@ -136,6 +140,10 @@ def in_doltlite(name: str) -> str:
 
 
 def _schema(table: str) -> pa.Schema:
+    import pyarrow as pa
+
+    from . import arrow
+
     text = pa.dictionary(pa.int32(), pa.string())
     return pa.schema(
         [
@@ -144,6 +152,6 @@ def _schema(table: str) -> pa.Schema:
             pa.field("committer", text),
             pa.field("message", pa.string()),
             pa.field("diff_type", text, nullable=False),
-            *(pa.field(field.name, field.type) for field in schema.arrow_schema(table)),
+            *(pa.field(field.name, field.type) for field in arrow.table_schema(table)),
         ]
     )

@@ -9,15 +9,16 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Generator
-from typing import Any, NamedTuple, Protocol
-
-import pyarrow as pa
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from tundra_nb.errors import Cancelled, StoreBusy, StoreUnavailable, TundraError
 
 from .query import FrameQuery
 from .spool import SpoolPlace
 from .values import Commit, Merge, RefInfo, Rows, Strategy, TableInfo, TableStat
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 QUERY_SECONDS = 30.0
 """Longest a query may run."""
@@ -247,6 +248,13 @@ class EventStore(Protocol):
 
     def frame(self, query: FrameQuery, stop: Stop) -> Frame:
         """Rows of one table in the order of its key. `query.at` is a commit hash (from `resolve`) or None for now."""
+        ...
+
+    def rows(self, query: FrameQuery, stop: Stop) -> list[dict[str, Any]]:
+        """The rows of `frame` as plain values, times in microseconds: for the few that a card or page needs.
+
+        Nothing of Arrow is loaded for it, which is most of a worker's memory and of its start.
+        """
         ...
 
     def sql(self, text: str, at: str | None, limit: int | None, stop: Stop) -> Frame:

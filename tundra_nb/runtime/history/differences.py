@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from . import schema
+from . import arrow
 from .contract import EventStore, Frame, Stop
 
 
@@ -32,7 +32,7 @@ def _union(names: Sequence[str]) -> pa.Schema:
     """The columns of these tables' diffs, each once; words as plain text, because dictionaries differ."""
     fields: dict[str, pa.Field] = {}
     for name in names or ("note",):
-        for field in schema.arrow_diff_schema(name):
+        for field in arrow.diff_schema(name):
             kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
             fields.setdefault(field.name, pa.field(field.name, kind))
     return pa.schema(list(fields.values()))

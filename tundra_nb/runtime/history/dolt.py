@@ -18,9 +18,8 @@ import socket
 import sys
 import time
 from collections.abc import Collection, Generator, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pyarrow as pa
 import pymysql
 import pymysql.cursors
 
@@ -38,7 +37,7 @@ from tundra_nb.nearest import nearest
 from tundra_nb.runtime.id_layout import MAX_NODE
 from tundra_nb.types import KEY_OF, TABLES, columns, stable_id
 
-from . import arrow, changes, dolt_sums, migrations, schema, sql_guard
+from . import changes, dolt_sums, migrations, schema, sql_guard
 from .contract import SQL_BYTES, SQL_ROWS, WORKING, Frame, Stop, Written
 from .endpoint import UNKNOWN_DATABASE, Connection, DoltAddress, drop, run
 from .migrations import migrate
@@ -52,6 +51,7 @@ from .rules import (
     conflict,
     free_node,
     known_table,
+    named,
     newest_id,
     nothing,
     parted,
@@ -59,6 +59,7 @@ from .rules import (
     refuse_newer,
     refuse_revert_of_events,
     remote_url,
+    rows_statement,
     split_rows,
     store_with_care,
     summary,
@@ -67,6 +68,11 @@ from .rules import (
 )
 from .spool import WRITER_CHARACTERS, SpoolPlace, writer_id
 from .values import Commit, Merge, RefInfo, Rows, Strategy, TableInfo, TableStat
+
+if TYPE_CHECKING:  # the worker loads it when the first frame is asked for
+    import pyarrow as pa
+
+    from . import arrow
 
 log = logging.getLogger("tundra.history")
 
@@ -459,7 +465,9 @@ class DoltStore:
         return 0
 
     def frame(self, query: FrameQuery, stop: Stop) -> Frame:
-        table, made_schema = query.table, schema.arrow_schema(query.table, query.names)
+        from . import arrow
+
+        table, made_schema = query.table, arrow.table_schema(query.table, query.names)
         at = None if query.at in (None, WORKING) else str(query.at)
         source = table if at is None else f"{table} AS OF '{at}'"
         db = self._reader(stop)
@@ -502,11 +510,32 @@ class DoltStore:
         made: list[arrow.ColumnBuilder],
         stop: Stop,
     ) -> Generator[pa.RecordBatch, None, None]:
+        import pyarrow as pa
+
+        from . import arrow
+
         try:
             with contextlib.closing(parts):
                 yield arrow.empty_batch(made_schema, made)
                 for arrays in parts:
                     yield pa.record_batch(arrays, schema=made_schema)
+        finally:
+            stop.set_hook(None)
+            drop(db)
+
+    def rows(self, query: FrameQuery, stop: Stop) -> list[dict[str, Any]]:
+        source = query.table if query.at in (None, WORKING) else f"{query.table} AS OF '{query.at}'"
+        limit = () if query.limit is None else (query.limit,)
+        db = self._reader(stop)
+        try:
+            with self._seam(stop=stop):
+                step_ms = int(run(db, "SELECT max(clock_step_ms) FROM writer")[0][0] or 0)
+                where, values = condition(query, "%s", step_ms)
+                there = _columns_of(db, source)
+                if not there:
+                    return []
+                source = schema.with_all_columns(source, query.table, there)
+                return named(query, run(db, rows_statement(query, source, where, "%s"), *values, *limit))
         finally:
             stop.set_hook(None)
             drop(db)
@@ -527,6 +556,8 @@ class DoltStore:
                 cursor.execute(statement)
                 if cursor.description is None:
                     raise QueryRefused(problem="the statement has no rows to show")
+                from . import arrow
+
                 rows = arrow.LooseRows([entry[0] for entry in cursor.description])
                 truncated = False
                 while not truncated and (some := cursor.fetchmany(min(4096, most - rows.rows + 1))):
@@ -573,8 +604,10 @@ class DoltStore:
         ]
 
     def diff(self, a: str, b: str, table: str, limit: int | None, stop: Stop) -> Frame:
+        from . import arrow
+
         before, after = self.resolve(a), self.resolve(b)
-        made_schema = schema.arrow_diff_schema(known_table(table))
+        made_schema = arrow.diff_schema(known_table(table))
         made = arrow.builders(made_schema, table)
         key = KEY_OF[table]
         db = self._reader(stop)

@@ -16,9 +16,7 @@ import shutil
 import sqlite3
 from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
-from typing import Any
-
-import pyarrow as pa
+from typing import TYPE_CHECKING, Any
 
 from tundra_nb.errors import (
     QueryRefused,
@@ -33,7 +31,7 @@ from tundra_nb.errors import (
 from tundra_nb.nearest import nearest
 from tundra_nb.types import KEY_OF, TABLES, columns
 
-from . import arrow, changes, schema, sql_guard
+from . import changes, schema, sql_guard
 from .authorizer import guard
 from .contract import SQL_BYTES, SQL_ROWS, WORKING, Frame, Stop, Written
 from .exact_sums import OVERFLOW, sum_exactly
@@ -48,6 +46,7 @@ from .rules import (
     conflict,
     free_node,
     known_table,
+    named,
     newest_id,
     not_a_history,
     nothing,
@@ -57,6 +56,7 @@ from .rules import (
     refuse_newer,
     refuse_revert_of_events,
     remote_url,
+    rows_statement,
     split_rows,
     sql_problem,
     store_with_care,
@@ -66,6 +66,11 @@ from .rules import (
 )
 from .spool import SpoolPlace
 from .values import Commit, Merge, RefInfo, Rows, Strategy, TableInfo, TableStat
+
+if TYPE_CHECKING:  # the worker loads it when the first frame is asked for
+    import pyarrow as pa
+
+    from . import arrow
 
 log = logging.getLogger("tundra.history")
 
@@ -387,7 +392,9 @@ class DoltliteStore:
             return 0
 
     def frame(self, query: FrameQuery, stop: Stop) -> Frame:
-        table, made_schema = query.table, schema.arrow_schema(query.table, query.names)
+        from . import arrow
+
+        table, made_schema = query.table, arrow.table_schema(query.table, query.names)
         at = None if query.at in (None, WORKING) else str(query.at)
         step_ms = self._step_ms
         where, values = condition(query, "?", step_ms)
@@ -429,6 +436,10 @@ class DoltliteStore:
         made_schema: pa.Schema,
         made: list[arrow.ColumnBuilder],
     ) -> Generator[pa.RecordBatch, None, None]:
+        import pyarrow as pa
+
+        from . import arrow
+
         try:
             with contextlib.closing(parts):
                 yield arrow.empty_batch(made_schema, made)
@@ -436,6 +447,17 @@ class DoltliteStore:
                     yield pa.record_batch(arrays, schema=made_schema)
         finally:
             self._readers.give_back(db)
+
+    def rows(self, query: FrameQuery, stop: Stop) -> list[dict[str, Any]]:
+        at = None if query.at in (None, WORKING) else str(query.at)
+        where, values = condition(query, "?", self._step_ms)
+        limit = () if query.limit is None else (query.limit,)
+        with self._seam(stop=stop), self._readers.lent(at, stop) as db:
+            there = {row[0] for row in db.execute("SELECT name FROM pragma_table_info(?)", (query.table,))}
+            if not there:
+                return []
+            source = schema.with_all_columns(query.table, query.table, there)
+            return named(query, db.execute(rows_statement(query, source, where, "?"), (*values, *limit)).fetchall())
 
     def sql(self, text: str, at: str | None, limit: int | None, stop: Stop) -> Frame:
         statement = sql_guard.checked(text, sql_guard.DOLTLITE)
@@ -488,8 +510,10 @@ class DoltliteStore:
         return [Commit(row[0], _microseconds(row[1]), row[2], *split_rows(row[3])) for row in rows]
 
     def diff(self, a: str, b: str, table: str, limit: int | None, stop: Stop) -> Frame:
+        from . import arrow
+
         before, after = self.resolve(a), self.resolve(b)
-        made_schema = schema.arrow_diff_schema(known_table(table))
+        made_schema = arrow.diff_schema(known_table(table))
         made = arrow.builders(made_schema, table)
         names = [changes.in_doltlite(name) for name in made_schema.names if name != "table"]
         key = KEY_OF[table]
@@ -696,6 +720,8 @@ class DoltliteStore:
 
 def _fetched(cursor: sqlite3.Cursor, most: int) -> tuple[arrow.LooseRows, bool]:
     """The rows of a statement, as many as allowed, and whether there are more."""
+    from . import arrow
+
     rows = arrow.LooseRows([entry[0] for entry in cursor.description])
     while some := cursor.fetchmany(min(4096, most - rows.rows + 1)):
         if rows.rows + len(some) > most:

@@ -8,12 +8,11 @@ import logging
 import math
 import re
 import urllib.parse
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
-import pyarrow as pa
 
 from tundra_nb.errors import RefNotFound, StoreDamaged, StoreError, StoreUnavailable, TundraError, UsageError
 from tundra_nb.nearest import nearest
@@ -21,10 +20,14 @@ from tundra_nb.runtime.id_layout import MAX_NODE, NODE_BITS, SEQUENCE_BITS
 from tundra_nb.types import KEY_OF, REPLACED_TABLES, TABLES, VERSIONED_TABLES, ErrorEvent, columns
 
 from . import schema
-from .arrow import ColumnBuilder
 from .contract import WORKING, Stop, Written
 from .query import FrameQuery, condition
 from .values import TableStat
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from .arrow import ColumnBuilder
 
 log = logging.getLogger("tundra.history")
 
@@ -115,6 +118,24 @@ def pieces(
             if coming is None:
                 return
             found = coming.result()
+
+
+def rows_statement(query: FrameQuery, source: str, where: str, placeholder: str) -> str:
+    """Selects the rows of a query; the limit's value comes last."""
+    order = "DESC" if query.newest_first else "ASC"
+    limit = "" if query.limit is None else f" LIMIT {placeholder}"
+    return f"SELECT {', '.join(query.names)} FROM {source} WHERE {where} ORDER BY {KEY_OF[query.table]} {order}{limit}"  # noqa: S608 - our names
+
+
+def named(query: FrameQuery, rows: Iterable[Sequence[Any]]) -> list[dict[str, Any]]:
+    """Rows as the engines give them, under their columns' names; both keep booleans as numbers."""
+    booleans = [column.name for column in columns(query.table) if column.type == "bool" and column.name in query.names]
+    made = [dict(zip(query.names, row, strict=True)) for row in rows]
+    for name in booleans:
+        for row in made:
+            if row[name] is not None:
+                row[name] = bool(row[name])
+    return made
 
 
 def needs_care(table: str, some: Sequence[tuple[Any, ...]], stored: Mapping[Any, Sequence[Any]]) -> Sorted:

@@ -12,10 +12,8 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from typing import Any
-
-import pyarrow as pa
 
 from tundra_nb.types import FRAME_VERSION, KEY_OF, REPLACED_TABLES, TABLES, ColumnType, columns
 
@@ -46,16 +44,6 @@ _DOLT: dict[ColumnType, str] = {
     "time": "BIGINT",
     "bool": "TINYINT(1)",
     "category": "VARCHAR(255)",
-}
-_ARROW: dict[ColumnType, pa.DataType] = {
-    "id": pa.int64(),
-    "int": pa.int64(),
-    "float": pa.float64(),
-    "text": pa.string(),
-    "long_text": pa.string(),
-    "time": pa.timestamp("us", "UTC"),
-    "bool": pa.bool_(),
-    "category": pa.dictionary(pa.int32(), pa.string()),
 }
 
 
@@ -128,21 +116,6 @@ SIGN_IN = (
     " started_at = VALUES(started_at), seen_at = VALUES(seen_at), version = VALUES(version)"
 )
 """On a server: the row of a daemon that begins to write."""
-
-
-def arrow_schema(table: str, names: Sequence[str] | None = None) -> pa.Schema:
-    """The columns of a table (or some of them) as every frame of it has them, also an empty one."""
-    wanted = [column for column in columns(table) if names is None or column.name in names]
-    return pa.schema([pa.field(column.name, _ARROW[column.type], column.nullable) for column in wanted])
-
-
-def arrow_diff_schema(table: str) -> pa.Schema:
-    """`table, diff_type, from_commit, to_commit`, then each column as `from_…` and `to_…`."""
-    text = pa.dictionary(pa.int32(), pa.string())
-    fields = [pa.field(name, text, nullable=False) for name in ("table", "diff_type", "from_commit", "to_commit")]
-    for side in ("from", "to"):
-        fields += [pa.field(f"{side}_{column.name}", _ARROW[column.type]) for column in columns(table)]
-    return pa.schema(fields)
 
 
 def _create(table: str, kinds: dict[ColumnType, str], version: int) -> str:

@@ -16,7 +16,6 @@ import msgspec
 
 from tundra_nb.errors import Cancelled, InternalError, TundraError
 
-from . import arrow
 from .contract import QUERY_SECONDS, Frame, Stop
 from .protocol import ARROW, END, ERROR, JSON, META, WorkerRequest, pack, receive_frame
 
@@ -88,6 +87,8 @@ class LineServer:
 
     def stream(self, sock: socket.socket, frame: Frame, more: dict[str, Any]) -> None:
         """Send a frame, piece by piece. `more`: what its `meta` says beside its own."""
+        from . import arrow
+
         with contextlib.closing(frame.batches):
             sock.sendall(pack(META, msgspec.json.encode({**frame.meta, **more})))
             for piece in arrow.encode(frame.schema, frame.batches):

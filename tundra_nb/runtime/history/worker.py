@@ -27,7 +27,7 @@ from tundra_nb.errors import ConfigError, StoreBusy, StoreError, TundraError, Us
 from tundra_nb.protocol.digest import digest
 from tundra_nb.types import FRAME_VERSION, FRAMES, KEY_OF, columns
 
-from . import arrow, differences, grouping, loading, schema, story
+from . import loading, schema, story
 from .contract import EventStore, Frame, Stop
 from .protocol import FATAL, HELLO, JSON, PROGRESS, TRACES, Config, Hello, Progress, WorkerRequest, pack
 from .query import Condition, FrameQuery, ungrouped
@@ -60,7 +60,7 @@ class Worker(LineServer):
         self._sender: Sender | None = None
         self._reading: dict[str, Callable[[dict[str, Any], Stop], Any]] = {
             "frame": self._frame,
-            "rows": lambda p, stop: arrow.rows(self._frame(p, stop).batches),
+            "rows": self._rows,
             "sql": lambda p, stop: store.sql(p["text"], self._at(p.get("at")), p.get("limit"), stop),
             "diff": self._diff,
             "log": lambda p, _: store.log(p.get("limit"), p.get("ref", "HEAD")),
@@ -165,9 +165,7 @@ class Worker(LineServer):
         from tundra_nb.runtime.telemetry.sender import Sender, Traces
 
         def rows(query: FrameQuery) -> list[dict[str, Any]]:
-            frame = self._store.frame(query, Stop())
-            with contextlib.closing(frame.batches):
-                return arrow.rows(frame.batches)
+            return self._store.rows(query, Stop())
 
         self._sender = sender = Sender(
             msgspec.convert(params, Traces),
@@ -190,15 +188,29 @@ class Worker(LineServer):
                 return
 
     def _frame(self, params: dict[str, Any], stop: Stop) -> Frame:
-        query = msgspec.convert(params, FrameQuery)
-        query = msgspec.structs.replace(query, at=self._at(query.at))
+        query = self._pinned(msgspec.convert(params, FrameQuery))
         if not query.is_grouped:
             return self._store.frame(query, stop)
+        from . import grouping
+
         frame = self._store.frame(ungrouped(query), stop)
         with contextlib.closing(frame.batches):
             return grouping.grouped(frame, query)
 
+    def _rows(self, params: dict[str, Any], stop: Stop) -> list[dict[str, Any]]:
+        query = msgspec.convert(params, FrameQuery)
+        if not query.is_grouped:
+            return self._store.rows(self._pinned(query), stop)
+        from . import arrow
+
+        return arrow.rows(self._frame(params, stop).batches)
+
+    def _pinned(self, query: FrameQuery) -> FrameQuery:
+        return msgspec.structs.replace(query, at=self._at(query.at))
+
     def _diff(self, params: dict[str, Any], stop: Stop) -> Frame:
+        from . import differences
+
         before, after, limit = self._store.resolve(params["a"]), self._store.resolve(params["b"]), params.get("limit")
         if params["table"] is None:
             return differences.every_table(self._store, before, after, limit, stop)
@@ -211,7 +223,7 @@ class Worker(LineServer):
 
     def _story(self, params: dict[str, Any], stop: Stop) -> story.StoredStory:
         def rows(query: FrameQuery) -> list[dict[str, Any]]:
-            return arrow.rows(self._frame(msgspec.to_builtins(query), stop).batches)
+            return self._store.rows(self._pinned(query), stop)
 
         wanted = msgspec.convert(params["wanted"], story.WantedOperation)
         is_shared = self._store.engine == "dolt" and not wanted.all
@@ -262,9 +274,8 @@ class Worker(LineServer):
 
     def _settings(self, commit: str) -> dict[str, str]:
         own = [Condition("writer_id", "eq", writer_id(self._config.owner))] if self._store.engine == "dolt" else []
-        frame = self._store.frame(FrameQuery(table="setting", at=commit, where=own), Stop())
-        with contextlib.closing(frame.batches):
-            return {row["path"]: row["value"] for row in arrow.rows(frame.batches)}
+        rows = self._store.rows(FrameQuery(table="setting", at=commit, where=own), Stop())
+        return {row["path"]: row["value"] for row in rows}
 
     def _digests(self, params: dict[str, Any], stop: Stop) -> dict[str, dict[str, Any]]:
         """Rows and SHA-256 of each of these frames in a window, over the columns of a frame version."""
@@ -283,6 +294,8 @@ class Worker(LineServer):
 
     def _below(self, params: dict[str, Any], stop: Stop) -> int:
         """How many rows of a table have a key below one: all, which the engines know, but those from there on."""
+        from . import arrow
+
         table, at = params["table"], self._at(params.get("at"))
 
         def counted(where: str) -> int:

@@ -16,7 +16,7 @@ import pyarrow.dataset as ds
 from tundra_nb.errors import QueryRefused, StoreDamaged, UsageError
 from tundra_nb.protocol.query import Condition, FrameQuery
 from tundra_nb.protocol.sources import Source
-from tundra_nb.runtime.history import arrow, schema, sql_guard
+from tundra_nb.runtime.history import arrow, sql_guard
 from tundra_nb.runtime.history.authorizer import guard
 from tundra_nb.runtime.history.contract import SQL_BYTES, SQL_ROWS, Frame, Stop
 from tundra_nb.runtime.history.rules import sql_problem
@@ -34,9 +34,7 @@ def storage(kind: pa.DataType) -> pa.DataType:
 
 
 def stored_schema(table: str) -> pa.Schema:
-    return pa.schema(
-        [pa.field(field.name, storage(field.type), field.nullable) for field in schema.arrow_schema(table)]
-    )
+    return pa.schema([pa.field(field.name, storage(field.type), field.nullable) for field in arrow.table_schema(table)])
 
 
 class SourceTables:
@@ -72,7 +70,7 @@ class SourceTables:
 
     def frame(self, query: FrameQuery, stop: Stop) -> Frame:
         """Rows of one table in the order of its key."""
-        made_schema = schema.arrow_schema(query.table, query.names)
+        made_schema = arrow.table_schema(query.table, query.names)
         builders = arrow.builders(made_schema, query.table)
         stored = self._dataset(query.table)
         names = [name for name in query.names if stored is not None and name in stored.schema.names]
