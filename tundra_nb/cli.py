@@ -18,7 +18,8 @@ from tundra_nb._version import __version__
 from tundra_nb.commands import command as commands
 from tundra_nb.commands.face import Face
 from tundra_nb.commands.table import root
-from tundra_nb.errors import TundraError, UsageError
+from tundra_nb.errors import ConfigError, TundraError, UsageError
+from tundra_nb.paths import PERMISSION
 from tundra_nb.types import Reply
 
 if TYPE_CHECKING:
@@ -210,6 +211,11 @@ def _run(args: Sequence[str]) -> int:
     except TundraError as error:
         _print_error(error, face)
         return 2 if isinstance(error, UsageError) else 1
+    except PermissionError as exc:
+        if exc.filename is None:
+            raise
+        _print_error(ConfigError(where=os.fsdecode(exc.filename), problem=exc.strerror or "", remedy=PERMISSION), face)
+        return 1
     except KeyboardInterrupt as interrupt:
         print(f"interrupted: {interrupt}" if interrupt.args else "interrupted", file=sys.stderr)
         return INTERRUPTED

@@ -24,6 +24,7 @@ MAX_SOCKET_PATH_BYTES = 100
 """`sun_path` holds 108 bytes on Linux and 104 on macOS, with the closing NUL."""
 PROBE_BYTES = 16384
 """What must fit on the disk for a daemon to start: its record, the first lines of its log, a segment of the spool."""
+PERMISSION = "Correct its owner or mode, or those of the folders above it."
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -49,6 +50,11 @@ class Paths:
     def held(self) -> Path:
         """Exists after `tundra daemon stop`: until somebody starts it explicitly, nothing starts the daemon."""
         return self.data_dir / "daemon.held"
+
+    @property
+    def is_held(self) -> bool:
+        """Also False where nobody may look."""
+        return os.path.exists(self.held)
 
     @property
     def salt(self) -> Path:
@@ -174,7 +180,7 @@ def unwritable(place: Path, exc: OSError) -> ConfigError:
         remedy = f"Move the {wrong} that stands in its place away."
     else:
         remedy = "Correct its owner and mode, or choose another data directory with TUNDRA_DATA_DIR."
-    kind = "directory" if place.is_dir() else "file"
+    kind = "directory" if os.path.isdir(place) else "file"  # `Path` raises where nobody may look
     problem = f"this {kind} cannot be written: {exc.strerror or exc}"
     return ConfigError(where=str(place), problem=problem, remedy=remedy)
 

@@ -33,6 +33,8 @@ kind = "openai"
 base_url = "{base_url}"
 model = "scripted-1"
 """
+NO_OVERRIDE = "-dac_override,-dac_read_search"
+"""Powers of root without which it minds permissions as everybody does."""
 AT_ONCE_SECONDS = 5.0
 """So soon a hang has to be named."""
 
@@ -149,7 +151,9 @@ def test_when_the_data_directory_is_deleted_calls_are_refused_and_the_commands_w
     )
     assert status["pid"] == pid
     assert "deleted while the daemon ran" in status["problems"][0]["message"]  # before that the log is not written
-    assert "tundra daemon restart" in home.run("status").stdout
+    shown = home.run("status").stdout
+    assert "tundra daemon restart" in shown
+    assert "tundra is ready" not in shown
     assert "Traceback" not in home.run("logs").stderr
     again = home.run("daemon", "restart")
     assert again.returncode == 0, again.stderr
@@ -199,6 +203,39 @@ def test_a_data_directory_that_others_may_look_into_is_told_until_it_is_closed(r
     assert f"chmod 700 {running.data_dir}" in hint
     running.data_dir.chmod(0o700)
     wait_until(lambda: not hints(), what="it is no longer told")
+
+
+def test_when_the_data_directory_may_not_be_looked_into_that_is_told(home: Home, provider: ScriptedProcess) -> None:
+    """Nothing was deleted, no check has a defect, and nobody gets a traceback, with and without a daemon."""
+    home.write_settings(SETTINGS.format(base_url=provider.base_url))
+    lesser = ["setpriv", f"--bounding-set={NO_OVERRIDE}", f"--inh-caps={NO_OVERRIDE}"] if os.geteuid() == 0 else []
+    if lesser and subprocess.run([*lesser, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("root keeps its power here")
+
+    def run(*args: str) -> str:
+        command = [*lesser, sys.executable, "-m", "tundra_nb", *args]
+        done = subprocess.run(command, env=home.env, capture_output=True, text=True, timeout=60, check=False)
+        assert "Traceback" not in done.stdout + done.stderr, args
+        return done.stdout + done.stderr
+
+    assert "word0" in run("ask", "hi")
+    home.data_dir.chmod(0)
+    try:
+        wait_until(lambda: "cannot use its data directory" in (shown := run("status")) and shown, what="it is told")
+        shown = run("status")
+        assert "permission denied" in shown
+        assert "deleted" not in shown
+        assert "A defect of this check" not in run("doctor")
+        run("logs")
+        home.data_dir.chmod(0o700)
+        wait_until(lambda: "tundra is ready" in run("status"), what="it is over")
+        assert "word0" in run("ask", "hi")
+        run("daemon", "stop")
+        home.data_dir.chmod(0)
+        for command in (("run", "true"), ("ask", "hi"), ("logs",), ("daemon",), ("doctor",)):
+            run(*command)
+    finally:
+        home.data_dir.chmod(0o700)
 
 
 def test_a_history_that_is_deleted_under_the_worker_is_told_and_begins_anew(running: Home) -> None:

@@ -87,7 +87,7 @@ def command(face: Face, back: bool) -> Message:
 @contextlib.contextmanager
 def _stopped(where: paths.Paths, by: str) -> Iterator[None]:
     """Stop the daemon for what needs the history alone; what fails leaves it as it was: running, stopped or held."""
-    was_held = where.held.exists()
+    was_held = where.is_held
     was_running = launch.stop(where) is not None
     try:
         yield

@@ -96,6 +96,15 @@ class Upkeep:
             self._problems.end("data_dir")
             self._look_at_mode()
             return
+        try:
+            os.stat(self._paths.lock)
+        except PermissionError:
+            message = f"the data directory {self._paths.data_dir} may no longer be looked into: permission denied"
+            if self._problems.tell("data_dir", message, f"`chmod u+rwx {self._paths.data_dir}`; it must be yours."):
+                _log.critical("%s", message)
+            return
+        except OSError:
+            pass  # it is not there
         what = "the lock file of" if self._paths.data_dir.is_dir() else ""
         message = f"{what} the data directory {self._paths.data_dir} was deleted while the daemon ran".strip()
         if self._problems.tell(

@@ -47,7 +47,7 @@ def process(place: Subject, check: Check) -> Sequence[Finding]:
         evidence = f"pid {place.process.pid} lives, and nobody listens at {place.paths.socket}"
         remedy = _again(place.process.pid)
         return [check.found("fail", evidence, remedy, page="IpcError", fix="restart")]
-    if place.paths.held.exists():
+    if place.paths.is_held:
         evidence = "stopped on purpose with `tundra daemon stop`"
         return [check.found("warn", evidence, "`tundra daemon start` brings it back.", page="IpcError", fix="start")]
     return [check.found("ok", "not running; the next call starts it")]

@@ -12,7 +12,7 @@ import msgspec
 
 from tundra_nb import paths
 from tundra_nb.errors import TundraError, UsageError
-from tundra_nb.paths import Paths
+from tundra_nb.paths import PERMISSION, Paths
 
 from . import checks, fixes
 from .check import SYMPTOMS, Check, Checkup, Finding
@@ -104,6 +104,9 @@ def _look(place: Subject, check: Check, done: queue.SimpleQueue[tuple[Check, lis
         findings = list(check.look(place, check))
     except TundraError as error:
         findings = [check.found("fail", error.message, error.hint, page=type(error).__name__)]
+    except PermissionError as exc:
+        evidence = f"{exc.filename} may not be looked at: {exc.strerror}"
+        findings = [check.found("fail", evidence, PERMISSION, page="permission-denied")]
     except Exception as exc:  # noqa: BLE001 - the top of a check: a defect of one must not hide what the others find
         remedy = "A defect of this check; `tundra bundle` has what a report needs."
         findings = [check.found("warn", f"the check itself failed: {exc!r}", remedy, page="InternalError")]

@@ -93,7 +93,7 @@ def ensure(
     if found is None:
         if not start:
             raise _absent(paths)
-        if paths.held.exists() and not explicit:
+        if paths.is_held and not explicit:
             raise IpcError(
                 kind="stopped",
                 problem="the daemon was stopped with `tundra daemon stop`, and is not started by itself",
@@ -224,7 +224,7 @@ def status(paths: Paths) -> dict[str, Any]:
         if host := running.holder_elsewhere(paths):
             there = _on_another_host(paths, host)
             return {**told, "state": "elsewhere", "host": host, "problem": there.message, "hint": there.hint}
-        return {**told, "state": "held" if paths.held.exists() else "stopped"}
+        return {**told, "state": "held" if paths.is_held else "stopped"}
     for name in ("pid", "socket", "version", "api", "host"):
         told[name] = getattr(found, name)
     is_starting = running.is_starting(paths)

@@ -89,6 +89,8 @@ def _over(status: Status) -> list[Block]:
 def _verdict(status: Status) -> str:
     profiles = [row for row in status.get("profiles") or () if row["state"] != "disabled"]
     ready = sum(row["state"] == "ready" for row in profiles)
+    if any(row.get("what") == "data_dir" for row in status.get("problems") or ()):
+        return "tundra runs, but cannot use its data directory"
     if not profiles:
         return "tundra runs, but has no profile to ask"
     failing = [row for row in profiles if _fails(row)]

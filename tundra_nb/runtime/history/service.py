@@ -547,7 +547,8 @@ class History:
 
     def _death(self, code: int | None) -> StoreUnavailable:
         how = f"by {signal.Signals(-code).name}" if code is not None and code < 0 else f"with exit code {code}"
-        words = "; ".join(self._last_words)
+        last = list(self._last_words)
+        words = "; ".join(last[-1:] if any(line.startswith("Traceback") for line in last) else last)
         return StoreUnavailable(
             problem=f"the store worker ended {how}" + (f": {words[-1500:]}" if words else ""),
             remedy="It is started again by itself; events wait in the spool. `tundra logs` has its last words.",
