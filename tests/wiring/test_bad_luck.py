@@ -238,6 +238,14 @@ def test_when_the_data_directory_may_not_be_looked_into_that_is_told(home: Home,
         home.data_dir.chmod(0o700)
 
 
+def test_certificates_that_cannot_be_read_are_told_by_the_variable_that_names_them(home: Home) -> None:
+    home.write_settings('[[profile]]\nname = "far"\nkind = "local"\nbase_url = "https://127.0.0.1:9/v1"\n')
+    assert home.run("daemon", "start", SSL_CERT_FILE="/no/such/file").returncode == 0
+    shown = home.run("providers", "test", "far").stdout
+    assert "SSL_CERT_FILE" in shown
+    assert "ca_file" not in shown
+
+
 def test_a_history_that_is_deleted_under_the_worker_is_told_and_begins_anew(running: Home) -> None:
     """What is written from then on is in the new file, once, whatever becomes of the processes."""
     assert running.run("calls", "--wait", "10").returncode == 0

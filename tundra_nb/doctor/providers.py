@@ -19,6 +19,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from tundra_nb.errors import ConfigError
+from tundra_nb.errors.providers import tls_remedy
 from tundra_nb.protocol import profiles as profiles_routes
 from tundra_nb.settings import ProfileSettings
 
@@ -135,8 +136,7 @@ def _connected(
             context = ssl.create_default_context(cafile=place.environ.get("SSL_CERT_FILE") or None)
             sock = context.wrap_socket(sock, server_hostname=host)
         except OSError as exc:  # an SSLError too, and a CA file that is not there
-            remedy = "Set `SSL_CERT_FILE` to your private CA, check the clock, then `tundra daemon restart`."
-            lines.add("tls", "fail", _words(exc), remedy, page="HttpError")
+            lines.add("tls", "fail", _words(exc), tls_remedy(str(exc)), page="HttpError")
             return _rest(lines, "answer", "clock")
         lines.add("tls", "ok", f"{sock.version()}, {_ms(began)}")
     else:

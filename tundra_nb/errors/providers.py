@@ -17,6 +17,17 @@ class ProviderError(TundraError):
     fails_over: ClassVar[bool] = True
 
 
+def tls_remedy(cause: str) -> str:
+    """What to do about a connection that could not be secured, by OpenSSL's words."""
+    if any(word in cause for word in ("WRONG_VERSION_NUMBER", "UNKNOWN_PROTOCOL", "HTTP_REQUEST")):
+        return "Nobody speaks TLS at that port: write http:// in base_url, or the port that does."
+    if "expired" in cause or "not yet valid" in cause:
+        return "Renew the server's certificate, unless it is this computer's clock that is wrong."
+    if "mismatch" in cause or "not valid for" in cause:
+        return "The certificate is for another name: write that one in base_url."
+    return "Check the certificate, or set SSL_CERT_FILE to your private CA, then `tundra daemon restart`."
+
+
 @dataclasses.dataclass(eq=False, kw_only=True)
 class HttpError(ProviderError):
     """No answer: DNS, connect, TLS, reset. `kind` is one of dns, connect, tls, proxy, reset, protocol."""
@@ -46,7 +57,7 @@ class HttpError(ProviderError):
         return {
             "dns": "Check base_url of the profile, and the network.",
             "connect": "Is the server running? Check base_url of the profile.",
-            "tls": "Check the certificate, or set SSL_CERT_FILE to your private CA.",
+            "tls": tls_remedy(self.cause),
             "proxy": "Check HTTPS_PROXY and NO_PROXY in the environment that started the daemon.",
         }.get(self.kind, "Usually passes by itself; the call may be repeated.")
 

@@ -161,7 +161,7 @@ class Runtime:
             if not self._is_history_given:
                 await self.history.open()
                 self._exits.push_async_callback(self.history.aclose)
-            self.transport = Transport(ca_file=self.environ.get("SSL_CERT_FILE"), environ=self.environ)
+            self.transport = Transport(environ=self.environ)
             self._exits.push_async_callback(self.transport.aclose)
             self.drills = Drills(self._without_keys(), self.profiles.reconnect)
             self._exits.push_async_callback(self.drills.aclose)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import datetime as dt
 import gzip
 import inspect
 import os
@@ -23,7 +24,7 @@ import httpx
 import pytest
 import trustme
 
-from tundra_nb.errors import ConfigError
+from tundra_nb.errors import ConfigError, HttpError
 from tundra_nb.runtime.providers.direct import Address, Connections, Received
 from tundra_nb.runtime.providers.proxied import native_class
 from tundra_nb.runtime.providers.transport import Transport, failure_kind
@@ -823,6 +824,39 @@ async def test_private_authority_is_not_trusted_unless_named(
             await ours.handle_async_request(post(url, limit=DEADLINE))
     assert failure_kind(caught.value) == "tls"
     assert "0x" not in str(caught.value)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("server", "remedy"),
+    [
+        ("plain", "write http:// in base_url"),
+        ("expired", "Renew the server's certificate"),
+        ("of another name", "for another name"),
+        ("of an unknown authority", "SSL_CERT_FILE"),
+    ],
+)
+async def test_what_to_do_fits_why_there_is_no_secure_connection(server: str, remedy: str, tmp_path: Path) -> None:
+    ca, file = trustme.CA(), tmp_path / "ca.pem"
+    (trustme.CA() if "unknown" in server else ca).cert_pem.write_to_path(str(file))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    past = dt.datetime(2020, 1, 1, tzinfo=dt.UTC)
+    name = "127.0.0.2" if "name" in server else "127.0.0.1"
+    ca.issue_cert(name, not_before=past, not_after=past if server == "expired" else None).configure_cert(context)
+
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1)
+        writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        await writer.drain()
+
+    async with (
+        Transport(environ={"SSL_CERT_FILE": str(file)}) as transport,
+        serving(refuse, None if server == "plain" else context) as url,
+    ):
+        with pytest.raises(httpx.ConnectError) as caught:
+            await transport.handle_async_request(post(url.replace("http:", "https:"), limit=DEADLINE))
+    kind = failure_kind(caught.value)
+    assert remedy in HttpError(profile="p", host="h", kind=kind, cause=str(caught.value)).hint
 
 
 @pytest.mark.anyio

@@ -131,6 +131,15 @@ async def test_secure_calls_go_through_a_tunnel_to_a_server_of_a_private_authori
 
 
 @pytest.mark.anyio
+@pytest.mark.parametrize("scheme", ["http", "https"])
+async def test_a_proxy_whose_name_nobody_knows_is_told_as_the_proxys_fault(scheme: str) -> None:
+    async with Transport(environ={"ALL_PROXY": "http://proxy.invalid:3128"}) as transport:
+        with pytest.raises(httpx.TransportError) as caught:
+            await models(transport, f"{scheme}://127.0.0.1:9")
+    assert failure_kind(caught.value) == "proxy"
+
+
+@pytest.mark.anyio
 async def test_plain_calls_are_forwarded_whole(plain: ScriptedProvider) -> None:
     async with ConnectProxy() as proxy, Transport(environ={"HTTP_PROXY": proxy.url}) as transport:
         assert await models(transport, plain.base_url) == 200

@@ -36,7 +36,11 @@ _NATIVE: Final[tuple[tuple[tuple[type[Exception], ...], type[httpx.TransportErro
     # The first match wins: aiohttp's classes inherit from several of these at once.
     ((aiohttp.ConnectionTimeoutError,), httpx.ConnectTimeout),
     ((aiohttp.ServerTimeoutError,), httpx.ReadTimeout),
-    ((aiohttp.ClientProxyConnectionError, aiohttp.ClientHttpProxyError), httpx.ProxyError),
+    # The only name that is resolved here is the proxy's: it resolves the provider's itself.
+    (
+        (aiohttp.ClientProxyConnectionError, aiohttp.ClientHttpProxyError, aiohttp.ClientConnectorDNSError),
+        httpx.ProxyError,
+    ),
     ((aiohttp.ClientConnectorError,), httpx.ConnectError),
     ((aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError), httpx.UnsupportedProtocol),
     (
