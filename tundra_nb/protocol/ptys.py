@@ -15,6 +15,8 @@ MAX_HITS = 1000
 MAX_OFFSET = (1 << 63) - 1
 Offset = Annotated[int, msgspec.Meta(ge=0, le=MAX_OFFSET)]
 """Bytes of the output so far."""
+MOST_US = 253_402_300_799_999_999
+"""The end of the year 9999, microseconds since the epoch."""
 
 
 class Start(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
@@ -130,7 +132,7 @@ class LostBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     code: Literal["TransportError", "IpcError"]
     reason: str
     message: str
-    at: int
+    at: Annotated[int, msgspec.Meta(ge=0, le=MOST_US)]
     """When, microseconds since the epoch."""
 
 
