@@ -238,6 +238,21 @@ def test_when_the_data_directory_may_not_be_looked_into_that_is_told(home: Home,
         home.data_dir.chmod(0o700)
 
 
+def test_a_faulty_settings_file_is_told_beside_the_values_of_before(running: Home) -> None:
+    text = running.config.read_text()
+    running.config.write_text(f"{text}[breaker]\nfailures = true\n")
+    shown = wait_until(
+        lambda: "settings stay as they were" in (told := running.run("settings", "--changed").stdout) and told,
+        what="it is told",
+    )
+    assert "breaker.failures" in shown
+    assert "scripted" in shown
+    assert "settings stay as they were" in running.run("status").stdout
+    assert json.loads(running.run("settings", "--json").stdout)
+    running.config.write_text(text)
+    wait_until(lambda: not told(running)["problems"], what="it is over")
+
+
 def test_certificates_that_cannot_be_read_are_told_by_the_variable_that_names_them(home: Home) -> None:
     home.write_settings('[[profile]]\nname = "far"\nkind = "local"\nbase_url = "https://127.0.0.1:9/v1"\n')
     assert home.run("daemon", "start", SSL_CERT_FILE="/no/such/file").returncode == 0

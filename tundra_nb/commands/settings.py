@@ -34,7 +34,11 @@ def command(face: Face, ctx: click.Context, changed: bool, history: bool, is_all
         return None
     if history:
         return face.client.versions.history("setting", all=is_all)
-    return face.client.settings(changed, all=is_all)
+    found = face.client.settings(changed, all=is_all)
+    for problem in face.client.status()["problems"]:
+        if problem["what"] == "settings_file":
+            face.write(f"{problem['message']}\n")
+    return found
 
 
 @command.command("set", cls=Command)

@@ -21,6 +21,7 @@ from tundra_nb.environment import account
 from tundra_nb.runtime.history.query import FrameQuery
 from tundra_nb.runtime.history.service import History
 from tundra_nb.runtime.rows import Journal
+from tundra_nb.runtime.telemetry.problems import Problems
 from tundra_nb.settings import Loaded, lines
 from tundra_nb.types import TABLE_OF, Price, ProfileRow, Setting, stable_id
 
@@ -46,6 +47,8 @@ class InForce:
         self.environ = environ
         self.parts: list[Callable[[Loaded], None]] = []
         self.lock = asyncio.Lock()
+        self.problems = Problems()
+        """`settings_file`: why the file as it stands is not in force."""
         self._history = history
         self._journal = journal
         self._seen: tuple[int, int] | None = None
@@ -59,6 +62,7 @@ class InForce:
         `store`, `log` and `daemon` need a restart; everything else is live.
         """
         self._seen = _stamp(loaded.file)  # a write of our own is no edit by somebody
+        self.problems.end("settings_file")
         before, self.loaded = self.loaded, loaded
         if loaded.settings != before.settings:
             for part in self.parts:
@@ -98,7 +102,7 @@ class InForce:
                     continue
                 self._seen = now
                 try:
-                    loaded = settings.load(self.loaded.file, self.environ)
+                    loaded = self._read()
                     if loaded.settings == self.loaded.settings:
                         continue
                     self.apply(loaded)
@@ -107,6 +111,15 @@ class InForce:
                 except errors.TundraError as error:
                     _log.error("settings stay as they were: %s", error)
                     self._journal.error("daemon", error)
+
+    def _read(self) -> Loaded:
+        try:
+            loaded = settings.load(self.loaded.file, self.environ)
+        except errors.ConfigError as error:
+            self.problems.tell("settings_file", f"settings stay as they were: {error}", error.hint)
+            raise
+        self.problems.end("settings_file")
+        return loaded
 
     async def _write_down_start(self) -> None:
         """Once: what is in force at the start. When the store is away, the next change tries again."""

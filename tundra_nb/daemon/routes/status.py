@@ -64,8 +64,12 @@ async def card(daemon: Daemon, *, brief: bool = False) -> dict[str, Any]:
         "shared_limits": msgspec.to_builtins(runtime.limiter.state),
         "faults": runtime.drills.brief(),
         "ptys": runtime.pty_counts(),
-        "problems": msgspec.to_builtins([*life.problems.list(), *runtime.history.troubles.of("traces")]),
-        "over": msgspec.to_builtins([*life.problems.over(), *runtime.history.troubles.over()]),
+        "problems": msgspec.to_builtins(
+            [*life.problems.list(), *runtime.history.troubles.of("traces"), *runtime.in_force.problems.list()]
+        ),
+        "over": msgspec.to_builtins(
+            [*life.problems.over(), *runtime.history.troubles.over(), *runtime.in_force.problems.over()]
+        ),
     }
     if (problem := runtime.history.problem) is not None:
         told["store"]["error"] = _worded(problem)
