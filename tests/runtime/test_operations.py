@@ -805,3 +805,14 @@ async def test_a_schema_is_asked_for_in_each_vendors_own_words() -> None:
         chat, messages = (json.loads(c.servers[name].requests[-1].body) for name in ("o", "a"))
         assert chat["response_format"] == {"type": "json_schema", "json_schema": schema}
         assert messages["output_config"] == {"format": {"type": "json_schema", "schema": {"type": "object"}}}
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_a_kept_connection_that_was_being_closed_is_no_failed_attempt(stream: bool) -> None:
+    async with calls("only") as c:
+        await c.ask("first", stream=stream)
+        c.servers["only"].script(CHAT, ScriptedStep(raw=b"", end="close"))
+        assert (await c.ask("second", stream=stream)).attempts == 1
+        assert c.served("only") == 3
+        assert [row.outcome for row in c.attempts] == ["ok", "ok"]
+        assert c.slots["only"].breaker.failures == 0

@@ -25,6 +25,7 @@ import pytest
 import trustme
 
 from tundra_nb.errors import ConfigError, HttpError
+from tundra_nb.runtime.providers import direct
 from tundra_nb.runtime.providers.direct import Address, Connections, Received
 from tundra_nb.runtime.providers.proxied import native_class
 from tundra_nb.runtime.providers.transport import Transport, failure_kind
@@ -612,8 +613,10 @@ async def test_idle_connection_closed_by_the_server_is_not_used_again(either: ht
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("method", ["POST", "GET"])
-async def test_keep_alive_race_loses_a_post_and_repeats_a_get(method: str, either: httpx.AsyncBaseTransport) -> None:
-    """The one known difference: httpx repeats neither."""
+async def test_a_request_lost_in_the_keep_alive_race_is_sent_again(
+    method: str, either: httpx.AsyncBaseTransport
+) -> None:
+    """The one known difference: httpx repeats none."""
     asked = 0
 
     async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -627,10 +630,34 @@ async def test_keep_alive_race_loses_a_post_and_repeats_a_get(method: str, eithe
 
     async with serving(script) as url:
         assert await outcome(either, post(url, b"", method=method)) == (200, b"ok")
-        again = method == "GET" and isinstance(either, Transport)
+        again = isinstance(either, Transport)
         expected = (200, b"ok") if again else httpx.RemoteProtocolError
         assert await outcome(either, post(url, b"", method=method)) == expected
     assert asked == (3 if again else 2)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("late", [False, True])
+async def test_what_a_server_may_have_worked_on_is_not_sent_again(
+    late: bool, ours: Transport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a new connection nothing was being closed; nor on one that was held open for a while."""
+    monkeypatch.setattr(direct, "RACE_SECONDS", -1.0 if late else 60.0)
+    asked = 0
+
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal asked
+        if late:
+            await read_request(reader)
+            writer.write(body(b"ok"))
+        await read_request(reader)
+        asked += 1
+
+    async with serving(script) as url:
+        if late:
+            assert await outcome(ours, post(url)) == (200, b"ok")
+        assert await outcome(ours, post(url)) == httpx.RemoteProtocolError
+    assert asked == 1
 
 
 @pytest.mark.anyio

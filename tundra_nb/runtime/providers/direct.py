@@ -42,8 +42,9 @@ ADDRESSES_SECONDS: Final = 10.0
 """How long a host's addresses are not looked up again."""
 STAGGER_SECONDS: Final = 0.25
 """Between attempts at the several addresses of a host (RFC 8305)."""
-REPEATED: Final = frozenset({"GET", "HEAD"})
-"""Sent again once, when a kept connection turns out to be closed."""
+RACE_SECONDS: Final = 1.0
+"""A kept connection that ends so soon after a request was written on it, without a byte of an answer, was being closed
+by the server already: the request is sent once more, on a new one. Later the server may have worked on it."""
 
 _SIZED = re.compile(rb"content-length", re.IGNORECASE)
 _ENCODING = b"transfer-encoding"
@@ -216,6 +217,11 @@ class _Line(asyncio.Protocol):
     @property
     def was_heard(self) -> bool:
         return self._has_heard
+
+    @property
+    def age(self) -> float:
+        """Seconds since the request was written, or since a byte of its answer came."""
+        return self._loop.time() - self._heard_at
 
     def ask(self, method: str, head: bytes, body: bytes, read_seconds: float | None, until: float | None) -> Received:
         """Write a request; its answer comes."""
@@ -454,18 +460,21 @@ class Connections:
         if (origin := address.origin) is None:
             raise httpx.UnsupportedProtocol(f"{address.url.scheme}:// is no address of a provider")
         head = _head(method, address, headers)
+        is_again = False
         while True:
-            line = self._kept(origin) or await self._opened(origin, connect, until)
+            line = (None if is_again else self._kept(origin)) or await self._opened(origin, connect, until)
             is_kept = line.is_used
             if not line.is_open:  # hung up on in the moment of its opening
                 raise httpx.RemoteProtocolError("the server hung up") from DisconnectedError()
             answer = line.ask(method, head, body, read, until)
             try:
                 await answer.head()
-            except httpx.RemoteProtocolError:
+            except (httpx.RemoteProtocolError, httpx.ReadError) as exc:
                 answer.hang_up()
-                if not is_kept or line.was_heard or method not in REPEATED:
+                is_gone = isinstance(exc.__cause__, ConnectionError) and not line.was_heard
+                if not is_kept or not is_gone or line.age > RACE_SECONDS:
                     raise
+                is_again = True
             except BaseException:
                 answer.hang_up()
                 raise

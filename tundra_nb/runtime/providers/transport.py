@@ -7,8 +7,8 @@ own, `httpx.MockTransport`, a recording) behind `send`.
 Why not httpx's own transport: its pool scans all connections on each request (calls per second *fall* with
 concurrency), and it dies for good when waiters of a full pool are cancelled (https://github.com/encode/httpcore/issues/1093).
 
-One difference from plain httpx is known and tested: a GET or HEAD lost in the keep-alive race is sent again once. A
-POST never is. There is no limit on writing: the caller's on the whole call holds.
+One difference from plain httpx is known and tested: a request lost in the keep-alive race is sent again once. There is
+no limit on writing: the caller's on the whole call holds.
 """
 
 from __future__ import annotations
