@@ -106,7 +106,7 @@ def test_every_version_magic_works_from_a_kernel(notebook: Notebook, home: Home,
     ok(notebook, "%tundra ask two")
 
     shown = ok(notebook, "%tundra diff before now")
-    assert shown.text.index("setting: 1 modified") < shown.text.index("operation: 1 new events")
+    assert shown.text.index("setting: 1 modified") < shown.text.index("operation: 1 new event")
     assert "value 5 → 3 · fail sooner" in shown.text
     assert "#c07d10" in shown.html
     assert "<script" not in shown.html
