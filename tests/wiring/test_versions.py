@@ -9,6 +9,8 @@ import os
 import shutil
 import signal
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -366,6 +368,40 @@ def test_a_history_moves_to_dolt_with_messages_authors_dates_and_equal_frames(
         again = home.run("migrate-store")
         assert again.returncode == 2
         assert "on Dolt already" in again.stderr
+    finally:
+        home.run("daemon", "stop", "--force")
+        home.run("dolt", "stop")
+
+
+@pytest.mark.part("doltlite")
+@pytest.mark.part("dolt")
+def test_a_move_that_is_killed_is_told_as_that_and_loses_nothing(home: Home, provider: ScriptedProcess) -> None:
+    """The part of a copy that it leaves is not taken for somebody's history."""
+    home.write_settings(f"[store]\nport = {free_port()}\n" + PROFILE.format(url=provider.url))
+    with tundra_nb.connect() as t:
+        t.ask("one")
+    try:
+        assert home.run("dolt", "start").returncode == 0
+        command = [sys.executable, "-m", "tundra_nb.cli", "migrate-store"]
+        with subprocess.Popen(command, env=home.env, stdout=subprocess.DEVNULL, cwd=home.folder) as moving:
+
+            def copying() -> list[psutil.Process]:
+                begun = psutil.Process(moving.pid).children()
+                return [child for child in begun if any("history.migrate" in word for word in child.cmdline())]
+
+            (child,) = wait_until(copying, 30, "the copy begins")
+            moving.kill()
+        child.wait(30)  # it ends at the first commit of which it cannot tell any more
+        assert home.run("daemon", "start").returncode == 0
+        again = home.run("migrate-store")
+        assert again.returncode == 2
+        assert "was broken off" in again.stderr
+        assert "DROP DATABASE tundra" in again.stderr
+        assert home.run("settings", "set", "store.database=other").returncode == 0
+        moved = home.run("migrate-store")
+        assert moved.returncode == 0, moved.stderr
+        with tundra_nb.connect() as t:
+            assert len(t.calls(since="all")) == 1
     finally:
         home.run("daemon", "stop", "--force")
         home.run("dolt", "stop")

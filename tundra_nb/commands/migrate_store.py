@@ -27,6 +27,8 @@ from .face import Face, pass_face
 MODULE = "tundra_nb.runtime.history.migrate"
 BACK = "tundra_nb.runtime.history.back"
 MAP = "migrated-commits.json"
+UNFINISHED = "migrating-to"
+"""File of the data directory that names the database to which a copy has begun, until that has ended well."""
 
 
 @_command("migrate-store", cls=Command)
@@ -73,14 +75,29 @@ def command(face: Face, back: bool) -> Message:
             "stopped: install the version before now, as this one would migrate it again."
         )
     target = found.data_dir / MAP
+    where = f"{store.host}:{store.port}/{store.database}"
+    mark = found.data_dir / UNFINISHED
     with _stopped(found, face.name):
-        mapped = _run(MODULE, setup, face)
+        is_begun = mark.exists() and mark.read_text(encoding="utf-8") == where
+        if not is_begun:
+            mark.write_text(where, encoding="utf-8")
+        try:
+            mapped = _run(MODULE, setup, face)
+        except UsageError as error:
+            if not is_begun:  # another history is there, not ours
+                mark.unlink(missing_ok=True)
+                raise
+            raise UsageError(
+                problem=f"the database {store.database} holds a part of the history: a copy to it was broken off",
+                remedy=f"Drop it on the server (`DROP DATABASE {store.database}`) and begin anew, or set"
+                " `store.database` to a new name. The history here is whole.",
+            ) from error
+        mark.unlink(missing_ok=True)
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
         with open(os.open(target, flags, 0o600), "w", encoding="utf-8") as stream:
             json.dump(mapped, stream, indent=1)
         settings_file.set_value(file, "store.engine", "dolt", os.environ)
     launch.ensure(found, started_by=face.name, explicit=True)
-    where = f"{store.host}:{store.port}/{store.database}"
     return Message(f"{len(mapped):,} commits are at {where}, and every table is equal. The map of hashes is {target}.")
 
 
