@@ -302,9 +302,9 @@ def aiohttp_exceptions() -> list[type[BaseException]]:
 NATIVE = {
     httpx.ConnectTimeout: {"ConnectionTimeoutError"},
     httpx.ReadTimeout: {"ServerTimeoutError", "SocketTimeoutError"},
-    httpx.ProxyError: {"ClientProxyConnectionError", "ClientHttpProxyError"},
+    httpx.ProxyError: {"ClientProxyConnectionError", "ClientHttpProxyError", "ClientConnectorDNSError"},
     httpx.ConnectError: {
-        "ClientConnectorError", "ClientConnectorDNSError", "UnixClientConnectorError", "ClientSSLError",
+        "ClientConnectorError", "UnixClientConnectorError", "ClientSSLError",
         "ClientConnectorSSLError", "ClientConnectorCertificateError",
     },
     httpx.UnsupportedProtocol: {
