@@ -79,7 +79,10 @@ def test_environment_beats_file_beats_preset_beats_default(file: Path) -> None:
         ("[record]\ndays = 1e300\n", "record.days", "<= 36500"),
         ("[daemon]\nidle_exit_seconds = 1e308\n", "daemon.idle_exit_seconds", "<= 1000000000"),
         ("[store]\nreserve_mb = 1e13\n", "store.reserve_mb", "<= 1000000000000"),
-        ('[store]\ndatabase = "a b; drop"\n', "store.database", "regex"),
+        ('[store]\ndatabase = "a b; drop"\n', "store.database", "letters, digits, `_` and `-`"),
+        ('[[profile]]\nname = "a b"\nkind = "openai"\n', "profile.a b.name", "letters, digits, `.`, `_` and `-`"),
+        (f'[[profile]]\nname = "{"a" * 9999}"\nkind = "openai"\n', f"profile.{'a' * 63}….name", "length <= 64"),
+        ('[[profile]]\nname = "auto"\nkind = "openai"\n', "profile.auto.name", "at the gateway"),
     ],
 )
 def test_a_malformed_file_is_an_error_that_says_where(file: Path, text: str, where: str, told: str) -> None:

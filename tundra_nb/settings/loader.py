@@ -22,7 +22,17 @@ from tundra_nb.types import ProviderKind
 from . import variables
 from .addresses import parse_listen
 from .log_filter import parse_filter
-from .model import PRESETS, VENDORS, ProfileSettings, Section, Settings, SharedLimitsSettings
+from .model import (
+    AUTO,
+    FORMS,
+    NAME_CHARACTERS,
+    PRESETS,
+    VENDORS,
+    ProfileSettings,
+    Section,
+    Settings,
+    SharedLimitsSettings,
+)
 
 MOST_BYTES = 1_000_000
 """Of a settings file: thousands of profiles."""
@@ -239,6 +249,8 @@ def _convert(tree: dict[str, Any], sources: Mapping[str, str], file: Path) -> Se
         path = at.rstrip("`").lstrip(".") or "settings"
         path = _name_profile(path, tree)
         where = sources.get(path, str(file))
+        for pattern, words in FORMS.items():
+            problem = problem.replace(f"`str` matching regex {pattern!r}", words)
         raise ConfigError(where=f"{where}, {path}", problem=problem[0].lower() + problem[1:]) from exc
 
 
@@ -272,7 +284,8 @@ def _name_profile(path: str, tree: Mapping[str, Any]) -> str:
     profiles = tree.get("profile")
     if not index or not isinstance(profiles, list) or not isinstance(profiles[int(index.group(1))], dict):
         return path
-    return f"profile.{profiles[int(index.group(1))].get('name', index.group(1))}{index.group(2)}"
+    name = str(profiles[int(index.group(1))].get("name", index.group(1)))
+    return f"profile.{name if len(name) <= NAME_CHARACTERS else name[: NAME_CHARACTERS - 1] + '…'}{index.group(2)}"
 
 
 def _check_profiles(profiles: tuple[ProfileSettings, ...], file: Path) -> None:
@@ -280,6 +293,12 @@ def _check_profiles(profiles: tuple[ProfileSettings, ...], file: Path) -> None:
     for profile in profiles:
         if profile.name in seen:
             raise ConfigError(where=f"{file}, profile.{profile.name}", problem="two profiles have this name")
+        if profile.name == AUTO:
+            raise ConfigError(
+                where=f"{file}, profile.{profile.name}.name",
+                problem="programs at the gateway ask for whichever profile fits by this name",
+                remedy="Give the profile another one.",
+            )
         seen.add(profile.name)
         if profile.kind == "local" and not profile.base_url:
             raise ConfigError(

@@ -20,6 +20,20 @@ PositiveSeconds = Annotated[float, msgspec.Meta(ge=0.001, le=MOST_COUNT)]
 NonNegativeSeconds = Annotated[float, msgspec.Meta(ge=0, le=MOST_COUNT)]
 Days = Annotated[float, msgspec.Meta(gt=0, le=36_500)]
 Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
+AUTO = "auto"
+"""What programs at the gateway call whichever profile fits; no profile's own name."""
+NAME_CHARACTERS = 64
+PROFILE_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+DATABASE = r"^[A-Za-z0-9_][A-Za-z0-9_-]{0,63}$"
+ENDPOINT = r"^(https?://[^\s/@]+(/[^\s]*)?)?$"
+DATE = r"^\d{4}-\d{2}-\d{2}$"
+FORMS = {
+    PROFILE_NAME: "a name of letters, digits, `.`, `_` and `-`, the first of them a letter or digit",
+    DATABASE: "a name of at most 64 letters, digits, `_` and `-`, the first of them no `-`",
+    ENDPOINT: "an address that begins with http:// or https://, without a user",
+    DATE: "a date such as 2023-06-01",
+}
+"""What these patterns ask for, in words."""
 
 
 class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -35,7 +49,7 @@ class StoreSettings(Section, frozen=True):
     """Machine of the Dolt server; `tundra dolt start` manages one on this machine only."""
     port: Port = 3307
     """Ours is not 3306, because that is MySQL's."""
-    database: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_-]{0,63}$")] = "tundra"
+    database: Annotated[str, msgspec.Meta(pattern=DATABASE)] = "tundra"
     """Name of the database on that server; made when it is missing and we manage the server."""
     user: str = "root"
     """Who logs in; a server that we manage has its own login."""
@@ -204,7 +218,7 @@ class LogSettings(Section, frozen=True):
 class OtelSettings(Section, frozen=True):
     """Traces of calls, sent to an OpenTelemetry collector, and the names that they and metrics have."""
 
-    endpoint: Annotated[str, msgspec.Meta(pattern=r"^(https?://[^\s/@]+(/[^\s]*)?)?$")] = ""
+    endpoint: Annotated[str, msgspec.Meta(pattern=ENDPOINT)] = ""
     """OTLP over HTTP, such as `http://127.0.0.1:4318`. Empty: none are sent."""
     headers_env: str = ""
     """Name of the variable with headers for it, `name=value` with commas between."""
@@ -252,7 +266,7 @@ class GatewaySettings(Section, frozen=True):
 class ProfileSettings(Section, frozen=True):
     """One named way to reach one model."""
 
-    name: Annotated[str, msgspec.Meta(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    name: Annotated[str, msgspec.Meta(min_length=1, max_length=NAME_CHARACTERS, pattern=PROFILE_NAME)]
     """How commands and the history call it."""
     kind: ProviderKind
     """Whose API it speaks; `local`: a server of yours in the OpenAI form."""
@@ -268,7 +282,7 @@ class ProfileSettings(Section, frozen=True):
     """Requests per minute; with `tpm` it replaces `limits.profile` for this profile."""
     tpm: PositiveFloat | None = None
     """Tokens per minute, input and output."""
-    anthropic_version: Annotated[str, msgspec.Meta(pattern=r"^\d{4}-\d{2}-\d{2}$")] = "2023-06-01"
+    anthropic_version: Annotated[str, msgspec.Meta(pattern=DATE)] = "2023-06-01"
     """Which version of Anthropic's API is spoken; the newer ones take no temperature."""
     traceparent: bool = False
     """Tell the provider the call's place in its trace, in the header of this name: for a gateway of yours behind it."""

@@ -17,8 +17,8 @@ from tundra_nb.runtime.caller import Caller
 from tundra_nb.runtime.profiles import Profiles, ProfileSlot
 from tundra_nb.runtime.relayed import Choice
 from tundra_nb.runtime.resilience.router import vendor
+from tundra_nb.settings.model import AUTO
 
-AUTO = "auto"
 LISTS_SECONDS = 5.0
 """How long the model lists may take, when a name is looked for in them."""
 LISTS_PAUSE_SECONDS = 30.0

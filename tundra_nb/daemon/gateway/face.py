@@ -23,9 +23,10 @@ from tundra_nb.runtime.operations import LiveOperation
 from tundra_nb.runtime.providers.relay import CallerBody, Refusal, fetch
 from tundra_nb.runtime.relayed import Choice, Relayed
 from tundra_nb.runtime.rows import CallFacts
+from tundra_nb.settings.model import AUTO
 
 from . import incoming, stays
-from .choose import AUTO, Choosing, Failover
+from .choose import Choosing, Failover
 from .failures import Failure, failure
 from .limits import limit_headers
 from .models import model_list, one_model

@@ -10,8 +10,9 @@ from typing import Any
 from tundra_nb import errors
 from tundra_nb.nearest import nearest
 from tundra_nb.runtime.profiles import ProfileSlot
+from tundra_nb.settings.model import AUTO
 
-from .choose import AUTO, Choosing
+from .choose import Choosing
 
 _UNKNOWN = 0
 

@@ -144,7 +144,7 @@ def _next_steps(told: dict[str, Any]) -> list[str]:
     if (shared := told["shared_limits"]) and shared["problem"]:
         made.append(
             f"The server of shared limits ({shared['url']}) has been away for {shared['since']:.0f} s: "
-            f"{shared['problem']}. " + AWAY[shared["scope"]]
+            f"{shared['problem'].rstrip('.')}. " + AWAY[shared["scope"]]
         )
     made += [
         f"A drill is on: faults may be injected into {drill['profile']}. `%tundra fault stop` ends it."
