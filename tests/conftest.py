@@ -26,6 +26,9 @@ ROOT = Path(__file__).parent.parent
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
 
+# a shell's job in the background ignores interrupts, and so would every program that tests start
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 hypothesis.settings.register_profile("suite", deadline=None)  # a busy machine is no fault of an example
 hypothesis.settings.load_profile("suite")
 nothing_is_left = leaks.nothing_is_left  # a fixture

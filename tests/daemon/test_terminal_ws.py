@@ -192,6 +192,7 @@ async def test_one_viewer_too_many_is_503_and_is_let_in_when_another_has_gone(cl
             await crowd.enter_async_context(viewing(client, pty))
         async with viewing(client, pty) as last:
             await last.take()
+            await wait_for(lambda: client.ptys[pty].info["viewers"] == MAX_VIEWERS)
             with pytest.raises(InvalidStatus) as refused:
                 async with viewing(client, pty):
                     pass

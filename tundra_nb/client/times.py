@@ -145,3 +145,8 @@ _IN_TEXT = re.compile(r"\b\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?Z")
 def in_text(text: str) -> str:
     """A text in which times of the history's form are local ones, with their zone."""
     return _IN_TEXT.sub(lambda found: clock(found[0]), text)
+
+
+def without(text: object) -> str:
+    """A text without its times: what two of them have in common that say the same at different times."""
+    return _IN_TEXT.sub("", str(text))

@@ -100,10 +100,11 @@ def _evidence(told: Evidence) -> list[Block]:
     if told.rows:
         head = [f"at ({times.zone()})", "profile", "message"]
         rows: list[list[Cell]] = []
-        for (profile, message), same in itertools.groupby(told.rows, lambda row: (row["profile"], str(row["message"]))):
+        for _, same in itertools.groupby(told.rows, lambda row: (row["profile"], times.without(row["message"]))):
             *before, latest = same
             count = f" × {len(before) + 1}" if before else ""
-            rows.append([times.local(latest["at"]), _name(profile), Styled(times.in_text(message) + count, "bad")])
+            message = Styled(times.in_text(str(latest["message"])) + count, "bad")
+            rows.append([times.local(latest["at"]), _name(latest["profile"]), message])
         if not any(profile for _, profile, _ in rows):
             head, rows = [head[0], head[2]], [[at, message] for at, _, message in rows]
         made.append(Table(head, rows, title="lately here", long=len(head) - 1, below=True))

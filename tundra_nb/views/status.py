@@ -124,10 +124,11 @@ def _tone_of(status: Status) -> Tone:
 def _errors(errors: Sequence[Mapping[str, Any]]) -> Table:
     """The last errors, those that say the same in one row."""
     rows: list[list[Cell]] = []
-    for (code, message), same in itertools.groupby(errors, key=lambda row: (str(row["code"]), str(row["message"]))):
-        of_them = list(same)
-        times_ = f" × {len(of_them)}" if len(of_them) > 1 else ""
-        rows.append([_clock(of_them[0].get("at")), Styled(f"{code}{times_}", "bad"), times.in_text(message)])
+    for _, same in itertools.groupby(errors, key=lambda row: (row["code"], times.without(row["message"]))):
+        first, *more = same
+        count = f" × {1 + len(more)}" if more else ""
+        message = times.in_text(str(first["message"]))
+        rows.append([_clock(first.get("at")), Styled(f"{first['code']}{count}", "bad"), message])
     return Table([f"at ({times.zone()})", "code", "message"], rows, title="last errors", long=2, below=True)
 
 
