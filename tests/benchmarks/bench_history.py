@@ -40,7 +40,9 @@ ROWS = 100_000
 CHANGED = 1_000
 """Rows between the two commits that are compared."""
 NAMES = [column.name for column in columns("operation")][:12]
-"""Columns of the stock table, and of the frames beside it; the whole table has 23."""
+"""Columns of the stock table, and of the frames beside it."""
+FIRST = [column.name for column in columns("operation", 1)]
+"""The 23 columns that the table had in its first version: the goal for many columns is stated for them."""
 AUTHOR = "bench <bench@localhost>"
 MB = 1e6
 
@@ -133,10 +135,13 @@ async def _settle(history: History) -> None:
 
 
 async def _reading(table: Table, history: History, stock: _Stock, rows: int, *, is_dolt: bool) -> None:
-    whole, peak = await _read(history, FrameQuery(table="operation", limit=rows))
+    first, _ = await _read(history, FrameQuery(table="operation", limit=1))  # the worker loads Arrow for it
+    table.add("the first frame of a worker, ms", first * 1000, first * 1000, 1)
+    many, peak = await _read(history, FrameQuery(table="operation", limit=rows, columns=FIRST))
     some, _ = await _read(history, FrameQuery(table="operation", limit=rows, columns=NAMES))
     table.add(f"all rows x {len(NAMES)} into pandas, s", stock.read, some, stock.read / some, "≥ 4")
-    table.add("all rows x 23 into pandas, s", stock.read, whole, stock.read / len(NAMES) / (whole / 23), "≥ 3")
+    ratio = stock.read / len(NAMES) / (many / len(FIRST))
+    table.add(f"all rows x {len(FIRST)} into pandas, s", stock.read, many, ratio, "≥ 3")
     goal = rows * (3.5e-6 if is_dolt else 2e-6)
     table.add(f"  {len(NAMES)} columns beside the goal, s", goal, some, some / goal, "≤ 1")
     table.add("  peak memory of the worker, MB", 400, peak, peak / 400, "≤ 1")
