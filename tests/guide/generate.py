@@ -22,7 +22,7 @@ import msgspec
 
 from tests.guide.api_page import api_page
 from tests.guide.describe import describe
-from tundra_nb import settings
+from tundra_nb import errors, settings
 from tundra_nb._version import __version__
 from tundra_nb.agents import door, tools
 from tundra_nb.commands.table import root
@@ -180,6 +180,57 @@ def error_pages() -> dict[Path, str]:
     return made
 
 
+OUTCOMES = {
+    "HttpError": (
+        "no answer: name, connection, TLS, proxy, reset",
+        "one that a kept connection loses is sent again first",
+    ),
+    "Timeout": ("a deadline passed", "says which; the operation's own deadline ends the call"),
+    "ApiError": ("408, 5xx, 529, any other error status", "waits as long as Retry-After says"),
+    "Redirected": ("3xx", "not followed: a key goes only to the host of its profile"),
+    "RateLimited": (
+        "429",
+        "if the wait is at most `router.max_wait_seconds`; the profile cools until a time that is named",
+    ),
+    "KeyRejected": ("401; 403 about the key; 400 about an expired key", "names the variable, never its value"),
+    "KeyMissing": ("the key is not set", "nothing is sent"),
+    "QuotaSpent": ("402, or words of a quota, balance or spend limit in any status", ""),
+    "Forbidden": ("403 whatever the key: country, network, firewall, policy", ""),
+    "Unsupported": (
+        "no such model; no tools, images, streams; the prompt is too long; a required tool call is known to be ignored",
+        "a long prompt only to a larger model; names the nearest model",
+    ),
+    "RequestRejected": ("400, 409, 413, 422", "names the field"),
+    "Moderated": ("the content policy refused the prompt", ""),
+    "ParseError": ("an answer that cannot be read, a stream that was cut", "also a web page under status 200"),
+    "Parked": ("taken out with `providers park`", "nothing is sent"),
+    "BreakerOpen": ("the profile's breaker is open", "nothing is sent until it half-opens"),
+    "LimitExceeded": ("our own limiter would let it wait too long", "a tier above the profile ends the call"),
+    "Cancelled": ("the caller went away or cancelled", "recorded as cancelled; what was reserved is settled"),
+}
+"""For each error that an attempt can end with: what happened, in words, and what its class does not tell."""
+OUTCOMES_AT = "## What each failure leads to\n"
+
+
+def outcomes_page() -> str:
+    """The page of provider calls, with its table as the classes have it."""
+    head, _, rest = (GUIDE / "llm-errors.md").read_text().partition(OUTCOMES_AT)
+    lines = [
+        "| what happened | repeated | next profile | breaker | parked | note | page |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name, (what, note) in OUTCOMES.items():
+        cls = guide_pages.classes()[name]
+        repeated = "yes, with growing pauses" if cls.retryable and issubclass(cls, errors.ProviderError) else "no"
+        told = [
+            "yes" if cls.fails_over else "no",
+            "counts" if cls.trips_breaker else "no",
+            "yes" if cls.parks else "no",
+        ]
+        lines.append(f"| {' | '.join([what, repeated, *told, note])} | [{name}](errors/{name}.md) |")
+    return head + OUTCOMES_AT + "\n".join(lines) + rest[rest.index("\n\n") :]
+
+
 def pages() -> dict[Path, str]:
     """Every generated page."""
     return {
@@ -189,6 +240,7 @@ def pages() -> dict[Path, str]:
         GUIDE / "openapi.json": openapi(),
         GUIDE / "python.md": api_page(NOTE),
         GUIDE / "errors" / "index.md": index_page(),
+        GUIDE / "llm-errors.md": outcomes_page(),
         **error_pages(),
         LABEXTENSION / "package.json": labextension(),
         AGENTS / door.FILE: agents_tools(),

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.guide import generate
+from tundra_nb import errors
+from tundra_nb.guide import pages
 
 
 @pytest.mark.parametrize("path", generate.pages(), ids=lambda path: path.name)
@@ -20,6 +22,12 @@ def test_links_between_pages_lead_somewhere(path: Path) -> None:
     links = re.findall(r"\]\((?!https?:)([^)#]+)", path.read_text())
 
     assert [link for link in links if not (path.parent / link).exists()] == []
+
+
+def test_the_outcome_table_has_every_error_that_an_attempt_can_end_with() -> None:
+    ends = {name for name, cls in pages.classes().items() if issubclass(cls, errors.ProviderError)}
+
+    assert ends - {"ProviderError"} <= generate.OUTCOMES.keys()
 
 
 def test_every_setting_says_what_it_means() -> None:
