@@ -7,18 +7,15 @@ the system then lets nobody but root look into their memory, environment and des
 
 What that does not cover: the shell, kernel or Jupyter server that the daemon's environment came from, and root.
 
-Standard library only: the guard shares it.
+Standard library only, the larger parts of it where they are used: the guard shares it, and must stay small.
 """
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
-import getpass
-import json
 import os
 import sys
-import tempfile
 from collections.abc import Mapping, MutableMapping
 
 VARIABLE = "TUNDRA_HANDED_OVER"
@@ -42,6 +39,8 @@ def divided(environ: Mapping[str, str]) -> tuple[dict[str, str], int]:
 
     The caller closes the descriptor, after the process that takes it over has been started.
     """
+    import json
+
     seen = {name: value for name, value in environ.items() if is_seen(name) and name != VARIABLE}
     rest = {name: value for name, value in environ.items() if not is_seen(name)}
     descriptor = _nameless()
@@ -52,6 +51,8 @@ def divided(environ: Mapping[str, str]) -> tuple[dict[str, str], int]:
 
 def whole(environ: MutableMapping[str, str]) -> dict[str, str]:
     """The environment that was meant, of a process that was started with `divided`; what was handed over is wiped."""
+    import json
+
     number = environ.pop(VARIABLE, "")
     handed: dict[str, str] = {}
     if number.isdigit():
@@ -70,6 +71,8 @@ def account(environ: Mapping[str, str]) -> str:
     """
     if name := environ.get("JUPYTERHUB_USER"):
         return name
+    import getpass
+
     try:
         return getpass.getuser()
     except (KeyError, OSError):  # no entry for this number
@@ -94,5 +97,7 @@ def keep_others_out() -> bool:
 def _nameless() -> int:
     if hasattr(os, "memfd_create"):
         return os.memfd_create("tundra")
+    import tempfile
+
     with tempfile.TemporaryFile() as file:
         return os.dup(file.fileno())
