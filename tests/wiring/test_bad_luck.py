@@ -435,6 +435,7 @@ def test_guard_daemon_and_worker_show_neighbours_neither_memory_nor_a_key(home: 
     else:
         subprocess.Popen([*command, "run"], env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     pid = wait_until(lambda: told(home)["state"] == "running" and told(home)["pid"], 30, "it runs")
+    home.run("calls")  # answered by the worker, which has begun by then
     worker = wait_until(lambda: worker_of(pid), what="a worker lives")
     guard = psutil.Process(pid).parent()
     assert guard is not None
