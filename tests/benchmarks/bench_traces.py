@@ -14,6 +14,7 @@ import statistics
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import psutil
 
@@ -61,6 +62,10 @@ class Side:
 
 
 def used(process: psutil.Process) -> float:
+    """Seconds of CPU; on Linux to the nanosecond, where `cpu_times` counts hundredths, a hundredth of a round each."""
+    threads = list(Path(f"/proc/{process.pid}/task").glob("*/schedstat"))
+    if threads:
+        return sum(int(thread.read_text().split()[0]) for thread in threads) / 1e9
     times = process.cpu_times()
     return float(times.user + times.system)
 
