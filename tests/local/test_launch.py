@@ -193,7 +193,7 @@ def test_what_an_earlier_daemon_left_in_the_log_is_no_reason_why_this_one_is_slo
     slow.wait()
 
 
-@pytest.mark.parametrize("how", ["socket", "folder", "renamed", "replaced"])
+@pytest.mark.parametrize("how", ["socket", "folder", "renamed", "replaced", "closed"])
 def test_a_deleted_socket_is_bound_anew_and_the_same_daemon_found(paths: Paths, how: str) -> None:
     running = ensure(paths)
     with attached(paths) as stream:
@@ -202,6 +202,9 @@ def test_a_deleted_socket_is_bound_anew_and_the_same_daemon_found(paths: Paths, 
         elif how == "replaced":
             paths.socket.unlink()
             paths.socket.touch()
+        elif how == "closed":
+            paths.socket.chmod(0)
+            until(lambda: stat.S_IMODE(paths.socket.stat().st_mode), "bound anew")  # root may enter all the same
         else:
             paths.socket.unlink() if how == "socket" else paths.socket.rename(f"{paths.socket}.lost")
         assert ensure(paths) == running

@@ -257,3 +257,11 @@ def test_an_odd_parameter_is_answered_or_refused_with_its_field(daemon: Daemon, 
                 target += "&table=note"
             status, answer = daemon.send("GET", target, {}, None)
             assert status < 500 or status in (502, 503), (target, answer[:300])
+
+
+@pytest.mark.parametrize("odd", ["1" * 5000, "1h" * 200, "-1", "9" * 30, "٣", "a\0b"])
+def test_an_odd_part_of_a_path_is_answered_or_refused(daemon: Daemon, odd: str) -> None:
+    for name, endpoint in SPOKEN.items():
+        if endpoint.method == "GET" and endpoint.parts:
+            status, answer = daemon.send("GET", filled(endpoint, odd), {}, None)
+            assert status < 500 or status in (502, 503), (name, answer[:300])

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -475,6 +477,22 @@ async def test_with_no_profile_at_all_the_error_has_three_lines_to_copy() -> Non
         assert isinstance(error_met, errors.ConfigError)
         assert error_met.hint.count("%tundra") == 3
         assert (c.operation.outcome, c.operation.attempts) == ("error", 0)
+
+
+@pytest.mark.parametrize("body", [b"no JSON" * 1_000_000, b'{"choices":[{"message":{"content":"' + b"x" * 7_000_000])
+async def test_a_failed_attempt_keeps_nothing_of_what_it_read(body: bytes) -> None:
+    async with calls("only", router=RouterSettings(retries=0)) as c:
+        c.servers["only"].script(CHAT, ScriptedStep(body=body))
+        gc.disable()
+        tracemalloc.start()
+        try:
+            assert (await failing(c.ask(failover=False))).code == "ParseError"
+            async with asyncio.timeout(5):
+                while tracemalloc.get_traced_memory()[0] > len(body) / 2:  # noqa: ASYNC110 - a thread lets go of it too
+                    await asyncio.sleep(0.01)
+        finally:
+            tracemalloc.stop()
+            gc.enable()
 
 
 async def test_when_all_are_disabled_nobody_can_be_asked() -> None:

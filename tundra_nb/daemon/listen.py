@@ -66,12 +66,12 @@ class Door:
 
     @property
     def is_there(self) -> bool:
-        """Whether the file at the path is the socket that was bound last."""
+        """Whether the file at the path is the socket that was bound last, and ours to connect to."""
         try:
             found = self._path.lstat()
         except OSError:
             return False
-        return (found.st_dev, found.st_ino) == self._born
+        return (found.st_dev, found.st_ino) == self._born and stat.S_IMODE(found.st_mode) == 0o600
 
     def renew(self) -> socket.socket:
         """Bind a new socket at the path, whatever is there: the lock proves that nobody else listens at it.

@@ -200,7 +200,7 @@ def _renewed(paths: Paths) -> Connection | None:
             raise IpcError(
                 kind="hung",
                 problem=f"the daemon (pid {lost.pid}) runs and does not listen at {lost.socket}",
-                remedy=f"{cont}`tundra daemon restart --force` replaces it.",
+                remedy=f"{cont}`tundra logs` tells why; `tundra daemon restart --force` replaces it.",
             )
         time.sleep(POLL_SECONDS)
     return None

@@ -272,6 +272,8 @@ class LiveOperation:
             await self._ask(slot, entry)
         except BaseException as exc:
             self._failed(slot, entry, exc)
+            if isinstance(exc, errors.TundraError):
+                _let_go(exc)
             raise
         assert entry.answer is not None
         assert entry.permit is not None
@@ -478,6 +480,15 @@ def _may_have_arrived(entry: Entry, failure: BaseException | None) -> bool:
     if isinstance(failure, errors.HttpError):
         return failure.kind == "reset"
     return not (isinstance(failure, errors.Timeout) and failure.deadline == "connect")
+
+
+def _let_go(error: BaseException | None) -> None:
+    """Forget where an error came through: those frames hold what was read of the answer, which may be a lot, and the
+    operation and its errors know each other, so that only the garbage collector would free them.
+    """
+    while error is not None:
+        error.__traceback__ = None
+        error = error.__cause__ or error.__context__
 
 
 def _defect(exc: Exception) -> str:

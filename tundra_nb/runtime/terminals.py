@@ -200,7 +200,7 @@ class Terminals:
             HandleNotFound: retention has deleted it, or there never was one.
         """
         path = self.pool.transcripts / f"{pty_id}.out"
-        if not re.fullmatch(r"[0-9a-z]+", pty_id) or not path.exists():
+        if not re.fullmatch(r"[0-9a-z]{1,32}", pty_id) or not path.exists():
             self.pool.find(pty_id)  # raises, naming the nearest
         return path
 

@@ -770,6 +770,28 @@ async def test_what_nobody_asked_for_is_no_answer_to_the_next_call(connections: 
 
 
 @pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("before", "endless"),
+    [(b"", b"x-a: 1\r\n"), (CHUNKED + b"2\r\nok\r\n0\r\n", b"x-a: 1\r\n"), (CHUNKED + b"2\r\nok\r\n5;", b"a=b;")],
+    ids=["headers", "trailers", "chunk extension"],
+)
+async def test_what_frames_a_body_may_not_go_on_for_ever(
+    connections: Connections, before: bytes, endless: bytes
+) -> None:
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_request(reader)
+        writer.write(before or b"HTTP/1.1 200 OK\r\n")
+        while True:
+            writer.write(endless * 1000)
+            await writer.drain()
+
+    async with serving(script) as url:
+        with pytest.raises(httpx.RemoteProtocolError, match="longer than 131072 bytes"):
+            await whole(await sent(connections, url))
+        await until(lambda: not connections.lines)
+
+
+@pytest.mark.anyio
 async def test_bare_line_feeds_and_spaces_around_values_are_read(connections: Connections) -> None:
     answered = b"HTTP/1.1 200 OK\nx-a:   b \t\ncontent-length: 2\n\nok"
     async with serving(says(answered)) as url:

@@ -30,7 +30,7 @@ from tundra_nb import descriptors
 KEEPALIVE_SECONDS: Final = 30.0
 """Idle connections are closed after this long; common providers close theirs after 60 s or more."""
 HEAD_BYTES: Final = 128 * 1024
-"""A longer status line with its headers is refused."""
+"""So much without a byte of a body is refused: a status line with its headers, what frames a chunk, trailers."""
 HIGH_BYTES: Final = 256 * 1024
 """So much of a body that nobody has taken stops the provider."""
 LOW_BYTES: Final = 64 * 1024
@@ -301,8 +301,7 @@ class _Line(asyncio.Protocol):
             return
         self._heard_at = self._loop.time()
         self._has_heard = True
-        if not answer.status:
-            self._head_bytes += len(data)
+        self._head_bytes += len(data)
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as exc:
@@ -312,8 +311,8 @@ class _Line(asyncio.Protocol):
             else:
                 self.abort()  # something behind a whole answer
             return
-        if not answer.status and self._head_bytes > HEAD_BYTES:
-            self.fail(_too_long())
+        if self._head_bytes > HEAD_BYTES and self._answer is answer:
+            self.fail(_too_long(answer.status))
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
@@ -370,7 +369,7 @@ class _Line(asyncio.Protocol):
         if self._is_interim or answer is None:
             return
         if self._head_bytes > HEAD_BYTES and sum(len(name) + len(value) for name, value in self._headers) > HEAD_BYTES:
-            self.fail(_too_long())
+            self.fail(_too_long(0))
             return
         if status < 100:
             self.fail(httpx.RemoteProtocolError(f"the answer has status {status:03}, and HTTP has none below 100"))
@@ -390,6 +389,7 @@ class _Line(asyncio.Protocol):
             self.abort()  # the parser waits for a body that does not come
 
     def on_body(self, body: bytes) -> None:
+        self._head_bytes = 0
         answer = self._answer
         if answer is not None and answer.add(body) > HIGH_BYTES and not self._is_paused:
             self._is_paused = True
@@ -578,8 +578,9 @@ def _literal(host: str, port: int) -> aiohappyeyeballs.AddrInfoType | None:
     return (socket.AF_INET6, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", (host, port, 0, 0))
 
 
-def _too_long() -> httpx.RemoteProtocolError:
-    return httpx.RemoteProtocolError(f"the head of the answer is longer than {HEAD_BYTES} bytes")
+def _too_long(status: int) -> httpx.RemoteProtocolError:
+    what = "what frames the body" if status else "the head of the answer"
+    return httpx.RemoteProtocolError(f"{what} is longer than {HEAD_BYTES} bytes")
 
 
 def _head(method: str, address: Address, headers: RawHeaders) -> bytes:

@@ -268,6 +268,10 @@ def _refuse_nul(argv: Sequence[str], env: Mapping[str, str]) -> None:
 
 
 def _open_folder(argv: Sequence[str], cwd: str) -> int:
+    if "\0" in cwd:
+        raise SpawnFailed(
+            command=_shown(argv), kind="cwd", cause=f"working directory {cwd!r}: it holds a NUL character"
+        )
     try:
         folder = os.open(cwd, getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_CLOEXEC)
         if not os.access(cwd, os.X_OK):
