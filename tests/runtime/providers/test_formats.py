@@ -543,6 +543,31 @@ def test_deepseeks_cache_hits_are_cached_tokens() -> None:
     assert usage.from_openai({"prompt_tokens": 9, "prompt_cache_hit_tokens": 4}).cached_tokens == 4
 
 
+LONG = "n" * 3_000_000
+
+
+@pytest.mark.parametrize(
+    ("wire", "whole"),
+    [
+        (
+            OPENAI,
+            {"id": LONG, "model": LONG, "choices": [{"message": {"content": "hi"}, "finish_reason": end}]},
+        )
+        for end in ("stop", LONG)
+    ]
+    + [
+        (
+            ANTHROPIC,
+            {"id": LONG, "model": LONG, "stop_reason": LONG, "content": [{"type": "text", "text": "hi"}]},
+        )
+    ],
+)
+def test_a_name_an_id_and_a_reason_are_never_megabytes(wire: WireFormat, whole: dict[str, Any]) -> None:
+    answer = wire.answer("m", json.dumps(whole).encode())
+    assert answer.text == "hi"
+    assert max(len(text or "") for text in (answer.model, answer.request_id, answer.stop_reason)) <= 16 * 1024
+
+
 @settings(deadline=None)
 @given(st.recursive(st.none() | st.floats() | st.integers() | st.text(max_size=3),
                     lambda inner: st.dictionaries(st.sampled_from(["prompt_tokens", "completion_tokens", "total_tokens",

@@ -22,6 +22,7 @@ from tundra_nb.settings import AnswerSettings, DeadlineSettings
 from . import classify, events, headers
 from .contract import LONGEST_RECORDED_BYTES, Seen, Target
 from .direct import Address
+from .lenient import word
 from .transport import Incoming, RequestSender, failure_kind
 from .unpack import SLICE_BYTES, CannotUnpackError, Unpacker
 
@@ -123,7 +124,7 @@ class WireExchange:
         seen.status = answer.status
         seen.first_byte_at = line.monotonic()
         told = self._told = {_name(name): value.decode("latin-1") for name, value in answer.headers}
-        seen.request_id = told.get("x-request-id") or told.get("request-id")
+        seen.request_id = word(told.get("x-request-id") or told.get("request-id")) or None
         seen.buckets, seen.retry_after, seen.should_retry, seen.headers = headers.read(told, line.now())
         if "content-encoding" in told:
             names = [value for name, value in answer.headers if name.lower() == b"content-encoding"]

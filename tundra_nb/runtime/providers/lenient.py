@@ -17,6 +17,8 @@ _decode = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder().encode
 _BOM = b"\xef\xbb\xbf"
 MAX_COUNT = 1 << 53
+LONGEST_WORD = 16 * 1024
+"""Longer ids of tool calls, which some servers pack signatures into, have not been seen; names are far shorter."""
 
 
 class NotJsonError(ValueError):
@@ -72,9 +74,9 @@ def arguments_of(text: str) -> dict[str, Any]:
 
 
 def word(value: Any) -> str:
-    """A name, an id, a reason: text as it is, a number as text; anything else is none."""
+    """A name, an id, a reason: text as it is, cut where none is so long, a number as text; anything else is none."""
     if isinstance(value, str):
-        return whole(value)
+        return whole(value[:LONGEST_WORD])
     if isinstance(value, bool) or not isinstance(value, int | float):
         return ""
     return str(value)

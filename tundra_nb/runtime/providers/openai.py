@@ -96,10 +96,10 @@ class OpenAIFormat:
         choice = plain.choices[0]
         return Answer(
             text=whole(choice.message.content),
-            model=whole(plain.model) or model,
+            model=word(plain.model) or model,
             usage=usage.from_openai(plain.usage),
             stop_reason=choice.finish_reason,
-            request_id=whole(plain.id) or None,
+            request_id=word(plain.id) or None,
             cost_usd=usage.cost_told(plain.usage),
         )
 
