@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import base64
+import html
 import json
+import textwrap
 import time
 import urllib.parse
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -198,6 +201,7 @@ RAW = SECRET.encode()
 def spelled() -> dict[str, str]:
     percent = "".join(f"%{byte:02X}" for byte in RAW)
     units = SECRET.encode("utf-16-be").hex()
+    wrapped = textwrap.wrap(base64.b64encode(b"A=1\nB=2\nK=" + RAW).decode(), 24)
     return {
         "basic": base64.b64encode(b"user:" + RAW).decode(),
         "basic of a longer name": base64.b64encode(b"longer-user:" + RAW + b":more").decode(),
@@ -228,6 +232,17 @@ def spelled() -> dict[str, str]:
         "base64 over two lines": base64.b64encode(b"A=1\nB=2\nK=" + RAW).decode()[:30]
         + "\n"
         + base64.b64encode(b"A=1\nB=2\nK=" + RAW).decode()[30:],
+        "base64 indented, as in YAML": "\n    ".join(wrapped),
+        "base64 in JSON": "\\n".join(wrapped),
+        "base64 in JSON in JSON": "\\\\n".join(wrapped),
+        "base64 in base64": base64.b64encode(b'{"auth":"' + base64.b64encode(b"user:" + RAW) + b'"}').decode(),
+        "base64 of UTF-16": base64.b64encode(f"$key = '{SECRET}'".encode("utf-16-le")).decode(),
+        "octal": "".join(f"\\{byte:03o}" for byte in RAW),
+        "octal where it is no ASCII": "".join(chr(byte) if byte < 128 else f"\\{byte:03o}" for byte in RAW),
+        "named entities": SECRET.replace("/", "&sol;").replace("+", "&plus;").replace("é", "&eacute;"),
+        "a list of bytes in hex": ", ".join(f"0x{byte:02x}" for byte in RAW),
+        "codes a line each": "\n".join(map(str, RAW)),
+        "spelled with dashes": "-".join(SECRET),
         "JSON in JSON": json.dumps(json.dumps({"k": SECRET})),
         "JSON in JSON in a URL": urllib.parse.quote(json.dumps(json.dumps({"k": SECRET}))),
     }
@@ -243,6 +258,16 @@ def test_a_known_value_is_masked_in_every_spelling_once(name: str) -> None:
     assert masked.startswith("before ")
     assert masked.endswith(" after")
     assert redactor.text(masked) == masked
+
+
+@pytest.mark.parametrize("value", ["p@%41ss & w\\x<0123>", "50%25&amp;more\\u0041", "C:\\new\\table-0123"])
+@pytest.mark.parametrize("spell", [html.escape, urllib.parse.quote, json.dumps, str])
+def test_a_value_that_looks_as_if_it_held_escapes_is_masked_in_every_spelling(
+    value: str, spell: Callable[[str], str]
+) -> None:
+    redactor = Redactor()
+    redactor.register("MY_KEY", value)
+    assert f"<MY_KEY:{redactor.fingerprint(value)}>" in redactor.text(f"before {spell(value)} after")
 
 
 @pytest.mark.parametrize("name", ["SCRIPTED_API_KEY", "DB_PASSWORD", "X_TOKEN", "AUTHORIZATION"])

@@ -1,7 +1,8 @@
 """Known secrets, found in a text in whatever spelling: the one search behind every mask.
 
-What does not show is looked through: line ends (`env | base64` breaks its lines) and colours (`grep` paints what it
-finds). Behind escapes each letter may be spelled in its own way; `spellings` says which forms are known.
+What does not show is looked through: line ends (`env | base64` breaks its lines) with the indentation behind them, and
+colours (`grep` paints what it finds). Behind escapes each letter may be spelled in its own way; `spellings` says which
+forms are known.
 
 The cost does not grow with the number of secrets: of every few bytes six are looked up in one set. Whoever holds a form
 of `m` letters holds one of those sixes that begin at every (m - 5)th place, wherever it stands.
@@ -23,9 +24,9 @@ MIN_LONG_BYTES = 12
 """Shorter forms are searched for one by one."""
 MAX_STRIDE_BYTES = 27
 """A wider one would gain nothing that can be measured."""
-INVISIBLE = re.compile(rb"[\r\n]+|\x1b(?:\[[0-9;:]*(?:[mK]|\Z)|\Z)")
-"""Line ends and colours, also one that the end of the text cuts."""
-_LINE_ENDS = re.compile(rb"[\r\n]+")
+INVISIBLE = re.compile(rb"[\r\n]+[ \t]*|\x1b(?:\[[0-9;:]*(?:[mK]|\Z)|\Z)")
+"""Line ends with indentation, and colours, also one that the end of the text cuts."""
+_INDENTED = (b"\n ", b"\n\t", b"\r ", b"\r\t")
 _SIGNS = tuple(sign.encode() for sign in spellings.ESCAPE_SIGNS)
 
 
@@ -60,7 +61,8 @@ class Known:
         self._plain_firsts: set[bytes] = set()
         for name, value in secrets:
             one_line = value.replace("\r", "").replace("\n", "")
-            plain = {one_line, one_line.strip(), one_line.replace(" ", "+")}
+            # a value may look as if it held escapes: then it is met with them taken off, too
+            plain = {one_line, one_line.strip(), one_line.replace(" ", "+"), spellings.unescaped(one_line)}
             packed = spellings.packed(value) if len(value) >= min_packed else set()
             texts |= {value, *plain, *packed}
             for spelling in [*sorted(plain), *sorted(packed)]:
@@ -126,12 +128,12 @@ class Known:
         return _apart(spans), hold
 
     def _in(self, view: bytes) -> tuple[list[SecretSpan], int]:
-        """The same behind escapes, where line ends may come to light."""
-        joined = view.translate(None, b"\r\n")
+        """The same behind escapes, where line ends and colours may come to light."""
+        joined = _visible(view)
         spans, open_end = self._in_line(joined)
         if len(joined) == len(view):
             return spans, open_end
-        places = _places(_LINE_ENDS, view)
+        places = _places(INVISIBLE, view)
         spans = [span._replace(begin=places[span.begin], end=places[span.end - 1] + 1) for span in spans]
         return spans, places[open_end] if open_end < len(joined) else len(view)
 
@@ -166,10 +168,19 @@ class Known:
                 return hits, begin
         return hits, open_end
 
+    def _is_wrapped(self, line: bytes) -> bool:
+        """Whether escaped line ends stand in a secret, or may stand in one that the end cuts, as in base64 in JSON."""
+        if b"\\n" not in line:
+            return False
+        joined = line.replace(b"\\r", b"").replace(b"\\n", b"")
+        spans, open_end = self._in_line(joined)
+        return bool(spans) or len(joined) - open_end >= GRAM_BYTES
+
     def _behind_escapes(self, line: bytes, is_telling: bool | None) -> tuple[list[SecretSpan], int]:
         """The same where letters are escaped, layer by layer; an escape that the end cuts may become one of them."""
         text = line.decode("utf-8", self._errors)
-        if not (self._telling.search(line) if is_telling is None else is_telling):
+        is_telling = bool(self._telling.search(line)) if is_telling is None else is_telling
+        if not is_telling and not self._is_wrapped(line):
             cut = _open_escape(text)
             if cut is None:
                 return [], len(line)
@@ -197,7 +208,9 @@ class Known:
 
 
 def _visible(raw: bytes) -> bytes:
-    return (INVISIBLE.sub(b"", raw) if b"\x1b" in raw else raw).translate(None, b"\r\n")
+    if b"\x1b" in raw or ((b"\n" in raw or b"\r" in raw) and any(sign in raw for sign in _INDENTED)):
+        return INVISIBLE.sub(b"", raw)
+    return raw.translate(None, b"\r\n")
 
 
 def _layers(text: str, *, is_located: bool) -> Iterator[tuple[bytes, list[int], bool]]:

@@ -1,15 +1,16 @@
 """The spellings in which a known secret travels, and finding it behind escapes.
 
-Two families. A secret may be *packed*: base64 (also of `user:key`, which shifts its letters), base32, hexadecimal,
-decimal codes, reversed, spaced out; these are a few fixed texts. Or it may be *escaped*, letter by letter and in any
-mixture, as URLs, HTML, JSON and shells do, one inside another; there the text is unescaped and searched, and each
-letter remembers where it stood.
+Two families. A secret may be *packed*: base64 (also of `user:key`, which shifts its letters, of base64, and of UTF-16),
+base32, hexadecimal, decimal codes, reversed, spelled out; these are a few fixed texts. Or it may be *escaped*, letter
+by letter and in any mixture, as URLs, HTML, JSON and shells do, one inside another; there the text is unescaped and
+searched, and each letter remembers where it stood.
 """
 
 from __future__ import annotations
 
 import base64
 import html
+import html.entities
 import re
 from collections.abc import Iterable, Iterator
 
@@ -23,14 +24,16 @@ ESCAPE_SIGNS = "%&\\"
 _ESCAPE = re.compile(
     r"(?:%[0-9A-Fa-f]{2})+|&#[xX][0-9A-Fa-f]{1,6};?|&#[0-9]{1,7};?|&[a-zA-Z]{2,8};"
     r"|\\u[dD][89abAB][0-9A-Fa-f]{2}\\u[dD][c-fC-F][0-9A-Fa-f]{2}"
-    r"|\\u\{[0-9A-Fa-f]{1,6}\}|\\u[0-9A-Fa-f]{4}|\\U[0-9A-Fa-f]{8}|(?:\\x[0-9A-Fa-f]{2})+|\\x\{[0-9A-Fa-f]{1,6}\}|\\0[01][0-7]{2}|\\[0-7]{3}|\\.",
+    r"|\\u\{[0-9A-Fa-f]{1,6}\}|\\u[0-9A-Fa-f]{4}|\\U[0-9A-Fa-f]{8}|(?:\\x[0-9A-Fa-f]{2})+|\\x\{[0-9A-Fa-f]{1,6}\}"
+    r"|\\0[01][0-7]{2}|(?:\\[23][0-7]{2})+|\\[0-7]{3}|\\.",
     re.DOTALL,
 )
 OPEN_ESCAPE = re.compile(
     r"(?:%[C-Fc-f][0-9A-Fa-f](?:%[89ABab][0-9A-Fa-f]){0,2}(?:%[89ABab]?)?|%[0-9A-Fa-f]?"
-    r"|&(?:#(?:[xX][0-9A-Fa-f]{0,6}|[0-9]{0,7})|amp?|apos?|ap?|[lg]t?|q(?:uot?|u)?)?"
+    r"|&(?:#(?:[xX][0-9A-Fa-f]{0,6}|[0-9]{0,7})|[a-zA-Z]{1,8})?"
     r"|\\u[dD][89abAB][0-9A-Fa-f]{2}(?:\\(?:u[0-9A-Fa-f]{0,3})?)?"
     r"|\\x[C-Fc-f][0-9A-Fa-f](?:\\x[89ABab][0-9A-Fa-f]){0,2}(?:\\(?:x[89ABab]?)?)?"
+    r"|\\3[0-7]{2}(?:\\2[0-7]{2}){0,2}(?:\\(?:2[0-7]?)?)?"
     r"|\\(?:u[0-9A-Fa-f]{0,3}|[ux]\{[0-9A-Fa-f]{0,6}|U[0-9A-Fa-f]{0,7}|x[0-9A-Fa-f]?|[0-7]{1,2}|0[01][0-7])?)\Z"
 )
 """An escape that the end of the text cuts, or that what follows may make a longer one."""
@@ -47,16 +50,25 @@ _LETTERS = {"n": "\n", "r": "\r", "t": "\t", "b": "\b", "f": "\f", "0": "\0"}
 def packed(secret: str) -> set[str]:
     """Texts that hold the whole secret whatever stands around it."""
     raw = secret.encode("utf-8", "surrogateescape")
-    forms = {secret[::-1], " ".join(secret), base64.b32encode(raw).decode().rstrip("=")}
-    for coded in (raw.hex(), *(raw.hex(sign) for sign in ":- ")):
-        forms |= {coded, coded.upper()}
-    forms |= {sign.join(map(str, raw)) for sign in (" ", ",", ", ")}
+    forms = {secret[::-1], base64.b32encode(raw).decode().rstrip("=")}
+    forms |= {sign.join(secret) for sign in (" ", "-", ", ")}
+    pairs = [f"{byte:02x}" for byte in raw]
+    for coded in (sign.join(pairs) for sign in ("", ":", "-", " ", ",", ", ", " 0x", ", 0x")):
+        forms |= {coded, coded.upper().replace("X", "x")}
+    forms |= {sign.join(map(str, raw)) for sign in ("", " ", ",", ", ")}
+    once = _base64(raw) | _base64(secret.encode("utf-16-le", "surrogatepass"))
+    return forms.union(once, *(_base64(core.encode()) for core in _base64(raw)))
+
+
+def _base64(raw: bytes) -> set[str]:
+    """What base64 of anything around `raw` has in common, in both alphabets."""
+    cores = set()
     for shift in range(3):  # of the three bytes that four letters of base64 stand for
         coded = base64.b64encode(b"\0" * shift + raw).decode().rstrip("=")
         spoilt = (len(raw) + shift) % 3 != 0  # what follows the secret changes the last letter
         core = coded[(0, 2, 3)[shift] : len(coded) - spoilt]
-        forms |= {core, core.replace("+", "-").replace("/", "_")}
-    return forms
+        cores |= {core, core.replace("+", "-").replace("/", "_")}
+    return cores
 
 
 def unescaped(text: str) -> str:
@@ -109,16 +121,21 @@ def telling(forms: Iterable[str]) -> re.Pattern[bytes]:
     four = "|".join(sorted({units[at : at + 2].hex() for at in range(0, len(units), 2)}))
     three = "|".join(f"{code:03o}" for code in sorted(codes))
     signs = re.escape("".join(letter for letter in letters if letter.isascii() and not letter.isalnum()))
+    names = "|".join(name.rstrip(";") for name, letter in html.entities.html5.items() if letter in letters)
     return re.compile(
-        rf"%(?i:{two})|&(?:#|amp|lt|gt|quot|apos)|\\(?:x(?i:{two})|u(?i:{four})|[xu]\{{|U|0?(?:{three})|[{signs}])".encode()
+        rf"%(?i:{two})|&(?:#|{names})|\\(?:x(?i:{two})|u(?i:{four})|[xu]\{{|U|0?(?:{three})|[{signs}])".encode()
     )
 
 
 def _meant(escape: str) -> Iterator[tuple[str, int]]:
     """The letters that an escape stands for, each with the width of its escape."""
-    if escape[0] == "%" or (escape[1] == "x" and escape[2:3] not in ("", "{")):
+    is_octal = escape[0] == "\\" and escape[1] in "23"
+    if escape[0] == "%" or is_octal or (escape[1] == "x" and escape[2:3] not in ("", "{")):
         sign = 3 if escape[0] == "%" else 4
-        raw = bytes.fromhex(escape.replace("%", "").replace("\\x", ""))
+        if is_octal:
+            raw = bytes(int(digits, 8) for digits in escape.split("\\")[1:])
+        else:
+            raw = bytes.fromhex(escape.replace("%", "").replace("\\x", ""))
         for letter in raw.decode("utf-8", "surrogateescape"):
             if "\udc80" <= letter <= "\udcff":  # no UTF-8: Latin-1, as JavaScript means it
                 yield chr(ord(letter) - 0xDC00), sign
