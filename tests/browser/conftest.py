@@ -1,14 +1,15 @@
 """Real JupyterLab and Notebook 7 in a real browser.
 
-    def test_x(jupyter):                        # once in JupyterLab, once in Notebook 7; `lab`, `notebook7` for one
-        page = jupyter.open(["%load_ext tundra_nb", "%tundra"])
+    def test_x(lab):                            # in JupyterLab; `notebook7` for the other
+        page = lab.open(["%load_ext tundra_nb", "%tundra"])
         page.run_all()
         expect(page.output(1)).to_contain_text("tundra is ready")
         page.theme("dark"); page.screenshot("x")        # → $BROWSER_SHOTS/x.png, when that names a folder
 
-`jupyter.provider` is the scripted provider behind the one profile `scripted`; `jupyter.tundra("status")` gives a
-command beside the notebook. Each test has its own server, daemon and home, and fails when one of its pages has
-written an error to the console or asked for anything from outside.
+`lab.provider` is the scripted provider behind the one profile `scripted`; `lab.tundra("status")` gives a command
+beside the notebook. A widget is used in one of the two front ends, and looked at in the other once it is saved. Each
+test has its own server, daemon and home, and fails when one of its pages has written an error to the console or asked
+for anything from outside.
 """
 
 from __future__ import annotations
@@ -301,12 +302,6 @@ def lab(start_jupyter: Callable[[App], Jupyter]) -> Jupyter:
 @pytest.fixture
 def notebook7(start_jupyter: Callable[[App], Jupyter]) -> Jupyter:
     return start_jupyter("notebook")
-
-
-@pytest.fixture(params=["lab", "notebook"])
-def jupyter(request: pytest.FixtureRequest, start_jupyter: Callable[[App], Jupyter]) -> Jupyter:
-    """Both front ends, one after the other."""
-    return start_jupyter(request.param)
 
 
 def _environment(folder: Path) -> dict[str, str]:

@@ -122,8 +122,8 @@ def test_frames_and_pictures_are_read_with_and_without_a_kernel(lab: Jupyter) ->
     again.screenshot("faces-saved")
 
 
-def test_the_buttons_of_the_provider_widget_act_and_a_drill_is_marked_as_one(jupyter: Jupyter) -> None:
-    page = jupyter.open(["%load_ext tundra_nb", "%tundra providers --widget", "%tundra ask hi"])
+def test_the_buttons_of_the_provider_widget_act_and_a_drill_is_marked_as_one(notebook7: Jupyter) -> None:
+    page = notebook7.open(["%load_ext tundra_nb", "%tundra providers --widget", "%tundra ask hi"])
     page.run(0)
     page.run(1)
     widget = page.output(1).locator(".tundra-providers")
@@ -141,7 +141,7 @@ def test_the_buttons_of_the_provider_widget_act_and_a_drill_is_marked_as_one(jup
     expect(widget.locator(".tundra-drilled")).to_have_text("DRILL")
     page.run(2)
     expect(widget.locator(".tundra-breaker")).to_contain_text("open")
-    shots(page, f"{jupyter.app}-widget")
+    shots(page, "notebook-widget")
     assert not barriers(widget)
     widget.get_by_role("button", name="End drill: scripted").click()
     expect(widget.locator(".tundra-drilled")).to_have_count(0)
@@ -155,11 +155,11 @@ def test_the_buttons_of_the_provider_widget_act_and_a_drill_is_marked_as_one(jup
     assert page.page.locator(".jp-Notebook .jp-Cell").count() == cells
 
 
-def test_a_click_on_an_id_tells_its_story_below(jupyter: Jupyter) -> None:
+def test_a_click_on_an_id_tells_its_story_below(lab: Jupyter) -> None:
     """The command stands in a new cell and is run; in a notebook that is not trusted Jupyter asks before."""
-    jupyter.provider.script(CHAT, ScriptedStep(status=503, text="down for maintenance"))
-    jupyter.tundra("ask", "hi")
-    page = jupyter.open(["%load_ext tundra_nb", "%tundra calls"])
+    lab.provider.script(CHAT, ScriptedStep(status=503, text="down for maintenance"))
+    lab.tundra("ask", "hi")
+    page = lab.open(["%load_ext tundra_nb", "%tundra calls"])
     page.run_all()
     page.output(1).locator("td button").first.click()
     expect(page.output(2)).to_contain_text("down for maintenance")
@@ -167,7 +167,7 @@ def test_a_click_on_an_id_tells_its_story_below(jupyter: Jupyter) -> None:
     saved = page.save()
     page.close()
 
-    again = jupyter.open(saved, name="saved.ipynb", kernel=False)
+    again = lab.open(saved, name="saved.ipynb", kernel=False)
     again.output(1).locator("td button").first.click()
     expect(again.page.locator(".jp-Dialog")).to_contain_text("%tundra why ")
 

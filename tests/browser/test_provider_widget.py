@@ -11,6 +11,8 @@ from playwright.sync_api import expect
 
 from tundra_nb.testing.scripted_provider import ScriptedStep
 
+from .conftest import Jupyter
+
 pytestmark = [pytest.mark.part("browser", "doltlite"), pytest.mark.timeout(180)]
 
 CELLS = ["%load_ext tundra_nb", "%tundra providers --widget", "%tundra ask hi", "%tundra why last"]
@@ -18,38 +20,37 @@ CHAT = "/v1/chat/completions"
 STILL = "div[class^='tundra-still-']"
 
 
-def test_a_breaker_is_seen_to_open_to_count_down_and_to_close(start_jupyter: Callable, app: str) -> None:  # type: ignore[type-arg]
-    jupyter = start_jupyter(app, open_seconds=6)
-    page = jupyter.open(CELLS)
+def test_a_breaker_is_seen_to_open_to_count_down_and_to_close(start_jupyter: Callable) -> None:  # type: ignore[type-arg]
+    lab = start_jupyter("lab", open_seconds=6)
+    page = lab.open(CELLS)
     page.run(0)
     page.run(1)
     widget = page.output(1).locator(".tundra-providers")
     breaker = widget.locator(".tundra-breaker .tundra-pill")
     expect(breaker).to_have_text("closed")
     expect(page.output(1).locator(STILL)).to_be_hidden()
-    page.screenshot(f"{app}-closed")
+    page.screenshot("lab-closed")
 
-    jupyter.provider.script(CHAT, ScriptedStep(status=503, text="down for maintenance"))
+    lab.provider.script(CHAT, ScriptedStep(status=503, text="down for maintenance"))
     page.run(2)
     expect(breaker).to_have_text(re.compile(r"open, probe in \d"))
-    page.screenshot(f"{app}-open")
+    page.screenshot("lab-open")
     countdown = breaker.locator(".tundra-countdown")
     first = seconds(countdown.inner_text())
     expect(countdown).not_to_have_text(f", probe in {first:.1f} s")
     assert 0 < seconds(countdown.inner_text()) < first <= 6
     page.theme("dark")
     page.run(3)
-    page.screenshot(f"{app}-open-dark")
+    page.screenshot("lab-open-dark")
 
     expect(breaker).to_have_text("half open")
     page.run(2)
     expect(breaker).to_have_text("closed")
 
 
-def test_a_saved_notebook_shows_the_last_state_without_a_kernel(start_jupyter: Callable, app: str) -> None:  # type: ignore[type-arg]
-    jupyter = start_jupyter(app)
-    jupyter.provider.script(CHAT, ScriptedStep(status=503, text="down for <b>maintenance</b>"))
-    page = jupyter.open(CELLS)
+def test_a_saved_notebook_shows_the_last_state_without_a_kernel(notebook7: Jupyter) -> None:
+    notebook7.provider.script(CHAT, ScriptedStep(status=503, text="down for <b>maintenance</b>"))
+    page = notebook7.open(CELLS)
     for index in range(len(CELLS)):  # one by one: the failing call would end a run of all
         page.run(index)
     expect(page.output(1).locator(".tundra-breaker .tundra-pill")).to_contain_text("open")
@@ -58,7 +59,7 @@ def test_a_saved_notebook_shows_the_last_state_without_a_kernel(start_jupyter: C
     page.close()
     assert "<script" not in json.dumps(saved)
 
-    again = jupyter.open(saved, name="saved.ipynb", kernel=False)
+    again = notebook7.open(saved, name="saved.ipynb", kernel=False)
     still = again.output(1).locator(STILL)
     expect(still).to_be_visible()
     expect(still).to_contain_text("scripted")
@@ -68,7 +69,7 @@ def test_a_saved_notebook_shows_the_last_state_without_a_kernel(start_jupyter: C
     assert picture.evaluate("image => image.complete && image.naturalWidth") == 880
     for theme in ("light", "dark"):
         again.theme(theme)
-        again.screenshot(f"{app}-saved-{theme}")
+        again.screenshot(f"notebook-saved-{theme}")
     expect(again.page.locator(".jp-Notebook")).not_to_contain_text(
         re.compile("model not found|error displaying", re.IGNORECASE)
     )
@@ -89,8 +90,3 @@ def seconds(told: str) -> float:
     found = re.search(r"([\d.]+) s", told)
     assert found is not None, told
     return float(found[1])
-
-
-@pytest.fixture(params=["lab", "notebook"])
-def app(request: pytest.FixtureRequest) -> str:
-    return str(request.param)

@@ -61,8 +61,8 @@ def test_it_types_shows_resizes_and_survives_the_restart_of_another_notebook(lab
     expect(line).to_be_disabled()
 
 
-def test_a_saved_notebook_shows_the_screen_without_a_kernel(jupyter: Any) -> None:
-    page = jupyter.open(CELLS)
+def test_a_saved_notebook_shows_the_screen_without_a_kernel(notebook7: Any) -> None:
+    page = notebook7.open(CELLS)
     page.run(0)
     page.run(1)
     widget = page.output(1).locator(".tundra-terminal")
@@ -76,13 +76,13 @@ def test_a_saved_notebook_shows_the_screen_without_a_kernel(jupyter: Any) -> Non
     page.close()
     assert "<script" not in json.dumps(saved)
 
-    again = jupyter.open(saved, name="saved.ipynb", kernel=False)
+    again = notebook7.open(saved, name="saved.ipynb", kernel=False)
     still = again.output(1).locator(STILL)
     expect(still).to_be_visible()
     expect(still).to_contain_text("hello jo <b>")
     for theme in ("light", "dark"):
         again.theme(theme)
-        again.screenshot(f"{jupyter.app}-terminal-saved-{theme}")
+        again.screenshot(f"notebook-terminal-saved-{theme}")
 
 
 def test_the_screen_takes_every_key_and_the_notebook_none(lab: Any) -> None:

@@ -22,8 +22,8 @@ CELLS = [SETUP, "%tundra versions --widget", "%tundra diff {{good}} --widget"]
 STILL = "div[class^='tundra-still-']"
 
 
-def test_two_commits_are_picked_and_what_changed_between_them_is_seen(jupyter: Any) -> None:
-    page = jupyter.open(CELLS)
+def test_two_commits_are_picked_and_what_changed_between_them_is_seen(lab: Any) -> None:
+    page = lab.open(CELLS)
     page.run(0)
     page.run(1)
     widget = page.output(1).locator(".tundra-versions")
@@ -43,7 +43,7 @@ def test_two_commits_are_picked_and_what_changed_between_them_is_seen(jupyter: A
     expect(row.locator("td").first).to_have_attribute("aria-label", "modified")
     expect(widget.get_by_role("status")).to_have_text("1 table differs")
     assert page.page.evaluate("window.evil") is None
-    page.screenshot(f"{jupyter.app}-versions-light")
+    page.screenshot("lab-versions-light")
 
     command = widget.get_by_label("the same as a frame").input_value()
     last = page.output(0).inner_text().split("'")[1]
@@ -53,7 +53,7 @@ def test_two_commits_are_picked_and_what_changed_between_them_is_seen(jupyter: A
     expect(row).to_contain_text("value 7.0 → 600.0")
     page.theme("dark")
     page.page.locator("#jupyterlab-splash").wait_for(state="detached")
-    page.screenshot(f"{jupyter.app}-versions-dark")
+    page.screenshot("lab-versions-dark")
 
 
 def test_it_is_used_by_keyboard_alone(lab: Any) -> None:
@@ -118,8 +118,8 @@ def test_a_busy_kernel_is_told_of_and_answers_the_last_choice_when_it_is_free(la
     expect(widget.locator(".tundra-wait")).to_have_text("")
 
 
-def test_a_saved_notebook_shows_the_picked_comparison_without_a_kernel(jupyter: Any) -> None:
-    page = jupyter.open(CELLS)
+def test_a_saved_notebook_shows_the_picked_comparison_without_a_kernel(notebook7: Any) -> None:
+    page = notebook7.open(CELLS)
     page.run(0)
     page.run(2)
     widget = page.output(2).locator(".tundra-versions")
@@ -132,7 +132,7 @@ def test_a_saved_notebook_shows_the_picked_comparison_without_a_kernel(jupyter: 
     assert "&lt;script&gt;" in pictures[0]
     assert "<script" not in "".join(pictures)
 
-    again = jupyter.open(saved, name="saved.ipynb", kernel=False)
+    again = notebook7.open(saved, name="saved.ipynb", kernel=False)
     still = again.output(2).locator(STILL)
     expect(still).to_be_visible()
     expect(still).to_contain_text(EVIL)
@@ -140,4 +140,4 @@ def test_a_saved_notebook_shows_the_picked_comparison_without_a_kernel(jupyter: 
     expect(still).to_contain_text("%tundra diff ")
     for theme in ("light", "dark"):
         again.theme(theme)
-        again.screenshot(f"{jupyter.app}-versions-saved-{theme}")
+        again.screenshot(f"notebook-versions-saved-{theme}")
