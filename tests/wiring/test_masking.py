@@ -80,11 +80,18 @@ def test_messages_of_commits_are_masked_and_no_name_holds_a_key(client: Client, 
     client.ask("hi")
     client.versions.commit(f"before I rotate {KEY} ({BASIC})")
     check(client.versions.log()["message"].tolist())
-    for refused in (client.versions.branch, client.versions.tag):
+    for refused in (
+        client.versions.branch,
+        client.versions.tag,
+        client.tokens.new,
+        lambda name: client.add_provider(name, kind="local", base_url="http://127.0.0.1:9/v1"),
+        lambda path: client.add_provider("p", kind="local", base_url=f"http://127.0.0.1:9/{path}/v1"),
+        lambda path: client.set_setting("profile.scripted.base_url", f"http://127.0.0.1:9/{path}/v1"),
+    ):
         with pytest.raises(UsageError, match="holds a key") as caught:
             refused(f"with-{KEY}")
         check(str(caught.value))
-    client.ask("hi", model=f"gpt-{KEY}", failover=False)
+    check(client.ask("hi", model=f"gpt-{KEY}", failover=False))
     check(client.attempts()["model"].astype(str).tolist())
     check(client.calls()["requested_model"].astype(str).tolist())
     client.note(f"the key is {KEY}")

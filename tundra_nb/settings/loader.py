@@ -310,6 +310,10 @@ def _check_profiles(profiles: tuple[ProfileSettings, ...], file: Path) -> None:
             raise ConfigError(
                 where=f"{file}, profile.{profile.name}.base_url", problem=f"{profile.base_url!r} is not an http(s) URL"
             )
+        for field in ("name", "base_url"):
+            if variables.holds_key(getattr(profile, field)):  # neither is quoted, then
+                where = f"{file}, {field} of a profile"
+                raise ConfigError(where=where, problem="what stands there looks like a key", remedy=variables.REMEDY)
         if re.search(r"//[^/]*@|[?#]", profile.base_url):
             raise ConfigError(  # not quoted: it may hold a password
                 where=f"{file}, profile.{profile.name}.base_url",

@@ -43,6 +43,12 @@ def looks_like_key(text: str) -> bool:
     return any(len(_CHANGE.findall(run)) >= CHANGES for run in _RUN.findall(text))
 
 
+def holds_key(text: str) -> bool:
+    """Whether a part of a name or an address is of a vendor's form of key; account numbers in addresses are none."""
+    parts = re.split(r"[/\s:@]", text)
+    return any(_VENDOR.match(part) or re.match(r"(?:sk|pk|rk)-(?=.*[0-9])[\w-]{16,}", part) for part in parts)
+
+
 def check(name: str, field: str) -> None:
     """Refuse what is no variable's name; an empty one names none, as for a server that takes no key.
 

@@ -14,6 +14,7 @@ from tundra_nb.daemon.gateway.tokens import iso
 from tundra_nb.daemon.routing import read_body, route
 from tundra_nb.errors import TundraError
 from tundra_nb.protocol import doors as api
+from tundra_nb.runtime.telemetry.redact import refuse_key
 
 if TYPE_CHECKING:
     from tundra_nb.daemon.context import Daemon
@@ -34,7 +35,9 @@ def routes(daemon: Daemon) -> list[BaseRoute]:
         return json_response({"rows": found})
 
     async def new(request: Request) -> Response:
-        token, secret = tokens.new(await read_body(request, api.NewTokenBody), runtime.slots)
+        wanted = await read_body(request, api.NewTokenBody)
+        refuse_key(runtime.redactor.text, wanted.name, "name")
+        token, secret = tokens.new(wanted, runtime.slots)
         told = {
             "name": token.name,
             "token": secret,

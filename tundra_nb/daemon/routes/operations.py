@@ -210,13 +210,18 @@ def _with_text(piece: Piece, text: str) -> Piece:
 
 def masked(reply: Reply, redactor: Redactor) -> Reply:
     """The reply without the values of keys: a model may repeat one that stood in its prompt."""
-    text, reasoning = redactor.known(reply.text), redactor.known(reply.reasoning)
+    texts = {name: value for name in _TEXTS if type(value := getattr(reply, name)) is str}
+    known: dict[str, Any] = {
+        name: shown for name, value in texts.items() if (shown := redactor.known(value)) is not value
+    }
     calls = msgspec.json.encode(reply.tool_calls).decode() if reply.tool_calls else ""
     shown = redactor.known(calls)
-    if text is reply.text and reasoning is reply.reasoning and shown is calls:
-        return reply
-    tools = reply.tool_calls if shown is calls else msgspec.json.decode(shown, type=list[ToolCall])
-    return msgspec.structs.replace(reply, text=text, reasoning=reasoning, tool_calls=tools)
+    if shown is not calls:
+        known["tool_calls"] = msgspec.json.decode(shown, type=list[ToolCall])
+    return msgspec.structs.replace(reply, **known) if known else reply
+
+
+_TEXTS = ("text", "reasoning", "model", "requested_model", "stop_reason", "request_id")
 
 
 async def explain(daemon: Daemon, wanted: str, source: str | None = None, *, is_all: bool = False) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from tundra_nb.daemon.answers import iso, json_response
 from tundra_nb.daemon.routing import read_body, read_params, route
 from tundra_nb.errors.spans import dated
 from tundra_nb.protocol import profiles as api
+from tundra_nb.runtime.telemetry.redact import refuse_key
 from tundra_nb.settings import variables
 
 if TYPE_CHECKING:
@@ -34,6 +35,8 @@ def routes(daemon: Daemon) -> list[BaseRoute]:
 
     async def add(request: Request) -> Response:
         body = await read_body(request, dict[str, Any])
+        for field in ("name", "base_url"):
+            refuse_key(runtime.redactor.text, str(body.get(field, "")), field)
         await runtime.versioning.add_profile(body, author=daemon.user(request))
         return json_response(profile_card(daemon, runtime.slots[body["name"]]), status=201)
 
@@ -76,6 +79,8 @@ def routes(daemon: Daemon) -> list[BaseRoute]:
 
     async def set_setting(request: Request) -> Response:
         body = await read_body(request, api.SettingBody)
+        if isinstance(body.value, str):
+            refuse_key(runtime.redactor.text, body.value, "value")
         found = await runtime.versioning.set_setting(
             body.path, body.value, author=daemon.user(request), reason=body.reason, branch=body.on
         )

@@ -22,10 +22,11 @@ from typing import Any, Literal
 import msgspec
 
 from tundra_nb.environment import account
-from tundra_nb.errors import StoreUnavailable, TundraError, UsageError, from_wire
+from tundra_nb.errors import StoreUnavailable, TundraError, from_wire
 from tundra_nb.paths import Paths
 from tundra_nb.runtime.clock import Clock, Ids
 from tundra_nb.runtime.telemetry.problems import Problems
+from tundra_nb.runtime.telemetry.redact import refuse_key
 from tundra_nb.settings import StoreSettings
 from tundra_nb.types import AgentRun, AgentRunOpened, Attempt, AttemptOpened, Event, Operation, OperationOpened
 
@@ -285,8 +286,8 @@ class History:
         """Commit messages and names are pushed, pulled and cannot be taken back."""
         masked = {name: self._mask(value) if isinstance(value, str) else value for name, value in params.items()}
         for name in ("name", "branch"):
-            if masked.get(name) != params.get(name) and not params.get("delete"):
-                raise UsageError(problem=f"this name holds a key: {masked[name]}", field=name, remedy="Choose another.")
+            if isinstance(params.get(name), str) and not params.get("delete"):
+                refuse_key(self._mask, params[name], name)
         return {name: masked[name] if name in ("message", "author") else value for name, value in params.items()}
 
     async def trace(self, traces: Mapping[str, Any]) -> None:

@@ -13,10 +13,12 @@ import functools
 import hashlib
 import re
 import secrets
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import msgspec
+
+from tundra_nb.errors import UsageError
 
 from .known import Known, SecretSpan
 from .spellings import MIN_SECRET_CHARS as MIN_SECRET_CHARS  # noqa: PLC0414 - of the face of this module
@@ -190,6 +192,16 @@ _PACKING = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/_-"
 _RUN = re.compile(rb"[A-Za-z0-9+/_-]*=*")
 REMEMBERED_CHARS = 100
 REMEMBERED = 2048
+
+
+def refuse_key(mask: Callable[[str], str], text: str, field: str) -> None:
+    """Refuse a name or address that holds a key: it is listed, recorded and pushed, and cannot be taken back.
+
+    Raises:
+        UsageError: it does; shows it masked.
+    """
+    if (masked := mask(text)) != text:
+        raise UsageError(problem=f"this {field} holds a key: {masked}", field=field, remedy="Choose another.")
 
 
 class Redactor:
