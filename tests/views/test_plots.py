@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import xml.etree.ElementTree as ET
 from typing import Any
 
@@ -13,7 +14,7 @@ from tundra_nb.errors import UsageError
 from tundra_nb.frames import frames
 from tundra_nb.types import columns
 from tundra_nb.views import html, show, svg, text
-from tundra_nb.views.blocks import Block, Details, Picture
+from tundra_nb.views.blocks import Block, Details, Heading, Picture, words
 from tundra_nb.views.plots import plot
 
 BEGIN = 1_764_000_000_000_000
@@ -85,10 +86,17 @@ def test_their_bucket_stands_against_ours() -> None:
         for n, (name, told) in enumerate([("openai", headers), ("anthropic", theirs)])
     ]  # fmt: skip
     drawn = plot(frame_of("attempt", rows), buckets=True)
+    picture = next(block for block in drawn.blocks if isinstance(block, Picture))
+    for form in (picture.svg, picture.narrow):
+        labels = [label.text or "" for label in ET.fromstring(form).iter() if label.tag.endswith("}text")]
+        assert any("in red, and ours" in label for label in labels), labels
     told = text.plain(show.blocks_of(drawn))
     assert "openai requests: theirs 57, ours 90" in " ".join(told.split())
     assert "anthropic requests: theirs 12, ours 90" in " ".join(told.split())
     assert "theirs of 60" in told
+    silent = plot(frame_of("attempt", [row | {"limit_headers": None} for row in rows]), buckets=True)
+    told = " ".join(text.plain(show.blocks_of(silent)).split())
+    assert told.startswith("openai requests, anthropic requests: theirs not told · ")
     pictures(drawn.blocks)
 
 
@@ -103,7 +111,26 @@ def test_breakers_are_bands_with_their_word_in_them() -> None:
     tips = "".join(picture.itertext())
     assert "a open from" in tips
     assert "for 60 s: api_error" in tips
-    assert "a open from" in text.plain(show.blocks_of(drawn))
+    headline = text.plain(show.blocks_of(drawn)).splitlines()[0]
+    assert re.match(r"a open from [\d :-]+ for 2 min: api_error · ", headline)
+    assert "a half open from" in text.plain(show.blocks_of(drawn))
+
+
+def test_a_headline_names_the_longest_times_that_a_breaker_was_open_and_counts_the_others() -> None:
+    moves = [("closed", "open", 0), ("open", "closed", 60), ("closed", "open", 100), ("open", "half_open", 110),
+             ("half_open", "open", 111), ("open", "closed", 400), ("closed", "open", 500), ("open", "closed", 501),
+             ("closed", "open", 600)]  # fmt: skip
+    rows = [
+        {"breaker_event_id": n, "at": BEGIN + second * 1_000_000, "profile": "a", "old_state": old, "new_state": new,
+         "reason": "api_error", "failures": 3}
+        for n, (old, new, second) in enumerate(moves)
+    ]  # fmt: skip
+    headline = plot(frame_of("breaker_event", rows)).blocks[0]
+    assert isinstance(headline, Heading)
+    first, second, *rest = words(headline.text).split("; ")
+    assert first.endswith("api_error (still)")
+    assert "for 5 min" in second
+    assert rest[0].startswith("2 more · ")
 
 
 @pytest.mark.parametrize("by", ["minute", "profile", "profile,minute"])

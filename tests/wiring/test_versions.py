@@ -28,6 +28,7 @@ from tests.kernel.conftest import Notebook, Ran
 from tundra_nb.errors import RefNotFound, StoreUnavailable
 from tundra_nb.local import dolt_server
 from tundra_nb.paths import find
+from tundra_nb.views import html
 from tundra_nb.protocol import greeting
 from tundra_nb.settings import StoreSettings
 from tundra_nb.testing.scripted_provider import ScriptedProcess, scripted_process
@@ -110,7 +111,7 @@ def test_every_version_magic_works_from_a_kernel(notebook: Notebook, home: Home,
     shown = ok(notebook, "%tundra diff before now")
     assert shown.text.index("setting: 1 modified") < shown.text.index("operation: 1 new event")
     assert "value 5 → 3 · fail sooner" in shown.text
-    assert "#c07d10" in shown.html
+    assert html.STYLES["warn"] in shown.html
     assert "<script" not in shown.html
     ok(notebook, "frame = %tundra diff {{pin}} now operation")
     assert notebook.value("list(frame.columns[:5])") == (

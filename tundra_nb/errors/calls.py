@@ -55,8 +55,10 @@ class BreakerOpen(TundraError):
 
     @property
     def message(self) -> str:
-        wait = f", next probe in {span(self.retry_after)}" if self.retry_after else ""
-        return f"{self.profile}: breaker open{wait}" + (f" (after {self.cause})" if self.cause else "")
+        told = f"{self.profile}: breaker open"
+        if self.retry_after is None:  # a probe is under way
+            return f"{told}, {self.cause}" if self.cause else told
+        return f"{told}, next probe in {span(self.retry_after)}" + (f" (after {self.cause})" if self.cause else "")
 
     @property
     def hint(self) -> str:

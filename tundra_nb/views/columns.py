@@ -166,6 +166,8 @@ def cell(name: str, value: Any, *, whole: bool = False) -> Cell:
     if isinstance(value, bytes):
         return literal(value)
     text = times.in_text(_said(str(value))) if name in ("message", "reason", "evidence") else str(value)
+    if name == "source" and not whole:  # a settings file, whose place `status` tells
+        text = text.rpartition("/")[2]
     if text in TONES:
         return Styled(text, TONES[text])
     return text if whole or len(text) <= MAX_TEXT else text[: MAX_TEXT - 1] + "…"

@@ -50,7 +50,7 @@ def blocks(frame: pd.DataFrame, most: int = MAX_ROWS) -> Sequence[Block]:
     names = columns.ordered(frame, shown)
     if frame.empty or not names:
         return _nothing(frame)
-    return [_table(frame, shown, names, fits=True), *_foot(frame, len(shown))]
+    return [_table(frame, shown, names, fits=True), *_foot(frame, len(shown), names)]
 
 
 def notebook_blocks(frame: pd.DataFrame) -> Sequence[Block]:
@@ -74,7 +74,7 @@ def notebook_blocks(frame: pd.DataFrame) -> Sequence[Block]:
         newest = frame.tail(MORE_ROWS)
         which = f"the newest {MORE_ROWS} rows" if len(frame) > MORE_ROWS else "these rows"
         made.append(Details(f"all {len(names)} columns of {which}", [_table(frame, newest, names, whole=True)]))
-    return [*made, *_foot(frame, len(shown), "the frame has all")]
+    return [*made, *_foot(frame, len(shown), names, "the frame has all")]
 
 
 def plain_lines(frame: pd.DataFrame, width: int | None = None) -> Iterator[str]:
@@ -222,10 +222,12 @@ def _source(frame: pd.DataFrame) -> str:
     return f" · {known['store']} {str(known.get('commit') or '')[:10]}".rstrip() if known.get("store") else ""
 
 
-def _foot(frame: pd.DataFrame, shown: int, rest: str = "`--tsv` gives all") -> list[Block]:
+def _foot(frame: pd.DataFrame, shown: int, names: Sequence[str], rest: str = "`--tsv` gives all") -> list[Block]:
     if not provenance(frame):
         return []
     told = summary(frame)
+    if empty := sum(name not in names for name in frame.columns):
+        told += f" · {empty} empty column{'s' if empty != 1 else ''} left out"
     if len(frame) > shown:
         told += f" · the last {shown} are shown, {rest}"
     if "operation_id" in frame.columns and columns.kind_of(frame) in columns.FIRST:

@@ -1,7 +1,8 @@
 """Blocks → HTML that works in untrusted notebooks: no script, no style sheet, nothing loaded, all text escaped.
 
 Untrusted HTML is cleaned by Jupyter, which leaves inline styles of plain values and images, but no `<svg>`. Colours are
-of middle lightness, so that they can be read on light and on dark ground; everything else inherits the notebook's own.
+of middle lightness, so that they can be read on light and on dark ground alike, at 4.1 to 1 or more; everything else
+inherits the notebook's own.
 """
 
 from __future__ import annotations
@@ -44,9 +45,9 @@ if TYPE_CHECKING:
     from tundra_nb.terminal.screen import Screen
 
 STYLES = {
-    "good": "color: #2e9e5b",
-    "warn": "color: #c07d10",
-    "bad": "color: #d9534f",
+    "good": "color: #278b4f",
+    "warn": "color: #a96d0c",
+    "bad": "color: #d94d49",
     "dim": "opacity: 0.65",
     "strong": "font-weight: bold",
 }
@@ -58,6 +59,8 @@ _SCROLLED = 'role="group" tabindex="0" data-lm-suppress-shortcuts="true"'
 PICTURE_WIDTH = 640
 """Pixels below which a wide picture is scrolled: its words would be too small to read. A smaller one is never drawn
 larger than it is."""
+MAX_WORD = 44
+"""Characters of a word that is never broken."""
 NARROW_PAGE = "840px"
 """Pages up to it get a picture's narrow form: beside the prompts of its cells a wider one has `PICTURE_WIDTH` left."""
 # Pictures are as light or dark as the page, not as the desktop: pages of nbconvert are light on a dark one, too, and
@@ -192,7 +195,9 @@ def _space(table: Table, place: int) -> str:
     if place == table.long:
         widest = max((len(words(row[place])) for row in table.rows), default=0)
         return f"pre-wrap; min-width: {min(16, math.ceil(widest * 0.6))}em; max-width: 44em"
-    return "nowrap" if place in table.right or table.long is not None else "pre-wrap"
+    texts = [words(row[place]) for row in table.rows]
+    is_of_words = all(len(text) <= MAX_WORD and len(text.split()) < 2 for text in texts)  # an id, a model's name
+    return "nowrap" if place in table.right or table.long is not None or is_of_words else "pre-wrap"
 
 
 def _cell(cell: Cell) -> str:

@@ -45,6 +45,8 @@ STEPS_S = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 21600,
 MAX_LANES = 8
 MAX_GROUPS = 16
 MAX_VARIANTS = 40
+MAX_TOLD = 2
+"""Of the stretches that a headline names, the longest."""
 MARKS = "▁▂▃▄▅▆▇█"
 
 
@@ -92,6 +94,18 @@ class Band:
     style: str
     word: str
     tip: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Out:
+    """A time that a profile was out of use, from the first refusal until its breaker was closed again."""
+
+    profile: str
+    state: str
+    start: float
+    end: float
+    reason: str
+    still: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -315,6 +329,7 @@ def _bands(frame: pd.DataFrame) -> list[Block]:
     axis = _axis(frame["at"], until=window[1] / 1e6 if window else dt.datetime.now(dt.UTC).timestamp())
     lanes: list[tuple[str, list[Band], str]] = []
     words: list[str] = []
+    outs: list[Out] = []
     for profile in dict.fromkeys(frame["profile"]):
         part = frame[frame["profile"] == profile]
         moments = _seconds(part["at"])
@@ -322,21 +337,26 @@ def _bands(frame: pd.DataFrame) -> list[Block]:
         bands: list[Band] = []
         first = str(part["old_state"].iloc[0])
         ends = [*moments, axis.end]
+        was_closed = True
         for index, (state, reason) in enumerate([(first, ""), *states]):
             start = axis.begin if index == 0 else moments[index - 1]
             end = ends[index]
             if end <= start and index == 0:
                 continue
-            tip = f"{profile} {state} from {_clock(start)} for {duration(end - start)}" + (
-                f": {reason}" if reason else ""
-            )
+            still = " (still)" if index == len(states) else ""
+            tip = _stretch(profile, state, start, end, reason)
             bands.append(Band(axis.share(start), axis.share(end), STATE_STYLES.get(state, "void"), state, tip))
             if state != "closed":
-                still = " (still)" if index == len(states) else ""
                 words.append(tip + still)
+                out = Out(str(profile), state, start, end, reason, still)
+                outs.append(out if was_closed else dataclasses.replace(outs.pop(), end=end, still=still))
+            was_closed = state == "closed"
         is_bad = [state for state, _ in states if state in ("open", "parked")]
         lanes.append((str(profile), bands, f"{len(is_bad)} × open or parked"))
-    told = "; ".join(words[-MAX_GROUPS:]) or "no breaker was open"
+    outs.sort(key=lambda out: out.start - out.end)
+    told = "; ".join(_stretch(o.profile, o.state, o.start, o.end, o.reason) + o.still for o in outs[:MAX_TOLD])
+    told += f"; {len(outs) - MAX_TOLD} more" if len(outs) > MAX_TOLD else ""
+    told = told or "no breaker was open"
     row = WORDS + BAND + GAP
 
     def draw(sheet: Sheet) -> tuple[list[str], float]:
@@ -349,7 +369,16 @@ def _bands(frame: pd.DataFrame) -> list[Block]:
             parts += (svg_part for band in bands for svg_part in _band(band, sheet, y + WORDS))
         return parts, bottom
 
-    return [_picture(draw, told), *(Para(word) for word in words[-6:])]
+    return [
+        Heading(f"{told} · {_window(axis)}"),
+        _picture(draw, told),
+        Details("in words", [Para(word) for word in words[-MAX_GROUPS:]], in_text=True),
+    ]
+
+
+def _stretch(profile: object, state: str, start: float, end: float, reason: str) -> str:
+    told = f"{profile} {state.replace('_', ' ')} from {_clock(start)} for {duration(end - start)}"
+    return f"{told}: {reason}" if reason else told
 
 
 def _band(band: Band, sheet: Sheet, y: float) -> Iterator[str]:
@@ -395,9 +424,14 @@ def _buckets(frame: pd.DataFrame) -> list[Block]:
                 limits = [limit for _, limit in told if limit is not None]
                 note = f"theirs of {number(limits[-1])}" if limits else "theirs: not told"
                 lanes.append(Lane(f"{profile} {resource}", [("bad", theirs), ("ink", ours)], number, True, note))
-    told_words = "; ".join(f"{lane.name}: theirs {_last(lane, 0)}, ours {_last(lane, 1)}" for lane in lanes[:MAX_LANES])
-    legend = "left in the bucket: theirs, by their headers, in red; the other line is ours"
-    return _drawn(axis, lanes[:MAX_LANES], told_words, legend=legend)
+    lanes = lanes[:MAX_LANES]
+    silent = [lane.name for lane in lanes if not any(value is not None for value in lane.series[0][1])]
+    known = [lane for lane in lanes if lane.name not in silent]
+    told_words = [f"{lane.name}: theirs {_last(lane, 0)}, ours {_last(lane, 1)}" for lane in known]
+    if silent:
+        told_words.append(f"{', '.join(silent)}: theirs not told")
+    legend = "left in the bucket: theirs, by their headers, in red, and ours"
+    return _drawn(axis, lanes, "; ".join(told_words), legend=legend)
 
 
 def _told(text: Any, resource: str) -> tuple[float | None, float | None]:
@@ -437,7 +471,7 @@ def _last(lane: Lane, index: int) -> str:
 def _drawn(
     axis: Axis, lanes: Sequence[Lane], told: str, *, scale: float | None = None, legend: str = ""
 ) -> list[Block]:
-    when = f"{_clock(axis.begin)} – {_clock(axis.end)} {times.zone(dt.datetime.fromtimestamp(axis.begin, dt.UTC))}"
+    when = _window(axis)
 
     def draw(sheet: Sheet) -> tuple[list[str], float]:
         row = WORDS + LANE + GAP
@@ -543,6 +577,10 @@ def _axis(at: Any, *, step: float | None = None, until: float | None = None) -> 
 
 def _seconds(at: Any) -> list[float]:
     return [when.timestamp() for when in at]
+
+
+def _window(axis: Axis) -> str:
+    return f"{_clock(axis.begin)} – {_clock(axis.end)} {times.zone(dt.datetime.fromtimestamp(axis.begin, dt.UTC))}"
 
 
 def _clock(at: float) -> str:
