@@ -47,6 +47,10 @@ def in_terminal(home: Any, *args: str, raw: bool = False, **env: str) -> str:
     return shown if raw else re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", shown)
 
 
+def words(shown: str) -> str:
+    return " ".join(shown.split())
+
+
 def test_a_terminal_of_80_columns_and_a_pipe(home: Any, provider: ScriptedProcess) -> None:
     provider.script(CHAT, ScriptedStep(text="hi"), ScriptedStep(status=503, text="down for maintenance"))
     for _ in range(3):
@@ -60,10 +64,19 @@ def test_a_terminal_of_80_columns_and_a_pipe(home: Any, provider: ScriptedProces
         assert "CircuitBreakerError::Open" in shown or command == "attempts"
         assert "scripted: the provider failed (503): down for maintenance" in shown, command  # whole, below its row
         assert "not shown for want of width" in shown, command
+    shown = in_terminal(home, "calls")
+    assert re.match(r"\s+id\s+at \(\w+\)\s+outcome\s+code", shown)
+    told = words(shown)
+    assert "cost_usd" not in told  # nothing was paid
+    assert re.search(r"\d+ empty columns left out", told)
+    for told in (words(in_terminal(home, "why")), words(in_terminal(home, "why", "-3"))):
+        assert "after took what profile outcome" in told
+        assert "cost" not in told
 
     piped = home.run("calls")
     assert "not shown" not in piped.stdout
     assert "latency_ms" in piped.stdout
+    assert "cost_usd" in piped.stdout
     assert len(piped.stdout.splitlines()) == 4
     assert home.run("calls", "--csv").stdout.startswith("operation_id,at,")
     assert "\t" in home.run("errors", "--tsv").stdout
@@ -83,6 +96,20 @@ def test_a_terminal_of_80_columns_and_a_pipe(home: Any, provider: ScriptedProces
 
 GREEN = "\x1b[32m"
 RED = "\x1b[31m"
+YELLOW = "\x1b[33m"
+
+
+def test_rows_of_a_frame_have_the_colour_of_how_they_ended(home: Any, provider: ScriptedProcess) -> None:
+    provider.script(CHAT, ScriptedStep(text="hi"), ScriptedStep(status=503, text="down for maintenance"))
+    for _ in range(3):
+        home.run("ask", "--no-failover", "hi")
+    shown = in_terminal(home, "calls", raw=True)
+    assert f"{GREEN}ok" in shown
+    assert f"{RED}error" in shown
+    assert f"{YELLOW}refused" in shown
+    for off in ({"NO_COLOR": "1"}, {"TERM": "dumb"}):
+        assert "\x1b[3" not in in_terminal(home, "calls", raw=True, **off), off
+    assert "\x1b" not in home.run("calls").stdout
 
 
 def test_in_a_diff_what_people_changed_is_told_apart_from_events_and_no_failure_is_green(

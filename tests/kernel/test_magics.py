@@ -304,6 +304,29 @@ def test_a_frame_without_rows_says_what_would_fill_it_and_shows_the_command_as_o
     assert "`" not in shown.html
 
 
+def test_of_a_hundred_thousand_rows_only_those_that_are_shown_are_made_into_text(notebook: Notebook) -> None:
+    notebook.run("%tundra ask hi")
+    frame = notebook.run("%tundra calls --limit 1")
+    assert "1 row" in frame.text
+    ran = notebook.run(
+        "from tundra_nb.views import columns\n"
+        "one = get_ipython().run_line_magic('tundra', 'calls --limit 1')\n"
+        "cells, plain = [], columns.cell\n"
+        "columns.cell = lambda *a, **more: cells.append(1) or plain(*a, **more)\n"
+        "def many(rows):\n"
+        "    return one.loc[one.index.repeat(rows)].reset_index(drop=True)\n"
+    )
+    assert ran.error is None, ran.traceback
+    shown = {}
+    for rows in (1_000, 100_000):
+        ran = notebook.run(f"cells.clear(); many({rows})")
+        assert f"{rows:,} rows" in ran.html
+        shown[rows] = int(notebook.value("len(cells)")), ran.html.count("<tr"), len(ran.html) // 1000
+    notebook.run("columns.cell = plain")
+    assert shown[1_000] == shown[100_000]
+    assert shown[100_000][1] < 100
+
+
 def test_the_text_of_a_command_is_what_a_person_reads_and_raw_is_what_was_written(notebook: Notebook) -> None:
     ran = notebook.run(r"r = %tundra run printf '10%%\r99%%\r\033[32mdone\033[0m\n'")
     assert ran.error is None, ran.traceback
