@@ -374,16 +374,28 @@ def _contrast(one: str, other: str) -> float:
     return (lighter + 0.05) / (darker + 0.05)
 
 
-@pytest.mark.parametrize(("theme", "lane"), [("light", "#f6f6f6"), ("dark", "#181818")])
-def test_marks_stand_out_from_their_lane_and_words_from_their_marks(theme: str, lane: str) -> None:
-    """What no tool sees on a canvas: 3 to 1 for marks, 4.5 to 1 for the words in bands."""
+def _over(top: str, share: float, below: str) -> str:
+    """What is seen of a colour that lets so much of the one below through."""
+    pairs = [(int(top[place : place + 2], 16), int(below[place : place + 2], 16)) for place in (1, 3, 5)]
+    return "#" + "".join(f"{round(one * share + other * (1 - share)):02x}" for one, other in pairs)
+
+
+@pytest.mark.parametrize(("theme", "page"), [("light", "#ffffff"), ("dark", "#111111")])
+def test_marks_stand_out_from_their_lane_and_words_from_their_ground(theme: str, page: str) -> None:
+    """What no tool sees on a canvas, also under a selection: 3 to 1 for marks, 4.5 to 1 for words."""
     colours: dict[str, str] = {}
     for name in ("shared", "dash"):
         style = (ROOT / f"tundra_nb/kernel/widgets/{name}.css").read_text()
         light, dark = style.partition('[data-jp-theme-light="false"]')[::2]
         for part in (light, dark.partition("@media")[0]) if theme == "dark" else (light,):
             colours |= dict(re.findall(r"--tundra-(\w+): (#\w{6});", part))
-    for mark in ("slate", "pale", "bad", "warn", "lost"):
+    lane = _over("#808080", 0.07, page)
+    selected = _over(colours["fill"], 0.16, lane)
+    for mark in ("slate", "pale", "ink", "bad", "warn", "lost"):
         assert _contrast(colours[mark], lane) >= 3, (theme, mark)
-    for band in ("bad", "warn", "lost"):
+        assert _contrast(_over(colours["fill"], 0.16, colours[mark]), selected) >= 3, (theme, mark)
+    for word in ("ink", "dim", "bad", "warn"):
+        assert _contrast(colours[word], page) >= 4.5, (theme, word)
+        assert _contrast(colours[word], lane) >= 4.5, (theme, word)
+    for band in ("bad", "warn", "lost", "ink"):
         assert _contrast(colours["on"], colours[band]) >= 4.5, (theme, band)
