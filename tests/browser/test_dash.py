@@ -85,7 +85,8 @@ def test_an_outage_is_told_zoomed_into_selected_and_explained(
     press(page, dash, "e")
     part = counted(dash)
     assert part < whole
-    expect(dash.locator("[aria-live]")).to_contain_text("9 min before")
+    said = re.compile(r"anthropic open .*9 min before: .* calls, [\d.]+ % not answered")  # in one breath
+    expect(dash.locator("[aria-live]")).to_have_text(said)
     press(page, dash, "+", "+", "ArrowRight", "-")
     for key in ("b", "a", "d", "d", "x"):
         page.page.keyboard.press(key)

@@ -70,6 +70,16 @@ def test_the_headline_says_what_broke_since_when_and_what_was_changed_before() -
     assert abs(worst.since - OUTAGE[0]) < 10
 
 
+def test_the_headline_names_what_a_profile_was_for_most_of_the_time() -> None:
+    """A profile that was open for half an hour and then parked for a minute was not parked for half an hour."""
+    made = hour()
+    made.bands.append(Stretch("a", OUTAGE[1] + 5, OUTAGE[1] + 60, "parked", is_bad=True))
+    assert story.tell(made).who == "a open for 31 min"
+    made.bands[-1] = Stretch("a", OUTAGE[1] + 5, None, "parked", is_bad=True)
+    made.is_live = True
+    assert story.tell(made).who.startswith("a still parked for ")
+
+
 def test_what_goes_on_is_still_open_and_comes_first() -> None:
     told = story.tell(hour(is_live=True, end=SINCE + 5400))
     assert told.episodes[0].is_on

@@ -192,13 +192,21 @@ def _episodes(hour: Hour) -> list[Episode]:
     return found[:MOST_EPISODES]
 
 
-def _episode(name: str, begin: float, end: float, states: set[str], mine: Columns, hour: Hour) -> Episode | None:
+def _episode(
+    name: str, begin: float, end: float, states: dict[str, float], mine: Columns, hour: Hour
+) -> Episode | None:
     import numpy as np
 
     during = mine.where((mine.at >= begin - max(hour.step, 1)) & (mine.at <= end + 1))
     failed = during.where(during.outcome == FAILED)
     failures = int(failed.count.sum())
-    state = next((word for word in ("parked", "open", "half open") if word in states), "failing")
+    still = [b.word for b in hour.bands if b.name == name and b.until is None]
+    # what it is now, or was for most of the time
+    words = [word for word in still if word in states] or list(states)
+    out_of_use = [word for word in words if word in ("parked", "open")] or [
+        word for word in words if word == "half open"
+    ]
+    state = max(out_of_use, key=lambda word: states[word], default="failing")
     if state in ("failing", "half open") and failures < LEAST_FAILURES:
         return None
     by_reason = np.bincount(failed.label, weights=failed.count) if len(failed) else np.zeros(1)
@@ -206,7 +214,7 @@ def _episode(name: str, begin: float, end: float, states: set[str], mine: Column
     reason = hour.reasons.names[top] if by_reason[top] else ""
     interval = _interval(hour)
     last = float(hour.attempts.at.max()) if len(hour.attempts) else hour.until
-    still_banded = any(b.name == name and b.until is None for b in hour.bands)
+    still_banded = bool(still)
     answered_since = bool(((mine.outcome == OK) & (mine.at > end + interval)).any())
     last_failure = float(failed.at.max()) if len(failed) else begin
     closed_since = any(b.name == name and b.until is not None and last_failure <= b.until <= end for b in hour.bands)
@@ -264,14 +272,17 @@ def runs(places: npt.NDArray[np.int64], gap: int) -> list[tuple[int, int]]:
     return runs
 
 
-def _merged(stretches: list[tuple[float, float, str]], gap: float) -> list[tuple[float, float, set[str]]]:
-    made: list[tuple[float, float, set[str]]] = []
+def _merged(stretches: list[tuple[float, float, str]], gap: float) -> list[tuple[float, float, dict[str, float]]]:
+    """Stretches that are one, with the seconds of each of their words."""
+    made: list[tuple[float, float, dict[str, float]]] = []
     for begin, end, word in sorted(stretches):
         if made and begin - made[-1][1] <= gap:
             before = made[-1]
-            made[-1] = (before[0], max(before[1], end), before[2] | {word})
+            made[-1] = (before[0], max(before[1], end), before[2])
         else:
-            made.append((begin, end, {word}))
+            made.append((begin, end, {}))
+        words = made[-1][2]
+        words[word] = words.get(word, 0.0) + end - begin
     return made
 
 

@@ -21,7 +21,7 @@ function render({ model, el }) {
   const view = crypto.randomUUID?.() ?? String(Math.random());
   let data = null, detail = null, asked = "", now = { since: 0, until: 1 }, isFollowing = false, isWhole = true;
   let brush = null, hover = null, drag = null, summary = null, colours = {}, size = { width: 0, left: 0, right: 0 };
-  let isSeen = true, isWaiting = false, speech = 0, episode = -1, heard = Date.now();
+  let isSeen = true, isWaiting = false, speech = 0, saying = "", episode = -1, heard = Date.now();
   const off = { profiles: new Set(), code: "", caller: "" };
   const time = (at, how) => clock(at, offsetAt(data.offsets, at), { day: summary?.isOtherDay, ...how });
 
@@ -56,10 +56,11 @@ function render({ model, el }) {
   const say = (text) => set(said, text);
 
   // --- moving about
-  const show = (since, until, { follows = false, all = false } = {}) => {
+  const show = (since, until, { follows = false, all = false, told = "" } = {}) => {
     const most = data.until - data.since, length = Math.min(Math.max(until - since, LEAST_SECONDS), most);
     since = Math.min(Math.max((since + until - length) / 2, data.since), data.until - length);
     now = { since, until: since + length };
+    saying = told;
     isFollowing = follows;
     isWhole = all || length >= most;
     live.setAttribute("aria-pressed", follows);
@@ -75,8 +76,7 @@ function render({ model, el }) {
     if (!known.length) return say("nothing failed in this window");
     episode = which ? (episode + which + known.length) % known.length : 0;
     const one = known[episode], around = Math.max((one.until - one.since) * 0.25, 2);
-    show(one.since - around, one.until + around);
-    return say(`${one.words}. ${one.before}`);
+    return show(one.since - around, one.until + around, { told: `${one.words}. ${one.before}. ` });
   };
   // rows are groups: those of a closer view are asked for
   const source = () => (detail && now.since >= detail.since && now.until <= detail.until ? detail : data);
@@ -129,7 +129,7 @@ function render({ model, el }) {
     const notes = [told, data.where, rows.step && `in groups of ${span(rows.step)}`, keep.byCall && "profiles and reasons are of calls, not of attempts"];
     set(counts, notes.filter(Boolean).join(" · "));
     clearTimeout(speech);
-    if (!isFollowing) speech = setTimeout(() => document.activeElement === stage && say(told), 250);
+    if (!isFollowing) speech = setTimeout(() => (saying || document.activeElement === stage) && say(saying + told), 250);
     root.dataset.drawn = Number(root.dataset.drawn ?? 0) + 1;
     if (asTable.open) tabulate();
   };
