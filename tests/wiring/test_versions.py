@@ -28,10 +28,10 @@ from tests.kernel.conftest import Notebook, Ran
 from tundra_nb.errors import RefNotFound, StoreUnavailable
 from tundra_nb.local import dolt_server
 from tundra_nb.paths import find
-from tundra_nb.views import html
 from tundra_nb.protocol import greeting
 from tundra_nb.settings import StoreSettings
 from tundra_nb.testing.scripted_provider import ScriptedProcess, scripted_process
+from tundra_nb.views import html
 
 PROFILE = """
 [[profile]]

@@ -141,10 +141,10 @@ class Sheet:
         return LEFT + self.inner * share
 
     def words(self, y: float, name: str, note: str) -> Iterator[str]:
-        """The line above a lane."""
-        room = self.inner - min(len(note) * 12 * svg.CHARACTER + 12, self.inner / 2)
-        yield svg.text(LEFT, y + 14, name, "ink", room=room)
-        yield svg.text(LEFT + self.inner, y + 14, note, "dim", anchor="end", room=self.inner / 2)
+        """The line above a lane: either side has what the other leaves, and half of it at least."""
+        left, right = (min(len(told) * 12 * svg.CHARACTER + 12, self.inner / 2) for told in (name, note))
+        yield svg.text(LEFT, y + 14, name, "ink", room=self.inner - right)
+        yield svg.text(LEFT + self.inner, y + 14, note, "dim", anchor="end", room=self.inner - left)
 
 
 def blocks(plotted: Plotted) -> Sequence[Block]:
