@@ -151,7 +151,8 @@ def test_nothing_one_call_two_views_and_a_daemon_and_a_kernel_that_go(lab: Jupyt
         expect(dash.locator(".tundra-problem")).to_have_text("")
 
     lab.tundra("daemon", "stop", "--force")
-    expect(first.locator(".tundra-problem")).to_contain_text("tundra daemon start")
+    expect(first.locator(".tundra-problem code")).to_have_text("tundra daemon start")
+    expect(first.locator(".tundra-problem")).not_to_contain_text("`")
     expect(first.get_by_role("heading", level=3)).to_have_text("all well · 2 calls, 0 % not answered")
     page.screenshot("dash-no-daemon")
 

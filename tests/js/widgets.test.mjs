@@ -68,6 +68,16 @@ test("keys go one message at a time and never overtake each other", async () => 
   assert.deepEqual(given, ["p", "ython3", "\r", "more"]);
 });
 
+test("commands in a sentence are code, and nothing of it is markup", () => {
+  globalThis.document = { createElement: (tag) => ({ tag, append(...told) { this.told = told; } }) };
+  const { sentence } = load("providers", "sentence");
+  const [before, code, after] = sentence("no <b>daemon</b> runs. `tundra daemon start` starts it.");
+  assert.equal(before, "no <b>daemon</b> runs. ");
+  assert.deepEqual([code.tag, code.told], ["code", ["tundra daemon start"]]);
+  assert.equal(after, " starts it.");
+  assert.deepEqual(sentence(""), [""]);
+});
+
 test("a view hides the still picture, tells that it is open, and takes itself off", () => {
   const made = () => ({ classList: { add() {} }, append() {}, textContent: "", className: "" });
   globalThis.document = { createElement: made };

@@ -54,6 +54,7 @@ function render({ model, el }) {
   root.hidden = tip.hidden = true;
   asTable.addEventListener("toggle", () => asTable.open && tabulate());
   const say = (text) => set(said, text);
+  const tell = (text) => problem.replaceChildren(...sentence(text));
 
   // --- moving about
   const show = (since, until, { follows = false, all = false, told = "" } = {}) => {
@@ -249,7 +250,7 @@ function render({ model, el }) {
       [data, detail] = [withRows(message, buffers), null];
       hide.textContent = `.${model.get("still")} { display: none; }`; // only now: without a kernel it stays
       root.hidden = false;
-      set(problem, message.problem);
+      tell(message.problem);
       if (isFirst) measure();
       offer();
       if (isFirst) whole();
@@ -264,12 +265,12 @@ function render({ model, el }) {
       if (!data) return;
       for (const kind of ["calls", "attempts"]) data[kind].add(buffers, message);
       Object.assign(data, message);
-      set(problem, "");
+      tell("");
       offer();
       if (isFollowing) now = { since: isWhole ? data.since : data.until - (now.until - now.since), until: data.until };
       draw();
     },
-    problem: (message) => set(problem, message.problem),
+    problem: (message) => tell(message.problem),
     rows({ since, until, rows, count, unanswered }) {
       if (since !== brush?.since || until !== brush.until) return;
       const told = `Selected ${time(since)} – ${time(until)} · ${callsOf(count)}, ${percent(unanswered, count)} not answered`;
@@ -290,7 +291,7 @@ function render({ model, el }) {
     HEARD[message.type]?.(message, [...buffers]);
   };
   const listening = setInterval(() => {
-    if (data?.live && Date.now() - heard > SILENT_MS) set(problem, `no word from the kernel since ${time(heard / 1000)}: this is what was known then. If it was restarted, run the cell again`);
+    if (data?.live && Date.now() - heard > SILENT_MS) tell(`no word from the kernel since ${time(heard / 1000)}: this is what was known then. If it was restarted, run the cell again`);
   }, 5000);
 
   // --- size, theme, being seen

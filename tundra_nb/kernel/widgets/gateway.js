@@ -7,7 +7,7 @@ function render({ model, el }) {
   const draw = () => {
     const state = model.get("state");
     const shown = [];
-    if (state.problem) shown.push(make("div", "tundra-problem", state.problem));
+    if (state.problem) shown.push(make("div", "tundra-problem", ...sentence(state.problem)));
     shown.push(make("div", "", ...(state.url ? ["listens at ", make("code", "", state.url)] : ["does not listen"])));
     if (state.callers.length) {
       const head = make("tr", "", ...COLUMNS.map((name) => make("th", "", name)));

@@ -126,7 +126,7 @@ function render({ model, el }) {
     const head = make("tr", "");
     for (const name of HEADS) head.append(make("th", "", name));
     const shown = [];
-    if (state.problem) shown.push(make("div", "tundra-problem", state.problem));
+    if (state.problem) shown.push(make("div", "tundra-problem", ...sentence(state.problem)));
     if (state.profiles.length) shown.push(make("table", "", make("thead", "", head), body));
     else if (!state.problem) shown.push(make("div", "tundra-dim", "no profile yet: %tundra status tells how to make one"));
     if (state.shared.length) {

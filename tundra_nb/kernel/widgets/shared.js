@@ -8,6 +8,9 @@ const make = (tag, name, ...children) => {
   return made;
 };
 
+// A sentence; the commands that it has in backticks are code.
+const sentence = (text) => text.split("`").map((part, place) => (place % 2 ? make("code", "", part) : part));
+
 // Puts a view on the page and draws it at each change of `state`; gives what takes it off again.
 const mount = ({ model, el }, root, draw) => {
   const view = crypto.randomUUID?.() ?? String(Math.random());

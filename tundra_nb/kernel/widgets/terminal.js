@@ -159,7 +159,7 @@ function render({ model, el }) {
     title.textContent = state.title;
     how.textContent = state.state;
     how.dataset.open = state.is_open;
-    problem.textContent = state.problem;
+    problem.replaceChildren(...sentence(state.problem));
     if (!String(getSelection()) || !root.contains(getSelection().anchorNode)) fill(screen, state.lines); // keep a selection
     fill(above, state.above);
     above.hidden = !state.above.length;

@@ -143,7 +143,7 @@ function render({ model, el }) {
 
   const drawFound = (state) => {
     if (state.problem) {
-      const problem = make("div", "tundra-problem", state.problem);
+      const problem = make("div", "tundra-problem", ...sentence(state.problem));
       problem.setAttribute("role", "alert");
       return [problem];
     }
