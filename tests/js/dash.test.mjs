@@ -6,7 +6,7 @@ import { test } from "node:test";
 
 const folder = new URL("../../tundra_nb/kernel/widgets/", import.meta.url);
 const text = ["shared.js", "dash_rows.js", "dash_lanes.js", "dash.js"].map((file) => readFileSync(new URL(file, folder), "utf8")).join("\n");
-const names = ["Rows", "stepFor", "binOf", "msOf", "quantile", "summarise", "percent", "took", "span", "clock", "offsetAt", "lanesOf", "BINS"];
+const names = ["Rows", "stepFor", "binOf", "msOf", "quantile", "summarise", "percent", "took", "span", "clock", "offsetAt", "lanesOf", "Picture", "BINS"];
 const made = new Function(
   `"use strict"; const STYLE = "";\n${text.replace("export default", "const exported =").replace("export { render };", "")}\nreturn { exported, ${names.join(", ")} };`,
 )();
@@ -120,6 +120,17 @@ test("of many profiles those in trouble are shown, and that there are more", () 
   assert.deepEqual(lanes[0].notes, [["not recorded"]]);
   assert.equal(lanes[3].notes[0][0], "still open");
   assert.equal(lanes.find((lane) => lane.name === "194 more").notes[0][0], "with less trouble");
+});
+
+test("a row of openings is told in one word, which none of them alone has room for", () => {
+  const told = [];
+  const page = { now: { since: 0, until: 100 }, data: { until: 100 }, left: 0, end: 500, s: { count: 0 }, top: 0, floor: 26, tall: 26 };
+  const picture = Object.assign(Object.create(made.Picture.prototype), page, { box() {}, say: (x, _y, text) => told.push([x, text]) });
+  const band = (since, until, word) => ({ since, until, word });
+  const bands = [];
+  for (let at = 10; at < 40; at += 3) bands.push(band(at, at + 2.9, "open"), band(at + 2.9, at + 3, "half open"));
+  picture.profile({ bands: [...bands, band(60, 61, "open"), band(80, null, "parked")], tried: [], failed: [] });
+  assert.deepEqual(told, [[55, "open"], [405, "parked"]]);
 });
 
 test("a part is never rounded to nothing or to all", () => {

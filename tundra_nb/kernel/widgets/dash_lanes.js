@@ -200,14 +200,15 @@ class Picture {
       const [x, end] = this.bucket(place);
       this.box(x, floor - 6, Math.max(end - x, 1), 5, failed[place] && failed[place] >= tried[place] * FAILING_SHARE ? "bad" : "slate");
     }
-    let told = "";
+    const runs = []; // one word has room in a row of openings, between which the breaker let a probe through
     for (const band of bands) {
-      const [x, end] = this.ends(band);
-      this.box(x, top + 1, Math.max(end - x, 2), tall - 8, STATES[band.word] ?? "warn");
-      if (band.word === told || end - x < 8 * band.word.length) continue;
-      this.say(x + 5, top + 14, band.word, "on");
-      told = band.word;
+      const [x, end] = this.ends(band), { word } = band, run = runs[runs.length - 1];
+      this.box(x, top + 1, Math.max(end - x, 2), tall - 8, STATES[word] ?? "warn");
+      if (word === "half open" && end - x < 6) continue;
+      if (run?.word === word && x - run.end < 6) run.end = end;
+      else runs.push({ x, end, word });
     }
+    for (const { x, end, word } of runs) if (end - x >= 8 * word.length) this.say(x + 5, top + 14, word, "on");
   }
 
   // What was left in a bucket; an empty one is a line on the floor, which a filled block would not be read as.
