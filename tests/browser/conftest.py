@@ -36,6 +36,7 @@ from nbformat.v4 import new_code_cell, new_notebook
 from playwright.sync_api import Browser, ConsoleMessage, Error, Locator, Page, Request, expect, sync_playwright
 
 from tests.conftest import ROOT
+from tests.contract.server import free_port
 from tundra_nb.testing.scripted_provider import ScriptedProcess, scripted_process
 
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
@@ -338,7 +339,7 @@ def _server(app: App, folder: Path, env: dict[str, str], options: Sequence[str] 
     """A Jupyter server; its URL, which ends in a slash. Its kernels and daemon end with it."""
     module, trait = ("jupyterlab", "LabApp") if app == "lab" else ("notebook", "JupyterNotebookApp")
     command = [
-        *(sys.executable, "-m", module, "--no-browser", "--port=0", "--allow-root"),
+        *(sys.executable, "-m", module, "--no-browser", f"--port={free_port()}", "--allow-root"),
         f"--ServerApp.root_dir={folder / 'notebooks'}",
         f"--{trait}.expose_app_in_browser=True",
         *options,

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import re
+from pathlib import Path
 from typing import Any, Literal
 
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
 from tests.conftest import AXE
-from tundra_nb.testing.scripted_provider import ScriptedStep
+from tundra_nb.testing.scripted_provider import ScriptedStep, scripted_process
 
 from .conftest import Jupyter, NotebookPage
 
@@ -19,6 +21,26 @@ pytestmark = [pytest.mark.part("browser", "doltlite", "axe"), pytest.mark.timeou
 CHAT = "/v1/chat/completions"
 WIDTHS = (1280, 800, 420)
 THEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
+COLOUR = "cell => getComputedStyle(cell).color"
+LABELS = """image => {
+    const drawn = document.createElement("div");
+    drawn.innerHTML = decodeURIComponent(image.currentSrc.slice(image.currentSrc.indexOf(",") + 1));
+    document.body.append(drawn);
+    const sheet = drawn.querySelector("svg").getBoundingClientRect();
+    const scale = image.getBoundingClientRect().width / sheet.width;
+    const labels = [...drawn.querySelectorAll("text")].map((text) => {
+        const box = text.getBoundingClientRect();
+        const size = parseFloat(getComputedStyle(text).fontSize) * scale;
+        return { told: text.firstChild.data, left: box.left - sheet.left, right: sheet.right - box.right, size,
+                 top: box.top, bottom: box.bottom, x: box.left, end: box.right };
+    });
+    const marks = [...drawn.querySelectorAll("rect[rx='2']")].map((mark) => mark.getBoundingClientRect().width * scale);
+    drawn.remove();
+    const crosses = (one, other) => one !== other && one.x < other.end && other.x < one.end
+        && one.top < other.bottom && other.top < one.bottom;
+    return { labels, marks, crossed: labels.filter((one) => labels.some((other) => crosses(one, other))) };
+}"""
+"""What a picture says: its labels with their place, the widths of its bars, and labels that lie on each other."""
 LIGHTNESS = """image => {
     const context = document.createElement("canvas").getContext("2d");
     context.drawImage(image, 0, 0);
@@ -75,6 +97,16 @@ def hidden(where: Locator, what: str = "table") -> list[int]:
     return told
 
 
+def told_by_colour(frame: Locator) -> None:
+    """Rows of a frame say by their colours how they ended."""
+    colours = {word: frame.get_by_text(word, exact=True).first.evaluate(COLOUR) for word in ("ok", "error", "scripted")}
+    assert len(set(colours.values())) == 3, colours
+    red, green, _ = (int(part) for part in re.findall(r"\d+", colours["ok"])[:3])
+    assert green > red
+    red, green, _ = (int(part) for part in re.findall(r"\d+", colours["error"])[:3])
+    assert red > green
+
+
 def test_frames_and_pictures_are_read_with_and_without_a_kernel(lab: Jupyter) -> None:
     cause = "down for maintenance until the end of the day; the page of our operators says how far they are"
     lab.provider.script(CHAT, ScriptedStep(text="hi", repeat=3), ScriptedStep(status=503, text=cause))
@@ -88,7 +120,11 @@ def test_frames_and_pictures_are_read_with_and_without_a_kernel(lab: Jupyter) ->
     page.run_all()
     frame = page.output(1)
     expect(frame.locator("th").first).to_have_text("id")
+    expect(frame.locator("th").nth(1)).to_have_text(re.compile(r"at \(\w+\)"))
+    expect(frame.get_by_text("by latency_ms ↓")).to_be_visible()
     expect(frame).to_contain_text("AllProvidersExhausted")
+    told_by_colour(frame)
+    assert max(row["height"] for row in map(Locator.bounding_box, frame.locator("tbody tr:visible").all()) if row) < 45
     expect(frame).not_to_contain_text("+00:00")
     expect(frame).not_to_contain_text("<NA>")
     expect(page.output(2).locator("img").first).to_be_visible()
@@ -96,6 +132,7 @@ def test_frames_and_pictures_are_read_with_and_without_a_kernel(lab: Jupyter) ->
     shots(page, "faces")
     for width in WIDTHS:  # pictures and messages are seen without scrolling
         page.alone(width)
+        assert is_readable(page.output(2).locator("img")) > 4
         for index in (2, 3):
             assert not any(hidden(page.output(index), "picture")), (width, index)
         message = page.output(6).get_by_text("down for maintenance").first.bounding_box()
@@ -114,6 +151,7 @@ def test_frames_and_pictures_are_read_with_and_without_a_kernel(lab: Jupyter) ->
         again.theme("dark" if desktop == "light" else "light")
         again.page.emulate_media(color_scheme=desktop)
         again.page.wait_for_function(IS_SO, arg=[LIGHTNESS, desktop == "dark"])
+    told_by_colour(again.output(1))
     details = again.output(1).locator("details").first
     details.locator("summary").click()
     expect(details.locator("td").first).to_be_visible()
@@ -156,7 +194,10 @@ def test_the_buttons_of_the_provider_widget_act_and_a_drill_is_marked_as_one(not
 
 
 def test_a_click_on_an_id_tells_its_story_below(lab: Jupyter) -> None:
-    """The command stands in a new cell and is run; in a notebook that is not trusted Jupyter asks before."""
+    """The command stands in a new cell and is run; in a notebook that is not trusted Jupyter asks before.
+
+    An older one asks which kernel is to run it.
+    """
     lab.provider.script(CHAT, ScriptedStep(status=503, text="down for maintenance"))
     lab.tundra("ask", "hi")
     page = lab.open(["%load_ext tundra_nb", "%tundra calls"])
@@ -169,23 +210,43 @@ def test_a_click_on_an_id_tells_its_story_below(lab: Jupyter) -> None:
 
     again = lab.open(saved, name="saved.ipynb", kernel=False)
     again.output(1).locator("td button").first.click()
-    expect(again.page.locator(".jp-Dialog")).to_contain_text("%tundra why ")
+    expect(again.page.locator(".jp-Dialog")).to_contain_text(re.compile("%tundra why |Select Kernel"))
 
 
-def test_why_is_read_on_a_narrow_page(lab: Jupyter) -> None:
-    """A picture of its own: words above the bars, as wide as the page."""
-    lab.provider.script(CHAT, ScriptedStep(status=503, text="down for maintenance"))
-    lab.tundra("ask", "hi")
+def is_readable(picture: Locator) -> int:
+    """How many labels a picture has: none is cut, too small or on another, and each mark can be seen."""
+    found = picture.evaluate(LABELS)
+    assert not [one["told"] for one in found["labels"] if one["told"].endswith("…")]
+    assert min(min(one["left"], one["right"]) for one in found["labels"]) >= 0
+    assert min(one["size"] for one in found["labels"]) >= 7.5
+    assert found["crossed"] == []
+    assert min(found["marks"], default=2) >= 2
+    return len(found["labels"])
+
+
+def test_why_cuts_no_label_that_has_room_and_is_read_on_a_narrow_page(lab: Jupyter) -> None:
+    """There it is a picture of its own: words above the bars, as wide as the page."""
+    profile = '[[profile]]\nname = "primary-europe"\nkind = "local"\nbase_url = "{}/v1"\nmodel = "tiny"\n'
+    with scripted_process(pieces=4, delay=0.4) as slow:
+        slow.script(CHAT, ScriptedStep(status=503, text="down for maintenance"))
+        more = profile.format(slow.url)
+        lab.write_settings(Path(lab.env["TUNDRA_CONFIG"]).read_text().replace("[[profile]]", f"{more}[[profile]]"))
+        lab.tundra("ask", "hi")
     page = lab.open(["%load_ext tundra_nb", "%tundra why last"])
     page.run_all()
     picture = page.output(1).locator("img")
     assert picture.evaluate("image => image.naturalWidth") == 880
+    page.alone(1280)
+    assert is_readable(picture) > 4
+    expect(page.output(1).locator("th").last).to_have_text("outcome")  # no column of costs: nothing was paid
+    assert not any(hidden(page.output(1)))
     page.alone(420)
     page.page.wait_for_function("() => document.querySelector('.jp-OutputArea img').naturalWidth === 400")
     box, whole = picture.bounding_box(), page.output(1).bounding_box()
     assert box is not None
     assert whole is not None
     assert box["width"] <= whole["width"]
+    assert is_readable(picture) > 4
     for theme in ("light", "dark"):
         page.theme(theme)
         page.screenshot(f"why-narrow-{theme}")
