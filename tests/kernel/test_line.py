@@ -46,7 +46,14 @@ def test_a_prompt_needs_no_quotes(prompt: str) -> None:
         ("ask", ["ask"]),
         ("sql select 'a' || \"b\"", ["sql", "--", "select 'a' || \"b\""]),
         ("calls --since 1h", ["calls", "--since", "1h"]),
-        ("# not a comment", ["#", "not", "a", "comment"]),
+        ("calls --since 1h    # a DataFrame", ["calls", "--since", "1h"]),
+        ("calls # one blank does where no text can be", ["calls"]),
+        ("# it's how everything is", []),
+        ("ask --as reply             # ask; the answer streams in", ["ask", "--as", "reply"]),
+        ('incident new "a bad  # hour"   # a notebook', ["incident", "new", "a bad  # hour"]),
+        ("ask what is # in Python?", ["ask", "--", "what is # in Python?"]),
+        ("ask who mends  #12?  # a question", ["ask", "--", "who mends  #12?"]),
+        ("run echo 'a  # b'  # of the shell", ["run", "--", "echo 'a  # b'"]),
     ],
 )
 def test_lines_are_split(line: str, words: list[str]) -> None:

@@ -42,7 +42,8 @@ def split(
     """The arguments of a magic's line, expanded.
 
     A command that takes free text gets all that follows its options as one argument, as it stands: no quotes needed,
-    and an apostrophe is only an apostrophe. One pair of quotes around the whole text is taken off.
+    and an apostrophe is only an apostrophe. One pair of quotes around the whole text is taken off. A comment is no part
+    of it.
 
     Raises:
         UsageError: a quote is not closed, or an expression fails.
@@ -53,7 +54,7 @@ def split(
         values.append(_value(found, names or {}, scope))
         return f"\ue000{len(values) - 1}\ue001"
 
-    held = _EXPRESSION.sub(hold, line.strip().removesuffix(";"))
+    held = _EXPRESSION.sub(hold, _without_comment(line.strip()).removesuffix(";"))
     try:
         words = _split(held, root)
     except ValueError as exc:
@@ -138,6 +139,16 @@ def _is_read(node: ast.Name | ast.arg) -> bool:
     return isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)
 
 
+def _without_comment(line: str) -> str:
+    """A line as far as a `#` alone with two blanks before it, as in Python: behind one blank it may be text."""
+    from tundra_nb.commands.text import PROSE
+
+    for word in PROSE.finditer(line):
+        if word[0] == "#" and not line[: word.start()][-2:].strip():
+            return line[: word.start()].rstrip()
+    return line
+
+
 def _split(line: str, root: click.Group) -> list[str]:
     from tundra_nb.commands.text import divide, shell_word, unquoted, words_of
 
@@ -146,7 +157,7 @@ def _split(line: str, root: click.Group) -> list[str]:
     command: click.Command | None = None
     while not (command is not None and getattr(command, "takes_text", False)):
         word = tokens.next()
-        if word is None:
+        if word is None or word == "#":  # here no text has begun, so one blank does
             return words
         words.append(word)
         if not word.startswith("-"):
