@@ -22,6 +22,27 @@ test("every widget exports a render function and nothing else", () => {
   }
 });
 
+test("a view waits as long as its kernel is busy, and for no other kernel", async ({ mock }) => {
+  mock.timers.enable({ apis: ["setTimeout"] });
+  const text = "export const render = ({ el }) => `shown in ${el.name}`;";
+  mock.method(URL, "createObjectURL", () => `data:text/javascript,${encodeURIComponent(text)}`); // Node imports no blobs
+  const model = () => {
+    const heard = [], asked = [];
+    return { heard, asked, get: () => "of-a-test", send: (message) => asked.push(message), on: (_, act) => heard.push(act), off: (_, act) => heard.splice(heard.indexOf(act), 1) };
+  };
+  const gone = model(), busy = model(), later = model();
+  const { default: loader } = await import(new URL("loader.js", folder));
+  void loader.render({ model: gone, el: {} });
+  const view = loader.render({ model: busy, el: { name: "its element" } });
+  mock.timers.tick(3600000);
+  assert.deepEqual(busy.asked, [{ type: "module" }]);
+  const script = new Blob([text]).stream().pipeThrough(new CompressionStream("gzip"));
+  busy.heard[0]({ type: "module" }, [new Uint8Array(await new Response(script).arrayBuffer())]);
+  assert.equal(await view, "shown in its element");
+  assert.equal(await loader.render({ model: later, el: { name: "another" } }), "shown in another");
+  assert.deepEqual([later.asked, busy.heard], [[], []]);
+});
+
 test("a time left is told as exactly as it matters", () => {
   const { seconds } = load("providers", "seconds");
   assert.deepEqual([0.25, 9.96, 29.6, 119, 600].map(seconds), ["0.3 s", "10.0 s", "30 s", "119 s", "10 min"]);
