@@ -7,6 +7,7 @@ import re
 
 import pytest
 
+from tundra_nb import errors
 from tundra_nb.client import explain
 from tundra_nb.guide import lookup, originals, pages
 
@@ -140,3 +141,21 @@ def test_a_first_remedy_is_given_for_each_error_of_the_history() -> None:
         snake = re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()
         assert explain.remedy(cls.code, snake, "primary"), name
         assert "NAME" not in explain.remedy(cls.code, snake, "primary")
+
+
+@pytest.mark.parametrize(
+    ("deadline", "helps"),
+    [
+        ("idle", "deadlines.idle_seconds"),
+        ("total", "deadlines.total_seconds"),
+        ("operation", "router.deadline_seconds"),
+        ("connect", "doctor --for network"),
+        ("models", "doctor --for network"),
+        ("command", "--timeout"),
+    ],
+)
+def test_the_remedy_of_a_passed_deadline_is_what_helps_against_that_one(deadline: str, helps: str) -> None:
+    error = errors.Timeout(profile="p", deadline=deadline, seconds=20)
+    first = explain.remedy(error.code, error.reason, "p", error.message)
+    assert helps in first
+    assert not [other for other in ("idle_", "total_", "router.") if other in first and other not in helps]

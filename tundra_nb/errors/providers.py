@@ -68,7 +68,7 @@ class HttpError(ProviderError):
 
 @dataclasses.dataclass(eq=False, kw_only=True)
 class Timeout(ProviderError):
-    """A deadline passed. `deadline` is one of connect, idle, total, operation, command, expect."""
+    """A deadline passed. `deadline` is one of connect, idle, total, models, operation, command, expect."""
 
     profile: str = ""
     deadline: str
@@ -83,6 +83,7 @@ class Timeout(ProviderError):
             "connect": "no connection within {s}",
             "idle": "nothing arrived for {s}",
             "total": "the answer took longer than {s}",
+            "models": "no list of models within {s}",
             "operation": "the whole operation took longer than {s}",
             "command": "the command ran longer than {s}",
             "expect": "nothing that was expected appeared within {s}",
@@ -98,6 +99,8 @@ class Timeout(ProviderError):
             return "Look at `%tundra pty show ID` for what the program says instead, or give a longer `timeout`."
         if self.deadline == "operation":
             return "Raise `router.deadline_seconds`, or look at `%tundra why last` for where the time went."
+        if self.deadline == "models":
+            return "Is it the server that the profile means, and does it answer? `%tundra doctor --for network` looks."
         return f"Raise `deadlines.{self.deadline}_seconds` if such answers are normal here."
 
     @property

@@ -17,6 +17,7 @@ import trustme
 from tundra_nb import errors
 from tundra_nb.faults.http_server import LAST_CHUNK, AnswerWriter, HttpServer, ReceivedRequest, chunk, head
 from tundra_nb.runtime.providers import exchange
+from tundra_nb.runtime.providers import provider as provider_module
 from tundra_nb.runtime.providers.contract import Answer, Deliver, Seen
 from tundra_nb.runtime.providers.provider import Provider, normalise
 from tundra_nb.runtime.providers.transport import Transport
@@ -320,6 +321,21 @@ async def test_the_total_deadline_is_named_also_while_bytes_keep_coming(stream: 
             await collect(provider, ask(stream=stream))
         await until(lambda: server.connections == 0)
     assert (late.value.deadline, late.value.seconds) == ("total", 0.3)
+
+
+@pytest.mark.parametrize(("seconds", "deadline"), [(600.0, "models"), (0.1, "total")])
+async def test_a_server_that_lists_no_models_in_time_names_the_deadline_that_can_be_changed_if_one_can(
+    seconds: float, deadline: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def silent(_: ReceivedRequest, wire: AnswerWriter) -> None:
+        await wire.closed()
+
+    monkeypatch.setattr(provider_module, "MODELS_SECONDS", 0.2)
+    async with asking(silent, deadlines=DeadlineSettings(total_seconds=seconds)) as (provider, _):
+        with pytest.raises(errors.Timeout) as late:
+            await provider.choose_model()
+    assert late.value.deadline == deadline
+    assert ("deadlines.total_seconds" in late.value.hint) == (deadline == "total")
 
 
 async def test_an_unstreamed_answer_may_take_longer_than_the_idle_deadline() -> None:

@@ -19,6 +19,7 @@ from tundra_nb.errors import (
     KeyMissing,
     KeyRejected,
     ParseError,
+    Timeout,
     TundraError,
     Unsupported,
 )
@@ -385,6 +386,10 @@ class Provider:
                 body = await exchange.failure_body()
                 raise ready.wire.error("", status, exchange.seen.retry_after, body)
             return await exchange.body()
+        except Timeout as exc:
+            if exc.deadline == "total" and total < self._line.deadlines.total_seconds:
+                exc.deadline = "models"
+            raise
         finally:
             await exchange.aclose()
 
