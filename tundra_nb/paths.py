@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import errno
 import hashlib
+import json
 import os
 import re
 import stat
@@ -17,8 +18,10 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from tundra_nb.errors import ConfigError, UsageError
+from tundra_nb.errors import ConfigError, IpcError, UsageError
 
+STOPPED_BY = "tundra daemon stop"
+"""The command that mostly leaves the mark `Paths.held`."""
 APP = "tundra-nb"
 MAX_SOCKET_PATH_BYTES = 100
 """`sun_path` holds 108 bytes on Linux and 104 on macOS, with the closing NUL."""
@@ -55,6 +58,19 @@ class Paths:
     def is_held(self) -> bool:
         """Also False where nobody may look."""
         return os.path.exists(self.held)
+
+    def held_error(self) -> IpcError:
+        """Why nothing starts the daemon by itself, by the mark of whoever stopped it."""
+        try:
+            by = str(json.loads(self.held.read_bytes())["by"])
+        except (OSError, ValueError, TypeError, KeyError):
+            by = STOPPED_BY
+        what = f"was stopped with `{by}`, and is not started by itself"
+        remedy = "`tundra daemon start` brings it back."
+        if by != STOPPED_BY:
+            what = f"was stopped for `{by}`, which has not come to its end"
+            remedy = f"Wait for it. After a break `{by}` begins again, and `tundra daemon start` goes on without."
+        return IpcError(kind="stopped", problem=f"the daemon {what}", remedy=remedy)
 
     @property
     def salt(self) -> Path:

@@ -26,7 +26,7 @@ from tests.conftest import Home, wait_until
 from tests.contract import server
 from tests.kernel.conftest import Notebook, Ran
 from tundra_nb.errors import RefNotFound, StoreUnavailable
-from tundra_nb.local import dolt_server
+from tundra_nb.local import dolt_server, launch
 from tundra_nb.paths import find
 from tundra_nb.protocol import greeting
 from tundra_nb.settings import StoreSettings
@@ -426,6 +426,18 @@ def test_the_server_of_ours_is_private_and_starts_once(home: Home, dolt: StoreSe
     deadline = time.monotonic() + 5
     while process.is_running() and time.monotonic() < deadline:
         time.sleep(0.02)
+
+
+@pytest.mark.part("doltlite")
+def test_after_a_broken_off_migration_it_is_said_what_stopped_the_daemon(home: Home) -> None:
+    home.data_dir.mkdir(mode=0o700)
+    launch.mark_held(find(home.data_dir), "tundra migrate-store")  # as one that was killed leaves it
+    refused = home.run("ask", "hi")
+    assert refused.returncode == 1
+    assert "stopped for `tundra migrate-store`, which has not come to its end" in refused.stderr
+    assert "`tundra daemon start` goes on without" in refused.stderr
+    assert home.run("daemon", "stop").returncode == 0
+    assert "stopped with `tundra daemon stop`" in home.run("ask", "hi").stderr
 
 
 @pytest.mark.part("doltlite")

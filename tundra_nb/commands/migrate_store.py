@@ -106,13 +106,16 @@ def _stopped(where: paths.Paths, by: str) -> Iterator[None]:
     """Stop the daemon for what needs the history alone; what fails leaves it as it was: running, stopped or held."""
     was_held = where.is_held
     was_running = launch.stop(where) is not None
+    launch.mark_held(where, "tundra migrate-store")
     try:
         yield
     except BaseException:
         if was_running:
             with contextlib.suppress(TundraError):  # what failed first tells more
                 launch.ensure(where, started_by=by, explicit=True)
-        elif not was_held:
+        elif was_held:
+            launch.mark_held(where)
+        else:
             where.held.unlink(missing_ok=True)
         raise
 

@@ -36,7 +36,7 @@ from tundra_nb import paths as places
 from tundra_nb._version import API, __version__
 from tundra_nb.daemon import connection, guard
 from tundra_nb.daemon.lock import Lock
-from tundra_nb.errors import InternalError, IpcError, TundraError
+from tundra_nb.errors import InternalError, TundraError
 from tundra_nb.paths import Paths
 from tundra_nb.protocol.record import DaemonRecord
 from tundra_nb.protocol.words import START_ERROR
@@ -180,11 +180,7 @@ def _options(argv: Sequence[str]) -> argparse.Namespace:
 
 def _respect_hold(paths: Paths, *, automatic: bool) -> None:
     if automatic and paths.held.exists():
-        raise IpcError(
-            kind="stopped",
-            problem="the daemon was stopped with `tundra daemon stop`, and is not started by itself",
-            remedy="`tundra daemon start` brings it back.",
-        )
+        raise paths.held_error()
     paths.held.unlink(missing_ok=True)
 
 

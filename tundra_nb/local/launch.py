@@ -24,7 +24,7 @@ from tundra_nb import environment
 from tundra_nb import paths as places
 from tundra_nb._version import API, __version__
 from tundra_nb.errors import InternalError, IpcError, TundraError, from_wire
-from tundra_nb.paths import Paths
+from tundra_nb.paths import STOPPED_BY, Paths
 from tundra_nb.protocol import daemon as routes
 from tundra_nb.protocol.words import START_ERROR
 
@@ -94,11 +94,7 @@ def ensure(
         if not start:
             raise _absent(paths)
         if paths.is_held and not explicit:
-            raise IpcError(
-                kind="stopped",
-                problem="the daemon was stopped with `tundra daemon stop`, and is not started by itself",
-                remedy="`tundra daemon start` brings it back.",
-            )
+            raise paths.held_error()
     elif found.url:
         return found
     elif not running.is_starting(paths):
@@ -134,7 +130,7 @@ def stop(paths: Paths, *, force: bool = False, hold: bool = True, timeout: float
     found = find(paths, environ={})
     lost = running.unreached(paths) if found is None else None
     if hold and (found is None or running.is_starting(paths)):
-        _hold(paths)
+        mark_held(paths)
     found = found or lost
     if found is None:
         return None
@@ -172,13 +168,13 @@ def stop(paths: Paths, *, force: bool = False, hold: bool = True, timeout: float
     return found
 
 
-def _hold(paths: Paths) -> None:
+def mark_held(paths: Paths, by: str = STOPPED_BY) -> None:
     """Leave the mark that keeps it stopped; a disk that takes no mark must not keep a daemon from being stopped."""
     with contextlib.suppress(OSError):
         if paths.data_dir.is_dir():
             flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
             with open(os.open(paths.held, flags, 0o600), "w", encoding="utf-8") as file:
-                json.dump({"at": time.time(), "by": "tundra daemon stop"}, file)
+                json.dump({"at": time.time(), "by": by}, file)
 
 
 def _renewed(paths: Paths) -> Connection | None:

@@ -200,11 +200,7 @@ class Supervisor:
         if self.state in (State.WAITING, State.FAILED, State.STOPPED):
             return self._refusal()
         if self._paths.held.exists():
-            return IpcError(
-                kind="held",
-                problem="the daemon was stopped with `tundra daemon stop`, and is not started by itself",
-                remedy="`tundra daemon start` starts it.",
-            )
+            return self._paths.held_error()
         return self._error or IpcError(
             kind="absent", problem="the daemon is not running", remedy="The first call or command starts it."
         )

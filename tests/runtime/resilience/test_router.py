@@ -150,6 +150,8 @@ def test_a_change_of_settings_unparks_only_what_changed(bench: Bench) -> None:
 
 P = "main"
 HTTP = errors.HttpError(profile=P, host="h", kind="reset")
+HANDSHAKE = errors.HttpError(profile=P, host="h", kind="tls", cause="unexpected EOF while reading")
+CERTIFICATE = errors.HttpError(profile=P, host="h", kind="tls", cause="certificate verify failed: expired")
 IDLE = errors.Timeout(profile=P, deadline="idle", seconds=30)
 LATE = errors.Timeout(profile=P, deadline="operation", seconds=900)
 PARSE = errors.ParseError(profile=P, problem="HTML")
@@ -181,6 +183,8 @@ ERRORS: list[TundraError] = [
     ("error", "first", "when_retried_out"),
     [
         (HTTP, Retry(0.5), FailOver()),
+        (HANDSHAKE, Retry(0.5), FailOver()),
+        (CERTIFICATE, FailOver(), FailOver()),
         (IDLE, FailOver(), FailOver()),
         (LATE, StopRouting(), StopRouting()),
         (PARSE, FailOver(), FailOver()),
