@@ -64,6 +64,10 @@ def test_a_terminal_of_80_columns_and_a_pipe(home: Any, provider: ScriptedProces
         assert "CircuitBreakerError::Open" in shown or command == "attempts"
         assert "scripted: the provider failed (503): down for maintenance" in shown, command  # whole, below its row
         assert "not shown for want of width" in shown, command
+    for command in ("breaker-history", "errors"):
+        shown = in_terminal(home, command, "--plot")
+        assert " · " in shown.partition("\n\n")[0], command  # its headline
+        assert max(map(len, shown.splitlines())) <= COLUMNS, command
     shown = in_terminal(home, "calls")
     assert re.match(r"\s+id\s+at \(\w+\)\s+outcome\s+code", shown)
     told = words(shown)

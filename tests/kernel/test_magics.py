@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -302,6 +303,28 @@ def test_a_frame_without_rows_says_what_would_fill_it_and_shows_the_command_as_o
     shown = notebook.run("%tundra pty-history --since 1s")
     assert "<code>%tundra run date</code>" in shown.html
     assert "`" not in shown.html
+
+
+def test_pictures_have_a_headline_and_tell_in_words_what_they_show(notebook: Notebook) -> None:
+    notebook.provider.script(CHAT, ScriptedStep(text="hi"), ScriptedStep(status=503, text="down", repeat=99))
+    for _ in range(7):
+        notebook.run("%tundra ask --no-failover hi")
+    notebook.provider.reset()
+    headlines = {
+        "calls": r"[\d,]+ calls, [\d,]+ not answered · ",
+        "errors": r"\S+ × [\d,]+",
+        "limits": "scripted requests: theirs not told · ",
+        "breaker-history": r"scripted open from [\d:]+ for .*api_error \(still\) · ",
+        "calls --by minute": r"[\d,]+ calls, [\d,]+ not answered · ",
+    }
+    for command, headline in headlines.items():
+        ran = notebook.run(f"%tundra {command} --plot")
+        assert ran.error is None, ran.traceback
+        assert re.match(headline, " ".join(ran.text.split())), (command, ran.text)
+        assert "data:image/svg+xml," in ran.html, command
+        assert ">in words<" in ran.html, command
+        assert len(ran.text.splitlines()) >= 2, command
+    assert notebook.run("%tundra breakers reset scripted").error is None
 
 
 def test_of_a_hundred_thousand_rows_only_those_that_are_shown_are_made_into_text(notebook: Notebook) -> None:
