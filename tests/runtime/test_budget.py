@@ -125,6 +125,32 @@ async def test_what_a_body_only_names_is_reckoned_as_the_whole_context() -> None
         await made.operations.call(request(made, max_tokens=5, messages=messages), caller).carry_out()
 
 
+@pytest.mark.parametrize("pricing", [{"prompt": "0.000001", "completion": "0.00001"}, {}])
+async def test_a_price_that_only_the_providers_own_list_tells_counts(
+    monkeypatch: pytest.MonkeyPatch, pricing: dict[str, str]
+) -> None:
+    monkeypatch.setattr(prices, "cost", lambda *_: (None, None))
+    async with calls("one", profiles={"one": {"kind": "openrouter", "model": "gpt-x"}}) as made:
+        seen = dear(made)
+        answer = made.servers["one"].handler
+        listed = json.dumps({"object": "list", "data": [{"id": "gpt-x", "pricing": pricing}]}).encode()
+
+        def handle(request: ReceivedRequest, wire: AnswerWriter) -> None:
+            if request.method == "GET":
+                wire.write(head(200, (("content-type", "application/json"),), len(listed)) + listed)
+            else:
+                answer(request, wire)
+
+        made.servers["one"].handler = handle
+        asking = made.operations.call(request(made), Caller("agent", usd_per_day=0.5)).carry_out()
+        if pricing:
+            await asking
+            assert 0 < int(seen[0].get("max_tokens") or seen[0]["max_completion_tokens"]) <= 50_000
+        else:
+            with pytest.raises(TundraError, match="price"):
+                await asking
+
+
 async def kept(made: Calls, caller: Caller) -> tuple[float, float, float]:
     """What the counter says, and the rows of attempts and of operations, from which it is rebuilt after a restart."""
     settled, reserved = await made.operations._budgets.spent(caller.name)

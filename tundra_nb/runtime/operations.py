@@ -8,6 +8,7 @@ this module carries them out, in order. `rows` writes down what happened.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 
 import msgspec
@@ -328,15 +329,22 @@ class LiveOperation:
         if not prices.is_loaded():
             await asyncio.to_thread(prices.load)
         read, written = self._request.most_tokens(slot.provider.context_tokens(model) or MOST_CONTEXT_TOKENS)
+
+        def most(written: int) -> float | None:
+            return prices.most(profile.kind, model, read, written, profile.base_url, slot.provider.listed(model))
+
+        if most(0) is None:
+            with contextlib.suppress(errors.TundraError):
+                await slot.provider.models()  # its own list may tell one, which `models` shows
         if written is None:
             written = self._settings.gateway.budget_output_tokens
-            while (needed := prices.most(profile.kind, model, read, written, profile.base_url)) is not None:
+            while (needed := most(written)) is not None:
                 if needed <= left or written <= FEWEST_OUTPUT_TOKENS:
                     break
                 written //= 2
             self._request.limit_output(written)
             return needed
-        return prices.most(profile.kind, model, read, written, profile.base_url)
+        return most(written)
 
     def _failed(self, slot: ProfileSlot, entry: Entry, exc: BaseException) -> None:
         """An attempt ended without an answer."""

@@ -18,6 +18,8 @@ import msgspec
 from tundra_nb.runtime.clock import MACHINE
 from tundra_nb.types import Usage
 
+from .contract import ModelInfo
+
 _PROVIDER = {"anthropic": "anthropic", "openai": "openai", "openrouter": "openrouter"}
 
 
@@ -91,7 +93,9 @@ def cost(kind: str, model: str, usage: Usage, base_url: str = "") -> tuple[float
         return None, None
 
 
-def most(kind: str, model: str, read: int, written: int, base_url: str = "") -> float | None:
+def most(
+    kind: str, model: str, read: int, written: int, base_url: str = "", told: ModelInfo | None = None
+) -> float | None:
     """What an answer costs at most, in USD: with nothing read from a cache, or all written to one.
 
     Args:
@@ -100,6 +104,7 @@ def most(kind: str, model: str, read: int, written: int, base_url: str = "") -> 
         read: tokens of the prompt at most.
         written: tokens of the answer at most.
         base_url: of the profile.
+        told: what the provider's own list says of the model; its price counts where the table has none.
 
     Returns:
         None when the model has no price.
@@ -107,7 +112,11 @@ def most(kind: str, model: str, read: int, written: int, base_url: str = "") -> 
     fresh, _ = cost(kind, model, Usage(input_tokens=read, output_tokens=written), base_url)
     stored = Usage(input_tokens=read, output_tokens=written, cache_write_tokens=read)
     kept, _ = cost(kind, model, stored, base_url)
-    return None if fresh is None or kept is None else max(fresh, kept)
+    if fresh is not None and kept is not None:
+        return max(fresh, kept)
+    if told is None or told.input_usd is None or told.output_usd is None:
+        return None
+    return (read * told.input_usd + written * told.output_usd) / 1e6
 
 
 def listed(kind: str, model: str, base_url: str = "") -> Listed | None:
