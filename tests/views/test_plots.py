@@ -77,6 +77,17 @@ def test_errors_have_a_lane_each_and_one_scale() -> None:
     assert "ApiError × 2, Timeout × 1" in told
 
 
+def test_the_limiters_acts_have_a_lane_for_each_limit_and_kind() -> None:
+    rows = [
+        {"limit_event_id": n, "at": BEGIN + n * 60_000_000, "tier": "profile", "limit_key": limit,
+         "resource": "requests", "decision": decision}
+        for n, (limit, decision) in enumerate([("main", "wait"), ("global", "refused"), ("main", "wait")])
+    ]  # fmt: skip
+    told = text.plain(show.blocks_of(plot(frame_of("limit_event", rows))))
+    assert "main: wait × 2, global: refused × 1" in told
+    assert "nothing to do" in text.plain(show.blocks_of(plot(frame_of("limit_event", []))))
+
+
 def test_their_bucket_stands_against_ours() -> None:
     headers = {"x-ratelimit-limit-requests": "60", "x-ratelimit-remaining-requests": "57"}
     theirs = {"anthropic-ratelimit-requests-limit": "50", "anthropic-ratelimit-requests-remaining": "12"}

@@ -15,7 +15,7 @@ import datetime as dt
 import json
 import math
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tundra_nb.client import times
@@ -152,7 +152,7 @@ def blocks(plotted: Plotted) -> Sequence[Block]:
 
 
 def plot(frame: pd.DataFrame, *, buckets: bool = False) -> Plotted:
-    """The picture of a frame of calls, attempts, errors or breaker events, or of one grouped by `by`.
+    """The picture of a frame of calls, attempts, errors, limit or breaker events, or of one grouped by `by`.
 
     Args:
         frame: which.
@@ -172,7 +172,10 @@ def plot(frame: pd.DataFrame, *, buckets: bool = False) -> Plotted:
     elif "outcome" in frame.columns and "at" in frame.columns:
         blocks = _calls(frame)
     elif "code" in frame.columns and "at" in frame.columns:
-        blocks = _errors(frame)
+        blocks = _counted(frame, map(str, frame["code"]), "bad", "no error in this window")
+    elif "decision" in frame.columns:
+        kinds = (f"{limit}: {done}" for limit, done in zip(frame["limit_key"], frame["decision"], strict=True))
+        blocks = _counted(frame, kinds, "slate", "the limiter had nothing to do in this window")
     else:
         raise UsageError(problem="rows of this kind have no picture", field="--plot", remedy="Leave --plot out.")
     return Plotted(frame, [*blocks, *_rows(frame)])
@@ -225,20 +228,21 @@ def _over_time(
     return _drawn(axis, lanes, told)
 
 
-def _errors(frame: pd.DataFrame) -> list[Block]:
+def _counted(frame: pd.DataFrame, kinds: Iterable[str], style: str, none: str) -> list[Block]:
+    """A lane for each kind of row, the most frequent ones first."""
     if frame.empty:
-        return [_empty("no error in this window")]
+        return [_empty(none)]
     axis = _axis(frame["at"])
     at = [axis.bucket(when) for when in _seconds(frame["at"])]
-    by_code: dict[str, list[float]] = {}
-    for place, code in zip(at, frame["code"], strict=True):
-        by_code.setdefault(str(code), _zeros(axis))[place] += 1
-    worst = sorted(by_code, key=lambda code: -sum(by_code[code]))
-    scale = max(max(values) for values in by_code.values())
+    by_kind: dict[str, list[float]] = {}
+    for place, kind in zip(at, kinds, strict=True):
+        by_kind.setdefault(kind, _zeros(axis))[place] += 1
+    most = sorted(by_kind, key=lambda kind: -sum(by_kind[kind]))
+    scale = max(max(values) for values in by_kind.values())
     lanes = [
-        Lane(code, [("bad", by_code[code])], number, note=f"{sum(by_code[code]):,.0f}") for code in worst[:MAX_LANES]
+        Lane(kind, [(style, by_kind[kind])], number, note=f"{sum(by_kind[kind]):,.0f}") for kind in most[:MAX_LANES]
     ]
-    told = ", ".join(f"{code} × {sum(by_code[code]):,.0f}" for code in worst[:3])
+    told = ", ".join(f"{kind} × {sum(by_kind[kind]):,.0f}" for kind in most[:3])
     return _drawn(axis, lanes, told, scale=scale)
 
 
