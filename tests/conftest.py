@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib.util
 import os
@@ -211,16 +212,23 @@ class Home:
         return found
 
 
-@pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Home]:
-    """A fresh home, in the environment too; whatever daemon it got is ended with the test, and must end."""
-    folder = tmp_path / "home"
+@contextlib.contextmanager
+def fresh_home(parent: Path) -> Iterator[Home]:
+    """A fresh home, in the environment too; whatever daemon it got is ended with it, and must end."""
+    folder = parent / "home"
     folder.mkdir()
-    monkeypatch.setenv("TUNDRA_DATA_DIR", str(folder / "data"))
-    monkeypatch.setenv("TUNDRA_CONFIG", str(folder / "tundra.toml"))
-    made = Home(folder, dict(os.environ))
-    yield made
-    stop_processes(made)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TUNDRA_DATA_DIR", str(folder / "data"))
+        patch.setenv("TUNDRA_CONFIG", str(folder / "tundra.toml"))
+        made = Home(folder, dict(os.environ))
+        yield made
+        stop_processes(made)
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Iterator[Home]:
+    with fresh_home(tmp_path) as made:
+        yield made
 
 
 def stop_processes(home: Home) -> None:

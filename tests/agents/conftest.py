@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 
 import tundra_nb
-from tests.conftest import Home
+from tests.conftest import Home, fresh_home
 from tundra_nb import errors
 from tundra_nb.client.sync import Client
 from tundra_nb.testing.scripted_provider import ScriptedProcess, ScriptedStep, scripted_process
@@ -23,6 +24,7 @@ TOML = """
 retries = 0
 [breaker]
 failures = 3
+open_seconds = 600
 [[profile]]
 name = "main"
 kind = "local"
@@ -37,8 +39,8 @@ def provider() -> Iterator[ScriptedProcess]:
         yield process
 
 
-@pytest.fixture
-def outage(home: Home, provider: ScriptedProcess) -> Iterator[Client]:
+@contextlib.contextmanager
+def fallen_over(home: Home, provider: ScriptedProcess) -> Iterator[Client]:
     """Two answers, then three 529s that opened the breaker of profile `main`."""
     home.write_settings(TOML.format(base_url=provider.base_url))
     with tundra_nb.connect() as t:
@@ -49,6 +51,31 @@ def outage(home: Home, provider: ScriptedProcess) -> Iterator[Client]:
             with pytest.raises(errors.AllProvidersExhausted):
                 t.ask("hi")
         yield t
+
+
+@pytest.fixture
+def outage(home: Home, provider: ScriptedProcess) -> Iterator[Client]:
+    with fallen_over(home, provider) as t:
+        yield t
+
+
+@dataclasses.dataclass(frozen=True)
+class Standing:
+    """An outage that stays as it is."""
+
+    home: Home
+    t: Client
+
+
+@pytest.fixture(scope="module")
+def standing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Standing]:
+    """An outage for all tests of a file that change nothing of it."""
+    with (
+        fresh_home(tmp_path_factory.mktemp("standing")) as home,
+        scripted_process() as process,
+        fallen_over(home, process) as t,
+    ):
+        yield Standing(home, t)
 
 
 class Host:

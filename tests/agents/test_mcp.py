@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from tests.agents.conftest import opened, text_of
+from tests.agents.conftest import Standing, opened, text_of
 from tests.conftest import Home, wait_until
 from tests.runtime.sources.test_importing import TEXT
 from tundra_nb.agents import answers, rpc, tools
@@ -42,9 +42,9 @@ def meta(**capabilities: Any) -> dict[str, Any]:
 
 
 @doltlite
-def test_a_host_lists_the_tools_and_reads_the_story_of_a_failed_call(home: Home, outage: Client) -> None:
+def test_a_host_lists_the_tools_and_reads_the_story_of_a_failed_call(standing: Standing) -> None:
     """The text is the one that a person sees."""
-    with opened(home) as host:
+    with opened(standing.home) as host:
         told = host.initialize()
         assert told["protocolVersion"] == "2025-11-25"
         listed = host.request("tools/list")["result"]["tools"]
@@ -53,13 +53,13 @@ def test_a_host_lists_the_tools_and_reads_the_story_of_a_failed_call(home: Home,
         story = host.call("tundra_why")
         assert not story["isError"]
         assert "529" in text_of(story)
-        assert outage.why("last").operation_id[-5:] in text_of(story)
+        assert standing.t.why("last").operation_id[-5:] in text_of(story)
 
 
 @doltlite
-def test_the_head_counts_all_rows_also_those_that_are_not_shown(home: Home, outage: Client) -> None:
+def test_the_head_counts_all_rows_also_those_that_are_not_shown(standing: Standing) -> None:
     """The errors are among the rows that are shown least."""
-    with opened(home) as host:
+    with opened(standing.home) as host:
         host.initialize()
         text = text_of(host.call("tundra_calls", limit=1))
     assert "5 rows" in text
@@ -68,8 +68,8 @@ def test_the_head_counts_all_rows_also_those_that_are_not_shown(home: Home, outa
 
 
 @doltlite
-def test_a_value_never_becomes_an_option(home: Home, outage: Client) -> None:
-    with opened(home) as host:
+def test_a_value_never_becomes_an_option(standing: Standing) -> None:
+    with opened(standing.home) as host:
         host.initialize()
         for profile in ("main --as x", "--help", "--limit=1"):
             given = host.call("tundra_calls", profile=profile)
@@ -80,8 +80,8 @@ def test_a_value_never_becomes_an_option(home: Home, outage: Client) -> None:
 
 
 @doltlite
-def test_what_is_wrong_is_an_answer_that_a_model_can_mend(home: Home, outage: Client) -> None:
-    with opened(home) as host:
+def test_what_is_wrong_is_an_answer_that_a_model_can_mend(standing: Standing) -> None:
+    with opened(standing.home) as host:
         host.initialize()
         refused = host.call("tundra_sql", text="delete from operation")
         assert refused["isError"]
@@ -106,51 +106,52 @@ def test_a_line_that_is_too_long_is_answered_once_and_its_tail_is_no_message(hom
 
 
 @doltlite
-def test_an_acting_tool_does_not_exist_unless_it_is_allowed(home: Home, outage: Client) -> None:
-    with opened(home) as host:
+def test_an_acting_tool_does_not_exist_unless_it_is_allowed(standing: Standing) -> None:
+    with opened(standing.home) as host:
         host.initialize(elicitation={})
         names = {tool["name"] for tool in host.request("tools/list")["result"]["tools"]}
         assert "tundra_breakers_reset" not in names
         answer = host.request("tools/call", {"name": "tundra_breakers_reset", "arguments": {"name": "main"}})
         assert "error" in answer
-    assert breaker(outage) == "open"
+    assert breaker(standing.t) == "open"
 
 
 @doltlite
-def test_a_client_that_cannot_ask_is_given_the_line_and_nothing_runs(home: Home, outage: Client) -> None:
-    with opened(home, "--allow", "breakers-reset") as host:
+def test_a_client_that_cannot_ask_is_given_the_line_and_nothing_runs(standing: Standing) -> None:
+    with opened(standing.home, "--allow", "breakers-reset") as host:
         host.initialize()
         given = host.call("tundra_breakers_reset", name="main")
     assert given["isError"]
     assert "not run" in text_of(given)
     assert "tundra breakers reset main" in text_of(given)
-    assert breaker(outage) == "open"
+    assert breaker(standing.t) == "open"
+
+
+APPROVALS: list[tuple[dict[str, Any], bool]] = [
+    ({"action": "accept", "content": {"approve": False}}, False),
+    ({"action": "accept", "content": {"approve": "yes"}}, False),
+    ({"action": "decline"}, False),
+    ({}, False),
+    ({"action": "accept", "content": {"approve": True}}, True),
+]
 
 
 @doltlite
-@pytest.mark.parametrize(
-    ("answer", "after"),
-    [
-        ({"action": "accept", "content": {"approve": True}}, "closed"),
-        ({"action": "accept", "content": {"approve": False}}, "open"),
-        ({"action": "accept", "content": {"approve": "yes"}}, "open"),
-        ({"action": "decline"}, "open"),
-        ({}, "open"),
-    ],
-)
-def test_an_acting_tool_runs_only_after_a_yes(home: Home, outage: Client, answer: dict[str, Any], after: str) -> None:
+def test_an_acting_tool_runs_only_after_a_yes(home: Home, outage: Client) -> None:
     """The question holds the exact command."""
-    with opened(home, "--allow", "all", answers=answer) as host:
+    with opened(home, "--allow", "all") as host:
         host.initialize(elicitation={})
-        given = host.call("tundra_breakers_reset", name="main")
-        assert "tundra breakers reset main" in host.questions[0]["message"]
-        assert given["isError"] == (after == "open")
-    assert breaker(outage) == after
+        for host.answers, is_yes in APPROVALS:
+            given = host.call("tundra_breakers_reset", name="main")
+            assert "tundra breakers reset main" in host.questions[-1]["message"]
+            assert given["isError"] is not is_yes
+            assert breaker(outage) == ("closed" if is_yes else "open"), host.answers
+        assert len(host.questions) == len(APPROVALS)
 
 
 @doltlite
-def test_a_wrong_command_is_refused_before_anybody_is_asked(home: Home, outage: Client) -> None:
-    with opened(home, "--allow", "all", answers={"action": "accept", "content": {"approve": True}}) as host:
+def test_a_wrong_command_is_refused_before_anybody_is_asked(standing: Standing) -> None:
+    with opened(standing.home, "--allow", "all", answers={"action": "accept", "content": {"approve": True}}) as host:
         host.initialize(elicitation={})
         given = host.call("tundra_breakers_reset", name="nope")
         assert given["isError"]
@@ -271,15 +272,15 @@ def test_a_name_that_cannot_be_allowed_is_refused_before_a_host_is_answered(home
 
 
 @doltlite
-def test_a_host_that_goes_while_its_person_is_asked_leaves_no_process_behind(home: Home, outage: Client) -> None:
+def test_a_host_that_goes_while_its_person_is_asked_leaves_no_process_behind(standing: Standing) -> None:
     """The end of input is the answer no."""
-    with opened(home, "--allow", "all") as host:
+    with opened(standing.home, "--allow", "all") as host:
         host.initialize(elicitation={})
         arguments = {"name": "tundra_breakers_reset", "arguments": {"name": "main"}}
         host.send({"jsonrpc": "2.0", "id": 7, "method": "tools/call", "params": arguments})
         assert host.receive()["method"] == "elicitation/create"
         assert host.request("ping")["result"] == {}  # others are answered meanwhile
-    assert breaker(outage) == "open"
+    assert breaker(standing.t) == "open"
 
 
 def test_a_stopped_daemon_is_told_and_not_started(home: Home) -> None:
