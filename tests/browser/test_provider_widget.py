@@ -20,9 +20,11 @@ CHAT = "/v1/chat/completions"
 STILL = "div[class^='tundra-still-']"
 
 
-def test_a_breaker_is_seen_to_open_to_count_down_and_to_close(start_jupyter: Callable) -> None:  # type: ignore[type-arg]
+def test_a_breaker_is_seen_to_open_to_count_down_and_to_close_until_the_output_is_closed(
+    start_jupyter: Callable,
+) -> None:  # type: ignore[type-arg]
     lab = start_jupyter("lab", open_seconds=6)
-    page = lab.open(CELLS)
+    page = lab.open([*CELLS, "import threading\nsorted(t.name for t in threading.enumerate())"])
     page.run(0)
     page.run(1)
     widget = page.output(1).locator(".tundra-providers")
@@ -46,6 +48,14 @@ def test_a_breaker_is_seen_to_open_to_count_down_and_to_close(start_jupyter: Cal
     expect(breaker).to_have_text("half open")
     page.run(2)
     expect(breaker).to_have_text("closed")
+
+    page.run(4)
+    expect(page.output(4)).to_contain_text("tundra-provider-widget")
+    page.command("notebook:clear-all-cell-outputs")
+    expect(page.page.locator(".tundra-providers")).to_have_count(0)
+    page.run(4)
+    expect(page.output(4)).not_to_contain_text("tundra-provider-widget")
+    expect(page.output(4)).to_contain_text("MainThread")
 
 
 def test_a_saved_notebook_shows_the_last_state_without_a_kernel(notebook7: Jupyter) -> None:
@@ -73,17 +83,6 @@ def test_a_saved_notebook_shows_the_last_state_without_a_kernel(notebook7: Jupyt
     expect(again.page.locator(".jp-Notebook")).not_to_contain_text(
         re.compile("model not found|error displaying", re.IGNORECASE)
     )
-
-
-def test_closing_the_output_ends_the_thread(lab: object) -> None:
-    page = lab.open([*CELLS[:2], "import threading\nsorted(t.name for t in threading.enumerate())"])  # type: ignore[attr-defined]
-    page.run_all()
-    expect(page.output(2)).to_contain_text("tundra-provider-widget")
-    page.command("notebook:clear-all-cell-outputs")
-    expect(page.page.locator(".tundra-providers")).to_have_count(0)
-    page.run(2)
-    expect(page.output(2)).not_to_contain_text("tundra-provider-widget")
-    expect(page.output(2)).to_contain_text("MainThread")
 
 
 def seconds(told: str) -> float:

@@ -56,8 +56,8 @@ def test_two_commits_are_picked_and_what_changed_between_them_is_seen(lab: Any) 
     page.screenshot("lab-versions-dark")
 
 
-def test_it_is_used_by_keyboard_alone(lab: Any) -> None:
-    page = lab.open(CELLS)
+def test_it_is_used_by_keyboard_alone_and_a_busy_kernel_answers_the_last_choice_when_it_is_free(lab: Any) -> None:
+    page = lab.open([*CELLS[:2], "import time; time.sleep(4)"])
     page.run(0)
     page.run(1)
     widget = page.output(1).locator(".tundra-versions")
@@ -74,6 +74,19 @@ def test_it_is_used_by_keyboard_alone(lab: Any) -> None:
     page.page.keyboard.press("Enter")
     expect(widget.get_by_role("radio", name="B: now")).to_be_checked()
     expect(widget.locator(".tundra-stands")).to_contain_text("what is not committed yet")
+
+    page.run(1)
+    widget = page.output(1).locator(".tundra-versions")
+    expect(widget.locator(".tundra-found")).to_contain_text("nothing differs")
+    page.run(2, wait=False)
+    commits = widget.locator(".tundra-list tbody tr")
+    commits.nth(4).get_by_role("radio", name="A:").check()
+    commits.nth(3).get_by_role("radio", name="A:").check()
+    expect(widget.locator(".tundra-wait")).to_have_text(re.compile(r"comparing… \d s"))
+    expect(commits.nth(3).get_by_role("radio", name="A:")).to_be_checked()
+    expect(widget.locator("tr[data-kind='modified']")).to_contain_text("value 600.0 → 7.0")
+    expect(commits.nth(3).get_by_role("radio", name="A:")).to_be_checked()
+    expect(widget.locator(".tundra-wait")).to_have_text("")
 
 
 def test_an_error_is_shown_in_place_and_the_next_choice_is_answered(lab: Any) -> None:
@@ -99,23 +112,6 @@ def test_an_error_is_shown_in_place_and_the_next_choice_is_answered(lab: Any) ->
     lab.tundra("daemon", "start")
     widget.get_by_role("button", name="Refresh").click()
     expect(widget.locator("tr[data-kind='modified']")).to_contain_text("deadlines.total_seconds")
-
-
-def test_a_busy_kernel_is_told_of_and_answers_the_last_choice_when_it_is_free(lab: Any) -> None:
-    page = lab.open([*CELLS[:2], "import time; time.sleep(4)"])
-    page.run(0)
-    page.run(1)
-    widget = page.output(1).locator(".tundra-versions")
-    expect(widget.locator(".tundra-found")).to_contain_text("nothing differs")
-    page.run(2, wait=False)
-    commits = widget.locator(".tundra-list tbody tr")
-    commits.nth(4).get_by_role("radio", name="A:").check()
-    commits.nth(3).get_by_role("radio", name="A:").check()
-    expect(widget.locator(".tundra-wait")).to_have_text(re.compile(r"comparing… \d s"))
-    expect(commits.nth(3).get_by_role("radio", name="A:")).to_be_checked()
-    expect(widget.locator("tr[data-kind='modified']")).to_contain_text("value 600.0 → 7.0")
-    expect(commits.nth(3).get_by_role("radio", name="A:")).to_be_checked()
-    expect(widget.locator(".tundra-wait")).to_have_text("")
 
 
 def test_a_saved_notebook_shows_the_picked_comparison_without_a_kernel(notebook7: Any) -> None:
