@@ -21,8 +21,8 @@ STILL = "div[class^='tundra-still-']"
 
 
 def test_a_breaker_is_seen_to_open_to_count_down_and_to_close_until_the_output_is_closed(
-    start_jupyter: Callable,
-) -> None:  # type: ignore[type-arg]
+    start_jupyter: Callable[..., Jupyter],
+) -> None:
     lab = start_jupyter("lab", open_seconds=6)
     page = lab.open([*CELLS, "import threading\nsorted(t.name for t in threading.enumerate())"])
     page.run(0)
