@@ -185,6 +185,25 @@ def test_a_yes_to_one_command_is_not_a_yes_to_another(home: Home, outage: Client
     assert breaker(outage) == "closed"
 
 
+@doltlite
+def test_a_yes_to_a_call_that_was_cancelled_runs_nothing(home: Home, outage: Client) -> None:
+    """Its question is taken back, the call is not answered, and a late yes is dropped without a word."""
+    with opened(home, "--allow", "all") as host:
+        host.initialize(elicitation={})
+        arguments = {"name": "tundra_breakers_reset", "arguments": {"name": "main"}}
+        host.send({"jsonrpc": "2.0", "id": 7, "method": "tools/call", "params": arguments})
+        question = host.receive()
+        host.send({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": [7]}})
+        host.send({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": 7}})
+        taken_back = host.receive()
+        assert taken_back["method"] == "notifications/cancelled"
+        assert taken_back["params"]["requestId"] == question["id"]
+        yes = {"action": "accept", "content": {"approve": True}}
+        host.send({"jsonrpc": "2.0", "id": question["id"], "result": yes})
+        assert host.request("ping")["result"] == {}
+    assert breaker(outage) == "open"
+
+
 def test_both_eras_and_broken_lines_are_answered(home: Home) -> None:
     with opened(home) as host:
         host.send("{")
@@ -196,8 +215,10 @@ def test_both_eras_and_broken_lines_are_answered(home: Home) -> None:
             assert host.receive()["error"]["code"] == rpc.PARSE_ERROR
         host.send("null")
         assert host.receive()["error"]["code"] == rpc.INVALID_REQUEST
-        host.send({"jsonrpc": "2.0", "id": None, "method": "ping"})
-        assert host.receive()["error"]["code"] == rpc.INVALID_REQUEST
+        odd: object
+        for odd in (None, True, [1], {}):
+            host.send({"jsonrpc": "2.0", "id": odd, "method": "ping"})
+            assert host.receive()["error"]["code"] == rpc.INVALID_REQUEST
         host.send({"jsonrpc": "2.0", "id": 9})
         assert host.receive()["error"]["code"] == rpc.INVALID_REQUEST
         discovered = host.request("server/discover", {"_meta": meta()})["result"]

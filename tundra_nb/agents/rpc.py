@@ -107,8 +107,8 @@ class RpcServer:
         params = message.get("params")
         if "id" not in message:
             return None
-        if identity is None:
-            return error(None, RpcError(INVALID_REQUEST, "`id` is null"))
+        if not isinstance(identity, str | int | float) or isinstance(identity, bool):
+            return error(None, RpcError(INVALID_REQUEST, "`id` is neither a text nor a number"))
         if not isinstance(params, dict | None) or not isinstance(message["method"], str):
             return error(identity, RpcError(INVALID_PARAMS, "`params` is not an object, or `method` no text"))
         try:

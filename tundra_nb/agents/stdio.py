@@ -18,7 +18,7 @@ import threading
 from collections.abc import Mapping
 from typing import Any, BinaryIO, NoReturn
 
-from .rpc import PARSE_ERROR, McpSession, RpcError, RpcServer, error
+from .rpc import PARSE_ERROR, McpSession, Message, RpcError, RpcServer, error, mapping
 
 MAX_LINE_BYTES = 16 * 1024 * 1024
 ASK_TIMEOUT = 600.0
@@ -34,19 +34,35 @@ def serve(server: RpcServer) -> None:
         _Connection(server, wire).serve(lines)
 
 
+class _Call(threading.Thread):
+    """A call of a tool, with the question to the person that it waits for."""
+
+    def __init__(self, connection: _Connection, message: Message) -> None:
+        super().__init__(name="tools/call", daemon=True)
+        self._connection = connection
+        self._message = message
+        self.identity = message.get("id")
+        self.is_cancelled = False
+        self.question: str | None = None
+        self.answer: queue.SimpleQueue[Mapping[str, Any]] = queue.SimpleQueue()
+
+    def run(self) -> None:
+        self._connection.answer(self._message)
+
+
 class _Connection:
     def __init__(self, server: RpcServer, wire: BinaryIO) -> None:
         self._server = server
         self._wire = wire
         self._session = McpSession(ask=self._ask)
-        self._asked: dict[str, queue.SimpleQueue[Mapping[str, Any]]] = {}
+        self._asking: dict[str, _Call] = {}
         self._is_over = False
         self._lock = threading.Lock()
-        """Holds `_asked` and `_is_over` together, and one line on the wire."""
+        """Holds `_asking`, `_is_over` and what calls wait for together, and one line on the wire."""
         self._numbers = itertools.count(1)
 
     def serve(self, lines: BinaryIO) -> None:
-        calls: list[threading.Thread] = []
+        calls: list[_Call] = []
         while line := lines.readline(MAX_LINE_BYTES):
             if len(line) == MAX_LINE_BYTES and not line.endswith(b"\n"):
                 self._skip(lines)
@@ -54,16 +70,19 @@ class _Connection:
             message = self._read(line) if line.strip() else None
             if message is None or self._is_answer(message):
                 continue
-            if isinstance(message, dict) and message.get("method") == "tools/call":
-                call = threading.Thread(target=self._answer, args=(message,), name="tools/call", daemon=True)
+            method = message.get("method") if isinstance(message, dict) else None
+            if method == "tools/call":
+                call = _Call(self, message)
                 call.start()
                 calls = [other for other in calls if other.is_alive()] + [call]
+            elif method == "notifications/cancelled":
+                self._cancel(mapping(message.get("params")).get("requestId"), calls)
             else:
-                self._answer(message)
+                self.answer(message)
         with self._lock:
             self._is_over = True
-            for waiting in self._asked.values():
-                waiting.put({})
+            for asking in self._asking.values():
+                asking.answer.put({})
         for call in calls:
             call.join()
 
@@ -84,34 +103,51 @@ class _Connection:
         return {} if message is None else message
 
     def _is_answer(self, message: Any) -> bool:
-        """Whether it answers a question of ours; then whoever asked has it."""
-        if not isinstance(message, dict) or "method" in message or not isinstance(message.get("id"), str):
+        """Whether it is an answer: whoever asked has it then; where nobody asks any more it is dropped."""
+        if not isinstance(message, dict) or "method" in message or not {"result", "error"} & message.keys():
             return False
+        identity = message.get("id")
         with self._lock:
-            waiting = self._asked.pop(message["id"], None)
-        if waiting is not None:
-            result = message.get("result")
-            waiting.put(result if isinstance(result, dict) else {})
-        return waiting is not None
+            call = self._asking.pop(identity, None) if isinstance(identity, str) else None
+        if call is not None:
+            call.answer.put(mapping(message.get("result")))
+        return True
 
-    def _answer(self, message: Any) -> None:
+    def _cancel(self, identity: Any, calls: list[_Call]) -> None:
+        """Nobody waits for this call any more: its question is taken back, and a yes to it runs nothing."""
+        for call in calls:
+            if call.identity != identity:
+                continue
+            with self._lock:
+                call.is_cancelled = True
+                question = call.question if self._asking.pop(call.question or "", None) else None
+            if question is not None:
+                params = {"requestId": question, "reason": "the call was cancelled"}
+                self._send({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": params})
+                call.answer.put({})
+
+    def answer(self, message: Any) -> None:
+        """Answer one message, unless its call was cancelled meanwhile."""
         answer = self._server.handle(message, self._session)
-        if answer is not None:
+        call = threading.current_thread()
+        if answer is not None and not (isinstance(call, _Call) and call.is_cancelled):
             self._send(answer)
 
     def _ask(self, method: str, params: dict[str, Any]) -> Mapping[str, Any]:
+        call = threading.current_thread()
+        assert isinstance(call, _Call)
         identity = f"tundra-{next(self._numbers)}"
-        waiting: queue.SimpleQueue[Mapping[str, Any]] = queue.SimpleQueue()
         with self._lock:
-            if self._is_over:
+            if self._is_over or call.is_cancelled:
                 return {}
-            self._asked[identity] = waiting
+            call.question = identity
+            self._asking[identity] = call
         self._send({"jsonrpc": "2.0", "id": identity, "method": method, "params": params})
         try:
-            return waiting.get(timeout=ASK_TIMEOUT)
+            return call.answer.get(timeout=ASK_TIMEOUT)
         except queue.Empty:
             with self._lock:
-                self._asked.pop(identity, None)
+                self._asking.pop(identity, None)
             return {}
 
     def _send(self, message: Mapping[str, Any]) -> None:
