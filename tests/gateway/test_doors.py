@@ -128,6 +128,18 @@ def test_a_token_with_a_budget_is_refused_where_there_is_no_price_and_served_whe
     assert own.home.run("token", "revoke", "por").returncode != 0
 
 
+def test_who_revokes_a_token_is_told_how_many_calls_go_on(own: Opened) -> None:
+    client = openai.OpenAI(api_key=own.new_token("leaked"), base_url=str(own.t.gateway.status()["url"]))
+    own.one.script(CHAT, ScriptedStep(gap=0.2, delay=0.2))
+    stream = client.chat.completions.create(model="one", messages=ASKED, stream=True)
+    assert next(iter(stream)).choices is not None
+    told = own.t.tokens.revoke("leaked")
+    assert told["note"] == "calls under way that go on to their end: 1"
+    assert [piece for piece in stream if piece.choices and piece.choices[0].finish_reason], "whole to its end"
+    own.new_token("idle")
+    assert "note" not in own.t.tokens.revoke("idle")
+
+
 def rounds(own: Opened, count: int) -> None:
     """Kill the daemon again and again under 32 SDK callers: every call that was answered is in the history once."""
     answered: list[str] = []

@@ -59,5 +59,5 @@ def list_(face: Face) -> pd.DataFrame:
 @click.argument("name")
 @pass_face
 def revoke(face: Face, name: str) -> Document:
-    """Have token NAME serve no longer."""
+    """Have token NAME serve no longer. Calls under way go on to their end; how many is told."""
     return face.client.tokens.revoke(name)

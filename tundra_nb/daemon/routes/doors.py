@@ -52,7 +52,10 @@ def routes(daemon: Daemon) -> list[BaseRoute]:
 
     async def revoke(request: Request) -> Response:
         token = tokens.revoke(request.path_params["name"])
-        return json_response({"name": token.name, "revoked_at": iso(token.revoked_at)})
+        told = {"name": token.name, "revoked_at": iso(token.revoked_at)}
+        if count := sum(call.user == token.name for call in runtime.running.values()):  # admitted, and half delivered
+            told["note"] = f"calls under way that go on to their end: {count}"
+        return json_response(told)
 
     async def status(request: Request) -> Response:
         return json_response(doors.status())
