@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import email.utils
+import http.server
 import json
 import os
 import re
 import signal
 import socket
+import ssl
 import subprocess
 import sys
+import threading
 import time
 import venv
 from collections.abc import Callable, Iterator, Mapping
@@ -19,6 +22,7 @@ from typing import Any
 
 import psutil
 import pytest
+import trustme
 
 from tests.conftest import Home, wait_until
 from tests.contract.server import free_port, listens, mariadb
@@ -94,6 +98,39 @@ def test_a_healthy_installation_has_nothing_wrong_and_every_finding_is_whole(hea
     parts = ["key", "resolve", "connect", "tls", "proxy", "answer", "clock"]
     assert {f"provider.primary.{part}" for part in parts} <= set(ids)
     assert "doctors-own-key" not in json.dumps(told)
+
+
+class _Models(http.server.BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        body = b'{"object": "list", "data": [{"id": "scripted-1"}]}'
+        self.send_response(200)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: Any) -> None: ...
+
+
+def test_a_private_authority_is_looked_for_where_the_daemon_looks(home: Home) -> None:
+    ca, context = trustme.CA(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    ca.issue_cert("localhost").configure_cert(context)
+    file = home.folder / "ca.pem"
+    ca.cert_pem.write_to_path(str(file))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Models) as server:
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        home.write_settings(PROFILE.format(url=f"https://localhost:{server.server_port}", variable=""))
+        assert home.run("daemon", "start", SSL_CERT_FILE=str(file)).returncode == 0
+        found = {check["id"]: check for check in doctor(home, "--for", "network")["checks"]}
+        assert found["provider.primary.tls"]["state"] == "ok"
+        assert f"trusted is {file}, by the daemon's environment" in found["provider.primary.tls"]["evidence"]
+        assert home.run("daemon", "restart").returncode == 0
+        found = wrong(doctor(home, "--for", "network", SSL_CERT_FILE=str(file)), "fail")
+        assert "certificate verify failed" in found["provider.primary.tls"]["evidence"], "the daemon does not trust it"
+        assert home.run("daemon", "stop").returncode == 0
+        found = {check["id"]: check for check in doctor(home, "--for", "network", SSL_CERT_FILE=str(file))["checks"]}
+        assert "by this shell's environment" in found["provider.primary.tls"]["evidence"]
+        server.shutdown()
 
 
 def test_it_starts_nothing_and_writes_nothing(healthy: Home) -> None:

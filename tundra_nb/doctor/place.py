@@ -95,6 +95,13 @@ class Subject:
         told = self.ask(routes.STATUS, routes.StatusQuery(brief=True))
         return None if told is None or "error" in told else told
 
+    @property
+    def certificates(self) -> tuple[Mapping[str, str], str]:
+        """Variables that name certificates to trust, and whose: the daemon's, which makes the calls, if it answers."""
+        if self.status is not None:
+            return self.status.get("certificates", {}), "the daemon's"
+        return self.environ, "this shell's"
+
 
 class _Once:
     """A value that is worked out by whoever comes first."""

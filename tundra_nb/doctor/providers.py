@@ -132,13 +132,16 @@ def _connected(
         lines.add("proxy", "ok", proxied)
     if url.scheme == "https":
         began = time.monotonic()
+        named, whose = place.certificates
+        file = named.get("SSL_CERT_FILE") or None
+        folder = None if file else named.get("SSL_CERT_DIR") or None
+        trusted = f"; trusted is {file or folder}, by {whose} environment" if file or folder else ""
         try:
-            context = ssl.create_default_context(cafile=place.environ.get("SSL_CERT_FILE") or None)
-            sock = context.wrap_socket(sock, server_hostname=host)
+            sock = _trusting(file, folder).wrap_socket(sock, server_hostname=host)
         except OSError as exc:  # an SSLError too, and a CA file that is not there
-            lines.add("tls", "fail", _words(exc), tls_remedy(str(exc)), page="HttpError")
+            lines.add("tls", "fail", _words(exc) + trusted, tls_remedy(str(exc)), page="HttpError")
             return _rest(lines, "answer", "clock")
-        lines.add("tls", "ok", f"{sock.version()}, {_ms(began)}")
+        lines.add("tls", "ok", f"{sock.version()}, {_ms(began)}{trusted}")
     else:
         lines.add("tls", "ok", "none: the address is http")
     path = "/v1/models" if profile.kind == "anthropic" else "/models"
@@ -149,6 +152,15 @@ def _connected(
         target = f"http://{url.netloc}{target}"
     _answer(lines, profile, sock, target, url.netloc, key, proxy, place)
     return lines.made
+
+
+def _trusting(file: str | None, folder: str | None) -> ssl.SSLContext:
+    """As calls have it."""
+    if file is None and folder is None:
+        import httpx  # only where a provider is asked over TLS
+
+        return httpx.create_ssl_context(trust_env=False)
+    return ssl.create_default_context(cafile=file, capath=folder)
 
 
 def _answer(

@@ -49,6 +49,8 @@ class StatusCard(msgspec.Struct, frozen=True, kw_only=True):
     breakers: list[BreakerRow]
     limits: list[LimitRow]
     faults: list[dict[str, Any]]
+    certificates: dict[str, str] = {}
+    """`SSL_CERT_FILE` and `SSL_CERT_DIR` as the daemon has them."""
     ptys: dict[str, Any]
     problems: list[dict[str, Any]] = []
     """What is wrong with the daemon itself: `what`, `message`, `hint`, `since` (seconds since the epoch)."""

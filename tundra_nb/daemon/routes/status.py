@@ -25,6 +25,7 @@ LAST_ERRORS = 5
 RECENT_SECONDS = 600.0
 """How long a failure is news."""
 SHOWN_UNDER_WAY = 20
+CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
 
 
 AWAY = {
@@ -63,6 +64,7 @@ async def card(daemon: Daemon, *, brief: bool = False) -> dict[str, Any]:
         "limits": runtime.profiles.limit_rows(daemon.os_user),
         "shared_limits": msgspec.to_builtins(runtime.limiter.state),
         "faults": runtime.drills.brief(),
+        "certificates": {name: path for name in CERTIFICATES if (path := runtime.environ.get(name))},
         "ptys": runtime.pty_counts(),
         "problems": msgspec.to_builtins(
             [*life.problems.list(), *runtime.history.troubles.of("traces"), *runtime.in_force.problems.list()]
