@@ -325,6 +325,17 @@ def test_a_run_cut_short_by_its_own_process_is_interrupted(outage: Client, home:
     wait_until(lambda: list(outage.agent_runs()["outcome"]) == ["interrupted"], what="the run is interrupted")
 
 
+def test_last_is_the_persons_call_also_after_a_triage_whose_model_failed(
+    outage: Client, provider: ScriptedProcess, failed_id: str
+) -> None:
+    """A triage has a story of its own (`why RUN`)."""
+    heal(outage)
+    provider.script(CHAT, ScriptedStep(status=500))
+    assert outage.triage().stopped == "error"
+    assert outage.why("last").operation_id == failed_id
+    assert outage.last().operation["operation_id"] == failed_id
+
+
 def test_on_the_command_line_the_steps_and_the_report_are_seen(outage: Client, home: Home) -> None:
     done = home.run("triage", "--no-model")
     assert done.returncode == 0, done.stderr

@@ -555,6 +555,9 @@ async def test_a_proposal_on_a_branch_takes_effect_when_merged(store: Store) -> 
     assert len(await store.rows("operation")) == 1
     log = await store.history.call("log", limit=1)
     assert (log[0]["author"], log[0]["message"], log[0]["commit"]) == ("Ada", "take it", merged["commit"])
+    store.history.append(operation(2))
+    again = await store.history.call("merge", branch="lower", message="again", author="Ada <a@b>")
+    assert (merged["is_new"], again["is_new"]) == (True, False)
 
 
 @pytest.mark.parametrize(("strategy", "value"), [(None, "8"), ("ours", "8"), ("theirs", "3")])

@@ -31,7 +31,7 @@ COPY_TIMEOUT = 3600.0
 
 
 class Merged(Document):
-    """What a merge did: `commit` (None with conflicts: nothing changed then), `applied`, `problems`."""
+    """What a merge did: `commit` (None with conflicts: nothing changed then), `is_new`, `applied`, `problems`."""
 
     @property
     def conflicts(self) -> pd.DataFrame:

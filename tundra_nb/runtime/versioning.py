@@ -131,8 +131,8 @@ class Versioning:
         """Bring a branch into `main`, and its settings into force.
 
         Returns:
-            `commit` (None with conflicts), `conflicts` (nothing changed then), `applied` and `problems`: settings that
-            took effect, or could not.
+            `commit` (None with conflicts), `conflicts` (nothing changed then), `is_new` (False too where `main` had all
+            of the branch), `applied` and `problems`: settings that took effect, or could not.
         """
         if branch == "main":
             problem = "main is what branches are merged into"
@@ -140,7 +140,7 @@ class Versioning:
         versions = self._history.versions
         async with self._in_force.changing():
             merged = await versions.merge(branch, f"merge {branch}", signature(author), strategy)
-            found = {"commit": merged.commit, "conflicts": merged.conflicts}
+            found = {"commit": merged.commit, "conflicts": merged.conflicts, "is_new": merged.is_new}
             return found | await self._put_in_force(merged, author, f"merge {branch}")
 
     async def revert(self, ref: Ref, *, author: str) -> dict[str, Any]:

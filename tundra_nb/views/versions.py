@@ -137,6 +137,8 @@ def merged(found: Merged) -> Sequence[Block]:
             *conflicts(frame[~frame["column"].isin(list(_QUIET))]),
             Para(Styled("`--ours` keeps main's rows, `--theirs` takes the branch's.", "dim")),
         ]
+    if not found["is_new"]:
+        return [Para("nothing to merge: main has all of this branch")]
     blocks: list[Block] = [Facts([("merged", Styled(found["commit"][:HASH_DIGITS], "strong"))])]
     applied = [
         [

@@ -32,7 +32,7 @@ class WantedOperation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=T
     digits: str = ""
     """Its id, or the last digits of it."""
     back: int = 0
-    """1 is the latest, 2 the one before …"""
+    """1 is the latest, 2 the one before; calls of agents' runs are not counted, which have stories of their own …"""
     all: bool = False
     """… of all daemons that write here, not of this one."""
     running: int = 0
@@ -84,10 +84,11 @@ def tell(rows: Callable[[FrameQuery], list[dict[str, Any]]], wanted: WantedOpera
 def _latest(rows: Callable[[FrameQuery], list[dict[str, Any]]], count: int, writer: str) -> list[dict[str, Any]]:
     """The newest operations, newest first: this daemon's, and those of before rows said whose they are."""
     wanted = [[Condition("writer_id", "eq", writer)], [Condition("writer_id", "null", True)]] if writer else [[]]
+    no_run = Condition("run_id", "null", True)
     found = [
         row
         for where in wanted
-        for row in rows(FrameQuery(table="operation", where=where, newest_first=True, limit=count))
+        for row in rows(FrameQuery(table="operation", where=[*where, no_run], newest_first=True, limit=count))
     ]
     return sorted(found, key=lambda row: int(row["operation_id"]), reverse=True)[:count]
 

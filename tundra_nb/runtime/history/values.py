@@ -66,6 +66,8 @@ class Brought(Merge, frozen=True):
     """Value by path, as JSON, of those that have another value now."""
     tables: list[str] = []
     """Those in which a row differs."""
+    is_new: bool = True
+    """Whether `main` stands at another commit by it."""
 
 
 class Described(msgspec.Struct, frozen=True):

@@ -259,10 +259,11 @@ class Worker(LineServer):
         def brought(**params: Any) -> Brought:
             if "ref" in params:
                 params["ref"] = self._store.resolve(params["ref"])
+            self._store.commit_events()  # the change does, too: what `main` gets by that is not its own
             ref, before = params.get("ref", ""), self._store.resolve(schema.MAIN)
             merged = change(**params)
-            if merged.commit is None:
-                return Brought(None, merged.conflicts)
+            if merged.commit is None or merged.commit == before:
+                return Brought(merged.commit, merged.conflicts, ref=ref, is_new=False)
             tables = [stat.table for stat in self._store.stat(before, merged.commit)]
             if "setting" not in tables:
                 return Brought(merged.commit, ref=ref, tables=tables)
