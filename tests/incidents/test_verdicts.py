@@ -271,14 +271,16 @@ def test_what_is_no_notebook_and_one_without_its_kernel_is_told_in_a_line(name: 
     assert "object" not in str(told.value)
 
 
-@pytest.mark.parametrize("window", ["", "-p until 2020-01-01T00:00:00+00:00 -p since 2019-01-01T00:00:00+00:00"])
-def test_papermill_runs_it_also_with_another_window_and_says_so(outage: Any, window: str, tmp_path: Path) -> None:  # noqa: F811
+WINDOW = ("-p", "until", "2020-01-01T00:00:00+00:00", "-p", "since", "2019-01-01T00:00:00+00:00")
+
+
+def test_papermill_runs_it_with_another_pin_and_window_and_says_so(outage: Any, tmp_path: Path) -> None:  # noqa: F811
     home, _ = outage
     home.run("tag", "later")
     made = tmp_path / "made.ipynb"
     command = [sys.executable, "-m", "papermill", str(home.folder / FILE), str(made), "-p", "ref", "later"]
     done = subprocess.run(
-        [*command, *window.split(), "--cwd", str(home.folder)],
+        [*command, *WINDOW, "--cwd", str(home.folder)],
         env=home.env,
         capture_output=True,
         text=True,
@@ -291,6 +293,6 @@ def test_papermill_runs_it_also_with_another_window_and_says_so(outage: Any, win
     assert "later" in banner
     _, by_code = cell_of(book, "calls --by code")
     shown = "".join(o.data.get("text/plain", "") for o in by_code.outputs)
-    assert ("AllProvidersExhausted" in shown) is (not window), shown
+    assert "AllProvidersExhausted" not in shown
     done = home.run("verify", "--trust", "--json", str(made), timeout=200)
     assert done.returncode == 0, done.stdout

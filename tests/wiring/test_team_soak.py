@@ -173,7 +173,11 @@ def test_the_small_writes_of_many_daemons_are_all_stored(
                 spool.append(attempt, call)
                 written += 1
             time.sleep(max(0.0, 1 - (time.monotonic() - began)))
+        began = end - seconds
         late = [number for number, writer in enumerate(writers) if not writer.wait_passed(spools[number].end, 60)]
+        print(
+            f"{daemons} daemons: {2 * written / (time.monotonic() - began):.0f} rows/s of {2 * written / seconds:.0f}"
+        )
         assert late == []
         assert fatal == []
         for table in ("operation", "attempt"):

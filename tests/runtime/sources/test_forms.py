@@ -30,7 +30,7 @@ def test_what_tracing_subscriber_writes_is_read_in_each_of_its_forms(tmp_path: P
     check_tracing(tmp_path, FIXTURES / name)
 
 
-@pytest.mark.check
+@pytest.mark.soak
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("form", ["text", "ansi", "json"])
 def test_todays_crate_writes_what_the_fixtures_hold(tmp_path: Path, form: str) -> None:
