@@ -149,6 +149,15 @@ def test_wrong_usage_exits_with_2_and_starts_nothing(home: Any, args: list[str],
     assert not home.data_dir.exists()
 
 
+@pytest.mark.parametrize("args", [["settings", "set", "store.password_env"], ["calls", "--limit"], ["providers"], []])
+def test_a_key_where_a_command_wants_something_else_is_not_repeated(home: Any, args: list[str]) -> None:
+    key = "sk-ant-api03-Zq9x7e0123AbCdEf"
+    done = home.run(*args, key)
+    assert done.returncode == 2
+    assert "<key>" in done.stderr
+    assert key not in done.stdout + done.stderr
+
+
 def test_what_nothing_is_known_of_exits_with_1_and_starts_nothing(home: Any) -> None:
     done = home.run("explain", "Zzyzx")
     assert done.returncode == 1

@@ -135,7 +135,7 @@ class Group(click.Group):
         if name and not name.startswith("-") and self.get_command(ctx, name) is None and not ctx.resilient_parsing:
             known = self.list_commands(ctx)
             raise UsageError(
-                problem=f"no command {' '.join([*_path(ctx), name])!r}",
+                problem=_without_keys(f"no command {' '.join([*_path(ctx), name])!r}"),
                 field="command",
                 nearest=nearest(name, known),
                 remedy=f"Known: {', '.join(known)}.",
@@ -223,7 +223,14 @@ def usage_error(exc: click.ClickException, face: Face) -> UsageError:
             near = nearest(bad.group(1), map(str, exc.param.type.choices)) if bad else None
     path = " ".join(_path(exc.ctx)) if isinstance(exc, click.UsageError) and exc.ctx is not None else ""
     remedy = face.words(f"`%tundra {path} --help` shows how.".replace("  ", " "))
-    return UsageError(problem=problem, field=field, nearest=near, remedy=remedy)
+    return UsageError(problem=_without_keys(problem), field=field, nearest=near, remedy=remedy)
+
+
+def _without_keys(problem: str) -> str:
+    """What was typed is told, but not a key, which a notebook would keep."""
+    from tundra_nb.settings.variables import without_keys  # an error may take its time
+
+    return without_keys(problem)
 
 
 def run(root: click.Command, args: Sequence[str], face: Face) -> Result:

@@ -20,6 +20,7 @@ _VENDOR = re.compile(
     r"|A(?:KIA|SIA)[A-Z0-9]{16}|AIza\w{30,}|eyJ\w{12,})"
 )
 """Keys whose vendor made them so that they could be names."""
+_OF_A_VENDOR = re.compile(rf"{_VENDOR.pattern}|(?:sk|pk|rk)-(?=.*[0-9])[\w-]{{16,}}")
 _HEXADECIMAL = re.compile(r"(?=.*[0-9])(?:[0-9a-f]{32,}|[0-9A-F]{32,})")
 _RUN = re.compile(r"[A-Za-z0-9]{20,}")
 _CHANGE = re.compile(r"(?<=[A-Za-z])(?=[0-9])|(?<=[0-9])(?=[A-Za-z])")
@@ -45,8 +46,12 @@ def looks_like_key(text: str) -> bool:
 
 def holds_key(text: str) -> bool:
     """Whether a part of a name or an address is of a vendor's form of key; account numbers in addresses are none."""
-    parts = re.split(r"[/\s:@]", text)
-    return any(_VENDOR.match(part) or re.match(r"(?:sk|pk|rk)-(?=.*[0-9])[\w-]{16,}", part) for part in parts)
+    return without_keys(text) != text
+
+
+def without_keys(text: str) -> str:
+    """The text with `<key>` for each such part."""
+    return re.sub(r"[\w.-]{16,}", lambda part: "<key>" if _OF_A_VENDOR.match(part[0]) else part[0], text)
 
 
 def check(name: str, field: str) -> None:
