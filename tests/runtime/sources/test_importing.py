@@ -27,6 +27,7 @@ from tundra_nb.runtime.history.query import ungrouped
 from tundra_nb.runtime.sources.importing import import_
 from tundra_nb.runtime.sources.place import SourcesFolder
 from tundra_nb.runtime.sources.tables import SourceTables
+from tundra_nb.runtime.sources.taking import TELLING_LINES
 from tundra_nb.runtime.sources.worker import _trouble
 from tundra_nb.runtime.telemetry.redact import Redactor
 
@@ -280,11 +281,23 @@ def test_bombs_are_not_unpacked(tmp_path: Path) -> None:
     """A gzip and a zip that would fill the disk."""
     with pytest.raises(UsageError, match="not read on"):
         made(tmp_path, written(tmp_path, gzip.compress((b"x" * (1 << 19) + b"\n") * 160), "bomb.log.gz"))
+    told: list[Importing] = []
+    file = written(tmp_path, gzip.compress(TEXT.encode() * 100_000), "same.log.gz")
+    with pytest.raises(UsageError, match="not read on"):
+        made(tmp_path, file, on_progress=told.append)
+    assert max(one.lines for one in told) == 0, "its lines are not even looked at"
     bomb = tmp_path / "bomb.zip"
     with zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as packed:
         packed.writestr("tables/operation.json", b" " * (80 << 20))
     with pytest.raises(UsageError, match="not read"):
         made(tmp_path, bomb)
+
+
+def test_a_long_file_of_another_kind_is_refused_before_it_is_read_to_its_end(tmp_path: Path) -> None:
+    """A packed file of a few MB may hold a hundred million lines."""
+    content = gzip.compress(b"2024-01-01 INFO hello world this is a line\n" * (TELLING_LINES + 50_000))
+    with pytest.raises(UsageError, match=f"{TELLING_LINES:,} of {TELLING_LINES:,} lines are not understood"):
+        made(tmp_path, written(tmp_path, content, "hello.log.gz"))
 
 
 def test_a_cut_off_log_is_taken_up_to_its_cut(tmp_path: Path) -> None:

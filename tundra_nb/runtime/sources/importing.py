@@ -24,18 +24,16 @@ from tundra_nb.runtime.history.contract import Stop
 from tundra_nb.runtime.telemetry.redact import Redactor
 
 from .forms import packed
-from .forms.lines import LineReader, Readable
+from .forms.lines import LineReader
 from .place import RECORD, UNFINISHED, SourcesFolder
 from .taking import Taker
 
 HASH_BYTES = 4 << 20
+COPY_BYTES = 1 << 20
 GUNZIPPED_BYTES = 8 << 30
-RATIO = 500
+RATIO = 100
 RATIO_FROM_BYTES = 64 << 20
 """Logs pack 10 to 50 to one; what packs better than `RATIO` and is longer than this is made to fill a disk."""
-LEAST_UNDERSTOOD = 0.01
-"""Share of the lines; with less, the file is of another kind."""
-FORMS = "Auto-Tundra's log (text or JSON), OTLP JSON, LiteLLM's JSON, a bundle of `tundra bundle`, our own tables"
 
 OnProgress = Callable[[Importing], None]
 
@@ -139,54 +137,39 @@ def _read(file: Path, taker: Taker) -> dict[str, list[str]]:
             LineReader(taker).read(stream, stream.tell)
     if taker.lines == 0:
         raise UsageError(problem="the file is empty", field="path")
-    if taker.lines - taker.left < taker.lines * LEAST_UNDERSTOOD or not taker.by_kind:
-        first = f", for example {taker.sample[0]!r}" if taker.sample else ""
-        raise UsageError(
-            problem=f"{taker.left:,} of {taker.lines:,} lines are not understood{first}",
-            field="path",
-            remedy=f"Understood are: {FORMS}.",
-        )
+    taker.refuse_foreign()
     return taker.finish()
 
 
 def _read_gzip(stream: IO[bytes], taker: Taker) -> None:
-    with gzip.GzipFile(fileobj=stream) as unpacked:
-        bounded = _Bounded(unpacked, stream)
-        try:
-            LineReader(taker).read(bounded, stream.tell)
-        except (EOFError, gzip.BadGzipFile, zlib.error) as exc:
+    try:
+        with gzip.GzipFile(fileobj=stream) as unpacked:
+            _refuse_bomb(unpacked, stream, taker)
+        stream.seek(0)
+        with gzip.GzipFile(fileobj=stream) as unpacked:
+            LineReader(taker).read(unpacked, stream.tell)
+    except (EOFError, gzip.BadGzipFile, zlib.error) as exc:
+        raise UsageError(problem=f"the gzip file cannot be read: {exc}", field="path", remedy="Is it whole?") from exc
+
+
+def _refuse_bomb(unpacked: gzip.GzipFile, stream: IO[bytes], taker: Taker) -> None:
+    """Unpack a file once for its length alone: that takes a second where understanding its lines takes minutes.
+
+    Raises:
+        UsageError: it goes further than a log would.
+    """
+    length = 0
+    while part := unpacked.read(COPY_BYTES):
+        length += len(part)
+        taker.tell("reading")
+        behind = max(1, stream.tell())
+        if length > RATIO_FROM_BYTES and length > min(GUNZIPPED_BYTES, behind * RATIO):
             raise UsageError(
-                problem=f"the gzip file cannot be read: {exc}", field="path", remedy="Is it whole?"
-            ) from exc
-
-
-class _Bounded:
-    """A packed file, read no further than a log would go."""
-
-    def __init__(self, unpacked: Readable, stream: IO[bytes]) -> None:
-        self._unpacked = unpacked
-        self._stream = stream
-        self._read = 0
-
-    def readline(self, most: int) -> bytes:
-        return self._counted(self._unpacked.readline(most))
-
-    def read(self, most: int) -> bytes:
-        return self._counted(self._unpacked.read(most))
-
-    def _counted(self, part: bytes) -> bytes:
-        self._read += len(part)
-        if self._read <= RATIO_FROM_BYTES:
-            return part
-        behind = max(1, self._stream.tell())
-        if self._read > min(GUNZIPPED_BYTES, behind * RATIO):
-            raise UsageError(
-                problem=f"the gzip file unpacks to {self._read / 1e6:,.0f} MB and more out of {behind / 1e6:,.1f}:"
+                problem=f"the gzip file unpacks to {length / 1e6:,.0f} MB and more out of {behind / 1e6:,.1f}:"
                 " it is not read on",
                 field="path",
                 remedy="If it is meant, unpack it and import the file.",
             )
-        return part
 
 
 def _check(file: Path, name: str | None, link: bool) -> None:

@@ -25,6 +25,11 @@ from .tables import stored_schema
 GROUP_ROWS = 20_000
 """Rows of a table held until they are written."""
 MOST_ROWS = 50_000_000
+LEAST_UNDERSTOOD = 0.01
+"""Share of the lines; with less, the file is of another kind …"""
+TELLING_LINES = 200_000
+"""… which so many lines tell."""
+FORMS = "Auto-Tundra's log (text or JSON), OTLP JSON, LiteLLM's JSON, a bundle of `tundra bundle`, our own tables"
 SAMPLE = 10
 """Pieces that were not understood, of which the record of the source shows the beginnings."""
 SAMPLE_CHARS = 160
@@ -193,6 +198,22 @@ class Taker:
         self.lines += 1
         if self.lines % TOLD_EVERY == 0:
             self.tell("reading")
+        if self.lines == TELLING_LINES:
+            self.refuse_foreign()
+
+    def refuse_foreign(self) -> None:
+        """Refuse a file of another kind.
+
+        Raises:
+            UsageError: hardly a line so far was understood.
+        """
+        if self.lines - self.left < self.lines * LEAST_UNDERSTOOD or not self.by_kind:
+            first = f", for example {self.sample[0]!r}" if self.sample else ""
+            raise UsageError(
+                problem=f"{self.left:,} of {self.lines:,} lines are not understood{first}",
+                field="path",
+                remedy=f"Understood are: {FORMS}.",
+            )
 
     def tell(self, doing: str) -> None:
         """Say how far it is; here an import ends that nobody waits for any more."""
