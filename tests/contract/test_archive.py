@@ -16,10 +16,10 @@ import pytest
 
 from tests.contract.conftest import Store, random_operation, rows_of, table_of
 from tests.contract.test_grouping import same
-from tundra_nb.errors import ConfigError, QueryRefused, StoreBusy, StoreDamaged, UsageError
+from tundra_nb.errors import ArchiveDamaged, ConfigError, QueryRefused, StoreBusy, UsageError
 from tundra_nb.protocol.archive import Archive, Archiving
 from tundra_nb.protocol.query import Condition, FrameQuery
-from tundra_nb.runtime.archive.place import MANIFEST, ArchiveFolder
+from tundra_nb.runtime.archive.place import MANIFEST
 from tundra_nb.runtime.archive.service import Archives
 from tundra_nb.runtime.clock import SystemClock
 from tundra_nb.runtime.id_layout import id_floor
@@ -275,9 +275,9 @@ async def test_a_changed_or_missing_file_is_refused_by_name_and_copied_anew(stor
     data[len(data) // 2] ^= 1
     first.write_bytes(data)
     os.utime(first, ns=(was.st_atime_ns, was.st_mtime_ns))
-    with pytest.raises(StoreDamaged, match=first.name):
+    with pytest.raises(ArchiveDamaged, match=first.name):
         await table_of(archives.reads.query(query))
-    with pytest.raises(StoreDamaged, match=first.name):
+    with pytest.raises(ArchiveDamaged, match=first.name):
         await rows_of(archives.reads.archive_sql("select * from operation"))
     assert await archives.reads.rows(FrameQuery(table="operation", by=["day"], since_us=TODAY - 30 * DAY)) == []
     second.unlink()
@@ -287,6 +287,13 @@ async def test_a_changed_or_missing_file_is_refused_by_name_and_copied_anew(stor
     assert "gone" in " ".join(told.repaired)
     await both(store, archives, by=["day"])
     assert (await run(archives, None, verify=True)).repaired == []
+
+
+def without_a_day(text: bytes) -> bytes:
+    """A manifest that leaves the rows of a day out."""
+    manifest = json.loads(text)
+    manifest["tables"]["operation"]["days"].popitem()
+    return json.dumps(manifest).encode()
 
 
 async def test_a_manifest_that_names_other_files_is_refused(store: Store, archives: Archives) -> None:
@@ -302,11 +309,12 @@ async def test_a_manifest_that_names_other_files_is_refused(store: Store, archiv
         b"{}x",
         b"\xff",
         good.replace(b'"format": 1', b'"format": 2'),
+        without_a_day(good),
     ):
         file.write_bytes(bad)
-        with pytest.raises(StoreDamaged, match=MANIFEST.replace(".", "\\.")):
+        with pytest.raises(ArchiveDamaged, match=MANIFEST.replace(".", "\\.")):
             await rows_of(archives.reads.query(FrameQuery(table="operation", by=["day"])))
-        with pytest.raises(StoreDamaged, match=MANIFEST.replace(".", "\\.")):
+        with pytest.raises(ArchiveDamaged, match=MANIFEST.replace(".", "\\.")):
             await run(archives)
     file.write_bytes(good)
     await both(store, archives, by=["day"])
@@ -372,9 +380,14 @@ async def test_a_full_disk_leaves_nothing_half(
     """Neither of a file nor of the manifest; with room again, the next run does the rest."""
     store.history.append(*days(34, 28))
 
-    def full(self: ArchiveFolder, manifest: Any) -> None:
+    def full(*_: Any, **__: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
+    with monkeypatch.context() as patched:
+        patched.setattr("tundra_nb.runtime.archive.place.tempfile.mkstemp", full)
+        with pytest.raises(ConfigError, match="No space left"):
+            await run(archives)
+    await both(store, archives, by=["day"])
     with monkeypatch.context() as patched:
         patched.setattr(
             Archives, "_free", lambda _: (_ for _ in ()).throw(ConfigError(where="x", problem="full", remedy="free"))

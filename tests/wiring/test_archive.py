@@ -134,3 +134,36 @@ def test_a_daemon_killed_while_it_copies_leaves_an_archive_that_goes_on(home: Ho
     assert json.loads(home.run("archive", "--verify", "--json").stdout)["verified_files"] == 30
     found = json.loads(home.run("calls", "--since", "1y", "--by", "day", "--json").stdout)
     assert sum(row["count"] for row in found) == rows
+
+
+def test_a_place_that_cannot_be_written_is_told_and_the_daemon_stays(home: Home) -> None:
+    """A file, or a link to nowhere, where the archive's folder should be."""
+    seed(home, 40, 38, 3)
+    place = find(home.data_dir).archive
+    for stands in (place.touch, lambda: place.symlink_to("/nonexistent/place")):
+        stands()
+        done = home.run("archive", "--older-than", "30d")
+        assert done.returncode
+        assert str(place) in done.stderr
+        assert "daemon" not in done.stderr
+        place.unlink()
+    assert home.run("archive", "--older-than", "30d").returncode == 0
+
+
+def test_an_edited_manifest_is_refused_with_a_way_out_that_works(home: Home) -> None:
+    """Triage and `explain` tell that way too, and no backup that would replace a whole history."""
+    seed(home, 40, 38, 3)
+    assert home.run("archive", "--older-than", "30d").returncode == 0
+    place = find(home.data_dir).archive
+    manifest = json.loads((place / "manifest.json").read_text())
+    manifest["tables"]["operation"]["days"].popitem()
+    (place / "manifest.json").write_text(json.dumps(manifest))
+    for command in (["archive", "--verify"], ["calls", "--since", "1y", "--by", "day"]):
+        refused = home.run(*command)
+        assert "ArchiveDamaged" in refused.stderr
+        assert "Move the archive's folder away" in refused.stderr
+    assert "restore" not in home.run("triage", "--no-model", "--since", "1h").stdout
+    place.rename(place.with_name("aside"))
+    assert home.run("archive", "--older-than", "30d").returncode == 0
+    rows = json.loads(home.run("calls", "--since", "1y", "--by", "day", "--json").stdout)
+    assert [row["count"] for row in rows] == [3, 3, 3]

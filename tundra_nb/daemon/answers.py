@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import json
+import logging
 import math
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
 from typing import Any, TypeVar
@@ -21,6 +22,7 @@ from tundra_nb.runtime.telemetry.redact import Redactor
 from tundra_nb.types import TABLES, columns
 
 T = TypeVar("T")
+_log = logging.getLogger("tundra.daemon")
 
 _encode = msgspec.json.Encoder().encode
 
@@ -108,6 +110,10 @@ def stream_steps(steps: AsyncIterator[Any], end: type[Any], name: str, redactor:
                 yield sse(name if isinstance(step, end) else "progress", step)
         except errors.TundraError as error:
             yield redactor.text(sse("error", error.to_wire()).decode()).encode()
+        except Exception as exc:  # noqa: BLE001 - the top of this work: what has begun can tell it only here
+            _log.error("unexpected failure in long work", exc_info=exc)
+            defect = errors.InternalError(problem=f"unexpected {type(exc).__name__} in the daemon")
+            yield sse("error", defect.to_wire())
         finally:
             if isinstance(steps, AsyncGenerator):
                 await steps.aclose()

@@ -29,6 +29,7 @@
     ├── StoreError             the history's database cannot serve
     │   ├── StoreUnavailable
     │   ├── StoreDamaged
+    │   │   └── ArchiveDamaged
     │   └── StoreBusy
     ├── QueryRefused           SQL that writes, or reaches files
     ├── RefNotFound            no such commit, branch or tag
@@ -49,7 +50,7 @@ from __future__ import annotations
 
 from .base import Severity, TundraError
 from .calls import AllProvidersExhausted, BreakerOpen, BudgetSpent, Cancelled, LimitExceeded, TokenRefused
-from .history import QueryRefused, RefNotFound, StoreBusy, StoreDamaged, StoreError, StoreUnavailable
+from .history import ArchiveDamaged, QueryRefused, RefNotFound, StoreBusy, StoreDamaged, StoreError, StoreUnavailable
 from .providers import (
     ApiError,
     Forbidden,
@@ -73,6 +74,7 @@ from .wire import every_error, from_wire
 __all__ = [
     "AllProvidersExhausted",
     "ApiError",
+    "ArchiveDamaged",
     "AtCapacity",
     "BreakerOpen",
     "BudgetSpent",

@@ -50,6 +50,15 @@ class StoreDamaged(StoreError):
 
 
 @dataclasses.dataclass(eq=False, kw_only=True)
+class ArchiveDamaged(StoreDamaged):
+    """A file of the archive is not what was written. The history, of which it is a copy, is whole."""
+
+    kind: str = "archive_damaged"
+    code: ClassVar[str] = "ArchiveDamaged"
+    severity: ClassVar[Severity] = "medium"
+
+
+@dataclasses.dataclass(eq=False, kw_only=True)
 class StoreBusy(StoreError):
     """The store did not answer in time: a long query passed its deadline, or the writer is far behind."""
 

@@ -52,7 +52,7 @@ def copy(
     """Write a day's rows as files. Only files that were read back and are the same have a name.
 
     Raises:
-        StoreDamaged: what was read back is not what was written.
+        ArchiveDamaged: what was read back is not what was written.
         OSError: the disk.
     """
     folder = place.folder / table

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
+import hashlib
 import os
 import re
 import tempfile
@@ -17,7 +18,8 @@ from pathlib import Path
 
 import msgspec
 
-from tundra_nb.errors import StoreDamaged
+from tundra_nb.errors import ArchiveDamaged
+from tundra_nb.paths import unwritable
 from tundra_nb.protocol.archive import Archive
 from tundra_nb.types import REPLACED_TABLES, TABLES, VERSIONED_TABLES
 
@@ -76,10 +78,18 @@ class TableArchive(msgspec.Struct, kw_only=True):
     days: dict[str, ArchivedDay] = {}
 
 
+class _Sealed(msgspec.Struct, kw_only=True):
+    """The manifest as it stands in its file."""
+
+    format: int = FORMAT
+    sha256: str = ""
+    """Of `tables` without the space between. Empty: written before it was kept."""
+    tables: msgspec.Raw
+
+
 class ArchiveManifest(msgspec.Struct, kw_only=True):
     """What the archive holds."""
 
-    format: int = FORMAT
     tables: dict[str, TableArchive] = {}
 
     def parts(self) -> Iterator[tuple[str, str, ArchivedPart]]:
@@ -104,16 +114,21 @@ class ArchiveFolder:
         """The manifest; an empty one where there is no archive.
 
         Raises:
-            StoreDamaged: it cannot be read, or names what is no file of the archive.
+            ArchiveDamaged: it cannot be read, or names what is no file of the archive.
         """
         try:
-            manifest = msgspec.json.decode((self.folder / MANIFEST).read_bytes(), type=ArchiveManifest)
+            sealed = msgspec.json.decode((self.folder / MANIFEST).read_bytes(), type=_Sealed)
+            if sealed.format != FORMAT:
+                raise self.damaged(MANIFEST, f"is of format {sealed.format}, and this version reads {FORMAT}")
+            if sealed.sha256 and sealed.sha256 != _sha256(sealed.tables):
+                raise self.damaged(MANIFEST, "is not what was written: somebody edited it")
+            manifest = ArchiveManifest(tables=msgspec.json.decode(sealed.tables, type=dict[str, TableArchive]))
         except FileNotFoundError:
             return ArchiveManifest()
+        except OSError as exc:
+            raise self.damaged(MANIFEST, f"cannot be read: {exc.strerror}") from exc
         except (msgspec.MsgspecError, UnicodeError) as exc:
             raise self.damaged(MANIFEST, f"cannot be read: {exc}") from exc
-        if manifest.format != FORMAT:
-            raise self.damaged(MANIFEST, f"is of format {manifest.format}, and this version reads {FORMAT}")
         for table, day, part in manifest.parts():
             match = _FILE.fullmatch(part.file)
             if table not in ARCHIVED or match is None or match.groups() != (table, day):
@@ -121,20 +136,41 @@ class ArchiveFolder:
         return manifest
 
     def save(self, manifest: ArchiveManifest) -> None:
-        """Replace the manifest, durably."""
-        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=UNFINISHED, dir=self.folder)
+        """Replace the manifest, durably.
+
+        Raises:
+            ConfigError: the disk is full, or cannot be written.
+        """
+        tables = msgspec.Raw(msgspec.json.encode(manifest.tables))
+        text = msgspec.json.format(msgspec.json.encode(_Sealed(sha256=_sha256(tables), tables=tables)), indent=1)
+        with self.writing():
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            handle, name = tempfile.mkstemp(prefix=UNFINISHED, dir=self.folder)
+            try:
+                with os.fdopen(handle, "wb") as file:
+                    file.write(text)
+                    file.flush()
+                    os.fsync(file.fileno())
+                os.replace(name, self.folder / MANIFEST)
+            except BaseException:
+                with contextlib.suppress(OSError):
+                    os.unlink(name)
+                raise
+            sync_folder(self.folder)
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[None]:
+        """Where a failure of the disk becomes an error of ours.
+
+        Raises:
+            ConfigError: the disk is full, or cannot be written.
+        """
         try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(msgspec.json.format(msgspec.json.encode(manifest), indent=1))
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(name, self.folder / MANIFEST)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                os.unlink(name)
-            raise
-        sync_folder(self.folder)
+            yield
+        except OSError as exc:
+            if isinstance(exc, ConnectionError | TimeoutError):
+                raise
+            raise unwritable(self.folder, exc) from exc
 
     def sweep(self, manifest: ArchiveManifest) -> None:
         """Remove files of ours that the manifest does not have: what runs that were cut short, and repairs, left."""
@@ -169,14 +205,20 @@ class ArchiveFolder:
             at=newest.at if newest else None,
         )
 
-    def damaged(self, file: str, how: str) -> StoreDamaged:
+    def damaged(self, file: str, how: str) -> ArchiveDamaged:
         """The error for a file of the archive that is not what it was."""
-        return StoreDamaged(
-            problem=f"{self.folder / file} of the archive {how}",
-            remedy="`%tundra archive --verify` copies what is damaged anew from the history; reads without the archive"
-            " go on once its folder is moved away.",
-            kind="archive",
+        remedy = (
+            "Move the archive's folder away: reads go on without it, and `%tundra archive --older-than AGE`"
+            " makes it anew."
+            if file == MANIFEST
+            else "`%tundra archive --verify` copies what is damaged anew from the history; reads without the archive go"
+            " on once its folder is moved away."
         )
+        return ArchiveDamaged(problem=f"{self.folder / file} of the archive {how}", remedy=remedy)
+
+
+def _sha256(tables: msgspec.Raw) -> str:
+    return hashlib.sha256(msgspec.json.format(bytes(tables), indent=-1)).hexdigest()
 
 
 def day_of(at_us: int) -> str:

@@ -67,7 +67,7 @@ class Archives:
         return self._place.exists
 
     async def manifest(self) -> ArchiveManifest:
-        """What is archived. Raises `StoreDamaged` when that cannot be read."""
+        """What is archived. Raises `ArchiveDamaged` when that cannot be read."""
         return await asyncio.to_thread(self._place.load)
 
     async def state(self) -> Archive:
@@ -100,7 +100,7 @@ class Archives:
             UsageError: the days are not over yet.
             StoreBusy: another run is under way.
             ConfigError: the disk is full, or cannot be written.
-            StoreDamaged: a file is damaged, and the history has not the rows to copy it anew.
+            ArchiveDamaged: a file is damaged, and the history has not the rows to copy it anew.
         """
         if before_us is not None and before_us > self._clock.now_us() - LEAST_DAYS * DAY_US:
             raise UsageError(
@@ -144,8 +144,9 @@ class Archives:
             ConfigError: it is so.
         """
         folder = self._place.folder
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        free = shutil.disk_usage(folder).free
+        with self._place.writing():
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            free = shutil.disk_usage(folder).free
         if free < self._reserve_mb() * 1e6:
             raise ConfigError(
                 where=str(folder),

@@ -22,7 +22,6 @@ import msgspec
 
 from tundra_nb import environment
 from tundra_nb.errors import UsageError
-from tundra_nb.paths import unwritable
 from tundra_nb.protocol.query import FrameQuery
 from tundra_nb.runtime.history import arrow
 from tundra_nb.runtime.history.contract import Stop
@@ -86,12 +85,8 @@ class ArchiveWorker(LineServer):
     def _copy(self, sock: socket.socket, params: dict[str, Any], stop: Stop) -> list[ArchivedPart]:
         place, table = self._place, params["table"]
         rows = IncomingFrame(self.inputs(sock)[0])
-        try:
+        with place.writing():
             parts = copying.copy(place, table, params["day"], rows.batches(), params["frame_version"], stop)
-        except OSError as exc:
-            if isinstance(exc, ConnectionError | TimeoutError):
-                raise
-            raise unwritable(place.folder, exc) from exc
         for part in parts:
             self._proven.note(part)
         return parts
@@ -155,7 +150,7 @@ class ArchiveWorker(LineServer):
         """Read files whose look has changed since they were last found sound.
 
         Raises:
-            StoreDamaged: one is not what was written; names it.
+            ArchiveDamaged: one is not what was written; names it.
         """
         doubtful = [part for part in parts if not self._proven.knows(part)]
         if not doubtful:
