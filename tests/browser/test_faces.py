@@ -231,6 +231,7 @@ def test_why_cuts_no_label_that_has_room_and_is_read_on_a_narrow_page(lab: Jupyt
         slow.script(CHAT, ScriptedStep(status=503, text="down for maintenance"))
         more = profile.format(slow.url)
         lab.write_settings(Path(lab.env["TUNDRA_CONFIG"]).read_text().replace("[[profile]]", f"{more}[[profile]]"))
+        lab.tundra("daemon", "restart", "--force")  # the server has started one
         lab.tundra("ask", "hi")
     page = lab.open(["%load_ext tundra_nb", "%tundra why last"])
     page.run_all()

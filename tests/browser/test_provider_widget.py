@@ -58,19 +58,25 @@ def test_a_breaker_is_seen_to_open_to_count_down_and_to_close_until_the_output_i
     expect(page.output(4)).to_contain_text("MainThread")
 
 
-def test_a_saved_notebook_shows_the_last_state_without_a_kernel(notebook7: Jupyter) -> None:
+def test_saved_when_the_daemon_had_gone_it_shows_the_last_state_without_a_kernel(notebook7: Jupyter) -> None:
     notebook7.provider.script(CHAT, ScriptedStep(status=503, text="down for <b>maintenance</b>"))
     page = notebook7.open(CELLS)
     for index in range(len(CELLS)):  # one by one: the failing call would end a run of all
         page.run(index)
     expect(page.output(1).locator(".tundra-breaker .tundra-pill")).to_contain_text("open")
     expect(page.output(1).locator(STILL)).to_contain_text("probe at", use_inner_text=False)
+    notebook7.tundra("daemon", "stop", "--force")
+    expect(page.output(1).locator(".tundra-problem code")).to_have_text("tundra daemon start")
+    expect(page.output(1).locator(".tundra-breaker .tundra-pill")).to_contain_text("open")  # as it was
+    expect(page.output(1).locator(STILL)).to_contain_text("nothing newer", use_inner_text=False)
     saved = page.save()
     page.close()
     assert "<script" not in json.dumps(saved)
 
     again = notebook7.open(saved, name="saved.ipynb", kernel=False)
     still = again.output(1).locator(STILL)
+    expect(still).to_contain_text(re.compile(r"providers at \d\d:\d\d:\d\d"))
+    expect(still).to_contain_text("nothing newer: ")
     expect(still).to_be_visible()
     expect(still).to_contain_text("scripted")
     expect(still).to_contain_text("open, probe at")
