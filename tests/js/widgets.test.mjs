@@ -24,7 +24,7 @@ test("every widget exports a render function and nothing else", () => {
 
 test("a view waits as long as its kernel is busy, and for no other kernel", async ({ mock }) => {
   mock.timers.enable({ apis: ["setTimeout"] });
-  const text = "export const render = ({ el }) => `shown in ${el.name}`;";
+  const text = 'export const render = ({ el }) => "shown in " + el.name;';
   mock.method(URL, "createObjectURL", () => `data:text/javascript,${encodeURIComponent(text)}`); // Node imports no blobs
   const model = () => {
     const heard = [], asked = [];
