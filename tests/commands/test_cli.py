@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import shlex
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +15,7 @@ import pytest
 from tundra_nb._version import __version__
 from tundra_nb.testing.scripted_provider import ScriptedProcess, ScriptedStep, scripted_process
 
+ROOT = Path(__file__).parents[2]
 CHAT = "/v1/chat/completions"
 
 
@@ -121,9 +126,6 @@ def test_a_key_that_the_daemon_lacks_is_offered_and_never_shown(home: Any, provi
 
 
 def test_sql_and_prompts_are_read_from_standard_input(home: Any, provider: ScriptedProcess) -> None:
-    import subprocess
-    import sys
-
     command = [sys.executable, "-m", "tundra_nb.cli", "sql", "--json"]
     done = subprocess.run(
         command, input="select 1 as one", env=home.env, capture_output=True, text=True, check=False, timeout=60
@@ -158,6 +160,33 @@ def test_a_key_where_a_command_wants_something_else_is_not_repeated(home: Any, a
     assert key not in done.stdout + done.stderr
 
 
+@pytest.mark.parametrize("args", [["incident", "new", "a bad hour"], ["run", "true"], ["sh", "true"]])
+def test_in_a_folder_that_was_removed_a_command_says_that(home: Any, args: list[str]) -> None:
+    quoted = shlex.join([sys.executable, "-m", "tundra_nb.cli", *args])
+    done = subprocess.run(
+        [
+            "bash",
+            "-c",
+            f'mkdir "$1" && cd "$1" && rmdir "$1" && PYTHONPATH={ROOT} {quoted}',
+            "bash",
+            str(home.data_dir) + "-gone",
+        ],
+        env=home.env,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 2, done.stderr
+    assert "the folder in which this runs was removed" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_the_history_of_settings_needs_no_table(home: Any) -> None:
+    home.run("settings", "set", "router.retries=1")
+    assert "router.retries" in home.run("history", "--tsv").stdout
+
+
 def test_what_nothing_is_known_of_exits_with_1_and_starts_nothing(home: Any) -> None:
     done = home.run("explain", "Zzyzx")
     assert done.returncode == 1
@@ -179,9 +208,6 @@ def test_the_version_is_told(home: Any) -> None:
 
 
 def run_bytes(home: Any, args: list[bytes], stdin: bytes = b"") -> tuple[int, str, str]:
-    import subprocess
-    import sys
-
     command = [sys.executable.encode(), b"-m", b"tundra_nb.cli", *args]
     done = subprocess.run(command, env=home.env, input=stdin, capture_output=True, timeout=60, check=False)
     return done.returncode, done.stdout.decode(), done.stderr.decode()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import keyword
+import os
 import re
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
@@ -246,7 +247,21 @@ def run(root: click.Command, args: Sequence[str], face: Face) -> Result:
         return Result(exit_code=done.exit_code)
     except click.ClickException as exc:
         raise usage_error(exc, face) from None
+    except FileNotFoundError as exc:
+        if _is_somewhere():
+            raise
+        raise UsageError(
+            problem="the folder in which this runs was removed", field="cwd", remedy="Go to one that is there: `cd ~`."
+        ) from exc
     return found if isinstance(found, Result) else Result(found)
+
+
+def _is_somewhere() -> bool:
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def _params(ctx: click.Context | None) -> list[click.Parameter]:

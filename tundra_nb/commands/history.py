@@ -15,13 +15,14 @@ if TYPE_CHECKING:
 
 
 @_command("history")
-@click.argument("table", type=options.ChangingTable())
+@click.argument("table", type=options.ChangingTable(), default="setting")
 @click.argument("row", required=False)
 @options.all_
 @pass_face
 def command(face: Face, table: str, row: str | None, is_all: bool) -> pd.DataFrame:
     """What each commit made of a row that people change.
 
-    TABLE is setting, profile, price or note. ROW is its name (`breaker.failures`) or key; all rows by default.
+    TABLE is setting (by default), profile, price or note. ROW is its name (`breaker.failures`) or key; all rows by
+    default.
     """
     return face.client.versions.history(table, row, all=is_all)

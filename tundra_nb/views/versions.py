@@ -112,7 +112,7 @@ def history(frame: pd.DataFrame, most: int = MAX_ROWS) -> Sequence[Block]:
         ]
         for row in frame.tail(most).to_dict("records")
     ]
-    return [Table(["", "commit", "at", "by", table, "is", "why"], rows), _more(frame, "changes", most)]
+    return [Table(["", "commit", "at", "by", table, "is", "why"], rows, long=5), _more(frame, "changes", most)]
 
 
 def conflicts(frame: pd.DataFrame, most: int = MAX_ROWS) -> Sequence[Block]:
