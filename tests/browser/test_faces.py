@@ -114,7 +114,13 @@ def test_frames_and_pictures_are_read_with_and_without_a_kernel(lab: Jupyter) ->
         lab.tundra("ask", "hi")
     cells = [
         *("%load_ext tundra_nb", "%tundra calls", "%tundra calls --plot", "%tundra why last", "%tundra status"),
-        *("%tundra attempts", "%tundra errors", "%tundra breaker-history"),
+        *(
+            "%tundra attempts",
+            "%tundra errors",
+            "%tundra breaker-history",
+            "%tundra commits",
+            "%tundra history setting",
+        ),
     ]
     page = lab.open(cells)
     page.run_all()
@@ -138,10 +144,12 @@ def test_frames_and_pictures_are_read_with_and_without_a_kernel(lab: Jupyter) ->
         message = page.output(6).get_by_text("down for maintenance").first.bounding_box()
         assert message is not None
         assert message["x"] + message["width"] <= width, width
-    page.alone(1280)
+    for width in (420, 1280):  # nor are tables scrolled: on a page for a phone their rows flow over several lines
+        page.alone(width)
+        for index in range(1, len(cells)):
+            assert not any(hidden(page.output(index))), (width, cells[index])
     for index in range(1, len(cells)):
         assert not barriers(page.output(index)), index
-        assert not any(hidden(page.output(index))), cells[index]
     saved = page.save()
     page.close()
     assert "<script" not in json.dumps(saved)

@@ -70,11 +70,15 @@ _SIZE = re.compile(r'<svg[^>]*? width="([\d.]+)"')
 _CODE = re.compile(r"`([^`\n]+)`")
 _ENCODED = {"%": "%25", "#": "%23", "<": "%3C", ">": "%3E", "\n": "%0A", "&": "%26"}
 _CELL = "padding: 2px 14px 2px 0; vertical-align: top"
-# never wider than a page beside the prompts of its cells; where a notebook is cleaned the last value goes
+# never wider than what the table stands in; where a notebook is cleaned the last value goes
 _BELOW = (
-    "position: sticky; left: 14px; white-space: pre-wrap; width: 0; min-width: 24em; "
-    "min-width: max(24em, min(44em, 100vw - 200px))"
+    "position: sticky; left: 14px; white-space: pre-wrap; width: 0; min-width: 20em; "
+    "min-width: min(44em, 100cqi - 48px)"
 )
+NARROW_EM = 30
+"""Width in which a table that finds no room flows over several lines, rather than be scrolled: a page for a phone."""
+_LETTER_EM, _GAP_EM = 0.46, 1.0
+"""Width of a letter, on the average, and of what is between two columns."""
 
 
 def render(blocks: Sequence[Block]) -> str:
@@ -168,15 +172,27 @@ def _table(table: Table) -> str:
         if below is not None and words(row[below]):
             text = f'<div style="{_BELOW}">{_cell(row[below])}</div>'
             style = f"{_CELL}; text-align: left; padding-left: 14px"
-            rows[-1] += f'<tr><td colspan="{len(places)}" style="{style}">{text}</td></tr>'
+            rows[-1] += f'<tr><td colspan="{len(places) + 1}" style="{style}">{text}</td></tr>'
     # pages shade every second row of a body: each call has its own, so that only what stands below is shaded
     body = ("" if below is None else "</tbody><tbody>").join(rows)
+    # texts that stand below may be wider than the columns: what is left of their width is behind the last one
+    columns = "" if below is None else f'<colgroup><col span="{len(places)}"><col style="width: 100%"></colgroup>'
     caption = f'<div style="font-weight: bold; margin-top: 6px">{escape(table.title)}</div>' if table.title else ""
+    least = _least_em(table, places)
+    name = f"tundra-rows-{least}"
+    flows = f"<style>@container (max-width: {least}em) {{ .{name} tr {{ display: flex; flex-wrap: wrap }} }}</style>"
     return (
-        f'{caption}<div {_SCROLLED} aria-label="table" style="overflow-x: auto">'
-        f'<table style="margin: 0 0 4px 0; border: none">'
+        f'{caption}<div {_SCROLLED} aria-label="table" style="overflow-x: auto; container-type: inline-size">{flows}'
+        f'<table class="{name}" style="margin: 0 0 4px 0; border: none">{columns}'
         f"<thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>"
     )
+
+
+def _least_em(table: Table, places: Sequence[int]) -> int:
+    """The width that these columns need, as far as anybody would look at them in one with less."""
+    columns = [[table.head[place], *(words(row[place]) for row in table.rows)] for place in places]
+    needed = sum(max(map(len, column)) * _LETTER_EM + _GAP_EM for column in columns)
+    return min(math.ceil(needed), NARROW_EM)
 
 
 def _least(svg: str, narrow: str) -> str:
