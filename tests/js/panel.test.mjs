@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { breakerWords, cellFor, grouped, headline, kindsIn, named, narrowest, plugins, short, stateOf, Watch } from "../../tundra_nb/labextension/static/tundra.js";
+import { breakerWords, cellFor, grouped, headline, kindsIn, local, named, narrowest, parts, plugins, short, stateOf, Watch } from "../../tundra_nb/labextension/static/tundra.js";
 
 const ready = { profile: "a", state: "ready" };
 
@@ -25,6 +25,17 @@ test("the headline says what is worst", () => {
   assert.equal(of({ problems: [{ message: "the disk is full" }], breakers: [{ profile: "a", state: "open" }] }).words, "degraded: the disk is full");
   assert.equal(of({ store: { error: { message: "away" } } }).tone, "bad");
   assert.equal(headline({}).words, "no profile yet");
+});
+
+test("a time of another day is told with its day", () => {
+  const at = new Date(2026, 10, 30, 17, 16, 57), told = `it begins at ${at.toISOString()}`;
+  assert.equal(local(told, new Date(2026, 10, 30, 1)), `it begins at ${at.toLocaleTimeString()}`);
+  assert.equal(local(told, new Date(2026, 11, 1, 1)), `it begins at ${at.toLocaleString()}`);
+});
+
+test("what stands between backticks is code, and they are not shown", () => {
+  assert.deepEqual(parts("`%tundra providers recheck a` takes it back in."), ["", "%tundra providers recheck a", " takes it back in."]);
+  assert.deepEqual(parts("a ` alone"), ["a ` alone"]);
 });
 
 test("the status bar has the short form", () => {

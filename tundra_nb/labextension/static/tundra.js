@@ -69,8 +69,14 @@ export const breakerWords = (breaker, passed = 0) => {
   return state === "open" && left > 0 ? `open, probe in ${left} s` : state;
 };
 
-// A text in which times of the daemon's form are local ones.
-export const local = (text) => text.replace(/\b\d{4}-\d\d-\d\dT[\d:]{8}(\.\d+)?Z/g, (at) => new Date(at).toLocaleTimeString());
+// A text in which times of the daemon's form are local ones, with the day where it is not today.
+export const local = (text, now = new Date()) => text.replace(/\b\d{4}-\d\d-\d\dT[\d:]{8}(\.\d+)?Z/g, (told) => {
+  const at = new Date(told);
+  return at.toDateString() === now.toDateString() ? at.toLocaleTimeString() : at.toLocaleString();
+});
+
+// A text's parts: each second one stood between backticks.
+export const parts = (text) => text.split(/`([^`\n]+)`/);
 
 // An error in words that name its profile once: many messages begin with it.
 export const named = ({ profile, message }) => (!profile || message.startsWith(`${profile}: `) ? message : `${profile}: ${message}`);
@@ -118,6 +124,7 @@ const STYLE = `
 .tundra-panel .row { display: flex; gap: 6px; align-items: center; flex-wrap: wrap; }
 .tundra-panel .grow { flex: 1 1 80px; max-width: 100%; overflow-wrap: break-word; }
 .tundra-panel .dim { color: var(--jp-ui-font-color1); opacity: 0.75; font-size: var(--jp-ui-font-size0); }
+.tundra-panel code { font-size: inherit; }
 .tundra-panel .pill { border: 1px solid currentcolor; border-radius: 9px; padding: 0 8px; font-size: var(--jp-ui-font-size0); }
 .tundra-panel .dot { display: inline-block; width: 9px; height: 9px; border-radius: 50%; background: currentcolor; margin-right: 6px; }
 .tundra-panel .good { color: #1f7a43; } .tundra-panel .warn { color: #8f5d0e; } .tundra-panel .bad { color: #c22c2c; }
@@ -142,6 +149,7 @@ const make = (tag, kind, ...children) => {
   made.append(...children);
   return made;
 };
+const marked = (text) => parts(text).map((part, index) => (index % 2 ? make("code", "", part) : part));
 const set = (where, text) => where.textContent !== text && (where.textContent = text);
 const press = (label, act, { kind = "", title = "", name = "" } = {}) => {
   const made = make("button", kind, label);
@@ -311,7 +319,8 @@ class Panel {
     this.head.className = shown.tone;
     set(this.words, shown.words);
     set(this.live, isReady ? "" : shown.more ?? problem?.message ?? "");
-    set(this.next, isReady ? local((status.next_steps ?? [])[0] ?? "").split("\n")[0] : problem?.hint && state !== "absent" ? problem.hint : "");
+    const next = isReady ? local((status.next_steps ?? [])[0] ?? "").split("\n")[0] : problem?.hint && state !== "absent" ? problem.hint : "";
+    this.next.replaceChildren(...marked(next));
     this.buttons.replaceChildren(
       ...(state === "asleep" ? [press("Start", () => this.watch.look(true), { title: "start the daemon" })] : []),
       ...(isReady || state === "absent" ? [] : [press("Look again", () => this.watch.look())]),
@@ -335,7 +344,7 @@ class Panel {
     fill("Incidents", open.slice(0, MOST.incidents).map((row) => make("li", "row",
       press(row.title, () => this.act.insert(cellFor("incident", row.incident_id)), { kind: "link grow", title: "insert a cell that opens it" }), make("span", "dim", ago(row.at)))));
     fill("Gateway callers", told.callers.slice(0, MOST.callers).map((row) => make("li", "row",
-      make("span", "grow", `${row.name}${row.client ? ` · ${row.client}` : ""}`), make("span", row.failed ? "bad dim" : "dim", `${row.calls} calls${row.failed ? `, ${row.failed} failed` : ""}`))));
+      make("span", "grow", `${row.name}${row.client ? ` · ${row.client}` : ""}`), make("span", row.failed ? "bad dim" : "dim", `${row.calls} call${row.calls === 1 ? "" : "s"}${row.failed ? `, ${row.failed} failed` : ""}`))));
   }
 
   profile(row) {
@@ -360,7 +369,7 @@ class Panel {
     if (isOpen || breaker?.state === "half_open") buttons.push(act("Reset", `breakers/${encodeURIComponent(name)}/reset`, "breaker closed"));
     if (!isParked) buttons.push(act("Park", `providers/${encodeURIComponent(name)}/park`, "parked until it is rechecked"));
     const notes = [row.failure && !isParked ? row.failure.hint || row.failure.message : row.reason, this.said.get(name)].filter(Boolean);
-    return make("li", "", make("div", "row", make("strong", "grow", name), pill), ...notes.map((note) => make("div", "dim", local(note))), bucket, make("div", "row", ...buttons));
+    return make("li", "", make("div", "row", make("strong", "grow", name), pill), ...notes.map((note) => make("div", "dim", ...marked(local(note)))), bucket, make("div", "row", ...buttons));
   }
 
   async press(name, path, told) {
@@ -381,7 +390,7 @@ class Panel {
   error(row) {
     const id = String(row.operation_id ?? ""), why = cellFor("why", id), explain = cellFor("explain", row.code);
     const label = make("div", "row", explain ? press(row.code, () => this.act.insert(explain), { kind: "link grow", title: `insert a cell: ${explain}` }) : make("span", "grow", row.code), make("span", "dim", `${row.count > 1 ? `× ${row.count}, ` : ""}${ago(row.at)}`));
-    const made = make("li", "", label, make("div", "dim", local(named(row)).slice(0, 200)));
+    const made = make("li", "", label, make("div", "dim", ...marked(local(named(row)).slice(0, 200))));
     if (why) made.append(press(`why …${id.slice(-5)}`, () => this.act.insert(why), { title: `insert a cell: ${why}` }));
     return made;
   }
