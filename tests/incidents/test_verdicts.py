@@ -142,6 +142,12 @@ def doubled(book: Any) -> str:
     return ""
 
 
+def taken_out(book: Any) -> str:
+    number, cell = cell_of(book, "calls --by code")
+    book.cells.remove(cell)
+    return f"[was {number}] gone"
+
+
 def without_metadata(book: Any) -> str:
     book.metadata.pop("tundra")
     return ""
@@ -177,6 +183,7 @@ VARIANTS: dict[str, tuple[Callable[[Any], str], ...]] = {
         *(of_another_kind, one_hash_taken_away, with_odd_metadata),
     ),
     "cleared": (cleared,),
+    "shorter": (taken_out,),
     "renumbered": (moved, doubled, renumbered),
     "no-ids": (without_ids,),
     "one-id": (of_one_id, without_metadata, of_other_versions),
@@ -236,6 +243,23 @@ def test_a_notebook_without_outputs_has_nothing_to_compare(verified: Any) -> Non
     assert all("nothing saved" in cell for cell in found)
 
 
+def test_a_notebook_without_code_is_told_and_no_kernel_is_started(outage: Any, tmp_path: Path) -> None:  # noqa: F811
+    """One that an incident was made with says what is missing."""
+    home, _ = outage
+    book = nbformat.reads((home.folder / FILE).read_text(), as_version=4)
+    book.cells = [cell for cell in book.cells if cell.cell_type != "code"]
+    book.metadata.kernelspec.name = "none-of-this-name"
+    file = tmp_path / "short.ipynb"
+    file.write_text(json.dumps(book))
+    done = home.run("verify", "--trust", str(file))
+    assert done.returncode == 1
+    assert "gone: somebody took it out" in " ".join(done.stdout.split())
+    assert home.run("verify", "--trust", "--update", str(file)).returncode == 1
+    done = home.run("verify", "--trust", str(file))
+    assert done.returncode == 0
+    assert "nothing was compared" in " ".join(done.stdout.split())
+
+
 BOOK: dict[str, Any] = {"cells": [], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}
 CELL: dict[str, Any] = {
     "cell_type": "code",
@@ -254,7 +278,9 @@ NO_NOTEBOOKS: dict[str, tuple[str, str]] = {
     "outputs": (json.dumps(BOOK | {"cells": [CELL | {"outputs": 5}]}), "it has not the form of one"),
     "output": (json.dumps(BOOK | {"cells": [CELL | {"outputs": [{"output_type": "stream", "text": 5}]}]}), "cells/0/"),
     "kernel": (
-        json.dumps(BOOK | {"cells": [CELL], "metadata": {"kernelspec": {"name": "no", "display_name": "No"}}}),
+        json.dumps(
+            BOOK | {"cells": [CELL | {"source": "1"}], "metadata": {"kernelspec": {"name": "no", "display_name": "No"}}}
+        ),
         "'no'",
     ),
 }

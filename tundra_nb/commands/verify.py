@@ -22,9 +22,10 @@ from .face import Face, pass_face
 def command(face: Face, notebooks: tuple[str, ...], trust: bool, report: str | None, update: bool) -> Result:
     """Run notebooks again in a clean kernel, without keys and acting commands, and compare cell by cell.
 
-    The exit code is 0 when every cell is the same, 1 when one was edited, changed, failed or had nothing saved.
+    The exit code is 0 when every cell is the same, 1 when one was edited, changed, failed, is gone or had nothing
+    saved.
     """
-    from tundra_nb.incidents.verify import verify
+    from tundra_nb.incidents.verify import NOTHING, verify
 
     told = {}
     verdicts = []
@@ -42,8 +43,9 @@ def command(face: Face, notebooks: tuple[str, ...], trust: bool, report: str | N
         verdicts.append(verdict)
         for cell in verdict.cells:
             detail = f": {cell.detail}" if cell.detail else ""
-            told[f"{name} [{cell.number}]"] = f"{cell.state}{detail} · {cell.source}"
-        told[name] = "the same" if verdict.is_same else "not the same"
+            number = f"was {cell.number}" if cell.state == "gone" else cell.number
+            told[f"{name} [{number}]"] = f"{cell.state}{detail} · {cell.source}"
+        told[name] = ("the same" if verdict.is_same else "not the same") if verdict.cells else NOTHING
     if report is not None:
         from tundra_nb.incidents.report import write
 

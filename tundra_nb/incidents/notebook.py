@@ -153,9 +153,15 @@ def write(found: Document, file: Path) -> None:
             "pin": {"tag": found["ref"], "frame_version": FRAME_VERSION, "digests": found.get("digests")},
             "window": [found["since"], found["until"]],
             "made_by": _versions(),
+            "cells": sources(book),
         },
     )
     save(nbformat.from_dict(book), file)
+
+
+def sources(book: Any) -> list[list[str]]:
+    """Id and code of each cell with code: what verifying finds missing when somebody takes one out."""
+    return [[cell.id, cell.source] for cell in book.cells if cell.cell_type == "code"]
 
 
 def execute(file: Path, env: dict[str, str] | None = None, on_progress: Callable[[str], None] | None = None) -> None:

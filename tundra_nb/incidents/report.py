@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from .notebook import not_written
-from .verify import WRONG, CellVerdict, Verdict
+from .verify import NOTHING, WRONG, CellVerdict, Verdict
 
 STYLE = """
 :root { color-scheme: light dark; --ink: #24292f; --ground: #fff; --line: #d8dee4; --bad: #c22c2c; --good: #1f7a43;
@@ -28,7 +28,13 @@ def page(verdicts: Sequence[Verdict]) -> str:
     """The whole page."""
     wrong = sum(cell.state in WRONG for verdict in verdicts for cell in verdict.cells)
     cells = sum(len(verdict.cells) for verdict in verdicts)
-    head = f"{cells - wrong} of {cells} cells are as they were saved" if wrong else f"All {cells} cells are the same"
+    head = (
+        f"{cells - wrong} of {cells} cells are as they were saved"
+        if wrong
+        else f"All {cells} cells are the same"
+        if cells
+        else NOTHING
+    )
     return (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{html.escape(head)}</title>'
         '<meta name="viewport" content="width=device-width"><meta http-equiv="Content-Security-Policy" '

@@ -24,7 +24,7 @@ import msgspec
 from tundra_nb.client.call import REFUSED, VERIFYING
 from tundra_nb.errors import UsageError
 
-from .notebook import CELL_SECONDS, library, run_through, save
+from .notebook import CELL_SECONDS, library, run_through, save, sources
 
 SECRET = re.compile(r"KEY|TOKEN|SECRET|PASSW|CREDENTIAL|_PAT$", re.IGNORECASE)
 """Names of variables that the kernel is not given."""
@@ -53,12 +53,15 @@ DRAWN = re.compile(r'data:image/svg[^,"]*,([^"]*)')
 READ = ("text/markdown", "text/latex", "application/json")
 """What is read as text besides plain text and HTML; other kinds hold ids that differ from run to run."""
 
-State = Literal["same", "edited", "changed", "failed", "not repeated", "nothing saved"]
-WRONG: frozenset[State] = frozenset({"edited", "changed", "failed", "nothing saved"})
+State = Literal["same", "edited", "changed", "failed", "not repeated", "nothing saved", "gone"]
+WRONG: frozenset[State] = frozenset({"edited", "changed", "failed", "nothing saved", "gone"})
+
+
+NOTHING = "there is no cell with code in it: nothing was compared"
 
 
 class CellVerdict(msgspec.Struct, frozen=True):
-    """What became of one code cell. `number` counts code cells from 1."""
+    """What became of one code cell. `number` counts code cells from 1; of one that is gone, those that there were."""
 
     number: int
     cell_id: str
@@ -102,9 +105,12 @@ def verify(
             field="notebook",
             remedy="Read it; then give `--trust`, or `jupyter trust NOTEBOOK`.",
         )
-    fresh, unreached = _run(saved, file, on_progress)
-    verdicts = list(_compare(saved, fresh, unreached))
+    has_code = any(cell.source.strip() for cell in _code(saved))
+    fresh, unreached = _run(saved, file, on_progress) if has_code else (saved, set())
+    verdicts = [*_compare(saved, fresh, unreached), *_gone(saved)]
     if update and not unreached:
+        if "cells" in _told(fresh):
+            fresh.metadata.tundra.cells = sources(fresh)
         save(fresh, file)
         notary.sign(fresh)
     return Verdict(str(file), verdicts, _masks_in(fresh))
@@ -201,6 +207,17 @@ def _compare(saved: Any, fresh: Any, unreached: set[int]) -> Iterator[CellVerdic
         if number in unreached and state != "edited":
             state, detail = "failed", "the kernel died before its end"
         yield CellVerdict(number, str(cell.get("id")), state, detail, cell.source.strip().split("\n")[0][:80])
+
+
+def _gone(saved: Any) -> Iterator[CellVerdict]:
+    """Cells that the notebook was made with, of which it has neither the id nor the code any more."""
+    there = {text for cell in _code(saved) for text in (str(cell.get("id")), cell.source)}
+    made_with = _told(saved).get("cells")
+    for number, pair in enumerate(made_with if isinstance(made_with, list) else (), 1):
+        if not isinstance(pair, list) or len(pair) != 2 or there & {str(part) for part in pair}:
+            continue
+        identity, source = map(str, pair)
+        yield CellVerdict(number, identity, "gone", "somebody took it out", source.strip().split("\n")[0][:80])
 
 
 def _judge(saved: Any, fresh: Any, *, reads_html: bool) -> tuple[State, str]:
