@@ -132,3 +132,26 @@ def test_any_text_in_a_string_is_passed(dialect: Dialect, inside: str) -> None:
 def test_a_second_statement_never_passes(dialect: Dialect, before: str, gap: str, after: str) -> None:
     with pytest.raises(QueryRefused):
         checked(before + gap + after, dialect)
+
+
+@ENGINES
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("select " + "1+" * 20_000 + "1", "words and signs"),
+        ("select " + "(" * 5_000 + "1" + ")" * 5_000, "words and signs"),
+        ("select " + "(" * 2_000 + "1" + ")" * 2_000, "parentheses within each other"),
+        ("select " + "(" * 30_000, "words and signs"),
+        ("select 1" + " union all select 1" * 500, "UNION"),
+    ],
+    ids=["a long sum", "deep", "less deep", "never closed", "many unions"],
+)
+def test_what_takes_the_square_of_its_length_to_plan_is_refused(dialect: Dialect, text: str, says: str) -> None:
+    with pytest.raises(QueryRefused, match=says):
+        checked(text, dialect)
+
+
+@ENGINES
+def test_a_list_of_three_thousand_ids_is_asked_for(dialect: Dialect) -> None:
+    ids = ", ".join(str(7_533_000_000_000_000_000 + number) for number in range(3_000))
+    assert checked(f"select * from operation where operation_id in ({ids})", dialect)

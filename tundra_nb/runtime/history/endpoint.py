@@ -207,6 +207,7 @@ class DoltAddress:
     def _translated(self, exc: Exception, name: str, stop: Stop | None, is_sql: bool) -> TundraError:
         number = exc.args[0] if exc.args and isinstance(exc.args[0], int) else 0
         text = str(exc.args[-1]) if exc.args else str(exc)
+        text = text.partition("\ngoroutine ")[0]  # where a panic of the server's came from
         if stop is not None and stop.is_due:
             return stop.error()
         if number in _REFUSED:
