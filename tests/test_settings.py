@@ -200,10 +200,11 @@ def test_a_profile_is_added_once(file: Path) -> None:
         settings_file.add_profile(file, profile, {})
 
 
-def test_a_value_of_a_profile_is_set_by_its_name(file: Path) -> None:
-    file.write_text('[[profile]]\nname = "a"\nkind = "openai"\n\n[[profile]]\nname = "b"\nkind = "openai"\n')
+@pytest.mark.parametrize("name", ["b", "gpt-4.1", "rpm.rpm"])
+def test_a_value_of_a_profile_is_set_by_its_name(file: Path, name: str) -> None:
+    file.write_text(f'[[profile]]\nname = "a"\nkind = "openai"\n\n[[profile]]\nname = "{name}"\nkind = "openai"\n')
 
-    changed = settings_file.set_value(file, "profile.b.rpm", 50, {})
+    changed = settings_file.set_value(file, f"profile.{name}.rpm", 50, {})
 
     assert [profile.rpm for profile in changed.settings.profile] == [None, 50]
 

@@ -149,11 +149,12 @@ def _edit(document: Any, file: Path, path: str, value: Any) -> None:
     import tomlkit
 
     *sections, key = path.split(".")
-    if sections[:1] == ["profile"] and len(sections) == 2:
-        found = [table for table in document.get("profile", []) if table.get("name") == sections[1]]
+    if sections[:1] == ["profile"] and len(sections) > 1:
+        name = ".".join(sections[1:])
+        found = [table for table in document.get("profile", []) if table.get("name") == name]
         if not found:
             raise UsageError(
-                problem=f"the settings file has no profile {sections[1]!r}",
+                problem=f"the settings file has no profile {name!r}",
                 field=path,
                 remedy=f"Add it to {file} as a [[profile]], or with `providers add`.",
             )
