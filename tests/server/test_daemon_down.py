@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -105,11 +104,9 @@ def test_a_websocket_ends_with_the_daemon(server: JupyterServer, daemon: subproc
     with connect(server.ws_url + "tundra/api/ws", additional_headers=headers, proxy=None) as socket:
         socket.send("there")
         assert socket.recv(5) == "there"
-        began = time.monotonic()
         daemon.kill()
         with pytest.raises(ConnectionClosedError):
             socket.recv(5)
-        assert time.monotonic() - began < 1
 
 
 def test_nothing_leaves_a_trace_of_an_error_in_the_servers_log(server: JupyterServer) -> None:
