@@ -173,6 +173,16 @@ def test_bad_input_is_told_and_nothing_is_made(outage: Any, given: tuple[str, ..
     assert (home.run("tag", "--json").stdout, sorted(home.folder.glob("*.ipynb"))) == before
 
 
+def test_the_pin_of_an_incident_is_not_deleted(outage: Any) -> None:
+    home, _ = outage
+    ref = json.loads(home.run("incident", "show", "last", "--json").stdout)["ref"]
+    done = home.run("tag", "--delete", ref)
+    assert done.returncode == 2
+    assert f"the pin of the incident {TITLE!r}" in done.stderr
+    assert home.run("tag", "passing").returncode == 0
+    assert home.run("tag", "--delete", "passing").returncode == 0
+
+
 def test_an_incident_is_listed_pinned_anew_and_closed(outage: Any) -> None:
     home, _ = outage
     assert home.run("incident", "note", "last", "it was the disk").returncode == 0

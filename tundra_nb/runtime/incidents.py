@@ -116,6 +116,20 @@ class Incidents:
             remedy="`%tundra incident list` shows them; one from another machine comes with `%tundra pull REMOTE`.",
         )
 
+    async def refuse_pin(self, tag: str) -> None:
+        """Refuse to take the name from a state that an incident is read at.
+
+        Raises:
+            UsageError: it is the pin of one.
+        """
+        for row in await self._rows():
+            if row["ref"] == tag:
+                raise UsageError(
+                    problem=f"{tag} is the pin of the incident {row['title']!r}, whose notebook is read there",
+                    field="name",
+                    remedy="`%tundra incident close` closes an incident; its pin stays.",
+                )
+
     async def change(
         self,
         wanted: str,

@@ -22,6 +22,7 @@ from tundra_nb.protocol import versions as api
 from tundra_nb.runtime.history.query import Condition, FrameQuery
 from tundra_nb.runtime.history.values import Commit
 from tundra_nb.runtime.history.versions import Ref
+from tundra_nb.runtime.incidents import Incidents
 from tundra_nb.types import TEAM_TABLES
 
 if TYPE_CHECKING:
@@ -82,6 +83,7 @@ def routes(daemon: Daemon) -> list[BaseRoute]:
         return json_response({"deleted": request.path_params["name"]})
 
     async def untag(request: Request) -> Response:
+        await Incidents(runtime).refuse_pin(request.path_params["name"])
         await versions.delete_tag(request.path_params["name"])
         return json_response({"deleted": request.path_params["name"]})
 
