@@ -155,3 +155,13 @@ def test_what_doctor_finds_can_be_read_and_its_remedy_copied_on_80_columns(home:
     assert "nobody listens there" in lines[place + 1]
     assert lines[place + 2].startswith("do")
     assert "more   `tundra guide connection-refused`" in lines
+
+
+@pytest.mark.parametrize("command", ["test", "recheck"])
+def test_while_a_server_is_asked_for_its_models_a_terminal_says_so(
+    home: Any, provider: ScriptedProcess, command: str
+) -> None:
+    del provider
+    shown = in_terminal(home, "providers", command, "scripted")
+    assert shown.startswith("asking scripted for its models …")
+    assert "asking" not in home.run("providers", command, "scripted").stderr

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, get_args
 
 import click
@@ -57,7 +59,7 @@ def add(
     added = face.client.add_provider(
         name, kind, base_url=base_url, model=model, api_key_env=api_key_env, priority=priority
     )
-    return Document({**_brief(added), "test": _told(face.client.test_provider(name))})
+    return Document({**_brief(added), "test": _told(_test(face, name))})
 
 
 @command.command("set", cls=Command)
@@ -76,7 +78,7 @@ def set_(face: Face, /, name: str, **fields: Any) -> Document:
     changed = face.client.set_provider(name, **given)
     if given.get("enabled") is False:
         return changed
-    return Document({**changed, "test": _told(face.client.test_provider(name))})
+    return Document({**changed, "test": _told(_test(face, name))})
 
 
 @command.command("remove", cls=Command)
@@ -101,7 +103,7 @@ def reorder(face: Face, names: tuple[str, ...]) -> pd.DataFrame:
 @pass_face
 def test(face: Face, names: tuple[str, ...]) -> Result:
     """Ask for the list of models, the smallest call there is, and tell how long that took; without NAMES, of all."""
-    found = [face.client.test_provider(name) for name in names or face.client.profile_names()]
+    found = [_test(face, name) for name in names or face.client.profile_names()]
     lines = "\n".join(f"{one['profile']}: {_told(one)}" for one in found)
     value = Message(lines or "There is no profile to test.")
     return Result(list(found) if face.wants_json else value, exit_code=0 if all(one["ok"] for one in found) else 1)
@@ -112,7 +114,8 @@ def test(face: Face, names: tuple[str, ...]) -> Result:
 @pass_face
 def recheck(face: Face, name: str) -> Document:
     """Ask whether profile NAME can be used again, and take it back in when it can."""
-    return face.client.recheck_provider(name)
+    with _asking(face, name):
+        return face.client.recheck_provider(name)
 
 
 @command.command("park", cls=Command)
@@ -121,6 +124,21 @@ def recheck(face: Face, name: str) -> Document:
 def park(face: Face, name: str) -> Document:
     """Take profile NAME out of use until it is rechecked."""
     return face.client.park_provider(name)
+
+
+def _test(face: Face, name: str) -> Document:
+    with _asking(face, name):
+        return face.client.test_provider(name)
+
+
+@contextlib.contextmanager
+def _asking(face: Face, name: str) -> Iterator[None]:
+    """Tell what is waited for: a server that hangs takes its 20 s."""
+    face.progress(f"asking {name} for its models …")
+    try:
+        yield
+    finally:
+        face.progress("")
 
 
 def _told(found: Document) -> str:
