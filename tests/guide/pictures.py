@@ -61,6 +61,15 @@ BEFORE, CHANGE, OUTAGE, AFTER = 30.0, 6.0, 34.0, 16.0
 """Seconds: well; from the change to the first 529; of 529s; well again."""
 PER_SECOND = 24.0
 SHARES = {"anthropic": 0.5, "openai": 0.3, "local": 0.2}
+WHY = """\
+calls = %tundra calls --since 1h
+attempts = %tundra attempts --since 1h
+failed = set(attempts[attempts.outcome == "error"].operation_id)
+more = calls[(calls.attempts > 1) & (calls.outcome == "ok")].operation_id
+it = max(more, key=lambda one: one in failed)
+%tundra why {{it}}
+"""
+"""Of a failover, after a failure where there is one: a better story than one after a refusal."""
 OVERLOADED = '{"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}}'
 
 
@@ -86,7 +95,7 @@ async def _run(providers: list[ScriptedProcess]) -> None:
         await calls(BEFORE)
         await client.set_provider("anthropic", model="claude-larger")
         await calls(CHANGE)
-        providers[0].script("/v1/messages", ScriptedStep(status=529, text=OVERLOADED, repeat=0))
+        providers[0].script("/v1/messages", ScriptedStep(status=529, text=OVERLOADED, delay=0.12, repeat=0))
         await calls(OUTAGE)
         await client.set_provider("anthropic", model="claude-large")
         providers[0].reset()
@@ -120,7 +129,7 @@ def _look(lab: Jupyter) -> None:
     cells = [
         "%load_ext tundra_nb",
         "%tundra dash",
-        "calls = %tundra calls --since 1h\nit = calls[calls.attempts > 1].operation_id.iloc[-1]\n%tundra why {{it}}",
+        WHY,
     ]
     page = lab.open(cells)
     for index in range(len(cells)):
