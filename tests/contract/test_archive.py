@@ -234,6 +234,7 @@ async def test_sql_over_the_archive_only_reads_tables_of_the_history(store: Stor
         with pytest.raises(QueryRefused) as refused:
             await rows_of(archives.reads.archive_sql(text))
         assert "\n" not in refused.value.message, text
+        assert "EXPLAIN" not in refused.value.hint, "it is refused here, too"
     assert {file: file.read_bytes() for file in files(store)} == before
     assert await rows_of(archives.reads.archive_sql("select count(*) n from operation")) == [{"n": 120}]
     assert (await run(archives, None, verify=True)).verified_files == 3

@@ -81,7 +81,7 @@ class QueryRefused(TundraError):
 
     @property
     def hint(self) -> str:
-        return "One SELECT, WITH or EXPLAIN over the history's tables; `select * from operation limit 5` is a start."
+        return "One SELECT or WITH over the history's tables; `select * from operation limit 5` is a start."
 
 
 @dataclasses.dataclass(eq=False, kw_only=True)

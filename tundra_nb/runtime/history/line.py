@@ -187,8 +187,9 @@ async def answered(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -
 
 def lost() -> StoreUnavailable:
     return StoreUnavailable(
-        problem="the store worker ended in the middle of the request",
-        remedy="It is started again by itself; repeat the request.",
+        problem="the worker that was asked ended in the middle of the request",
+        remedy="It is started again by itself: repeat the request. If that ends it again, it needs too much memory: ask"
+        " for fewer rows or columns, or shorter lists.",
         kind="worker",
     )
 
