@@ -165,3 +165,12 @@ def test_while_a_server_is_asked_for_its_models_a_terminal_says_so(
     shown = in_terminal(home, "providers", command, "scripted")
     assert shown.startswith("asking scripted for its models …")
     assert "asking" not in home.run("providers", command, "scripted").stderr
+
+
+def test_while_a_triage_waits_for_the_model_a_terminal_says_so(home: Any, provider: ScriptedProcess) -> None:
+    provider.script(CHAT, ScriptedStep(status=503, text="down", repeat=9))
+    home.run("ask", "hi")
+    steps, waits, _ = in_terminal(home, "triage").partition("waiting for the model, 180 s at most")
+    assert waits
+    assert "rules" in steps
+    assert "waiting" not in in_terminal(home, "triage", "--no-model")

@@ -77,21 +77,27 @@ def command(
     target = " ".join([*text, *(face.take_body(text, waits=False) or "").split()]) or "last"
 
     def show(step: TriageStep) -> None:
+        face.progress("")
         face.write(_line(step))
+        if not no_model:
+            face.progress(f"waiting for the model, {deadline:.0f} s at most …")
 
-    found = face.client.triage(
-        target,
-        profile=profile,
-        since=since,
-        at=at,
-        budget_usd=None if budget == "none" else float(str(budget)),
-        deadline=deadline,
-        calls=calls,
-        act=act,
-        model=not no_model,
-        on_step=None if face.wants_json else show,
-        approve=lambda line: face.confirm(f"Run `{line}`?"),
-    )
+    try:
+        found = face.client.triage(
+            target,
+            profile=profile,
+            since=since,
+            at=at,
+            budget_usd=None if budget == "none" else float(str(budget)),
+            deadline=deadline,
+            calls=calls,
+            act=act,
+            model=not no_model,
+            on_step=None if face.wants_json else show,
+            approve=lambda line: face.confirm(f"Run `{line}`?"),
+        )
+    finally:
+        face.progress("")
     face.client.note(found.report, subject=f"triage {found.run_id}")
     if cells:
         face.offer_cell(_cell(found))
