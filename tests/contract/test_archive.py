@@ -20,6 +20,7 @@ from tundra_nb.errors import ArchiveDamaged, ConfigError, QueryRefused, StoreBus
 from tundra_nb.protocol.archive import Archive, Archiving
 from tundra_nb.protocol.query import Condition, FrameQuery
 from tundra_nb.runtime.archive.place import MANIFEST
+from tundra_nb.runtime.archive.reading import ArchiveReading
 from tundra_nb.runtime.archive.service import Archives
 from tundra_nb.runtime.clock import SystemClock
 from tundra_nb.runtime.id_layout import id_floor
@@ -131,6 +132,15 @@ async def test_groups_over_archive_and_store_are_those_of_the_store_alone(store:
         if "archive" in meta:
             assert meta["approximate"] is False
             assert meta["archive"]["rows"] > 0
+
+
+def test_a_long_question_writes_no_progress_to_the_output(tmp_path: Path) -> None:
+    """DuckDB draws a bar there after two seconds."""
+    reading = ArchiveReading(tmp_path, {})
+    try:
+        assert reading.db.execute("select current_setting('enable_progress_bar')").fetchall() == [(False,)]
+    finally:
+        reading.close()
 
 
 async def test_sql_goes_over_archive_and_store_together(store: Store, archives: Archives) -> None:

@@ -107,6 +107,7 @@ class ArchiveReading:
         )
         files = [str(folder / file) for piece in pieces.values() for file in piece.files]
         self.db.execute("SET TimeZone = 'UTC'")
+        self.db.execute("SET enable_progress_bar = false")  # it would be written to the output of the process
         self.db.execute(f"SET allowed_paths = {_listed(files)}")
         self.db.execute("SET enable_external_access = false")
         for table, piece in pieces.items():
