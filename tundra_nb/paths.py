@@ -59,7 +59,7 @@ class Paths:
         """Also False where nobody may look."""
         return os.path.exists(self.held)
 
-    def held_error(self) -> IpcError:
+    def held_error(self, kind: str = "stopped") -> IpcError:
         """Why nothing starts the daemon by itself, by the mark of whoever stopped it."""
         try:
             by = str(json.loads(self.held.read_bytes())["by"])
@@ -70,7 +70,7 @@ class Paths:
         if by != STOPPED_BY:
             what = f"was stopped for `{by}`, which has not come to its end"
             remedy = f"Wait for it. After a break `{by}` begins again, and `tundra daemon start` goes on without."
-        return IpcError(kind="stopped", problem=f"the daemon {what}", remedy=remedy)
+        return IpcError(kind=kind, problem=f"the daemon {what}", remedy=remedy)
 
     @property
     def salt(self) -> Path:

@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { breakerWords, cellFor, grouped, headline, kindsIn, local, named, narrowest, parts, plugins, short, stateOf, Watch } from "../../tundra_nb/labextension/static/tundra.js";
+import { breakerWords, cellFor, grouped, headline, kindsIn, local, named, narrowest, parts, plugins, short, stateOf } from "../../tundra_nb/labextension/static/tundra.js";
 
 const ready = { profile: "a", state: "ready" };
 
@@ -84,22 +84,6 @@ test("kinds of events are read as they come, in whatever pieces", () => {
   const first = kindsIn("event: hello\ndata: {}\n\nevent: err");
   assert.deepEqual(first, { kinds: ["hello"], rest: "event: err" });
   assert.deepEqual(kindsIn(`${first.rest}or_event\ndata: {"a": 1}\n`).kinds, ["error_event"]);
-});
-
-test("a daemon that was met on its way out is looked at once more, and no more", async ({ mock }) => {
-  mock.timers.enable({ apis: ["setTimeout", "Date"] });
-  globalThis.document = { visibilityState: "visible", addEventListener() {} };
-  const reasons = [null, "held", "none is asked for"];
-  const makeRequest = async () => ({ status: 503, json: async () => ({ code: "IpcError", reason: reasons.shift() }) });
-  const watch = new Watch({ settings: { baseUrl: "/" }, ServerConnection: { makeRequest } }, () => {});
-  watch.isEnding = true;
-  await watch.look();
-  assert.equal(watch.state, "asleep");
-  mock.timers.tick(60000);
-  await watch.looking;
-  assert.equal(watch.state, "held");
-  mock.timers.tick(60000);
-  assert.equal(reasons.length, 1);
 });
 
 test("there is one plugin, which requires nothing of the application", () => {

@@ -277,5 +277,5 @@ def test_who_only_looks_wakes_no_daemon(tmp_path: Path) -> None:
     assert supervisor.absence().reason == "absent"
     where.held.touch()
     error = supervisor.absence()
-    assert (error.reason, error.http_status) == ("stopped", 503)
+    assert (error.reason, error.http_status) == ("held", 503)
     assert "tundra daemon start" in error.hint

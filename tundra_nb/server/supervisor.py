@@ -200,7 +200,7 @@ class Supervisor:
         if self.state in (State.WAITING, State.FAILED, State.STOPPED):
             return self._refusal()
         if self._paths.held.exists():
-            return self._paths.held_error()
+            return self._paths.held_error("held")  # "stopped" is the server's own end
         return self._error or IpcError(
             kind="absent", problem="the daemon is not running", remedy="The first call or command starts it."
         )

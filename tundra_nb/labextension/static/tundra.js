@@ -161,7 +161,7 @@ const press = (label, act, { kind = "", title = "", name = "" } = {}) => {
 };
 
 // Asks the bridge for what the panel shows, and follows the feed while the page is seen.
-export class Watch {
+class Watch {
   constructor(services, onChange) {
     this.services = services;
     this.onChange = onChange;
@@ -172,7 +172,6 @@ export class Watch {
     this.at = Date.now();
     this.failures = 0;
     this.awaited = 0; // looks that are left after a crash
-    this.isEnding = false; // its feed has just ended: a daemon that goes may be asked once more than it answers
     this.looking = null;
     this.abort = null;
     this.timer = 0;
@@ -208,12 +207,8 @@ export class Watch {
       // after a crash the server starts the daemon again, which takes a while: until then it is only not there yet
       if (this.state === "died") this.awaited = AFTER_CRASH_MS.length;
       if (["died", "asleep"].includes(this.state) && this.awaited) this.soon(1000 * (found.body.retry_after ?? 0) + AFTER_CRASH_MS[AFTER_CRASH_MS.length - this.awaited--]);
-      // met on its way out: a moment later it is known why it has gone
-      if (this.isEnding && this.state === "asleep") this.soon(AFTER_CRASH_MS[1]);
-      this.isEnding = false;
       return;
     }
-    this.isEnding = false;
     this.awaited = 0;
     this.status = found.body;
     const rows = async (path) => (await this.ask(path).catch(() => ({}))).body ?? {};
@@ -269,7 +264,6 @@ export class Watch {
       // let go on purpose, or broken off: the look below tells which
     }
     this.abort = null;
-    this.isEnding = wasOpen;
     if (document.visibilityState !== "visible") return;
     const pause = BACK_OFF_MS[Math.min(this.failures++, BACK_OFF_MS.length - 1)];
     clearTimeout(this.timer);
