@@ -16,11 +16,14 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import pymysql
 import pytest
 
 from tundra_nb.errors import QueryRefused, StoreBusy, StoreUnavailable
 from tundra_nb.paths import Paths
 from tundra_nb.runtime.clock import Ids, SystemClock
+from tundra_nb.runtime.history.endpoint import DoltAddress
+from tundra_nb.runtime.history.protocol import Config
 from tundra_nb.runtime.history.query import FrameQuery
 from tundra_nb.runtime.history.service import History
 from tundra_nb.settings import StoreSettings
@@ -177,6 +180,19 @@ async def test_a_login_that_is_refused_is_told_and_events_wait_for_the_right(
         assert "store.user" in error.hint
         server.admin(*cure)
         await delivered(history, [1, 2, 3])
+
+
+async def test_a_server_whose_disk_was_full_is_to_be_started_anew() -> None:
+    told = pymysql.err.OperationalError(1105, "write /data/.dolt/noms/journal.idx: no space left on device")
+
+    config = Config(
+        engine="dolt", spool="", store="", owner="", node=0, host="db", port=3307, commit_rows=1, commit_seconds=1
+    )
+    address = DoltAddress(config)
+    with pytest.raises(StoreUnavailable, match="no space left for the files of db:3307") as caught, address.seam():
+        raise told
+    assert caught.value.reason == "disk_full"
+    assert "tundra dolt stop --force" in caught.value.hint
 
 
 async def test_an_unknown_database_is_offered_to_be_made_and_making_it_works(

@@ -225,6 +225,8 @@ class DoltAddress:
             return known
         if number == 1213:
             return StoreBusy(problem=f"another client changed the same rows: {text}", kind="conflict")
+        if "no space left on device" in text:  # in Go's words: Dolt has no number for it
+            return self._full()
         if name:
             return ref_problem(text, name)
         return StoreError(problem=f"Dolt refused: {text} ({number})")
@@ -300,6 +302,15 @@ class DoltAddress:
             problem=f"{self.where} does not let user {self._config.user!r} {what}: {text}",
             remedy=f"{rights} {choice}, and the password in the variable that `store.password_env` names.{anew}",
             kind="access",
+        )
+
+    def _full(self) -> StoreUnavailable:
+        return StoreUnavailable(
+            problem=f"no space left for the files of {self.where}",
+            remedy="Free disk space there. A server that has met a full disk may say so for good: then start it anew,"
+            " `tundra dolt stop --force` and `tundra dolt start` (a server of others: as they do). Events wait in the"
+            " spool until then.",
+            kind="disk_full",
         )
 
     def _no_writes(self, text: str) -> StoreUnavailable:
