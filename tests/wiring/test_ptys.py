@@ -209,6 +209,12 @@ def test_a_command_that_ignores_the_interrupt_is_ended_harder(desk: Desk) -> Non
     assert ran.traceback.endswith("ended by SIGKILL")
 
 
+@pytest.mark.parametrize("end", ["s", "sk-ca", "p"])
+def test_output_that_ends_as_a_key_begins_is_whole(desk: Desk, end: str) -> None:
+    run = desk.client.run(f"printf 'all of it: {end}'")
+    assert run.text == f"all of it: {end}"
+
+
 def test_output_that_is_no_text_does_no_harm(desk: Desk) -> None:
     ran = desk.cell(r"r = %tundra run printf 'a\377\376b\0c\033]0;title\007d'")
     assert ran.error is None, ran.traceback
@@ -486,7 +492,7 @@ def test_an_expectation_that_is_not_met_times_out(desk: Desk) -> None:
 
 def test_python_expects_several_patterns_and_the_end(desk: Desk) -> None:
     ran = desk.cell(
-        "import re, pexpect\np = t.ptys.open('echo One; sleep 0.1; echo two')\n"
+        "import re, pexpect, tundra_nb\nt = tundra_nb.connect()\np = t.ptys.open('echo One; sleep 0.1; echo two')\n"
         "a = p.expect(['two', re.compile('one', re.I)])\nb = p.expect(['never', pexpect.EOF])\n"
         "print(a.index, a.after, b.index, p.id in t.ptys.ids())"
     )

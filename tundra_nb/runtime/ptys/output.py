@@ -146,6 +146,7 @@ class PtyOutput:
         for _ in range(DRAIN_READS):
             if self.fill(1) <= 0:
                 break
+        self._show(self._masker.idle())  # who waits for the exit does not wait for what may come after it
         self._has_exited = True
         self._wake()
 
