@@ -1,8 +1,8 @@
 """Known secrets, found in a text in whatever spelling: the one search behind every mask.
 
-What does not show is looked through: line ends (`env | base64` breaks its lines) with the indentation behind them, and
-colours (`grep` paints what it finds). Behind escapes each letter may be spelled in its own way; `spellings` says which
-forms are known.
+What does not show is looked through: line ends (`env | base64` breaks its lines) and colours (`grep` paints what it
+finds); indentation too, but not alone, as the blanks of a dump stand between its bytes. Behind escapes each letter may
+be spelled in its own way; `spellings` says which forms are known.
 
 The cost does not grow with the number of secrets: of every few bytes six are looked up in one set. Whoever holds a form
 of `m` letters holds one of those sixes that begin at every (m - 5)th place, wherever it stands.
@@ -13,7 +13,7 @@ from __future__ import annotations
 import functools
 import re
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 from . import spellings
@@ -26,6 +26,8 @@ MAX_STRIDE_BYTES = 27
 """A wider one would gain nothing that can be measured."""
 INVISIBLE = re.compile(rb"[\r\n]+[ \t]*|\x1b(?:\[[0-9;:]*(?:[mK]|\Z)|\Z)")
 """Line ends with indentation, and colours, also one that the end of the text cuts."""
+_LINE_ENDS = re.compile(rb"[\r\n]+|\x1b(?:\[[0-9;:]*(?:[mK]|\Z)|\Z)")
+"""The same without indentation."""
 _INDENTED = (b"\n ", b"\n\t", b"\r ", b"\r\t")
 _SIGNS = tuple(sign.encode() for sign in spellings.ESCAPE_SIGNS)
 
@@ -102,7 +104,7 @@ class Known:
 
     def is_telling(self, raw: bytes, step: int) -> bool:
         """Whether escapes in `raw` may hide a secret; looked for in so many bytes at once."""
-        line = _visible(raw)
+        line = _without(_ways(raw)[-1], raw)
         if not any(sign in line for sign in _SIGNS):
             return False
         places = range(0, len(line), step)
@@ -112,30 +114,20 @@ class Known:
         """Where secrets are, in order and apart, and where the longest end of `raw` begins that may be the beginning of
         one (its length if none is). `is_telling` is that of the text that `raw` is a part of.
         """
-        line = _visible(raw)
-        spans, hold = self._in_line(line)
-        if any(sign in line for sign in _SIGNS):
-            more, further = self._behind_escapes(line, is_telling)
-            spans, hold = [*spans, *more], min(hold, further)
-        if hold == len(line):
-            hold = len(raw)
-            if not spans:
-                return spans, hold
-        if len(line) < len(raw):
-            places = _places(INVISIBLE, raw)
-            spans = [span._replace(begin=places[span.begin], end=places[span.end - 1] + 1) for span in spans]
-            hold = places[hold] if hold < len(line) else hold
+
+        def in_one(line: bytes) -> tuple[list[SecretSpan], int]:
+            spans, hold = self._in_line(line)
+            if any(sign in line for sign in _SIGNS):
+                more, further = self._behind_escapes(line, is_telling)
+                return [*spans, *more], min(hold, further)
+            return spans, hold
+
+        spans, hold = _through(raw, in_one)
         return _apart(spans), hold
 
     def _in(self, view: bytes) -> tuple[list[SecretSpan], int]:
         """The same behind escapes, where line ends and colours may come to light."""
-        joined = _visible(view)
-        spans, open_end = self._in_line(joined)
-        if len(joined) == len(view):
-            return spans, open_end
-        places = _places(INVISIBLE, view)
-        spans = [span._replace(begin=places[span.begin], end=places[span.end - 1] + 1) for span in spans]
-        return spans, places[open_end] if open_end < len(joined) else len(view)
+        return _through(view, self._in_line)
 
     def _in_line(self, view: bytes) -> tuple[list[SecretSpan], int]:
         """The same in one line."""
@@ -207,9 +199,30 @@ class Known:
         return found, hold
 
 
-def _visible(raw: bytes) -> bytes:
-    if b"\x1b" in raw or ((b"\n" in raw or b"\r" in raw) and any(sign in raw for sign in _INDENTED)):
-        return INVISIBLE.sub(b"", raw)
+def _through(raw: bytes, look: Callable[[bytes], tuple[list[SecretSpan], int]]) -> tuple[list[SecretSpan], int]:
+    """What `look` finds in what shows of `raw`, at its places there: with the indentation of lines, and without."""
+    found: list[SecretSpan] = []
+    hold = len(raw)
+    for left_out in _ways(raw):
+        line = _without(left_out, raw)
+        spans, open_end = look(line)
+        if len(line) == len(raw):
+            return spans, open_end
+        if spans or open_end < len(line):
+            places = _places(left_out, raw)
+            found += (span._replace(begin=places[span.begin], end=places[span.end - 1] + 1) for span in spans)
+            hold = min(hold, places[open_end] if open_end < len(line) else hold)
+    return found, hold
+
+
+def _ways(raw: bytes) -> tuple[re.Pattern[bytes], ...]:
+    """What to leave out of it: line ends, and where lines are indented then indentation too."""
+    return (_LINE_ENDS, INVISIBLE) if any(sign in raw for sign in _INDENTED) else (_LINE_ENDS,)
+
+
+def _without(left_out: re.Pattern[bytes], raw: bytes) -> bytes:
+    if b"\x1b" in raw or left_out is INVISIBLE:
+        return left_out.sub(b"", raw)
     return raw.translate(None, b"\r\n")
 
 
