@@ -11,7 +11,7 @@ from typing import Any
 
 import httpx
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Request, expect
 
 from tests.browser.conftest import BASH, SECONDS, TOKEN, Jupyter
 
@@ -74,6 +74,11 @@ def until(condition: Callable[[], Any], what: str) -> Any:
     return value
 
 
+def is_kept(request: Request, pty: str) -> bool:
+    """Whether Lab stores by it a layout with the terminal in it."""
+    return request.method == "PUT" and "api/workspaces" in request.url and pty in (request.post_data or "")
+
+
 def open_tab(page: Page, pty: str) -> None:
     page.wait_for_selector("#jp-main-dock-panel")
     page.wait_for_function("() => window.jupyterapp.commands.hasCommand('terminal:open')")
@@ -88,7 +93,8 @@ def test_a_terminal_of_the_pool_lives_in_labs_own_tab(lab: Jupyter) -> None:
     names = until(lambda: [one["name"] for one in api(lab, "GET", "api/terminals").json()], "it is listed")
     assert names == [f"tundra-{pty}"]
     page = page_of(lab, "lab?reset")
-    open_tab(page, f"tundra-{pty}")
+    with page.expect_response(lambda answer: is_kept(answer.request, pty)):  # the layout that a reload brings back
+        open_tab(page, f"tundra-{pty}")
     until_prompt(page)
     page.locator(".jp-Terminal").click()
     page.keyboard.type("echo $((6*7)); stty size\n")

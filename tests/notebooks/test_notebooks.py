@@ -213,7 +213,7 @@ class TestOutage:
     def test_nothing_of_it_reaches_the_settings_of_the_person_who_runs_it(self, outage: Executed) -> None:
         assert "folder.cleanup()" in outage.code_cells[-1].source
         settings = shown(outage.cell("settings --changed"))
-        assert "tundra-outage-" in settings
+        assert "profile.backup" in settings
         assert "profile.local" not in settings
 
 
