@@ -85,9 +85,12 @@ def test_another_user_who_reaches_the_socket_is_hung_up_on(
     tiny.start()
     opened = tiny.paths.socket.parent
     opened.chmod(0o755)
-    tiny.paths.socket.chmod(0o666)
     try:
-        assert connect_as_nobody(tiny.paths.socket) in ("answer b''", "ConnectionResetError", "BrokenPipeError")
+        for _ in range(20):  # the daemon closes a socket that is open to others: who is slow does not reach it
+            tiny.paths.socket.chmod(0o666)
+            if (answer := connect_as_nobody(tiny.paths.socket)) != "PermissionError":
+                break
+        assert answer in ("answer b''", "ConnectionResetError", "BrokenPipeError")
     finally:
         opened.chmod(0o700)
     assert "refused a connection of uid 65534" in tiny.log

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import threading
 from typing import Any
 
 import pytest
@@ -160,19 +159,18 @@ async def kept(made: Calls, caller: Caller) -> tuple[float, float, float]:
 
 async def test_who_hangs_up_on_a_provider_that_works_already_pays() -> None:
     async with calls("one", profiles=PAID) as made:
-        arrived, done = threading.Event(), threading.Event()
+        arrived = asyncio.Event()
 
-        def handle(request: ReceivedRequest, wire: AnswerWriter) -> None:
+        async def handle(request: ReceivedRequest, wire: AnswerWriter) -> None:
             arrived.set()
-            done.wait(20)
+            await asyncio.Event().wait()
 
         made.servers["one"].handler = handle
         caller = Caller("agent", usd_per_day=0.5)
         call = asyncio.ensure_future(made.operations.call(request(made, max_tokens=100), caller).carry_out())
-        assert await asyncio.to_thread(arrived.wait, 20)
+        await arrived.wait()
         call.cancel()
         await asyncio.wait([call])
-        done.set()
         settled, attempts, operation = await kept(made, caller)
         assert settled >= 100 * WRITTEN_USD
         assert settled == pytest.approx(attempts) == pytest.approx(operation)
