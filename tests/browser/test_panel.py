@@ -35,6 +35,12 @@ SHORTCUTS = """() => {
 OF_NOTEBOOK = "reading 'schema'"
 """Notebook 7 throws this by itself when a page is opened, also without the panel."""
 
+WITHIN = """button => {
+    const [own, panel] = [button, button.closest(".tundra-panel")].map(one => one.getBoundingClientRect());
+    return own.left >= panel.left && own.right <= panel.right + 1 && panel.right <= window.innerWidth;
+}"""
+"""Whether a button is not cut by the side of the panel, nor that by the side of the page."""
+
 
 def panel_of(page: NotebookPage) -> Any:
     page.page.wait_for_function("() => window.jupyterapp.commands.hasCommand('tundra:show')")
@@ -66,8 +72,13 @@ def test_in_lab_it_tells_what_is_open_acts_and_inserts_cells_of_ids(lab: Jupyter
     expect(panel.get_by_role("list", name="Last errors")).to_contain_text("down for <b>maintenance</b>")
     for theme in ("light", "dark"):
         page.theme(theme)
-        page.screenshot(f"panel-{theme}")
-        assert not barriers(panel), theme
+        for width in (1280, 620):
+            page.page.set_viewport_size({"width": width, "height": 900})
+            page.screenshot(f"panel-{theme}-{width}")
+            assert not barriers(panel), (theme, width)
+            for button in panel.get_by_role("button").all():
+                assert button.evaluate(WITHIN), (theme, width, button.inner_text())
+    page.page.set_viewport_size({"width": 1280, "height": 900})
 
     commands, clash = page.page.evaluate(SHORTCUTS)
     assert commands == ["tundra:dash", "tundra:last", "tundra:show", "tundra:status"]
