@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime as dt
 import hashlib
 import io
 import json
@@ -12,6 +13,7 @@ import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import nbformat
 import pyarrow as pa
@@ -19,9 +21,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.conftest import Home, stop_processes
+from tundra_nb.client.results import Document
 from tundra_nb.errors import UsageError
 from tundra_nb.incidents import archive
 from tundra_nb.incidents.notebook import check_place
+from tundra_nb.protocol.digest import digest
 from tundra_nb.testing.scripted_provider import ScriptedStep, scripted_process
 
 CHAT = "/v1/chat/completions"
@@ -40,6 +44,7 @@ def made(file: Path, change: Callable[[dict[str, bytes], dict[str, Any]], None] 
         "tables/operation.parquet": archive._parquet(rows),
         "rows.json": json.dumps({"operation": archive._row_hashes(rows)}).encode(),
     }
+    members[archive.CRATE] = archive._crate(Document({"title": "x", "ref": "x", "since": "", "until": ""}), members)
     manifest: dict[str, Any] = {
         "format": archive.FORMAT,
         "made_by": {"tundra-nb": "9.9", "frame_version": 2},
@@ -56,6 +61,7 @@ def made(file: Path, change: Callable[[dict[str, bytes], dict[str, Any]], None] 
             "changed_before": "",
         },
         "tables": {"operation": 3},
+        "digests": {"operation": digest(rows)},
         "members": {
             name: {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)} for name, data in members.items()
         },
@@ -142,9 +148,66 @@ def test_a_window_that_is_none_is_refused(tmp_path: Path, since: Any) -> None:
     assert WRONG in refusal(made(tmp_path / "a.zip", change))
 
 
+def other(manifest: dict[str, Any], field: str, name: str, value: Any) -> None:
+    manifest[field][name] = value
+
+
+def crate(members: dict[str, bytes], manifest: dict[str, Any]) -> None:
+    data = members[archive.CRATE] = members[archive.CRATE].replace(b'"sha256": "', b'"sha256": "0', 1)
+    manifest["members"][archive.CRATE] = {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
+
+
+def beside(members: dict[str, bytes], manifest: dict[str, Any]) -> None:
+    data = members["tables/note.parquet"] = archive._parquet(table(1))
+    manifest["members"]["tables/note.parquet"] = {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
+
+
+AT_ODDS: dict[str, tuple[Callable[[dict[str, bytes], dict[str, Any]], Any], str]] = {
+    "another digest": (
+        lambda _, m: other(m, "digests", "operation", "0" * 64),
+        "tables/operation.parquet have not the",
+    ),
+    "another count": (lambda _, m: other(m, "tables", "operation", 4), "has 3 rows, and its manifest.json says 4"),
+    "no digest": (lambda _, m: m["digests"].clear(), "has not both rows and digest of the table 'operation'"),
+    "no count": (lambda _, m: m["tables"].clear(), "has not both rows and digest of the table 'operation'"),
+    "a table of which nothing is told": (beside, "has not both rows and digest of the table 'note'"),
+    "another hash in the list for archives": (crate, "do not say the same of 'incident-x.ipynb'"),
+}
+
+
+@pytest.mark.parametrize("name", AT_ODDS)
+def test_a_manifest_that_tells_otherwise_than_what_is_there_is_refused(tmp_path: Path, name: str) -> None:
+    """Every number and digest of a manifest is compared with what it is about, not only the members' hashes."""
+    change, problem = AT_ODDS[name]
+    assert problem in refusal(made(tmp_path / "a.zip", change))
+
+
+def test_a_table_that_unpacks_to_more_than_memory_holds_is_refused_unread(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A text that is packed once and meant in every row is counted before it is copied into each."""
+    monkeypatch.setattr(archive, "MOST_TEXT_BYTES", 5)
+    assert "its texts are too long" in refusal(made(tmp_path / "a.zip"))
+
+
+def test_rows_have_the_same_hash_whatever_class_time_zones_are_of() -> None:
+    """Who reads an archive with another pyarrow names the row that was changed, not the first."""
+
+    class Rows:
+        def __init__(self, zone: dt.tzinfo) -> None:
+            self.at = dt.datetime(2026, 3, 1, tzinfo=zone)
+
+        def to_pylist(self) -> list[dict[str, Any]]:
+            return [{"at": self.at}]
+
+    given: list[Any] = [Rows(dt.UTC), Rows(ZoneInfo("UTC"))]
+    assert archive._row_hashes(given[0]) == archive._row_hashes(given[1])
+
+
 def test_a_notebook_that_is_none_is_refused_also_with_its_hash(tmp_path: Path) -> None:
     def change(members: dict[str, bytes], manifest: dict[str, Any]) -> None:
         data = members["incident-x.ipynb"] = b"not json"
+        del members[archive.CRATE], manifest["members"][archive.CRATE]
         manifest["members"]["incident-x.ipynb"] = {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
 
     assert "is no notebook" in refusal(made(tmp_path / "a.zip", change))

@@ -30,6 +30,7 @@ import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
+from zoneinfo import ZoneInfo
 
 import msgspec
 
@@ -41,7 +42,7 @@ from tundra_nb.doctor import bundle as support
 from tundra_nb.doctor.place import Subject
 from tundra_nb.errors import TundraError, UsageError
 from tundra_nb.frames import frames
-from tundra_nb.protocol.digest import digest
+from tundra_nb.protocol.digest import digest, digest_of
 from tundra_nb.runtime.recordings import inside
 from tundra_nb.runtime.telemetry.redact import Redactor
 from tundra_nb.types import FRAME_VERSION, KEY_OF, TABLES, VERSIONED_TABLES
@@ -59,6 +60,7 @@ if TYPE_CHECKING:
 FORMAT = 1
 MANIFEST = "manifest.json"
 ROWS = "rows.json"
+CRATE = "ro-crate-metadata.json"
 HASHED_ROWS = 200_000
 """Rows of a table that have a hash each; of longer tables only the file has one."""
 AFTER = dt.timedelta(minutes=15)
@@ -71,6 +73,10 @@ FREE_BYTES = 16_000_000
 MOST_MEMBERS = 200_000
 MOST_LIST_BYTES = 32_000_000
 """Largest size of a zip's own list of its members, which is read whole."""
+MOST_ROWS = 50_000_000
+"""Of one table: Parquet packs one value any number of times into a few bytes."""
+MOST_TEXT_BYTES = 4_000_000_000
+"""Of one column of texts, for the same reason."""
 MOST_CHANGES = 500
 """Changes of settings, and of profiles, that the source of an imported incident keeps: the last."""
 Scalar = str | int | float | bool | None
@@ -137,13 +143,29 @@ class Manifest(ManifestHead, frozen=True):
     """Checked to be `About`."""
     members: dict[str, Member]
     tables: dict[str, Annotated[int, msgspec.Meta(ge=0)]]
+    """Rows by table."""
+    digests: dict[str, str]
+    """Of these rows."""
     whole: bool = False
-    digests: dict[str, str] = {}
 
     @property
     def notebook(self) -> str:
         """The member that is the notebook."""
         return next(name for name in self.members if name.endswith(".ipynb"))
+
+
+class CratePart(msgspec.Struct, frozen=True, rename={"id": "@id", "type": "@type"}):
+    """What is needed of a part of an RO-Crate."""
+
+    id: str
+    type: str
+    sha256: str = ""
+
+
+class Crate(msgspec.Struct, frozen=True, rename={"graph": "@graph"}):
+    """What is needed of an RO-Crate."""
+
+    graph: list[CratePart]
 
 
 class NotebookFile(msgspec.Struct, frozen=True):
@@ -247,7 +269,7 @@ def export(
         "changed_before": changes(client, begin - BEFORE, end),
     }
     members["REDACTIONS.md"] = _report(masked).encode()
-    members["ro-crate-metadata.json"] = _crate(found, members)
+    members[CRATE] = _crate(found, members)
     manifest = {
         "format": FORMAT,
         "made_by": {"tundra-nb": __version__, "frame_version": FRAME_VERSION, "notebook_format": NOTEBOOK_FORMAT},
@@ -361,7 +383,13 @@ def _recordings(client: Client, exchanges: pa.Table, masked: _Masked) -> Iterato
 
 
 def _row_hashes(table: pa.Table) -> list[str]:
-    return [hashlib.sha256(repr(tuple(row.values())).encode()).hexdigest()[:16] for row in table.to_pylist()]
+    """A hash of each row, the same whatever class the installed pyarrow has for time zones."""
+    utc = ZoneInfo("UTC")
+    rows = (
+        tuple(value.astimezone(utc) if isinstance(value, dt.datetime) else value for value in row.values())
+        for row in table.to_pylist()
+    )
+    return [hashlib.sha256(repr(row).encode()).hexdigest()[:16] for row in rows]
 
 
 def _parquet(table: pa.Table) -> bytes:
@@ -409,7 +437,7 @@ def _crate(found: Document, members: Mapping[str, bytes]) -> bytes:
         "hasPart": [{"@id": part["@id"]} for part in parts],
     }
     head = {
-        "@id": "ro-crate-metadata.json",
+        "@id": CRATE,
         "@type": "CreativeWork",
         "about": {"@id": "./"},
         "conformsTo": {"@id": "https://w3id.org/ro/crate/1.1"},
@@ -538,6 +566,11 @@ def _checked(zipped: zipfile.ZipFile, file: Path) -> Manifest:
                     break
         if sha.hexdigest() != told[name].sha256 or size != told[name].bytes:
             raise _refused(file, f"{name} is not what was exported{_which_row(zipped, name, told)}")
+    for table in sorted(manifest.tables):
+        if wrong := _wrong_rows(zipped, table, manifest):
+            raise _refused(file, wrong)
+    if CRATE in told and (wrong := _wrong_crate(zipped, told)):
+        raise _refused(file, wrong)
     try:
         msgspec.json.decode(_read(zipped, manifest.notebook, FREE_BYTES * 4), type=NotebookFile)
     except (ValueError, RecursionError) as exc:
@@ -570,10 +603,62 @@ def _manifest(zipped: zipfile.ZipFile, file: Path) -> Manifest:
         raise _refused(file, "its manifest.json cannot be read (the window ends before it begins)")
     if sum(name.endswith(".ipynb") for name in manifest.members) != 1:
         raise _refused(file, "it has not one notebook")
-    for name in sorted(manifest.tables.keys() | manifest.digests.keys()):
-        if f"tables/{name}.parquet" not in manifest.members:
+    there = {Path(member).stem for member in manifest.members if member.startswith("tables/")}
+    for name in sorted(there | manifest.tables.keys() | manifest.digests.keys()):
+        if name not in there:
             raise _refused(file, f"its manifest.json tells of a table {name[:40]!r} that is not in it")
+        if name not in manifest.tables or name not in manifest.digests:
+            raise _refused(file, f"its manifest.json has not both rows and digest of the table {name[:40]!r}")
     return manifest
+
+
+def _wrong_rows(zipped: zipfile.ZipFile, table: str, manifest: Manifest) -> str:
+    """In what a table is not what the manifest says of it, in words; empty where it is."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    member, told = f"tables/{table}.parquet", manifest.tables[table]
+    try:
+        packed = pa.BufferReader(_read(zipped, member, MOST_BYTES))
+        schema = pq.read_schema(packed)
+        rows = pq.ParquetFile(packed, read_dictionary=schema.names)
+        if (count := rows.metadata.num_rows) != told or count > MOST_ROWS:
+            return f"{member} has {count:,} rows, and its manifest.json says {told:,} of at most {MOST_ROWS:,}"
+        found = digest_of(count, ((name, _bounded(rows.read([name]).column(0))) for name in schema.names))
+    except (pa.ArrowException, ValueError, OSError) as exc:
+        return f"{member} cannot be read ({str(exc)[:200]})"
+    if found != manifest.digests[table]:
+        return f"the rows of {member} have not the digest that its manifest.json has of them"
+    return ""
+
+
+def _bounded(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """A column whose texts are not too long together, when every row has its own.
+
+    Raises:
+        ValueError: they are.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if pa.types.is_dictionary(column.type):
+        sizes = (pc.sum(pc.binary_length(one.dictionary).take(one.indices)).as_py() or 0 for one in column.chunks)
+        if sum(sizes) > MOST_TEXT_BYTES:
+            raise ValueError("its texts are too long")
+    return column
+
+
+def _wrong_crate(zipped: zipfile.ZipFile, told: Mapping[str, Member]) -> str:
+    """What the list for research archives says otherwise than the manifest, in words; empty where nothing."""
+    try:
+        parts = msgspec.json.decode(_read(zipped, CRATE, FREE_BYTES * 4), type=Crate).graph
+    except (ValueError, RecursionError) as exc:
+        return f"its {CRATE} cannot be read ({exc})"
+    listed = {part.id: part.sha256 for part in parts if part.type == "File"}
+    for name in sorted(listed.keys() | told.keys() - {CRATE}):
+        if name not in told or listed.get(name) != told[name].sha256:
+            return f"{CRATE} and manifest.json do not say the same of {name[:100]!r}"
+    return ""
 
 
 def _which_row(zipped: zipfile.ZipFile, name: str, told: Mapping[str, Member]) -> str:

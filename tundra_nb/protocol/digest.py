@@ -8,7 +8,7 @@ and the values with nulls as zero or empty text; text as lengths and UTF-8, time
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -17,9 +17,15 @@ if TYPE_CHECKING:
 
 def digest(table: pa.Table, names: Sequence[str] | None = None) -> str:
     """The digest of a frame, over these columns, or all of them, in this order."""
-    sha = hashlib.sha256(f"frame {table.num_rows}\n".encode())
-    for name in table.column_names if names is None else names:
-        _add(sha, name, table.column(name))
+    wanted = table.column_names if names is None else names
+    return digest_of(table.num_rows, ((name, table.column(name)) for name in wanted))
+
+
+def digest_of(rows: int, columns: Iterable[tuple[str, pa.ChunkedArray]]) -> str:
+    """The digest of a frame whose columns come one after the other."""
+    sha = hashlib.sha256(f"frame {rows}\n".encode())
+    for name, values in columns:
+        _add(sha, name, values)
     return sha.hexdigest()
 
 
