@@ -20,7 +20,7 @@ import tundra_nb
 from tests.agents.conftest import CHAT, TOML
 from tests.conftest import Home, wait_until
 from tundra_nb import errors
-from tundra_nb.agents.loop import TokenPrice
+from tundra_nb.agents.loop import FINDING, TOOLS_AN_ANSWER, TokenPrice
 from tundra_nb.client.sync import Client
 from tundra_nb.errors import UsageError
 from tundra_nb.testing.scripted_provider import ScriptedProcess, ScriptedStep
@@ -179,6 +179,23 @@ def test_the_same_question_is_answered_twice_and_not_again(outage: Client, provi
     provider.script(CHAT, *[calls(("tundra_errors", {}))] * 3, text("ok"))
     found = outage.triage()
     assert [step.outcome for step in found.steps if step.tool == "tundra_errors"] == ["ok", "ok", "refused"]
+
+
+def test_one_answer_has_a_most_of_tool_calls_and_the_rest_is_refused_in_one_word(
+    outage: Client, provider: ScriptedProcess
+) -> None:
+    """However many a model writes: the first are carried out, and it and the steps are told how many were not."""
+    heal(outage)
+    wanted = [(FINDING, {"claim": f"made up {number}", "evidence": ["99999999"]}) for number in range(1_000)]
+    provider.script(CHAT, calls(*wanted), text("done"))
+    found = outage.triage()
+    assert found.stopped == "done"
+    assert [step.outcome for step in found.steps if step.kind == "finding"] == ["struck"] * TOOLS_AN_ANSWER
+    (refused,) = [step for step in found.steps if step.outcome == "refused"]
+    assert refused.message.startswith("984 further calls of that answer were not carried out")
+    given = provider.requests[-1].json["messages"]
+    assert [len(message["tool_calls"]) for message in given if message["role"] == "assistant"] == [TOOLS_AN_ANSWER]
+    assert "984 further calls" in given[-1]["content"]
 
 
 def test_tools_that_act_are_not_offered_and_a_no_changes_nothing(outage: Client, provider: ScriptedProcess) -> None:

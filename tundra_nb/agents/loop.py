@@ -23,7 +23,7 @@ from tundra_nb.client import api
 from tundra_nb.client.aio import AsyncClient
 from tundra_nb.client.sync import Client
 from tundra_nb.errors import TundraError
-from tundra_nb.types import Reply
+from tundra_nb.types import Reply, ToolCall
 from tundra_nb.types.triage import TriageFinding
 
 from . import answers, tools
@@ -34,6 +34,8 @@ BYTES_A_TOKEN = 2
 """A prompt's size is reckoned as one token for so many bytes: more than tokenizers make of text, so that what is
 reserved before a call covers it.
 """
+TOOLS_AN_ANSWER = 16
+"""Most tool calls of one answer that are carried out."""
 SAME_QUESTION = 2
 """How often a tool answers the same question."""
 PINNED = frozenset({"calls", "attempts", "errors", "why", "sql"})
@@ -175,9 +177,13 @@ class Loop:
                 uses_tools = True
                 if is_last:
                     return Stopped("calls", f"the model was asked {len(self.operations)} times, which is the most")
-                messages.append(_assistant(reply))
-                for call in reply.tool_calls:
+                wanted = reply.tool_calls[:TOOLS_AN_ANSWER]
+                messages.append(_assistant(reply, wanted))
+                for place, call in enumerate(wanted, 1):
+                    self._left()
                     told = self._use(box, acting, call.name, call.arguments)
+                    if place == TOOLS_AN_ANSWER:
+                        told += self._surplus(len(reply.tool_calls) - place)
                     messages.append({"role": "tool", "tool_call_id": call.id, "content": f"{mark}\n{told}\n{mark}"})
         except Stopped as stop:
             return stop
@@ -186,11 +192,30 @@ class Loop:
         note = "" if uses_tools else "the model called no tool; the findings are those of the rules"
         return Stopped("done", note)
 
-    def _ask(self, messages: list[dict[str, Any]], schemas: list[dict[str, Any]], profile: str | None) -> Reply:
+    def _left(self) -> float:
+        """Seconds until the deadline.
+
+        Raises:
+            Stopped: it has passed.
+        """
         left = self._limits.deadline - (time.monotonic() - self._begun)
-        passed = Stopped("deadline", f"the deadline of {self._limits.deadline:g} s has passed")
         if left <= 0:
-            raise passed
+            raise self._passed()
+        return left
+
+    def _passed(self) -> Stopped:
+        return Stopped("deadline", f"the deadline of {self._limits.deadline:g} s has passed")
+
+    def _surplus(self, count: int) -> str:
+        """What the model is told of tool calls beyond the most of one answer; empty where there are none."""
+        if count <= 0:
+            return ""
+        told = f"{count:,} further calls of that answer were not carried out: {TOOLS_AN_ANSWER} in one are the most"
+        self._on_step(kind="tool", outcome="refused", tool="surplus", message=told)
+        return f"\n{told}"
+
+    def _ask(self, messages: list[dict[str, Any]], schemas: list[dict[str, Any]], profile: str | None) -> Reply:
+        left = self._left()
         if self._price is not None and self._limits.budget_usd is not None:
             most = self._price.most(len(msgspec.json.encode([messages, schemas])), MAX_TOKENS)
             if self.spent_usd + most > self._limits.budget_usd:
@@ -203,6 +228,7 @@ class Loop:
         try:
             reply = _within(self._client, msgspec.structs.replace(question, run_id=self._run_id), left)
         except TimeoutError:
+            passed = self._passed()
             self._on_step(kind="model", outcome="error", seconds=time.monotonic() - begun, message=passed.note)
             raise passed from None
         except TundraError as error:
@@ -331,9 +357,9 @@ def _function(name: str, description: str, schema: Mapping[str, Any]) -> dict[st
     return {"type": "function", "function": {"name": name, "description": description, "parameters": dict(schema)}}
 
 
-def _assistant(reply: Reply) -> dict[str, Any]:
+def _assistant(reply: Reply, wanted: Sequence[ToolCall]) -> dict[str, Any]:
     calls = [
         {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
-        for call in reply.tool_calls
+        for call in wanted
     ]
     return {"role": "assistant", "content": reply.text or None, "tool_calls": calls}
