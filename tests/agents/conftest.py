@@ -108,7 +108,8 @@ class Host:
             message = self.receive()
             if "method" in message:
                 self.questions.append(message["params"])
-                self.send({"jsonrpc": "2.0", "id": message["id"], "result": self.answers})
+                answer = self.answers if "error" in self.answers else {"result": self.answers}
+                self.send({"jsonrpc": "2.0", "id": message["id"], **answer})
                 continue
             assert message["id"] == self._next
             return message

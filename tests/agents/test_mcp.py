@@ -127,25 +127,32 @@ def test_a_client_that_cannot_ask_is_given_the_line_and_nothing_runs(standing: S
     assert breaker(standing.t) == "open"
 
 
-APPROVALS: list[tuple[dict[str, Any], bool]] = [
-    ({"action": "accept", "content": {"approve": False}}, False),
-    ({"action": "accept", "content": {"approve": "yes"}}, False),
-    ({"action": "decline"}, False),
-    ({}, False),
-    ({"action": "accept", "content": {"approve": True}}, True),
+APPROVALS: list[tuple[dict[str, Any], str]] = [
+    ({"action": "accept", "content": {"approve": False}}, "the person said no"),
+    ({"action": "decline"}, "the person said no"),
+    ({"action": "cancel"}, "closed the question"),
+    ({"error": {"code": -32603, "message": "no\u202e window"}}, "could not ask its person (no window)"),
+    ({"error": None}, "could not ask its person (without a word)"),
+    ({"action": "accept", "content": {"approve": "yes"}}, "neither a yes nor a no"),
+    ({"action": "accept"}, "neither a yes nor a no"),
+    ({}, "neither a yes nor a no"),
+    ({"action": "accept", "content": {"approve": True}}, ""),
 ]
+"""What a client answers to the question, and what its agent is told of it; empty where the command is run."""
 
 
 @doltlite
-def test_an_acting_tool_runs_only_after_a_yes(home: Home, outage: Client) -> None:
+def test_an_acting_tool_runs_only_after_a_yes_and_only_a_no_is_told_as_one(home: Home, outage: Client) -> None:
     """The question holds the exact command."""
     with opened(home, "--allow", "all") as host:
         host.initialize(elicitation={})
-        for host.answers, is_yes in APPROVALS:
+        for host.answers, problem in APPROVALS:
             given = host.call("tundra_breakers_reset", name="main")
             assert "tundra breakers reset main" in host.questions[-1]["message"]
-            assert given["isError"] is not is_yes
-            assert breaker(outage) == ("closed" if is_yes else "open"), host.answers
+            assert given["isError"] is bool(problem)
+            assert problem in text_of(given)
+            assert ("said no" in text_of(given)) is ("said no" in problem)
+            assert breaker(outage) == ("open" if problem else "closed"), host.answers
         assert len(host.questions) == len(APPROVALS)
 
 
@@ -180,6 +187,10 @@ def test_a_yes_to_one_command_is_not_a_yes_to_another(home: Home, outage: Client
         assert not done["isError"]
         again = call("tundra_breakers_reset", requestState=state, inputResponses=yes)
         assert again["isError"]
+        state = call("tundra_breakers_reset")["requestState"]
+        cancelled = {"approve": {"action": "cancel"}}
+        closed = call("tundra_breakers_reset", requestState=state, inputResponses=cancelled)
+        assert "closed the question" in text_of(closed)
         forged = call("tundra_breakers_reset", requestState="x.y", inputResponses=yes)
         assert forged["isError"]
     assert breaker(outage) == "closed"

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from tundra_nb.errors import TundraError, UsageError
 
+from . import answers
 from .approval import Approvals
 from .rpc import INVALID_PARAMS, McpSession, Message, RpcError, mapping
 from .tools import Tool, ToolAnswer, Toolbox
@@ -51,7 +52,7 @@ class Calling:
         if not session.can_be_asked or session.ask is None:
             return _told(_not_asked(line))
         answer = session.ask("elicitation/create", _question(line))
-        return _told(self._run(tool, arguments) if _is_yes(answer) else _declined(line))
+        return _told(self._run(tool, arguments) if _is_yes(answer) else _not_run(line, answer))
 
     def stateless(self, params: Mapping[str, Any], capabilities: Mapping[str, Any]) -> Message:
         tool, arguments = self._wanted(params)
@@ -75,7 +76,7 @@ class Calling:
         except UsageError as problem:
             return _complete(_failed(problem))
         answer = mapping(mapping(params.get("inputResponses")).get(_YES))
-        return _complete(self._run(tool, arguments) if _is_yes(answer) else _declined(line))
+        return _complete(self._run(tool, arguments) if _is_yes(answer) else _not_run(line, answer))
 
     def _wanted(self, params: Mapping[str, Any]) -> tuple[Tool, Mapping[str, Any]]:
         name = params.get("name")
@@ -129,8 +130,21 @@ def _failed(problem: TundraError) -> ToolAnswer:
     return ToolAnswer(f"{problem.code}: {problem.message}\nnext: {problem.hint}", is_error=True)
 
 
-def _declined(line: str) -> ToolAnswer:
-    return ToolAnswer(f"not run: the person said no to `{line}`. Do not ask again.", is_error=True)
+def _not_run(line: str, answer: Mapping[str, Any]) -> ToolAnswer:
+    """Why a command was not run, to which `answer` is no yes: only a person's no is told as one."""
+    match answer:
+        case {"action": "decline"} | {"action": "accept", "content": {"approve": False}}:
+            why = f"the person said no to `{line}`. Do not ask again."
+        case {"action": "cancel"}:
+            why = f"the person closed the question about `{line}` without an answer. Ask in words before you try again."
+        case {"error": problem}:
+            said = " ".join(answers.plain(str(mapping(problem).get("message") or "without a word")).split())[:200]
+            why = f"the client could not ask its person ({said}). To be run by hand: {line}"
+        case {"late": seconds}:
+            why = f"nobody answered the question about `{line}` within {seconds:.0f} s."
+        case _:
+            why = f"what the client answered is neither a yes nor a no. To be run by hand: {line}"
+    return ToolAnswer(f"not run: {why}", is_error=True)
 
 
 def _not_asked(line: str) -> ToolAnswer:

@@ -290,7 +290,7 @@ class Loop:
                 return told("error", f"{error.code}: {error.message} {error.hint}")
             line = box.command_line(name, arguments)
             if self._approve is None or not self._approve(line):
-                return told("denied", f"not run: the person said no to `{line}`", kind="approval")
+                return told("denied", f"not run: nobody said yes to `{line}`", kind="approval")
             told("ok", f"run after a yes: {line}", kind="approval")
         given = box.call(name, arguments)
         self._seen.update(given.ids)

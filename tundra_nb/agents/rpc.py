@@ -48,7 +48,8 @@ INSTRUCTIONS = (
 
 Message = dict[str, Any]
 Ask = Callable[[str, dict[str, Any]], Mapping[str, Any]]
-"""Sends a request to the client and waits for its result."""
+"""Sends a request to the client and waits for its result; `{"error": …}` where it answered with an error, and
+`{"late": seconds}` where it has not answered for so long."""
 
 
 class RpcError(Exception):

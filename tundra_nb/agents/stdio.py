@@ -110,7 +110,8 @@ class _Connection:
         with self._lock:
             call = self._asking.pop(identity, None) if isinstance(identity, str) else None
         if call is not None:
-            call.answer.put(mapping(message.get("result")))
+            is_error = "error" in message
+            call.answer.put({"error": message["error"]} if is_error else mapping(message["result"]))
         return True
 
     def _cancel(self, identity: Any, calls: list[_Call]) -> None:
@@ -148,7 +149,7 @@ class _Connection:
         except queue.Empty:
             with self._lock:
                 self._asking.pop(identity, None)
-            return {}
+            return {"late": ASK_TIMEOUT}
 
     def _send(self, message: Mapping[str, Any]) -> None:
         data = json.dumps(message, separators=(",", ":")).encode() + b"\n"
