@@ -287,6 +287,13 @@ def test_it_is_not_written_while_a_known_secret_is_in_it(home: Home, monkeypatch
     assert list(home.folder.glob(".refused*")) == []
 
 
+def test_a_short_secret_is_searched_for_as_a_whole() -> None:
+    """Of `mytoken` base64 behind other letters shows `token` alone, which is in every file with a column of tokens."""
+    assert base64.b64encode(b"token").decode()[:6] not in bundles.spellings("mytoken")
+    behind = base64.b64encode(b"ab:mytoken-of-nine").decode()
+    assert any(form in behind for form in bundles.spellings("mytoken-of-nine"))
+
+
 def test_the_steps_of_a_report_are_the_last_cells(home: Home) -> None:
     made = bundles.bundle(
         home.folder / "cells.zip",

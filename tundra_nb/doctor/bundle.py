@@ -221,7 +221,11 @@ def spellings(secret: str) -> set[str]:
     found.add(base64.b64encode(raw).decode().rstrip("="))
     found.add(base64.urlsafe_b64encode(raw).decode().rstrip("="))
     for before in (b":", b"a:", b"ab:"):  # of Basic authentication; only what the secret alone decides
-        found.add(base64.b64encode(before + raw).decode().rstrip("=")[4:-1])
+        part = base64.b64encode(before + raw).decode().rstrip("=")[4:-1]
+        if (
+            len(part) * 3 // 4 >= MIN_SECRET_CHARS
+        ):  # less of it is a word: "dG9rZW" of "mytoken" is in every "input_tokens"
+            found.add(part)
     return {form for form in found if len(form) >= MIN_SECRET_CHARS}
 
 

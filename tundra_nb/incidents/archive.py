@@ -219,7 +219,8 @@ class _Masked:
                 raise UsageError(
                     problem=f"{member} holds the value of {name}: nothing was written",
                     field="out",
-                    remedy="This is a defect; please report it with `%tundra bundle`.",
+                    remedy="If that value is a common word, as a password should not be, take another. Else this is a"
+                    " defect: please report it with `%tundra bundle`.",
                 )
 
 
