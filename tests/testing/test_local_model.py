@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from tundra_nb.errors import ConfigError
-from tundra_nb.testing.local_model import MODEL, LocalModel, find_model, is_installed
+from tundra_nb.testing.local_model import ANSWER_TOKENS, MODEL, LocalModel, find_model, is_installed
 
 KEY = "local-key"
 ASK = {"model": MODEL, "max_tokens": 4, "temperature": 0, "messages": [{"role": "user", "content": "Say hi"}]}
@@ -49,6 +49,16 @@ def test_model_streams(model: LocalModel) -> None:
     )
     assert answer.text.startswith("data: ")
     assert answer.text.rstrip().endswith("data: [DONE]")
+
+
+@pytest.mark.part("model")
+def test_an_answer_without_a_limit_ends_before_the_context_does(model: LocalModel) -> None:
+    """So small a model repeats itself now and then until something stops it."""
+    request = {name: value for name, value in ASK.items() if name != "max_tokens"} | {"ignore_eos": True}
+    headers = {"Authorization": f"Bearer {KEY}"}
+    answer = httpx.post(f"{model.base_url}/chat/completions", json=request, headers=headers, timeout=60).json()
+    assert answer["choices"][0]["finish_reason"] == "length"
+    assert answer["usage"]["completion_tokens"] == ANSWER_TOKENS
 
 
 @pytest.mark.part("model")

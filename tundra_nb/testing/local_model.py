@@ -33,6 +33,9 @@ MODEL: Final = "SmolLM2-135M-Instruct"
 CONTEXT_TOKENS: Final = 2048
 """Context of each of the parallel slots."""
 PARALLEL: Final = 4
+ANSWER_TOKENS: Final = 256
+"""Of an answer whose request sets no limit: now and then so small a model repeats itself until its context is full,
+which takes a minute."""
 THREADS: Final = 1
 """Its threads wait for each other by spinning: on a busy machine two took thirty times as long as one."""
 KEY_VARIABLE: Final = "TUNDRA_LOCAL_MODEL_KEY"
@@ -113,6 +116,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     params.model_alias = {MODEL}
     params.n_ctx = CONTEXT_TOKENS * PARALLEL
     params.n_parallel = PARALLEL
+    params.n_predict = ANSWER_TOKENS
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = THREADS
     params.hostnames = ["127.0.0.1"]
     params.port = given.port
