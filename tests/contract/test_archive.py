@@ -5,26 +5,31 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import errno
+import hashlib
 import json
 import os
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from tests.contract.conftest import Store, random_operation, rows_of, table_of
 from tests.contract.test_grouping import same
 from tundra_nb.errors import ArchiveDamaged, ConfigError, QueryRefused, StoreBusy, UsageError
 from tundra_nb.protocol.archive import Archive, Archiving
+from tundra_nb.protocol.digest import digest
 from tundra_nb.protocol.query import Condition, FrameQuery
-from tundra_nb.runtime.archive.place import MANIFEST
+from tundra_nb.runtime.archive.place import MANIFEST, ArchiveFolder
 from tundra_nb.runtime.archive.reading import ArchiveReading
 from tundra_nb.runtime.archive.service import Archives
 from tundra_nb.runtime.clock import SystemClock
 from tundra_nb.runtime.id_layout import id_floor
-from tundra_nb.types import ErrorEvent, Operation
+from tundra_nb.types import ErrorEvent, Operation, columns
 
 pytestmark = pytest.mark.anyio
 
@@ -298,6 +303,55 @@ async def test_a_changed_or_missing_file_is_refused_by_name_and_copied_anew(stor
     assert "gone" in " ".join(told.repaired)
     await both(store, archives, by=["day"])
     assert (await run(archives, None, verify=True)).repaired == []
+
+
+def rewritten(store: Store, file: Path, change: Callable[[pa.Table], pa.Table], *, digests: bool) -> Path:
+    """A file of the archive with other rows, and the manifest with the hashes that belong to them."""
+    rows = change(pq.read_table(file))
+    pq.write_table(rows, file)
+    sha = hashlib.sha256(file.read_bytes()).hexdigest()
+    renamed = file.rename(file.with_name(f"{file.stem.rsplit('-', 1)[0]}-{sha[:16]}.parquet"))
+    place = ArchiveFolder(store.paths.archive)
+    manifest = place.load()
+    for table, day, part in list(manifest.parts()):
+        if part.file.endswith(file.name):
+            entry = manifest.tables[table].days[day]
+            names = [column.name for column in columns(table, entry.frame_version)]
+            new = msgspec.structs.replace(
+                part,
+                file=f"{table}/{renamed.name}",
+                sha256=sha,
+                size_bytes=renamed.stat().st_size,
+                digest=digest(rows, names) if digests else part.digest,
+            )
+            parts = [new if one is part else one for one in entry.parts]
+            manifest.tables[table].days[day] = msgspec.structs.replace(entry, parts=parts)
+    place.save(manifest)
+    return renamed
+
+
+@pytest.mark.parametrize("digests", [False, True])
+async def test_files_and_manifest_that_were_rewritten_together_are_not_the_historys(
+    store: Store, archives: Archives, digests: bool
+) -> None:
+    """`verify` compares the rows with the history's, and copies them anew; late rows are no damage."""
+    store.history.append(*days(33, 31))
+    await run(archives)
+
+    def cheaper(rows: pa.Table) -> pa.Table:
+        place = rows.schema.get_field_index("latency_ms")
+        return rows.set_column(
+            place, rows.schema.field(place), pa.array([1] * len(rows), rows.schema.field(place).type)
+        )
+
+    forged = rewritten(store, files(store)[0], cheaper, digests=digests)
+    told = await run(archives, None, verify=True)
+    assert told.repaired == [f"operation/{forged.name}: it has other rows than the history"]
+    await both(store, archives, by=["day"])
+    assert (await run(archives, None, verify=True)).verified_files == 3
+    store.history.append(random_operation(TODAY - 32 * DAY + 1_234_567, 999, random.Random(1)))
+    told = await run(archives, None, verify=True)
+    assert (told.repaired, told.late) == ([], {"operation": 1})
 
 
 def without_a_day(text: bytes) -> bytes:

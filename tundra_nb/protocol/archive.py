@@ -14,8 +14,8 @@ LEAST_DAYS = 1
 class ArchiveBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """What to do. `before`: copy whole UTC days that end by then, ISO 8601; left out: only prove what is there.
 
-    `verify`: read each file of the archive and compare its digest; what is damaged is copied anew where the history
-    still has it.
+    `verify`: read each file of the archive and compare its digest, and its rows with the history's where that has all
+    of the day; what is damaged is copied anew where the history still has it.
     """
 
     before: str | None = None

@@ -19,7 +19,7 @@ from tundra_nb.runtime.history.contract import Stop
 from tundra_nb.runtime.sources.tables import stored_schema
 from tundra_nb.types import columns
 
-from .place import DAY_US, UNFINISHED, ArchivedPart, ArchiveFolder, day_of, sync_folder
+from .place import DAY_US, UNFINISHED, ArchivedDay, ArchivedPart, ArchiveFolder, day_of, sync_folder
 
 PART_ROWS = 500_000
 """Rows of one file: what is held in memory at a time."""
@@ -144,6 +144,41 @@ def damage(folder: Path, part: ArchivedPart, stop: Stop) -> str:
     except OSError as exc:
         return f"cannot be read: {exc.strerror}"
     return ""
+
+
+def differing(
+    folder: Path, day: ArchivedDay, table: str, batches: Iterator[pa.RecordBatch], stop: Stop
+) -> list[str] | None:
+    """Files of a day that have other rows than these of the history; None where that has not as many of the day."""
+    names = [column.name for column in columns(table, day.frame_version)]
+    differ: list[str] = []
+    parts = iter(day.parts)
+    part = next(parts, None)
+    held: list[pa.RecordBatch] = []
+    rows = 0
+    for batch in grouping.plain(batches):
+        _go_on(stop)
+        while part is not None and rows + batch.num_rows >= part.rows:
+            held.append(batch.slice(0, part.rows - rows))
+            batch = batch.slice(part.rows - rows)  # noqa: PLW2901 - what is left of it
+            expected = digest(pa.Table.from_batches(held).cast(stored_schema(table)), names)
+            if not expected == part.digest == _digest(folder / part.file, names):
+                differ.append(part.file)
+            held, rows, part = [], 0, next(parts, None)
+        if batch.num_rows:
+            held.append(batch)
+            rows += batch.num_rows
+            if part is None:
+                return None
+    return differ if part is None else None
+
+
+def _digest(file: Path, names: list[str]) -> str:
+    """Of a file's rows; empty where it cannot be read, or has other columns."""
+    try:
+        return digest(pq.read_table(file), names)
+    except (pa.ArrowException, OSError, KeyError):
+        return ""
 
 
 def _go_on(stop: Stop) -> None:

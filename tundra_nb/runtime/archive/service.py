@@ -250,23 +250,36 @@ class _Run:
         await asyncio.to_thread(self._place.sweep, self.manifest)
 
     async def verify(self) -> AsyncIterator[Archiving]:
-        """Read every file."""
-        parts = list(self.manifest.parts())
-        whole, done = sum(part.rows for _, _, part in parts), 0
-        for table, day, part in parts:
-            yield Archiving(doing="verifying", table=table, day=day, done_rows=done, rows=whole)
+        """Read every file, and compare its rows with those of the history where that has all of them."""
+        commit = await self._commit()
+        whole, done = sum(part.rows for _, _, part in self.manifest.parts()), 0
+        for table, archived in self.manifest.tables.items():
+            for day, entry in archived.days.items():
+                yield Archiving(doing="verifying", table=table, day=day, done_rows=done, rows=whole)
+                if damage := await self._damage(table, day, entry, commit):
+                    self.damaged[table, day] = damage
+                else:
+                    self.verified_files += len(entry.parts)
+                done += entry.rows
+
+    async def _damage(self, table: str, day: str, entry: ArchivedDay, commit: str) -> str:
+        """Which file of a day is damaged, and how; empty for none."""
+        for part in entry.parts:
             request = WorkerRequest(method="verify", params={"part": msgspec.to_builtins(part)})
-            damage = await asked(self._worker, request)
-            if damage:
-                self.damaged[table, day] = f"{part.file}: it {damage}"
-            else:
-                self.verified_files += 1
-            done += part.rows
+            if damage := await asked(self._worker, request):
+                return f"{part.file}: it {damage}"
+        params = {"table": table, "day": msgspec.to_builtins(entry)}
+        differing = await self._asked("compare", params, _of_day(table, day, commit))
+        return f"{differing[0]}: it has other rows than the history" if differing else ""
+
+    async def _commit(self) -> str:
+        """The state of the history as it is now."""
+        await self._history.call("commit_events")
+        return str(await self._history.call("resolve", ref="HEAD"))
 
     async def copy(self, before: str | None, now: Callable[[], str]) -> AsyncIterator[Archiving]:
         """Copy the days of all tables before this one, or only the damaged ones."""
-        await self._history.call("commit_events")
-        commit = str(await self._history.call("resolve", ref="HEAD"))
+        commit = await self._commit()
         rows = await rows_of(self._history)
         tables = [
             table for table in ARCHIVED if before is not None or any(damaged == table for damaged, _ in self.damaged)
@@ -309,10 +322,8 @@ class _Run:
 
     async def _day(self, table: str, day: str, counted: list[int], commit: str, now: str) -> None:
         await asyncio.to_thread(self._free)
-        begin = begin_us(day)
-        query = FrameQuery(table=table, since_us=begin, until_us=begin + DAY_US, at=commit)
         params = {"table": table, "day": day, "frame_version": FRAME_VERSION}
-        parts = msgspec.convert(await self._asked("copy", params, query), list[ArchivedPart])
+        parts = msgspec.convert(await self._asked("copy", params, _of_day(table, day, commit)), list[ArchivedPart])
         if sum(part.rows for part in parts) != counted[0]:
             raise self._place.damaged(f"{table}/{day}", f"got other rows than the {counted[0]:,} that were counted")
         archived = self.manifest.tables.setdefault(table, TableArchive(until="", key=0, below=0))
@@ -349,6 +360,12 @@ class _Run:
         for damaged in self.damaged.values():
             file, _, how = damaged.partition(": it ")
             raise self._place.damaged(file, f"{how}, and the history has not its rows any more")
+
+
+def _of_day(table: str, day: str, commit: str) -> FrameQuery:
+    """The history's rows of a day, as of a commit."""
+    begin = begin_us(day)
+    return FrameQuery(table=table, since_us=begin, until_us=begin + DAY_US, at=commit)
 
 
 class _With:

@@ -32,7 +32,7 @@ from tundra_nb.runtime.history.without import without_pandas
 from tundra_nb.runtime.sources.tables import stored_schema
 
 from . import copying
-from .place import UNFINISHED, ArchivedPart, ArchiveFolder
+from .place import UNFINISHED, ArchivedDay, ArchivedPart, ArchiveFolder
 
 if TYPE_CHECKING:
     from .reading import ArchiveReading
@@ -70,6 +70,9 @@ class ArchiveWorker(LineServer):
                 told = copying.damage(self._place.folder, part, stop)
                 if not told:
                     self._proven.note(part)
+            case "compare":
+                day, rows = msgspec.convert(params["day"], ArchivedDay), IncomingFrame(self.inputs(sock)[0])
+                told = copying.differing(self._place.folder, day, params["table"], rows.batches(), stop)
             case "tables":
                 told = _tables(params["text"])
             case "sql":
