@@ -260,6 +260,10 @@ BOMBS = [
     "select list(repeat('a', 1000000)) from range(100000)",
     "select count(distinct a.range * 1000000007 + b.range) from range(100000000) a, range(1000) b",
     "select * from range(100000000000) a order by md5(a.range::varchar)",
+    "select range(100000000) as a",
+    "select {'a': range(30000000)} as a",
+    "select list(repeat('a', 1000)) a from range(400000)",
+    "select repeat('a', 900000000) as a",
     "with recursive r as (select repeat('a', 1000) a union all select a || a from r) select max(length(a)) from r",
 ]
 
@@ -277,6 +281,19 @@ async def test_a_memory_bomb_is_refused_and_the_next_question_answered(
     with pytest.raises((StoreBusy, QueryRefused)):
         await rows_of(archives.reads.archive_sql(bomb))
     assert await rows_of(archives.reads.archive_sql("select count(*) n from operation")) == [{"n": 120}]
+
+
+@pytest.mark.part("doltlite")
+@pytest.mark.parametrize("store", ["doltlite"], indirect=True)
+async def test_an_answer_has_as_many_rows_as_find_room_and_none_that_is_too_long_alone(archives: Archives) -> None:
+    """However long its texts and lists are: what is left out is told, and one row beyond the bound is refused."""
+    line = archives.reads.archive_sql("select repeat('a', 1000000 * (1 + range)) as a from range(20)")
+    meta = await line.meta()
+    found = await table_of(line)
+    assert (meta["truncated"], 8 <= found.num_rows <= 15) == (True, True)
+    with pytest.raises(StoreBusy, match="one row of the answer has 762 MB") as caught:
+        await rows_of(archives.reads.archive_sql("select range(100000000) as a"))
+    assert "shorter texts and lists" in caught.value.hint
 
 
 async def test_a_changed_or_missing_file_is_refused_by_name_and_copied_anew(store: Store, archives: Archives) -> None:

@@ -147,19 +147,17 @@ class ArchiveReading:
             relation = self.db.sql(statement)
             reader = relation.to_arrow_reader(BATCH_ROWS)
             made_schema = reader.schema
+            truncated = False
             for batch in reader:
                 if stop.is_due:
                     raise stop.error()
-                held.append(batch.slice(0, most - rows))
-                rows, size = rows + batch.num_rows, size + batch.nbytes
-                if rows > most or size > SQL_BYTES:
+                fits = _fitting(batch.slice(0, most - rows), SQL_BYTES - size, is_first=not rows)
+                held.append(fits)
+                rows, size = rows + fits.num_rows, size + fits.nbytes
+                if truncated := fits.num_rows < batch.num_rows:
                     break
-        found = _plain(pa.Table.from_batches(held, schema=made_schema))
-        return Frame(
-            found.schema,
-            _batches(found),
-            {"truncated": rows > most or size > SQL_BYTES},
-        )
+            found = _plain(pa.Table.from_batches(held, schema=made_schema))
+        return Frame(found.schema, _batches(found), {"truncated": truncated})
 
     def grouped(self, query: FrameQuery, stop: Stop) -> Frame:
         """Groups of a table's rows, as `grouping.grouped` makes them."""
@@ -171,6 +169,23 @@ class ArchiveReading:
             found = self.db.sql(text, params=values).to_arrow_table()
         table = _as_groups(found, query)
         return Frame(table.schema, _batches(table), {"truncated": False, "approximate": not is_exact})
+
+
+def _fitting(batch: pa.RecordBatch, room: int, *, is_first: bool) -> pa.RecordBatch:
+    """The first rows of a batch that find room, found by halves.
+
+    Raises:
+        StoreBusy: none does, and it is the first of an answer.
+    """
+    while batch.num_rows and batch.nbytes > room:
+        if batch.num_rows == 1 and is_first:
+            raise StoreBusy(
+                problem=f"one row of the answer has {batch.nbytes >> 20:,} MB, and answers at most {SQL_BYTES >> 20}",
+                remedy="Ask for fewer columns, or for shorter texts and lists.",
+                kind="memory",
+            )
+        batch = batch.slice(0, batch.num_rows // 2)
+    return batch
 
 
 def _grouping(query: FrameQuery, *, is_exact: bool) -> tuple[str, list[Any]]:
@@ -302,7 +317,7 @@ def seam(stop: Stop) -> Iterator[None]:
     """Where DuckDB's errors become ours."""
     try:
         yield
-    except duckdb.OutOfMemoryException as exc:
+    except (duckdb.OutOfMemoryException, MemoryError) as exc:
         raise StoreBusy(
             problem=f"the question needs more than the {MEMORY_MB:,} MB that it may take",
             remedy="Narrow it: a time window, fewer columns, fewer groups.",

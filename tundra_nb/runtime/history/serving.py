@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from tundra_nb.errors import Cancelled, InternalError, TundraError
+from tundra_nb.errors import Cancelled, InternalError, StoreBusy, TundraError
 
 from .contract import QUERY_SECONDS, Frame, Stop
 from .protocol import ARROW, END, ERROR, JSON, META, WorkerRequest, pack, receive_frame
@@ -148,6 +148,10 @@ class LineServer:
             self._report(sock, exc)
         except OSError:
             pass  # the daemon has closed the request
+        except MemoryError:
+            problem = f"`{request.method}` needs more memory than the worker may take"
+            remedy = "Ask for less: a time window, fewer columns, shorter lists."
+            self._report(sock, StoreBusy(problem=problem, remedy=remedy, kind="memory"))
         except Exception as exc:  # noqa: BLE001 - the top of a request: the daemon is told, the log has the rest
             traceback.print_exc()
             self._report(sock, InternalError(problem=f"the store worker failed in `{request.method}`: {exc!r}"))
