@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+import select
+import socket
 import subprocess
 import sys
 import time
@@ -13,6 +15,7 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -402,6 +405,22 @@ def test_over_stateless_http_a_yes_runs_its_command_once_and_no_other(
         assert not post(url, call, **headers)[1]["result"]["isError"]
         assert post(url, call, **headers)[1]["result"]["isError"]
     assert breaker(outage) == "closed"
+
+
+@doltlite
+def test_over_http_nobody_waits_for_anothers_long_query(standing: Standing) -> None:
+    """Also when the one that asked has left without its answer."""
+    many = ", ".join(f"setting as t{number}" for number in range(9))
+    long = {"name": "tundra_sql", "arguments": {"text": f"select count(*) from {many}"}}
+    short = {"name": "tundra_sql", "arguments": {"text": "select 7 as seven"}}
+    call = {"jsonrpc": "2.0", "id": 1, "method": "tools/call"}
+    with listening(standing.home) as url, socket.create_connection(("127.0.0.1", urlsplit(url).port)) as one:
+        post(url, call | {"params": short})  # connected, and everything loaded
+        body = json.dumps(call | {"params": long})
+        head = f"POST /mcp HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer secret\r\nContent-Length: {len(body)}\r\n\r\n"
+        one.sendall((head + body).encode())
+        assert "seven" in text_of(post(url, call | {"params": short})[1]["result"])
+        assert select.select([one], [], [], 0)[0] == [], "the long one is under way"
 
 
 @pytest.mark.parametrize("listen", ["0.0.0.0:1", "192.168.1.1:80", "localhost", "127.0.0.1:99999", "example.com:80"])

@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import hmac
 import secrets
+import threading
 import time
 
 from tundra_nb.errors import UsageError
@@ -19,18 +20,20 @@ LIFETIME_SECONDS = 600.0
 
 
 class Approvals:
-    """Questions that are open. `now` is read for their age; seconds."""
+    """Questions that are open, asked and answered from any thread."""
 
     def __init__(self) -> None:
         self._key = secrets.token_bytes(32)
         self._open: dict[str, float] = {}
+        self._lock = threading.Lock()
 
     def ask(self, command_line: str) -> str:
         """A state for a question about this command; it comes back with the answer."""
         nonce = secrets.token_urlsafe(12)
-        self._open[nonce] = time.monotonic()
-        for old in [known for known, since in self._open.items() if time.monotonic() - since > LIFETIME_SECONDS]:
-            del self._open[old]
+        with self._lock:
+            self._open[nonce] = time.monotonic()
+            for old in [known for known, since in self._open.items() if time.monotonic() - since > LIFETIME_SECONDS]:
+                del self._open[old]
         return f"{nonce}.{self._seal(nonce, command_line)}"
 
     def redeem(self, state: str, command_line: str) -> None:
@@ -46,7 +49,8 @@ class Approvals:
                 field="requestState",
                 remedy="Give the command again, and answer the question that comes.",
             )
-        since = self._open.pop(nonce, None)
+        with self._lock:
+            since = self._open.pop(nonce, None)
         if since is None or time.monotonic() - since > LIFETIME_SECONDS:
             raise UsageError(
                 problem="not run: that question was answered already, or is too old",

@@ -22,29 +22,33 @@ _YES = "approve"
 
 
 def connecting(until_the_end: contextlib.ExitStack) -> Callable[[], Client]:
-    """Gives the client of a toolbox: opened when it is first asked for, closed at the end."""
+    """Gives the client of a toolbox: opened when any thread first asks for it, closed at the end."""
+    opening = threading.Lock()
 
     @functools.cache
-    def connect() -> Client:
+    def opened() -> Client:
         from tundra_nb.client.sync import Client
 
         return until_the_end.enter_context(Client(caller="mcp"))
+
+    def connect() -> Client:
+        with opening:
+            return opened()
 
     return connect
 
 
 class Calling:
-    """Runs the tools of a toolbox, one at a time."""
+    """Runs the tools of a toolbox; side by side, for a query that takes long is no reason for others to wait."""
 
     def __init__(self, toolbox: Toolbox) -> None:
         self._toolbox = toolbox
         self._approvals = Approvals()
-        self._one_at_a_time = threading.Lock()
 
     def by_handshake(self, params: Mapping[str, Any], session: McpSession) -> Message:
         tool, arguments = self._wanted(params)
         if not tool.acts:
-            return _told(self._run(tool, arguments))
+            return _told(self._toolbox.call(tool.name, arguments))
         refusal = self._refusal(tool, arguments)
         if refusal is not None:
             return _told(refusal)
@@ -52,12 +56,12 @@ class Calling:
         if not session.can_be_asked or session.ask is None:
             return _told(_not_asked(line))
         answer = session.ask("elicitation/create", _question(line))
-        return _told(self._run(tool, arguments) if _is_yes(answer) else _not_run(line, answer))
+        return _told(self._toolbox.call(tool.name, arguments) if _is_yes(answer) else _not_run(line, answer))
 
     def stateless(self, params: Mapping[str, Any], capabilities: Mapping[str, Any]) -> Message:
         tool, arguments = self._wanted(params)
         if not tool.acts:
-            return _complete(self._run(tool, arguments))
+            return _complete(self._toolbox.call(tool.name, arguments))
         refusal = self._refusal(tool, arguments)
         if refusal is not None:
             return _complete(refusal)
@@ -76,7 +80,7 @@ class Calling:
         except UsageError as problem:
             return _complete(_failed(problem))
         answer = mapping(mapping(params.get("inputResponses")).get(_YES))
-        return _complete(self._run(tool, arguments) if _is_yes(answer) else _not_run(line, answer))
+        return _complete(self._toolbox.call(tool.name, arguments) if _is_yes(answer) else _not_run(line, answer))
 
     def _wanted(self, params: Mapping[str, Any]) -> tuple[Tool, Mapping[str, Any]]:
         name = params.get("name")
@@ -91,15 +95,10 @@ class Calling:
     def _refusal(self, tool: Tool, arguments: Mapping[str, Any]) -> ToolAnswer | None:
         """What is wrong with a call, before a person is asked about it."""
         try:
-            with self._one_at_a_time:
-                self._toolbox.check(tool.name, arguments)
+            self._toolbox.check(tool.name, arguments)
         except TundraError as problem:
             return _failed(problem)
         return None
-
-    def _run(self, tool: Tool, arguments: Mapping[str, Any]) -> ToolAnswer:
-        with self._one_at_a_time:
-            return self._toolbox.call(tool.name, arguments)
 
 
 def _told(given: ToolAnswer) -> Message:

@@ -5,13 +5,13 @@ A page in a browser must not reach it: requests with an `Origin` are refused, wh
 
 from __future__ import annotations
 
-import asyncio
 import hmac
 import ipaddress
 import secrets
 from collections.abc import Mapping
 from typing import Any
 
+import anyio.to_thread
 import msgspec
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -36,6 +36,8 @@ from .rpc import (
 
 PATH = "/mcp"
 MAX_BODY_BYTES = 4 * 1024 * 1024
+LAST_ANSWERS_SECONDS = 1
+"""How long an answer that is under way may hold up the end."""
 _STATUS = {
     PARSE_ERROR: 400,
     INVALID_REQUEST: 400,
@@ -86,7 +88,7 @@ def app(server: RpcServer, token: str) -> Starlette:
         mismatch = _mismatch(request, message)
         if mismatch is not None:
             return _json(error(message.get("id"), mismatch), 400)
-        answer = await asyncio.to_thread(server.handle, message, McpSession())
+        answer = await anyio.to_thread.run_sync(server.handle, message, McpSession(), abandon_on_cancel=True)
         if answer is None:
             return Response(status_code=202)
         return _json(answer, _STATUS.get(answer.get("error", {}).get("code", 0), 200))
@@ -119,7 +121,13 @@ def serve(server: RpcServer, listen: str, token: str, ready: Any) -> None:
         listener.listen()  # before anybody is told the address
         shown = f"[{host}]" if ":" in host else host
         ready(f"http://{shown}:{listener.getsockname()[1]}{PATH}")
-        config = uvicorn.Config(app(server, token), log_config=None, access_log=False, lifespan="off")
+        config = uvicorn.Config(
+            app(server, token),
+            log_config=None,
+            access_log=False,
+            lifespan="off",
+            timeout_graceful_shutdown=LAST_ANSWERS_SECONDS,
+        )
         uvicorn.Server(config).run(sockets=[listener])
 
 

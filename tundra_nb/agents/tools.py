@@ -306,7 +306,9 @@ class Toolbox:
                 continue  # the head counts every row; how many are shown is the answer's business
             if value is None or value is False:
                 if isinstance(param, click.Argument) and param.required:
-                    raise UsageError(problem=f"{tool.name} needs {name}", field=name)
+                    raise UsageError(
+                        problem=f"{tool.name} needs {name}", field=name, remedy=f"It takes: {', '.join(params)}."
+                    )
                 continue
             given = _checked(param, name, value)
             if isinstance(param, click.Argument):
