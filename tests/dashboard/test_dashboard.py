@@ -15,7 +15,7 @@ import pytest
 
 from tests.conftest import ROOT
 from tundra_nb.dashboard import packing, reading, still, story
-from tundra_nb.dashboard.hour import FAILED, OK, REFUSED, Change, Columns, Hour, Level, Numbering, Stretch
+from tundra_nb.dashboard.hour import FAILED, OK, REFUSED, Change, Columns, Hour, Level, Numbering, Stretch, is_over
 from tundra_nb.protocol import query
 from tundra_nb.views import html, text
 
@@ -85,6 +85,36 @@ def test_what_goes_on_is_still_open_and_comes_first() -> None:
     assert told.episodes[0].is_on
     assert told.who.startswith("a still open for 70 min")
     assert "until" not in told.what
+
+
+@pytest.mark.parametrize(("word", "is_on"), [("half open", False), ("open", True), ("parked", True)])
+def test_an_outage_is_over_once_a_probe_was_answered_and_not_while_nothing_may_be_asked(word: str, is_on: bool) -> None:
+    """Triage tells the same by the same rule: an answer ends it where the breaker lets more through."""
+    shown = hour(is_live=True, end=SINCE + 5390)
+    shown.bands = [
+        Stretch("a", OUTAGE[0] + 5, SINCE + 5391, "open", is_bad=True),
+        Stretch("a", SINCE + 5391, None, word),
+    ]
+    answered = shown.attempts.at[(shown.attempts.profile == 0) & (shown.attempts.at > SINCE + 5390)]
+    assert len(answered)
+    worst = story.tell(shown).episodes[0]
+    assert (worst.is_on, "still" in worst.who) == (is_on, is_on)
+    assert worst.until == (shown.until if is_on else answered.min())
+    assert is_over(answered=True, state=word.replace(" ", "_"), is_out=False) is not is_on
+
+
+def test_only_the_outage_that_goes_on_is_still_one() -> None:
+    """An earlier one of the same profile that ended keeps its end."""
+    shown = hour(is_live=True)
+    is_late = (shown.attempts.profile == 0) & (shown.attempts.at > SINCE + 5000)
+    shown.attempts.outcome[is_late], shown.attempts.label[is_late] = FAILED, 1
+    shown.bands = [
+        Stretch("a", OUTAGE[0] + 5, OUTAGE[1], "open", is_bad=True),
+        Stretch("a", SINCE + 5005, None, "open", is_bad=True),
+    ]
+    assert [(one.is_on, round(one.until - one.since, -2)) for one in story.tell(shown).episodes] == [
+        (True, 400), (False, 1800),
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("later", "is_on", "who"), [(1, False, "a open for"), (6, True, "a still failing for")])

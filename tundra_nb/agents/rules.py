@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from tundra_nb.client.sync import Client
 from tundra_nb.dashboard import changes
-from tundra_nb.dashboard.hour import Change
+from tundra_nb.dashboard.hour import Change, is_over
 from tundra_nb.errors.spelling import as_typed
 from tundra_nb.guide import lookup, pages
 from tundra_nb.guide.pages import Page
@@ -147,9 +147,10 @@ def _of_attempts(reading: Reading, kind: str, profile: str, rows: pd.DataFrame) 
     code = str(rows["code"].iloc[-1])
     where = f" of profile {profile}" if profile else ""
     told = [_tried(rows), _lost(len(lost), len(calls))]
-    if len(answered):
+    ended = is_over(answered=bool(len(answered)), state=_state(reading, profile), is_out=is_out)
+    if ended and len(answered):
         told.append(f"over since {_time(answered.min())}Z, when it answered again")
-    elif is_out:
+    elif ended:
         told.append(f"over since {_time(out)}Z, when it was taken out of use")
     else:
         told.append("still so")
@@ -162,7 +163,7 @@ def _of_attempts(reading: Reading, kind: str, profile: str, rows: pd.DataFrame) 
         calls_failed=len(lost),
         since=_time(first),
         until=_time(last),
-        is_over=bool(len(answered)) or is_out,
+        is_over=ended,
         whom=_whom(calls),
         changed_before=_changed(reading, first, profile),
         cause=_cause(page, rows),
@@ -180,10 +181,9 @@ def _of_errors(reading: Reading, kind: str, profile: str, rows: pd.DataFrame) ->
     claim = f"{_named(kind, code)}{where}: {len(rows):,} error{'s' if len(rows) != 1 else ''} in {sources}"
     calls = reading.calls
     answered = calls.loc[(calls["at"] > last) & (calls["outcome"].astype(str) == "ok"), "at"]
-    is_over = (
-        bool(rows["operation_id"].notna().all()) and len(answered) > 0
-    )  # each failed a call, and calls are answered
-    if is_over:
+    # each failed a call, and calls are answered
+    ended = bool(rows["operation_id"].notna().all()) and len(answered) > 0
+    if ended:
         claim += f"; over since {_time(answered.min())}Z, when a call was answered"
     return TriageFinding(
         claim=claim,
@@ -194,7 +194,7 @@ def _of_errors(reading: Reading, kind: str, profile: str, rows: pd.DataFrame) ->
         calls_failed=int(rows["operation_id"].notna().sum()),
         since=_time(first),
         until=_time(last),
-        is_over=is_over,
+        is_over=ended,
         changed_before=_changed(reading, first, profile),
         cause=_cause(page, rows),
         remedy=_remedy(page, code, profile, rows),
@@ -240,6 +240,15 @@ def _breaker(reading: Reading, profile: str) -> str:
         return ""
     opened = int((rows["new_state"].astype(str) == "open").sum())
     return f"; its breaker opened {opened} time{'s' if opened != 1 else ''}" if opened else ""
+
+
+def _state(reading: Reading, profile: str) -> str:
+    """What a profile's breaker is at the pin."""
+    rows = reading.breakers[reading.breakers["profile"].astype(str) == profile]
+    if not len(rows):
+        return ""
+    last = rows.loc[rows["at"].idxmax()]
+    return "parked" if last["parked"] else str(last["new_state"])
 
 
 def _breaker_ids(reading: Reading, profile: str) -> list[str]:

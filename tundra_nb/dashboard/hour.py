@@ -130,6 +130,19 @@ class Stretch:
         return now if self.until is None else self.until
 
 
+HELD = frozenset({"open", "parked"})
+"""What a profile is while nothing is asked of it."""
+
+
+def is_over(*, answered: bool, state: str, is_out: bool) -> bool:
+    """Whether an outage of a profile is over, the one rule of dashboard and triage.
+
+    It is when the profile was taken out of use, or has `answered` since its last failure and may be asked again: also
+    by a probe, while its breaker is still half open.
+    """
+    return is_out or (answered and state not in HELD)
+
+
 @dataclasses.dataclass(frozen=True)
 class Level:
     """What was left in a bucket, as shares of the most that was ever seen in it."""

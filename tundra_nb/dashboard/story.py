@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from tundra_nb.views.blocks import duration
 
-from .hour import CANCELLED, FAILED, OK, REFUSED, Change, Columns, Hour
+from .hour import CANCELLED, FAILED, OK, REFUSED, Change, Columns, Hour, is_over
 
 if TYPE_CHECKING:
     import numpy as np
@@ -200,7 +200,14 @@ def _episode(
     during = mine.where((mine.at >= begin - max(hour.step, 1)) & (mine.at <= end + 1))
     failed = during.where(during.outcome == FAILED)
     failures = int(failed.count.sum())
-    still = [b.word for b in hour.bands if b.name == name and b.until is None]
+    last_failure = float(failed.at.max()) if len(failed) else begin
+    answers = mine.at[(mine.outcome == OK) & (mine.at > last_failure)]
+    out = [one.at for one in hour.changes if one.takes_out == name and last_failure <= one.at <= hour.until]
+    lasting = [b for b in hour.bands if b.name == name and b.until is None]
+    still = [band.word for band in lasting if begin <= max(band.since, hour.since) <= end]
+    ended = bool(still) and is_over(answered=bool(len(answers)), state=still[-1], is_out=bool(out))
+    if ended:
+        still, end = [], min(end, *answers.tolist(), *out)
     # what it is now, or was for most of the time
     words = [word for word in still if word in states] or list(states)
     out_of_use = [word for word in words if word in ("parked", "open")] or [
@@ -214,18 +221,13 @@ def _episode(
     reason = hour.reasons.names[top] if by_reason[top] else ""
     interval = _interval(hour)
     last = float(hour.attempts.at.max()) if len(hour.attempts) else hour.until
-    still_banded = bool(still)
     answered_since = bool(((mine.outcome == OK) & (mine.at > end + interval)).any())
-    last_failure = float(failed.at.max()) if len(failed) else begin
     closed_since = any(b.name == name and b.until is not None and last_failure <= b.until <= end for b in hour.bands)
-    out = [one.at for one in hour.changes if one.takes_out == name and last_failure <= one.at <= hour.until]
     is_out = any(abs(at - end) <= SLACK_SECONDS for at in out)
     # Closed: by probes, a reset or a recheck; nothing failed after it. Taken out: nothing is asked of it any more.
-    is_over = answered_since or closed_since or bool(out)
-    is_on = hour.is_live and (still_banded or (end >= min(last, hour.until) - 2 * interval and not is_over))
-    if (
-        is_on and state != "failing" and not still_banded
-    ):  # a word of the past: it goes on only where it fails since then
+    is_quiet = ended or answered_since or closed_since or bool(out)
+    is_on = hour.is_live and (bool(still) or (end >= min(last, hour.until) - 2 * interval and not is_quiet))
+    if is_on and state != "failing" and not still:  # a word of the past: it goes on only where it fails since then
         closed = max((b.until for b in hour.bands if b.name == name and b.until is not None), default=begin)
         is_on = int(failed.count[failed.at > closed].sum()) >= LEAST_FAILURES
         state = "failing" if is_on else state
