@@ -247,7 +247,7 @@ def _state(reading: Reading, profile: str) -> str:
     rows = reading.breakers[reading.breakers["profile"].astype(str) == profile]
     if not len(rows):
         return ""
-    last = rows.loc[rows["at"].idxmax()]
+    last = rows.sort_values("at", kind="stable").iloc[-1]
     return "parked" if last["parked"] else str(last["new_state"])
 
 
