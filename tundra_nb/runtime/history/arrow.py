@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 import decimal
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -30,6 +30,10 @@ _ARROW: dict[ColumnType, pa.DataType] = {
     "category": pa.dictionary(pa.int32(), pa.string()),
 }
 
+_DECODE: dict[type, Callable[[str], list[Any]]] = {
+    item: msgspec.json.Decoder(list[item | None]).decode  # type: ignore[valid-type]
+    for item in (int, float, str)
+}
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _CONTROLS = {code: f"\\u{code:04x}" for code in range(0x20)}
 
@@ -56,37 +60,43 @@ class ColumnBuilder:
         self._type = field.type
         self._words = list(values)
         self._codes = {word: code for code, word in enumerate(values)}
-        item: Any = float if pa.types.is_floating(field.type) else int
-        if pa.types.is_dictionary(field.type) or pa.types.is_string(field.type):
+        self._dictionary: pa.Array | None = None
+        item: type = float if pa.types.is_floating(field.type) else int
+        if pa.types.is_dictionary(field.type):
+            item, self._dictionary = str, pa.array(values, pa.string())
+        elif pa.types.is_string(field.type):
             item = str
-        self._decode = msgspec.json.Decoder(list[item | None]).decode
+        self._decode = _DECODE[item]
 
-    def from_json(self, text: str, count: int, comma: str = ",") -> pa.Array:
+    def from_json(self, text: str, count: int, comma: str = ",", *, turned: bool = False) -> pa.Array:
         """`text`: a JSON array of `count` raw database values, as the engine writes it, with its `comma`.
 
         Most columns of most pieces hold one value only, often null: these are recognised by comparing the text. Of the
         others, numbers and categories are cut and converted natively, without one Python object per value, and other
-        threads run meanwhile.
+        threads run meanwhile. `turned`: the last value becomes the first.
         """
         try:
-            return self._from_json(text, count, comma)
+            return self._from_json(text, count, comma, turned=turned)
         except msgspec.DecodeError:  # Dolt writes control characters within a text as they are, which is no JSON
-            return self._from_json(text.translate(_CONTROLS), count, comma)
+            return self._from_json(text.translate(_CONTROLS), count, comma, turned=turned)
 
-    def _from_json(self, text: str, count: int, comma: str) -> pa.Array:
+    def _from_json(self, text: str, count: int, comma: str, *, turned: bool) -> pa.Array:
         first = text[1 : text.find(comma)] if count > 1 else text[1:-1]
         size = len(first) + len(comma)
         if len(text) == count * size - len(comma) + 2 and text[1:-1] == (first + comma) * (count - 1) + first:
-            return self.from_values([msgspec.json.decode(first)]).take(pa.repeat(0, count))
+            return self.repeated(self._decode(f"[{first}]")[0], count)
+        values = None
         if not pa.types.is_string(self._type):
             parts = pc.split_pattern(pa.array([text[1:-1]]), comma).values
             if len(parts) == count:  # no comma inside a value, so each part is one
-                return self._from_parts(parts)
-        return self.from_values(self._decode(text))
+                values = self._from_parts(parts)
+        if values is None:
+            values = self.from_values(self._decode(text))
+        return values[::-1] if turned else values
 
     def _from_parts(self, parts: pa.Array) -> pa.Array:
         """`parts`: one JSON text per value."""
-        if pa.types.is_dictionary(self._type):
+        if self._dictionary is not None:
             local = parts.dictionary_encode()
             return self._coded(local.indices, [msgspec.json.decode(word) for word in local.dictionary.to_pylist()])
         parts = pc.if_else(pc.equal(parts, "null"), pa.scalar(None, pa.string()), parts)
@@ -94,33 +104,41 @@ class ColumnBuilder:
             return parts.cast(self._type)
         return parts.cast(pa.int64()).cast(self._type)
 
+    def repeated(self, value: Any, count: int) -> pa.Array:
+        """One value, or null, `count` times."""
+        if self._dictionary is None:
+            return pa.nulls(count, self._type) if value is None else pa.repeat(self.from_values([value])[0], count)
+        code = pa.scalar(self._codes_of([value])[0], pa.int32())
+        return pa.DictionaryArray.from_arrays(pa.repeat(code, count), self._dictionary)
+
     def from_values(self, values: Sequence[Any]) -> pa.Array:
-        if pa.types.is_dictionary(self._type):
-            return self._dictionary(values)
+        if self._dictionary is not None:
+            return self.from_arrow(pa.array(values, pa.string()))
         if pa.types.is_boolean(self._type):
             return pa.array(values, pa.int8()).cast(pa.bool_())
         return pa.array(values, self._type)
 
     def from_arrow(self, values: pa.Array) -> pa.Array:
         """`values`: of the column's type, with words as plain text."""
-        if not pa.types.is_dictionary(self._type):
+        if self._dictionary is None:
             return values.cast(self._type)
         local = values.cast(pa.string()).dictionary_encode()
         return self._coded(local.indices, local.dictionary.to_pylist())
 
-    def _dictionary(self, values: Sequence[Any]) -> pa.Array:
-        local = pa.array(values, pa.string()).dictionary_encode()
-        return self._coded(local.indices, local.dictionary.to_pylist())
-
     def _coded(self, indices: pa.Array, words: Sequence[str | None]) -> pa.Array:
         """`indices` into `words` as indices into the stream's dictionary, which takes up new words."""
+        mapping = pa.array(self._codes_of(words), pa.int32())
+        return pa.DictionaryArray.from_arrays(mapping.take(indices), self._dictionary)
+
+    def _codes_of(self, words: Sequence[str | None]) -> list[int | None]:
+        known = len(self._words)
         for word in words:
             if word is not None and word not in self._codes:
                 self._codes[word] = len(self._words)
                 self._words.append(word)
-        codes = [None if word is None else self._codes[word] for word in words]
-        mapping = pa.array(codes, pa.int32())
-        return pa.DictionaryArray.from_arrays(mapping.take(indices), pa.array(self._words, pa.string()))
+        if len(self._words) > known:
+            self._dictionary = pa.array(self._words, pa.string())
+        return [None if word is None else self._codes[word] for word in words]
 
 
 def builders(schema: pa.Schema, table: str) -> list[ColumnBuilder]:
@@ -131,7 +149,7 @@ def builders(schema: pa.Schema, table: str) -> list[ColumnBuilder]:
 
 def empty_batch(schema: pa.Schema, made: Sequence[ColumnBuilder]) -> pa.RecordBatch:
     """No rows, but with the dictionaries of closed sets."""
-    return pa.record_batch([builder.from_values([]) for builder in made], schema=schema)
+    return pa.record_batch([builder.repeated(None, 0) for builder in made], schema=schema)
 
 
 def encode(schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> Iterator[bytes]:

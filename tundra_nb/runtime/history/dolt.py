@@ -47,6 +47,7 @@ from .rules import (
     EVENT_TABLES,
     HASH_START,
     REF,
+    Dialect,
     beside,
     conflict,
     free_node,
@@ -60,6 +61,7 @@ from .rules import (
     refuse_revert_of_events,
     remote_url,
     rows_statement,
+    selection,
     split_rows,
     store_with_care,
     summary,
@@ -91,6 +93,7 @@ LOOK_SECONDS = 15.0
 """So often a daemon that writes looks whether the database has still files: that takes a connection of its own."""
 SHOWN_SECONDS = 10.0
 """A new database is in every session by then."""
+DIALECT = Dialect(placeholder="%s", array="json_arrayagg", comma=", ")
 _BAD_ROW = (pymysql.err.DataError, pymysql.err.IntegrityError)
 _DATABASE = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,63}")
 _EPOCH = dt.datetime(1970, 1, 1)  # noqa: DTZ001 - the server's times are UTC without saying so
@@ -468,38 +471,30 @@ class DoltStore:
         from . import arrow
 
         table, made_schema = query.table, arrow.table_schema(query.table, query.names)
+        made = arrow.builders(made_schema, table)
         at = None if query.at in (None, WORKING) else str(query.at)
         source = table if at is None else f"{table} AS OF '{at}'"
         db = self._reader(stop)
-        truncated = False
+
+        def fetch(text: str, given: Sequence[Any]) -> Sequence[Any]:
+            with self._seam(stop=stop):
+                found = run(db, text, *given)
+                return found[0] if found else ()
+
+        parts, truncated = nothing(), False
         try:
             with self._seam(stop=stop):
                 run(db, "START TRANSACTION READ ONLY")  # one snapshot for all pieces
                 step_ms = int(run(db, "SELECT max(clock_step_ms) FROM writer")[0][0] or 0)  # of any daemon, at any time
-                where, values = condition(query, "%s", step_ms)
                 there = _columns_of(db, source)
+            if there:
                 source = schema.with_all_columns(source, table, there)
-                if there and query.limit is not None:
-                    count = f"SELECT count(*) FROM (SELECT 1 FROM {source} WHERE {where} LIMIT %s) AS some"  # noqa: S608
-                    truncated = run(db, count, *values, query.limit + 1)[0][0] > query.limit
+                selected, truncated = selection(query, source, DIALECT, step_ms).limited(fetch)
+                parts = pieces(fetch, selected, made, stop)
         except BaseException:
             db.close()
             raise
-
-        def fetch(text: str, given: Sequence[Any]) -> Sequence[Any]:
-            with self._seam(stop=stop):
-                return run(db, text, *given)[0]
-
-        made = arrow.builders(made_schema, table)
-        parts = pieces(
-            *(fetch, query, made, stop),
-            source=source,
-            array="json_arrayagg",
-            comma=", ",
-            placeholder="%s",
-            step_ms=step_ms,
-        )
-        batches = self._batches(db, parts if there else nothing(), made_schema, made, stop)
+        batches = self._batches(db, parts, made_schema, made, stop)
         return Frame(made_schema, batches, {"commit": at, "truncated": truncated})
 
     def _batches(

@@ -42,6 +42,7 @@ from .rules import (
     EVENT_TABLES,
     HASH_START,
     REF,
+    Dialect,
     beside,
     conflict,
     free_node,
@@ -57,6 +58,7 @@ from .rules import (
     refuse_revert_of_events,
     remote_url,
     rows_statement,
+    selection,
     split_rows,
     sql_problem,
     store_with_care,
@@ -79,6 +81,8 @@ GC_MORE_BYTES = 256 << 20
 """gc when the file is larger than `GC_FROM_BYTES` and than twice its size after the last one and this."""
 SHRINK_AFTER = 20
 """Transactions until the writing connection's cache is given back: it would grow by 15 kB with each."""
+
+DIALECT = Dialect(placeholder="?", array="json_group_array", comma=",")
 
 _BAD_ROW = (sqlite3.IntegrityError, sqlite3.DataError, sqlite3.InterfaceError, OverflowError)
 
@@ -395,38 +399,27 @@ class DoltliteStore:
         from . import arrow
 
         table, made_schema = query.table, arrow.table_schema(query.table, query.names)
+        made = arrow.builders(made_schema, table)
         at = None if query.at in (None, WORKING) else str(query.at)
-        step_ms = self._step_ms
-        where, values = condition(query, "?", step_ms)
         db = self._take(at, stop)
+
+        def fetch(text: str, given: Sequence[Any]) -> Sequence[Any]:
+            with self._seam(stop=stop):
+                return db.execute(text, given).fetchone() or ()
+
+        parts, truncated = nothing(), False
         try:
             with self._seam(stop=stop):
                 db.execute("BEGIN")  # one snapshot for all pieces
                 there = {row[0] for row in db.execute("SELECT name FROM pragma_table_info(?)", (table,))}
+            if there:
                 source = schema.with_all_columns(table, table, there)
-                truncated = False
-                if there and query.limit is not None:
-                    count = f"SELECT count(*) FROM (SELECT 1 FROM {source} WHERE {where} LIMIT ?)"  # noqa: S608
-                    truncated = db.execute(count, (*values, query.limit + 1)).fetchone()[0] > query.limit
+                selected, truncated = selection(query, source, DIALECT, self._step_ms).limited(fetch)
+                parts = pieces(fetch, selected, made, stop)
         except BaseException:
             self._readers.give_back(db)
             raise
-        made = arrow.builders(made_schema, table)
-
-        def fetch(text: str, given: Sequence[Any]) -> Sequence[Any]:
-            with self._seam(stop=stop):
-                row: Sequence[Any] = db.execute(text, given).fetchone()
-                return row
-
-        parts = pieces(
-            *(fetch, query, made, stop),
-            source=source,
-            array="json_group_array",
-            comma=",",
-            placeholder="?",
-            step_ms=step_ms,
-        )
-        batches = self._batches(db, parts if there else nothing(), made_schema, made)
+        batches = self._batches(db, parts, made_schema, made)
         return Frame(made_schema, batches, {"commit": at, "truncated": truncated})
 
     def _batches(

@@ -7,6 +7,8 @@ for a program that says nothing, and tell nothing useful about one that speaks s
 from __future__ import annotations
 
 import contextlib
+import functools
+import os
 import re
 import socket
 import ssl
@@ -50,6 +52,13 @@ _DAMAGE = re.compile(
 Connection: TypeAlias = "pymysql.connections.Connection[pymysql.cursors.Cursor]"
 
 
+@functools.lru_cache(2)
+def _verified(ca_file: str, changed_ns: int) -> ssl.SSLContext:
+    """What `store.tls` asks for; `changed_ns`: of the file, so that a renewed one is read."""
+    del changed_ns
+    return ssl.create_default_context(cafile=ca_file or None)
+
+
 class DoltAddress:
     """Where the server is, and who we are there."""
 
@@ -78,6 +87,7 @@ class DoltAddress:
             autocommit=True,
             conv=dict(pymysql.converters.encoders) if as_text else None,  # type: ignore[arg-type]  # no decoders
             ssl=self._tls(),
+            ssl_disabled=not config.tls,  # else the driver loads the system's certificates, 20 ms, and trusts any
             defer_connect=True,
         )
         sock = self._greeted()
@@ -107,7 +117,8 @@ class DoltAddress:
         if not self._config.tls:
             return None
         try:
-            return ssl.create_default_context(cafile=self._config.ca_file or None)
+            changed = os.stat(self._config.ca_file).st_mtime_ns if self._config.ca_file else 0
+            return _verified(self._config.ca_file, changed)
         except (OSError, ssl.SSLError) as exc:
             raise StoreUnavailable(
                 problem=f"the certificates in {self._config.ca_file} cannot be read: {exc}",

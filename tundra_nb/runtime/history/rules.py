@@ -31,12 +31,15 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("tundra.history")
 
+Fetch = Callable[[str, Sequence[Any]], Sequence[Any]]
+"""Runs a statement and returns its first row; an empty sequence where it has none."""
+
 EVENT_TABLES = tuple(table for table in TABLES if table not in VERSIONED_TABLES)
 HASH_START = re.compile(r"[0-9a-v]{4,39}")
 REF = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/~^-]*")
 PIECE_BYTES = 6 << 20
 """JSON text of one piece of a frame, roughly."""
-PIECE_ROWS = 32_768
+PIECE_ROWS = 16_384
 KEYS = 500
 """Keys that one statement asks for."""
 
@@ -65,59 +68,84 @@ def parted(changed: Sequence[str]) -> tuple[list[str], list[str]]:
     return [table for table in changed if table not in own], own
 
 
+class Dialect(NamedTuple):
+    """Words of an engine: what stands for a value, the aggregate that makes a JSON array, what parts its values."""
+
+    placeholder: str
+    array: str
+    comma: str
+
+
+class Selected(NamedTuple):
+    """The rows that a frame's query selects, as SQL."""
+
+    query: FrameQuery
+    source: str
+    dialect: Dialect
+    where: str
+    values: list[Any]
+
+    def beside(self, compare: str, key: Any) -> Selected:
+        """Of these rows those whose key compares so with `key`."""
+        where = f"{self.where} AND {KEY_OF[self.query.table]} {compare} {self.dialect.placeholder}"
+        return self._replace(where=where, values=[*self.values, key])
+
+    def key_at(self, fetch: Fetch, place: int) -> Any:
+        """The key of the row at a place, counted from 0 in the query's order; None where there are not so many."""
+        key, order = KEY_OF[self.query.table], "DESC" if self.query.newest_first else "ASC"
+        row = fetch(
+            f"SELECT {key} FROM {self.source} WHERE {self.where} ORDER BY {key} {order} LIMIT 1"  # noqa: S608 - our names
+            f" OFFSET {self.dialect.placeholder}",
+            [*self.values, place],
+        )
+        return row[0] if row else None
+
+    def limited(self, fetch: Fetch) -> tuple[Selected, bool]:
+        """No more of these rows than the query's limit, and whether some are left out by that."""
+        beyond = None if self.query.limit is None else self.key_at(fetch, self.query.limit)
+        if beyond is None:
+            return self, False
+        return self.beside(">" if self.query.newest_first else "<", beyond), True
+
+
+def selection(query: FrameQuery, source: str, dialect: Dialect, step_ms: int = 0) -> Selected:
+    """`source`: the query's table, at its state; `step_ms`: see `query.condition`."""
+    return Selected(query, source, dialect, *condition(query, dialect.placeholder, step_ms))
+
+
 def pieces(
-    fetch: Callable[[str, Sequence[Any]], Sequence[Any]],
-    query: FrameQuery,
-    made: list[ColumnBuilder],
-    stop: Stop,
-    *,
-    source: str,
-    array: str,
-    comma: str,
-    placeholder: str,
-    step_ms: int = 0,
+    fetch: Fetch, selected: Selected, made: list[ColumnBuilder], stop: Stop
 ) -> Generator[list[pa.Array], None, None]:
     """Read a frame as one JSON array per column and key range.
 
     The engine builds these in native code and they are decoded in native code: two to four times as fast as fetching
-    rows. While one piece is decoded and sent, a thread of this generator already fetches the next; closing it waits
-    for that. `fetch` runs a statement and returns its one row, `source` is the table (at a state), `array` the engine's
-    aggregate that makes a JSON array, with `comma` between its values.
+    rows. The end of a range is looked up first, as it takes the engine half as long again to pass rows through a
+    subquery with a limit. A range is read by ascending key, and turned round where the newest come first. While one
+    piece is decoded and sent, a thread of this generator already fetches the next; closing it waits for that.
     """
-    where, values = condition(query, placeholder, step_ms)
-    key = KEY_OF[query.table]
-    order, beyond, end = ("DESC", "<", "min") if query.newest_first else ("ASC", ">", "max")
-    arrays_of = "".join(f", {array}({name})" for name in query.names)
+    query, dialect = selected.query, selected.dialect
+    within, beyond = (">=", "<") if query.newest_first else ("<=", ">")
+    arrays_of = "".join(f", {dialect.array}({name})" for name in query.names)
 
-    def statement(beyond_last: str) -> str:
-        return (
-            f"SELECT count(*), {end}({key}){arrays_of} FROM (SELECT * FROM {source} WHERE {where}{beyond_last}"  # noqa: S608 - our names
-            f" ORDER BY {key} {order} LIMIT {placeholder}) AS piece"
-        )
-
-    first, further = statement(""), statement(f" AND {key} {beyond} {placeholder}")
-
-    def piece(last: int | None, wanted: int) -> Sequence[Any]:
+    def piece(rows: Selected, size: int) -> tuple[Any, Sequence[Any]]:
         stop.renew()
-        return fetch(first, [*values, wanted]) if last is None else fetch(further, [*values, last, wanted])
+        last = rows.key_at(fetch, size - 1)
+        part = rows if last is None else rows.beside(within, last)
+        return last, fetch(f"SELECT count(*){arrays_of} FROM {part.source} WHERE {part.where}", part.values)  # noqa: S608
 
-    left = query.limit
-    wanted = size = _first_size(query)
-    if left is not None:
-        wanted = min(size, left)
+    size = _first_size(query)
     with concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="history-ahead") as ahead:
-        found: Sequence[Any] = piece(None, wanted) if wanted else [0]
-        while found[0] > 0:
-            count, last, *texts = found
-            left = None if left is None else left - count
-            is_last = count < wanted or left == 0
+        last, (count, *texts) = piece(selected, size)
+        while count > 0:
             size = max(16, min(PIECE_ROWS, count * PIECE_BYTES // max(1, sum(map(len, texts))), size * 4))
-            wanted = size if left is None else min(size, left)
-            coming = None if is_last else ahead.submit(piece, last, wanted)
-            yield [builder.from_json(text, count, comma) for builder, text in zip(made, texts, strict=True)]
+            coming = None if last is None else ahead.submit(piece, selected.beside(beyond, last), size)
+            yield [
+                builder.from_json(text, count, dialect.comma, turned=query.newest_first)
+                for builder, text in zip(made, texts, strict=True)
+            ]
             if coming is None:
                 return
-            found = coming.result()
+            last, (count, *texts) = coming.result()
 
 
 def rows_statement(query: FrameQuery, source: str, where: str, placeholder: str) -> str:
@@ -261,7 +289,7 @@ def _first_size(query: FrameQuery) -> int:
     if query.table == "exchange":  # whole requests and answers
         return 64
     kinds = {column.type for column in columns(query.table) if column.name in query.names}
-    return 1_024 if "long_text" in kinds else PIECE_ROWS
+    return 1_024 if "long_text" in kinds else PIECE_ROWS // 4
 
 
 def with_rows(message: str, rows: int) -> str:

@@ -108,7 +108,7 @@ class SourceTables:
                         [
                             builder.from_arrow(chunk.column(field.name))
                             if field.name in there
-                            else builder.from_values([None] * chunk.num_rows)
+                            else builder.repeated(None, chunk.num_rows)
                             for field, builder in zip(made_schema, builders, strict=True)
                         ],
                         schema=made_schema,
