@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+import itertools
 import os
 import re
 import shutil
@@ -32,6 +33,7 @@ from tundra_nb.types import (
     Note,
     Operation,
     Setting,
+    WriterRow,
     columns,
 )
 
@@ -321,11 +323,42 @@ async def test_a_cut_frame_says_so(store: Store) -> None:
 
 
 async def test_rows_come_in_the_order_of_the_key_over_many_pieces(store: Store) -> None:
+    """With any limit, from either end, also where a condition leaves gaps; a piece holds 1,024 rows, then more."""
     count = 5_000
-    store.history.append(*(operation(n, message="x" * 50) for n in range(count)))
+    ids = [id_floor(at(n)) + n for n in range(count)]
+    places = {key: n for n, key in enumerate(ids)}
+    store.history.append(*(operation(n, message=f"{n:050}", profile="ab"[n % 2]) for n in range(count)))
     assert await store.history.settled(20)
-    rows = await store.rows("operation", newest_first=True)
-    assert [row["operation_id"] for row in rows] == [id_floor(at(n)) + n for n in reversed(range(count))]
+    of_a = [Condition(column="profile", op="eq", value="a")]
+    for newest_first, limit, where in itertools.product(
+        (True, False), (0, 1, 1023, 1024, 1025, 2500, 4999, 5000, 5001, None), ([], of_a)
+    ):
+        expected = (ids[::2] if where else ids)[:: -1 if newest_first else 1]
+        stream = store.history.query(FrameQuery(table="calls", newest_first=newest_first, limit=limit, where=where))
+        is_cut = (await stream.meta())["truncated"]
+        frame = await table_of(stream)
+        assert frame["operation_id"].to_pylist() == expected[:limit]
+        assert [int(message) for message in frame["message"].to_pylist()] == [places[i] for i in expected[:limit]]
+        assert is_cut == (limit is not None and limit < len(expected))
+
+
+async def test_rows_with_a_key_that_is_text_come_in_its_order_too(store: Store) -> None:
+    names = [f"{n:03}" for n in range(40)]
+    for name in sorted(names, key=lambda name: name[::-1]):  # stored in another order
+        store.history.append(WriterRow(writer_id=name, at=at(0), host="h", node=1))
+    assert await store.history.settled(20)
+    for newest_first, limit in itertools.product((True, False), (7, None)):
+        rows = await store.rows("writer", newest_first=newest_first, limit=limit)
+        ours = [row["writer_id"] for row in rows if row["writer_id"] in names]
+        assert ours == sorted(ours, reverse=newest_first)
+        assert len(rows) == limit if limit else len(ours) == len(names)
+
+
+async def test_a_column_is_kept_for_one_value_in_a_thousand_rows(store: Store) -> None:
+    """Columns that hold nothing are not sent to the engine."""
+    store.history.append(*(operation(n, code="E" if n == 700 else None) for n in range(1000)))
+    rows = await store.rows("operation")
+    assert [at for at, row in enumerate(rows) if row["code"] is not None] == [700]
 
 
 async def test_of_a_frame_only_the_columns_asked_for_are_read(store: Store) -> None:

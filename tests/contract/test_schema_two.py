@@ -45,8 +45,8 @@ from tundra_nb.types import Note, Operation, Setting
 schema.SCHEMA_VERSION, migrations.MIGRATIONS = 1, ()
 for name in ("doltlite_ddl", "dolt_ddl"):
     setattr(schema, name, functools.partial(getattr(schema, name), version=1))
-for name in ("doltlite_insert", "dolt_insert"):
-    setattr(schema, name, lambda table, version=1, insert=getattr(schema, name): insert(table, version))
+schema.names_of = lambda table, version=1: [column.name for column in columns(table, version)]
+schema.filled = lambda table, rows: (schema.names_of(table), rows)
 store = make()
 type(store)._clock_step = staticmethod(lambda _: 0)
 type(store)._sign_in = lambda *_: None

@@ -112,7 +112,7 @@ class DoltStore:
         self._writer_id = writer_id(config.owner)
         self._node = 0
         self._seen_us = 0
-        self._inserts = {table: schema.dolt_insert(table) for table in TABLES}
+        self._inserts = {table: schema.dolt_insert(table, schema.names_of(table)) for table in TABLES}
         self._writer: Connection | None = None
         self._looked_at = 0.0
         self._has_written = False
@@ -187,7 +187,8 @@ class DoltStore:
                     if rows:
                         self._sign_in(cursor)
                     for table, some in rows.items():
-                        cursor.executemany(self._inserts[table], self._as_own(cursor, table, some))
+                        names, values = schema.filled(table, self._as_own(cursor, table, some))
+                        cursor.executemany(schema.dolt_insert(table, names), values)
                     self._save_place(cursor, place)
                 self._has_written = self._has_written or bool(rows)
             except _BAD_ROW:
@@ -328,9 +329,9 @@ class DoltStore:
             db.begin()
             with db.cursor() as cursor:
                 for table, some in rows.items():
-                    width = len(columns(table, version))
+                    names = schema.names_of(table, version)
                     own = self._as_own(cursor, table, some) if version > 1 else some
-                    cursor.executemany(schema.dolt_insert(table, version), [row[:width] for row in own])
+                    cursor.executemany(schema.dolt_insert(table, names), [row[: len(names)] for row in own])
             db.commit()
             count = sum(len(some) for some in rows.values())
             text = "CALL DOLT_COMMIT('-am', %s, '--author', %s, '--allow-empty')"

@@ -29,7 +29,7 @@ from tundra_nb.errors import (
     UsageError,
 )
 from tundra_nb.nearest import nearest
-from tundra_nb.types import KEY_OF, TABLES, columns
+from tundra_nb.types import KEY_OF, TABLES
 
 from . import changes, schema, sql_guard
 from .authorizer import guard
@@ -98,7 +98,7 @@ class DoltliteStore:
         self._node = 0
         self._step_ms = 0
         self._writes = 0
-        self._inserts = {table: schema.doltlite_insert(table) for table in TABLES}
+        self._inserts = {table: schema.doltlite_insert(table, schema.names_of(table)) for table in TABLES}
         self._writer: sqlite3.Connection | None = None
         self._readers = Readers(path)
 
@@ -143,7 +143,8 @@ class DoltliteStore:
             try:
                 with self._transaction() as db:
                     for table, some in rows.items():
-                        db.executemany(self._inserts[table], some)
+                        names, values = schema.filled(table, some)
+                        db.executemany(schema.doltlite_insert(table, names), values)
                     self._save_place(db, place)
             except _BAD_ROW:
                 return self._write_with_care(rows, place)
@@ -235,8 +236,8 @@ class DoltliteStore:
             version = _schema_version(db)  # the branch may be older than the last migration
             db.execute("BEGIN IMMEDIATE")
             for table, some in rows.items():
-                width = len(columns(table, version))
-                db.executemany(schema.doltlite_insert(table, version), [row[:width] for row in some])
+                names = schema.names_of(table, version)
+                db.executemany(schema.doltlite_insert(table, names), [row[: len(names)] for row in some])
             db.execute("COMMIT")
             count = sum(len(some) for some in rows.values())
             found = db.execute(
