@@ -118,7 +118,7 @@ TABLE: list[tuple[str, int, Any, type[errors.ProviderError], dict[str, Any]]] = 
      errors.RateLimited, {}),
     ("openrouter", 403, openrouter(403, "Your input was flagged", metadata={"reasons": ["violence"], "flagged_input":
      "…", "provider_name": "OpenAI"}), errors.Moderated, {"detail": "OpenAI: Your input was flagged (violence)"}),
-    ("openrouter", 403, openrouter(403, "Key limit exceeded"), errors.KeyRejected, {}),
+    ("openrouter", 403, openrouter(403, "Key limit exceeded"), errors.QuotaSpent, {}),
     ("openrouter", 429, openrouter(429, "Provider returned error", metadata={"provider_name": "Acme", "raw":
      '{"error":{"message":"slow down, try again in 250ms","type":"rate_limit"}}'}),
      errors.RateLimited, {"retry_after": 0.25, "detail": "Acme: slow down, try again in 250ms"}),
@@ -224,6 +224,55 @@ TABLE: list[tuple[str, int, Any, type[errors.ProviderError], dict[str, Any]]] = 
     ("anthropic", 503, b"\xff\xfe", errors.ApiError, {}),
     ("openai", 400, b'{"error": {"mess', errors.RequestRejected, {}),
     ("local", 407, b"", errors.HttpError, {"kind": "proxy"}),
+    # Words of others, seen in their documents and reports
+    ("openai", 403, openai("Public access is disabled. Please configure private endpoint.", code="403"),
+     errors.Forbidden, {}),
+    ("openai", 400, {"__type": "com.amazon#ThrottlingException", "message": "Too many tokens, please wait."},
+     errors.RateLimited, {}),
+    ("openai", 403, {"message": "You don't have access to the model with the specified model ID."},
+     errors.Unsupported, {"kind": "model"}),
+    ("openai", 400, {"message": "The provided model identifier is invalid."}, errors.Unsupported, {"kind": "model"}),
+    ("openai", 403, openai("This API method requires billing to be enabled."), errors.QuotaSpent, {}),
+    ("openai", 400, openai("Organization has been restricted. Please reach out to support",
+     code="organization_restricted"), errors.KeyRejected, {}),
+    ("anthropic", 400, anthropic("invalid_request_error", "This organization has been disabled."),
+     errors.KeyRejected, {}),
+    ("openai", 422, openai("`inputs` tokens + `max_new_tokens` must be <= 8193. Given: 9000 `inputs` tokens"),
+     errors.Unsupported, {"kind": "context"}),
+    ("openai", 413, {"code": 20042, "message": "length of prompt_tokens (9) must be less than max_seq_len (8)."},
+     errors.Unsupported, {"kind": "context"}),
+    ("openai", 400, openai("Range of input length should be [1, 98304]", code="invalid_parameter_error"),
+     errors.Unsupported, {"kind": "context"}),
+    ("local", 400, openai("The decoder prompt (length 9) is longer than the maximum model length of 8."),
+     errors.Unsupported, {"kind": "context"}),
+    ("openai", 413, openai("Request body too large for gpt-x model. Max size: 8000 tokens.",
+     code="tokens_limit_reached"), errors.Unsupported, {"kind": "context"}),
+    ("openai", 403, {"code": 30003, "message": "Model disabled.", "data": None}, errors.Unsupported, {"kind": "model"}),
+    ("openai", 403, openai("Access to model denied.", code="Model.AccessDenied"), errors.Unsupported, {}),
+    ("openai", 403, {"error": "Access to model x is restricted and you are not in the authorized list."},
+     errors.Unsupported, {}),
+    ("openai", 404, openai("Your account has not activated the model y.", code="ModelNotOpen"), errors.Unsupported, {}),
+    ("openai", 400, {"error": "The requested model 'x' is not supported by any provider you have enabled."},
+     errors.Unsupported, {"kind": "model"}),
+    ("openai", 400, openai("The input text may contain sensitive information.",
+     code="InputTextSensitiveContentDetected"), errors.Moderated, {}),
+    ("openai", 403, {"code": "permission-denied", "error": "Content violates usage guidelines. Failed check: X"},
+     errors.Moderated, {}),
+    ("openai", 503, {"error": "Model x is currently loading", "estimated_time": 20.0},
+     errors.ApiError, {"retry_after": 20.0}),
+    ("openai", 429, {"error": "Too many requests. Please retry after 20 seconds."},
+     errors.RateLimited, {"retry_after": 20.0}),
+    ("openai", 429, {"detail": "slow down, try again in 7m12.5s"}, errors.RateLimited, {"retry_after": 432.5}),
+    ("local", 400, {"error": "The model has crashed without additional information. (Exit code: 6)"},
+     errors.ApiError, {}),
+    ("local", 424, {"error": "Request failed during generation: CUDA out of memory"}, errors.ApiError, {}),
+    ("openai", 498, openai("Flex tier capacity exceeded"), errors.ApiError, {}),
+    ("openai", 498, {"message": "invalid token"}, errors.KeyRejected, {}),
+    ("openai", 499, openai("The operation was cancelled."), errors.ApiError, {}),
+    ("openai", 400, openai("ExceededBudget: User=x over budget. Spend=1, Budget=0.5"), errors.QuotaSpent, {}),
+    ("openai", 200, {"error_code": 18, "error_msg": "Open api qps request limit reached"}, errors.RateLimited, {}),
+    ("openai", 200, {"error": {"message": "Invalid API key"}}, errors.KeyRejected, {"status": 401}),
+    ("openai", 200, {"error": {"message": "too busy"}}, errors.ApiError, {"status": 500}),
 ]  # fmt: skip
 
 
@@ -249,7 +298,7 @@ def test_each_error_body_becomes_its_class(
 def test_the_bare_status_decides_where_the_body_says_nothing(kind: str, status: int) -> None:
     expected: dict[int, type[errors.ProviderError]] = {
         401: errors.KeyRejected, 402: errors.QuotaSpent, 403: errors.KeyRejected, 404: errors.ParseError,
-        408: errors.ApiError, 429: errors.RateLimited,
+        408: errors.ApiError, 425: errors.ApiError, 429: errors.RateLimited,
     }  # fmt: skip
     error = FORMATS[kind].error(MODEL, status, 3.0, b"{}")
     assert type(error) is expected.get(status, errors.ApiError if status >= 500 else errors.RequestRejected)

@@ -33,7 +33,7 @@ from tundra_nb.surrogates import whole
 
 from . import headers
 from .contract import Target
-from .lenient import NotJsonError, count, dumps, loads, word
+from .lenient import NotJsonError, amount, count, dumps, loads, word
 
 MAX_DETAIL = 300
 """Characters of a provider's own words that an error carries."""
@@ -125,6 +125,9 @@ _STATUS_OF_WORD: dict[str, int] = {
     "overloaded_error": 529,
 }
 """The status an error would have had, had it not come inside a 200."""
+_STATUS_OF_KIND = {"key": 401, "quota": 402, "forbidden": 403, "limit": 429, "failed": 500}
+_ABOUT_THE_REQUEST = frozenset({400, 406, 409, 410, 411, 412, 413, 414, 415, 416, 417, 422, 431})
+"""Any other error status (425, 444, 498, 499, 520 …) tells of the server."""
 _FIELD_PROSE = re.compile(r"^([a-z_]+(?:[.\[][\w.\[\]]*)?): ")
 _QUOTED_FIELD = re.compile(r"(?:parameter|argument|field|name)s?(?: supplied)?:? [\"'`]?([A-Za-z_][\w.\[\]]{0,63})")
 _ASKS = (
@@ -138,8 +141,12 @@ _AGAIN_IN_WORDS = re.compile(
 )
 _AGAIN_BARE = re.compile(r"retry[-_ ]after[\"']?[:=] ?(\d{1,6}(?:\.\d+)?)(?![\w.])", re.IGNORECASE)
 _UNITS = (("mil", 0.001), ("ms", 0.001), ("s", 1.0), ("m", 60.0), ("h", 3600.0), ("d", 86400.0))
-_MESSAGES = ("message", "Message", "msg", "error_msg", "errorMessage", "error_message", "status_msg")
-_FINE = ("", "2")
+_MESSAGES = (
+    "message", "Message", "msg", "error_msg", "errorMessage", "error_message", "status_msg", "faultstring", "errmsg"
+)  # fmt: skip
+_WORDS = ("type", "Type", "Code", "status", "reason", "error_code", "error_type", "errorCode")
+_FINE = ("", "2", "ok", "success")
+_ERROR_NAME = re.compile(r"error(?!_?(?:code|count|type)$)|exception|(?<!de)fault|failure", re.IGNORECASE)
 _NOTHING = ("[]", "null", '""')
 MAX_EVENT_LINES = 64 * 1024
 """How far into an error's body an event is looked for."""
@@ -158,6 +165,8 @@ def read(value: Any, now: float = 0.0) -> ErrorBody | None:
     """
     if isinstance(value, list) and len(value) == 1:  # Google's OpenAI form
         value = value[0]
+    if isinstance(value, str) and value.strip():
+        return _read_dict({"message": value}, now)
     if not isinstance(value, dict):
         return None
     error = value.get("error")
@@ -167,7 +176,7 @@ def read(value: Any, now: float = 0.0) -> ErrorBody | None:
         if _says_something(error) or not _is_answer(value):
             return _read_dict(error, now) if error else None
     elif isinstance(error, str) and error.strip():
-        return ErrorBody(message=whole(error), words=_words((value.get("code"), value.get("type"))))
+        return _read_dict({**value, "message": error}, now)
     status = value.get("base_resp")
     if isinstance(status, dict) and (code := count(status.get("status_code"))):  # MiniMax
         return ErrorBody(message=word(status.get("status_msg")), words=frozenset((f"base_resp:{code}",)))
@@ -180,6 +189,22 @@ def read(value: Any, now: float = 0.0) -> ErrorBody | None:
     if isinstance(several, list) and several and not _is_answer(value):  # Cloudflare
         first = several[0]
         return _read_dict(first, now) if isinstance(first, dict) else ErrorBody(message=word(first))
+    if not _is_answer(value):
+        return _by_name(value, now)
+    return None
+
+
+def _by_name(value: dict[str, Any], now: float) -> ErrorBody | None:
+    """The fault under a name that says that it is one: `Error`, `fault`, `exception`, `throttlingException`."""
+    for name, told in value.items():
+        if not _ERROR_NAME.search(name) or not told or (isinstance(told, int | float) and not isinstance(told, bool)):
+            continue
+        if isinstance(told, dict):
+            fault = _read_dict(told, now)
+            return msgspec.structs.replace(fault, words=fault.words | {name.lower()})
+        if isinstance(told, str):
+            return _read_dict({**value, "message": told}, now)
+        return bare(value) or _read_dict(value, now)
     return None
 
 
@@ -187,7 +212,8 @@ def bare(value: dict[str, Any]) -> ErrorBody | None:
     """The fault in a body that has no error but a `message`, or a code that is not one of success."""
     message = next((told for name in _MESSAGES if isinstance(told := value.get(name), str) and told.strip()), "")
     code = value.get("code")
-    failed = value.get("success") is False or (count(code) or 0) not in (0, 200) or word(code).strip("0") not in _FINE
+    failed = value.get("success") is False or (count(code) or 0) not in (0, 200)
+    failed = failed or word(code).strip("0").lower() not in _FINE
     if not failed and (not message or code is not None or value.get("success") is True):
         return None
     return _read_dict({**value, "message": whole(message)}, 0.0)
@@ -268,13 +294,17 @@ def classify(
         fault: what the body says.
         retry_after: what the headers say, in seconds; the body's own word serves when they say nothing.
     """
+    kind = None
     if status is None or status < 400:
-        status = fault.status or next((_STATUS_OF_WORD[w] for w in sorted(fault.words) if w in _STATUS_OF_WORD), 500)
+        told = fault.status or next((_STATUS_OF_WORD[w] for w in sorted(fault.words) if w in _STATUS_OF_WORD), None)
+        status = told or 500
+        if told is None and (kind := _kind_by_words(500, fault) or _kind_by_words(400, fault)):
+            status = _STATUS_OF_KIND.get(kind, 400)  # nothing names one: the words decide which it would have been
     detail = clip(fault.message, target.key)
     if retry_after is None:
         retry_after = fault.retry_after
     name = target.profile
-    kind = _kind_by_words(status, fault) or _kind_by_status(status)
+    kind = kind or _kind_by_words(status, fault) or _kind_by_status(status)
     if kind in CAPABILITIES:
         return Unsupported(profile=name, detail=detail, kind=kind, model=model, status=status)
     match kind:
@@ -316,8 +346,8 @@ def _kind_by_status(status: int) -> str:
         return "address"
     if status == 451:
         return "forbidden"
-    by_status = {402: "quota", 408: "failed", 429: "limit"}
-    return by_status.get(status, "failed" if status >= 500 else "request")
+    by_status = {402: "quota", 429: "limit"}
+    return by_status.get(status, "request" if status in _ABOUT_THE_REQUEST else "failed")
 
 
 def _field_in(text: str) -> str | None:
@@ -341,11 +371,16 @@ def host_of(target: Target) -> str:
 
 
 def _read_dict(error: dict[str, Any], now: float) -> ErrorBody:
-    message = error.get("message") or error.get("msg")
-    text = whole(message) if isinstance(message, str) else dumps(error)
+    if isinstance(inner := error.get("error"), dict) and _says_something(inner) and "message" not in error:
+        return _read_dict(inner, now)
+    message = next((told for name in _MESSAGES if isinstance(told := error.get(name), str) and told), None)
+    text = whole(message) if message is not None else dumps(error)
     code = error.get("code")
     details = error.get("details")
-    words = [error.get("type"), code, error.get("status"), error.get("reason")]
+    words = [code, *(error.get(name) for name in _WORDS)]
+    words += [f"error_code:{told}" for told in (count(error.get("error_code")),) if told]  # Baidu
+    if isinstance(kind := error.get("__type"), str):  # AWS
+        words.append(kind.rpartition("#")[2])
     retry_after = None
     if isinstance(details, dict):  # Anthropic
         words.append(details.get("error_code"))
@@ -357,6 +392,8 @@ def _read_dict(error: dict[str, Any], now: float) -> ErrorBody:
         retry_after = _told_headers(error.get("metadata"), now)
     if retry_after is None:
         retry_after = wait_in(text)
+    if retry_after is None and (loading := amount(error.get("estimated_time"))):  # Hugging Face
+        retry_after = min(loading, headers.MAX_SECONDS)
     param = error.get("param")
     prefix = _FIELD_PROSE.match(text)
     return ErrorBody(
@@ -374,7 +411,7 @@ def _read_detail(detail: Any) -> ErrorBody:
         return ErrorBody(message=str(detail[0].get("msg", "")), field=".".join(place) or None)
     if isinstance(detail, dict):
         return _read_dict(detail, 0.0)
-    return ErrorBody(message=whole(detail) if isinstance(detail, str) else dumps(detail))
+    return _read_dict({"message": detail if isinstance(detail, str) else dumps(detail)}, 0.0)
 
 
 def _told_headers(metadata: Any, now: float) -> float | None:

@@ -30,6 +30,11 @@ _GO = re.compile(r"[+-]?(?:(?:\d+(?:\.\d*)?|\.\d+)(?:ns|us|µs|μs|ms|s|m|h|d))+
 _UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _NUMBER = re.compile(r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
 
+_IN_WORDS = re.compile(
+    r"(\d+(?:\.\d+)?) ?(s|secs?|seconds?|mins?|minutes?|h|hrs?|hours?|days?)", re.IGNORECASE | re.ASCII
+)
+_FIRST = re.compile(r"\s*[,;]")
+
 _HINTS = frozenset({"retry-after", "retry-after-ms", "x-should-retry"})
 _MARK = "ratelimit"
 _PRIORITY = "anthropic-priority-"
@@ -49,9 +54,14 @@ def seconds(text: str, now_epoch: float) -> float | None:
         text: seconds, HTTP-date, RFC 3339, epoch seconds or milliseconds, or a Go duration.
         now_epoch: seconds since the epoch, to take points of time from.
     """
-    text = text.strip()
+    text = text.strip(" \t\"'")
     if len(text) > 64:
         return None
+    first = _FIRST.split(text, maxsplit=1)[0]
+    if _NUMBER.fullmatch(first) or _GO.fullmatch(first):  # two headers joined, a parameter behind
+        text = first
+    if in_words := _IN_WORDS.fullmatch(text):
+        return _clamp(float(in_words.group(1)) * _UNITS[in_words.group(2)[0].lower()])
     if _NUMBER.fullmatch(text):
         value = float(text)
         if value >= _EPOCH_MS:

@@ -7,6 +7,7 @@ UTF-8, text that is no JSON, and nesting without end do.
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import msgspec
@@ -17,8 +18,14 @@ _decode = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder().encode
 _BOM = b"\xef\xbb\xbf"
 MAX_COUNT = 1 << 53
+_NUMBER = re.compile(r"[0-9]+(?:\.[0-9]*)?")
+_LONGEST_NUMBER = 24
 LONGEST_WORD = 16 * 1024
 """Longer ids of tool calls, which some servers pack signatures into, have not been seen; names are far shorter."""
+
+
+_MOST_DIGITS = 300
+"""Longer integers than a float can be are read as infinity, which nobody takes for a count."""
 
 
 class NotJsonError(ValueError):
@@ -38,7 +45,7 @@ def loads(data: bytes) -> Any:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         pass
     try:
-        return json.loads(data.removeprefix(_BOM).decode(), strict=False)
+        return json.loads(data.removeprefix(_BOM).decode(), strict=False, parse_int=_integer)
     except UnicodeDecodeError:
         problem = "it is not valid UTF-8"
     except RecursionError:
@@ -46,6 +53,10 @@ def loads(data: bytes) -> Any:
     except ValueError:
         problem = "it is not valid JSON"
     raise NotJsonError(problem)
+
+
+def _integer(digits: str) -> float:
+    return int(digits) if len(digits) <= _MOST_DIGITS else float(digits)
 
 
 def dumps(value: Any) -> str:
@@ -82,14 +93,20 @@ def word(value: Any) -> str:
     return str(value)
 
 
+def amount(value: Any) -> float | None:
+    """A number that is not negative, also one written as text; None for anything else."""
+    if isinstance(value, str):
+        if len(value) > _LONGEST_NUMBER or not _NUMBER.fullmatch(value.strip()):
+            return None
+        value = float(value)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < MAX_COUNT:
+        return None
+    return value
+
+
 def count(value: Any) -> int | None:
     """A count, also one written as text; None for anything else."""
     if type(value) is int or value is None:  # nearly always
         return value if value is not None and 0 <= value < MAX_COUNT else None
-    if isinstance(value, str):
-        if not (value.isascii() and value.strip().isdecimal() and len(value) < 20):
-            return None
-        value = int(value)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < MAX_COUNT:
-        return None
-    return int(value)
+    told = amount(value)
+    return None if told is None else int(told)
