@@ -96,6 +96,7 @@ class Row:
     body: bytes
     headers: tuple[tuple[str, str], ...] = EVENTS
     stream: bool = True
+    status: int = 200
     text: str = ""
     calls: tuple[Call, ...] = ()
     usage: tuple[int | None, int | None] = (None, None)
@@ -184,6 +185,11 @@ def message(*content: Any, stop: str = "end_turn", **told: Any) -> bytes:
             **told,
         }
     ).encode()
+
+
+def message_of(*content: Any, **told: Any) -> dict[str, Any]:
+    """`message`, as a document that more can be put into."""
+    return json.loads(message(*content, **told))  # type: ignore[no-any-return]
 
 
 TWO: tuple[Call, ...] = (("f", '{"a":1}'), ("g", '{"b":2}'))
@@ -430,10 +436,206 @@ TOOL_CALLS = [
         usage=USED,
         stop="tool_calls",
     ),
+    Row(
+        "an empty object, and then the pieces",
+        body=chat(tool("{}", index=0, id="1", name="f"), tool('{"a"', index=0), tool(":1}", index=0), ENDS),
+        calls=ONE,
+        **TOOLS,
+    ),
+    Row(
+        "an empty object and nothing more",
+        body=chat(tool("{}", index=0, id="1", name="f"), tool('{"b":2}', index=1, id="2", name="g"), ENDS),
+        calls=(("f", "{}"), TWO[1]),
+        **TOOLS,
+    ),
+    Row(
+        "said in the old form and in the new",
+        body=chat(
+            delta(
+                function_call={"name": "f", "arguments": '{"a":1}'},
+                tool_calls=[piece('{"a":1}', index=0, id="1", name="f")],
+            ),
+            ENDS,
+        ),
+        calls=ONE,
+        **TOOLS,
+    ),
+    Row(
+        "two calls under one id",
+        body=chat(tool('{"a":1}', index=0, id="1", name="f"), tool('{"b":2}', index=1, id="1", name="g"), ENDS),
+        calls=TWO,
+        **TOOLS,
+    ),
+    Row(
+        "whole calls of one function under one number",
+        body=chat(tool('{"a":1}', index=0, name="f"), tool('{"a":2}', index=0, name="f"), ENDS),
+        calls=(("f", '{"a":1}'), ("f", '{"a":2}')),
+        **TOOLS,
+    ),
+    Row(
+        "a whole call that is said again",
+        body=chat(tool('{"a":1}', index=0, id="1", name="f"), tool('{"a":1}', index=0, id="1", name="f"), ENDS),
+        calls=ONE,
+        **TOOLS,
+    ),
+    Row(
+        "arguments as parameters",
+        body=chat(delta(tool_calls=[{"index": 0, "function": {"name": "f", "parameters": {"a": 1}}}]), ENDS),
+        calls=ONE,
+        **TOOLS,
+    ),
+    Row(
+        "arguments as input, beside the name",
+        body=chat(delta(tool_calls=[{"index": 0, "id": "1", "name": "f", "input": {"a": 1}}]), ENDS),
+        calls=ONE,
+        **TOOLS,
+    ),
+    Row(
+        "a custom tool",
+        body=chat(
+            delta(tool_calls=[{"index": 0, "id": "1", "type": "custom", "custom": {"name": "f", "input": '{"a":1}'}}]),
+            ENDS,
+        ),
+        calls=ONE,
+        **TOOLS,
+    ),
+    Row(
+        "whole: the same call twice, under one id",
+        body=whole(
+            {"tool_calls": [piece('{"a":1}', id="1", name="f"), piece('{"a":1}', id="1", name="f")]}, "tool_use"
+        ),
+        stream=False,
+        calls=ONE + ONE,
+        **TOOLS,
+    ),
+    Row(
+        "anthropic: an input that is a list",
+        "a",
+        message({"type": "tool_use", "id": "1", "name": "f", "input": [1]}, stop="tool_use"),
+        JSON,
+        stream=False,
+        calls=(("f", "[1]"),),
+        usage=USED,
+        stop="tool_calls",
+    ),
 ]
 CUT: dict[str, Any] = {"profile": "o", "code": "ParseError", "counts": True}
 
+END_MARKS = (
+    b"data: [done]",
+    b'data: "[DONE]"',
+    b"data: '[DONE]'",
+    b"data: [ DONE ]",
+    b"data: DONE",
+    b"data: [END]",
+    b"data: [DONE]\x00",
+    b"data: [DONE]\xe2\x80\xa8",
+    b"data: [DONE]\ndata: [DONE]",
+)
 ENDINGS = [
+    *(
+        Row(f"an end mark that is written {mark!r}", "o", chat(HI, mark + b"\n\n", done=False), text="hi")
+        for mark in END_MARKS
+    ),
+    *(
+        Row(
+            f"anthropic: an end mark that is written {mark!r}",
+            "a",
+            anthropic(said("hi")).partition(b"event: message_stop")[0] + mark + b"\n\n",
+            text="hi",
+            usage=USED,
+            stop="stop",
+        )
+        for mark in END_MARKS
+    ),
+    *(
+        Row(f"a finish reason {told!r}", "o", chat(delta(told, content="hi"), done=False), text="hi", stop=stop)
+        for told, stop in (
+            ("Stop", "stop"),
+            ("eos", "stop"),
+            ("end_turn", "stop"),
+            ("COMPLETE", "stop"),
+            ("MAX_TOKENS", "length"),
+            ("SAFETY", "content_filter"),
+            ("fancy", "fancy"),
+        )
+    ),
+    *(
+        Row(
+            f"a finish reason {told!r}, of an answer that broke off",
+            "o",
+            body,
+            stream=stream,
+            code="ApiError",
+            says=told,
+            counts=True,
+        )
+        for told in (
+            "ERROR",
+            "network_error",
+            "insufficient_system_resource",
+            "engine_overloaded",
+            "abort",
+            "cancelled",
+        )
+        for stream, body in ((True, chat(HI, delta(told))), (False, whole({"content": "hi"}, told)))
+    ),
+    Row(
+        "anthropic: a stop reason of an answer that broke off",
+        "a",
+        anthropic(said("hi"), stop="error"),
+        code="ApiError",
+        counts=True,
+    ),
+    Row("no blank lines between the events", "o", chat(HI, END).replace(b"\n\n", b"\n"), text="hi", stop="stop"),
+    Row(
+        "an end mark without a blank line before it",
+        "o",
+        chat(HI, END).replace(b"\n\ndata: [DONE]", b"\ndata: [DONE]"),
+        text="hi",
+        stop="stop",
+    ),
+    *(
+        Row(
+            "plain lines of JSON" + (", for a document" if not stream else ""),
+            "o",
+            json.dumps(HI).encode() + b"\n" + json.dumps(END).encode() + b"\n",
+            JSON,
+            stream=stream,
+            text="hi",
+            stop="stop",
+        )
+        for stream in (True, False)
+    ),
+    Row(
+        "plain lines of JSON that were cut",
+        "o",
+        json.dumps(HI).encode() + b"\n" + json.dumps(END).encode()[:-9],
+        JSON,
+        code="ParseError",
+        counts=True,
+    ),
+    Row("an event of nothing", "o", chat(HI, b"data: null\n\n", END), text="hi", stop="stop"),
+    Row(
+        "the one choice, numbered 1",
+        "o",
+        whole({"content": "hi"}).replace(b'"index": 0', b'"index": 1'),
+        JSON,
+        stream=False,
+        text="hi",
+        stop="stop",
+    ),
+    Row("status 201", "o", whole({"content": "hi"}), JSON, status=201, stream=False, text="hi", stop="stop"),
+    Row("status 201 of a stream", "o", chat(HI, END), status=201, text="hi", stop="stop"),
+    Row("status 202 without an answer", "o", b"{}", JSON, status=202, stream=False, code="ParseError", counts=True),
+    Row(
+        "anthropic: plain words in an event of another name",
+        "a",
+        b"event: fancy\ndata: hello\n\n" + anthropic(said("hi")),
+        text="hi",
+        usage=USED,
+        stop="stop",
+    ),
     Row(
         "finish reasons of nothing, and no mark",
         body=chat(delta("", content="hi"), delta(""), done=False),
@@ -670,8 +872,71 @@ SPELLINGS = [
         stop="stop",
     ),
     Row("a field nobody knows, between", "o", chat(b"noise: x\n\n", HI, END), text="hi", stop="stop"),
+    Row(
+        "a number of 5,000 digits",
+        "o",
+        b'{"created":' + b"9" * 5000 + b',"choices":[{"index":0,"message":{"content":"hi"},"finish_reason":"stop"}]}',
+        JSON,
+        stream=False,
+        text="hi",
+        stop="stop",
+    ),
+    Row(
+        "a number of 5,000 digits in a stream",
+        "o",
+        b"data: "
+        b'{"created":'
+        + b"9" * 5000
+        + b',"choices":[{"index":0,"delta":{"content":"hi"},"finish_reason":"stop"}]}'
+        + b"\n\n",
+        text="hi",
+        stop="stop",
+    ),
+    *(
+        Row(f"a part {name}", "o", chat(delta(content=[part_of]), END), text="hi", stop="stop")
+        for name, part_of in (
+            ("in capitals", {"type": "Text", "text": "hi"}),
+            ("without a type", {"type": None, "text": "hi"}),
+            ("with its text within", {"type": "text", "text": {"value": "hi", "annotations": []}}),
+            ("of a refusal", {"type": "refusal", "refusal": "hi"}),
+        )
+    ),
+    Row(
+        "anthropic: a block of nothing",
+        "a",
+        message(None, {"type": "text", "text": "hi"}),
+        JSON,
+        stream=False,
+        text="hi",
+        usage=USED,
+        stop="stop",
+    ),
+    *(
+        Row(
+            f"a content encoding {name!r} of nothing packed",
+            "o",
+            body,
+            (("content-encoding", name),),
+            stream=stream,
+            text="hi",
+            stop="stop",
+        )
+        for name in ("utf-8", "none", "aws-chunked", "gzip")
+        for stream, body in ((True, chat(HI, END)), (False, whole({"content": "hi"})))
+    ),
+    Row(
+        "a content encoding that cannot be read",
+        "o",
+        whole({"content": "hi"}),
+        (("content-encoding", "xz"),),
+        stream=False,
+        code="ParseError",
+        says="compressed with 'xz'",
+        counts=True,
+    ),
 ]
 
+LATER: tuple[Any, ...] = (0.0, "0.0", -1, "n/a", [], 10**400)
 COUNTS = [
     Row(
         "later zeros",
@@ -749,6 +1014,53 @@ COUNTS = [
         "whole: counts as text",
         "o",
         whole({"content": "hi"}, usage={"prompt_tokens": "11", "completion_tokens": "7"}),
+        JSON,
+        stream=False,
+        text="hi",
+        usage=USED,
+        stop="stop",
+    ),
+    *(
+        Row(
+            f"later counts that are none: {later!r}",
+            "o",
+            chat(
+                HI,
+                {"choices": [], "usage": {"prompt_tokens": 11, "completion_tokens": 7}},
+                {**END, "usage": {"prompt_tokens": later, "completion_tokens": later}},
+            ),
+            text="hi",
+            usage=USED,
+            stop="stop",
+        )
+        for later in LATER
+    ),
+    Row(
+        "counts with a fraction, as text",
+        "o",
+        whole({"content": "hi"}, usage={"prompt_tokens": "11.0", "completion_tokens": "7.0"}),
+        JSON,
+        stream=False,
+        text="hi",
+        usage=USED,
+        stop="stop",
+    ),
+    Row(
+        "a cost of 400 digits",
+        "o",
+        whole({"content": "hi"}, usage={"prompt_tokens": 11, "completion_tokens": 7, "cost": 10**400}),
+        JSON,
+        stream=False,
+        text="hi",
+        usage=USED,
+        stop="stop",
+    ),
+    Row(
+        "anthropic: counts by the names of the other form",
+        "a",
+        json.dumps(
+            message_of({"type": "text", "text": "hi"}, usage={"prompt_tokens": 11, "completion_tokens": 7})
+        ).encode(),
         JSON,
         stream=False,
         text="hi",
@@ -923,12 +1235,44 @@ FAULTS = [
         says="web page",
         counts=True,
     ),
+    *(
+        Row(
+            f"an error that is told as {json.dumps(told)}, {where}",
+            "o",
+            body,
+            EVENTS if stream else JSON,
+            stream=stream,
+            code=code,
+            says=says,
+            counts=code == "ApiError" and "key" not in says,
+        )
+        for told, code, says in (
+            ({"errors": {"message": "too busy"}}, "ApiError", "too busy"),
+            ({"errors": "too busy"}, "ApiError", "too busy"),
+            ({"error": True}, "ApiError", ""),
+            ({"Error": {"Message": "too busy", "Code": "X"}}, "ApiError", "too busy"),
+            ({"fault": {"faultstring": "too busy"}}, "ApiError", "too busy"),
+            ({"exception": "too busy"}, "ApiError", "too busy"),
+            ({"throttlingException": {"message": "too busy"}}, "RateLimited", "too busy"),
+            ({"error": {"error": {"type": "rate_limit_error", "message": "too busy"}}}, "RateLimited", "too busy"),
+            ({"error_code": 18, "error_msg": "too busy"}, "RateLimited", "too busy"),
+            ({"error_code": 110, "error_msg": "token"}, "ApiError", "the key was rejected (401)"),
+            ({"error": "Invalid API key"}, "ApiError", "the key was rejected (401)"),
+        )
+        for where, stream, body in (
+            ("at once", True, chat(told)),
+            ("after text", True, chat(HI, told)),
+            ("for a document", False, json.dumps(told).encode()),
+        )
+    ),
+    Row(
+        "codes of success",
+        "o",
+        chat({"code": "Success", "message": "", "choices": []}, HI, {**END, "code": "ok"}),
+        text="hi",
+        stop="stop",
+    ),
 ]
-
-
-def message_of(*content: Any, **told: Any) -> dict[str, Any]:
-    """`message`, as a document that more can be put into."""
-    return json.loads(message(*content, **told))  # type: ignore[no-any-return]
 
 
 def used(profile: str) -> tuple[int | None, int | None]:
@@ -1457,12 +1801,13 @@ def asked(client: Client, row: Row) -> tuple[str, Reply]:
 def test_an_answer_comes_to_what_it_means(bench: Bench, row: Row) -> None:
     client = bench.client
     client.reset_breaker(row.profile)
-    step = ScriptedStep(headers=row.headers, body=row.body)
+    step = ScriptedStep(status=row.status, headers=row.headers, body=row.body)
+    bench.client.recheck_provider(row.profile)
     bench.provider.script(PATHS[row.profile], step)
     if row.code is not None:
         with pytest.raises(errors.TundraError) as caught:
             asked(client, row)
-        assert caught.value.code == row.code
+        assert caught.value.code == row.code, str(caught.value)
         assert row.says in str(caught.value)
         if getattr(caught.value, "is_cut", False):
             assert caught.value.hint.startswith("Ask again")
@@ -1470,7 +1815,7 @@ def test_an_answer_comes_to_what_it_means(bench: Bench, row: Row) -> None:
         told, reply = asked(client, row)
         assert (reply.text, reply.stop_reason) == (row.text, row.stop)
         assert tuple((call.name, call.arguments) for call in reply.tool_calls) == row.calls
-        assert all(call.id for call in reply.tool_calls)
+        assert len({call.id for call in reply.tool_calls} - {""}) == len(row.calls)
         assert (reply.usage.input_tokens, reply.usage.output_tokens) == row.usage
         assert row.says in " ".join(reply.remarks)
         assert told == row.text

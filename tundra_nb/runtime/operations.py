@@ -19,7 +19,7 @@ from tundra_nb.runtime import lines
 from tundra_nb.runtime.caller import Budgets, Caller
 from tundra_nb.runtime.profiles import Profiles, ProfileSlot
 from tundra_nb.runtime.providers import prices
-from tundra_nb.runtime.providers.contract import Answer, Deliver
+from tundra_nb.runtime.providers.contract import ANSWERED, Answer, Deliver
 from tundra_nb.runtime.providers.provider import Provider
 from tundra_nb.runtime.requests import Asked, Request
 from tundra_nb.runtime.reserve import MOST_CONTEXT_TOKENS, used_tokens
@@ -403,7 +403,7 @@ class LiveOperation:
             may_be_billed = True
         else:
             is_told = False
-            may_be_billed = self._delivered or entry.seen.status == 200 or _may_have_arrived(entry, failure)
+            may_be_billed = self._delivered or entry.seen.status in ANSWERED or _may_have_arrived(entry, failure)
         if may_be_billed and not is_told:
             entry.cost_usd, entry.price_at = entry.money.reserved, None
         entry.money.settle(entry.cost_usd or 0.0)

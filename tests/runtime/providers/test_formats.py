@@ -358,7 +358,7 @@ def test_a_streamed_openai_answer_is_read_in_pieces_with_usage_and_tool_calls() 
         Text("llo"),
         Reasoning("hidden"),
         ToolCallPiece(0, "t1", "weather"),
-        ToolCallPiece(1, "t2", "clock", "{}"),
+        ToolCallPiece(1, "t2", "clock"),
         ToolCallPiece(0, arguments='{"city":'),
         ToolCallPiece(0, arguments='"Ulm"}'),
     ]

@@ -15,7 +15,7 @@ from tundra_nb.errors import ParseError, ProviderError, TundraError, Unsupported
 from tundra_nb.types import Ask
 from tundra_nb.types.pieces import Piece
 
-from . import classify, events, listing, translate, usage
+from . import classify, endings, events, listing, translate, usage
 from .contract import Answer, ModelInfo, Target
 from .draft import CallDraft, Draft
 from .lenient import NotJsonError, dumps, loads, word
@@ -26,17 +26,6 @@ DEFAULT_MAX_TOKENS = 4096
 MAX_TEMPERATURE = 1.0
 MODELS_PAGE = 1000
 """Largest page of the model list; there are a few dozen models."""
-
-STOP_REASONS = {
-    "end_turn": "stop",
-    "stop_sequence": "stop",
-    "max_tokens": "length",
-    "model_context_window_exceeded": "length",
-    "tool_use": "tool_calls",
-    "refusal": "content_filter",
-}
-"""In the words of the OpenAI form, which `Answer` uses; any other (`pause_turn`) stays as it is."""
-
 
 _EVENTS = frozenset(
     {
@@ -148,7 +137,7 @@ class AnthropicReader:
         if self.done:
             return ()
         data = data.strip()
-        if data == b"[DONE]":  # a gateway between put it there; the answer is whole if its own end has been told
+        if endings.is_mark(data):  # a gateway between put it there; the answer is whole if its own end has been told
             self.done = bool(self._draft.stop)
             return ()
         if events.is_filler(event, data):
@@ -156,6 +145,10 @@ class AnthropicReader:
         try:
             told = loads(data)
         except NotJsonError as exc:
+            if several := events.apart(data):
+                return [piece for one in several for piece in self.feed(event, one)]
+            if event and event not in _EVENTS and event != "message":
+                return ()
             if event == "error":
                 raise self._error(classify.ErrorBody(message=data[:1000].decode("utf-8", "replace"))) from None
             raise self._unreadable(f"the answer cannot be read: {exc}") from exc
@@ -193,8 +186,8 @@ class AnthropicReader:
             case "message_delta":
                 self._begun = True
                 delta = told.get("delta")
-                if isinstance(delta, dict) and (stop := word(delta.get("stop_reason"))):
-                    draft.stop = stop
+                if isinstance(delta, dict):
+                    self._stops(word(delta.get("stop_reason")))
                 if isinstance(delta, dict):
                     draft.count(delta.get("usage"))
                 draft.count(told.get("usage"))
@@ -221,10 +214,12 @@ class AnthropicReader:
         self._begun = True
         draft.model = draft.model or word(told.get("model"))
         draft.id = draft.id or word(told.get("id"))
-        draft.stop = word(told.get("stop_reason")) or draft.stop
+        self._stops(word(told.get("stop_reason")))
         draft.count(told.get("usage"))
         pieces: list[Piece] = []
         for block in [content] if isinstance(content, str | dict) else content if isinstance(content, list) else ():
+            if block is None:
+                continue
             pieces += draft.say(block) if isinstance(block, str) else self._start(None, block) + self._settle()
         self.done = True
         return pieces
@@ -243,7 +238,7 @@ class AnthropicReader:
                     is_cut=True,
                 )
             raise self._unreadable("the stream held no answer")
-        return draft.answer(self._asked, usage.from_anthropic(draft.usage), stop_reason(draft.stop))
+        return draft.answer(self._asked, usage.from_anthropic(draft.usage), draft.stop or None)
 
     def _start(self, index: int | None, block: Any) -> list[Piece]:
         """A block begins; unstreamed it is whole."""
@@ -260,7 +255,7 @@ class AnthropicReader:
             call = draft.begin_call(None, word(block.get("id")), word(block.get("name")))
             self._open[self._last] = call
             given = block.get("input")
-            if given and isinstance(given, str | dict):
+            if given and given is not True:
                 self._given[call.place] = call, given if isinstance(given, str) else dumps(given)
             return draft.more(call, "", starts=bool(call.name))
         if kind == "thinking" and isinstance(thinking := block.get("thinking"), str):
@@ -297,6 +292,11 @@ class AnthropicReader:
                 return draft.more(call, part if isinstance(part, str) else dumps(part))
         return ()
 
+    def _stops(self, told: str) -> None:
+        if endings.is_broken_off(told):
+            raise self._error(classify.ErrorBody(message=f"the provider broke the answer off (stop_reason {told!r})"))
+        self._draft.stop = endings.stop_reason(told) or self._draft.stop
+
     def _text(self, told: Any) -> str:
         if not isinstance(told, str):
             raise self._unreadable(_NO_MESSAGE)
@@ -307,11 +307,6 @@ class AnthropicReader:
 
     def _unreadable(self, problem: str) -> ParseError:
         return ParseError(profile=self._wire.target.profile, problem=problem)
-
-
-def stop_reason(told: str | None) -> str | None:
-    """A stop reason in the words of the OpenAI form."""
-    return STOP_REASONS.get(told, told) if told else None
 
 
 def _kind_by_fields(told: dict[str, Any]) -> str:

@@ -21,6 +21,9 @@ LONGEST_RECORDED_BYTES = 16_000_000
 """Of request and answer together. What is longer is not kept, but for its size: masking takes 0.1 to 0.8 s a megabyte,
 and holds up the other threads for some of it."""
 
+ANSWERED = frozenset({200, 201, 203})
+"""Statuses of an answer; a server whose framework answers every POST with 201 means the same."""
+
 Deliver = Callable[[Piece], Awaitable[None]]
 """Takes the pieces of an answer as they arrive. Being slow there slows the provider's stream down."""
 

@@ -14,12 +14,15 @@ from tundra_nb.types import ToolCall, Usage
 from tundra_nb.types.pieces import Piece, Reasoning, Text, ToolCallPiece
 
 from .contract import Answer
+from .lenient import NotJsonError, amount, loads
+
+_NOTHING = "{}"
 
 
 class CallDraft:
     """One tool call under way."""
 
-    __slots__ = ("arguments", "given_id", "halves", "id", "index", "name", "place")
+    __slots__ = ("arguments", "given_id", "halves", "id", "index", "is_held", "name", "place", "shares_id")
 
     def __init__(self, place: int, index: int | None) -> None:
         self.place = place
@@ -28,6 +31,10 @@ class CallDraft:
         self.given_id = ""
         self.id = ""
         self.name = ""
+        self.shares_id = False
+        """An earlier call has its id already: it gets one of its own."""
+        self.is_held = False
+        """It began with an empty object, which means nothing if the arguments follow."""
         self.arguments: list[str] = []
         self.halves = Halves()
 
@@ -86,6 +93,7 @@ class Draft:
         """A new tool call, in a form that says where one begins."""
         call = CallDraft(len(self._calls), index)
         call.given_id, call.name = given_id, name
+        call.shares_id = given_id in self._by_id
         self._calls.append(call)
         if given_id:
             self._by_id[given_id] = call
@@ -111,6 +119,10 @@ class Draft:
             ParseError: the piece belongs to no call.
         """
         call = self._place(index, given_id, name, apart=apart)
+        if call is not None and name and call.name and _is_object(arguments) and _is_object("".join(call.arguments)):
+            if "".join(call.arguments) == arguments:  # said again
+                return []
+            call = None
         if call is None:
             if not (given_id or name or index is not None):
                 if not arguments:
@@ -164,10 +176,12 @@ class Draft:
     def more(self, call: CallDraft, arguments: str, *, starts: bool = False) -> list[Piece]:
         """Add to the arguments of a call; `starts` when its id and name have just become known."""
         arguments = call.halves.join(arguments)
+        if not call.arguments and arguments.strip() == _NOTHING:
+            call.is_held, arguments = True, ""
         if arguments:
             call.arguments.append(arguments)
         if starts:
-            call.id = call.given_id or self._made_up(call)
+            call.id = call.given_id if call.given_id and not call.shares_id else self._made_up(call)
             return [ToolCallPiece(call.place, call.id, call.name, "".join(call.arguments))]
         if not arguments or not call.name:  # nameless as yet: its pieces are given together with its name
             return []
@@ -186,7 +200,12 @@ class Draft:
     def flush(self) -> list[Piece]:
         """The answer is over: what was held back."""
         text, reasoning = self._text_halves.rest(), self._reasoning_halves.rest()
-        return (self.think(reasoning) if reasoning else []) + (self.say(text) if text else [])
+        pieces = (self.think(reasoning) if reasoning else []) + (self.say(text) if text else [])
+        for call in self._calls:
+            if call.is_held and not call.arguments and call.name:
+                call.arguments.append(_NOTHING)
+                pieces.append(ToolCallPiece(call.place, arguments=_NOTHING))
+        return pieces
 
     def answer(self, asked: str, usage: Usage, stop: str | None, cost_usd: float | None = None) -> Answer:
         """The whole answer.
@@ -216,6 +235,16 @@ class Draft:
         )
 
 
+def _is_object(arguments: str) -> bool:
+    """Whether a call's arguments are there in full."""
+    if not (arguments.startswith("{") and arguments.rstrip().endswith("}")):
+        return False
+    try:
+        return isinstance(loads(arguments.encode()), dict)
+    except NotJsonError:
+        return False
+
+
 def _merge(old: dict[str, Any], new: dict[str, Any]) -> None:
     for name, value in new.items():
         kept = old.get(name)
@@ -223,7 +252,5 @@ def _merge(old: dict[str, Any], new: dict[str, Any]) -> None:
             if not isinstance(kept, dict):
                 kept = old[name] = {}
             _merge(kept, value)
-        elif value in (None, 0, "", "0") and kept not in (None, 0, "", "0"):
-            continue
-        elif value is not None:
+        elif value is not None and (kept is None or amount(value) or not amount(kept)):
             old[name] = value

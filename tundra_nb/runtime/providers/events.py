@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from tundra_nb import sse
 from tundra_nb.errors import ParseError
 
+from . import endings
 from .contract import Answer, StreamReader
 from .lenient import NotJsonError, loads
 
@@ -30,7 +31,22 @@ class WholeReader(StreamReader, Protocol):
 
 def is_filler(event: str, data: bytes) -> bool:
     """Whether an event only keeps the connection alive: a comment that was wrapped as data, a ping, nothing."""
-    return not data or data.startswith(b":") or event in _FILLERS
+    return not data or data == b"null" or data.startswith(b":") or event in _FILLERS
+
+
+def apart(data: bytes) -> list[bytes]:
+    """The documents of what is no document itself, where each line is one: a server left out the blank lines between
+    its events, or sends plain lines of JSON. Empty when it is not so.
+    """
+    lines = [line for line in data.splitlines() if line.strip()]
+    return lines if len(lines) > 1 and all(endings.is_mark(line) or _is_json(line) for line in lines) else []
+
+
+def _is_json(line: bytes) -> bool:
+    try:
+        return isinstance(loads(line), dict)
+    except NotJsonError:
+        return False
 
 
 def looks_whole(start: bytes) -> bool | None:
@@ -63,6 +79,10 @@ def answer_of(reader: WholeReader, profile: str, body: bytes) -> Answer:
     try:
         told = loads(body)
     except NotJsonError as exc:
+        if several := apart(body):
+            for one in several:
+                reader.feed("message", one)
+            return reader.finish()
         raise ParseError(profile=profile, problem=f"the answer cannot be read: {exc}") from exc
     reader.take_whole(told)
     return reader.finish()

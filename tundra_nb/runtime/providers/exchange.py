@@ -132,7 +132,7 @@ class WireExchange:
         return answer.status
 
     async def failure_body(self) -> bytes:
-        """What a status other than 200 came with.
+        """What a status other than those of an answer came with.
 
         Raises:
             Redirected: 3xx.

@@ -14,7 +14,7 @@ from tundra_nb.errors import ParseError, TundraError
 from tundra_nb.types import Usage
 from tundra_nb.types.pieces import Piece
 
-from . import classify, events, usage
+from . import classify, endings, events, usage
 from .contract import Answer, StreamReader, Target, WireFormat
 from .draft import CallDraft, Draft
 from .lenient import NotJsonError, count, dumps, loads, word
@@ -38,7 +38,7 @@ class ResponsesReader:
 
     def feed(self, event: str, data: bytes) -> Sequence[Piece]:
         data = data.strip()
-        if self.done or data == b"[DONE]" or events.is_filler(event, data):
+        if self.done or endings.is_mark(data) or events.is_filler(event, data):
             return ()
         try:
             told = loads(data)

@@ -17,7 +17,7 @@ from tundra_nb.surrogates import whole
 from tundra_nb.types import Ask
 from tundra_nb.types.pieces import Piece
 
-from . import classify, events, listing, usage
+from . import classify, endings, events, listing, usage
 from .contract import Answer, ModelInfo, Target
 from .draft import Draft
 from .lenient import UNREADABLE, NotJsonError, arguments_of, dumps, loads, word
@@ -25,13 +25,15 @@ from .lenient import UNREADABLE, NotJsonError, arguments_of, dumps, loads, word
 USER_AGENT = f"tundra-nb/{__version__}"
 _NEW_LIMIT_HOST = "https://api.openai.com"
 """Where it must be `max_completion_tokens`: reasoning models there refuse `max_tokens`, which other servers know."""
-_ENDED_BY_ERROR = "error"
-"""OpenRouter's finish reason for an answer that broke off."""
 
 FAILED = "Error: "
 """Marks the result of a tool that failed, where the form has no field for it."""
 _NO_MESSAGE = "the answer is not of the chat-completions form: it holds no message"
 _NO_CALL = "the answer is not of the chat-completions form: a tool call cannot be read"
+
+_TEXT_PARTS = ("text", "output_text", "refusal")
+_ARGUMENTS = ("arguments", "parameters", "input")
+"""What servers call the arguments of a call, the usual first."""
 
 _encode = msgspec.json.Encoder().encode
 
@@ -203,6 +205,8 @@ class OpenAIReader:
         """A message, or a part of one, has come."""
         self._odd = 0
         """Chunks in a row that were not plain."""
+        self._is_old = False
+        """The call comes as `function_call`, the form before `tool_calls`."""
 
     def feed(self, event: str, data: bytes) -> Sequence[Piece]:
         if self.done:
@@ -218,7 +222,7 @@ class OpenAIReader:
                 text = plain.choices[0].delta.content
                 return self._draft.say(text) if text else ()
         data = data.strip()
-        if data == b"[DONE]":
+        if endings.is_mark(data):
             self.done = True
             return ()
         if events.is_filler(event, data):
@@ -226,6 +230,8 @@ class OpenAIReader:
         try:
             told = loads(data)
         except NotJsonError as exc:
+            if several := events.apart(data):
+                return [piece for one in several for piece in self.feed(event, one)]
             if event == "error":
                 raise self._error(classify.ErrorBody(message=data[:1000].decode("utf-8", "replace"))) from None
             raise self._unreadable(f"the answer cannot be read: {exc}") from exc
@@ -265,10 +271,10 @@ class OpenAIReader:
         usage.count_choice(draft, choice)
         self._seen = True
         if (stop := choice.get("finish_reason")) and (stop := word(stop)):
-            if stop == _ENDED_BY_ERROR:
-                message = "the provider broke the answer off (finish_reason 'error')"
+            if endings.is_broken_off(stop):
+                message = f"the provider broke the answer off (finish_reason {stop!r})"
                 raise self._error(classify.ErrorBody(message=message))
-            draft.stop = stop
+            draft.stop = endings.stop_reason(stop)
         return self._message(choice)
 
     def flush(self) -> Sequence[Piece]:
@@ -313,18 +319,21 @@ class OpenAIReader:
             rest = text[len(so_far) :] if text.startswith(so_far) else ""
             message = {**message, "content": rest, "refusal": None}
         if draft.has_reasoning:
-            message = {**message, "reasoning_content": None, "reasoning": None}
+            message = {**message, "reasoning_content": None, "reasoning": None, "thinking": None}
         if draft.has_calls:
             message = {**message, "tool_calls": None, "function_call": None}
-        return self._add(message)
+        return self._add(message, is_whole=True)
 
-    def _add(self, delta: dict[str, Any]) -> list[Piece]:
+    def _add(self, delta: dict[str, Any], *, is_whole: bool = False) -> list[Piece]:
         draft = self._draft
         pieces: list[Piece] = []
-        reasoning = delta.get("reasoning_content") or delta.get("reasoning")
+        reasoning = delta.get("reasoning_content") or delta.get("reasoning") or delta.get("thinking")
         if reasoning and isinstance(reasoning, str | list):
             pieces += draft.think(text_of(reasoning))
         content = delta.get("content")
+        if isinstance(content, list):  # Mistral
+            shown = [part["thinking"] for part in content if isinstance(part, dict) and part.get("thinking")]
+            pieces += draft.think("".join(map(text_of, shown)))
         if content and content is not True:
             if not isinstance(content, str | list | dict):
                 raise self._unreadable(_NO_MESSAGE)
@@ -335,29 +344,32 @@ class OpenAIReader:
         if calls := delta.get("tool_calls"):
             if not isinstance(calls, list | dict):
                 raise self._unreadable(_NO_CALL)
-            pieces += self._calls(calls)
-        if isinstance(old := delta.get("function_call"), dict):
+            pieces += self._calls(calls, is_whole=is_whole)
+        old = delta.get("function_call")
+        if isinstance(old, dict) and not calls and (self._is_old or not draft.has_calls):  # else it is said twice
+            self._is_old = True
             pieces += self._calls([{"index": 0, "function": old}])
         return pieces
 
-    def _calls(self, told: Any) -> list[Piece]:
+    def _calls(self, told: Any, *, is_whole: bool = False) -> list[Piece]:
         pieces: list[Piece] = []
-        numbers: set[int] = set()
+        numbers: set[int | None] = set()
         for call in _calls_in(told):
-            function = call.get("function", call)
+            function = call.get("function", call.get("custom", call))
             if not isinstance(function, dict):
                 if function:
                     raise self._unreadable(_NO_CALL)
                 function = call
             index = number(call.get("index"))
             name = word(function.get("name"))
-            arguments = function.get("arguments")
+            arguments = next((told for name in _ARGUMENTS if (told := function.get(name)) is not None), None)
+            if arguments == {}:  # nothing as yet: pieces may follow
+                arguments = None
             if not isinstance(arguments, str):
                 arguments = "" if arguments is None or isinstance(arguments, bool) else dumps(arguments)
             given_id = word(call.get("id")).strip()
-            apart = index in numbers
-            if index is not None:
-                numbers.add(index)
+            apart = is_whole or index in numbers
+            numbers.add(index)
             pieces += self._draft.call(index, given_id, name, arguments, apart=apart)
         return pieces
 
@@ -421,9 +433,11 @@ def text_of(content: Any) -> str:
 def _part_text(part: Any) -> str:
     if isinstance(part, str):
         return part
-    if not isinstance(part, dict) or part.get("type", "text") not in ("text", "output_text"):
+    if not isinstance(part, dict) or (word(part.get("type")) or "text").lower() not in _TEXT_PARTS:
         return ""
-    text = part.get("text")
+    text = part.get("text") or part.get("refusal")
+    if isinstance(text, dict):
+        text = text.get("value")
     return text if isinstance(text, str) else ""
 
 
@@ -436,6 +450,8 @@ def _first(choices: Any) -> dict[str, Any] | None:
     for choice in choices:
         if isinstance(choice, dict) and not number(choice.get("index")):
             return choice
+    if len(choices) == 1 and isinstance(choices[0], dict) and "message" in choices[0]:
+        return choices[0]  # a whole answer has no other, however it is numbered
     return None
 
 

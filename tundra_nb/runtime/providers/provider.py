@@ -32,7 +32,7 @@ from tundra_nb.types.pieces import Piece, Reasoning, Text, ToolCallPiece
 from . import classify, events, listing, models, prices
 from .anthropic import AnthropicFormat
 from .check import BIG_BYTES, AskSize, check_ask
-from .contract import Answer, Deliver, ModelInfo, Seen, StreamReader, Target, WireFormat
+from .contract import ANSWERED, Answer, Deliver, ModelInfo, Seen, StreamReader, Target, WireFormat
 from .direct import Address
 from .exchange import ProviderLine, WireExchange
 from .openai import OpenAIFormat
@@ -166,7 +166,7 @@ class Provider:
         try:
             try:
                 status = await exchange.send("POST", ready.address, ready.headers, body)
-                if status != 200:
+                if status not in ANSWERED:
                     body = await exchange.failure_body()
                     raise ready.wire.error(model, status, seen.retry_after, body)
                 if ask.stream:
@@ -382,7 +382,7 @@ class Provider:
         exchange = WireExchange(self._line, ready.target, Seen(), None, idle=total, total=total)
         try:
             status = await exchange.send("GET", Address(httpx.URL(url)), ready.headers, b"")
-            if status != 200:
+            if status not in ANSWERED:
                 body = await exchange.failure_body()
                 raise ready.wire.error("", status, exchange.seen.retry_after, body)
             return await exchange.body()

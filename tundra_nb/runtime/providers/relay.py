@@ -21,7 +21,7 @@ from tundra_nb.sse import EventTooLongError
 from tundra_nb.types.pieces import Raw
 
 from . import bodies, events
-from .contract import Answer, Deliver, Seen, StreamReader
+from .contract import ANSWERED, Answer, Deliver, Seen, StreamReader
 from .direct import Address
 from .exchange import WireExchange
 from .frames import Frames, SseFrame
@@ -119,7 +119,7 @@ async def relay(
     exchange = provider.exchange(ready.target, seen, kept, is_streamed=given.is_streamed)
     try:
         status = await exchange.send("POST", address, _headers(ready.headers, given.headers), body)
-        if status != 200:
+        if status not in ANSWERED:
             told = await exchange.failure_body()
             refusals.append(Refusal(status, told))
             raise ready.wire.error(model, status, seen.retry_after, told)
@@ -165,7 +165,7 @@ async def fetch(
     exchange = provider.exchange(ready.target, seen, None, is_streamed=True)
     try:
         status = await exchange.send(method, address, list(ready.headers), b"{}" if method == "POST" else b"")
-        if status != 200:
+        if status not in ANSWERED:
             told = await exchange.failure_body()
             refusals.append(Refusal(status, told))
             raise ready.wire.error("", status, seen.retry_after, told)

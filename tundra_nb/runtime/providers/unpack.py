@@ -6,6 +6,7 @@ same. A few kilobytes can unpack to gigabytes, so that nothing is unpacked beyon
 
 from __future__ import annotations
 
+import re
 import sys
 import zlib
 from collections.abc import Callable, Iterator
@@ -13,6 +14,11 @@ from typing import Protocol
 
 SLICE_BYTES = 256 * 1024
 GZIP_BEGIN = b"\x1f"
+_TEXT = re.compile(rb"[\t\r\n -~]")
+_OTHER_PACKERS = frozenset(
+    {"compress", "x-compress", "x-deflate", "xz", "lzma", "bzip2", "snappy", "lz4", "dcb", "dcz"}
+)
+"""Compressions that we cannot read; what else a server puts there (`utf-8`, `none`) is no compression."""
 DAMAGED = "it is compressed and damaged"
 
 
@@ -26,9 +32,9 @@ class Unpacker:
     def __init__(self, encodings: str) -> None:
         names = [name for told in encodings.split(",") if (name := told.strip().lower()) not in ("", "identity")]
         for name in names:
-            if name not in _STAGES:
+            if name in _OTHER_PACKERS:
                 raise CannotUnpackError(f"it is compressed with {name!r}, which was not asked for")
-        self._stages: list[_Stage] = [_STAGES[name]() for name in reversed(names)]
+        self._stages: list[_Stage] = [_STAGES[name]() for name in reversed(names) if name in _STAGES]
 
     def feed(self, data: bytes) -> Iterator[bytes]:
         """The slices that more of the body unpacks to.
@@ -72,12 +78,19 @@ class _Zlib:
         self._is_gzip = is_gzip
         self._unpack = zlib.decompressobj(zlib.MAX_WBITS | 16 if is_gzip else zlib.MAX_WBITS)
         self._is_first = True
+        self._is_plain = False
 
     @property
     def is_open(self) -> bool:
         return not self._is_first and not self._unpack.eof
 
     def feed(self, data: bytes) -> Iterator[bytes]:
+        if self._is_gzip and self._is_first and data and _TEXT.match(data):  # a header and nothing behind it
+            self._is_plain = True
+        if self._is_plain:
+            if data:
+                yield data
+            return
         while data:
             if self._unpack.eof and not self._goes_on(data):
                 return

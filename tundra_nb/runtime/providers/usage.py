@@ -8,7 +8,7 @@ import msgspec
 
 from tundra_nb.types import Usage
 
-from .lenient import count
+from .lenient import amount, count
 
 if TYPE_CHECKING:
     from .draft import Draft
@@ -44,6 +44,8 @@ def from_anthropic(raw: Any) -> Usage:
     """Read the `usage` of the Messages form, whose `input_tokens` leave out what was read from and written to cache."""
     if not isinstance(raw, dict):
         return Usage()
+    if "input_tokens" not in raw and raw.get("completion_tokens") is not None:
+        return from_openai(raw)  # a gateway between left the names of the other form
     fresh = _count(raw, "input_tokens")
     cached = _count(raw, "cache_read_input_tokens")
     stored = _count(raw, "cache_creation_input_tokens")
@@ -58,8 +60,7 @@ def from_anthropic(raw: Any) -> Usage:
 
 def cost_told(raw: Any) -> float | None:
     """The cost in USD that OpenRouter puts into its usage."""
-    cost = raw.get("cost") if isinstance(raw, dict) else None
-    return float(cost) if isinstance(cost, int | float) and not isinstance(cost, bool) and cost >= 0 else None
+    return amount(raw.get("cost")) if isinstance(raw, dict) else None
 
 
 def count_chunk(draft: Draft, told: dict[str, Any]) -> None:
