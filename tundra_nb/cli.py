@@ -251,9 +251,10 @@ def _print(result: commands.Result, face: Face) -> None:
     value = result.value
     _warn_of_lack(value, face)
     if result.form:
-        from tundra_nb.views.data import printed
+        from tundra_nb.views.data import advised, printed
 
-        print(printed(value.to_wire() if isinstance(value, TundraError) else value, result.form))
+        told = value.to_wire() if isinstance(value, TundraError) else value
+        print(printed(advised(told, face.words), result.form))
         return
     if isinstance(value, TundraError):
         _print_error(value, face)
@@ -276,12 +277,13 @@ def _print(result: commands.Result, face: Face) -> None:
 
 def _print_plain(frame: Any, face: Face) -> None:
     """A frame for a pipe: all of it on standard output; that there is nothing is told beside it."""
+    from tundra_nb.views.data import advised
     from tundra_nb.views.frame import emptiness, plain_lines
 
     if frame.empty:
         print(face.words(emptiness(frame)), file=sys.stderr)
     width = os.environ.get("COLUMNS", "")
-    for line in plain_lines(frame, int(width) if width.isdigit() and int(width) > 0 else None):
+    for line in plain_lines(advised(frame, face.words), int(width) if width.isdigit() and int(width) > 0 else None):
         sys.stdout.write(f"{line}\n")
 
 

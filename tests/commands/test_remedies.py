@@ -50,6 +50,23 @@ def test_a_server_that_is_not_there_is_named_with_its_remedy_wherever_one_looks(
     assert "down" in home.run("calls", "--tsv").stdout.splitlines()[1]
 
 
+def test_advice_names_commands_as_they_are_typed_in_every_form_and_what_was_written_by_others_stays(home: Any) -> None:
+    """Tables for people, for pipes and for programs, and JSON: what a magic is called is a notebook's word."""
+    home.write_settings(
+        "[router]\nretries = 0\n"
+        + PROFILE.format(name="a", kind="openai", url="http://127.0.0.1:9")
+        + 'api_key_env = "NOKEY"\n'
+    )
+    home.run("ask", "hi")
+    home.run("note", "run `%tundra pin` then")
+    for command in ("providers", "status", "daemon status", "explain last", "why", "last", "doctor", "errors"):
+        for form in ("", "--json", "--tsv"):
+            done = home.run(*command.split(), *filter(None, [form]))
+            assert "%tundra" not in done.stdout + done.stderr, (command, form)
+    assert "`tundra providers recheck a`" in home.run("providers", "--tsv").stdout
+    assert "run `%tundra pin` then" in home.run("notes", "--json").stdout
+
+
 def test_failed_calls_are_found_and_counted_under_whom_they_asked(home: Any, provider: ScriptedProcess) -> None:
     provider.script(CHAT, ScriptedStep(status=503, text="down for maintenance"))
     home.run("ask", "hi")

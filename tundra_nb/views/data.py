@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import msgspec
@@ -37,6 +37,35 @@ def printed(value: Any, form: Literal["", "json", "csv", "tsv"]) -> str:
     from .frame import separated
 
     return separated(value, "," if form == "csv" else "\t").rstrip("\n")
+
+
+_ADVICE = frozenset({"hint", "remedy", "remedies", "next", "next_step", "next_steps", "page"})
+"""Fields and columns in which we say what to do; everything else is as it came."""
+
+
+def advised(value: Any, words: Callable[[str], str]) -> Any:
+    """A result whose advice names commands as the face of `words` gives them: a frame, or plain values."""
+    pandas = sys.modules.get("pandas")
+    if pandas is None or not isinstance(value, pandas.DataFrame):
+        return _advised(to_data(value), words)
+    told = {
+        str(name): value[name].map(lambda cell: words(cell) if isinstance(cell, str) else cell)
+        for name in value.columns
+        if name in _ADVICE
+    }
+    return value.assign(**told) if told else value
+
+
+def _advised(data: Any, words: Callable[[str], str], *, is_advice: bool = False) -> Any:
+    match data:
+        case str():
+            return words(data) if is_advice else data
+        case dict():
+            return {name: _advised(item, words, is_advice=name in _ADVICE) for name, item in data.items()}
+        case list():
+            return [_advised(item, words, is_advice=is_advice) for item in data]
+        case _:
+            return data
 
 
 def to_data(value: Any) -> Any:
