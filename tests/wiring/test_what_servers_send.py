@@ -1911,6 +1911,8 @@ def test_a_required_tool_call_is_refused_where_the_server_is_known_to_ignore_too
         ("ollama", b'{"models":[{"name":"t-1","model":"t-1"}]}'),
         ("odd", b'\xef\xbb\xbf{"data":[{"id":"t-1","created":NaN,"owned_by":"\\ud83d"}]}'),
         ("names", b'{"object":"list","data":["t-1"]}'),
+        ("digits", b'{"data":[{"id":"t-1","created":' + b"9" * 400 + b"}]}"),
+        ("more-digits", b'{"data":[{"id":"t-1","created":' + b"9" * 5000 + b"}]}"),
     ],
 )
 def test_an_ask_without_a_model_reads_every_kind_of_list(bench: Bench, name: str, body: bytes) -> None:

@@ -117,13 +117,18 @@ def test_what_is_no_list_is_said_to_be_none(raw: bytes) -> None:
         listing.read("p", raw, listing.from_openai)
 
 
+def test_the_words_of_an_error_in_the_place_of_a_list_are_kept() -> None:
+    with pytest.raises(errors.ParseError, match="Invalid API key"):
+        listing.read("p", b'{"error":{"message":"Invalid API key"}}', listing.from_openai)
+
+
 ENTRY = st.dictionaries(
     st.sampled_from(["id", "created", "created_at", "meta", "pricing", "architecture", "context_length", "prompt"]),
     st.none()
     | st.text(max_size=5)
     | st.floats(allow_nan=False, allow_infinity=False)
     | st.lists(st.text(max_size=2), max_size=2)
-    | st.just({"prompt": "nan"}),
+    | st.sampled_from([10**400, {"prompt": "nan"}, {"prompt": 10**400}]),
 )
 
 

@@ -18,7 +18,7 @@ _decode = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder().encode
 _BOM = b"\xef\xbb\xbf"
 MAX_COUNT = 1 << 53
-_NUMBER = re.compile(r"[0-9]+(?:\.[0-9]*)?")
+_NUMBER = re.compile(r"(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]{1,3})?")
 _LONGEST_NUMBER = 24
 LONGEST_WORD = 16 * 1024
 """Longer ids of tool calls, which some servers pack signatures into, have not been seen; names are far shorter."""

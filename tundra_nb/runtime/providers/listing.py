@@ -9,8 +9,9 @@ from typing import Any
 from tundra_nb.errors import ParseError
 from tundra_nb.surrogates import mended
 
+from . import classify
 from .contract import ModelInfo
-from .lenient import NotJsonError, loads, word
+from .lenient import NotJsonError, amount, loads, word
 
 Entry = dict[str, Any]
 
@@ -29,7 +30,9 @@ def read(profile: str, body: bytes, entry: Callable[[Entry], ModelInfo]) -> list
     if isinstance(value, dict):
         entries = next((told for name in ("data", "models") if isinstance(told := value.get(name), list)), None)
     if not isinstance(entries, list) or (entries is value and not entries):
-        raise ParseError(profile=profile, problem="the model list has no list in it")
+        fault = classify.read(value)
+        told = f": {classify.clip(fault.message)}" if fault is not None else ""
+        raise ParseError(profile=profile, problem=f"the model list has no list in it{told}")
     return [entry(told) for found in entries if (told := _named(found)) is not None]
 
 
@@ -110,15 +113,12 @@ def _count(value: Any) -> int | None:
 
 
 def _number(value: Any) -> float | None:
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) and value > 0 else None
+    return None if isinstance(value, str) else amount(value) or None
 
 
 def _per_million(value: Any) -> float | None:
-    try:
-        price = float(value)
-    except (TypeError, ValueError):
-        return None
-    return round(price * 1e6, 9) if price >= 0 else None
+    price = amount(value)
+    return None if price is None else round(price * 1e6, 9)
 
 
 def _when(value: Any) -> float | None:
