@@ -118,6 +118,40 @@ def test_a_stream_that_comes_for_a_document_is_put_together(gateway: Opened, pat
         assert (said.stop_reason, said.usage.output_tokens) == ("end_turn", 2)
 
 
+@pytest.mark.parametrize("path", [CHAT, MESSAGES])
+def test_a_document_that_comes_for_a_stream_is_sent_as_one(gateway: Opened, path: str) -> None:
+    """Some servers never stream; what they answer is whole, and counts against no breaker."""
+    chat = {
+        "id": "c",
+        "model": "m",
+        "choices": [{"index": 0, "message": {"role": "assistant", "content": "hello"}, "finish_reason": "stop"}],
+        "usage": {"prompt_tokens": 5, "completion_tokens": 2},
+    }
+    message = {
+        "id": "m",
+        "type": "message",
+        "role": "assistant",
+        "model": "m",
+        "content": [{"type": "text", "text": "hello"}],
+        "stop_reason": "end_turn",
+        "usage": {"input_tokens": 5, "output_tokens": 2},
+    }
+    provider = gateway.one if path == CHAT else gateway.two
+    provider.script(path, ScriptedStep(body=json.dumps(chat if path == CHAT else message).encode()))
+    if path == CHAT:
+        chunks = list(gateway.openai().chat.completions.create(model="one", messages=ASKED, stream=True))
+        parts = [chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices]
+        assert ("".join(parts), chunks[-1].choices[0].finish_reason) == ("hello", "stop")
+    else:
+        with gateway.anthropic().messages.stream(model="two", max_tokens=9, messages=ASKED) as stream:
+            said = stream.get_final_message()
+        assert [block.text for block in said.content if block.type == "text"] == ["hello"]
+        assert (said.stop_reason, said.usage.output_tokens) == ("end_turn", 2)
+    row = gateway.call()
+    assert (row["way"], row["outcome"]) == ("relayed", "ok")
+    assert gateway.t.breakers()["failures"].sum() == 0
+
+
 def test_a_translated_stream_is_a_chat_stream_with_tools(gateway: Opened) -> None:
     def event(name: str, **data: Any) -> bytes:
         return f"event: {name}\ndata: {json.dumps({'type': name, **data})}\n\n".encode()

@@ -23,6 +23,7 @@ from tundra_nb.runtime.providers import bodies
 from tundra_nb.runtime.providers.callers import FORMS, Question
 from tundra_nb.runtime.providers.check import BIG_BYTES, AskSize
 from tundra_nb.runtime.providers.contract import Answer, Deliver
+from tundra_nb.runtime.providers.provider import pieces_of
 from tundra_nb.runtime.providers.relay import END, CallerBody, Refusal, relay, speaks
 from tundra_nb.runtime.reserve import BYTES_PER_TOKEN, DEFAULT_OUTPUT_TOKENS, FRAME_TOKENS, MOST_TOKENS_PER_BYTE
 from tundra_nb.runtime.resilience.router import Router, vendor
@@ -173,7 +174,19 @@ class Relayed:
 
     def _written(self, entry: Entry) -> Callable[[Answer], bytes]:
         form, created = FORMS[self.given.form], entry.at // 1_000_000
-        return lambda answer: form.answer(answer, operation_id=self.operation_id, created=created)
+        if not self.given.is_streamed:
+            return lambda answer: form.answer(answer, operation_id=self.operation_id, created=created)
+
+        def stream(answer: Answer) -> bytes:
+            writer = form.writer(
+                operation_id=self.operation_id,
+                created=created,
+                model=answer.model,
+                include_usage=self.given.shows_usage,
+            )
+            return b"".join([*(writer.piece(piece) for piece in pieces_of(answer)), writer.finish(answer)])
+
+        return stream
 
     def _limited(self, profile: ProfileSettings) -> CallerBody:
         """What is passed on, with our limit of the answer where there is one."""

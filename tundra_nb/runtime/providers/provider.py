@@ -173,7 +173,7 @@ class Provider:
                     return await self._stream(exchange, ready.wire, model, deliver)
                 answer = await self._whole(ready.wire, model, await exchange.body())
                 seen.request_id = seen.request_id or answer.request_id
-                await _hand_on(_pieces_of(answer), deliver)
+                await _hand_on(pieces_of(answer), deliver)
                 return answer
             finally:
                 await exchange.aclose()
@@ -304,7 +304,7 @@ class Provider:
         start = await exchange.start()
         if events.looks_whole(start) is not False:
             answer = await self._whole(wire, model, start + await exchange.body())
-            await _hand_on(_pieces_of(answer), deliver)
+            await _hand_on(pieces_of(answer), deliver)
             return answer
         parser = sse.Parser()
         reader = wire.reader(model)
@@ -449,7 +449,7 @@ async def _hand_on(pieces: Sequence[Piece], deliver: Deliver) -> None:
         await deliver(piece)
 
 
-def _pieces_of(answer: Answer) -> list[Piece]:
+def pieces_of(answer: Answer) -> list[Piece]:
     """The pieces of an answer that came whole."""
     pieces: list[Piece] = [Reasoning(part) for part in _sliced(answer.reasoning)]
     pieces += [Text(part) for part in _sliced(answer.text)]

@@ -102,7 +102,8 @@ async def relay(
         refusals: an error answer is added here, as the provider wrote it.
         deliver: takes the pieces.
         record: keep both bodies in `seen`.
-        written: puts an answer into the caller's form, for servers that stream although a document was asked for.
+        written: puts an answer into the caller's form, for servers that stream although a document was asked for, or
+            send a document although a stream was.
 
     Raises:
         TundraError: what went wrong, as the outcome table has it.
@@ -128,13 +129,12 @@ async def relay(
             return await _stream(exchange, start, follow.reader(model), given, ready.target.profile, deliver)
         whole = start + await exchange.body()
         answer = await apart(len(whole), lambda: follow.answer(model, whole))
-        if not given.is_streamed and events.looks_whole(whole) is False:
+        if given.is_streamed or events.looks_whole(whole) is False:
             if written is None:
-                problem = "a document was asked for, and a stream came"
+                asked, came = ("stream", "document") if given.is_streamed else ("document", "stream")
+                problem = f"a {asked} was asked for, and a {came} came"
                 raise ParseError(profile=ready.target.profile, problem=problem)
             whole = await apart(len(whole), lambda: written(answer))
-        if given.is_streamed:
-            raise ParseError(profile=ready.target.profile, problem="a stream was asked for, and a document came")
         seen.request_id = seen.request_id or answer.request_id
         await deliver(Raw(whole, END))
         return answer
