@@ -17,7 +17,8 @@ from tests.conftest import ROOT
 from tundra_nb.dashboard import packing, reading, still, story
 from tundra_nb.dashboard.hour import FAILED, OK, REFUSED, Change, Columns, Hour, Level, Numbering, Stretch, is_over
 from tundra_nb.protocol import query
-from tundra_nb.views import html, text
+from tundra_nb.views import html, svg, text
+from tundra_nb.views.blocks import Picture
 
 EVIL = "<script>alert('1')</script>\x1b[2J\"&"
 SINCE = 1_700_000_000.0
@@ -209,13 +210,32 @@ def test_the_static_picture_is_small_and_well_formed_and_says_the_headline() -> 
     shown = hour(100_000)
     blocks = still.blocks(shown)
     fragment = html.render(blocks)
-    assert len(fragment.encode()) + len(text.plain(blocks).encode()) < 17_000
+    assert len(fragment.encode()) + len(text.plain(blocks).encode()) < 25_000
     picture = still.picture(shown, "t")
     assert ET.fromstring(picture).tag.endswith("svg")
     assert "a open for 30 min" in fragment
     assert "9 min before: a rpm 8 → 64 (ada)" in fragment
     address = fragment.partition('src="')[2].partition('"')[0]
     assert urllib.parse.unquote(address).endswith("</svg>")
+
+
+def test_on_a_narrow_page_all_of_the_hour_is_seen_with_its_words_above_the_lanes() -> None:
+    """What a phone shows of a saved or exported dashboard has no part beyond its edge."""
+    shown = hour(10_000)
+    (drawn,) = [block for block in still.blocks(shown) if isinstance(block, Picture)]
+    assert f'media="(max-width: {html.NARROW_PAGE})"' in html.render([drawn])
+    for made in (drawn.svg, drawn.narrow):
+        root = ET.fromstring(made)
+        width = float(root.attrib["width"])
+        assert (width == still.NARROW_WIDTH) is (made is drawn.narrow)
+        texts = [one for one in root.iter() if one.tag.endswith("}text")]
+        assert {"latency, answered", "p50 to p95", "status_529"} <= {(one.text or "") for one in texts}
+        for one in texts:
+            room = len(one.text or "") * float(one.attrib["font-size"]) * svg.CHARACTER
+            at, anchor = float(one.attrib["x"]), one.attrib.get("text-anchor", "start")
+            begin = at - {"start": 0, "middle": room / 2, "end": room}[anchor]
+            assert begin >= 0, one.text
+            assert begin + room <= width + 1, one.text
 
 
 def test_names_from_outside_are_text_wherever_they_stand() -> None:

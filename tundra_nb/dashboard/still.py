@@ -1,6 +1,7 @@
 """The static picture of an hour and its words: what a saved notebook, an exported page and the command line show.
 
-Bars of one outcome are one path in whole pixels, so that two pictures fit into 40 kB of a notebook.
+Bars of one outcome are one path in whole pixels, so that two pictures, each with its form for narrow pages, fit into
+50 kB of a notebook.
 """
 
 from __future__ import annotations
@@ -34,6 +35,12 @@ BUCKETS = 122
 WIDTH = 880.0
 LEFT, RIGHT = 130.0, 740.0
 """Names stand left of the lanes, notes right of them."""
+NARROW_BUCKETS = 61
+NARROW_WIDTH = 400.0
+"""Of a picture for pages as narrow as a phone's."""
+NARROW_EDGE = 10.0
+NARROW_ABOVE = 18.0
+"""There names and notes stand above the lanes."""
 TOP = 34.0
 CALLS, LATENCY, ROW = 56.0, 46.0, 22.0
 MOST_ROWS = 5
@@ -49,12 +56,19 @@ MOST_CHANGES = 12
 
 @dataclasses.dataclass(frozen=True)
 class HourAxis:
-    """Buckets of equal length over a window."""
+    """Buckets of equal length over a window, and where they are drawn: lanes go from `left` to `right`.
+
+    `above` a lane is so much room for its words; none where they stand beside it.
+    """
 
     since: float
     until: float
     step: float
     count: int
+    left: float = LEFT
+    right: float = RIGHT
+    width: float = WIDTH
+    above: float = 0.0
 
     def place(self, at: Any) -> Any:
         """Buckets of an array of times; those outside are clipped."""
@@ -62,7 +76,11 @@ class HourAxis:
 
     def x(self, at: float) -> float:
         part = (at - self.since) / (self.until - self.since)
-        return LEFT + (RIGHT - LEFT) * min(max(part, 0.0), 1.0)
+        return self.left + (self.right - self.left) * min(max(part, 0.0), 1.0)
+
+    def edges(self) -> list[int]:
+        """Where the buckets begin and end, in whole pixels."""
+        return [round(self.left + (self.right - self.left) * place / self.count) for place in range(self.count + 1)]
 
 
 def shown(client: Client, window: Window) -> Plotted:
@@ -129,7 +147,8 @@ def blocks(hour: Hour, story: HourStory | None = None) -> list[Block]:
     made.append(Para(Styled(f"{window} · {told.counts}", "dim")))
     if told.calls or hour.bands or hour.terminals:
         alt = ". ".join(part for part in (told.headline, told.before, told.beside, f"{window}, {told.counts}") if part)
-        made.append(Picture(picture(hour, told.headline), alt))
+        small = picture(hour, told.headline, narrow(axis(hour, NARROW_BUCKETS)))
+        made.append(Picture(picture(hour, told.headline), alt, small))
         made.append(Details("as a table", [_table(hour, told)], in_text=True))
     return made
 
@@ -157,26 +176,33 @@ def _sparkline(values: npt.NDArray[np.float64]) -> str:
     return "".join(" " if not value else MARKS[min(int(value / top * 7.99), 7)] for value in values.tolist())
 
 
-def picture(hour: Hour, title: str) -> str:
+def narrow(at: HourAxis) -> HourAxis:
+    """The same, drawn for a narrow page."""
+    right = NARROW_WIDTH - NARROW_EDGE
+    return dataclasses.replace(at, left=NARROW_EDGE, right=right, width=NARROW_WIDTH, above=NARROW_ABOVE)
+
+
+def picture(hour: Hour, title: str, at: HourAxis | None = None) -> str:
     """All lanes over one axis, as SVG."""
-    at = axis(hour)
+    at = at or axis(hour)
     body: list[str] = []
-    y = TOP
+    y = TOP + at.above
     shown = [one for one in hour.changes if hour.since <= one.at <= hour.until][-MOST_CHANGES:]
     if shown:
         body += _changes(hour, at, y + 4)
-        y += ROW
+        y += ROW + at.above
     body += _calls(hour, at, y)
-    y += CALLS + 10
+    y += CALLS + 10 + at.above
     body += _latency(hour, at, y)
-    y += LATENCY + 12
+    y += LATENCY + 12 + at.above
     for rows in (_profiles(hour, at), _reasons(hour, at), _levels(hour, at), _spans(hour, at)):
         for row in rows:
             body.append(f'<g transform="translate(0 {y:.0f})">{"".join(row)}</g>')
-            y += ROW
+            y += ROW + at.above
         y += 4 if rows else 0
+    y -= at.above
     rules = [svg.line(at.x(one.at), TOP + 10, at.x(one.at), y - 4, "path") for one in shown]
-    return svg.picture(WIDTH, y + 4, [*_ticks(at, y - 4), *rules, *body], title=title)
+    return svg.picture(at.width, y + 4, [*_ticks(at, y - 4), *rules, *body], title=title)
 
 
 def _counts(rows: Columns, at: HourAxis, outcome: int) -> npt.NDArray[np.float64]:
@@ -188,7 +214,7 @@ def _counts(rows: Columns, at: HourAxis, outcome: int) -> npt.NDArray[np.float64
 
 def _area(at: HourAxis, height: npt.NDArray[Any], floor: float, style: str) -> str:
     """Bars side by side as one path, in whole pixels: it goes up and down by steps, and says only what changes."""
-    edges = [round(LEFT + (RIGHT - LEFT) * place / at.count) for place in range(at.count + 1)]
+    edges = at.edges()
     tall = [max(round(value), 1) if value > 0 else 0 for value in height.tolist()]
     path, now, place = "", 0, 0
     while place < at.count:
@@ -208,10 +234,18 @@ def _area(at: HourAxis, height: npt.NDArray[Any], floor: float, style: str) -> s
     return f'<path class="{style}" d="{path}"/>' if path else ""
 
 
-def _label(y: float, name: str, note: str, *, style: str = "dim") -> list[str]:
+def _label(at: HourAxis, y: float, name: str, note: str, *, down: float = 14, style: str = "dim") -> list[str]:
+    """The words of the lane at `y`: beside it and so far `down`, or above it."""
+    if at.above:
+        room = at.right - at.left
+        left, right = (min(len(told) * 11.5 * svg.CHARACTER + 12, room / 2) for told in (name, note))
+        return [
+            svg.text(at.left, y - 5, name, style, size=11.5, room=room - right),
+            svg.text(at.right, y - 5, note, "dim", anchor="end", size=11.5, room=room - left),
+        ]
     return [
-        svg.text(LEFT - 10, y, name, style, anchor="end", size=11.5, room=LEFT - 14),
-        svg.text(RIGHT + 8, y, note, "dim", size=11.5, room=WIDTH - RIGHT - 10),
+        svg.text(at.left - 10, y + down, name, style, anchor="end", size=11.5, room=at.left - 14),
+        svg.text(at.right + 8, y + down, note, "dim", size=11.5, room=at.width - at.right - 10),
     ]
 
 
@@ -220,11 +254,12 @@ def _calls(hour: Hour, at: HourAxis, y: float) -> Iterator[str]:
     total = failed + refused + answered
     scale = CALLS / max(float(total.max()), 1.0)
     bad, all_ = int((failed + refused).sum()), int(total.sum())
-    yield from _label(y + 14, "calls", f"{all_:,} · {bad:,} failed", style="ink")
-    yield svg.text(
-        LEFT - 10, y + 30, f"per {duration(at.step)}, max {int(total.max()):,}", "dim", anchor="end", size=10
-    )
-    yield svg.line(LEFT, y + CALLS, RIGHT, y + CALLS)
+    per = f"per {duration(at.step)}, max {int(total.max()):,}"
+    name = f"calls {per}" if at.above else "calls"
+    yield from _label(at, y, name, f"{all_:,} · {bad:,} failed", style="ink")
+    if not at.above:
+        yield svg.text(at.left - 10, y + 30, per, "dim", anchor="end", size=10)
+    yield svg.line(at.left, y + CALLS, at.right, y + CALLS)
     for style, values in (("slate", total), ("warn", failed + refused), ("bad", failed)):
         yield _area(at, values * scale, y + CALLS, style)
 
@@ -234,7 +269,7 @@ def _latency(hour: Hour, at: HourAxis, y: float) -> Iterator[str]:
     import numpy as np
 
     p50, p95 = quantiles(hour, at)
-    yield from _label(y + 14, "latency, answered", "p50 to p95", style="ink")
+    yield from _label(at, y, "latency, answered", "p50 to p95", style="ink")
     known = np.flatnonzero(~np.isnan(p50))
     if not len(known):
         return
@@ -245,11 +280,12 @@ def _latency(hour: Hour, at: HourAxis, y: float) -> Iterator[str]:
         return round(y + LATENCY - (math.log10(max(ms, 1.0)) - low) / (high - low) * LATENCY)
 
     for decade in range(low, high + 1):
-        yield svg.line(LEFT, level(10**decade), RIGHT, level(10**decade))
-        is_free = abs(level(10**decade) - (y + 10)) > 12  # of the lane's own name
+        yield svg.line(at.left, level(10**decade), at.right, level(10**decade))
+        is_free = at.above or abs(level(10**decade) - (y + 10)) > 12  # of the lane's own name
         if is_free and (low < decade < high or high - low == 1):
-            yield svg.text(LEFT - 10, level(10**decade) + 4, duration(10**decade / 1000), "dim", anchor="end", size=10)
-    edges = [round(LEFT + (RIGHT - LEFT) * place / at.count) for place in range(at.count + 1)]
+            x, down, anchor = (at.left, 10, "start") if at.above else (at.left - 10, 4, "end")
+            yield svg.text(x, level(10**decade) + down, duration(10**decade / 1000), "dim", anchor=anchor, size=10)
+    edges = at.edges()
     path = ""
     for begin, end in runs(known, 1):
         path += f"M{edges[begin]} {level(p95[begin])}h{edges[begin + 1] - edges[begin]}"
@@ -285,12 +321,12 @@ def quantiles(hour: Hour, at: HourAxis) -> tuple[npt.NDArray[np.float64], npt.ND
 
 def _changes(hour: Hour, at: HourAxis, y: float) -> Iterator[str]:
     shown = [one for one in hour.changes if hour.since <= one.at <= hour.until][-MOST_CHANGES:]
-    yield from _label(y + 10, "changes", f"{len(shown)}", style="ink")
+    yield from _label(at, y, "changes", f"{len(shown)}", down=10, style="ink")
     for index, one in enumerate(shown):
         x = at.x(one.at)
         tip = f"{clock(one.at)} {one.words} {f'({one.author})' if one.author else ''}"
         yield svg.diamond(x, y + 6, "dim" if one.is_commit else "lost", tip, 5)
-        end = at.x(shown[index + 1].at) if index + 1 < len(shown) else RIGHT
+        end = at.x(shown[index + 1].at) if index + 1 < len(shown) else at.right
         if end - x > 60:
             yield svg.text(x + 9, y + 10, one.words, "ink", size=11, room=end - x - 12)
 
@@ -311,20 +347,20 @@ def _profiles(hour: Hour, at: HourAxis) -> list[list[str]]:
     made = []
     for _, name, mine, own, note in rows[:MOST_ROWS]:
         failed, answered = _counts(mine, at, FAILED), _counts(mine, at, OK)
-        parts = _row(name, note, style="ink")
+        parts = _row(at, name, note, style="ink")
         asked = failed + answered
         is_failing = (failed > 0) & (failed >= FAILING_SHARE * asked)
         parts += [_area(at, (asked > 0) * 4.0, 20, "slate"), _area(at, is_failing * 5.0, 20, "bad")]
         parts += _bands(at, hour, own)
         made.append(parts)
     if len(rows) > MOST_ROWS:
-        made.append(_row(f"{len(rows) - MOST_ROWS} more", "with less trouble"))
+        made.append(_row(at, f"{len(rows) - MOST_ROWS} more", "with less trouble"))
     return made
 
 
-def _row(name: str, note: str, *, style: str = "dim") -> list[str]:
+def _row(at: HourAxis, name: str, note: str, *, style: str = "dim") -> list[str]:
     """The words of a row; the row is moved to its place as a whole."""
-    return _label(16, name, note, style=style)
+    return _label(at, 0, name, note, down=16, style=style)
 
 
 def _bands(at: HourAxis, hour: Hour, bands: list[Stretch]) -> Iterator[str]:
@@ -352,7 +388,7 @@ def _reasons(hour: Hour, at: HourAxis) -> list[list[str]]:
     made = []
     for (_, number, is_failure), word, each in zip(found, reason_words(found), counts, strict=True):
         drawn = _area(at, each * (15 / highest), 18, "bad" if is_failure else "warn")
-        made.append([*_row(word, f"{number:,}"), drawn])
+        made.append([*_row(at, word, f"{number:,}"), drawn])
     return made
 
 
@@ -371,9 +407,9 @@ def _levels(hour: Hour, at: HourAxis) -> list[list[str]]:
         drawn = _area(at, np.where(is_empty | np.isnan(lasting), 0.0, lasting * 15), 18, "slate")
         drawn += _area(at, np.where(is_empty, 2.0, 0.0), 18, "warn")
         if is_empty.any():
-            x = LEFT + (RIGHT - LEFT) * int(is_empty.argmax()) / at.count
+            x = at.edges()[int(is_empty.argmax())]
             drawn += svg.text(x + 4, 13, "empty", "warn", size=10.5)
-        made.append([*_row(one.name, f"{one.share[-1] * 100:.0f} % left"), drawn])
+        made.append([*_row(at, one.name, f"{one.share[-1] * 100:.0f} % left"), drawn])
     return made
 
 
@@ -384,14 +420,14 @@ def _spans(hour: Hour, at: HourAxis) -> list[list[str]]:
         for one in chosen:
             x, end = at.x(one.since), at.x(one.end(hour.until))
             bar = svg.bar(x, 8, end - x, 6, "bad" if one.is_bad else "slate", f"{one.name}: {one.word}")
-            made.append([*_row(one.name, one.word or kind), bar])
+            made.append([*_row(at, one.name, one.word or kind), bar])
     return made
 
 
 def _ticks(at: HourAxis, bottom: float) -> Iterator[str]:
     """Round local times at the top, each with a rule through all lanes."""
     span = at.until - at.since
-    step = next((s for s in STEPS_S if span / s <= 7), STEPS_S[-1])
+    step = next((s for s in STEPS_S if span / s <= (4 if at.above else 7)), STEPS_S[-1])
     offset = dt.datetime.fromtimestamp(at.since, dt.UTC).astimezone().utcoffset() or dt.timedelta()
     first = -(-(at.since + offset.total_seconds()) // step) * step - offset.total_seconds()
     for index in range(int((at.until - first) // step) + 1):
