@@ -24,7 +24,7 @@ from tests.conftest import Home, stop_processes
 from tundra_nb.client.results import Document
 from tundra_nb.errors import UsageError
 from tundra_nb.incidents import archive
-from tundra_nb.incidents.notebook import check_place
+from tundra_nb.incidents.notebook import check_place, slug
 from tundra_nb.protocol.digest import digest
 from tundra_nb.testing.scripted_provider import ScriptedStep, scripted_process
 
@@ -234,6 +234,31 @@ def test_a_list_of_members_that_is_too_long_is_not_read(tmp_path: Path) -> None:
         file.seek(size)
         file.write(struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, 1, 1, size, 0, 0))
     assert "the list of its members is too long" in refusal(tmp_path / "long.zip")
+
+
+def test_titles_have_names_of_their_own_that_any_file_system_takes() -> None:
+    """Signs alone, other scripts and long titles too; plain words are the name as they are."""
+    titles = [
+        "..",
+        "/",
+        "%",
+        "../../x",
+        "\u202e",
+        "сбой",
+        "отказ",
+        "café",
+        "cafe",
+        "x" * 199,
+        "x" * 200,
+        "COM 1",
+        "a_b",
+    ]
+    names = [slug(title) for title in titles]
+    assert len(set(names)) == len(names)
+    assert all(archive.MEMBER.fullmatch(f"incident-{name}.ipynb") for name in names), names
+    assert names[0].startswith("untitled-")
+    assert names[7].startswith("cafe-")
+    assert slug("Anthropic was overloaded!") == "anthropic-was-overloaded"
 
 
 def test_where_an_export_cannot_go_is_told_before_any_work(tmp_path: Path) -> None:

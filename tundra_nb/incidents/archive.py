@@ -717,7 +717,7 @@ def import_(client: Client, path: str, *, name: str | None = None, out: str | No
     if target.exists():
         raise UsageError(problem=f"{target} is there already", field="out", remedy="Choose another name with `--out`.")
     whole = Path(tempfile.mkdtemp(prefix="tundra-incident-"))
-    folder = whole / f"incident-{slug(incident['title'])}"[:50].strip("-")  # the source is called after it
+    folder = whole / f"incident-{slug(incident['title'])}"  # the source is called after it
     try:
         with _opened(file) as zipped:
             for one in manifest.members:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import datetime as dt
+import hashlib
 import importlib
 import importlib.metadata
 import os
 import platform
 import re
+import unicodedata
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
@@ -47,6 +49,9 @@ TELLING = (
     ),
 )
 """Headings and the commands below them."""
+
+
+SLUG_CHARACTERS = 40
 
 
 def library(name: str) -> Any:
@@ -254,8 +259,13 @@ def not_written(file: Path, exc: OSError) -> UsageError:
 
 
 def slug(title: str) -> str:
-    """A title as part of a file's name."""
-    return re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")[:40] or "untitled"
+    """A title as part of a file's name, with a mark of the whole title where not all of its words are in it."""
+    words = re.findall(r"[^\W_]+", title.lower())
+    letters = unicodedata.normalize("NFKD", " ".join(words)).encode("ascii", "ignore").decode()
+    name = "-".join(letters.split())[:SLUG_CHARACTERS].strip("-")
+    if words and name == "-".join(words):
+        return name
+    return f"{name or 'untitled'}-{hashlib.sha256(title.encode()).hexdigest()[:6]}"
 
 
 def _time(text: str) -> str:
