@@ -83,14 +83,16 @@ class CommandLine(Face):
 
         stream.on_notice = notice
         ends_line = True
-        with stream:
-            for piece in stream:
-                text = clean(piece)
-                sys.stdout.write(text)
-                sys.stdout.flush()
-                ends_line = text.endswith("\n") if text else ends_line
-        if not ends_line:
-            print()
+        try:
+            with stream:
+                for piece in stream:
+                    text = clean(piece)
+                    sys.stdout.write(text)
+                    sys.stdout.flush()
+                    ends_line = text.endswith("\n") if text else ends_line
+        finally:  # what is said of an answer that broke off begins a line of its own
+            if not ends_line:
+                print(flush=True)
         for call in stream.reply.tool_calls:
             print(clean(f"{call.name}({call.arguments})"))
         print(clean(summary(stream.reply)), file=sys.stderr)

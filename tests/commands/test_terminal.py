@@ -51,6 +51,14 @@ def words(shown: str) -> str:
     return " ".join(shown.split())
 
 
+def test_what_is_said_of_an_answer_that_broke_off_begins_a_line_of_its_own(
+    home: Any, provider: ScriptedProcess
+) -> None:
+    piece = b'data: {"choices":[{"index":0,"delta":{"content":"hi"}}]}\n\n'
+    provider.script(CHAT, ScriptedStep(headers=(("content-type", "text/event-stream"),), body=piece))
+    assert "hi\nParseError: scripted: the stream was cut" in in_terminal(home, "ask", "--no-failover", "hi")
+
+
 def test_a_terminal_of_80_columns_and_a_pipe(home: Any, provider: ScriptedProcess) -> None:
     provider.script(CHAT, ScriptedStep(text="hi"), ScriptedStep(status=503, text="down for maintenance"))
     for _ in range(3):
