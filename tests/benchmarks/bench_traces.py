@@ -81,14 +81,14 @@ def used(process: psutil.Process) -> float:
 def compare() -> Table:
     """The table: off, on, and their ratio; the sender's part in microseconds."""
     table = Table("traces, CPU a call in µs: off, on")
-    receiver = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Taken)
-    threading.Thread(target=receiver.serve_forever, daemon=True).start()
-    endpoint = f'[otel]\nendpoint = "http://127.0.0.1:{receiver.server_address[1]}"\n'
     with contextlib.ExitStack() as exits:
-        exits.callback(receiver.shutdown)
         if CORES:
             exits.callback(os.sched_setaffinity, 0, CORES)
             os.sched_setaffinity(0, CORES[1:])  # and with it what is started here
+        receiver = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Taken)
+        threading.Thread(target=receiver.serve_forever, daemon=True).start()
+        endpoint = f'[otel]\nendpoint = "http://127.0.0.1:{receiver.server_address[1]}"\n'
+        exits.callback(receiver.shutdown)
         provider = exits.enter_context(scripted_process())
         sides = []
         for more in ("", endpoint):
