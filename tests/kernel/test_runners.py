@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ from typing import Any
 import nbformat
 import pytest
 from nbclient import NotebookClient
-from nbclient.exceptions import CellExecutionError
+from nbclient.exceptions import CellExecutionError, DeadKernelError
 from nbformat.v4 import new_code_cell, new_notebook
 
 from tundra_nb.testing.scripted_provider import ScriptedProcess, ScriptedStep, scripted_process
@@ -44,6 +45,29 @@ def test_nbclient_saves_the_final_answer_once(provider: ScriptedProcess, home: A
     assert answer[0].data["text/plain"].startswith("one two three four")
     assert answer[0].metadata["tundra"]["operation_id"]
     assert notebook.cells[2].outputs[0].metadata["tundra"]["store"] == "doltlite"
+
+
+@pytest.mark.parametrize(
+    ("cell", "shown", "state"),
+    [
+        ("%%tundra sh\necho begun; sleep 60", "begun", "running"),
+        ("%tundra ask hi", "one", "answering"),
+        ("%tundra ask hi", "", "asking scripted"),
+    ],
+)
+def test_what_a_killed_kernel_leaves_says_of_when_it_is(
+    provider: ScriptedProcess, home: Any, cell: str, shown: str, state: str
+) -> None:
+    """Nobody can mend it any more: an output that was growing must not say for ever that it still does."""
+    step = ScriptedStep(text="one two three four", gap=1.5) if shown else ScriptedStep(delay=60)
+    provider.script(CHAT, step)
+    die = "import os, threading\nthreading.Timer(4, os.kill, (os.getpid(), 9)).start()"
+    notebook = notebook_of("%load_ext tundra_nb", "%tundra daemon start", die, cell)
+    with pytest.raises(DeadKernelError):
+        NotebookClient(notebook, timeout=60, resources={"metadata": {"path": str(home.folder)}}).execute()
+    left = notebook.cells[3].outputs[-1].data["text/plain"]
+    assert shown in left
+    assert re.search(rf"{state} · \d\d:\d\d:\d\d \w+", left), left
 
 
 def test_nbclient_keeps_the_name_and_the_hint_of_an_error(provider: ScriptedProcess, home: Any) -> None:

@@ -111,12 +111,14 @@ class _Answer:
             self._draw(self._notices)
 
     def add(self, piece: str) -> None:
+        from .growing import as_of_now
+
         self._output.settle()
         with self._output.lock:
             self._text += piece
             now = time.monotonic()
             if now >= self._due:
-                self._draw(self._notices)
+                self._draw([*self._notices, as_of_now("answering")])
                 took = time.monotonic() - now
                 self._due = now + max(MIN_PAUSE_SECONDS, 4 * took, len(self._text) / CHARS_PER_SECOND)
 
@@ -140,8 +142,10 @@ class _Answer:
                 self._output.finish(self._bundle(self._notices or ["no answer came"]), {})
 
     def _wait(self, seconds: float) -> None:
+        from .growing import as_of_now
+
         whom = f" {self._asked}" if self._asked else ""
-        self._draw([*self._notices, f"asking{whom} … {seconds:.0f} s without a word so far"])
+        self._draw([*self._notices, f"{as_of_now(f'asking{whom}')}, {seconds:.0f} s without a word so far"])
 
     def _draw(self, lines: Sequence[str]) -> None:
         self._output.draw(self._bundle(lines), {})

@@ -11,6 +11,7 @@ Several threads may draw, so what they share is locked.
 from __future__ import annotations
 
 import contextvars
+import datetime as dt
 import os
 import sys
 import threading
@@ -63,6 +64,13 @@ def is_captured(shell: Any) -> bool:
     return bool(message) and any(
         isinstance(one, widgets.Output) and one.msg_id == message for one in list(known.values())
     )
+
+
+def as_of_now(state: str) -> str:
+    """A state with its time: it stays true where a kernel ends before it can say how it went on."""
+    from tundra_nb.client import times
+
+    return f"{state} · {times.clock(dt.datetime.now(dt.UTC))}"
 
 
 class Growing:

@@ -13,7 +13,7 @@ from typing import Any
 from tundra_nb.client.live import Live, R, Run
 
 from .display import MIN_PAUSE_SECONDS, bundle, was_shown
-from .growing import Growing, can_update
+from .growing import Growing, as_of_now, can_update
 
 TAIL_CHARACTERS = 16_000
 
@@ -38,7 +38,7 @@ def show_output(live: Live[R], shell: Any) -> R:
 
 def show_lines(texts: Iterator[str], shell: Any) -> None:
     """Show lines as they come, the last of them, until interrupted; an empty text says that nothing has come."""
-    output = _Output(shell, "following …")
+    output = _Output(shell, "following")
     try:
         for text in texts:
             if text:
@@ -68,8 +68,8 @@ def _print_output(live: Live[R]) -> R:
 class _Output:
     """One output that is updated while the command runs."""
 
-    def __init__(self, shell: Any, note: str = "running …") -> None:
-        self._note = note
+    def __init__(self, shell: Any, state: str = "running") -> None:
+        self._state = state
         self._tail = ""
         self._is_cut = False
         self._is_drawn = True
@@ -95,7 +95,7 @@ class _Output:
             return
         self._is_drawn = True
         began = time.monotonic()
-        self._output.draw(self._bundle(self.tail, self._note), {})
+        self._output.draw(self._bundle(self.tail, as_of_now(self._state)), {})
         now = time.monotonic()
         self._due = now + max(MIN_PAUSE_SECONDS, 4 * (now - began))
 
