@@ -19,7 +19,7 @@ from typing import NamedTuple
 from . import processes
 
 SNAPSHOT_SECONDS = 0.002
-SLICE_SECONDS = 0.002
+SLICE_SECONDS = 0.001
 """Longest look at processes in one turn of the loop: a session may have hundreds."""
 
 
