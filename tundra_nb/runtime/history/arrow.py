@@ -89,17 +89,18 @@ class ColumnBuilder:
         if not pa.types.is_string(self._type):
             parts = pc.split_pattern(pa.array([text[1:-1]]), comma).values
             if len(parts) == count:  # no comma inside a value, so each part is one
-                values = self._from_parts(parts)
+                values = self._from_parts(parts, has_null="null" in text)
         if values is None:
             values = self.from_values(self._decode(text))
         return values[::-1] if turned else values
 
-    def _from_parts(self, parts: pa.Array) -> pa.Array:
+    def _from_parts(self, parts: pa.Array, *, has_null: bool) -> pa.Array:
         """`parts`: one JSON text per value."""
         if self._dictionary is not None:
             local = parts.dictionary_encode()
             return self._coded(local.indices, [msgspec.json.decode(word) for word in local.dictionary.to_pylist()])
-        parts = pc.if_else(pc.equal(parts, "null"), pa.scalar(None, pa.string()), parts)
+        if has_null:
+            parts = pc.if_else(pc.equal(parts, "null"), pa.scalar(None, pa.string()), parts)
         if pa.types.is_floating(self._type):
             return parts.cast(self._type)
         return parts.cast(pa.int64()).cast(self._type)
