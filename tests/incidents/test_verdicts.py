@@ -229,6 +229,27 @@ def verified(outage: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
     return {name: (expected[name], sorted(found[name])) for name in VARIANTS}
 
 
+def test_nothing_is_compared_with_the_present_where_the_incident_cannot_be_opened(
+    outage: Any,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    """Each cell after it says that it was not run, and `--update` writes nothing of the present into the notebook."""
+    home, _ = outage
+    book = nbformat.reads((home.folder / FILE).read_text(), as_version=4)
+    parameters, opening, *rest = code(book)
+    parameters.source = re.sub(r"incident = .*", "incident = '987654321987654321'", parameters.source)
+    file = tmp_path / "elsewhere.ipynb"
+    file.write_text(json.dumps(book))
+    done = home.run("verify", "--trust", "--update", "--json", str(file), timeout=100)
+    assert done.returncode == 1
+    states = [state for cell, state in json.loads(done.stdout).items() if cell.endswith("]")]
+    assert opening.source.startswith("%load_ext")
+    assert states[1].startswith("failed: UsageError: there is no incident")
+    assert len(states) == 2 + len(rest)
+    assert all("would have read the present" in state for state in states[2:])
+    assert json.loads(file.read_text())["cells"] == json.loads(json.dumps(book))["cells"]
+
+
 @pytest.mark.parametrize("name", [name for name in VARIANTS if name != "cleared"])
 def test_exactly_the_cells_that_differ_are_named(verified: Any, name: str) -> None:
     expected, found = verified[name]

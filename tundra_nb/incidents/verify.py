@@ -60,6 +60,16 @@ WRONG: frozenset[State] = frozenset({"edited", "changed", "failed", "nothing sav
 NOTHING = "there is no cell with code in it: nothing was compared"
 
 
+OPENING = re.compile(r"\btundra +incident +open\b")
+"""From here on a notebook reads at a pin."""
+DIED = "the kernel died before its end"
+NOT_OPEN = "not run: the incident could not be opened, and the cell would have read the present"
+
+
+class _NotOpenedError(Exception):
+    """The incident that the rest of a notebook is about could not be opened."""
+
+
 class CellVerdict(msgspec.Struct, frozen=True):
     """What became of one code cell. `number` counts code cells from 1; of one that is gone, those that there were."""
 
@@ -106,7 +116,7 @@ def verify(
             remedy="Read it; then give `--trust`, or `jupyter trust NOTEBOOK`.",
         )
     has_code = any(cell.source.strip() for cell in _code(saved))
-    fresh, unreached = _run(saved, file, on_progress) if has_code else (saved, set())
+    fresh, unreached = _run(saved, file, on_progress) if has_code else (saved, {})
     verdicts = [*_compare(saved, fresh, unreached), *_gone(saved)]
     if update and not unreached:
         if "cells" in _told(fresh):
@@ -156,8 +166,8 @@ def _masks_in(book: Any) -> dict[str, int]:
     return {name: count for name, count in found.items() if count}
 
 
-def _run(saved: Any, file: Path, on_progress: Callable[[str], None] | None) -> tuple[Any, set[int]]:
-    """The notebook with the outputs of a new run, and the numbers of the code cells that its kernel did not survive."""
+def _run(saved: Any, file: Path, on_progress: Callable[[str], None] | None) -> tuple[Any, dict[int, str]]:
+    """The notebook with the outputs of a new run, and the numbers of the code cells that it did not reach, with why."""
     nbformat = library("nbformat")
     runner_of = library("nbclient").NotebookClient
     problems = library("nbclient.exceptions")
@@ -170,6 +180,12 @@ def _run(saved: Any, file: Path, on_progress: Callable[[str], None] | None) -> t
     if zone := _zone(saved):
         env["TZ"] = zone  # the times of then, on a machine of another zone
     finished: set[int] = set()
+
+    def executed(cell: Any, cell_index: int, **_: Any) -> None:
+        finished.add(cell_index)
+        if OPENING.search(cell.source) and _fails(cell) and not _fails(saved.cells[cell_index]):
+            raise _NotOpenedError
+
     runner = runner_of(
         fresh,
         timeout=CELL_SECONDS,
@@ -177,7 +193,7 @@ def _run(saved: Any, file: Path, on_progress: Callable[[str], None] | None) -> t
         allow_errors=True,
         interrupt_on_timeout=True,
         resources={"metadata": {"path": str(file.parent.absolute())}},
-        on_cell_executed=lambda cell_index, **_: finished.add(cell_index),
+        on_cell_executed=executed,
     )
     try:
         run_through(runner, env, on_progress)
@@ -187,11 +203,16 @@ def _run(saved: Any, file: Path, on_progress: Callable[[str], None] | None) -> t
             field="notebook",
             remedy="`jupyter kernelspec list` shows those that are; choose one in JupyterLab and save it.",
         ) from exc
-    except problems.DeadKernelError:
+    except (problems.DeadKernelError, _NotOpenedError) as exc:
+        why = NOT_OPEN if isinstance(exc, _NotOpenedError) else DIED
         code = (index for index, cell in enumerate(fresh.cells) if cell.cell_type == "code")
         left = {number: index for number, index in enumerate(code, 1) if index not in finished}
-        return fresh, {number for number, index in left.items() if fresh.cells[index].source.strip()}
-    return fresh, set()
+        return fresh, {number: why for number, index in left.items() if fresh.cells[index].source.strip()}
+    return fresh, {}
+
+
+def _fails(cell: Any) -> bool:
+    return any(output.output_type == "error" for output in cell.outputs)
 
 
 def _zone(saved: Any) -> str:
@@ -200,12 +221,12 @@ def _zone(saved: Any) -> str:
     return next((zone for zone in zones if isinstance(zone, str) and ZONE.fullmatch(zone)), "")
 
 
-def _compare(saved: Any, fresh: Any, unreached: set[int]) -> Iterator[CellVerdict]:
+def _compare(saved: Any, fresh: Any, unreached: Mapping[int, str]) -> Iterator[CellVerdict]:
     reads_html = _mapping(_told(saved).get("made_by")).get("pandas") in (None, version("pandas"))
     for number, (cell, again) in enumerate(zip(_code(saved), _code(fresh), strict=True), 1):
         state, detail = _judge(cell, again, reads_html=reads_html)
         if number in unreached and state != "edited":
-            state, detail = "failed", "the kernel died before its end"
+            state, detail = "failed", unreached[number]
         yield CellVerdict(number, str(cell.get("id")), state, detail, cell.source.strip().split("\n")[0][:80])
 
 
@@ -229,8 +250,7 @@ def _judge(saved: Any, fresh: Any, *, reads_html: bool) -> tuple[State, str]:
     refused = REFUSED in (str(problem.evalue) if problem else _stream(fresh.outputs))
     if refused:
         return "not repeated", "it acts, and verifying only reads"
-    was_error = any(output.output_type == "error" for output in saved.outputs)
-    if problem is not None and not was_error:
+    if problem is not None and not _fails(saved):
         return "failed", f"{problem.ename}: {problem.evalue}"[:300]
     if not saved.outputs and fresh.outputs:
         return "nothing saved", "there is no output to compare with"
