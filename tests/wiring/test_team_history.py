@@ -345,3 +345,7 @@ def test_a_teams_server_is_joined_over_tls_with_a_login_that_only_reads(
     assert home.run("settings", "set", "store.ca_file=").returncode == 0
     home.run("daemon", "restart", timeout=120)
     wait_until(lambda: "is not trusted" in home.run("status").stdout.replace("\n", " "), 60)
+    # and one that demands encryption says so when settings stopped asking for it
+    assert home.run("settings", "set", "store.tls=false").returncode == 0
+    home.run("daemon", "restart", timeout=120)
+    wait_until(lambda: "takes only connections that are encrypted" in " ".join(home.run("status").stdout.split()), 60)

@@ -143,6 +143,12 @@ class DoltAddress:
                 remedy="Give the server a certificate (`tls_cert`, `tls_key` of its `listener`).",
                 kind="tls",
             )
+        if isinstance(exc, pymysql.MySQLError) and "insecure connection" in str(exc.args[-1:]):
+            return StoreUnavailable(
+                problem=f"{self.where} takes only connections that are encrypted",
+                remedy="Set `store.tls` to true; and `store.ca_file` for a certificate of an authority of your own.",
+                kind="tls",
+            )
         return None
 
     def _greeted(self) -> socket.socket:
