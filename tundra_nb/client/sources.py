@@ -126,7 +126,7 @@ class Sources:
 
         Args:
             path: a log of Auto-Tundra (text or JSON), OTLP JSON, LiteLLM's JSON, a bundle, or a zip or folder of
-                Parquet tables of ours; also packed by gzip. It must be on the daemon's machine.
+                Parquet tables of ours; also packed by gzip, bzip2, xz or zstd. It must be on the daemon's machine.
             name: how it is called; after the file when left out.
             about: kept with it.
             link: read a folder of Parquet tables where it is, instead of a copy.

@@ -22,8 +22,8 @@ def command(face: Face, file: str, name: str | None, link: bool) -> Source:
     """Read FILE into a source, which every view of the history shows with `--in NAME`.
 
     FILE is a log of Auto-Tundra (text or JSON), OTLP as JSON, LiteLLM's JSON records, a bundle of `tundra bundle`, or
-    a zip or folder of tables of ours (`tables/TABLE.parquet`); logs may be packed by gzip. Nothing of it enters the
-    history, and the same file twice is the same source.
+    a zip or folder of tables of ours (`tables/TABLE.parquet`); logs may be packed by gzip, bzip2, xz or zstd. Nothing
+    of it enters the history, and the same file twice is the same source.
     """
     try:
         return face.client.sources.import_(file, name, link=link, on_progress=lambda told: face.progress(_told(told)))

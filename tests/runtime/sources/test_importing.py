@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import bz2
 import datetime as dt
 import gzip
 import itertools
 import json
+import lzma
 import os
 import re
 import socket
+import sys
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -30,6 +33,11 @@ from tundra_nb.runtime.sources.tables import SourceTables
 from tundra_nb.runtime.sources.taking import TELLING_LINES
 from tundra_nb.runtime.sources.worker import _trouble
 from tundra_nb.runtime.telemetry.redact import Redactor
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
 
 CANARY = "canary-7f3a9c2e51"
 KEY = "sk-ant-canary0123456789abcdef"
@@ -254,9 +262,15 @@ def test_keys_in_a_log_are_masked_and_escape_codes_are_gone(tmp_path: Path) -> N
     ("content", "told"),
     [
         (b"", "empty"),
-        (b"\0" * 4096, "not understood"),
+        (b"\0" * 4096, "it is no text"),
         (b"PK\x03\x04broken", "zip cannot be read"),
-        (b"\x1f\x8bbroken gzip", "gzip file cannot be read"),
+        (b"\x1f\x8bbroken gzip", "packed file cannot be read"),
+        (b"BZh9broken", "packed file cannot be read"),
+        (lzma.compress(b"x" * 9000)[:60], "packed file cannot be read"),
+        (b"\xfd7zXZ\x00broken", "packed file cannot be read"),
+        (b"\x28\xb5\x2f\xfdbroken", "packed file cannot be read"),
+        (b"\x7fELF\x02\0\0\n" * 50, "it is no text"),
+        (gzip.compress(gzip.compress(b"x" * 9000)), "not understood"),
         (b"PAR1xxxx", "which table"),
         (b'{"resourceSpans": [\n', "cannot be read"),
         (b"[" * 100_000 + b"\n", "not understood"),
@@ -318,6 +332,9 @@ def test_a_cut_off_log_is_taken_up_to_its_cut(tmp_path: Path) -> None:
         pytest.param(TEXT.replace("\n", "\r\n", 3).replace("\n", "\r", 5).replace("\r\r", "\r\n").encode(), id="mixed"),
         pytest.param(b"\n\n" + TEXT.encode(), id="blank lines before"),
         pytest.param(gzip.compress(TEXT.encode("utf-16")), id="UTF-16, packed"),
+        pytest.param(bz2.compress(TEXT.encode()), id="bzip2"),
+        pytest.param(lzma.compress(TEXT.encode()), id="xz"),
+        pytest.param(zstd.compress(TEXT.encode()), id="zstd"),
     ],
 )
 def test_a_log_is_read_whatever_its_encoding_and_line_ends(tmp_path: Path, content: bytes) -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import bz2
 import datetime as dt
 import gzip
 import hashlib
+import lzma
 import os
 import re
 import shutil
 import stat
+import sys
 import tempfile
 import time
 import zlib
@@ -28,6 +31,14 @@ from .forms.lines import LineReader
 from .place import RECORD, UNFINISHED, SourcesFolder
 from .taking import Taker
 
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
+START_BYTES = 512
+XZ_MEMORY_BYTES = 128 << 20
+"""What unpacking may take; xz itself needs 65 MiB for what its highest level packed."""
 HASH_BYTES = 4 << 20
 COPY_BYTES = 1 << 20
 GUNZIPPED_BYTES = 8 << 30
@@ -121,38 +132,60 @@ def _read(file: Path, taker: Taker) -> dict[str, list[str]]:
         packed.read_folder(file, taker)
         return taker.finish()
     with file.open("rb") as stream:
-        magic = stream.read(4)
+        start = stream.read(START_BYTES)
+        magic = start[:6]
         stream.seek(0)
         if magic.startswith(b"PK"):
             packed.read_zip(file, taker)
-        elif magic == b"PAR1":
+        elif magic.startswith(b"PAR1"):
             raise UsageError(
                 problem="a Parquet file by itself does not say which table it is",
                 field="path",
                 remedy="Put it into a folder as `tables/TABLE.parquet`, and import the folder.",
             )
-        elif magic.startswith(b"\x1f\x8b"):
-            _read_gzip(stream, taker)
+        elif packer := next((packer for begin, packer in PACKERS.items() if magic.startswith(begin)), None):
+            _read_packed(packer, stream, taker)
         else:
             LineReader(taker).read(stream, stream.tell)
     if taker.lines == 0:
         raise UsageError(problem="the file is empty", field="path")
-    taker.refuse_foreign()
+    try:
+        taker.refuse_foreign()
+    except UsageError as exc:
+        if b"\0" not in start or start.startswith((b"\xff\xfe", b"\xfe\xff")):
+            raise
+        remedy = f"If it is packed, unpack it first. {exc.remedy}"
+        raise UsageError(problem="the file is not understood: it is no text", field="path", remedy=remedy) from exc
     return taker.finish()
 
 
-def _read_gzip(stream: IO[bytes], taker: Taker) -> None:
+def _unxz(stream: IO[bytes]) -> IO[bytes]:
+    lzma.LZMADecompressor(memlimit=XZ_MEMORY_BYTES).decompress(stream.read(START_BYTES))
+    stream.seek(0)
+    return lzma.LZMAFile(stream)
+
+
+PACKERS: dict[bytes, Callable[[IO[bytes]], Any]] = {
+    b"\x1f\x8b": lambda stream: gzip.GzipFile(fileobj=stream),
+    b"BZh": bz2.BZ2File,
+    b"\xfd7zXZ\x00": _unxz,
+    b"\x28\xb5\x2f\xfd": zstd.ZstdFile,
+}
+"""What opens a packed log, by the bytes that it begins with."""
+
+
+def _read_packed(packer: Callable[[IO[bytes]], Any], stream: IO[bytes], taker: Taker) -> None:
     try:
-        with gzip.GzipFile(fileobj=stream) as unpacked:
+        with packer(stream) as unpacked:
             _refuse_bomb(unpacked, stream, taker)
-        stream.seek(0)
-        with gzip.GzipFile(fileobj=stream) as unpacked:
-            LineReader(taker).read(unpacked, stream.tell)
-    except (EOFError, gzip.BadGzipFile, zlib.error) as exc:
-        raise UsageError(problem=f"the gzip file cannot be read: {exc}", field="path", remedy="Is it whole?") from exc
+    except (EOFError, OSError, zlib.error, lzma.LZMAError, zstd.ZstdError) as exc:
+        raise UsageError(problem=f"the packed file cannot be read: {exc}", field="path", remedy="Is it whole?") from exc
+    stream.seek(0)
+    with packer(stream) as unpacked:
+        LineReader(taker).read(unpacked, stream.tell)
 
 
-def _refuse_bomb(unpacked: gzip.GzipFile, stream: IO[bytes], taker: Taker) -> None:
+def _refuse_bomb(unpacked: IO[bytes], stream: IO[bytes], taker: Taker) -> None:
     """Unpack a file once for its length alone: that takes a second where understanding its lines takes minutes.
 
     Raises:
@@ -165,7 +198,7 @@ def _refuse_bomb(unpacked: gzip.GzipFile, stream: IO[bytes], taker: Taker) -> No
         behind = max(1, stream.tell())
         if length > RATIO_FROM_BYTES and length > min(GUNZIPPED_BYTES, behind * RATIO):
             raise UsageError(
-                problem=f"the gzip file unpacks to {length / 1e6:,.0f} MB and more out of {behind / 1e6:,.1f}:"
+                problem=f"the file unpacks to {length / 1e6:,.0f} MB and more out of {behind / 1e6:,.1f}:"
                 " it is not read on",
                 field="path",
                 remedy="If it is meant, unpack it and import the file.",

@@ -210,7 +210,8 @@ def _refuse_empty(taker: Taker) -> None:
         raise UsageError(
             problem="there are no tables of ours in it",
             field="path",
-            remedy="A bundle, an exported incident, or `tables/TABLE.parquet` with the history's columns.",
+            remedy="A bundle, an exported incident, or `tables/TABLE.parquet` with the history's columns. A log in"
+            " it is imported by itself.",
         )
 
 
