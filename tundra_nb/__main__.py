@@ -8,18 +8,19 @@ import sys
 
 def main() -> None:
     """Entry point of the scripts; ends the process."""
-    if _is_door(sys.argv):
-        from tundra_nb.agents import door
+    try:
+        if _is_door(sys.argv):
+            from tundra_nb.agents import door
 
-        try:
             if door.serve(sys.argv[2:]):
                 sys.exit(0)
-        except KeyboardInterrupt:
-            sys.stderr.write("interrupted\n")
-            sys.exit(130)  # as `cli` has it, which is not imported here
-    from tundra_nb import cli
+        from tundra_nb import cli
 
-    cli.main()
+        cli.main()
+    except KeyboardInterrupt:  # of the door, or while `cli`, which has its own words, is imported
+        if sys.stderr is not None:
+            sys.stderr.write("interrupted\n")
+        sys.exit(130)
 
 
 def _is_door(argv: list[str]) -> bool:

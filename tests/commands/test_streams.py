@@ -82,3 +82,19 @@ def test_the_agents_door_refuses_a_source_and_a_state_that_are_not_there(home: H
         done = home.run("mcp", *args)
         assert done.returncode == code, done.stderr
         assert "nosuch" in done.stderr
+
+
+def test_an_interrupt_before_anything_is_loaded_is_told_in_a_word(home: Home) -> None:
+    """Who sees at once that the command is wrong presses Ctrl-C while it is still being imported."""
+    code = (
+        "import signal, sys\n"
+        "class Interrupting:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name == 'click': signal.raise_signal(signal.SIGINT)\n"
+        "sys.meta_path.insert(0, Interrupting())\n"
+        "from tundra_nb.__main__ import main\n"
+        "main()\n"
+    )
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, env=home.env, capture_output=True, text=True, timeout=30, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "interrupted\n")
