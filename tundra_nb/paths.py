@@ -62,7 +62,7 @@ class Paths:
     def held_error(self, kind: str = "stopped") -> IpcError:
         """Why nothing starts the daemon by itself, by the mark of whoever stopped it."""
         try:
-            by = str(json.loads(self.held.read_bytes())["by"])
+            by = str(json.loads(read_at_once(self.held))["by"])
         except (OSError, ValueError, TypeError, KeyError):
             by = STOPPED_BY
         what = f"was stopped with `{by}`, and is not started by itself"
@@ -181,6 +181,35 @@ def make_private(folder: Path) -> None:
             os.unlink(probe)
     except OSError as exc:
         raise unwritable(folder, exc) from exc
+
+
+def refuse_pipes(paths: Paths) -> None:
+    """Refuse a data directory in which a pipe stands where a file is expected: whoever opens it waits for ever.
+
+    Raises:
+        ConfigError: one does; names it.
+    """
+    for folder in (paths.data_dir, paths.spool, paths.logs, paths.ptys):
+        with contextlib.suppress(OSError), os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.is_file() or entry.is_dir() or not stat.S_ISFIFO(os.stat(entry.path).st_mode):
+                    continue
+                raise ConfigError(
+                    where=entry.path,
+                    problem="this is a pipe, not a file: it cannot be read without waiting for ever",
+                    remedy="Move it away; a file of that name is made anew.",
+                )
+
+
+def read_at_once(file: Path) -> bytes:
+    """What is in a file; nothing, at once, of a pipe that nobody writes to."""
+    with open(file, "rb", opener=unwaiting) as stream:
+        return stream.read()
+
+
+def unwaiting(file: str, flags: int) -> int:
+    """For `open(…, opener=)`: a pipe is opened at once, or not at all. What is made is private."""
+    return os.open(file, flags | getattr(os, "O_NONBLOCK", 0), 0o600)
 
 
 def unwritable(place: Path, exc: OSError) -> ConfigError:

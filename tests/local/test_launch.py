@@ -429,6 +429,26 @@ def test_a_data_directory_that_cannot_be_written_is_a_config_error(tmp_path: Pat
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
+@pytest.mark.parametrize(
+    "name", ["daemon.lock", "redact.salt", "spool/owner.json", "logs/daemon.log", "ptys/record.json"]
+)
+def test_a_pipe_in_the_place_of_a_file_is_named_at_once(paths: Paths, name: str) -> None:
+    """Whoever opens it waits for ever."""
+    pipe = paths.data_dir / name
+    pipe.parent.mkdir(parents=True)
+    os.mkfifo(pipe)
+    with pytest.raises(ConfigError, match="pipe") as refused:
+        ensure(paths, timeout=5)
+    assert refused.value.where == str(pipe)
+
+
+def test_a_pipe_in_the_place_of_the_mark_of_a_stop_is_a_mark(paths: Paths) -> None:
+    paths.data_dir.mkdir(parents=True)
+    os.mkfifo(paths.held)
+    with pytest.raises(IpcError, match="stopped"):
+        ensure(paths, timeout=5)
+
+
 def test_a_socket_path_that_is_too_long_is_a_config_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, paths: Paths
 ) -> None:

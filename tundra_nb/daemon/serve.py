@@ -146,6 +146,7 @@ def main(argv: Sequence[str], open_app: AppOpener = open_runtime) -> int:
     )
     try:
         places.make_private(paths.data_dir)
+        places.refuse_pipes(paths)
         with Lock(paths.lock) as lock:
             _respect_hold(paths, automatic=options.automatic)
             lock.write(info)

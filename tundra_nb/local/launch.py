@@ -173,7 +173,7 @@ def mark_held(paths: Paths, by: str = STOPPED_BY) -> None:
     with contextlib.suppress(OSError):
         if paths.data_dir.is_dir():
             flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
-            with open(os.open(paths.held, flags, 0o600), "w", encoding="utf-8") as file:
+            with open(places.unwaiting(os.fspath(paths.held), flags), "w", encoding="utf-8") as file:
                 json.dump({"at": time.time(), "by": by}, file)
 
 
@@ -293,11 +293,12 @@ class _Starter:
         """Whether no other client is starting a daemon here just now. The turn is kept until `close`.
 
         Raises:
-            ConfigError: the data directory cannot be written.
+            ConfigError: the data directory cannot be written, or a pipe is in it.
         """
         if self._turn is not None:
             return True
         places.make_private(self._paths.data_dir)
+        places.refuse_pipes(self._paths)
         try:
             import fcntl
         except ImportError:  # no daemon runs on this system

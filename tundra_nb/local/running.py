@@ -25,7 +25,7 @@ import msgspec
 from tundra_nb import descriptors
 from tundra_nb._version import API
 from tundra_nb.errors import IpcError
-from tundra_nb.paths import Paths
+from tundra_nb.paths import Paths, read_at_once, unwaiting
 from tundra_nb.protocol import record
 from tundra_nb.protocol import status as routes
 from tundra_nb.protocol.endpoint import Endpoint, params
@@ -80,7 +80,7 @@ def unreached(paths: Paths) -> Connection | None:
 def recorded(file: Path) -> DaemonRecord | None:
     """The record that a lock file or a connection file holds."""
     try:
-        return record.read(file.read_bytes())
+        return record.read(read_at_once(file))
     except OSError:
         return None
 
@@ -110,7 +110,7 @@ def holder_elsewhere(paths: Paths) -> str:
         import fcntl
     except ImportError:  # no daemon runs on this system
         return ""
-    with contextlib.suppress(OSError), paths.lock.open("rb") as file:
+    with contextlib.suppress(OSError), open(paths.lock, "rb", opener=unwaiting) as file:
         found = record.read(file.read())
         if found is None or found.host == socket.gethostname():
             return ""
