@@ -156,6 +156,16 @@ def lost(page: httpx.Client) -> dict[str, float]:
     return {sample.labels["what"]: sample.value for sample in families["tundra_lost"].samples}
 
 
+def test_a_label_is_short_and_can_be_printed() -> None:
+    """Names of models come from outside: one of 5,000 letters would be in each line of a histogram."""
+    family = Family("x", "x", ("model",), (1.0,))
+    for name in ("m" * 5000, "m" * 6000, "a\x1b[31m\nb\x00\ud800"):
+        family.add((name,))
+        family.observe((name,), 0.5)
+    assert family.values == {("m" * 128,): 2.0, ("a\ufffd[31m\ufffdb\ufffd\ufffd",): 1.0}
+    assert family.cells.keys() == family.values.keys()
+
+
 def test_label_sets_are_bounded_and_the_rest_is_counted_together() -> None:
     family = Family("m", "help", ("model",), (1.0,))
     for number in range(MAX_SETS + 60):

@@ -7,7 +7,7 @@ asks for it; until then nothing of Prometheus is imported.
 from __future__ import annotations
 
 import bisect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -20,6 +20,8 @@ MAX_SETS = 40
 """Label sets per metric: a scrape of more takes longer than it may, and names of models come from outside. What comes
 later is counted under `other`."""
 OTHER = "other"
+LABEL_CHARS = 128
+"""Of one label: a histogram repeats it in each of some twenty lines. What cannot be printed is replaced."""
 Labels = tuple[str, ...]
 
 
@@ -62,14 +64,14 @@ class Family:
         """Count on."""
         values = self.values
         if labels not in values:
-            labels = self._bounded(labels, len(values))
+            labels = self._bounded(labels, values)
         values[labels] = values.get(labels, 0.0) + amount
 
     def observe(self, labels: Labels, value: float, exemplar: Exemplar | None = None) -> None:
         """Measure once."""
         cell = self.cells.get(labels)
         if cell is None:
-            labels = self._bounded(labels, len(self.cells))
+            labels = self._bounded(labels, self.cells)
             cell = self.cells.setdefault(labels, Cell(len(self.buckets) + 1))
         at = bisect.bisect_left(self.buckets, value)
         cell.counts[at] += 1
@@ -77,8 +79,15 @@ class Family:
         if exemplar is not None:
             cell.exemplars[at] = exemplar
 
-    def _bounded(self, labels: Labels, size: int) -> Labels:
-        return labels if size < MAX_SETS else (OTHER,) * len(labels)
+    def _bounded(self, labels: Labels, known: Mapping[Labels, object]) -> Labels:
+        labels = tuple(map(_label, labels))
+        return labels if labels in known or len(known) < MAX_SETS else (OTHER,) * len(labels)
+
+
+def _label(told: str) -> str:
+    if len(told) <= LABEL_CHARS and told.isprintable():
+        return told
+    return "".join(char if char.isprintable() else "\ufffd" for char in told[:LABEL_CHARS])
 
 
 class Metrics:
