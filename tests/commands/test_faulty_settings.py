@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 
@@ -36,6 +37,33 @@ def test_a_setting_that_is_unknown_is_never_offered_to_be_set(home: Home) -> Non
     assert home.config.read_text() == text
     assert home.run("settings", "unset", "breaker.failure").returncode == 0
     assert home.run("status").returncode == 0
+
+
+LOCAL = '[[profile]]\nname = "{name}"\nkind = "local"\nbase_url = "http://127.0.0.1:1/v1"\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ('[profile]\nname = "local"\nkind = "local"\n', "`[[profile]]`, in two brackets"),
+        (LOCAL.format(name="local") * 2, "Correct that `[[profile]]`"),
+        (LOCAL.format(name="gpt-4.1") * 2, "Correct that `[[profile]]`"),
+        ('[[profile]]\nkind = "local"\n', "Correct that `[[profile]]`"),
+        (LOCAL.format(name=""), "Correct that `[[profile]]`"),
+        ("router = 3\n", "→ `tundra settings unset router` mends the file."),
+        ("[limits]\nglobal = 3\n", "→ `tundra settings unset limits.global` mends the file."),
+        ("\x80", "Save it as UTF-8 text."),
+    ],
+)
+def test_only_what_mends_a_faulty_file_is_offered(home: Home, text: str, hint: str) -> None:
+    """`settings set profile=VALUE` never did, nor `unset` of a profile that is there twice."""
+    home.config.write_bytes(text.encode("latin-1"))
+    told = home.run("status").stderr
+    assert hint in told
+    assert "settings set" not in told
+    for command in re.findall(r"`tundra (settings unset \S+)`", told):
+        assert home.run(*command.split()).returncode == 0
+        assert home.run("status").returncode == 0
 
 
 def test_a_restart_with_a_faulty_file_leaves_the_daemon_running(home: Home) -> None:

@@ -72,8 +72,7 @@ def load(file: Path, environ: Mapping[str, str]) -> Loaded:
     except ConfigError as exc:
         source, _, path = exc.where.rpartition(", ")
         if source == str(file) and not path.startswith("line "):
-            ways = [f"`tundra settings set {path}=VALUE`", f"`tundra settings unset {path}`"]
-            remedy = f"{' or '.join(ways[exc.problem == UNKNOWN :])} mends the file."  # there nothing can be set
+            remedy = _mending(path, is_unknown=exc.problem == UNKNOWN)
             line = _line_of(file, path)
             source = f"{source}, line {line}" if line else source
         elif source.startswith("TUNDRA_"):
@@ -82,6 +81,18 @@ def load(file: Path, environ: Mapping[str, str]) -> Loaded:
             raise
         where = f"{source}, {path}"
         raise ConfigError(where=where, problem=exc.problem, remedy=f"{exc.remedy} {remedy}".strip()) from exc
+
+
+def _mending(path: str, *, is_unknown: bool) -> str:
+    """What mends the file where this path is at fault: a command only where it does so."""
+    if path == "profile":
+        return "Each profile is a table of its own that begins with `[[profile]]`, in two brackets."
+    name, _, key = path.removeprefix("profile.").rpartition(".")
+    if path.startswith("profile.") and not (name and (is_unknown or key in ProfileSettings.__struct_fields__)):
+        return "Correct that `[[profile]]` in the file: each has a `name`, which no other one has."
+    ways = [f"`tundra settings set {path}=VALUE`", f"`tundra settings unset {path}`"]
+    is_section = isinstance(_get(msgspec.to_builtins(Settings()), path), dict)
+    return f"{' or '.join(ways[is_unknown or is_section :])} mends the file."  # there nothing can be set
 
 
 def read(file: Path, environ: Mapping[str, str]) -> Loaded:
@@ -147,7 +158,10 @@ def read_text(file: Path) -> str:
     except FileNotFoundError:
         return ""
     except (OSError, UnicodeDecodeError) as exc:
-        raise ConfigError(where=str(file), problem=f"cannot be read: {exc}") from exc
+        remedy = "Put a file that you may read in its place."
+        if isinstance(exc, UnicodeDecodeError):
+            remedy = "Save it as UTF-8 text."
+        raise ConfigError(where=str(file), problem=f"cannot be read: {exc}", remedy=remedy) from exc
 
 
 def _without_waiting(path: str, flags: int) -> int:
