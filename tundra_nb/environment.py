@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import signal
 import sys
 from collections.abc import Mapping, MutableMapping
 
@@ -23,7 +24,7 @@ VARIABLE = "TUNDRA_HANDED_OVER"
 SEEN = frozenset({"HOME", "LANG", "LANGUAGE", "LD_LIBRARY_PATH", "LOGNAME", "PATH", "SHELL", "TMPDIR", "TZ", "USER"})
 SEEN_BEGINNINGS = ("COVERAGE_", "JUPYTER_", "LC_", "PYTHON", "XDG_")
 SEEN_OURS = frozenset({"TUNDRA_CONFIG", "TUNDRA_DATA_DIR", "TUNDRA_GUARD", VARIABLE})
-PR_SET_DUMPABLE = 4
+PR_SET_PDEATHSIG, PR_SET_DUMPABLE = 1, 4
 """linux/prctl.h."""
 
 
@@ -92,6 +93,12 @@ def keep_others_out() -> bool:
     if sys.platform != "linux":
         return False
     return bool(ctypes.CDLL(None).prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) == 0)
+
+
+def go_on_without_parent() -> None:
+    """Have this process continued when its parent dies, should a signal have stopped it: it can then end by itself."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGCONT, 0, 0, 0)
 
 
 def _nameless() -> int:

@@ -395,6 +395,56 @@ def test_a_stopped_store_worker_is_replaced_and_the_read_answered(running: Home)
     assert not psutil.pid_exists(worker.pid) or worker.status() == psutil.STATUS_ZOMBIE
 
 
+@pytest.mark.parametrize("how", ["start", "stop", "stop --force", "killed by stop"])
+def test_what_a_dead_daemon_left_is_ended_though_its_guard_and_worker_were_stopped_by_a_signal(
+    running: Home, how: str
+) -> None:
+    pid = told(running)["pid"]
+    worker, guard = worker_of(pid), psutil.Process(pid).parent()
+    assert worker is not None
+    assert guard is not None
+    left = [guard, worker, *(child for child in guard.children(recursive=True) if child.pid != pid)]
+    for process in (guard, worker):
+        process.suspend()
+    os.kill(pid, signal.SIGSTOP if how == "killed by stop" else signal.SIGKILL)
+    if how != "killed by stop":
+        wait_until(lambda: not told(running)["running"], what="the daemon is dead")
+        assert guard.status() == psutil.STATUS_STOPPED
+        told_of = running.run("doctor", "--for", "processes", COLUMNS="300")
+        assert f"{guard.pid} (its guard, stopped by a signal)" in told_of.stdout, told_of
+    command = "stop --force" if how == "killed by stop" else how
+    assert running.run("daemon", *command.split()).returncode == 0
+    wait_until(lambda: all(map(has_ended, left)), 15, "all have ended")
+    if how == "start":
+        shown = running.run("status", COLUMNS="300").stdout
+        assert f"its guard (pid {guard.pid}) was stopped by a signal, and now ends what it left" in shown
+
+
+def test_a_stopped_worker_ends_with_its_daemon_and_guard(running: Home) -> None:
+    pid = told(running)["pid"]
+    worker, guard = worker_of(pid), psutil.Process(pid).parent()
+    assert worker is not None
+    assert guard is not None
+    worker.suspend()
+    guard.suspend()
+    os.kill(pid, signal.SIGKILL)
+    guard.kill()
+    wait_until(lambda: has_ended(worker), what="the worker has ended")
+
+
+def test_a_daemon_that_ends_in_order_does_not_leave_a_stopped_guard(running: Home) -> None:
+    pid = told(running)["pid"]
+    guard = psutil.Process(pid).parent()
+    assert guard is not None
+    guard.suspend()
+    os.kill(pid, signal.SIGTERM)
+    wait_until(lambda: has_ended(guard), 15, "the guard has ended")
+
+
+def has_ended(process: psutil.Process) -> bool:
+    return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+
+
 def test_what_a_deleted_spool_would_swallow_is_refused(running: Home) -> None:
     for segment in (running.data_dir / "spool").glob("*.spool"):
         segment.unlink()

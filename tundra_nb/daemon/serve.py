@@ -143,12 +143,15 @@ def main(argv: Sequence[str], open_app: AppOpener = open_runtime) -> int:
         started_by=options.started_by,
         started_at=time.time(),
         start=processes.start_of(os.getpid()),
+        guard=guarded.pid if guarded else 0,
+        guard_start=processes.start_of(guarded.pid) if guarded else 0,
     )
     try:
         places.make_private(paths.data_dir)
         places.refuse_pipes(paths)
         with Lock(paths.lock) as lock:
             _respect_hold(paths, automatic=options.automatic)
+            is_guard_continued = _let_guard_go_on(lock.predecessor)
             lock.write(info)
             _run(
                 paths,
@@ -158,6 +161,7 @@ def main(argv: Sequence[str], open_app: AppOpener = open_runtime) -> int:
                 guarded=guarded,
                 open_app=open_app,
                 background=options.background,
+                is_guard_continued=is_guard_continued,
             )
     except TundraError as error:
         _report(error, environ, background=options.background)
@@ -165,6 +169,9 @@ def main(argv: Sequence[str], open_app: AppOpener = open_runtime) -> int:
     except Exception:  # noqa: BLE001 - the top: a traceback may quote a secret, so it is not left to the interpreter
         sys.stderr.write(_masked(traceback.format_exc(), environ))
         return 1
+    finally:
+        if guarded is not None and os.getppid() == guarded.pid:
+            os.kill(guarded.pid, signal.SIGCONT)  # stopped by a signal, it would not notice our end
     return 0
 
 
@@ -185,6 +192,14 @@ def _respect_hold(paths: Paths, *, automatic: bool) -> None:
     paths.held.unlink(missing_ok=True)
 
 
+def _let_guard_go_on(predecessor: DaemonRecord | None) -> bool:
+    if predecessor is None:
+        return False
+    from tundra_nb.local import running
+
+    return running.let_guard_go_on(predecessor)
+
+
 def _run(
     paths: Paths,
     info: DaemonRecord,
@@ -194,6 +209,7 @@ def _run(
     guarded: guard.Guarded | None,
     open_app: AppOpener,
     background: bool,
+    is_guard_continued: bool,
 ) -> None:
     import uvloop
 
@@ -225,7 +241,7 @@ def _run(
             ):
                 life = Life(info, paths, time.monotonic, problems, logs)
                 if lock.predecessor is not None:
-                    _tell_of(lock.predecessor, problems)
+                    _tell_of(lock.predecessor, problems, is_guard_continued=is_guard_continued)
                 start = AppParts(
                     paths=paths, loaded=loaded, environ=environ, redactor=redactor, life=life, guard=guarded
                 )
@@ -432,9 +448,11 @@ def _last_words() -> Iterator[None]:
         threading.excepthook, sys.unraisablehook = before
 
 
-def _tell_of(predecessor: DaemonRecord, problems: Problems) -> None:
+def _tell_of(predecessor: DaemonRecord, problems: Problems, *, is_guard_continued: bool) -> None:
     """Say how the daemon before this one ended: it could not, or not to anybody."""
     how = predecessor.ended or "it was killed or crashed, or the machine went down"
+    if is_guard_continued:
+        how += f"; its guard (pid {predecessor.guard}) was stopped by a signal, and now ends what it left"
     message = f"the daemon before this one (pid {predecessor.pid}) did not stop in order: {how}"
     problems.note("predecessor", message)
     _log.warning("%s", message)

@@ -10,6 +10,7 @@ from pathlib import Path
 import psutil
 
 from tundra_nb.errors.spelling import as_typed
+from tundra_nb.local import running
 
 from .check import Check, Finding, size
 from .place import Subject
@@ -100,8 +101,12 @@ def leaks(place: Subject, check: Check) -> Sequence[Finding]:
                 left.append(f"{process.pid} {process.name()}")
         except (psutil.Error, OSError):
             continue
+    if (guard := running.guard_left(place.record)) is not None and running.is_stopped(guard):
+        left.insert(0, f"{guard.pid} (its guard, stopped by a signal)")
     if left:
-        remedy = "`tundra clean` shows them, `tundra clean --yes` ends them."
+        remedy = (
+            "`tundra clean` shows them, `tundra clean --yes` ends them; `tundra daemon start` a guard that was stopped."
+        )
         evidence = f"{len(left)} outlived their daemon: {', '.join(left[:5])}"
         return [check.found("warn", evidence, remedy, page="zombie-and-leaked-sessions", fix="clean")]
     return [check.found("ok", "none")]

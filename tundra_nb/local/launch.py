@@ -127,6 +127,14 @@ def stop(paths: Paths, *, force: bool = False, hold: bool = True, timeout: float
     Raises:
         IpcError: it is in use, or does not end.
     """
+    before = running.recorded(paths.lock)
+    try:
+        return _stopped(paths, force=force, hold=hold, timeout=timeout)
+    finally:
+        running.let_guard_go_on(before)
+
+
+def _stopped(paths: Paths, *, force: bool, hold: bool, timeout: float) -> Connection | None:
     found = find(paths, environ={})
     lost = running.unreached(paths) if found is None else None
     if hold and (found is None or running.is_starting(paths)):

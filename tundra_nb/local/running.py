@@ -211,6 +211,24 @@ def is_stopped(connection: Connection) -> bool:
     return facts is not None and facts[0] in _STOPPED
 
 
+def guard_left(found: DaemonRecord | None) -> Connection | None:
+    """The guard of a daemon that is dead, if it lives on although it should have ended what that daemon left."""
+    if found is None or not found.guard:
+        return None
+    daemon = Connection(pid=found.pid, host=found.host, start=found.start)
+    guard = Connection(pid=found.guard, host=found.host, start=found.guard_start)
+    return guard if is_the_process(guard) and not is_the_process(daemon) else None
+
+
+def let_guard_go_on(found: DaemonRecord | None) -> bool:
+    """Continue the guard of a dead daemon that a signal has stopped: it ends what that daemon left, then itself.
+
+    False when none had been stopped.
+    """
+    guard = guard_left(found)
+    return guard is not None and is_stopped(guard) and _signal_the_process(guard, signal.SIGCONT)
+
+
 def hung(path: str, seconds: float) -> IpcError | None:
     """The error for a daemon that takes connections at its socket and does not answer; None when it does.
 

@@ -32,6 +32,10 @@ class DaemonRecord(msgspec.Struct, frozen=True, kw_only=True):
     """Why it stopped, when that was not asked of it."""
     start: int = 0
     """When the process began, in clock ticks since boot: with it a pid cannot be mistaken for a later process's."""
+    guard: int = 0
+    """Pid of its guard, 0 without one …"""
+    guard_start: int = 0
+    """… and when that began."""
 
     def to_json(self) -> bytes:
         return msgspec.json.encode(self)

@@ -334,6 +334,7 @@ def make_store(config: Config) -> EventStore:
 def main() -> int:
     """Run the worker; the exit code is 0 after an orderly end."""
     environment.keep_others_out()
+    environment.go_on_without_parent()
     os.umask(0o077)  # the engine makes its files without a word about their mode
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(message)s")
     without_pandas()

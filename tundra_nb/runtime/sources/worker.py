@@ -126,6 +126,7 @@ def _trouble(folder: Path, path: str, exc: OSError) -> TundraError:
 def main() -> int:
     """Run the worker; the exit code is 0 after an orderly end."""
     environment.keep_others_out()
+    environment.go_on_without_parent()
     os.umask(0o077)
     without_pandas()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupt typed at the terminal is for the daemon
