@@ -38,7 +38,7 @@ SETTINGS = """
 enabled = false
 [router]
 backoff_seconds = 0.01
-retries = 4
+retries = 9
 [breaker]
 failures = 1000
 [[profile]]

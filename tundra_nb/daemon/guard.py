@@ -112,7 +112,7 @@ def end_all(grace: float = GRACE_SECONDS) -> None:
     for pause in _pauses():
         _reap()
         tree = processes.descendants(processes.children(os.getpid()))
-        alive = [process for process in tree.values() if process.is_alive]
+        alive = [process for process in tree.values() if process.is_alive and not processes.is_helper(process.pid)]
         empty = 0 if alive else empty + 1
         waited = time.monotonic() - started
         if empty >= LOOKS or waited > grace + GIVE_UP_SECONDS:

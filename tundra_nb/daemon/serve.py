@@ -27,7 +27,7 @@ import threading
 import time
 import traceback
 import types
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Literal
 
@@ -121,8 +121,24 @@ async def open_runtime(start: AppParts) -> AsyncIterator[ASGIApp]:
         await stack.enter_async_context(runtime)
         start.life.end_streams = runtime.bus.close
         start.life.living_ptys = lambda: len(runtime.terminals.pool.list())
+        if store.engine == "dolt":
+            from tundra_nb.daemon.dolt_upkeep import DoltUpkeep
+
+            looking_after = DoltUpkeep(start.paths, store, history, start.life.problems)
+            await stack.enter_async_context(_in_background(looking_after.run(), "dolt-upkeep"))
         doors = await stack.enter_async_context(opening.open_gateway(runtime, start.life))
         yield opening.in_front(app.serving(runtime, start.life, doors), doors.gateway)
+
+
+@contextlib.asynccontextmanager
+async def _in_background(work: Coroutine[None, None, None], name: str) -> AsyncIterator[None]:
+    """A task that is ended with the block."""
+    task = asyncio.create_task(work, name=name)
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
 
 
 def main(argv: Sequence[str], open_app: AppOpener = open_runtime) -> int:

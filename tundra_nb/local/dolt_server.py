@@ -124,6 +124,12 @@ def stop(where: Paths, *, force: bool = False) -> int | None:
     process = _process(where)
     if process is None:
         return None
+    _end(process, where, force=force)
+    (where.dolt / "server.pid").unlink(missing_ok=True)
+    return process.pid
+
+
+def _end(process: psutil.Process, where: Paths, *, force: bool) -> None:
     process.terminate()
     if not _has_ended(process, where, FORCE_SECONDS if force else STOP_SECONDS):
         if force:
@@ -134,8 +140,31 @@ def stop(where: Paths, *, force: bool = False) -> int | None:
                 remedy="`tundra dolt stop --force` kills it; nothing that was acknowledged is lost by that.",
                 kind="stop",
             )
-    (where.dolt / "server.pid").unlink(missing_ok=True)
-    return process.pid
+
+
+def start_anew(where: Paths, store: StoreSettings) -> int | None:
+    """Stop and start the server that was started here for these settings, or start it where it has ended by itself.
+
+    Returns:
+        The new server's pid; None when the one in use is not ours to start, or was stopped on purpose.
+
+    Raises:
+        StoreUnavailable: it does not end, or does not come up.
+        StoreDamaged: it does not come up because its files are damaged.
+    """
+    if store.host not in LOCAL or not (where.dolt / "server.pid").exists() or _port(where) != store.port:
+        return None
+    if (process := _process(where)) is not None:
+        _end(process, where, force=True)  # its pid stays on record, so that a start that fails is tried again
+    return start(where, store).pid
+
+
+def _port(where: Paths) -> int | None:
+    """Where the server that was started here listens."""
+    try:
+        return int(json.loads((where.dolt / "config.yaml").read_text(encoding="utf-8"))["listener"]["port"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _refuse_taken(store: StoreSettings) -> None:

@@ -324,9 +324,9 @@ class DoltAddress:
     def _full(self) -> StoreUnavailable:
         return StoreUnavailable(
             problem=f"no space left for the files of {self.where}",
-            remedy="Free disk space there. A server that has met a full disk may say so for good: then start it anew,"
-            " `tundra dolt stop --force` and `tundra dolt start` (a server of others: as they do). Events wait in the"
-            " spool until then.",
+            remedy="Free disk space there. A server that has met a full disk may say so for good: one that `tundra dolt"
+            " start` runs is then started anew by itself, within seconds; a server of others: as they do. Events wait"
+            " in the spool until then.",
             kind="disk_full",
         )
 
