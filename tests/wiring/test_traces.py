@@ -134,6 +134,27 @@ def test_an_outage_of_the_collector_delays_nothing_and_loses_nothing(
 
 
 @pytest.mark.part("doltlite")
+def test_traces_that_a_collector_refuses_for_good_are_told_until_it_takes_some(
+    home: Home, provider: ScriptedProcess, receiver: Receiver
+) -> None:
+    """A wrong path or token: what is lost is said on `status` with what to correct, and counted as nothing else."""
+    ready(home, provider, receiver.endpoint)
+    receiver.status = 401
+    with tundra_nb.connect() as client:
+        client.ask("one")
+        told = wait_until(
+            lambda: [one for one in client.status()["problems"] if one["what"] == "traces"], 30, "the problem"
+        )
+        assert "traces are lost: the collector answers 401" in told[0]["message"]
+        assert "otel.headers_env" in told[0]["hint"]
+        stats = client.status()["store"]["traces"]
+        assert (stats["sent"], stats["dropped"], stats["unsampled"], stats["waiting"]) == (0, 1, 0, 0)
+        receiver.status = 200
+        client.ask("two")
+        wait_until(lambda: not client.status()["problems"], 30, "the problem to be over")
+
+
+@pytest.mark.part("doltlite")
 def test_a_dead_collector_does_not_hold_up_the_end_and_the_next_life_sends_what_is_owed(
     home: Home, provider: ScriptedProcess, receiver: Receiver
 ) -> None:

@@ -508,6 +508,12 @@ class History:
                 f"traces wait: {stats['problem']}",
                 "Start the collector, or correct `otel.endpoint`; calls go on, and their traces are sent later.",
             )
+        elif stats.get("refused"):
+            self.troubles.tell(
+                "traces",
+                f"traces are lost: {stats['refused']}",
+                "Correct `otel.endpoint`, or what `otel.headers_env` names; what was refused is not sent again.",
+            )
         else:
             self.troubles.end("traces")
 

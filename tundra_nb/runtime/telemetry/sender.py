@@ -95,6 +95,8 @@ class TraceStats(msgspec.Struct, frozen=True, kw_only=True):
     """Sent once more, because nobody knew whether they had arrived."""
     problem: str | None = None
     """Why nothing can be sent now."""
+    refused: str | None = None
+    """Why the collector has refused the last traces for good."""
 
 
 class Settled:
@@ -284,23 +286,26 @@ class Sender(threading.Thread):
         calls += self._calls([key for key in wanted if key not in attempts])
         dropped += len(wanted) - len(calls)
         sampled = [call for call in calls if spans.is_sampled(call, self._traces.ratio)]
+        unsampled = len(calls) - len(sampled)
         made = self._spans(sampled, attempts) if sampled else []
-        if made:
+        refused = None
+        if asked := bool(made):
             answer = self._post(spans.request(made, self._writer_id))
             if isinstance(answer, tuple):
                 return answer
-            if answer:  # refused for what they are
-                dropped += len(sampled)
-                sampled = []
-                made = []
+            refused = answer
+        if refused:
+            dropped += len(sampled)
+            sampled, made = [], []
         again = len(self._unsure & set(wanted)) if self._unsure else 0
         self._unsure.difference_update(batch)
         stats = self._stats
         self._tell(
             problem=None,
+            refused=refused if asked else stats.refused,
             sent=stats.sent + len(sampled),
             sent_spans=stats.sent_spans + len(made),
-            unsampled=stats.unsampled + len(calls) - len(sampled),
+            unsampled=stats.unsampled + unsampled,
             dropped=stats.dropped + dropped,
             repeated=stats.repeated + again,
             waiting=len(self._queue),
@@ -349,8 +354,8 @@ class Sender(threading.Thread):
         for row in self._rows(query):
             into.setdefault(row["operation_id"], []).append(TracedAttempt(**row))
 
-    def _post(self, body: bytes) -> tuple[str, float] | bool:
-        """True: refused for good; False: taken; else why not now, and after how long again."""
+    def _post(self, body: bytes) -> tuple[str, float] | str | None:
+        """None: taken; why it is refused for good; or why not now, and after how long again."""
         url = urllib.parse.urlsplit(self._traces.endpoint)
         path = url.path.rstrip("/")
         path = path if path.endswith("/v1/traces") else f"{path}/v1/traces"
@@ -375,11 +380,11 @@ class Sender(threading.Thread):
             return f"the collector answers {answer.status}", min(float(after), 60.0) if after.isdigit() else 0.0
         if answer.status >= 300:
             log.warning("the collector refuses spans with %s: %s", answer.status, told[:200].decode("utf-8", "replace"))
-            return True
+            return f"the collector answers {answer.status}"
         if (rejected := otlp.rejected(told))[0]:
             log.warning("the collector took a batch but for %s spans: %s", *rejected)
             self._tell(rejected_spans=self._stats.rejected_spans + rejected[0])
-        return False
+        return None
 
     @functools.cached_property
     def _tls(self) -> ssl.SSLContext:
