@@ -18,7 +18,7 @@ from tundra_nb.client.results import Document, Last, Status, Why
 from tundra_nb.types import Reply, ToolCall, Usage
 from tundra_nb.types.triage import Triage, TriageFinding
 from tundra_nb.views import Lines, Message, data, html, show, text
-from tundra_nb.views.blocks import Table, clean, duration, money, number
+from tundra_nb.views.blocks import Facts, Table, clean, duration, money, number
 
 EVIL = "<script>alert(1)</script> & \x1b[2J\x1b]0;title\x07"
 
@@ -202,3 +202,15 @@ def test_last_says_of_a_profile_that_is_out_of_use_that_it_was_not_asked() -> No
     ]
     told = text.plain(show.blocks_of(Last(STORY | {"attempts": attempts})))
     assert "first (not asked: key_rejected) → second (answered)" in told
+
+
+@pytest.mark.parametrize("width", [10, 20, 40])
+def test_where_columns_find_no_room_nothing_is_written_letter_below_letter(width: int) -> None:
+    """A terminal of twenty columns reads each row as a text, with the names of its values."""
+    console = Console(file=io.StringIO(), width=width, color_system=None)
+    names = ["profile", "kind", "model", "state", "breaker", "key"]
+    table = Table(names, [["dead", "local", "tiny", "ready", "closed", "none"]])
+    text.show([Facts([("settings", "/a/b/c.toml")]), table], console)
+    assert isinstance(console.file, io.StringIO)
+    told = console.file.getvalue()
+    assert {"settings", "profile", "dead", "kind", "local", "breaker", "closed"} <= set(told.split()), told

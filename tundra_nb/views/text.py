@@ -6,7 +6,7 @@ import io
 from collections.abc import Iterator, Sequence
 
 from rich.cells import cell_len, set_cell_size
-from rich.console import Console, RenderableType
+from rich.console import Console, Group, RenderableType
 from rich.padding import Padding
 from rich.panel import Panel
 from rich.table import Table as RichTable
@@ -41,6 +41,8 @@ GAP = 2
 MIN_COLUMNS = 2
 MAX_COLUMN_WIDTH = 44
 """Longer text is wrapped."""
+FACT_WIDTH = 12
+"""Least room for a fact beside its name; otherwise it stands below it."""
 LONG_WIDTH = 24
 """Least room for the column of long texts …"""
 LONG_LINES = 5
@@ -60,8 +62,9 @@ def show(blocks: Sequence[Block], console: Console) -> None:
         hidden: Sequence[str] = ()
         if isinstance(block, Table) and block.fits:
             block, hidden = _fitted(block, console.width - INDENT)  # noqa: PLW2901 - the same block, narrower
-        if isinstance(block, Table) and block.long is not None and _widths(block, console.width - INDENT) is None:
-            for part in _stacked(block, block.long, console.width - INDENT):
+        if isinstance(block, Table) and _widths(block, console.width - INDENT) is None:
+            long, width = block.long, console.width - INDENT
+            for part in _named(block) if long is None else _stacked(block, long, width):
                 console.print(part)
         elif (drawn := _render(block, console.width)) is not None:
             console.print(drawn, soft_wrap=isinstance(block, Code | Output))
@@ -109,6 +112,8 @@ def _render(block: Block, width: int) -> RenderableType | None:
 
             return Markdown(clean(text), hyperlinks=False)
         case Facts(pairs):
+            if width - INDENT - max((cell_len(name) for name, _ in pairs), default=0) - GAP < FACT_WIDTH:
+                return Group(*(part for name, value in pairs for part in (Text(name, "dim"), _indented(_text(value)))))
             grid = RichTable.grid(padding=(0, 2))
             grid.add_column(style="dim", no_wrap=True)
             grid.add_column(overflow="fold")
@@ -209,6 +214,16 @@ def _stacked(table: Table, long: int, width: int) -> Iterator[RenderableType]:
             yield _indented(_text(row[long]), BELOW)
             waiting = []
     yield from _in_line(head, waiting, right, wide)
+
+
+def _named(table: Table) -> Iterator[RenderableType]:
+    """A table whose columns find no room beside each other: a text for each row, with the names of its values."""
+    if table.title:
+        yield _text(Styled(table.title, "strong"))
+    for row in table.rows:
+        cells = [(name, cell) for name, cell in zip(table.head, row, strict=True) if words(cell)]
+        named = (Text(f"{name} ", "dim").append_text(_text(cell)) if name else _text(cell) for name, cell in cells)
+        yield _indented(Text("  ").join(named))
 
 
 def _in_line(
