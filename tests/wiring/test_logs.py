@@ -62,7 +62,7 @@ def test_every_line_of_a_call_carries_its_ids_and_the_frame_finds_them(
         assert set(frame["operation_id"].astype(str)) == {call}
         assert frame["attempt_id"].notna().sum() >= 3
         assert list(client.logs(operation=call[-5:], level="error")["level"].unique()) in ([], ["error"])
-        assert [str(kind) for kind in frame.dtypes] == [str(kind) for kind in client.logs(operation="none").dtypes]
+        assert [str(kind) for kind in frame.dtypes] == [str(kind) for kind in client.logs(operation="0").dtypes]
         assert not frame.to_string().count(KEY)
         with pytest.raises(UsageError, match="unknown level"):
             client.logs(level="loud")
@@ -76,6 +76,10 @@ def test_every_line_of_a_call_carries_its_ids_and_the_frame_finds_them(
 def test_levels_change_while_it_runs_and_a_wrong_word_changes_nothing(ready: Home) -> None:
     assert "info,tundra.daemon=debug" in ready.run("log-level").stdout
     assert "warning" in ready.run("log-level", "warning,tundra.history=debug").stdout
+    for nothing in ("", " ", ",,"):
+        assert "no level is given" in ready.run("log-level", nothing).stderr
+    for no_id in ("last", "x1", "-3"):
+        assert "is no id of a call" in ready.run("logs", f"--operation={no_id}").stderr
     wrong = ready.run("log-level", "warning,tundra.histroy=debug")
     assert wrong.returncode == 2
     assert "tundra.history" in wrong.stderr

@@ -35,10 +35,16 @@ def wanted(since: When | None, level: str | None, operation: str | int | None) -
     """What the options ask for.
 
     Raises:
-        UsageError: no such level, or no time.
+        UsageError: no such level, no time, or what can be no id.
     """
     if level is not None and level not in log_lines.LEVELS:
         raise UsageError(problem=f"unknown level {level!r}", field="level", remedy=f"{', '.join(log_lines.LEVELS)}.")
+    if operation is not None and not str(operation).isdecimal():
+        raise UsageError(
+            problem=f"{operation!r} is no id of a call",
+            field="operation",
+            remedy="The log knows calls by their ids; `tundra calls` lists them, and the last digits will do.",
+        )
     return log_lines.WantedLines(
         since=None if since in (None, "all") else resolve(since),
         level=level,
