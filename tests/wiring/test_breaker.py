@@ -12,6 +12,7 @@ import pytest
 
 import tundra_nb
 from tests.conftest import Home, wait_until
+from tests.wiring.test_versions import free_port
 from tundra_nb import errors
 from tundra_nb.client.sync import Client
 from tundra_nb.testing.scripted_provider import ScriptedProcess, ScriptedStep, scripted_process
@@ -132,6 +133,23 @@ def test_a_killed_daemon_comes_back_with_the_breaker_open_for_the_rest_of_its_ti
             wait_until(lambda: breaker(t)["state"] == "half_open", timeout=12)
             assert time.monotonic() - opened == pytest.approx(8.0, abs=0.7)
             assert t.ask("hi").text
+
+
+def test_a_recheck_without_an_answer_says_that_the_profile_stays_parked(home: Home) -> None:
+    """And a call that finds all parked is told how they are taken back in."""
+    gone = f"http://127.0.0.1:{free_port()}/v1"
+    profile = '[[profile]]\nname = "{name}"\nkind = "openai"\nbase_url = "{url}"\nmodel = "m"\n'
+    home.write_settings("".join(profile.format(name=name, url=gone) for name in ("first", "second")))
+    for name in ("first", "second"):
+        assert home.run("providers", "park", name).returncode == 0
+    asked = home.run("ask", "hi")
+    assert "AllProvidersExhausted" in asked.stderr
+    assert "`tundra providers recheck first` takes the first of them back in" in asked.stderr
+    done = home.run("providers", "recheck", "first")
+    assert (done.returncode, done.stdout) == (1, "first stays parked.\n")
+    assert "HttpError: first: cannot connect" in done.stderr
+    refused = home.run("providers", "recheck", "first", "--json")
+    assert "first stays parked." in refused.stderr
 
 
 def test_a_killed_daemon_comes_back_with_its_parked_profile_until_it_is_rechecked(home: Home) -> None:

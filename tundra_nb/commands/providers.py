@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import click
 
 from tundra_nb.client.results import Document
+from tundra_nb.errors import TundraError
 from tundra_nb.types import ProviderKind
 from tundra_nb.views import Message
 from tundra_nb.views.blocks import duration
@@ -114,8 +115,14 @@ def test(face: Face, names: tuple[str, ...]) -> Result:
 @pass_face
 def recheck(face: Face, name: str) -> Document:
     """Ask whether profile NAME can be used again, and take it back in when it can."""
-    with _asking(face, name):
-        return face.client.recheck_provider(name)
+    try:
+        with _asking(face, name):
+            return face.client.recheck_provider(name)
+    except TundraError as error:
+        states = {row["profile"]: row["state"] for row in face.client.status(brief=True)["profiles"]}
+        if states.get(name) == "parked" and not error.parks:  # else its hint says so
+            face.write(f"{name} stays parked.\n")
+        raise
 
 
 @command.command("park", cls=Command)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, ClassVar
 
+from . import spelling
 from .base import Severity, TundraError
 from .spans import span
 
@@ -87,7 +88,18 @@ class AllProvidersExhausted(TundraError):
     def hint(self) -> str:
         if len(self.causes) == 1:
             return str(self.causes[0]["hint"])
+        commands = [spelling.commands(str(cause["hint"])) for cause in self.causes]
+        rechecks = [next(filter(_rechecks, named), "") for named in commands]
+        if rechecks and all(rechecks):
+            return (
+                f"All are parked: `%tundra status` shows why; that mended, `%tundra {rechecks[0]}` takes the first of"
+                " them back in."
+            )
         return "`%tundra why last` shows each attempt; `%tundra status` shows parked and cooling profiles."
+
+
+def _rechecks(command: str) -> bool:
+    return command.startswith("providers recheck ")
 
 
 @dataclasses.dataclass(eq=False, kw_only=True)
