@@ -479,6 +479,12 @@ TOOL_CALLS = [
         **TOOLS,
     ),
     Row(
+        "a whole call that ends with an empty object",
+        body=chat(tool('{"a":1}', index=0, id="1", name="f"), tool("{}", index=0, id="1", name="f"), ENDS),
+        calls=ONE,
+        **TOOLS,
+    ),
+    Row(
         "arguments as parameters",
         body=chat(delta(tool_calls=[{"index": 0, "function": {"name": "f", "parameters": {"a": 1}}}]), ENDS),
         calls=ONE,
@@ -557,6 +563,9 @@ ENDINGS = [
             ("COMPLETE", "stop"),
             ("MAX_TOKENS", "length"),
             ("SAFETY", "content_filter"),
+            ("Max Tokens", "length"),
+            ("tool-calls", "tool_calls"),
+            ("FinishReason.STOP", "stop"),
             ("fancy", "fancy"),
         )
     ),
@@ -572,6 +581,9 @@ ENDINGS = [
         )
         for told in (
             "ERROR",
+            "TIMED_OUT",
+            "user_cancel",
+            "rate_limit",
             "network_error",
             "insufficient_system_resource",
             "engine_overloaded",
@@ -615,6 +627,11 @@ ENDINGS = [
         code="ParseError",
         counts=True,
     ),
+    *(
+        Row(f"after the end, {rest!r}", "o", chat(HI, END, b"data: " + rest, done=False), text="hi", stop="stop")
+        for rest in (b"[D", b"EOF", b"[]", b'""', b"undefined")
+    ),
+    Row("after the end, a cut piece", body=chat(delta("stop", content="hi"), b'data: {"cho', done=False), **CUT),
     Row("an event of nothing", "o", chat(HI, b"data: null\n\n", END), text="hi", stop="stop"),
     Row(
         "the one choice, numbered 1",
@@ -1250,6 +1267,9 @@ FAULTS = [
             ({"errors": {"message": "too busy"}}, "ApiError", "too busy"),
             ({"errors": "too busy"}, "ApiError", "too busy"),
             ({"error": True}, "ApiError", ""),
+            ({"error": 429}, "RateLimited", ""),
+            ({"error": "rate_limit_exceeded"}, "RateLimited", ""),
+            ({"error": '{"message":"too busy","type":"rate_limit_error"}'}, "RateLimited", "too busy"),
             ({"Error": {"Message": "too busy", "Code": "X"}}, "ApiError", "too busy"),
             ({"fault": {"faultstring": "too busy"}}, "ApiError", "too busy"),
             ({"exception": "too busy"}, "ApiError", "too busy"),

@@ -9,7 +9,7 @@
     │   ├── Unsupported          the model cannot do this, or does not exist
     │   ├── Parked               taken out by hand
     │   └── ApiError             any other error status
-    │       ├── RequestRejected    400, 409, 413, 422: the request is wrong
+    │       ├── RequestRejected    400, 409, 413, 422 …: the request is wrong
     │       ├── KeyRejected        401, 403
     │       ├── Forbidden          403 whatever the key: country, network, firewall, policy
     │       ├── QuotaSpent         402, insufficient_quota, spend limit

@@ -230,7 +230,7 @@ class ApiError(ProviderError):
 
 @dataclasses.dataclass(eq=False, kw_only=True)
 class RequestRejected(ApiError):
-    """400, 409, 413, 422: the same request would be refused everywhere."""
+    """400, 409, 413, 422 and their like: the same request would be refused everywhere."""
 
     http_status: ClassVar[int] = 400
     severity: ClassVar[Severity] = "low"

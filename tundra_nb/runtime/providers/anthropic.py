@@ -140,7 +140,7 @@ class AnthropicReader:
         if endings.is_mark(data):  # a gateway between put it there; the answer is whole if its own end has been told
             self.done = bool(self._draft.stop)
             return ()
-        if events.is_filler(event, data):
+        if events.is_filler(event, data) or (self._draft.stop and event != "error" and endings.is_trifle(data)):
             return ()
         try:
             told = loads(data)

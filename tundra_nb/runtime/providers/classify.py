@@ -146,6 +146,7 @@ _MESSAGES = (
 )  # fmt: skip
 _WORDS = ("type", "Type", "Code", "status", "reason", "error_code", "error_type", "errorCode")
 _FINE = ("", "2", "ok", "success")
+_STABLE = re.compile(r"[A-Za-z][\w.]{2,63}", re.ASCII)
 _ERROR_NAME = re.compile(r"error(?!_?(?:code|count|type)$)|exception|(?<!de)fault|failure", re.IGNORECASE)
 _NOTHING = ("[]", "null", '""')
 MAX_EVENT_LINES = 64 * 1024
@@ -176,7 +177,9 @@ def read(value: Any, now: float = 0.0) -> ErrorBody | None:
         if _says_something(error) or not _is_answer(value):
             return _read_dict(error, now) if error else None
     elif isinstance(error, str) and error.strip():
-        return _read_dict({**value, "message": error}, now)
+        return _read_text(error, value, now)
+    elif isinstance(error, int) and error and error is not True:
+        return _read_dict({"code": error, **value}, now)
     status = value.get("base_resp")
     if isinstance(status, dict) and (code := count(status.get("status_code"))):  # MiniMax
         return ErrorBody(message=word(status.get("status_msg")), words=frozenset((f"base_resp:{code}",)))
@@ -192,6 +195,19 @@ def read(value: Any, now: float = 0.0) -> ErrorBody | None:
     if not _is_answer(value):
         return _by_name(value, now)
     return None
+
+
+def _read_text(error: str, value: dict[str, Any], now: float) -> ErrorBody:
+    """An error that is text: prose, a stable word, or another's error as JSON."""
+    if error.lstrip().startswith("{"):
+        try:
+            inner = loads(error.encode(errors="replace"))
+        except NotJsonError:
+            inner = None
+        if isinstance(inner, dict) and (fault := read(inner, now) or bare(inner)) is not None:
+            return fault
+    word_of_it = {"error_type": error} if _STABLE.fullmatch(error) else {}
+    return _read_dict({**word_of_it, **value, "message": error}, now)
 
 
 def _by_name(value: dict[str, Any], now: float) -> ErrorBody | None:

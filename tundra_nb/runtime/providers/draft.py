@@ -120,7 +120,7 @@ class Draft:
         """
         call = self._place(index, given_id, name, apart=apart)
         if call is not None and name and call.name and _is_object(arguments) and _is_object("".join(call.arguments)):
-            if "".join(call.arguments) == arguments:  # said again
+            if "".join(call.arguments) == arguments or (given_id and arguments.strip() == _NOTHING):  # said again
                 return []
             call = None
         if call is None:

@@ -33,23 +33,12 @@ STOP_REASONS = {
     "sensitive": "content_filter",
 }
 """In lower case; whatever else is told (`pause_turn`) stays as it is."""
-BROKEN_OFF = frozenset(
-    {
-        "error",  # OpenRouter, Cohere
-        "failed",
-        "server_error",
-        "internal_error",
-        "network_error",  # Zhipu
-        "insufficient_system_resource",  # DeepSeek
-        "engine_overloaded",  # Moonshot
-        "abort",  # vLLM, SGLang
-        "aborted",
-        "cancelled",
-        "canceled",
-        "timeout",
-    }
+_BROKEN_OFF = re.compile(
+    r"error|fail|abort|cancel|interrupt|time_?d?_?out|overload|insufficient|unavailable|rate_?limit", re.IGNORECASE
 )
-"""Reasons that say that the answer is not whole: it is no success."""
+"""What says that an answer is not whole, and so no success: `error` (OpenRouter, Cohere), `network_error` (Zhipu),
+`insufficient_system_resource` (DeepSeek), `engine_overloaded` (Moonshot), `abort` (vLLM, SGLang) and their like."""
+_BETWEEN = re.compile(r"[-\s]+")
 
 
 def is_mark(data: bytes) -> bool:
@@ -57,11 +46,17 @@ def is_mark(data: bytes) -> bool:
     return data == b"[DONE]" or (len(data) <= _LONGEST_MARK and _MARK.fullmatch(data) is not None)
 
 
+def is_trifle(data: bytes) -> bool:
+    """Whether an event can hold no part of an answer: after its end such a rest, a mark cut short, changes nothing."""
+    return len(data) <= _LONGEST_MARK and b"{" not in data
+
+
 def stop_reason(told: str) -> str:
     """A stop reason in the words of the OpenAI form; empty when none is told."""
-    return STOP_REASONS.get(told.strip().lower(), told)
+    plain = _BETWEEN.sub("_", told.strip().lower().removeprefix("finishreason."))
+    return STOP_REASONS.get(plain, told)
 
 
 def is_broken_off(stop: str) -> bool:
     """Whether a stop reason says that the provider broke the answer off."""
-    return stop.strip().lower() in BROKEN_OFF
+    return stop not in STOP_REASONS and _BROKEN_OFF.search(stop) is not None

@@ -225,7 +225,7 @@ class OpenAIReader:
         if endings.is_mark(data):
             self.done = True
             return ()
-        if events.is_filler(event, data):
+        if events.is_filler(event, data) or (self._draft.stop and event != "error" and endings.is_trifle(data)):
             return ()
         try:
             told = loads(data)

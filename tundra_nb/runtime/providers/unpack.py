@@ -30,7 +30,11 @@ class Unpacker:
     """Unpacks one body. `encodings` is the header's value, in the order in which they were applied."""
 
     def __init__(self, encodings: str) -> None:
-        names = [name for told in encodings.split(",") if (name := told.strip().lower()) not in ("", "identity")]
+        names = [
+            name
+            for told in encodings.split(",")
+            if (name := told.partition(";")[0].strip().lower()) not in ("", "identity")
+        ]
         for name in names:
             if name in _OTHER_PACKERS:
                 raise CannotUnpackError(f"it is compressed with {name!r}, which was not asked for")
