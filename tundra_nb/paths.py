@@ -162,6 +162,15 @@ def config_file(environ: Mapping[str, str] | None = None) -> Path:
     return Path(platformdirs.user_config_dir(APP)) / "tundra.toml"
 
 
+def make_folder(folder: Path) -> None:
+    """Create a folder that only its owner may enter, and so those above it that are missing.
+
+    `Path.mkdir(parents=True)` makes those above it with whatever mode the umask leaves.
+    """
+    for above in (*reversed(folder.parents), folder):
+        above.mkdir(mode=0o700, exist_ok=True)
+
+
 def make_private(folder: Path) -> None:
     """Create a folder that only its owner may enter, and prove that files can be made in it.
 
@@ -171,8 +180,7 @@ def make_private(folder: Path) -> None:
         ConfigError: it cannot be created or written; nothing is left behind.
     """
     try:
-        for above in (*reversed(folder.parents), folder):
-            above.mkdir(mode=0o700, exist_ok=True)
+        make_folder(folder)
         handle, probe = tempfile.mkstemp(prefix=".probe-", dir=folder)
         try:
             os.write(handle, b"\0" * PROBE_BYTES)
@@ -220,7 +228,7 @@ def unwritable(place: Path, exc: OSError) -> ConfigError:
         remedy = "The file system is mounted read-only: mount it writable, or choose another TUNDRA_DATA_DIR."
     elif exc.errno in (errno.EMFILE, errno.ENFILE):
         remedy = "Raise the limit of open files (`ulimit -n 4096`), then `tundra daemon restart`."
-    elif exc.errno in (errno.EISDIR, errno.ENOTDIR):
+    elif exc.errno in (errno.EISDIR, errno.ENOTDIR, errno.EEXIST):
         wrong = "folder" if exc.errno == errno.EISDIR else "file"
         remedy = f"Move the {wrong} that stands in its place away."
     else:

@@ -275,6 +275,18 @@ def test_a_history_that_is_deleted_under_the_worker_is_told_and_begins_anew(runn
     assert [kept.count(one) for one in replies] == [1, 1, 1]
 
 
+def test_a_data_directory_that_became_a_file_is_told_with_the_way_out(running: Home) -> None:
+    remove(running.data_dir)
+    running.data_dir.write_text("in its place")
+    wait_until(lambda: told(running).get("problems"), what="it is told")
+    done = running.run("daemon", "restart")
+    assert done.returncode == 1
+    assert "Move the file that stands in its place away" in done.stderr
+    assert running.run("daemon", "stop").returncode == 0
+    running.data_dir.unlink()
+    assert running.run("daemon", "start").returncode == 0
+
+
 def test_a_log_that_is_a_folder_is_one_line_on_status(home: Home) -> None:
     (home.data_dir / "logs" / "daemon.log").mkdir(parents=True)
     home.data_dir.chmod(0o700)
@@ -314,13 +326,22 @@ def test_nobody_else_can_read_a_file_of_ours_whatever_the_folder_and_the_umask(
     old.chmod(0o644)
     before = os.umask(0)
     try:
-        for command in (["ask", "hi"], ["run", "echo hi"], ["run", "umask"], ["backup"], ["commit", "-m", "x"]):
+        recorded = ["ask", "--record", "hi"]
+        for command in (
+            ["ask", "hi"],
+            recorded,
+            ["run", "echo hi"],
+            ["run", "umask"],
+            ["backup"],
+            ["commit", "-m", "x"],
+        ):
             done = home.run(*command)
             assert done.returncode == 0, (command, done.stderr)
             if command[-1] == "umask":
                 assert "0000" in done.stdout, "what a child makes is its own matter"
     finally:
         os.umask(before)
+    assert (home.data_dir / "recordings").is_dir()
     wait_until(lambda: not [m for m in modes(home.data_dir).values() if m & 0o077], what="all closed")
     (problem,) = told(home)["problems"]
     assert "mode 0755" in problem["message"]

@@ -22,6 +22,7 @@ from typing import Any
 
 import msgspec
 
+from tundra_nb.paths import make_folder
 from tundra_nb.runtime.clock import Clock
 from tundra_nb.settings import RecordSettings
 
@@ -139,7 +140,7 @@ class Recordings:
                 self._until_sweep = SWEEP_FILES
             self._until_sweep -= 1
             file = self._folder / name
-            file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_folder(file.parent)
             if shutil.disk_usage(file.parent).free - len(data) < self._reserve():
                 self._tell_short("the disk has less left than `store.reserve_mb`")
                 return
