@@ -24,9 +24,9 @@ MIN_LONG_BYTES = 12
 """Shorter forms are searched for one by one."""
 MAX_STRIDE_BYTES = 27
 """A wider one would gain nothing that can be measured."""
-INVISIBLE = re.compile(rb"[\r\n]+[ \t]*|\x1b(?:\[[0-9;:]*(?:[mK]|\Z)|\Z)")
+INVISIBLE = re.compile(rb"[\r\n\x1b](?:(?<=[\r\n])[\r\n]*[ \t]*|(?<=\x1b)(?:\[[0-9;:]*(?:[mK]|\Z)|\Z))")
 """Line ends with indentation, and colours, also one that the end of the text cuts."""
-_LINE_ENDS = re.compile(rb"[\r\n]+|\x1b(?:\[[0-9;:]*(?:[mK]|\Z)|\Z)")
+_LINE_ENDS = re.compile(rb"[\r\n\x1b](?:(?<=[\r\n])[\r\n]*|(?<=\x1b)(?:\[[0-9;:]*(?:[mK]|\Z)|\Z))")
 """The same without indentation."""
 _INDENTED = (b"\n ", b"\n\t", b"\r ", b"\r\t")
 _SIGNS = tuple(sign.encode() for sign in spellings.ESCAPE_SIGNS)

