@@ -112,15 +112,29 @@ async def test_a_flood_stops_at_the_budget_and_its_session_goes_on(make_pool: Ca
         assert pty.transcript.stat().st_size <= 3.1e6
 
 
+async def test_what_a_command_says_is_kept_while_another_one_has_spent_the_budget(
+    make_pool: Callable[..., PtyPool],
+) -> None:
+    async with make_pool() as pool:
+        pool.configure(PtySettings(transcripts_mb=1.0))
+        flood = await pool.spawn("yes")
+        await until(lambda: flood.info().warning)
+        for number in range(3):
+            pty = await pool.spawn(f"echo fine {number}")
+            await pty.released.wait()
+            assert pty.transcript.read_bytes() == f"fine {number}\r\n".encode()
+            assert pty.info().warning is None
+
+
 async def test_transcripts_stop_before_the_disk_does(make_pool: Callable[..., PtyPool], tmp_path: Path) -> None:
     """With less than the reserve free, nothing is written, and what can go is named."""
     disk = os.statvfs(tmp_path)
     more_than_free = 2 * disk.f_bavail * disk.f_frsize
     kept = budget.Budget(tmp_path, lambda: 1 << 40, lambda: more_than_free, lambda: None)
-    assert "store.reserve_mb" in kept.take(1)
+    assert "store.reserve_mb" in kept.take(1, 1)
     assert kept.is_disk_short
     roomy = budget.Budget(tmp_path, lambda: 1 << 40, lambda: 0, lambda: None)
-    assert roomy.take(1) == ""
+    assert roomy.take(1, 1) == ""
     assert not roomy.is_disk_short
 
 

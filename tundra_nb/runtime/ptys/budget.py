@@ -23,6 +23,10 @@ SLACK = 1.05
 SLACK_BYTES = 2_000_000
 """… and of a small budget so many bytes, because a flood is faster than the deleting."""
 
+OWN_BYTES = 1 << 16
+"""So much each transcript may hold although others have spent the budget: what a command says must not be lost because
+another one floods."""
+
 
 class Budget:
     """Counts the bytes of all transcripts in a folder.
@@ -74,14 +78,15 @@ class Budget:
         self.used_bytes = sum(path.stat().st_size for path in self._folder.glob("*.out"))
         self._is_spent = False
 
-    def take(self, count: int) -> str:
-        """Count bytes that are to be written now; returns why they may not be, or an empty string."""
+    def take(self, count: int, end: int) -> str:
+        """Count bytes that a transcript is to hold, up to `end`; returns why they may not be, or an empty string."""
         self._look(count)
         if self._free - self._since < self._reserve():
             return f"the disk has less than {self._reserve() // 1_000_000:,} MB left (`store.reserve_mb`)"
         self.used_bytes += count
         if self.used_bytes > self._limit():
-            if self._is_spent or self.used_bytes > max(SLACK * self._limit(), self._limit() + SLACK_BYTES):
+            is_spent = self._is_spent or self.used_bytes > max(SLACK * self._limit(), self._limit() + SLACK_BYTES)
+            if is_spent and end > OWN_BYTES:
                 self.used_bytes -= count
                 return f"all transcripts together have {self._limit() // 1_000_000:,} MB (`pty.transcripts_mb`)"
             self._on_over()

@@ -55,7 +55,7 @@ class Hit(NamedTuple):
 class TranscriptWriter:
     """Writer of one session's files. Opened at once; `close` flushes nothing, the owner did.
 
-    `take` is told how many bytes are to be written, and returns why they may not be (`Budget.take`).
+    `take` is told how many bytes are to be written, and where they end; it returns why they may not be (`Budget.take`).
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class TranscriptWriter:
         folder: Path,
         head: TranscriptHead,
         max_bytes: int = MAX_BYTES,
-        take: Callable[[int], str] = lambda _: "",
+        take: Callable[[int, int], str] = lambda _, __: "",
     ) -> None:
         self.path = folder / f"{head.id}.out"
         self.index_path = folder / f"{head.id}.jsonl"
@@ -105,7 +105,8 @@ class TranscriptWriter:
         """Write bytes and the marks so far."""
         if self.problem:
             return
-        if views and (refused := self._take(sum(map(len, views)))):
+        count = sum(map(len, views))
+        if views and (refused := self._take(count, self.end + count)):
             self._end(f"the transcript ended here: {refused}")
             return
         try:
