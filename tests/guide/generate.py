@@ -200,7 +200,7 @@ OUTCOMES = {
         "no such model; no tools, images, streams; the prompt is too long; a required tool call is known to be ignored",
         "a long prompt only to a larger model; names the nearest model",
     ),
-    "RequestRejected": ("400, 409, 413, 422", "names the field"),
+    "RequestRejected": ("400, 406, 409 to 417, 422, 431", "names the field"),
     "Moderated": ("the content policy refused the prompt", ""),
     "ParseError": ("an answer that cannot be read, a stream that was cut", "also a web page under status 200"),
     "Parked": ("taken out with `providers park`", "nothing is sent"),
