@@ -118,6 +118,21 @@ def test_a_stream_that_comes_for_a_document_is_put_together(gateway: Opened, pat
         assert (said.stop_reason, said.usage.output_tokens) == ("end_turn", 2)
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'\xef\xbb\xbf{"choices":[{"message":{"content":"hel\\nlo"},"finish_reason":"stop"}]}',
+        b'{"choices":[{"message":{"content":"hel\nlo"},"finish_reason":"stop"}]}',
+        b'{"choices":[{"delta":{"content":"hel\\n"}}]}\n{"choices":[{"delta":{"content":"lo"},"finish_reason":"stop"}]}',
+    ],
+)
+def test_an_answer_in_json_that_no_sdk_reads_is_written_anew(gateway: Opened, body: bytes) -> None:
+    """A mark before it, a bare line feed in a text, lines of JSON."""
+    gateway.one.script(CHAT, ScriptedStep(body=body))
+    done = gateway.openai().chat.completions.create(model="one", messages=ASKED)
+    assert (done.choices[0].message.content, done.choices[0].finish_reason) == ("hel\nlo", "stop")
+
+
 @pytest.mark.parametrize("path", [CHAT, MESSAGES])
 def test_a_document_that_comes_for_a_stream_is_sent_as_one(gateway: Opened, path: str) -> None:
     """Some servers never stream; what they answer is whole, and counts against no breaker."""

@@ -145,7 +145,7 @@ class AnthropicReader:
         try:
             told = loads(data)
         except NotJsonError as exc:
-            if several := events.apart(data):
+            if several := events.documents(data):
                 return [piece for one in several for piece in self.feed(event, one)]
             if event and event not in _EVENTS and event != "message":
                 return ()

@@ -34,7 +34,7 @@ def is_filler(event: str, data: bytes) -> bool:
     return not data or data == b"null" or data.startswith(b":") or event in _FILLERS
 
 
-def apart(data: bytes) -> list[bytes]:
+def documents(data: bytes) -> list[bytes]:
     """The documents of what is no document itself, where each line is one: a server left out the blank lines between
     its events, or sends plain lines of JSON. Empty when it is not so.
     """
@@ -79,7 +79,7 @@ def answer_of(reader: WholeReader, profile: str, body: bytes) -> Answer:
     try:
         told = loads(body)
     except NotJsonError as exc:
-        if several := apart(body):
+        if several := documents(body):
             for one in several:
                 reader.feed("message", one)
             return reader.finish()

@@ -15,6 +15,7 @@ import msgspec
 from tundra_nb.surrogates import mended, whole
 
 _decode = msgspec.json.Decoder().decode
+_check = msgspec.json.Decoder(msgspec.Raw).decode
 _encode = msgspec.json.Encoder().encode
 _BOM = b"\xef\xbb\xbf"
 MAX_COUNT = 1 << 53
@@ -53,6 +54,15 @@ def loads(data: bytes) -> Any:
     except ValueError:
         problem = "it is not valid JSON"
     raise NotJsonError(problem)
+
+
+def is_strict(data: bytes) -> bool:
+    """Whether it is JSON that any reader takes: no mark before it, no bare control characters, one document."""
+    try:
+        _check(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return False
+    return True
 
 
 def _integer(digits: str) -> float:

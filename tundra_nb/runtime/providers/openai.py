@@ -230,7 +230,7 @@ class OpenAIReader:
         try:
             told = loads(data)
         except NotJsonError as exc:
-            if several := events.apart(data):
+            if several := events.documents(data):
                 return [piece for one in several for piece in self.feed(event, one)]
             if event == "error":
                 raise self._error(classify.ErrorBody(message=data[:1000].decode("utf-8", "replace"))) from None

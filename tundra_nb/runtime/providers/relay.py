@@ -25,6 +25,7 @@ from .contract import ANSWERED, Answer, Deliver, Seen, StreamReader
 from .direct import Address
 from .exchange import WireExchange
 from .frames import Frames, SseFrame
+from .lenient import is_strict
 from .observe import observer
 from .provider import Provider
 
@@ -102,8 +103,8 @@ async def relay(
         refusals: an error answer is added here, as the provider wrote it.
         deliver: takes the pieces.
         record: keep both bodies in `seen`.
-        written: puts an answer into the caller's form, for servers that stream although a document was asked for, or
-            send a document although a stream was.
+        written: puts an answer into the caller's form, for servers that stream although a document was asked for,
+            send a document although a stream was, or write JSON that no SDK reads.
 
     Raises:
         TundraError: what went wrong, as the outcome table has it.
@@ -128,8 +129,9 @@ async def relay(
         if given.is_streamed and events.looks_whole(start) is False:
             return await _stream(exchange, start, follow.reader(model), given, ready.target.profile, deliver)
         whole = start + await exchange.body()
-        answer = await apart(len(whole), lambda: follow.answer(model, whole))
-        if given.is_streamed or events.looks_whole(whole) is False:
+        answer, is_plain = await apart(len(whole), lambda: (follow.answer(model, whole), is_strict(whole)))
+        is_other = given.is_streamed or events.looks_whole(whole) is False
+        if is_other or (written is not None and not is_plain):
             if written is None:
                 asked, came = ("stream", "document") if given.is_streamed else ("document", "stream")
                 problem = f"a {asked} was asked for, and a {came} came"
