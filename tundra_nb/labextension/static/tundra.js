@@ -8,7 +8,7 @@ const KINDS = "breaker_event,session_event,error_event,incident,profile,setting"
 const SETTLE_MS = 300; // events that come so soon after each other are one
 const LEAST_MS = 2000; // between two looks: an outage has many events
 const BACK_OFF_MS = [500, 1000, 2000, 5000, 10000, 30000];
-const AFTER_CRASH_MS = [1000, 2000, 5000, 10000, 20000, 30000]; // looks, and no more: each keeps a hub awake
+const AFTER_END_MS = [1000, 2000, 5000, 10000, 20000, 30000]; // looks, and no more: each keeps a hub awake
 const MOST = { errors: 5, terminals: 8, incidents: 5, callers: 6 };
 const ICON = '<svg xmlns="http://www.w3.org/2000/svg" width="16" viewBox="0 0 24 24"><path class="jp-icon3" fill="#616161" d="M12 3 2 21h20L12 3zm0 5.2L18.1 19H5.9L12 8.2z"/></svg>';
 
@@ -171,7 +171,7 @@ class Watch {
     this.told = { terminals: [], incidents: [], callers: [] };
     this.at = Date.now();
     this.failures = 0;
-    this.awaited = 0; // looks that are left after a crash
+    this.awaited = 0; // looks that are left after a crash, or a stop that may be the first half of a restart
     this.looking = null;
     this.abort = null;
     this.timer = 0;
@@ -205,8 +205,8 @@ class Watch {
     if (found.status !== 200) {
       this.become(stateOf(found.status, found.body), found.body);
       // after a crash the server starts the daemon again, which takes a while: until then it is only not there yet
-      if (this.state === "died") this.awaited = AFTER_CRASH_MS.length;
-      if (["died", "asleep"].includes(this.state) && this.awaited) this.soon(1000 * (found.body.retry_after ?? 0) + AFTER_CRASH_MS[AFTER_CRASH_MS.length - this.awaited--]);
+      if (this.state === "died") this.awaited = AFTER_END_MS.length;
+      if (["died", "asleep", "held"].includes(this.state) && this.awaited) this.soon(1000 * (found.body.retry_after ?? 0) + AFTER_END_MS[AFTER_END_MS.length - this.awaited--]);
       return;
     }
     this.awaited = 0;
@@ -267,7 +267,8 @@ class Watch {
     if (document.visibilityState !== "visible") return;
     const pause = BACK_OFF_MS[Math.min(this.failures++, BACK_OFF_MS.length - 1)];
     clearTimeout(this.timer);
-    // one look: a daemon that was stopped stays stopped, and is asked again only by a click or when the page is seen again
+    // a few looks: a daemon that stays stopped is then asked again only by a click or when the page is seen again
+    if (wasOpen) this.awaited = AFTER_END_MS.length;
     this.timer = setTimeout(() => this.look(), wasOpen ? SETTLE_MS : pause);
   }
 }
