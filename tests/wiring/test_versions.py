@@ -408,6 +408,24 @@ def test_a_move_that_is_killed_is_told_as_that_and_loses_nothing(home: Home, pro
         home.run("dolt", "stop")
 
 
+@pytest.mark.part("doltlite")
+def test_a_move_that_fails_keeps_no_daemon_from_starting_later(home: Home) -> None:
+    """Also where it cannot be started again at once, as on a disk that the move has filled."""
+    home.write_settings(f"[store]\nport = {free_port()}\n")
+    assert home.run("note", "one").returncode == 0
+    in_its_way = home.data_dir / "pipe"
+    os.mkfifo(in_its_way)
+    moved = home.run("migrate-store")
+    assert (moved.returncode, "no server answers" in moved.stderr) == (1, True), moved.stderr
+    assert "this is a pipe" in home.run("note", "two").stderr
+    in_its_way.unlink()
+    assert home.run("note", "three").returncode == 0
+    assert home.run("daemon", "stop").returncode == 0
+    launch.mark_held(find(home.data_dir), "tundra migrate-store")  # of one that was killed
+    assert home.run("migrate-store").returncode == 1
+    assert "stopped for `tundra migrate-store`" in home.run("note", "four").stderr
+
+
 @pytest.mark.part("dolt")
 def test_the_server_of_ours_is_private_and_starts_once(home: Home, dolt: StoreSettings) -> None:
     """Random passwords in a file for its owner, the loopback only, no second server."""

@@ -104,19 +104,20 @@ def command(face: Face, back: bool) -> Message:
 @contextlib.contextmanager
 def _stopped(where: paths.Paths, by: str) -> Iterator[None]:
     """Stop the daemon for what needs the history alone; what fails leaves it as it was: running, stopped or held."""
-    was_held = where.is_held
+    held = paths.read_at_once(where.held) if where.is_held else None
     was_running = launch.stop(where) is not None
     launch.mark_held(where, "tundra migrate-store")
     try:
         yield
     except BaseException:
-        if was_running:
-            with contextlib.suppress(TundraError):  # what failed first tells more
-                launch.ensure(where, started_by=by, explicit=True)
-        elif was_held:
-            launch.mark_held(where)
-        else:
+        if held is None:
             where.held.unlink(missing_ok=True)
+        else:
+            with contextlib.suppress(OSError):  # a full disk
+                where.held.write_bytes(held)
+        if was_running:
+            with contextlib.suppress(TundraError):  # what failed first tells more; the next call starts it then
+                launch.ensure(where, started_by=by, explicit=True)
         raise
 
 
