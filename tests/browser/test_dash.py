@@ -145,7 +145,7 @@ def test_a_saved_notebook_and_its_page_show_the_picture_at_once_and_stay_small(
         expect(page.output(index).locator(".tundra-dash")).to_be_visible()
     saved = page.save()
     page.close()
-    assert len(json.dumps(saved)) - empty < 40_000
+    assert len(json.dumps(saved)) - empty < 54_000
     assert "<script" not in json.dumps(saved)
 
     again = jupyter.open(saved, name="saved.ipynb", kernel=False)
