@@ -25,7 +25,9 @@ SLACK_BYTES = 2_000_000
 
 OWN_BYTES = 1 << 16
 """So much each transcript may hold although others have spent the budget: what a command says must not be lost because
-another one floods."""
+another one floods …"""
+OWN_SECONDS = 30.0
+"""… nor be deleted so soon after its end: whoever asked has yet to read it."""
 
 
 class Budget:
@@ -119,7 +121,9 @@ def prune(folder: Path, keep: frozenset[str], over_bytes: int) -> int:
     for path in ended(folder, keep):
         if freed >= over_bytes:
             break
-        size = path.stat().st_size
+        size, quiet_since = path.stat().st_size, path.stat().st_mtime
+        if size <= OWN_BYTES and time.time() - quiet_since < OWN_SECONDS:
+            continue
         transcript.delete(path)
         freed += size
     return freed
