@@ -47,7 +47,7 @@ from .rules import (
     EVENT_TABLES,
     HASH_START,
     REF,
-    Dialect,
+    EngineWords,
     beside,
     conflict,
     free_node,
@@ -93,7 +93,7 @@ LOOK_SECONDS = 15.0
 """So often a daemon that writes looks whether the database has still files: that takes a connection of its own."""
 SHOWN_SECONDS = 10.0
 """A new database is in every session by then."""
-DIALECT = Dialect(placeholder="%s", array="json_arrayagg", comma=", ")
+DIALECT = EngineWords(placeholder="%s", array="json_arrayagg", comma=", ")
 _BAD_ROW = (pymysql.err.DataError, pymysql.err.IntegrityError)
 _DATABASE = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,63}")
 _EPOCH = dt.datetime(1970, 1, 1)  # noqa: DTZ001 - the server's times are UTC without saying so

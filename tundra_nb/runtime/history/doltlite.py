@@ -42,7 +42,7 @@ from .rules import (
     EVENT_TABLES,
     HASH_START,
     REF,
-    Dialect,
+    EngineWords,
     beside,
     conflict,
     free_node,
@@ -82,7 +82,7 @@ GC_MORE_BYTES = 256 << 20
 SHRINK_AFTER = 20
 """Transactions until the writing connection's cache is given back: it would grow by 15 kB with each."""
 
-DIALECT = Dialect(placeholder="?", array="json_group_array", comma=",")
+DIALECT = EngineWords(placeholder="?", array="json_group_array", comma=",")
 
 _BAD_ROW = (sqlite3.IntegrityError, sqlite3.DataError, sqlite3.InterfaceError, OverflowError)
 

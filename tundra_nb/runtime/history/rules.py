@@ -68,7 +68,7 @@ def parted(changed: Sequence[str]) -> tuple[list[str], list[str]]:
     return [table for table in changed if table not in own], own
 
 
-class Dialect(NamedTuple):
+class EngineWords(NamedTuple):
     """Words of an engine: what stands for a value, the aggregate that makes a JSON array, what parts its values."""
 
     placeholder: str
@@ -81,7 +81,7 @@ class Selected(NamedTuple):
 
     query: FrameQuery
     source: str
-    dialect: Dialect
+    dialect: EngineWords
     where: str
     values: list[Any]
 
@@ -108,7 +108,7 @@ class Selected(NamedTuple):
         return self.beside(">" if self.query.newest_first else "<", beyond), True
 
 
-def selection(query: FrameQuery, source: str, dialect: Dialect, step_ms: int = 0) -> Selected:
+def selection(query: FrameQuery, source: str, dialect: EngineWords, step_ms: int = 0) -> Selected:
     """`source`: the query's table, at its state; `step_ms`: see `query.condition`."""
     return Selected(query, source, dialect, *condition(query, dialect.placeholder, step_ms))
 
