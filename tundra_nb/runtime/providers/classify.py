@@ -152,8 +152,8 @@ _NOTHING = ("[]", "null", '""')
 MAX_EVENT_LINES = 64 * 1024
 """How far into an error's body an event is looked for."""
 _ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-_])|\x9b[0-?]*[ -/]*[@-~]")
-_CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f\x7f-\x9f]")
-"""What a provider says is shown in a terminal too: it must not steer it."""
+_CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+"""What a provider says is shown in a terminal too: it must not steer it, nor turn round what stands beside it."""
 _MASKED_KEY = re.compile(r"\b(?:sk|pk|rk|gsk|xai|key|AIza)[-_][\w*.…-]{8,}|\S*\*{3,}\S*")
 
 
