@@ -139,6 +139,7 @@ def test_sql_and_prompts_are_read_from_standard_input(home: Any, provider: Scrip
         (["stauts"], "Did you mean 'status'?"),
         (["calls", "--limit", "many"], "--limit"),
         (["daemon", "strat"], "Did you mean 'start'?"),
+        (["incident", "verify"], "`tundra verify` is a command of its own."),
         (["providers", "add", "x"], "--kind"),
         (["calls", "--as", "x"], "binds a variable of a notebook"),
     ],

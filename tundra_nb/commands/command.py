@@ -135,11 +135,13 @@ class Group(click.Group):
         name = args[0] if args else ""
         if name and not name.startswith("-") and self.get_command(ctx, name) is None and not ctx.resilient_parsing:
             known = self.list_commands(ctx)
+            top = ctx.find_root()
+            elsewhere = isinstance(top.command, click.Group) and name in top.command.list_commands(top)
             raise UsageError(
                 problem=_without_keys(f"no command {' '.join([*_path(ctx), name])!r}"),
                 field="command",
-                nearest=nearest(name, known),
-                remedy=f"Known: {', '.join(known)}.",
+                nearest=None if elsewhere else nearest(name, known),
+                remedy=f"`%tundra {name}` is a command of its own." if elsewhere else f"Known: {', '.join(known)}.",
             )
         return super().resolve_command(ctx, args)
 
