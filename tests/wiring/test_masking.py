@@ -11,6 +11,7 @@ import pytest
 
 import tundra_nb
 from tests.conftest import Home
+from tests.dumps import dumped
 from tundra_nb.client.sync import Client
 from tundra_nb.errors import UsageError
 from tundra_nb.testing.scripted_provider import ScriptedProcess, ScriptedStep, scripted_process
@@ -27,7 +28,15 @@ model = "scripted-1"
 api_key_env = "SCRIPTED_API_KEY"
 """
 BASIC = base64.b64encode(f"user:{KEY}".encode()).decode()
-SPELLINGS = (KEY, BASIC, KEY.encode().hex(), "".join(f"&#{ord(c)};" for c in KEY), KEY[::-1])
+SPELLINGS = (
+    KEY,
+    BASIC,
+    KEY.encode().hex(),
+    "".join(f"&#{ord(c)};" for c in KEY),
+    KEY[::-1],
+    "\u200b".join(KEY),
+    dumped(b"HOME=/root\nK=" + KEY.encode() + b"\n")["xxd"],
+)
 
 
 @pytest.fixture(scope="module")

@@ -12,6 +12,7 @@ import shutil
 import signal
 import subprocess
 import time
+import unicodedata
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -317,6 +318,71 @@ def test_a_key_is_masked_however_it_is_printed(desk: Desk, command: str) -> None
         for form in (value, base64.b64encode(value.encode()).decode(), value.encode().hex()):
             assert not [form[at : at + 8] for at in range(len(form) - 8) if form[at : at + 8] in bare], text
         assert not re.search(r"(?:%|&#|\\\\[ux]?)[0-9a-f]", bare)
+
+
+DUMPS = (
+    "xxd",
+    "xxd -u -g 1",
+    "xxd -b",
+    "xxd -i",
+    "hexdump",
+    "hexdump -C",
+    "hexdump -d",
+    "od",
+    "od -c",
+    "od -b",
+    "od -t x1z",
+    "od -t x4",
+    "od -A n -t u1",
+    "base64 -w 20",
+    "base32 -w 30",
+    "rev",
+    "sed 's/./& /g'",
+    "fold -w 1",
+    *(
+        f'python3 -c "import sys, base64, quopri; d = sys.stdin.read(); print({made})"'
+        for made in (
+            "base64.b85encode(d.encode()).decode()",
+            "base64.a85encode(d.encode()).decode()",
+            "quopri.encodestring(d.encode()).decode()",
+            "chr(0x200b).join(d)",
+            "d.upper()",
+            "d.encode().hex().title()",
+            "d.translate({c: c + 0xfee0 for c in range(33, 127)})",
+        )
+    ),
+)
+
+
+@pytest.mark.parametrize("tool", DUMPS)
+def test_a_key_is_masked_in_what_real_tools_make_of_it(desk: Desk, tool: str) -> None:
+    program, _, _ = tool.partition(" ")
+    if shutil.which(program) is None:
+        pytest.skip(f"no {program} here")
+    value = CANARIES["CANARY_API_KEY"]
+    other = "sk-another-00112233445566"[: len(value)]
+    command = f"printf 'HOME=/root\\nK=%s\\nLANG=C\\n' \"$CANARY_API_KEY\" | {tool}"
+
+    def folded(text: str) -> str:
+        return "".join(re.findall("[0-9a-z]", unicodedata.normalize("NFKC", text).lower()))
+
+    def plainly(key: str) -> str:
+        env = {"PATH": os.environ["PATH"], "LANG": "C.UTF-8", "CANARY_API_KEY": key}
+        return folded(
+            subprocess.run(["bash", "-c", command], env=env, capture_output=True, text=True, check=True).stdout
+        )
+
+    run = desk.client.run(["bash", "-c", f"{command} | cat"], with_keys=["CANARY_API_KEY"], env={"LANG": "C.UTF-8"})
+    assert run.exit_code == 0, run.raw
+    assert run.text.count("*") > 7
+    ours, others = plainly(value), plainly(other)
+    same = next(at for at in range(len(ours)) if ours[at] != others[at])
+    pieces = {ours[at : at + 9] for at in range(same + 4, len(ours) - 9)} - {
+        others[at : at + 9] for at in range(len(others))
+    }
+    end = folded(run.text)[-9:]
+    leaked = [piece for piece in pieces if piece in folded(run.text) and piece not in end]
+    assert len(leaked) < 6, (leaked, run.text)  # of base64 and base85 letters that hold a neighbour's bits stay
 
 
 # --- shell -----------------------------------------------------------------------------------------------------------

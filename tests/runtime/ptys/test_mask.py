@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import itertools
+import re
 from collections.abc import Callable
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from tundra_nb.runtime.ptys.mask import SHORT_BYTES, Masker
+from tests.dumps import dumped
+from tundra_nb.runtime.ptys.mask import Masker
+from tundra_nb.runtime.telemetry.known import SHORT_BYTES
 
 # Few letters and repeating secrets, so that beginnings, overlaps and near misses are frequent.
 SECRETS = {"A": "abcabcabd", "B": "bcabcab", "LONGER": "aaaaaaaa", "PEM": "ab\ncd\nabcd"}
@@ -117,6 +121,9 @@ PACKED = {
     "C": lambda raw: b"".join(rb"\x%02x" % byte for byte in raw),
     "hex": lambda raw: raw.hex().encode(),
     "HEX": lambda raw: raw.hex().upper().encode(),
+    "hex in small and capital letters": lambda raw: (raw.hex().upper()[:21] + raw.hex()[21:]).encode(),
+    "base85": lambda raw: base64.b85encode(b"user:" + raw),
+    "ascii85": base64.a85encode,
     "reversed": lambda raw: raw[::-1],
     "percent": lambda raw: "".join(f"%{byte:02X}" for byte in raw).encode(),
 }
@@ -216,3 +223,63 @@ def test_a_packed_secret_that_comes_slowly_shows_five_letters_at_most() -> None:
         out = b"".join(masker.feed(bytes([byte])) + masker.idle() for byte in packed) + masker.finish()
         neighbours = len(b"user:") * 4 // 3 + len(b"==") + 2
         assert out.count(b"*") > len(packed) - SHORT_BYTES - neighbours, out
+
+
+@pytest.mark.parametrize("how", dumped(b""))
+@pytest.mark.parametrize("has_pauses", [False, True])
+@pytest.mark.parametrize("before", [b"", b"A=1\n", b"HOME=/root\n"])
+def test_the_lines_of_a_dump_that_show_a_key_are_covered(how: str, has_pauses: bool, before: bytes) -> None:
+    """Of one that comes in pieces the first line may be seen, if that shows a short beginning only."""
+    dump = dumped(before + KEY.encode() + b"\nC=3\nmore and more\n")[how]
+    data = b"$ dump" + dump.replace("\n", "\r\n").encode() + b"$ "
+    for size in (1, 2, 7, 4096):
+        masker = Masker({"K": KEY})
+        out = b""
+        for at in range(0, len(data), size):
+            out += masker.feed(data[at : at + size])
+            if has_pauses:
+                out += masker.idle()
+        out += masker.finish()
+        assert len(out) == len(data)
+        assert out.count(b"\r\n") == data.count(b"\r\n")
+        assert out.startswith(b"$ dump\r\n")
+        assert out.endswith(b"$ ")
+        shown = "".join(re.findall(r"[0-9a-z]", out.decode().lower()))
+        assert "".join(re.findall(r"[0-9a-z]", dump.split("\n")[2].lower()))[-14:-4] not in shown, out
+
+
+@pytest.mark.parametrize("sign", [" ", "   ", "\r\n", "\u200b", "\u200d", "\u2060", "\ufeff", "\xad", "\0"])
+@pytest.mark.parametrize("size", [1, 2, 7, 4096])
+def test_what_stands_between_all_letters_does_not_help(sign: str, size: int) -> None:
+    data = f"a {sign.join(KEY)} z".encode()
+    masker = Masker({"K": KEY})
+    out = b"".join(masker.feed(data[at : at + size]) for at in range(0, len(data), size)) + masker.finish()
+    assert len(out) == len(data)
+    assert len(re.findall(rb"[0-9A-Za-z]", out.replace(b"[K]", b""))) < SHORT_BYTES + 1
+
+
+@given(st.integers(1, 9), st.booleans())
+def test_ordinary_output_comes_whole_and_at_once(size: int, has_pauses: bool) -> None:
+    """What may be a short beginning is shown at a pause, and at once where a blank or line end follows."""
+    other = hashlib.sha512(b"other").digest()
+    text = "$ git log --oneline\r\n7466754 Look at it\r\n" + other.hex() + "\r\n" + "".join(dumped(other).values())
+    data = text.encode()
+    masker = Masker({"K": KEY})
+    out = b""
+    for at in range(0, len(data), size):
+        out += masker.feed(data[at : at + size])
+        if has_pauses:
+            out += masker.idle()
+            assert out == data[: at + size]
+    assert out + masker.finish() == data
+    assert masker.feed(b"root@host:~/sk$ ") == b"root@host:~/sk$ "
+
+
+def test_what_is_held_back_is_bounded() -> None:
+    masker = Masker({"K": KEY})
+    held = 0
+    for _ in range(2_000):
+        masker.feed(b"s" + b"=" * 9)
+        masker.feed(b"sk - " + b"=" * 400)
+        held = max(held, len(masker._raw))
+    assert held < 2_000

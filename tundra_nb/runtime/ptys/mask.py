@@ -1,6 +1,6 @@
 """Mask known secrets in a stream of bytes, also where a chunk ends in the middle of one, plain or packed.
 
-In whatever spelling `known` finds one, across line ends and colours too. No mask stops who means to get a key out of a
+In whatever spelling `known` finds one. No mask stops who means to get a key out of a
 program that has it; this is for `env | base64` and the like. What it promises stands in the guide (`terminals.md`).
 
 The mask has the length of the secret, so that offsets, columns and tables stay where they are; the variable's name
@@ -18,8 +18,7 @@ from tundra_nb.runtime.telemetry.known import INVISIBLE, Known, SecretSpan
 
 MIN_PACKED_CHARS = 12
 """A shorter value is not masked in its packed forms: those are too short to mean anything."""
-SHORT_BYTES = 6
-"""A beginning shorter than this is no secret yet: `sk-an`."""
+NEWLINE = 10
 SETS = 16
 """How many sets of secrets are kept ready: the terminals of one daemon mostly have the same."""
 
@@ -39,11 +38,15 @@ class Masker:
     def __init__(self, secrets: Mapping[str, str]) -> None:
         self._known = _known(tuple(secrets.items()))
         self._raw = b""
-        """Longest end of the stream that begins a secret …"""
+        """Longest end of the stream that may begin a secret …"""
         self._shown = b""
         """… as it is shown, …"""
         self._released = 0
-        """… and how much of it is out already."""
+        """… how much of it is out already, …"""
+        self._sure = 0
+        """… where that begins which is hardly anything else, …"""
+        self._is_line = True
+        """… and whether a line begins with it."""
 
     def __bool__(self) -> bool:
         return bool(self._known)
@@ -56,47 +59,42 @@ class Masker:
     def feed(self, data: bytes) -> bytes:
         """Take the next chunk, return what may be shown by now. The same object when there was nothing to do."""
         raw = self._raw + data if self._raw else data
-        spans, hold = self._known.look(raw)
-        if hold == len(raw) and not spans and not self._raw:
-            return data
-        shown = self._shown + data
-        if spans:
-            shown = _masked(shown, raw, spans)
-        ready = max(hold, spans[-1].end) if spans else hold
-        if self._is_shown_at_once(data, raw[hold:]):
+        spans, hold, sure, is_settled = self._known.look(raw, is_line=self._is_line)
+        shown = data
+        if hold < len(raw) or spans or self._raw:
+            shown = self._shown + data
+            if spans:
+                shown = _masked(shown, raw, spans)
+        hold = max([hold, *(span.end for span in spans if span.begin < hold)])
+        ready, released = hold, self._released
+        # A short beginning need not wait at a blank or line end, or when it is the echo of a key: nobody types a packed
+        # secret.
+        if sure == len(raw) and (is_settled or (len(data) == 1 and not self._known.may_begin(raw[hold : hold + 1]))):
             ready = len(raw)
-        out = shown[self._released : ready]
-        self._released = max(self._released, ready) - hold
-        self._raw, self._shown = raw[hold:], shown[hold:]
-        return out
-
-    def _is_shown_at_once(self, data: bytes, beginning: bytes) -> bool:
-        """A short beginning need not wait when its line has ended, or when it is the echo of a key: nobody types a
-        packed secret.
-        """
-        if _letters(beginning) >= SHORT_BYTES:
-            return False
-        return beginning.endswith(b"\n") or (len(data) == 1 and not self._known.may_begin(beginning[:1]))
+        self._released = max(released, ready) - hold
+        if hold:
+            self._is_line = raw[hold - 1] == NEWLINE
+        self._raw, self._shown, self._sure = raw[hold:], shown[hold:], sure - hold
+        return shown if released == 0 and ready == len(shown) else shown[released:ready]
 
     def idle(self) -> bytes:
         """What may be shown when nothing more comes for the moment."""
+        at = max(self._sure, self._released)
+        self._shown = self._shown[:at] + _starred(self._shown[at:])
         out = self._shown[self._released :]
-        if _letters(self._raw) >= SHORT_BYTES:
-            out = _starred(out)
-            self._shown = self._shown[: self._released] + out
         self._released = len(self._raw)
         return out
 
     def finish(self) -> bytes:
         """The rest, at the end of the stream."""
         out = self.idle()
-        self._raw, self._shown, self._released = b"", b"", 0
+        self._raw, self._shown, self._released, self._sure, self._is_line = b"", b"", 0, 0, True
         return out
 
     def text(self, text: str) -> str:
         """Mask a complete text, apart from the stream."""
         raw = text.encode(errors="surrogateescape")
-        spans, _ = self._known.look(raw)
+        spans = self._known.look(raw).spans
         return _masked(raw, raw, spans).decode(errors="surrogateescape") if spans else text
 
 
@@ -107,10 +105,6 @@ def _masked(shown: bytes, raw: bytes, spans: list[SecretSpan]) -> bytes:
         is_whole = shown[begin:end] == raw[begin:end] and not INVISIBLE.search(raw, begin, end)
         cover[begin:end] = _mask(name, end - begin) if is_whole else _starred(raw[begin:end])
     return bytes(cover)
-
-
-def _letters(text: bytes) -> int:
-    return len(INVISIBLE.sub(b"", text))
 
 
 def _starred(text: bytes) -> bytes:

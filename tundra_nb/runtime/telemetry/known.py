@@ -1,35 +1,70 @@
 """Known secrets, found in a text in whatever spelling: the one search behind every mask.
 
-What does not show is looked through: line ends (`env | base64` breaks its lines) and colours (`grep` paints what it
-finds); indentation too, but not alone, as the blanks of a dump stand between its bytes. Behind escapes each letter may
-be spelled in its own way; `spellings` says which forms are known.
+Three looks, each at places that are known in the text itself:
 
-The cost does not grow with the number of secrets: of every few bytes six are looked up in one set. Whoever holds a form
-of `m` letters holds one of those sixes that begin at every (m - 5)th place, wherever it stands.
+- *As it is*, over line ends and colours: what is too short, or too much like words, for the others.
+- *Folded*: letters and digits alone, in small. Blanks, signs, line ends and invisible characters between the letters,
+  capitals, the alphabets of base64 and the commas of a list are all the same then. So is a dump: beside the text itself
+  it is read without offsets and without the column of letters, and what is found there covers whole lines.
+- *Behind escapes*, where each letter may be spelled in its own way, layer by layer: both looks again.
+
+`spellings` says which forms are known. The cost does not grow with the number of secrets: of every few bytes six are
+looked up in one set. Whoever holds a form of `m` letters holds one of those sixes that begin at every (m - 5)th place,
+wherever it stands.
 """
 
 from __future__ import annotations
 
+import bisect
 import functools
+import itertools
 import re
+import string
 import struct
-from collections.abc import Callable, Iterable, Iterator
+import unicodedata
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from . import spellings
+from . import dumps, spellings
 
 GRAM_BYTES = 6
 """Long enough that hardly any text but a secret holds one."""
 MIN_LONG_BYTES = 12
-"""Shorter forms are searched for one by one."""
+"""Shorter forms are searched for one by one, as they are."""
 MAX_STRIDE_BYTES = 27
 """A wider one would gain nothing that can be measured."""
-INVISIBLE = re.compile(rb"[\r\n\x1b](?:(?<=[\r\n])[\r\n]*[ \t]*|(?<=\x1b)(?:\[[0-9;:]*(?:[mK]|\Z)|\Z))")
+SHORT_BYTES = 6
+"""A beginning shorter than this is no secret yet: `sk-an`."""
+MAX_GAP_BYTES = 300
+"""Between two letters of one secret: the offset and the column of letters of a wide dump."""
+WORDLIKE_CHARS = 24
+"""A shorter value without a digit may be words, which are no secret where blanks stand between them."""
+BLOCK_BYTES = 256
+TAIL_BYTES = 1024
+
+_COLOUR = rb"(?:\[[0-?]*[ -/]*(?:[@-~]|\Z)|\Z)"
+INVISIBLE = re.compile(rb"[\r\n\x1b](?:(?<=[\r\n])[\r\n]*[ \t]*|(?<=\x1b)%b)" % _COLOUR)
 """Line ends with indentation, and colours, also one that the end of the text cuts."""
-_LINE_ENDS = re.compile(rb"[\r\n\x1b](?:(?<=[\r\n])[\r\n]*|(?<=\x1b)(?:\[[0-9;:]*(?:[mK]|\Z)|\Z))")
-"""The same without indentation."""
-_INDENTED = (b"\n ", b"\n\t", b"\r ", b"\r\t")
-_SIGNS = tuple(sign.encode() for sign in spellings.ESCAPE_SIGNS)
+_COLOURS = re.compile(rb"\x1b" + _COLOUR)
+_LINE_ENDS = b"\r\n\x7f"
+_INDENTATION = re.compile(rb"[\r\n]+[ \t]+")
+_STRANGE = re.compile(
+    rb"[\xc2\xe2\xef\xf0](?:(?<=\xc2)\xad|(?<=\xe2)(?:\x80[\x8b-\x8f\xaa-\xae]|\x81[\xa0-\xa4])"
+    rb"|(?<=\xef)(?:\xbb\xbf|\xbc[\x90-\x99\xa1-\xba]|\xbd[\x81-\x9a])|(?<=\xf0)\x9d[\x90-\x9f][\x80-\xbf])"
+)
+"""What has no width, and letters and digits in other shapes."""
+_CUT_LETTER = re.compile(rb"(?:\xef[\xbc\xbd]?|\xf0(?:\x9d[\x90-\x9f]?)?)\Z")
+_LETTERS = (string.ascii_letters + string.digits).encode()
+_SIGNS = bytes(set(range(256)) - set(_LETTERS))
+_SMALL = bytes.maketrans(string.ascii_uppercase.encode(), string.ascii_lowercase.encode())
+_PLAIN_LETTERS = {
+    raw: plain.encode().ljust(len(raw), b"\x7f")
+    for raw, letter in ((chr(code).encode(), chr(code)) for code in (*range(0xFF10, 0xFF5B), *range(0x1D400, 0x1D800)))
+    if (plain := unicodedata.normalize("NFKC", letter)).isascii() and plain.isalnum()
+}
+_GAP = re.compile(rb"[^0-9A-Za-z]{%d}" % (MAX_GAP_BYTES + 1))
+_BETWEEN_WORDS = re.compile(rb"[0-9A-Za-z]{2}[ -/:-@\[-`{-~\t]+[0-9A-Za-z]")
+_ESCAPE_SIGNS = tuple(sign.encode() for sign in spellings.ESCAPE_SIGNS)
 
 
 class SecretSpan(NamedTuple):
@@ -41,10 +76,24 @@ class SecretSpan(NamedTuple):
     is_packed: bool
 
 
+class Look(NamedTuple):
+    """What was seen in a text."""
+
+    spans: list[SecretSpan]
+    """Where secrets are, in order and apart."""
+    hold: int
+    """Where the longest end begins that may be the beginning of one; the text's length if none is."""
+    sure: int
+    """The same of those that are longer than chance would have them."""
+    is_settled: bool
+    """The text ends with a blank or line end: a short beginning is hardly one."""
+
+
 class _Form(NamedTuple):
     text: bytes
     name: str
     is_packed: bool
+    is_wordlike: bool
 
 
 class Known:
@@ -58,45 +107,42 @@ class Known:
 
     def __init__(self, secrets: Iterable[tuple[str, str]], *, min_packed: int, errors: str) -> None:
         self._errors = errors
-        forms: dict[bytes, _Form] = {}
-        texts: set[str] = set()
+        exact: dict[bytes, _Form] = {}
+        folded: dict[bytes, _Form] = {}
+        values: set[str] = set()
         self._plain_firsts: set[bytes] = set()
+        self._plain_beginnings: set[bytes] = set()
         for name, value in secrets:
             one_line = value.replace("\r", "").replace("\n", "")
             # a value may look as if it held escapes: then it is met with them taken off, too
             plain = {one_line, one_line.strip(), one_line.replace(" ", "+"), spellings.unescaped(one_line)}
             packed = spellings.packed(value) if len(value) >= min_packed else set()
-            texts |= {value, *plain, *packed}
-            for spelling in [*sorted(plain), *sorted(packed)]:
+            values |= {value, *plain}
+            for spelling in [*sorted(plain), *sorted(packed - plain)]:
                 text = spelling.encode("utf-8", errors)
-                if len(text) >= spellings.MIN_SECRET_CHARS:
-                    forms.setdefault(text, _Form(text, name, spelling not in plain))
-                    if spelling in plain:
-                        self._plain_firsts.add(text[:1])
-        self._texts = texts
-        self._short = [form for form in forms.values() if len(form.text) < MIN_LONG_BYTES]
-        long = [form for form in forms.values() if len(form.text) >= MIN_LONG_BYTES]
-        self._window = min([len(form.text) for form in long], default=MIN_LONG_BYTES)
-        stride = min(self._window - GRAM_BYTES + 1, MAX_STRIDE_BYTES)
-        self._window = stride + GRAM_BYTES - 1
-        self._grams: dict[tuple[bytes], list[tuple[int, _Form]]] = {}
-        for form in long:
-            for offset in range(stride):
-                gram = form.text[offset : offset + GRAM_BYTES]
-                self._grams.setdefault((gram,), []).append((offset, form))
-        self._units = struct.Struct(f"{GRAM_BYTES}s{stride - GRAM_BYTES}x")
-        self._beginnings = {
-            form.text[:size] for form in forms.values() for size in range(1, min(len(form.text), self._window))
-        }
-        self._beginning_ends = {text[-1:] for text in self._beginnings}
-        self._longest_beginning = max(map(len, self._beginnings), default=0)
+                if len(text) < spellings.MIN_SECRET_CHARS:
+                    continue
+                letters = _folded(text)
+                is_packed = spelling not in plain
+                is_wordlike = len(letters) < WORDLIKE_CHARS and letters.isalpha()
+                if can_fold := _is_many(letters):
+                    folded.setdefault(letters, _Form(letters, name, is_packed, is_wordlike))
+                if not is_packed:
+                    self._plain_firsts.add(text[:1])
+                    self._plain_beginnings.add(letters[: SHORT_BYTES - 1])
+                    can_fold = can_fold and bool(_folded(text[:1]) and _folded(text[-1:]))  # else its edges would show
+                if not can_fold or is_wordlike:
+                    exact.setdefault(text, _Form(text, name, is_packed, is_wordlike=False))
+        self._values = values
+        self._exact = _Search(exact.values())
+        self._folded = _Search(folded.values())
 
     def __bool__(self) -> bool:
-        return bool(self._beginnings)
+        return bool(self._exact) or bool(self._folded)
 
     @functools.cached_property
     def _telling(self) -> re.Pattern[bytes]:
-        return spellings.telling(self._texts)
+        return spellings.telling(self._values)
 
     def may_begin(self, letter: bytes) -> bool:
         """Whether a plain secret begins so."""
@@ -104,40 +150,162 @@ class Known:
 
     def is_telling(self, raw: bytes, step: int) -> bool:
         """Whether escapes in `raw` may hide a secret; looked for in so many bytes at once."""
-        line = _without(_ways(raw)[-1], raw)
-        if not any(sign in line for sign in _SIGNS):
-            return False
-        places = range(0, len(line), step)
-        return any(self._telling.search(line, at, at + step + spellings.LONGEST_ESCAPE) for at in places)
+        for at in range(0, len(raw), step):
+            piece = raw[at : at + step + MAX_GAP_BYTES]
+            if any(sign in piece for sign in _ESCAPE_SIGNS) and self._telling.search(_one_line(_flat(piece)).text):
+                return True
+        return False
 
-    def look(self, raw: bytes, is_telling: bool | None = None) -> tuple[list[SecretSpan], int]:
-        """Where secrets are, in order and apart, and where the longest end of `raw` begins that may be the beginning of
-        one (its length if none is). `is_telling` is that of the text that `raw` is a part of.
+    def look(self, raw: bytes, is_telling: bool | None = None, *, is_line: bool = True) -> Look:
+        """Where secrets are, and where one may begin.
+
+        Args:
+            raw: the text, or a part of it.
+            is_telling: that of the text that `raw` is a part of.
+            is_line: a line begins with it.
         """
+        flat = _flat(raw)
+        spans, hold, sure = self._in(flat, is_line=is_line)
+        if any(sign in flat for sign in _ESCAPE_SIGNS):
+            line = _one_line(flat)
+            more, open_end, sure_end = self._behind_escapes(line.text, is_telling)
+            spans += (span._replace(begin=line.place(span.begin), end=line.place(span.end - 1) + 1) for span in more)
+            hold, sure = min(hold, line.place(open_end)), min(sure, line.place(sure_end))
+        return Look(_apart(spans), hold, sure, flat.rstrip(b"\r")[-1:] in (b"\n", b" ", b"\t"))
 
-        def in_one(line: bytes) -> tuple[list[SecretSpan], int]:
-            spans, hold = self._in_line(line)
-            if any(sign in line for sign in _SIGNS):
-                more, further = self._behind_escapes(line, is_telling)
-                return [*spans, *more], min(hold, further)
-            return spans, hold
+    def _in(self, flat: bytes, *, is_line: bool) -> tuple[list[SecretSpan], int, int]:
+        """The same without escapes."""
+        spans: list[SecretSpan] = []
+        hold = sure = len(flat)
+        if self._exact:
+            kept = _Kept(flat, _LINE_ENDS)
+            hits, opens = self._exact.look(kept.text)
+            spans += (_span(form, *kept.places(begin, form)) for begin, form in hits)
+            if opens:
+                hold = kept.place(opens[0])
+                surely = [at for at in opens if len(kept.text) - at >= SHORT_BYTES]
+                sure = kept.place(surely[0]) if surely else sure
+        if self._folded:
+            open_line = dumps.open_line(flat, is_line=is_line)
+            hold = min(hold, open_line, _cut_letter(flat))
+            for view, is_dump in _readings(flat, open_line, is_line=is_line):
+                more, open_end, sure_end = self._in_folded(view, flat, is_dump=is_dump)
+                spans += more
+                hold, sure = min(hold, open_end), min(sure, sure_end)
+        return spans, hold, sure
 
-        spans, hold = _through(raw, in_one)
-        return _apart(spans), hold
+    def _in_folded(self, view: bytes, flat: bytes, *, is_dump: bool) -> tuple[list[SecretSpan], int, int]:
+        kept = _Kept(view, _SIGNS, _SMALL)
+        hits, opens = self._folded.look(kept.text)
+        spans: list[SecretSpan] = []
+        hold = sure = len(view)
+        for first, form in hits:
+            begin, end = kept.places(first, form)
+            letters = view[begin:end]
+            if _GAP.search(letters) or (form.is_wordlike and _BETWEEN_WORDS.search(letters)):
+                continue
+            if view is not flat and letters == flat[begin:end]:
+                continue  # seen in the text itself
+            if is_dump:
+                begin, line_end = dumps.line_begin(flat, begin), flat.find(b"\n", end)
+                if line_end < 0:  # what comes may be of it, too
+                    hold, line_end = min(hold, begin), len(flat)
+                end = max(end, len(flat[:line_end].rstrip(b"\r")))
+            spans.append(_span(form, begin, end))
+        for first in opens:
+            begin = kept.place(first)
+            if not _GAP.search(view, begin):
+                if view is flat or view[begin:] != flat[begin:]:
+                    begin = dumps.line_begin(flat, begin) if is_dump else begin
+                    hold, sure = min(hold, begin), begin if self._is_sure(kept.text[first:]) else sure
+                break
+        return spans, hold, sure
 
-    def _in(self, view: bytes) -> tuple[list[SecretSpan], int]:
-        """The same behind escapes, where line ends and colours may come to light."""
-        return _through(view, self._in_line)
+    def _is_sure(self, letters: bytes) -> bool:
+        return _is_unlikely(letters) or letters[: SHORT_BYTES - 1] in self._plain_beginnings
 
-    def _in_line(self, view: bytes) -> tuple[list[SecretSpan], int]:
-        """The same in one line."""
-        hits: list[SecretSpan] = []
+    def _behind_escapes(self, line: bytes, is_telling: bool | None) -> tuple[list[SecretSpan], int, int]:
+        """The same where letters are escaped, layer by layer; an escape that the end cuts may become one of them."""
+        text = line.decode("utf-8", self._errors)
+        is_telling = bool(self._telling.search(line)) if is_telling is None else is_telling
+        if not is_telling:
+            cut = _open_escape(text)
+            if cut is None:
+                return [], len(line), len(line)
+            head = line[: len(line) - (len(text) - cut.start())]  # an escape is ASCII
+            _, hold, _ = self._in(_flat(head), is_line=False)
+            sure = min(at if _is_long(head[at:], line[at:]) else len(line) for at in (hold, len(head)))
+            return [], hold, sure
+        letters = 0  # at the end, that may be a beginning
+        for seen, _, is_cut in _layers(text, is_located=False):
+            spans, hold, _ = self._in(_flat(seen), is_line=False)
+            if spans:
+                break
+            letters = max(letters, len(seen) - hold, is_cut)
+        else:
+            if not letters:
+                return [], len(line), len(line)
+            # No secret, only a beginning, and places cost: those of the end will do, from where no escape goes on.
+            begin = line.rfind(b" ", 1, max(len(line) - TAIL_BYTES, 0))
+            if begin > 0 and line[begin - 1 : begin] != b"\\":
+                tail = line[begin:]
+                if letters < min(
+                    len(seen) for seen, _, _ in _layers(tail.decode("utf-8", self._errors), is_located=False)
+                ):
+                    _, hold, sure = self._behind_escapes(tail, is_telling=True)
+                    return [], begin + hold, begin + sure
+        found: list[SecretSpan] = []
+        hold = sure = len(text)
+        for seen, places, _ in _layers(text, is_located=True):
+            spans, open_end, sure_end = self._in(_flat(seen), is_line=False)
+            found += (span._replace(begin=places[span.begin], end=places[span.end]) for span in spans)
+            hold = min(hold, places[open_end])
+            if sure_end < len(seen):
+                sure = min(sure, places[sure_end])
+            for at in (open_end, len(seen)):
+                if _is_long(seen[at:], text[places[at] :].encode(errors="replace")):
+                    sure = min(sure, places[at])
+        if not text.isascii():
+            bytes_before = [0]
+            for letter in text:
+                bytes_before.append(bytes_before[-1] + len(letter.encode("utf-8", self._errors)))
+            found = [span._replace(begin=bytes_before[span.begin], end=bytes_before[span.end]) for span in found]
+            hold, sure = bytes_before[hold], bytes_before[sure]
+        return found, hold, sure
+
+
+class _Search:
+    """Finds forms in a text, and where its end may be the beginning of one."""
+
+    def __init__(self, forms: Iterable[_Form]) -> None:
+        forms = list(forms)
+        self._short = [form for form in forms if len(form.text) < MIN_LONG_BYTES]
+        long = [form for form in forms if len(form.text) >= MIN_LONG_BYTES]
+        shortest = min([len(form.text) for form in long], default=MIN_LONG_BYTES)
+        stride = min(shortest - GRAM_BYTES + 1, MAX_STRIDE_BYTES)
+        window = stride + GRAM_BYTES - 1
+        self._grams: dict[tuple[bytes], list[tuple[int, _Form]]] = {}
+        for form in long:
+            for offset in range(stride):
+                gram = form.text[offset : offset + GRAM_BYTES]
+                self._grams.setdefault((gram,), []).append((offset, form))
+        self._units = struct.Struct(f"{GRAM_BYTES}s{stride - GRAM_BYTES}x")
+        self._beginnings = {form.text[:size] for form in forms for size in range(1, min(len(form.text), window))}
+        self._beginning_ends = {text[-1:] for text in self._beginnings}
+        self._longest_beginning = max(map(len, self._beginnings), default=0)
+
+    def __bool__(self) -> bool:
+        return bool(self._beginnings)
+
+    def look(self, view: bytes) -> tuple[list[tuple[int, _Form]], list[int]]:
+        """Where forms begin, and which ends of `view` may be beginnings, longest first."""
+        hits: list[tuple[int, _Form]] = []
+        opens: list[int] = []
         size, stride = len(view), self._units.size
-        open_end = size
         for form in self._short:
             at = view.find(form.text)
             while at >= 0:
-                hits.append(SecretSpan(at, at + len(form.text), form.name, form.is_packed))
+                hits.append((at, form))
                 at = view.find(form.text, at + 1)
         whole = size - size % stride
         if not (
@@ -150,80 +318,114 @@ class Known:
                     if begin < 0:
                         continue
                     if view.startswith(form.text, begin):
-                        hits.append(SecretSpan(begin, begin + len(form.text), form.name, form.is_packed))
+                        hits.append((begin, form))
                     elif size - begin < len(form.text) and form.text.startswith(view[begin:]):
-                        open_end = min(open_end, begin)
-        if view[-1:] not in self._beginning_ends:
-            return hits, open_end
-        for begin in range(max(size - self._longest_beginning, 0), min(size, open_end)):
-            if view[begin:] in self._beginnings:
-                return hits, begin
-        return hits, open_end
-
-    def _is_wrapped(self, line: bytes) -> bool:
-        """Whether escaped line ends stand in a secret, or may stand in one that the end cuts, as in base64 in JSON."""
-        if b"\\n" not in line:
-            return False
-        joined = line.replace(b"\\r", b"").replace(b"\\n", b"")
-        spans, open_end = self._in_line(joined)
-        return bool(spans) or len(joined) - open_end >= GRAM_BYTES
-
-    def _behind_escapes(self, line: bytes, is_telling: bool | None) -> tuple[list[SecretSpan], int]:
-        """The same where letters are escaped, layer by layer; an escape that the end cuts may become one of them."""
-        text = line.decode("utf-8", self._errors)
-        is_telling = bool(self._telling.search(line)) if is_telling is None else is_telling
-        if not is_telling and not self._is_wrapped(line):
-            cut = _open_escape(text)
-            if cut is None:
-                return [], len(line)
-            head = line[: len(line) - (len(text) - cut.start())]  # an escape is ASCII
-            return [], self._in(head)[1]
-        for seen, _, is_cut in _layers(text, is_located=False):
-            spans, open_end = self._in(seen)
-            if spans or is_cut or open_end < len(seen):
-                break
-        else:
-            return [], len(line)
-        found: list[SecretSpan] = []
-        hold = len(text)
-        for seen, places, _ in _layers(text, is_located=True):
-            spans, open_end = self._in(seen)
-            found += (span._replace(begin=places[span.begin], end=places[span.end]) for span in spans)
-            hold = min(hold, places[open_end])
-        if not text.isascii():
-            bytes_before = [0]
-            for letter in text:
-                bytes_before.append(bytes_before[-1] + len(letter.encode("utf-8", self._errors)))
-            found = [span._replace(begin=bytes_before[span.begin], end=bytes_before[span.end]) for span in found]
-            hold = bytes_before[hold]
-        return found, hold
+                        opens.append(begin)
+        if view[-1:] in self._beginning_ends:
+            least = max(size - self._longest_beginning, 0)
+            opens += (begin for begin in range(least, size) if view[begin:] in self._beginnings)
+        return hits, sorted(set(opens))
 
 
-def _through(raw: bytes, look: Callable[[bytes], tuple[list[SecretSpan], int]]) -> tuple[list[SecretSpan], int]:
-    """What `look` finds in what shows of `raw`, at its places there: with the indentation of lines, and without."""
-    found: list[SecretSpan] = []
-    hold = len(raw)
-    for left_out in _ways(raw):
-        line = _without(left_out, raw)
-        spans, open_end = look(line)
-        if len(line) == len(raw):
-            return spans, open_end
-        if spans or open_end < len(line):
-            places = _places(left_out, raw)
-            found += (span._replace(begin=places[span.begin], end=places[span.end - 1] + 1) for span in spans)
-            hold = min(hold, places[open_end] if open_end < len(line) else hold)
-    return found, hold
+class _Kept:
+    """What is kept of a text, and where each byte of it stood."""
+
+    def __init__(self, text: bytes, left_out: bytes, table: bytes | None = None) -> None:
+        self._whole = text
+        self._left_out = left_out
+        self.text = text.translate(table, left_out)
+
+    @functools.cached_property
+    def _counts(self) -> list[int]:
+        whole, left_out = self._whole, self._left_out
+        pieces = (whole[at : at + BLOCK_BYTES] for at in range(0, len(whole), BLOCK_BYTES))
+        return list(itertools.accumulate((len(piece.translate(None, left_out)) for piece in pieces), initial=0))
+
+    def places(self, at: int, form: _Form) -> tuple[int, int]:
+        """Where it began and ended, when it stands there."""
+        end = self.place(at + len(form.text) - 1) + 1
+        while self._whole[end : end + 1] == b"\x7f":  # of the same letter
+            end += 1
+        return self.place(at), end
+
+    def place(self, at: int) -> int:
+        if len(self.text) == len(self._whole):
+            return at
+        block = bisect.bisect_right(self._counts, at) - 1
+        begin = block * BLOCK_BYTES
+        left = at - self._counts[block]
+        for place, byte in enumerate(self._whole[begin : begin + BLOCK_BYTES], begin):
+            if byte not in self._left_out:
+                if left == 0:
+                    return place
+                left -= 1
+        return len(self._whole)
 
 
-def _ways(raw: bytes) -> tuple[re.Pattern[bytes], ...]:
-    """What to leave out of it: line ends, and where lines are indented then indentation too."""
-    return (_LINE_ENDS, INVISIBLE) if any(sign in raw for sign in _INDENTED) else (_LINE_ENDS,)
+def _span(form: _Form, begin: int, end: int) -> SecretSpan:
+    return SecretSpan(begin, end, form.name, form.is_packed)
 
 
-def _without(left_out: re.Pattern[bytes], raw: bytes) -> bytes:
-    if b"\x1b" in raw or left_out is INVISIBLE:
-        return left_out.sub(b"", raw)
-    return raw.translate(None, b"\r\n")
+def _folded(text: bytes) -> bytes:
+    return text.translate(_SMALL, _SIGNS)
+
+
+def _is_many(letters: bytes) -> bool:
+    """Whether they are too many, and too different, to come together by chance."""
+    if len(letters) < MIN_LONG_BYTES or (len(letters) < WORDLIKE_CHARS and letters.isdigit()):
+        return False
+    return len(letters) * len(set(letters)) >= 6 * MIN_LONG_BYTES
+
+
+def _is_unlikely(letters: bytes) -> bool:
+    """Whether so many are hardly met by chance at the beginning of a packed form: digits alone are many of a dump."""
+    if letters.isdigit():
+        return len(letters) >= (2 if letters.strip(b"01") else 8) * SHORT_BYTES
+    return len(letters) >= SHORT_BYTES - 1
+
+
+def _is_long(beginning: bytes, raw: bytes) -> bool:
+    """Whether a beginning that `raw` spells is shown as more than a short one: a letter may have an escape of its own,
+    as one that the end cuts.
+    """
+    is_to_the_end = not beginning or beginning[-1:].isalnum() or beginning[-1:] in (b"-", b"_")
+    return is_to_the_end and len(raw) >= SHORT_BYTES and not re.search(rb"[ \t]", raw)
+
+
+def _flat(raw: bytes) -> bytes:
+    """The text as it shows, each byte at its place: line ends stand where nothing shows."""
+    if b"\x1b" in raw:
+        raw = _COLOURS.sub(_nothing, raw)
+    return raw if raw.isascii() else _STRANGE.sub(_plain_letter, raw)
+
+
+def _nothing(match: re.Match[bytes]) -> bytes:
+    return b"\r" * len(match[0])
+
+
+def _plain_letter(match: re.Match[bytes]) -> bytes:
+    return _PLAIN_LETTERS.get(match[0]) or _nothing(match)
+
+
+def _one_line(flat: bytes) -> _Kept:
+    """Without line ends, and without the indentation of the lines."""
+    return _Kept(_INDENTATION.sub(_nothing, flat) if b"\n " in flat or b"\n\t" in flat else flat, _LINE_ENDS)
+
+
+def _readings(flat: bytes, open_line: int, *, is_line: bool) -> Iterator[tuple[bytes, bool]]:
+    """The text itself; without line ends that are escaped, as in base64 in JSON; without what stands beside the bytes
+    of a dump, and whether it is that.
+    """
+    yield flat, False
+    if b"\\n" in flat:
+        yield flat.replace(b"\\r", b"  ").replace(b"\\n", b"  "), False
+    if (bytes_alone := dumps.bytes_alone(flat, open_line, is_line=is_line)) is not None:
+        yield bytes_alone, True
+
+
+def _cut_letter(flat: bytes) -> int:
+    cut = _CUT_LETTER.search(flat, max(len(flat) - 3, 0))
+    return cut.start() if cut else len(flat)
 
 
 def _layers(text: str, *, is_located: bool) -> Iterator[tuple[bytes, list[int], bool]]:
@@ -258,17 +460,6 @@ def _byte_places(text: str, places: list[int]) -> list[int]:
         place for letter, place in zip(text, places, strict=False) for _ in letter.encode("utf-8", "surrogatepass")
     ]
     return [*found, places[len(text)]]
-
-
-def _places(left_out: re.Pattern[bytes], raw: bytes) -> list[int]:
-    """Where in `raw` each byte stands that is not left out, and one more for the end."""
-    places: list[int] = []
-    at = 0
-    for match in left_out.finditer(raw):
-        places.extend(range(at, match.start()))
-        at = match.end()
-    places.extend(range(at, len(raw) + 1))
-    return places
 
 
 def _apart(spans: list[SecretSpan]) -> list[SecretSpan]:

@@ -186,10 +186,11 @@ def _end_of_slice(piece: bytes, spans: Sequence[SecretSpan], hold: int) -> int:
         end = across.begin
 
 
-_APART = (b" ", b"\t", b'"', b",")
+_APART = (b" ", b"\t", b"\n", b'"', b",")
 _PACKING = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/_-"
 """Letters of base64, base32 and hexadecimal; their padding is apart."""
 _RUN = re.compile(rb"[A-Za-z0-9+/_-]*=*")
+NEWLINE = 10
 REMEMBERED_CHARS = 100
 REMEMBERED = 2048
 
@@ -296,15 +297,17 @@ class Redactor:
         parts.append(shown := _by_look(part, hits))
         return "".join(parts) if is_changed or shown is not part else text
 
-    def known(self, text: str) -> str:
-        """The text with the known values masked, in whatever spelling; the same object when there is none."""
+    def known(self, text: str, *, is_line: bool = True) -> str:
+        """The text with the known values masked, in whatever spelling; the same object when there is none. `is_line`
+        says whether a line begins with it.
+        """
         raw = text.encode("utf-8", "surrogatepass")
         if len(raw) > SLICE_CHARS:
-            return self._long_known(text, raw)
-        spans, _ = self._known.look(raw)
+            return self._long_known(text, raw, is_line=is_line)
+        spans = self._known.look(raw, is_line=is_line).spans
         return self._covered(raw, spans) if spans else text
 
-    def _long_known(self, text: str, raw: bytes) -> str:
+    def _long_known(self, text: str, raw: bytes, *, is_line: bool) -> str:
         """The same, slice by slice: each ends where no known value and no run of packed letters goes on."""
         known = self._known
         is_telling = known.is_telling(raw, SLICE_CHARS)
@@ -316,7 +319,7 @@ class Redactor:
             while to < len(raw) and raw[to] & 0xC0 == 0x80:  # within a letter
                 to -= 1
             piece = raw[at:to]
-            spans, hold = known.look(piece, is_telling)
+            spans, hold, *_ = known.look(piece, is_telling, is_line=raw[at - 1] == NEWLINE if at else is_line)
             if to < len(raw):
                 end = _end_of_slice(piece, spans, hold)
                 if end <= len(piece) // 2:
@@ -329,12 +332,13 @@ class Redactor:
             at, size = at + len(piece), SLICE_CHARS
         return "".join(parts) if is_changed else text
 
-    def beginning(self, text: str) -> tuple[str, str]:
+    def beginning(self, text: str, *, is_line: bool) -> tuple[str, str]:
         """The same, up to where what follows may make a known value of it, and that rest as it is."""
         raw = text.encode("utf-8", "surrogatepass")
-        spans, hold = self._known.look(raw)
+        spans, hold, *_ = self._known.look(raw, is_line=is_line)
         if not spans and hold == len(raw):
             return text, ""
+        spans = [span for span in spans if span.begin < hold]
         hold = max(hold, spans[-1].end) if spans else hold
         return self._covered(raw[:hold], spans), raw[hold:].decode("utf-8", "surrogatepass")
 
@@ -390,13 +394,17 @@ class Stream:
     def __init__(self, redactor: Redactor) -> None:
         self._redactor = redactor
         self._held = ""
+        self._is_line = True
 
     def feed(self, piece: str) -> str:
         """What may be shown by now; the same object when nothing is held or masked."""
-        text, self._held = self._redactor.beginning(self._held + piece if self._held else piece)
-        return text
+        text = self._held + piece if self._held else piece
+        shown, self._held = self._redactor.beginning(text, is_line=self._is_line)
+        if done := len(text) - len(self._held):
+            self._is_line = text[done - 1] == "\n"
+        return shown
 
     def finish(self) -> str:
         """The rest."""
         rest, self._held = self._held, ""
-        return self._redactor.known(rest)
+        return self._redactor.known(rest, is_line=self._is_line)

@@ -1,9 +1,9 @@
 """The spellings in which a known secret travels, and finding it behind escapes.
 
 Two families. A secret may be *packed*: base64 (also of `user:key`, which shifts its letters, of base64, and of UTF-16),
-base32, hexadecimal, decimal codes, reversed, spelled out; these are a few fixed texts. Or it may be *escaped*, letter
-by letter and in any mixture, as URLs, HTML, JSON and shells do, one inside another; there the text is unescaped and
-searched, and each letter remembers where it stood.
+base32, base85, numbers of one byte or more, quoted-printable, reversed; these are fixed texts, and what stands between
+their letters is `known`'s. Or it may be *escaped*, letter by letter and in any mixture, as URLs, HTML, JSON and shells
+do, one inside another; there the text is unescaped and searched, and each letter remembers where it stood.
 """
 
 from __future__ import annotations
@@ -11,8 +11,10 @@ from __future__ import annotations
 import base64
 import html
 import html.entities
+import quopri
 import re
-from collections.abc import Iterable, Iterator
+import string
+from collections.abc import Callable, Iterable, Iterator
 
 MIN_SECRET_CHARS = 6
 """Shorter values ("1", "true", "admin") are not masked: they would blank out ordinary words. No vendor's key is that
@@ -42,6 +44,13 @@ OPEN_ESCAPE = re.compile(
 """An escape that the end of the text cuts, or that what follows may make a longer one."""
 LONGEST_ESCAPE = 16
 _OF_ESCAPES = "%&\\#;{}xuU0123456789abcdefABCDEF"
+_OF_PACKED = string.ascii_letters + string.digits + "+/=-_ ,:"
+_OF_DISGUISE = "\xad\u200b\u200c\u200d\u2060\ufeff" + "".join(
+    map(chr, (*range(0xFF10, 0xFF1A), *range(0xFF21, 0xFF5B)))
+)
+"""What `known` looks through, or takes for letters."""
+_OTHERS = (b"\0", b"\xff", b"\x55", b"\xa3")
+"""What may stand around a secret."""
 _UNUSUAL = re.compile(r"\\[^nrtbf/\"']")
 """Escapes beside `_SIMPLE`."""
 _BACKSLASH = "\ue000\ue001"
@@ -51,27 +60,47 @@ _LETTERS = {"n": "\n", "r": "\r", "t": "\t", "b": "\b", "f": "\f", "0": "\0"}
 
 
 def packed(secret: str) -> set[str]:
-    """Texts that hold the whole secret whatever stands around it."""
+    """Texts that hold the whole secret whatever stands around it. What stands between their letters, and capitals, are
+    looked through by `known`.
+    """
     raw = secret.encode("utf-8", "surrogateescape")
-    forms = {secret[::-1], base64.b32encode(raw).decode().rstrip("=")}
-    forms |= {sign.join(secret) for sign in (" ", "-", ", ")}
-    pairs = [f"{byte:02x}" for byte in raw]
-    for coded in (sign.join(pairs) for sign in ("", ":", "-", " ", ",", ", ", " 0x", ", 0x")):
-        forms |= {coded, coded.upper().replace("X", "x")}
-    forms |= {sign.join(map(str, raw)) for sign in ("", " ", ",", ", ")}
-    once = _base64(raw) | _base64(secret.encode("utf-16-le", "surrogatepass"))
-    return forms.union(once, *(_base64(core.encode()) for core in _base64(raw)))
+    wide = secret.encode("utf-16-le", "surrogatepass")
+    forms = {secret[::-1], quopri.encodestring(raw).decode()}
+    forms |= {"".join(map(code.format, raw)) for code in ("{:02x}", "0x{:02x}", "{}", "{:03o}", "{:08b}")}
+    forms |= {wide.hex(), "".join(chr(byte) if byte < 0x80 else f"{byte:03o}" for byte in raw)}
+    for size in (2, 4, 8):
+        forms |= _words(raw, size)
+    forms |= _cores(base64.b32encode, raw, 5) | _cores(base64.b32hexencode, raw, 5)
+    forms |= _cores(base64.a85encode, raw, 4) | _cores(base64.b85encode, raw, 4)
+    return forms.union(_base64(raw), _base64(wide), *(_base64(core.encode()) for core in _base64(raw)))
+
+
+def _words(raw: bytes, size: int) -> set[str]:
+    """As `od` and `hexdump` show it: numbers of so many bytes, the first the lowest, wherever the first one begins."""
+    codes = (f"{{:0{2 * size}x}}", f"{{:0{(8 * size + 2) // 3}o}}", "{}", "{:05}")
+    forms = set()
+    for begin in range(size):
+        places = range(begin, len(raw) - size + 1, size)
+        words = [int.from_bytes(raw[at : at + size], "little") for at in places]
+        forms |= {"".join(map(code.format, words)) for code in codes}
+    return {form for form in forms if len(form) >= len(raw)}
+
+
+def _cores(encode: Callable[[bytes], bytes], raw: bytes, size: int) -> set[str]:
+    """What an encoding that goes by so many bytes makes of anything around `raw` in common."""
+    cores = set()
+    for before in range(size):
+        after = -(before + len(raw)) % size
+        samples = [encode(other * before + raw + other * after).decode() for other in _OTHERS]
+        common = "".join(letters[0] if len(set(letters)) == 1 else "\n" for letters in zip(*samples, strict=True))
+        cores.add(max(common.split("\n"), key=len))
+    return cores
 
 
 def _base64(raw: bytes) -> set[str]:
-    """What base64 of anything around `raw` has in common, in both alphabets."""
-    cores = set()
-    for shift in range(3):  # of the three bytes that four letters of base64 stand for
-        coded = base64.b64encode(b"\0" * shift + raw).decode().rstrip("=")
-        spoilt = (len(raw) + shift) % 3 != 0  # what follows the secret changes the last letter
-        core = coded[(0, 2, 3)[shift] : len(coded) - spoilt]
-        cores |= {core, core.replace("+", "-").replace("/", "_")}
-    return cores
+    """The same of base64, in both alphabets."""
+    cores = _cores(base64.b64encode, raw, 3)
+    return cores | {core.replace("+", "-").replace("/", "_") for core in cores}
 
 
 def unescaped(text: str) -> str:
@@ -111,12 +140,13 @@ def _letters(escape: re.Match[str]) -> str:
     return "".join(letter for letter, _ in _meant(escape.group()))
 
 
-def telling(forms: Iterable[str]) -> re.Pattern[bytes]:
-    """Escapes that may be a letter of one of the texts, or a sign or digit of an escape inside an escape.
+def telling(secrets: Iterable[str]) -> re.Pattern[bytes]:
+    """Escapes that may be a letter of one of the secrets, plain or packed, or a sign or digit of an escape inside an
+    escape.
 
     A text without one hides none of them, so that the line ends and quotes of JSON need not be read.
     """
-    letters = set(_OF_ESCAPES).union(*forms)
+    letters = set(_OF_ESCAPES + _OF_PACKED + _OF_DISGUISE).union(*secrets)
     coded = "".join(letters).encode("utf-8", "surrogatepass")
     codes = {*coded, *(ord(letter) for letter in letters if letter < "\u0100")}
     units = "".join(letters).encode("utf-16-be", "surrogatepass")
