@@ -120,3 +120,9 @@ def test_an_error_in_a_notebook_tells_a_wait_as_a_span_and_as_a_point_of_time() 
     line = error._render_traceback_()[0]
     assert re.search(r"again in 1 min 30 s, at \d\d:\d\d:\d\d \S+$", line), line
     assert spans.dated(str(error), 0) == "main: rate limited by the provider (429), again at 1970-01-01T00:01:30Z"
+
+
+def test_one_caller_that_waits_is_told_as_one() -> None:
+    told = [errors.AtCapacity(capacity=2, holders=["p"], waiting=count).message for count in (0, 1, 3)]
+    waiting = ["", " and one caller waits", " and 3 callers wait"]
+    assert told == [f"all 2 PTYs are in use{words}: p" for words in waiting]

@@ -28,7 +28,8 @@ class AtCapacity(PtyError):
 
     @property
     def message(self) -> str:
-        queue = f" and {self.waiting} callers wait" if self.waiting else ""
+        waiting = "one caller waits" if self.waiting == 1 else f"{self.waiting} callers wait"
+        queue = f" and {waiting}" if self.waiting else ""
         return f"all {self.capacity} PTYs are in use{queue}: " + "; ".join(self.holders)
 
     @property
