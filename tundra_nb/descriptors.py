@@ -8,6 +8,9 @@ import os
 
 from tundra_nb.errors import IpcError
 
+with contextlib.suppress(ImportError):  # not on Windows, where no daemon runs; later there may be no descriptor for it
+    import resource
+
 WANTED = 4096
 """Each call takes up to three: the caller's connection, the provider's, and one to the store worker."""
 _EXHAUSTED = (errno.EMFILE, errno.ENFILE)
@@ -15,15 +18,11 @@ _EXHAUSTED = (errno.EMFILE, errno.ENFILE)
 
 def limit() -> int:
     """How many this process may have open."""
-    import resource  # not on Windows, where no daemon runs
-
     return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 
 
 def raise_limit() -> int:
     """Raise the limit as far as the system allows, to what many callers need; the limit now."""
-    import resource
-
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = WANTED if hard == resource.RLIM_INFINITY else min(WANTED, hard)
     if soft != resource.RLIM_INFINITY and soft < wanted:
@@ -41,14 +40,30 @@ def count() -> int:
 
 
 def exhausted(exc: BaseException | None) -> IpcError | None:
-    """The typed refusal, when an error means that no descriptor was left; looks at its causes too."""
+    """The daemon's typed refusal, when an error means that no descriptor was left; looks at its causes too."""
+    return refusal() if _is_exhausted(exc) else None
+
+
+def exhausted_here(exc: BaseException | None) -> IpcError | None:
+    """The same for a client that has no descriptor left of its own."""
+    if not _is_exhausted(exc):
+        return None
+    return IpcError(
+        kind="descriptors",
+        problem=f"this process has no file descriptor left to reach the daemon: it may open {limit()}",
+        remedy="Fewer calls at a time, or close what is open; or raise its limit (`ulimit -n 4096` before it starts).",
+        retry_after=1.0,
+    )
+
+
+def _is_exhausted(exc: BaseException | None) -> bool:
     for _ in range(8):
         if exc is None:
-            return None
+            return False
         if isinstance(exc, OSError) and exc.errno in _EXHAUSTED:
-            return refusal()
+            return True
         exc = exc.__cause__ or exc.__context__
-    return None
+    return False
 
 
 def refusal(most: int | None = None) -> IpcError:

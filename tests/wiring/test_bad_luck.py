@@ -561,3 +561,27 @@ async def test_few_descriptors_are_refused_by_name_and_nobody_fails_otherwise(
         kept = set((await client.calls()).operation_id.astype(str))
         assert set(answered) <= kept
         assert (await client.status())["breakers"][0]["state"] == "closed", "it is no failure of the provider"
+
+
+CALLERS_WITHOUT = """
+import asyncio, tundra_nb
+async def caller():
+    try:
+        async with tundra_nb.connect_async() as client:
+            await client.ask("hi")
+            return "answered"
+    except tundra_nb.TundraError as error:
+        return f"{error.code} {error.reason}: {error}"
+async def main():
+    print(*sorted(set(await asyncio.gather(*(caller() for _ in range(64))))), sep=chr(10))
+asyncio.run(main())
+"""
+
+
+def test_a_client_without_descriptors_says_so_and_starts_no_second_daemon(running: Home) -> None:
+    pid = told(running)["pid"]
+    line = f"ulimit -n 20; exec {sys.executable} -c '{CALLERS_WITHOUT}'"
+    done = subprocess.run(["bash", "-c", line], env=running.env, capture_output=True, text=True, check=False)
+    refusal = "IpcError descriptors: this process has no file descriptor left to reach the daemon: it may open 20"
+    assert done.stdout.splitlines() == [refusal, "answered"], done.stderr
+    assert told(running)["pid"] == pid

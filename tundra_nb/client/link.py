@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
-from tundra_nb import paths
+from tundra_nb import descriptors, paths
 from tundra_nb._version import API
 from tundra_nb.errors import IpcError, TransportError, TundraError
 from tundra_nb.local.place import Place, place_of_url
@@ -115,6 +115,8 @@ class Link:
                 remedy="Reading can be repeated; what calls or starts something may have been carried out: "
                 "`%tundra last` and `%tundra pty list` show it. Check TUNDRA_URL, TUNDRA_TOKEN and the server.",
             )
+        if (error := descriptors.exhausted_here(exc)) is not None:
+            return error
         return IpcError(kind="absent", problem=f"the daemon cannot be reached: {reason}")
 
 

@@ -78,10 +78,16 @@ def unreached(paths: Paths) -> Connection | None:
 
 
 def recorded(file: Path) -> DaemonRecord | None:
-    """The record that a lock file or a connection file holds."""
+    """The record that a lock file or a connection file holds.
+
+    Raises:
+        IpcError: this process has no descriptor left to read it.
+    """
     try:
         return record.read(read_at_once(file))
-    except OSError:
+    except OSError as exc:
+        if (error := descriptors.exhausted_here(exc)) is not None:
+            raise error from exc
         return None
 
 
@@ -139,11 +145,18 @@ def _dialled(connection: Connection) -> socket.socket:
 
 
 def listens(connection: Connection) -> bool:
+    """Whether somebody takes connections at its socket.
+
+    Raises:
+        IpcError: this process has no descriptor left to find out.
+    """
     try:
         _dialled(connection).close()
     except (TimeoutError, BlockingIOError):
         return True  # its queue of connections is full
-    except OSError:
+    except OSError as exc:
+        if (error := descriptors.exhausted_here(exc)) is not None:
+            raise error from exc
         return False
     return True
 
