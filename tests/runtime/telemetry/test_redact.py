@@ -281,6 +281,18 @@ def test_a_known_value_is_masked_in_every_spelling_once(name: str) -> None:
     assert redactor.text(masked) == masked
 
 
+@given(
+    text=st.text(st.characters(max_codepoint=0x2100), max_size=60), form=st.integers(0, 10_000), at=st.integers(0, 60)
+)
+def test_no_line_with_a_value_in_it_is_taken_for_clean(text: str, form: int, at: int) -> None:
+    """The quick look at a short line misses nothing that the thorough one finds."""
+    seen = known.Known([("KEY", SECRET), ("SHORT", KEY)], min_packed=redact.MIN_SECRET_CHARS, errors="surrogatepass")
+    forms = sorted(spellings.packed(SECRET) | {SECRET, KEY})
+    for line in (text, text[:at] + forms[form % len(forms)] + text[at:]):
+        raw = line.encode("utf-8", "surrogatepass")
+        assert not (seen.is_clean(raw) and seen.look(raw).spans)
+
+
 @pytest.mark.parametrize("value", ["p@%41ss & w\\x<0123>", "50%25&amp;more\\u0041", "C:\\new\\table-0123"])
 @pytest.mark.parametrize("spell", [html.escape, urllib.parse.quote, json.dumps, str])
 def test_a_value_that_looks_as_if_it_held_escapes_is_masked_in_every_spelling(

@@ -65,6 +65,7 @@ _PLAIN_LETTERS = {
 _GAP = re.compile(rb"[^0-9A-Za-z]{%d}" % (MAX_GAP_BYTES + 1))
 _BETWEEN_WORDS = re.compile(rb"[0-9A-Za-z]{2}[ -/:-@\[-`{-~\t]+[0-9A-Za-z]")
 _ESCAPE_SIGNS = tuple(sign.encode() for sign in spellings.ESCAPE_SIGNS)
+_NOT_PLAIN = b"\r\n\x1b\x7f" + spellings.ESCAPE_SIGNS.encode()
 
 
 class SecretSpan(NamedTuple):
@@ -155,6 +156,14 @@ class Known:
             if any(sign in piece for sign in _ESCAPE_SIGNS) and self._telling.search(_one_line(_flat(piece)).text):
                 return True
         return False
+
+    def is_clean(self, raw: bytes) -> bool:
+        """Whether a plain line holds no secret, which most are; False also where only `look` can tell."""
+        if not raw.isascii() or len(raw) != len(raw.translate(None, _NOT_PLAIN)):
+            return False
+        return not (self._exact and self._exact.may_hold(raw)) and not (
+            self._folded and self._folded.may_hold(raw.translate(_SMALL, _SIGNS))
+        )
 
     def look(self, raw: bytes, is_telling: bool | None = None, *, is_line: bool = True) -> Look:
         """Where secrets are, and where one may begin.
@@ -297,21 +306,26 @@ class _Search:
     def __bool__(self) -> bool:
         return bool(self._beginnings)
 
+    def may_hold(self, view: bytes) -> bool:
+        """Whether a form may be in `view`."""
+        if any(form.text in view for form in self._short):
+            return True
+        whole = len(view) - len(view) % self._units.size
+        return (view[whole : whole + GRAM_BYTES],) in self._grams or not self._grams.keys().isdisjoint(
+            self._units.iter_unpack(memoryview(view)[:whole])
+        )
+
     def look(self, view: bytes) -> tuple[list[tuple[int, _Form]], list[int]]:
         """Where forms begin, and which ends of `view` may be beginnings, longest first."""
         hits: list[tuple[int, _Form]] = []
         opens: list[int] = []
         size, stride = len(view), self._units.size
-        for form in self._short:
-            at = view.find(form.text)
-            while at >= 0:
-                hits.append((at, form))
-                at = view.find(form.text, at + 1)
-        whole = size - size % stride
-        if not (
-            self._grams.keys().isdisjoint(self._units.iter_unpack(memoryview(view)[:whole]))
-            and (view[whole : whole + GRAM_BYTES],) not in self._grams
-        ):
+        if self.may_hold(view):
+            for form in self._short:
+                at = view.find(form.text)
+                while at >= 0:
+                    hits.append((at, form))
+                    at = view.find(form.text, at + 1)
             for place in range(0, size, stride):
                 for offset, form in self._grams.get((view[place : place + GRAM_BYTES],), ()):
                     begin = place - offset

@@ -304,6 +304,8 @@ class Redactor:
         raw = text.encode("utf-8", "surrogatepass")
         if len(raw) > SLICE_CHARS:
             return self._long_known(text, raw, is_line=is_line)
+        if self._known.is_clean(raw):
+            return text
         spans = self._known.look(raw, is_line=is_line).spans
         return self._covered(raw, spans) if spans else text
 
