@@ -225,6 +225,13 @@ def test_a_packed_secret_that_comes_slowly_shows_five_letters_at_most() -> None:
         assert out.count(b"*") > len(packed) - SHORT_BYTES - neighbours, out
 
 
+@pytest.mark.parametrize("prompt", [b"password: ", b"Password:", b"sword> ", b"the sword\r\n"])
+def test_a_prompt_is_shown_although_a_secret_begins_like_its_end(prompt: bytes) -> None:
+    masker = Masker({"K": "swordfish-swordfish-1"})
+    assert masker.feed(prompt) + masker.idle() == prompt
+    assert b"fish" not in masker.feed(b"swordfish-swordfish-1\r\n") + masker.finish()
+
+
 @pytest.mark.parametrize("how", dumped(b""))
 @pytest.mark.parametrize("has_pauses", [False, True])
 @pytest.mark.parametrize("before", [b"", b"A=1\n", b"HOME=/root\n"])

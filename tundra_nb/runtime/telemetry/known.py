@@ -224,13 +224,19 @@ class Known:
         for first in opens:
             begin = kept.place(first)
             if not _GAP.search(view, begin):
-                if view is flat or view[begin:] != flat[begin:]:
-                    begin = dumps.line_begin(flat, begin) if is_dump else begin
-                    hold, sure = min(hold, begin), begin if self._is_sure(kept.text[first:]) else sure
+                line = dumps.line_begin(flat, begin) if is_dump else begin
+                hold = min(hold, line)
+                if self._is_sure(kept.text[first:], view[begin:]) and (view is flat or view[begin:] != flat[begin:]):
+                    sure = line
                 break
         return spans, hold, sure
 
-    def _is_sure(self, letters: bytes) -> bool:
+    def _is_sure(self, letters: bytes, shown: bytes) -> bool:
+        """Whether `letters`, which end the text as it is `shown`, are hardly anything but a beginning: a word that has
+        ended, such as a prompt, is.
+        """
+        if len(letters) < min(len(shown), MIN_LONG_BYTES) and shown.lower().startswith(letters):
+            return False
         return _is_unlikely(letters) or letters[: SHORT_BYTES - 1] in self._plain_beginnings
 
     def _behind_escapes(self, line: bytes, is_telling: bool | None) -> tuple[list[SecretSpan], int, int]:
