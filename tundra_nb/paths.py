@@ -228,9 +228,10 @@ def unwritable(place: Path, exc: OSError) -> ConfigError:
         remedy = "The file system is mounted read-only: mount it writable, or choose another TUNDRA_DATA_DIR."
     elif exc.errno in (errno.EMFILE, errno.ENFILE):
         remedy = "Raise the limit of open files (`ulimit -n 4096`), then `tundra daemon restart`."
-    elif exc.errno in (errno.EISDIR, errno.ENOTDIR, errno.EEXIST):
-        wrong = "folder" if exc.errno == errno.EISDIR else "file"
-        remedy = f"Move the {wrong} that stands in its place away."
+    elif exc.errno == errno.EISDIR:
+        remedy = "Move the folder that stands in its place away."
+    elif exc.errno in (errno.ENOTDIR, errno.EEXIST):
+        remedy = "Move the file that stands in its place away, or choose another data directory with TUNDRA_DATA_DIR."
     else:
         remedy = "Correct its owner and mode, or choose another data directory with TUNDRA_DATA_DIR."
     kind = "directory" if os.path.isdir(place) else "file"  # `Path` raises where nobody may look
