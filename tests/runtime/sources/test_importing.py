@@ -270,7 +270,7 @@ def test_keys_in_a_log_are_masked_and_escape_codes_are_gone(tmp_path: Path) -> N
         (b"\xfd7zXZ\x00broken", "packed file cannot be read"),
         (b"\x28\xb5\x2f\xfdbroken", "packed file cannot be read"),
         (b"\x7fELF\x02\0\0\n" * 50, "it is no text"),
-        (gzip.compress(gzip.compress(b"x" * 9000)), "not understood"),
+        pytest.param(gzip.compress(gzip.compress(b"x" * 9000)), "not understood", id="packed twice"),
         (b"PAR1xxxx", "which table"),
         (b'{"resourceSpans": [\n', "cannot be read"),
         (b"[" * 100_000 + b"\n", "not understood"),
