@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -223,6 +224,14 @@ def fresh_home(parent: Path) -> Iterator[Home]:
         made = Home(folder, dict(os.environ))
         yield made
         stop_processes(made)
+
+
+@pytest.fixture
+def runtime_dir(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A runtime folder of the test's own: the daemons of others have their sockets in one that all share."""
+    with tempfile.TemporaryDirectory(prefix="tnb-") as name:  # a path that is short enough for a socket
+        monkeypatch.setenv("XDG_RUNTIME_DIR", name)
+        yield Path(name)
 
 
 @pytest.fixture

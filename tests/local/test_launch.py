@@ -35,7 +35,7 @@ ensure = functools.partial(launch.ensure, command=COMMAND)
 
 
 @pytest.fixture
-def paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Paths]:
+def paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, runtime_dir: Path) -> Iterator[Paths]:
     """The paths of a fresh data directory; its daemon is ended with the test."""
     monkeypatch.setenv("TUNDRA_DATA_DIR", str(tmp_path / "data"))
     monkeypatch.setenv("TUNDRA_CONFIG", str(tmp_path / "tundra.toml"))
