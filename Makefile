@@ -6,8 +6,8 @@ BENCH := .bench
 OLDEST := .oldest
 OTHER := .other
 HEADLESS ?=
-# tests side by side
-JOBS ?= $(shell getconf _NPROCESSORS_ONLN)
+# tests side by side: one more than there are processors, for most of them wait
+JOBS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
 # a file stays together, for what its tests share is made once; those that take long come first (tests/conftest.py)
 SIDE_BY_SIDE := --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder --durations 10
 # images of containers set it: each of the processes started here would compile all it imports, a second each time
@@ -30,7 +30,7 @@ $(VENV)/.ready: pyproject.toml jupyter-config/kernels/tundra/kernel.json tundra_
 	$(VENV)/bin/pip uninstall --quiet --yes rfc3987-syntax
 	@touch $@
 
-test: $(VENV)/.ready ## what a newcomer runs, a quarter of an hour on two cores; a part that this machine lacks is skipped by name
+test: $(VENV)/.ready ## what a newcomer runs, ten minutes on two cores; a part that this machine lacks is skipped by name
 	$(VENV)/bin/python -m pytest $(SIDE_BY_SIDE) $(ARGS)
 
 check: $(VENV)/.ready ## what the gate runs beside those: every browser, environments of other packages, servers beside ours
