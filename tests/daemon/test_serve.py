@@ -89,9 +89,9 @@ def test_another_user_cannot_reach_the_socket(tiny: Any) -> None:
 def test_another_user_who_reaches_the_socket_is_hung_up_on(runtime_dir: Path, tiny: Any) -> None:
     tiny.start()
     runtime_dir.chmod(0o755)
-    tiny.paths.socket.parent.chmod(0o755)
     with connecting_as_nobody(tiny.paths.socket, 20) as other:
-        while other.poll() is None:  # the daemon closes a socket that is open to others
+        while other.poll() is None:  # the daemon closes a socket that is open to others, and its folder
+            tiny.paths.socket.parent.chmod(0o755)
             with contextlib.suppress(FileNotFoundError):
                 tiny.paths.socket.chmod(0o666)
             time.sleep(0.01)
