@@ -93,19 +93,23 @@ def _value(value: Any) -> Any:
 
 
 class Receiver:
-    """Takes what is posted; `status` is what it answers. What somebody sent who is dead by then is not taken."""
+    """Takes what is posted; `status` is what it answers, 413 to more bytes than `longest`.
+
+    What somebody sent who is dead by then is not taken.
+    """
 
     def __init__(self, port: int = 0) -> None:
         self.spans: list[Span] = []
         self.headers: list[dict[str, str]] = []
         self.raw: list[bytes] = []
         self.status = 200
+        self.longest: int | None = None
         self.server = http.server.ThreadingHTTPServer(("127.0.0.1", port), _handler(self._answer))
         self.port = self.server.server_address[1]
         threading.Thread(target=self.server.serve_forever, args=(0.05,), daemon=True).start()
 
     def _answer(self, headers: dict[str, str], body: bytes) -> int:
-        status = self.status
+        status = 413 if self.longest is not None and len(body) > self.longest else self.status
         self.headers.append(headers)
         if status == 200:
             self.raw.append(body)

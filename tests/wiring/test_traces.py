@@ -155,6 +155,22 @@ def test_traces_that_a_collector_refuses_for_good_are_told_until_it_takes_some(
 
 
 @pytest.mark.part("doltlite")
+def test_what_a_collector_finds_too_large_is_sent_in_smaller_requests(
+    home: Home, provider: ScriptedProcess, receiver: Receiver
+) -> None:
+    """Many calls wait out an outage; a collector, or the proxy before it, takes only a few of them at a time."""
+    ready(home, provider, receiver.endpoint)
+    receiver.status = 503
+    with tundra_nb.connect() as client:
+        ids = {str(client.ask("hi").operation_id) for _ in range(20)}
+        receiver.status, receiver.longest = 200, 4_000
+        wait_until(lambda: receiver.operations >= ids, 60, "all traces")
+        assert max(map(len, receiver.raw)) <= 4_000
+        wait_until(lambda: not client.status()["problems"], 30, "the problem to be over")
+        assert client.status()["store"]["traces"]["dropped"] == 0
+
+
+@pytest.mark.part("doltlite")
 def test_a_dead_collector_does_not_hold_up_the_end_and_the_next_life_sends_what_is_owed(
     home: Home, provider: ScriptedProcess, receiver: Receiver
 ) -> None:

@@ -9,6 +9,8 @@ whose answer was lost is sent once more, with the same ids.
 from __future__ import annotations
 
 import collections
+import datetime as dt
+import email.utils
 import functools
 import gzip
 import http.client
@@ -40,6 +42,7 @@ BACK_SECONDS = 24 * 3600.0
 LONGEST_SECONDS = 1_000
 """No call ends later after its beginning: the longest deadline, and a margin."""
 BATCH_CALLS = 512
+"""Most calls of one request; fewer while a collector finds them too large."""
 DELAY_SECONDS = 1.0
 """How long calls are gathered into one request."""
 MOST_QUEUED = 200_000
@@ -51,6 +54,10 @@ STOP_SECONDS = 1.0
 """Longest that the end of the daemon waits for the collector."""
 PAUSES = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 RETRIED = frozenset({408, 429, 500, 502, 503, 504})
+LONGEST_PAUSE = 60.0
+"""Longest that a collector may ask for."""
+SMALLER_SECONDS = 0.05
+"""How soon a request that was too large is sent in smaller ones."""
 PACK_BYTES = 1 << 20
 """The file of what is settled is packed when it is larger."""
 PROVIDERS_SECONDS = 30.0
@@ -178,6 +185,7 @@ class Sender(threading.Thread):
         self._stats = TraceStats(endpoint=_shown(traces.endpoint))
         self._providers: dict[str, str] = {}
         self._providers_at = -PROVIDERS_SECONDS
+        self._most = BATCH_CALLS
         self._unsure: set[int] = set()
         self._fresh_calls: dict[int, tuple[Any, ...]] = {}
         self._fresh_attempts: dict[int, list[tuple[Any, ...]]] = {}
@@ -271,10 +279,10 @@ class Sender(threading.Thread):
         with self._changed:
             self._changed.wait_for(lambda: self._queue or self._stopping)
             if delay and not self._stopping:
-                self._changed.wait_for(lambda: len(self._queue) >= BATCH_CALLS or self._stopping, delay)
+                self._changed.wait_for(lambda: len(self._queue) >= self._most or self._stopping, delay)
             if self._stopping and time.monotonic() >= self._stop_at:
                 return []
-            return [self._queue.popleft() for _ in range(min(BATCH_CALLS, len(self._queue)))]
+            return [self._queue.popleft() for _ in range(min(self._most, len(self._queue)))]
 
     def _send(self, batch: Sequence[int]) -> tuple[str, float] | None:
         """Send these; None when they are settled, else why not and after how long again (0: as ever)."""
@@ -290,7 +298,7 @@ class Sender(threading.Thread):
         made = self._spans(sampled, attempts) if sampled else []
         refused = None
         if asked := bool(made):
-            answer = self._post(spans.request(made, self._writer_id))
+            answer = self._post(spans.request(made, self._writer_id), len(batch))
             if isinstance(answer, tuple):
                 return answer
             refused = answer
@@ -299,6 +307,7 @@ class Sender(threading.Thread):
             sampled, made = [], []
         again = len(self._unsure & set(wanted)) if self._unsure else 0
         self._unsure.difference_update(batch)
+        self._most = min(BATCH_CALLS, self._most * 2)
         stats = self._stats
         self._tell(
             problem=None,
@@ -354,7 +363,7 @@ class Sender(threading.Thread):
         for row in self._rows(query):
             into.setdefault(row["operation_id"], []).append(TracedAttempt(**row))
 
-    def _post(self, body: bytes) -> tuple[str, float] | str | None:
+    def _post(self, body: bytes, calls: int) -> tuple[str, float] | str | None:
         """None: taken; why it is refused for good; or why not now, and after how long again."""
         url = urllib.parse.urlsplit(self._traces.endpoint)
         path = url.path.rstrip("/")
@@ -376,8 +385,10 @@ class Sender(threading.Thread):
         finally:
             connection.close()
         if answer.status in RETRIED:
-            after = answer.headers.get("Retry-After", "")
-            return f"the collector answers {answer.status}", min(float(after), 60.0) if after.isdigit() else 0.0
+            return f"the collector answers {answer.status}", _pause(answer.headers.get("Retry-After", ""))
+        if answer.status == 413 and calls > 1:
+            self._most = calls // 2
+            return "the collector answers 413: fewer traces are sent at once", SMALLER_SECONDS
         if answer.status >= 300:
             log.warning("the collector refuses spans with %s: %s", answer.status, told[:200].decode("utf-8", "replace"))
             return f"the collector answers {answer.status}"
@@ -408,6 +419,19 @@ class Sender(threading.Thread):
 
 def _at_us(key: int) -> int:
     return (key >> (NODE_BITS + SEQUENCE_BITS)) * 1000
+
+
+def _pause(told: str) -> float:
+    """The seconds that a `Retry-After` asks for, as a number or a date; 0 where it says nothing that can be read."""
+    try:
+        if told.isdecimal():
+            asked = float(told)
+        else:
+            at = email.utils.parsedate_to_datetime(told)
+            asked = (at.replace(tzinfo=at.tzinfo or dt.UTC) - dt.datetime.now(dt.UTC)).total_seconds()
+    except (ValueError, OverflowError):
+        return 0.0
+    return min(max(asked, 0.0), LONGEST_PAUSE)
 
 
 def _shown(endpoint: str) -> str:
