@@ -1609,6 +1609,15 @@ EACH = [
         says="slow down",
     ),
     *each(
+        "an error in an envelope",
+        o=[HI, {"data": {"error": {"message": "the engine fell over"}}}, END],
+        a=[*events(OPEN_TEXT, said("hi"))[:-2], b'data: {"data":{"error":{"message":"the engine fell over"}}}\n\n'],
+        whole_o={"data": {"error": {"message": "the engine fell over"}}},
+        code="ApiError",
+        says="the engine fell over",
+        counts=True,
+    ),
+    *each(
         "errors of nothing",
         o=[{**HI, "error": {}}, {**END, "error": None, "base_resp": {"status_code": 0}}],
         whole_o=whole({"content": "hi"}, error={}, base_resp={"status_code": 0, "status_msg": ""}),

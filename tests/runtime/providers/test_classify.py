@@ -199,6 +199,7 @@ TABLE: list[tuple[str, int, Any, type[errors.ProviderError], dict[str, Any]]] = 
     ("openai", 403, openai("You are not allowed to use this project"), errors.KeyRejected, {}),
     # the key, the model, the request
     ("openai", 400, openai("API key expired. Please renew the API key."), errors.KeyRejected, {"status": 400}),
+    ("openai", 200, {"data": {"error": {"message": "invalid api key"}}}, errors.KeyRejected, {}),
     ("openai", 200, {"base_resp": {"status_code": 2049, "status_msg": "invalid api key"}}, errors.KeyRejected, {}),
     ("local", 400, openai("No models loaded. Please load a model in the developer page."), errors.Unsupported, {"kind": "model"}),
     ("openai", 400, openai("This model's maximum prompt length is 131072 but the request contains 200000 tokens."),

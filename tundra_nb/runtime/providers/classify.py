@@ -221,6 +221,9 @@ def _by_name(value: dict[str, Any], now: float) -> ErrorBody | None:
         if isinstance(told, str):
             return _read_dict({**value, "message": told}, now)
         return bare(value) or _read_dict(value, now)
+    for told in value.values():  # in an envelope: `{"data": {"error": …}}`
+        if isinstance(told, dict) and isinstance(error := told.get("error"), dict | str) and error:
+            return read(told, now)
     return None
 
 
