@@ -161,6 +161,7 @@ def test_a_model_reads_at_the_pin_and_its_claims_cite_rows(
     ],
     ids=["loops", "ignores tools", "cut arguments", "unknown tool", "dies", "hangs"],
 )
+@pytest.mark.check
 def test_a_model_that_misbehaves_ends_in_a_report(
     outage: Client, provider: ScriptedProcess, script: list[ScriptedStep], stopped: str, words: str
 ) -> None:

@@ -83,6 +83,7 @@ SEEDED: list[tuple[Callable[[Client, ScriptedProcess], None], str, str]] = [
 
 
 @pytest.mark.parametrize(("provoke", "kind", "profile"), SEEDED, ids=[case[0].__name__ for case in SEEDED])
+@pytest.mark.check
 def test_the_rules_name_what_was_provoked(
     home: Home,
     provider: ScriptedProcess,

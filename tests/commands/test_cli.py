@@ -75,6 +75,7 @@ def test_what_a_command_says_meanwhile_is_not_in_what_programs_read(home: Any) -
     assert home.run("pty", "kill", pty_id).returncode == 0
 
 
+@pytest.mark.check
 def test_every_command_shows_its_result_in_a_narrow_terminal(home: Any, provider: ScriptedProcess) -> None:
     provider.script(CHAT, ScriptedStep(text="hi"), ScriptedStep(status=500, text="broken"))
     home.run("ask", "hi")

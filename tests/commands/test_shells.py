@@ -23,6 +23,7 @@ SHELLS = {
     "name", ["bash", *(pytest.param(name, marks=pytest.mark.part(name)) for name in ("zsh", "fish"))]
 )
 @pytest.mark.timeout(120)
+@pytest.mark.check
 def test_the_tab_key_completes_settings_and_calls(home: Any, name: str, tmp_path: Path) -> None:
     arguments, setup = SHELLS[name]
     program = tmp_path / "bin" / "tundra"

@@ -59,6 +59,7 @@ def test_what_is_said_of_an_answer_that_broke_off_begins_a_line_of_its_own(
     assert "hi\nParseError: scripted: the stream was cut" in in_terminal(home, "ask", "--no-failover", "hi")
 
 
+@pytest.mark.check
 def test_a_terminal_of_80_columns_and_a_pipe(home: Any, provider: ScriptedProcess) -> None:
     provider.script(CHAT, ScriptedStep(text="hi"), ScriptedStep(status=503, text="down for maintenance"))
     for _ in range(3):
@@ -124,6 +125,7 @@ def test_rows_of_a_frame_have_the_colour_of_how_they_ended(home: Any, provider: 
     assert "\x1b" not in home.run("calls").stdout
 
 
+@pytest.mark.check
 def test_in_a_diff_what_people_changed_is_told_apart_from_events_and_no_failure_is_green(
     home: Any, provider: ScriptedProcess
 ) -> None:

@@ -285,6 +285,7 @@ async def test_a_memory_bomb_is_refused_and_the_next_question_answered(
 
 @pytest.mark.part("doltlite")
 @pytest.mark.parametrize("store", ["doltlite"], indirect=True)
+@pytest.mark.check
 async def test_an_answer_has_as_many_rows_as_find_room_and_none_that_is_too_long_alone(archives: Archives) -> None:
     """However long its texts and lists are: what is left out is told, and one row beyond the bound is refused."""
     line = archives.reads.archive_sql("select repeat('a', 1000000 * (1 + range)) as a from range(20)")

@@ -55,6 +55,7 @@ def test_nbclient_saves_the_final_answer_once(provider: ScriptedProcess, home: A
         ("%tundra ask hi", "", "asking scripted"),
     ],
 )
+@pytest.mark.check
 def test_what_a_killed_kernel_leaves_says_of_when_it_is(
     provider: ScriptedProcess, home: Any, cell: str, shown: str, state: str
 ) -> None:

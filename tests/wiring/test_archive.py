@@ -52,6 +52,7 @@ def seed(home: Home, first: int, last: int, each: int) -> int:
     return asyncio.run(fill())
 
 
+@pytest.mark.check
 def test_a_year_by_profile_and_day_is_the_same_with_the_archive(home: Home) -> None:
     """`archive`, `calls --by` and `sql --archive` from the shell, from Python, and awaited; then without options."""
     rows = seed(home, 40, 20, 30)

@@ -417,6 +417,7 @@ def test_a_stopped_store_worker_is_replaced_and_the_read_answered(running: Home)
 
 
 @pytest.mark.parametrize("how", ["start", "stop", "stop --force", "killed by stop"])
+@pytest.mark.check
 def test_what_a_dead_daemon_left_is_ended_though_its_guard_and_worker_were_stopped_by_a_signal(
     running: Home, how: str
 ) -> None:

@@ -462,6 +462,7 @@ def _checks(program: str, table: dict[str, list[Cell | Ends | Idle]], *marks: py
 
 
 @pytest.mark.parametrize(("program", "checks"), [*_checks("bash", BASH), *_checks("zsh", ZSH, pytest.mark.part("zsh"))])
+@pytest.mark.check
 def test_a_cell_of_a_notebook_gives_exactly_its_output_and_code(
     desk: Desk, program: str, checks: list[Cell | Ends | Idle]
 ) -> None:

@@ -460,6 +460,7 @@ def test_after_a_broken_off_migration_it_is_said_what_stopped_the_daemon(home: H
 
 @pytest.mark.part("doltlite")
 @pytest.mark.parametrize("before", ["running", "stopped", "held"])
+@pytest.mark.check
 def test_a_refused_step_back_leaves_the_daemon_as_it_was(home: Home, before: str) -> None:
     assert home.run("daemon", "start").returncode == 0
     if before != "running":
