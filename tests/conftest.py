@@ -249,9 +249,19 @@ def stop_processes(home: Home) -> None:
                 process.send_signal(signal.SIGTERM)
         except psutil.Error:
             continue
-    _, alive = psutil.wait_procs(processes, timeout=8)
+    deadline = time.monotonic() + 8
+    while (alive := [process for process in processes if not has_ended(process)]) and time.monotonic() < deadline:
+        time.sleep(0.01)
     for process in alive:
         process.kill()
+
+
+def has_ended(process: psutil.Process) -> bool:
+    """Whether it runs no more; who is to take note of its end, as process 1 of a container, may take seconds for it."""
+    try:
+        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
 
 
 def wait_until(condition: Callable[[], Any], timeout: float = 10, what: str = "") -> Any:

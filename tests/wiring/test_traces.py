@@ -19,7 +19,7 @@ import psutil
 import pytest
 
 import tundra_nb
-from tests.conftest import Home, wait_until
+from tests.conftest import Home, has_ended, wait_until
 from tests.contract.server import free_port
 from tests.wiring import otlp
 from tests.wiring.otlp import Receiver
@@ -119,11 +119,11 @@ def test_an_outage_of_the_collector_delays_nothing_and_loses_nothing(
             lambda: [one for one in client.status()["problems"] if one["what"] == "traces"], 30, "the problem"
         )
         assert "503" in told[0]["message"]
-        worker = client.status()["store"]["worker_pid"]
+        worker = psutil.Process(client.status()["store"]["worker_pid"])
         second = client.ask("two").operation_id
         wait_until(lambda: len(client.calls()) == 2, 30)
-        psutil.Process(worker).kill()
-        wait_until(lambda: not psutil.pid_exists(worker), 30)
+        worker.kill()
+        wait_until(lambda: has_ended(worker), 30)
         receiver.status = 200
         wait_until(lambda: receiver.operations >= {str(first), str(second)}, 60, "both traces")
         third = client.ask("three").operation_id
