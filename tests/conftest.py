@@ -28,6 +28,9 @@ ROOT = Path(__file__).parent.parent
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
 
+# each process that imports NumPy would start threads that spin: a tenth of a second of it, and nothing here needs them
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 # a shell's job in the background ignores interrupts, and so would every program that tests start
 signal.signal(signal.SIGINT, signal.default_int_handler)
 

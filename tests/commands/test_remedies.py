@@ -14,6 +14,8 @@ import pytest
 
 from tundra_nb.testing.scripted_provider import ScriptedProcess, ScriptedStep, scripted_process
 
+pytestmark = pytest.mark.check
+
 CHAT = "/v1/chat/completions"
 PROFILE = '[[profile]]\nname = "{name}"\nkind = "{kind}"\nbase_url = "{url}/v1"\nmodel = "tiny"\n'
 
@@ -50,7 +52,6 @@ def test_a_server_that_is_not_there_is_named_with_its_remedy_wherever_one_looks(
     assert "down" in home.run("calls", "--tsv").stdout.splitlines()[1]
 
 
-@pytest.mark.check
 def test_advice_names_commands_as_they_are_typed_in_every_form_and_what_was_written_by_others_stays(home: Any) -> None:
     """Tables for people, for pipes and for programs, and JSON: what a magic is called is a notebook's word."""
     home.write_settings(

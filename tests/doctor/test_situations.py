@@ -33,7 +33,7 @@ from tundra_nb.doctor.run import run
 from tundra_nb.paths import find
 from tundra_nb.testing.scripted_provider import ScriptedProcess, ScriptedStep, scripted_process
 
-pytestmark = [pytest.mark.part("doltlite"), pytest.mark.timeout(100)]
+pytestmark = [pytest.mark.check, pytest.mark.part("doltlite"), pytest.mark.timeout(100)]
 
 PROFILE = """
 [router]
@@ -384,7 +384,6 @@ def inside(home: Home, mount: str, before: str = "true") -> dict[str, Any]:
     return told
 
 
-@pytest.mark.check
 def test_a_read_only_data_directory_is_named_with_its_remedy(healthy: Home) -> None:
     found = wrong(inside(healthy, "mount -t tmpfs -o ro,mode=700 tmpfs"), "fail")
     assert list(found) == ["data.directory"]
@@ -395,7 +394,6 @@ def test_a_read_only_data_directory_is_named_with_its_remedy(healthy: Home) -> N
     assert wrong(doctor(healthy, TUNDRA_DATA_DIR=other), "fail") == {}
 
 
-@pytest.mark.check
 def test_a_full_disk_is_named_with_its_remedy(healthy: Home) -> None:
     fill = f"(head -c 3000000 /dev/zero > {healthy.data_dir}/ballast || true)"
     told = inside(healthy, "mount -t tmpfs -o size=1m,mode=700 tmpfs", fill)
@@ -407,7 +405,6 @@ def test_a_full_disk_is_named_with_its_remedy(healthy: Home) -> None:
     assert "store.disk" not in {c["id"] for c in doctor(healthy)["checks"] if c["state"] == "fail"}
 
 
-@pytest.mark.check
 @pytest.mark.part("mariadb")
 def test_mariadb_on_the_port_is_named_and_the_embedded_store_helps(healthy: Home, tmp_path: Path) -> None:
     port = free_port() if listens(3306) else 3306
@@ -425,7 +422,6 @@ def test_mariadb_on_the_port_is_named_and_the_embedded_store_helps(healthy: Home
         assert wrong(doctor(healthy)) == {}
 
 
-@pytest.mark.check
 def test_a_kernel_whose_environment_lacks_the_package_is_named_with_the_command_that_helps(
     healthy: Home, tmp_path: Path
 ) -> None:

@@ -24,7 +24,7 @@ from tests.wiring.test_crash import worker_of
 from tundra_nb.errors import IpcError, StoreUnavailable, TundraError
 from tundra_nb.testing.scripted_provider import ScriptedProcess, ScriptedStep, scripted_process
 
-pytestmark = pytest.mark.part("doltlite")
+pytestmark = [pytest.mark.check, pytest.mark.part("doltlite")]
 
 SETTINGS = """
 [[profile]]
@@ -417,7 +417,6 @@ def test_a_stopped_store_worker_is_replaced_and_the_read_answered(running: Home)
 
 
 @pytest.mark.parametrize("how", ["start", "stop", "stop --force", "killed by stop"])
-@pytest.mark.check
 def test_what_a_dead_daemon_left_is_ended_though_its_guard_and_worker_were_stopped_by_a_signal(
     running: Home, how: str
 ) -> None:
