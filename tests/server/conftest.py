@@ -106,7 +106,12 @@ class JupyterServer:
     def stop(self, timeout: float = 20) -> int:
         """SIGTERM; the exit status."""
         self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(timeout)
+        try:
+            return self.process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            self.process.send_signal(signal.SIGABRT)  # the faulthandler writes where each thread is
+            self.process.wait()
+            pytest.fail(f"the server does not end:\n{self.log()[-6000:]}")
 
 
 class StartServer(Protocol):
@@ -133,6 +138,7 @@ def environment(folder: Path) -> dict[str, str]:
         "JUPYTER_CONFIG_DIR": str(folder / "config"),
         "JUPYTER_DATA_DIR": str(folder / "data"),
         "JUPYTER_RUNTIME_DIR": str(folder / "runtime"),
+        "PYTHONFAULTHANDLER": "1",
         "TUNDRA_DATA_DIR": str(folder / "tundra"),
         "TUNDRA_CONFIG": str(folder / "tundra.toml"),
         "JUPYTER_TOKEN": TOKEN,
