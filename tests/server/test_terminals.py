@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
+import logging
 import os
 import signal
 import socket
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
 import pytest
+from tornado.iostream import StreamClosedError
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
@@ -21,6 +25,7 @@ from tundra_nb.client.link import Link
 from tundra_nb.client.sync import Client
 from tundra_nb.daemon.routes.terminal_ws import MAX_VIEWERS
 from tundra_nb.errors import TransportError
+from tundra_nb.server import terminals
 
 from .conftest import JupyterServer, StartServer
 
@@ -306,3 +311,30 @@ def test_a_line_through_jupyter_that_broke_and_is_back_leaves_rows(
         assert kept == [("lost", "TransportError"), ("active", "TransportError")]
         assert pty.info["state"] == "running"
         pty.close()
+
+
+@pytest.mark.anyio
+async def test_the_list_of_terminals_ends_with_the_server_though_the_daemon_goes_at_that_moment(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A request that fails while it is cancelled puts its error in the place of that: it was followed for ever."""
+    asked = asyncio.Event()
+
+    async def ask(*_: Any, **__: Any) -> None:
+        is_first = not asked.is_set()
+        asked.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            if is_first:
+                raise StreamClosedError
+
+    async def is_there() -> bool:
+        return True
+
+    monkeypatch.setattr(terminals, "ask", ask)
+    mirror = terminals.Mirror(SimpleNamespace(socket="", is_there=is_there), logging.getLogger("test"))  # type: ignore[arg-type]
+    mirror.start()
+    await asked.wait()
+    async with asyncio.timeout(10):
+        await mirror.stop()

@@ -49,12 +49,14 @@ class Mirror:
         self._supervisor = supervisor
         self._log = log
         self._task: asyncio.Task[None] | None = None
+        self._is_stopping = False
         self._changed = asyncio.Event()
 
     def start(self) -> None:
         self._task = asyncio.get_running_loop().create_task(self._follow(), name="tundra terminals")
 
     async def stop(self) -> None:
+        self._is_stopping = True
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
@@ -74,6 +76,8 @@ class Mirror:
                         group.create_task(self._feed(refreshing))
                 except* (OSError, StreamClosedError, httputil.HTTPInputError, ValueError, KeyError) as failed:
                     self._log.debug("tundra: the list of terminals broke off: %s", failed.exceptions[0])
+                if self._is_stopping:  # an error in the group has taken the place of being cancelled
+                    return
             self.models = []
             await asyncio.sleep(AGAIN_SECONDS)
 
