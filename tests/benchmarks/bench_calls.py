@@ -13,6 +13,7 @@ import contextlib
 import gc
 import importlib.util
 import json
+import logging
 import os
 import statistics
 import tempfile
@@ -267,6 +268,7 @@ async def failover() -> Table:
 
 def main() -> None:
     """Measure and print."""
+    logging.getLogger("tundra").addHandler(logging.NullHandler())  # else each failure that is made is written here
     gc.freeze()  # as the daemon does once it is ready
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         for part in (compare, from_a_client, slow_upstream, failover):

@@ -74,12 +74,14 @@ class Call(Generic[T]):
     @property
     def payload(self) -> bytes | None:
         try:
-            _check_finite(self.body)
-            return None if self.body is None else msgspec.json.encode(self.body)
+            made = None if self.body is None else msgspec.json.encode(self.body)
+            if made is not None and b"null" in made:  # as which a number that JSON does not have is written
+                _check_finite(self.body)
         except UnicodeEncodeError as exc:
             raise no_text(exc) from None
         except RecursionError:
             raise UsageError(problem="what is to be sent is nested too deeply", remedy="Send less of it.") from None
+        return made
 
     @property
     def headers(self) -> dict[str, str]:
@@ -93,7 +95,7 @@ class Call(Generic[T]):
 
 
 def _check_finite(body: Any, field: str = "") -> None:
-    """Refuse numbers that JSON does not have: they would be sent as null, which means that nothing was given.
+    """Refuse numbers that JSON does not have: null would be sent for them, which means that nothing was given.
 
     Raises:
         UsageError: one is NaN or infinite.
