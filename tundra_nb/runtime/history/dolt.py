@@ -42,7 +42,7 @@ from .contract import SQL_BYTES, SQL_ROWS, WORKING, Frame, Stop, Written
 from .endpoint import UNKNOWN_DATABASE, Connection, DoltAddress, drop, run
 from .migrations import migrate
 from .protocol import COPIED, Config
-from .query import FrameQuery, condition
+from .query import FrameQuery
 from .rules import (
     EVENT_TABLES,
     HASH_START,
@@ -521,17 +521,16 @@ class DoltStore:
 
     def rows(self, query: FrameQuery, stop: Stop) -> list[dict[str, Any]]:
         source = query.table if query.at in (None, WORKING) else f"{query.table} AS OF '{query.at}'"
-        limit = () if query.limit is None else (query.limit,)
         db = self._reader(stop)
         try:
             with self._seam(stop=stop):
                 step_ms = int(run(db, "SELECT max(clock_step_ms) FROM writer")[0][0] or 0)
-                where, values = condition(query, "%s", step_ms)
                 there = _columns_of(db, source)
                 if not there:
                     return []
                 source = schema.with_all_columns(source, query.table, there)
-                return named(query, run(db, rows_statement(query, source, where, "%s"), *values, *limit))
+                statement, values = rows_statement(selection(query, source, DIALECT, step_ms))
+                return named(query, run(db, statement, *values))
         finally:
             stop.set_hook(None)
             drop(db)

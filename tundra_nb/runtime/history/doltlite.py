@@ -36,7 +36,7 @@ from .authorizer import guard
 from .contract import SQL_BYTES, SQL_ROWS, WORKING, Frame, Stop, Written
 from .exact_sums import OVERFLOW, sum_exactly
 from .migrations import migrate
-from .query import FrameQuery, condition
+from .query import FrameQuery
 from .readers import BUSY_SECONDS, OLD, ReadConnection, Readers
 from .rules import (
     EVENT_TABLES,
@@ -444,14 +444,13 @@ class DoltliteStore:
 
     def rows(self, query: FrameQuery, stop: Stop) -> list[dict[str, Any]]:
         at = None if query.at in (None, WORKING) else str(query.at)
-        where, values = condition(query, "?", self._step_ms)
-        limit = () if query.limit is None else (query.limit,)
         with self._seam(stop=stop), self._readers.lent(at, stop) as db:
             there = {row[0] for row in db.execute("SELECT name FROM pragma_table_info(?)", (query.table,))}
             if not there:
                 return []
             source = schema.with_all_columns(query.table, query.table, there)
-            return named(query, db.execute(rows_statement(query, source, where, "?"), (*values, *limit)).fetchall())
+            statement, values = rows_statement(selection(query, source, DIALECT, self._step_ms))
+            return named(query, db.execute(statement, values).fetchall())
 
     def sql(self, text: str, at: str | None, limit: int | None, stop: Stop) -> Frame:
         statement = sql_guard.checked(text, sql_guard.DOLTLITE)

@@ -39,12 +39,26 @@ LEAST = ("bucket_requests", "bucket_tokens")
 _COMPARE = {"eq": "=", "lt": "<", "le": "<=", "gt": ">", "ge": ">="}
 
 
-def condition(query: FrameQuery, placeholder: str, step_ms: int = 0) -> tuple[str, list[Any]]:
-    """The WHERE clause of a checked query, without the word, and its values; `1 = 1` when everything is wanted.
+def key_bounds(query: FrameQuery, step_ms: int = 0) -> tuple[int | None, int | None]:
+    """Between which keys the rows of a query's window lie: from the first on, below the second; None is no bound.
 
     `step_ms`: how far a key may be from its row's time, because the clock was set.
     """
+    if query.table in REPLACED_TABLES or query.table == "imported_log":
+        return None, None
     slack = KEY_SLACK_US + step_ms * 1000
+    return (
+        None if query.since_us is None else _id_bound(query.since_us - slack),
+        None if query.until_us is None else _id_bound(query.until_us + slack),
+    )
+
+
+def condition(query: FrameQuery, placeholder: str) -> tuple[str, list[Any]]:
+    """What a checked query asks of its rows, but for where their keys lie; `1 = 1` when everything is wanted.
+
+    Returns:
+        A WHERE clause, without the word, and its values.
+    """
     parts: list[str] = []
     values: list[Any] = []
 
@@ -52,15 +66,9 @@ def condition(query: FrameQuery, placeholder: str, step_ms: int = 0) -> tuple[st
         parts.append(text.replace("?", placeholder))
         values.extend(given)
 
-    key = KEY_OF[query.table]
-    ordered = query.table not in REPLACED_TABLES and query.table != "imported_log"
     if query.since_us is not None:
-        if ordered:
-            add(f"{key} >= ?", _id_bound(query.since_us - slack))
         add("at >= ?", query.since_us)
     if query.until_us is not None:
-        if ordered:
-            add(f"{key} < ?", _id_bound(query.until_us + slack))
         add("at < ?", query.until_us)
     for column, op, value in ((c.column, c.op, c.value) for c in query.where):
         if query.table == "operation" and column == "profile" and op in ("eq", "in"):

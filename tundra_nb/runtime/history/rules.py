@@ -21,7 +21,7 @@ from tundra_nb.types import KEY_OF, REPLACED_TABLES, TABLES, VERSIONED_TABLES, E
 
 from . import schema
 from .contract import WORKING, Stop, Written
-from .query import FrameQuery, condition
+from .query import FrameQuery, condition, key_bounds
 from .values import TableStat
 
 if TYPE_CHECKING:
@@ -77,26 +77,41 @@ class EngineWords(NamedTuple):
 
 
 class Selected(NamedTuple):
-    """The rows that a frame's query selects, as SQL."""
+    """The rows that a frame's query selects, as SQL: what is asked of them, and between which keys they lie.
+
+    There is one bound a side: an engine goes by the first that it reads, and with a second one beside it would pass
+    all rows between the two, for each piece anew.
+    """
 
     query: FrameQuery
     source: str
     dialect: EngineWords
-    where: str
+    asked: str
     values: list[Any]
+    low: tuple[str, Any] | None
+    high: tuple[str, Any] | None
+    """A bound: how keys compare, and with what."""
 
     def beside(self, compare: str, key: Any) -> Selected:
-        """Of these rows those whose key compares so with `key`."""
-        where = f"{self.where} AND {KEY_OF[self.query.table]} {compare} {self.dialect.placeholder}"
-        return self._replace(where=where, values=[*self.values, key])
+        """Of these rows those whose key compares so with `key`, which is one of theirs."""
+        bound = (compare, key)
+        return self._replace(low=bound) if compare.startswith(">") else self._replace(high=bound)
+
+    @property
+    def where(self) -> tuple[str, list[Any]]:
+        """The WHERE clause, without the word, and its values."""
+        bounds = [bound for bound in (self.low, self.high) if bound is not None]
+        keys = [f"{KEY_OF[self.query.table]} {compare} {self.dialect.placeholder}" for compare, _ in bounds]
+        return " AND ".join([*keys, self.asked]), [*(key for _, key in bounds), *self.values]
 
     def key_at(self, fetch: Fetch, place: int) -> Any:
         """The key of the row at a place, counted from 0 in the query's order; None where there are not so many."""
         key, order = KEY_OF[self.query.table], "DESC" if self.query.newest_first else "ASC"
+        where, values = self.where
         row = fetch(
-            f"SELECT {key} FROM {self.source} WHERE {self.where} ORDER BY {key} {order} LIMIT 1"  # noqa: S608 - our names
+            f"SELECT {key} FROM {self.source} WHERE {where} ORDER BY {key} {order} LIMIT 1"  # noqa: S608 - our names
             f" OFFSET {self.dialect.placeholder}",
-            [*self.values, place],
+            [*values, place],
         )
         return row[0] if row else None
 
@@ -109,8 +124,16 @@ class Selected(NamedTuple):
 
 
 def selection(query: FrameQuery, source: str, dialect: EngineWords, step_ms: int = 0) -> Selected:
-    """`source`: the query's table, at its state; `step_ms`: see `query.condition`."""
-    return Selected(query, source, dialect, *condition(query, dialect.placeholder, step_ms))
+    """`source`: the query's table, at its state; `step_ms`: see `query.key_bounds`."""
+    low, high = key_bounds(query, step_ms)
+    return Selected(
+        query,
+        source,
+        dialect,
+        *condition(query, dialect.placeholder),
+        low=None if low is None else (">=", low),
+        high=None if high is None else ("<", high),
+    )
 
 
 def pieces(
@@ -130,8 +153,8 @@ def pieces(
     def piece(rows: Selected, size: int) -> tuple[Any, Sequence[Any]]:
         stop.renew()
         last = rows.key_at(fetch, size - 1)
-        part = rows if last is None else rows.beside(within, last)
-        return last, fetch(f"SELECT count(*){arrays_of} FROM {part.source} WHERE {part.where}", part.values)  # noqa: S608
+        where, values = (rows if last is None else rows.beside(within, last)).where
+        return last, fetch(f"SELECT count(*){arrays_of} FROM {rows.source} WHERE {where}", values)  # noqa: S608
 
     size = _first_size(query)
     with concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="history-ahead") as ahead:
@@ -148,11 +171,14 @@ def pieces(
             last, (count, *texts) = coming.result()
 
 
-def rows_statement(query: FrameQuery, source: str, where: str, placeholder: str) -> str:
-    """Selects the rows of a query; the limit's value comes last."""
-    order = "DESC" if query.newest_first else "ASC"
-    limit = "" if query.limit is None else f" LIMIT {placeholder}"
-    return f"SELECT {', '.join(query.names)} FROM {source} WHERE {where} ORDER BY {KEY_OF[query.table]} {order}{limit}"  # noqa: S608 - our names
+def rows_statement(selected: Selected) -> tuple[str, list[Any]]:
+    """Selects the rows of a query, with its values."""
+    query, (where, values) = selected.query, selected.where
+    order = f"{KEY_OF[query.table]} {'DESC' if query.newest_first else 'ASC'}"
+    text = f"SELECT {', '.join(query.names)} FROM {selected.source} WHERE {where} ORDER BY {order}"  # noqa: S608 - our names
+    if query.limit is None:
+        return text, values
+    return f"{text} LIMIT {selected.dialect.placeholder}", [*values, query.limit]
 
 
 def named(query: FrameQuery, rows: Iterable[Sequence[Any]]) -> list[dict[str, Any]]:
