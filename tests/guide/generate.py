@@ -183,7 +183,7 @@ def error_pages() -> dict[Path, str]:
 OUTCOMES = {
     "HttpError": (
         "no answer: name, connection, TLS, proxy, reset",
-        "not after a refused certificate; what a kept connection loses is sent again first",
+        "what a kept connection loses is sent again first",
     ),
     "Timeout": ("a deadline passed", "says which; the operation's own deadline ends the call"),
     "ApiError": ("408, 5xx, 529, any other error status", "waits as long as Retry-After says"),

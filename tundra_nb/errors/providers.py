@@ -40,10 +40,6 @@ class HttpError(ProviderError):
     retryable: ClassVar[bool] = True
     trips_breaker: ClassVar[bool] = True
 
-    def __post_init__(self) -> None:
-        if self.kind == "tls" and "certificate" in self.cause.lower():  # none gets better in a second
-            self.retryable = False  # type: ignore[misc]
-
     @property
     def message(self) -> str:
         what = {

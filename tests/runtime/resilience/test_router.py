@@ -184,7 +184,7 @@ ERRORS: list[TundraError] = [
     [
         (HTTP, Retry(0.5), FailOver()),
         (HANDSHAKE, Retry(0.5), FailOver()),
-        (CERTIFICATE, FailOver(), FailOver()),
+        (CERTIFICATE, Retry(0.5), FailOver()),
         (IDLE, FailOver(), FailOver()),
         (LATE, StopRouting(), StopRouting()),
         (PARSE, FailOver(), FailOver()),
