@@ -429,7 +429,7 @@ def _pause(told: str) -> float:
         else:
             at = email.utils.parsedate_to_datetime(told)
             asked = (at.replace(tzinfo=at.tzinfo or dt.UTC) - dt.datetime.now(dt.UTC)).total_seconds()
-    except (ValueError, OverflowError):
+    except (ValueError, TypeError, IndexError, OverflowError):  # what the standard library raises for odd dates
         return 0.0
     return min(max(asked, 0.0), LONGEST_PAUSE)
 
