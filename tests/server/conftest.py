@@ -111,7 +111,7 @@ class JupyterServer:
         except subprocess.TimeoutExpired:
             self.process.send_signal(signal.SIGABRT)  # the faulthandler writes where each thread is
             self.process.wait()
-            pytest.fail(f"the server does not end:\n{self.log()[-6000:]}")
+            pytest.fail(f"the server does not end:\n{self.log[-6000:]}")
 
 
 class StartServer(Protocol):
