@@ -24,6 +24,11 @@ IDLE = 4
 Prepare = Callable[[sqlite3.Connection], None]
 
 
+def uri(name: str, mode: str) -> str:
+    """The engine's address of a file, which it does not make when it is not there."""
+    return f"file:{name.replace('%', '%25').replace('?', '%3f').replace('#', '%23')}?mode={mode}"
+
+
 class ReadConnection(sqlite3.Connection):
     """A connection that knows what it was opened for."""
 
@@ -93,10 +98,13 @@ class Readers:
             db.close()
 
     def _open(self, at: str | None, prepare: Prepare | None) -> ReadConnection:
-        name = str(self._path) if at is None else f"{self._path}@{at}"
-        uri = f"file:{name.replace('%', '%25').replace('?', '%3f').replace('#', '%23')}?mode=ro"
         db = sqlite3.connect(
-            uri, uri=True, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False, factory=ReadConnection
+            uri(str(self._path) if at is None else f"{self._path}@{at}", "ro"),
+            uri=True,
+            timeout=BUSY_SECONDS,
+            isolation_level=None,
+            check_same_thread=False,
+            factory=ReadConnection,
         )
         db.at, db.prepare, db.generation = at, prepare, self._generation
         if prepare is not None:
