@@ -80,8 +80,8 @@ log = logging.getLogger("tundra.history")
 GC_FROM_BYTES = 64 << 20
 GC_MORE_BYTES = 256 << 20
 """gc when the file is larger than `GC_FROM_BYTES` and than twice its size after the last one and this."""
-SHRINK_AFTER = 20
-"""Transactions until the writing connection's cache is given back: it would grow by 15 kB with each."""
+CACHE_KB = 200
+"""Most of the pages that a writing connection keeps: more makes it no faster."""
 RENEW_BYTES = 8 << 20
 RENEW_SHARE = 8
 """A new writing connection after so many bytes, and this part of the file: the engine keeps 40 kB about each MB that a
@@ -102,7 +102,6 @@ class DoltliteStore:
         self._owner = ""
         self._node = 0
         self._step_ms = 0
-        self._writes = 0
         self._renewed_at = 0
         self._inserts = {table: schema.doltlite_insert(table, schema.names_of(table)) for table in TABLES}
         self._writer: sqlite3.Connection | None = None
@@ -156,18 +155,9 @@ class DoltliteStore:
             except _BAD_ROW:
                 return self._write_with_care(rows, place)
             finally:
-                self._writes += 1
-                if self._writes % SHRINK_AFTER == 0:
-                    self._give_memory_back()
+                if self.size() >= self._renewed_at + max(RENEW_BYTES, self._renewed_at // RENEW_SHARE):
+                    self._renew()
             return Written()
-
-    def _give_memory_back(self) -> None:
-        """Else the engine keeps every page it has ever written, and where in the file each one is."""
-        if self.size() < self._renewed_at + max(RENEW_BYTES, self._renewed_at // RENEW_SHARE):
-            self._db.execute("PRAGMA shrink_memory")
-        else:
-            self._renew()
-        environment.return_freed_memory()
 
     def _renew(self) -> None:
         """Write through a new connection, where one is to be had."""
@@ -179,6 +169,7 @@ class DoltliteStore:
                 self._writer, unused = unused, self._db
             finally:
                 unused.close()
+        environment.return_freed_memory()
 
     def _write_with_care(self, rows: Rows, place: SpoolPlace) -> Written:
         with self._transaction() as db:
@@ -611,7 +602,9 @@ class DoltliteStore:
 
     @staticmethod
     def _connect(name: str, *, is_uri: bool = False) -> sqlite3.Connection:
-        return sqlite3.connect(name, uri=is_uri, timeout=BUSY_SECONDS, isolation_level=None)
+        db = sqlite3.connect(name, uri=is_uri, timeout=BUSY_SECONDS, isolation_level=None)
+        db.execute(f"PRAGMA cache_size = -{CACHE_KB}")
+        return db
 
     def _take(self, at: str | None, stop: Stop) -> ReadConnection:
         """A connection that outlives the call: `_batches` gives it back."""
