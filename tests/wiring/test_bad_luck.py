@@ -275,6 +275,22 @@ def test_a_history_that_is_deleted_under_the_worker_is_told_and_begins_anew(runn
     assert [kept.count(one) for one in replies] == [1, 1, 1]
 
 
+def test_a_history_that_is_replaced_under_the_worker_is_told_and_what_it_lacks_comes_from_the_spool(
+    running: Home,
+) -> None:
+    history, older = running.data_dir / "history.db", running.data_dir / "older"
+    with tundra_nb.connect() as client:
+        client.calls(wait=10)
+        shutil.copy(history, older)
+        asked = [str(client.ask("after").operation_id) for _ in range(3)]
+        client.calls(wait=10)
+        older.replace(history)
+        wait_until(lambda: "history.db was replaced" in str(client.status()["over"]), what="it is told")
+        asked.append(str(client.ask("on the other").operation_id))
+        kept = [str(one) for one in client.calls(since="all", wait=10)["operation_id"]]
+        assert [kept.count(one) for one in asked] == [1, 1, 1, 1]
+
+
 def test_a_data_directory_that_became_a_file_is_told_with_the_way_out(running: Home) -> None:
     remove(running.data_dir)
     running.data_dir.write_text("in its place")

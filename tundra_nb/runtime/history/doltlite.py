@@ -102,6 +102,7 @@ class DoltliteStore:
         self._owner = ""
         self._node = 0
         self._step_ms = 0
+        self._opened: tuple[int, int] | None = None
         self._renewed_at = 0
         self._inserts = {table: schema.doltlite_insert(table, schema.names_of(table)) for table in TABLES}
         self._writer: sqlite3.Connection | None = None
@@ -121,7 +122,7 @@ class DoltliteStore:
             # left behind by a gc that was killed
             self._path.with_name(self._path.name + "-gc-tmp").unlink(missing_ok=True)
             self._writer = writer = self._connect(str(self._path))
-            self._renewed_at = self.size()
+            self._opened, self._renewed_at = self._file(), self.size()
             try:
                 self._create_or_check(writer)
                 migrate(self)
@@ -390,6 +391,7 @@ class DoltliteStore:
     def gc(self) -> None:
         with self._seam():
             self._one("SELECT dolt_gc()")
+            self._opened = self._file()
             self._readers.drop()  # they would hold the old file's space
             self._db.execute("UPDATE spool_place SET gc_bytes = ? WHERE owner = ?", (self.size(), self._owner))
             self._renew()
@@ -399,14 +401,28 @@ class DoltliteStore:
     def deleted(self, *, at_once: bool = False) -> StoreUnavailable | None:
         # the open file lives on without a name, and all that is written to it dies with this process
         del at_once
-        if self._writer is None or self._path.exists():
+        if self._writer is None or (now := self._file()) == self._opened:
             return None
         self._readers.drop()
+        if now is not None:
+            return StoreUnavailable(
+                problem=f"{self._path} was replaced by another file while the daemon ran; the history goes on in that",
+                remedy="`tundra restore` brings a backup back.",
+                kind="replaced",
+            )
         return StoreUnavailable(
             problem=f"{self._path} was deleted while the daemon ran; a new history begins",
             remedy="`tundra restore` brings a backup back.",
             kind="deleted",
         )
+
+    def _file(self) -> tuple[int, int] | None:
+        """Which file bears the history's name; None where there is none."""
+        try:
+            seen = self._path.stat()
+        except OSError:
+            return None
+        return seen.st_dev, seen.st_ino
 
     def size(self) -> int:
         try:
