@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -188,6 +190,19 @@ def test_a_value_that_is_not_allowed_leaves_the_file_as_it_was(file: Path, path:
 
     assert file.read_text() == "[breaker]\nfailures = 5\n"
     assert list(file.parent.iterdir()) == [file]
+
+
+def test_a_file_that_cannot_be_written_is_told_with_its_place(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file.write_text("[breaker]\nfailures = 5\n")
+
+    def refuse(**_: object) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(tempfile, "mkstemp", refuse)
+    with pytest.raises(ConfigError, match="cannot be written: Permission denied") as told:
+        settings_file.set_value(file, "breaker.failures", 3, {})
+    assert told.value.where == str(file)
+    assert file.read_text() == "[breaker]\nfailures = 5\n"
 
 
 def test_a_profile_is_added_once(file: Path) -> None:

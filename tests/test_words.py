@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import difflib
 import re
 from collections import defaultdict
 
@@ -10,6 +11,7 @@ import pytest
 
 from tests.conftest import ROOT
 from tundra_nb import types
+from tundra_nb.nearest import nearest
 
 TWO_ENDS = {
     "Archive": "what the daemon tells of the archive, and the document that a user gets of it",
@@ -58,3 +60,16 @@ def test_the_glossary_explains_each_word_once() -> None:
 def test_the_glossary_explains_what_each_table_of_the_history_holds(table: str) -> None:
     noun = table.partition("_")[0]
     assert any(word.lower().startswith(noun) for word in explained())
+
+
+def test_what_is_far_too_long_is_compared_with_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    compared: list[list[str]] = []
+
+    def keep(word: str, known: list[str], **_: object) -> list[str]:
+        compared.append(known)
+        return known
+
+    monkeypatch.setattr(difflib, "get_close_matches", keep)
+    assert nearest("m" * 100, ["model"]) is None
+    assert nearest("modle", ["model", "m" * 100]) == "model"
+    assert compared == [["model"]]

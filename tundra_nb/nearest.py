@@ -12,5 +12,9 @@ def nearest(word: str, known: Iterable[str], *, closeness: float = CLOSENESS) ->
     """The known word that is closest to what was written; None when none is close."""
     import difflib  # only a mistake needs it
 
-    close = difflib.get_close_matches(word, list(known), n=1, cutoff=closeness)
+    # what is much longer cannot be alike, and megabytes take seconds to compare
+    alike = [one for one in known if min(len(one), len(word)) * 2 >= closeness * (len(one) + len(word))]
+    if not alike:
+        return None
+    close = difflib.get_close_matches(word, alike, n=1, cutoff=closeness)
     return close[0] if close else None

@@ -187,3 +187,8 @@ def test_no_redirect_is_given_and_other_methods_are_told_what_there_is(gateway: 
         assert answer.status_code == 404, method
         if method != "HEAD":
             assert "/v1/chat/completions" in answer.json()["error"]["message"]
+
+
+def test_a_name_that_no_model_has_is_refused_by_its_length(gateway: Opened) -> None:
+    with pytest.raises(openai.BadRequestError, match="model has 5,000,000 characters; 255 at most"):
+        gateway.openai().chat.completions.create(model="m" * 5_000_000, messages=ASKED)

@@ -21,7 +21,7 @@ import pytest
 import tundra_nb
 from tests.conftest import Home, stop_processes, wait_until
 from tests.wiring.test_crash import worker_of
-from tundra_nb.errors import IpcError, StoreUnavailable, TundraError
+from tundra_nb.errors import IpcError, StoreUnavailable, TundraError, UsageError
 from tundra_nb.testing.scripted_provider import ScriptedProcess, ScriptedStep, scripted_process
 
 pytestmark = [pytest.mark.check, pytest.mark.part("doltlite")]
@@ -289,6 +289,24 @@ def test_a_history_that_is_replaced_under_the_worker_is_told_and_what_it_lacks_c
         asked.append(str(client.ask("on the other").operation_id))
         kept = [str(one) for one in client.calls(since="all", wait=10)["operation_id"]]
         assert [kept.count(one) for one in asked] == [1, 1, 1, 1]
+
+
+def test_a_text_that_no_commit_can_have_is_refused_before_anything_changes(running: Home) -> None:
+    with tundra_nb.connect() as client:
+        before = len(client.versions.log())
+        for refused in (
+            lambda: client.versions.commit("a\0b"),
+            lambda: client.versions.commit("a" * 16_385),
+            lambda: client.versions.tag("long", message="a" * 16_385),
+            lambda: client.versions.branch("b" * 256),
+            lambda: client.set_setting("breaker.failures", 8, reason="a\0b"),
+        ):
+            with pytest.raises(UsageError) as told:
+                refused()
+            assert len(told.value.message) < 200
+        assert len(client.versions.log()) == before
+        shown = client.settings().set_index("path")
+        assert shown.loc["breaker.failures", "value"] == "5"
 
 
 def test_a_data_directory_that_became_a_file_is_told_with_the_way_out(running: Home) -> None:

@@ -8,6 +8,7 @@ import msgspec
 
 from .endpoint import Endpoint, Rows
 from .live import BreakerRow, KeyRow, LimitRow, ModelRow, ProviderRow, SettingRow
+from .versions import Message
 
 
 class ModelsQuery(msgspec.Struct, frozen=True, kw_only=True):
@@ -40,7 +41,7 @@ class SettingBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_
     """`breaker.failures`, `profile.NAME.rpm`."""
     value: Any
     """None takes it out of the file."""
-    reason: str = ""
+    reason: Message = ""
     on: str | None = None
     """Only propose it, on this branch."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -10,6 +10,10 @@ from .endpoint import Endpoint, Rows
 from .history import Limit
 from .live import BranchRow, CommitRow, ProblemRow, StatRow, TagRow
 from .words import ARROW, JSON
+
+Name = Annotated[str, msgspec.Meta(max_length=255)]
+Message = Annotated[str, msgspec.Meta(max_length=16_384)]
+"""Longer texts belong into notes: the engine writes a tag's anew with every commit."""
 
 
 class LogQuery(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,15 +47,15 @@ class RowsQuery(msgspec.Struct, frozen=True, kw_only=True):
 class CommitBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What the commit is about."""
 
-    message: str = ""
+    message: Message = ""
 
 
 class NameBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
     """A new name for a state; HEAD when `at` is left out."""
 
-    name: str
+    name: Name
     at: str | None = None
-    message: str = ""
+    message: Message = ""
 
 
 class MergeBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):

@@ -57,6 +57,7 @@ class Versioning:
         Raises:
             UsageError: no such setting, or not allowed; nothing changed.
         """
+        _refuse_nul(reason, "reason")
         if path == "store.reserve_mb" and isinstance(value, int | float):
             disk_mb = shutil.disk_usage(self._data_dir).total / 1e6
             if value > disk_mb:
@@ -95,7 +96,12 @@ class Versioning:
             return told | {"commit": commit}
 
     async def commit(self, message: str, *, author: str) -> str:
-        """Commit what is not committed yet."""
+        """Commit what is not committed yet.
+
+        Raises:
+            UsageError: the message holds what no commit's can.
+        """
+        _refuse_nul(message, "message")
         async with self._in_force.changing():
             return await self._history.versions.commit(message, signature(author))
 
@@ -212,6 +218,13 @@ class Versioning:
         if {"setting", "profile"} & {*brought.tables}:
             await self._in_force.write_down(author, reason, message=f"settings in force after {reason}")
         return {"applied": applied, "problems": problems}
+
+
+def _refuse_nul(text: str, field: str) -> None:
+    if "\0" in text:
+        raise UsageError(
+            problem=f"the {field} holds a NUL character, which the message of a commit cannot", field=field
+        )
 
 
 def _value(loaded: Loaded, path: str) -> Any:

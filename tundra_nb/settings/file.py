@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -214,26 +215,40 @@ def _save(file: Path, text: str, environ: Mapping[str, str]) -> Loaded:
 
 
 def _put_in_place(draft: Path, file: Path) -> None:
-    try:
-        if file.exists():
-            draft.chmod(file.stat().st_mode & 0o777)
-        draft.replace(file)
-    except BaseException:
-        draft.unlink(missing_ok=True)
-        raise
+    with _on_disk(file):
+        try:
+            if file.exists():
+                draft.chmod(file.stat().st_mode & 0o777)
+            draft.replace(file)
+        except BaseException:
+            draft.unlink(missing_ok=True)
+            raise
 
 
 def _draft(file: Path, text: str) -> Path:
     """A new file beside `file` that holds the text."""
-    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-            stream.write(text)
-    except BaseException:
-        os.unlink(name)
-        raise
+    with _on_disk(file):
+        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor, name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
+        try:
+            with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
+                stream.write(text)
+        except BaseException:
+            os.unlink(name)
+            raise
     return Path(name)
+
+
+@contextlib.contextmanager
+def _on_disk(file: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as exc:
+        raise ConfigError(
+            where=str(file),
+            problem=f"cannot be written: {exc.strerror or exc}",
+            remedy=f"Check the permissions of {file.parent}, into which the new file is put, and its disk.",
+        ) from exc
 
 
 def _checked(file: Path, text: str, environ: Mapping[str, str]) -> tuple[Loaded, Path]:

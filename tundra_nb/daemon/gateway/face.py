@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from tundra_nb.runtime.runtime import Runtime
 
 
+MODEL_CHARS = 255
+"""Longest name of a model: as much as the history keeps."""
 CALLERS_KEPT = 200
 _log = logging.getLogger("tundra.daemon")
 
@@ -167,7 +169,7 @@ class DoorApp:
         trace_id, span_id = trace_of(headers.get(b"traceparent", b""))
         facts = CallFacts(
             kind=path.form,
-            requested_model=name[:255],
+            requested_model=name,
             caller="gateway",
             streamed=given.is_streamed,
             dialect=path.dialect,
@@ -304,9 +306,13 @@ def _model_of(given: CallerBody) -> str:
     if raw is None:
         return AUTO
     try:
-        return msgspec.json.decode(raw, type=str)
+        name = msgspec.json.decode(raw, type=str)
     except msgspec.DecodeError:
         raise errors.UsageError(problem="model is no text", field="model", remedy="The name of a model.") from None
+    if len(name) > MODEL_CHARS:
+        problem = f"model has {len(name):,} characters; {MODEL_CHARS} at most name one"
+        raise errors.UsageError(problem=problem, field="model", remedy="The name of a model.")
+    return name
 
 
 def _failover(headers: dict[bytes, bytes]) -> Failover:
