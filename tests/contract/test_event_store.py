@@ -21,7 +21,7 @@ from tundra_nb.runtime.history.arrow import table_schema
 from tundra_nb.runtime.history.query import Condition, FrameQuery
 from tundra_nb.runtime.history.service import History
 from tundra_nb.runtime.history.story import StoredStory, WantedOperation
-from tundra_nb.runtime.id_layout import id_floor
+from tundra_nb.runtime.id_layout import MAX_ID, id_floor
 from tundra_nb.types import (
     REPLACED_TABLES,
     TABLES,
@@ -256,6 +256,73 @@ async def test_ids_begin_above_what_spool_and_store_hold_when_the_clock_was_set_
             await again.aclose()
 
 
+@pytest.mark.parametrize("years", [15, 50, 8_000])
+async def test_the_history_goes_on_after_a_clock_that_was_far_ahead(store: Store, years: int) -> None:
+    class Set(SystemClock):
+        ahead_us = 0
+
+        def now_us(self) -> int:
+            return super().now_us() + self.ahead_us
+
+    clock = Set()
+    ids = Ids(clock, node=5)
+    made: list[int] = []
+
+    def call() -> Operation:
+        made.append(ids.next())
+        return Operation(operation_id=made[-1], at=clock.now_us(), outcome="ok")
+
+    def near_now() -> dict[str, Any]:
+        now = clock.now_us()
+        return {"since_us": now - 600_000_000, "until_us": now + 600_000_000, "columns": ["operation_id"]}
+
+    store.history.append(call())
+    clock.ahead_us = years * 365 * 86_400_000_000
+    store.history.append(*(call() for _ in range(5_000)))
+    assert len(await store.rows("operation", **near_now())) == 5_000
+    clock.ahead_us = 0
+    store.history.append(call())
+    await store.history.aclose()
+    ids = Ids(clock, node=5)
+    again = History(store.paths, store.settings, ids, clock)
+    await again.open()
+    try:
+        again.append(call())
+        assert [
+            row["operation_id"] for row in await again.rows(FrameQuery(table="operation", columns=["operation_id"]))
+        ] == made
+        assert made == sorted(set(made))
+        assert made[-1] <= MAX_ID
+        assert len(await again.rows(FrameQuery(table="operation", **near_now()))) == 3
+    finally:
+        await again.aclose()
+
+
+async def test_a_row_whose_id_no_database_holds_is_set_aside_and_the_others_are_stored(store: Store) -> None:
+    """As an earlier version made them while the clock was past the year 2039."""
+    now = SystemClock().now_us()
+
+    def call(key: int) -> Operation:
+        return Operation(operation_id=key, at=now, outcome="ok")
+
+    good = [call(id_floor(now) + n) for n in range(3)]
+    store.history.append(good[0], call(MAX_ID + 1), call((1 << 64) - 1), good[1])
+    store.history.append(call(MAX_ID + 7))
+    assert len(await store.rows("operation")) == 2
+    assert store.history.stats().refused_rows == 3
+    await store.history.aclose()
+    clock = SystemClock()
+    ids = Ids(clock)
+    again = History(store.paths, store.settings, ids, clock)
+    await again.open()
+    try:
+        assert good[1].operation_id < ids.next() <= MAX_ID
+        again.append(good[2])
+        assert len(await again.rows(FrameQuery(table="operation"))) == 3
+    finally:
+        await again.aclose()
+
+
 async def test_a_versioned_row_is_replaced(store: Store) -> None:
     store.history.append(setting("5"))
     store.history.append(setting("3"))
@@ -289,7 +356,7 @@ WINDOWS: list[tuple[dict[str, Any], list[int]]] = [
 
 
 async def test_a_window_in_which_no_id_can_be_is_empty(store: Store) -> None:
-    """Ids end in the year 2039."""
+    """No id is of a time after 2039."""
     in_2090 = 3_786_912_000_000_000
     assert await store.rows("calls", since_us=in_2090, until_us=in_2090 + 86_400_000_000) == []
     assert await store.rows("calls", since_us=-(10**15), until_us=0) == []

@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Protocol
 
 from .deadlines import Deadlines, TaskDeadline
-from .id_layout import MAX_NODE, NODE_BITS, SEQUENCE_BITS
+from .id_layout import LAST_MS, MAX_ID, MAX_NODE, NODE_BITS, SEQUENCE_BITS
 
 
 class Timer(Protocol):
@@ -91,8 +91,9 @@ MACHINE = SystemClock()
 class Ids:
     """Time-ordered 63-bit ids, put together as `id_layout` says.
 
-    Strictly increasing within one maker, also when the clock goes back or more than 4,096 ids fall into a millisecond
-    (it then runs ahead of the clock). `node` (0 to 1023) keeps the makers of one database apart.
+    Strictly increasing within one maker, also when the clock goes back, more than 4,096 ids fall into a millisecond (it
+    then runs ahead of the clock) or the clock is past `LAST_MS` (it counts on from there). `node` (0 to 1023) keeps the
+    makers of one database apart.
     """
 
     def __init__(self, clock: Clock, node: int = 0) -> None:
@@ -116,11 +117,11 @@ class Ids:
         """Make no id that is not above `newest`, however far the clock has gone back since that one was made."""
         taken = newest >> (NODE_BITS + SEQUENCE_BITS)
         if taken >= self._last_ms:
-            self._last_ms = taken + 1
+            self._last_ms = min(taken + 1, MAX_ID >> (NODE_BITS + SEQUENCE_BITS))
             self._sequence = 0
 
     def next(self) -> int:
-        now = self._clock.now_us() // 1000
+        now = min(self._clock.now_us() // 1000, LAST_MS)
         if now > self._last_ms:
             self._last_ms = now
             self._sequence = 0

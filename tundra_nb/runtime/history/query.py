@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from tundra_nb.protocol.query import LATENCY_BAND, OPS, Condition, FrameQuery, Op, checked
-from tundra_nb.runtime.id_layout import id_floor
+from tundra_nb.runtime.id_layout import LAST_MS, id_floor
 from tundra_nb.types import KEY_OF, REPLACED_TABLES, columns
 
 __all__ = [
@@ -47,10 +47,11 @@ def key_bounds(query: FrameQuery, step_ms: int = 0) -> tuple[int | None, int | N
     if query.table in REPLACED_TABLES or query.table == "imported_log":
         return None, None
     slack = KEY_SLACK_US + step_ms * 1000
-    return (
-        None if query.since_us is None else _id_bound(query.since_us - slack),
-        None if query.until_us is None else _id_bound(query.until_us + slack),
-    )
+    since_us, until_us = query.since_us, query.until_us
+    low = None if since_us is None else id_floor(max(0, since_us - slack))
+    if until_us is None or (until_us + slack) // 1000 > LAST_MS:  # ids tell no later time
+        return low, None
+    return low, id_floor(max(0, until_us + slack))
 
 
 def condition(query: FrameQuery, placeholder: str) -> tuple[str, list[Any]]:
@@ -94,11 +95,6 @@ def condition(query: FrameQuery, placeholder: str) -> tuple[str, list[Any]]:
         else:
             add(f"{column} {_COMPARE[op]} ?", value)
     return " AND ".join(parts) or "1 = 1", values
-
-
-def _id_bound(at_us: int) -> int:
-    """The lowest id of a time; of one that no id is of (before 1970, after 2039) the nearest number that fits."""
-    return min(id_floor(max(0, at_us)), (1 << 63) - 1)
 
 
 def ungrouped(query: FrameQuery) -> FrameQuery:

@@ -28,7 +28,7 @@ from typing import get_args
 import msgspec
 
 from tundra_nb.errors import StoreUnavailable
-from tundra_nb.runtime.id_layout import MAX_NODE
+from tundra_nb.runtime.id_layout import MAX_ID, MAX_NODE
 from tundra_nb.types import (
     KEY_OF,
     REPLACED_TABLES,
@@ -151,7 +151,7 @@ class Spool:
             for number in left:
                 reader = SpoolReader(self._folder, SpoolPlace(number, 0), last=number)
                 for event in _all(reader):
-                    self.newest_id = max(self.newest_id, _newest_of(event))
+                    self.newest_id = _newer(self.newest_id, _newest_of(event))
                     if isinstance(event, Mark):
                         marks[_id_of(event)] = (event, number)
                     elif isinstance(event, Ended):
@@ -210,7 +210,7 @@ class Spool:
                 if not name:
                     continue
                 key = getattr(event, name)
-                self.newest_id = max(self.newest_id, key)
+                self.newest_id = _newer(self.newest_id, key)
                 if is_open:
                     self._open_marks[key] = self._segment
                 elif is_open is False:
@@ -331,7 +331,7 @@ class SpoolReader:
                 self.unknown_events += 1
                 continue
             if isinstance(event, NewestId):
-                self.newest_id = max(self.newest_id, event.newest_id)
+                self.newest_id = _newer(self.newest_id, event.newest_id)
                 continue
             if length > SHORT_TEXT or (suspicious and any(pattern in payload for pattern in _NOT_FINITE)):
                 odd.append(len(events))
@@ -482,6 +482,11 @@ def _newest_of(event: Event) -> int:
     """The time-ordered id that an event has; 0 for rows whose key is something else."""
     name = _ID_OF.get(type(event))
     return getattr(event, name) if name is not None else 0
+
+
+def _newer(newest: int, key: int) -> int:
+    """The higher of the two; an id that no database holds (earlier versions made such after 2039) is none."""
+    return key if newest < key <= MAX_ID else newest
 
 
 def _id_of(event: Mark | Ended) -> int:

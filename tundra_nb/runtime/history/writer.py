@@ -21,7 +21,7 @@ from typing import Any, NamedTuple, TypeVar
 import msgspec
 
 from tundra_nb.errors import ConfigError, StoreError, StoreUnavailable, TundraError
-from tundra_nb.runtime.id_layout import NODE_BITS, SEQUENCE_BITS
+from tundra_nb.runtime.id_layout import MAX_ID, NODE_BITS, SEQUENCE_BITS
 from tundra_nb.types import KEY_OF, REPLACED_TABLES, TABLE_OF, TABLES, Event, columns
 
 from . import schema
@@ -264,6 +264,7 @@ class Writer(threading.Thread):
             table = TABLE_OF.get(kind)
             if table is not None:
                 rows.setdefault(table, []).extend(signed(table, map(msgspec.structs.astuple, some), self._writer_id))
+        refused = _set_aside(rows)
         step_ms = _clock_step(rows)
         if step_ms > max(self._step_ms, KEY_SLACK_US // 1000):
             self._persist(lambda: self._store.widen(step_ms))
@@ -277,7 +278,7 @@ class Writer(threading.Thread):
         self._uncommitted += count
         self._may_be_dirty = self._may_be_dirty or count > 0
         self._progress.rows += count
-        self._progress.refused_rows += written.refused
+        self._progress.refused_rows += written.refused + refused
         self._progress.moved_rows += written.moved
         times = [row[_TIME_PLACES[table][1]] for table, some in rows.items() if table in _TIME_PLACES for row in some]
         with self._changed:
@@ -445,6 +446,23 @@ class Writer(threading.Thread):
             self._progress.damaged_bytes = self._reader.damaged_bytes
             self._progress.unknown_events = self._reader.unknown_events
         self._on_progress(self._progress)
+
+
+def _set_aside(rows: dict[str, list[tuple[Any, ...]]]) -> int:
+    """Take out the rows whose ids no database holds, as earlier versions made them of a clock past 2039; how many."""
+    refused = 0
+    for table, some in list(rows.items()):
+        if table not in _TIME_PLACES:
+            continue
+        key = _TIME_PLACES[table][0]
+        kept = [row for row in some if row[key] <= MAX_ID]
+        if aside := len(some) - len(kept):
+            refused += aside
+            log.warning("%d rows of %s refused: their ids have more than 63 bits", aside, table)
+            rows[table] = kept
+            if not kept:
+                del rows[table]
+    return refused
 
 
 def _clock_step(rows: Mapping[str, Sequence[tuple[Any, ...]]]) -> int:
