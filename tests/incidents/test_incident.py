@@ -13,7 +13,7 @@ from typing import Any
 import nbformat
 import pytest
 
-from tests.conftest import Home, stop_processes
+from tests.conftest import Home, stop_processes, wait_until
 from tundra_nb.testing.scripted_provider import ScriptedProcess, ScriptedStep, scripted_process
 
 pytestmark = [pytest.mark.part("doltlite"), pytest.mark.timeout(280)]
@@ -107,6 +107,20 @@ def test_it_is_the_same_after_more_calls_and_another_setting(outage: Any) -> Non
     code, told, _ = verdict(home, home.folder / FILE)
     assert code == 0, "\n".join(f"{name}: {state}" for name, state in told.items())
     assert told[FILE] == "the same"
+
+
+def test_its_worst_calls_say_nothing_of_what_is_under_way_now(outage: Any) -> None:
+    home, provider = outage
+    home.run("breakers", "reset", "scripted")
+    provider.reset()
+    provider.script(CHAT, ScriptedStep(text="slow", delay=60))
+    command = [sys.executable, "-m", "tundra_nb.cli", "ask", "slow"]
+    with subprocess.Popen(command, env=home.env, cwd=home.folder) as slow:
+        wait_until(lambda: json.loads(home.run("status", "--json").stdout)["under_way"], what="it is under way")
+        shown = home.run("incident", "worst", "last").stdout
+        slow.terminate()
+    assert "broken" in shown
+    assert "under way" not in shown
 
 
 @pytest.mark.check

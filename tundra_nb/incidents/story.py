@@ -62,8 +62,8 @@ def worst(client: Client, wanted: str, limit: int = 5) -> Stories:
     )
     source = found.get("source")
     told = {str(key): client.why(str(key), source=source) for key in ranked["operation_id"].head(limit)}
-    # whether recording is on now is no part of what happened then
-    return Stories({key: Why({**why, "record": None}) for key, why in told.items()})
+    # what is recorded and under way now is no part of what happened then
+    return Stories({key: Why({**why, "record": None, "under_way": []}) for key, why in told.items()})
 
 
 def _counted(values: pd.Series[Any]) -> str:
