@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from typing import Any
 
 import anthropic
@@ -192,3 +193,15 @@ def test_no_redirect_is_given_and_other_methods_are_told_what_there_is(gateway: 
 def test_a_name_that_no_model_has_is_refused_by_its_length(gateway: Opened) -> None:
     with pytest.raises(openai.BadRequestError, match="model has 5,000,000 characters; 255 at most"):
         gateway.openai().chat.completions.create(model="m" * 5_000_000, messages=ASKED)
+
+
+def test_a_client_of_http_1_0_gets_a_stream_without_chunks(gateway: Opened) -> None:
+    body = json.dumps({"model": "one", "stream": True, "messages": ASKED}).encode()
+    head = f"POST /v1/chat/completions HTTP/1.0\r\nAuthorization: Bearer {gateway.token}\r\n"
+    with socket.create_connection(("127.0.0.1", httpx.URL(gateway.url).port or 0), timeout=20) as line:
+        line.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+        told = b"".join(iter(lambda: line.recv(65536), b""))
+    answered, _, streamed = told.partition(b"\r\n\r\n")
+    assert b"transfer-encoding" not in answered.lower()
+    assert streamed.startswith(b"data: ")
+    assert streamed.endswith(b"data: [DONE]\n\n")

@@ -96,6 +96,7 @@ class Cycle(RequestResponseCycle):
 
     _head: bytes | None = None
     """Waits for the body."""
+    _lasts_until_close = False
 
     async def send(self, message: Any) -> None:
         if self.flow.write_paused and not self.disconnected:
@@ -122,8 +123,11 @@ class Cycle(RequestResponseCycle):
             elif name == b"transfer-encoding":
                 self.chunked_encoding = is_framed = True
         if not is_framed and self.scope["method"] != "HEAD" and status not in (204, 304):
-            self.chunked_encoding = True
-            headers.append((b"transfer-encoding", b"chunked"))
+            if self.scope["http_version"] == "1.0":  # knows no chunks
+                self.chunked_encoding, self._lasts_until_close = False, True
+            else:
+                self.chunked_encoding = True
+                headers.append((b"transfer-encoding", b"chunked"))
         if not self.keep_alive and (b"connection", b"close") not in headers:
             headers.append((b"connection", b"close"))
         lines = [b"%s: %s\r\n" % header for header in headers]
@@ -143,7 +147,7 @@ class Cycle(RequestResponseCycle):
             parts += (b"%x\r\n" % len(body), body, b"\r\n") if body else ()
             parts += (b"0\r\n\r\n",) if is_last else ()
         else:
-            self.expected_content_length -= len(body)
+            self.expected_content_length -= 0 if self._lasts_until_close else len(body)
             parts.append(body)
         if self.expected_content_length < 0 or (is_last and self.expected_content_length):
             raise RuntimeError("the answer is not as long as its head says")

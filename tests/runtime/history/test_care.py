@@ -140,6 +140,8 @@ async def test_a_disk_that_fills_under_the_database_keeps_events_waiting(small_d
         if history.stats().error is not None:
             assert "no space left" in (history.stats().error or "")
             assert (await ids(history))[:10] == list(range(10))  # reading goes on
+            with pytest.raises(StoreUnavailable, match="no space left"):
+                await history.versions.commit("all of it", "a <a@example.org>")
         filler.unlink()
         await until(lambda: history.stats().error is None)
         assert await history.settled(10)

@@ -138,7 +138,7 @@ class Worker(LineServer):
             result = self._reading[request.method](request.params, stop)
         elif request.method in self._writing:
             if is_behind and request.method in WHOLE:
-                raise StoreBusy(
+                raise self._writer.problem or StoreBusy(
                     problem=f"not all events are in the store yet, and a {request.method} would leave them out",
                     remedy="Wait a moment and do it again; `tundra status` says how far the store is behind.",
                     kind="behind",

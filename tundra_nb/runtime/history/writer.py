@@ -131,6 +131,12 @@ class Writer(threading.Thread):
                     problem="the history's database is still opening", kind="opening"
                 )
 
+    @property
+    def problem(self) -> TundraError | None:
+        """What keeps it from writing."""
+        with self._changed:
+            return self._problem
+
     def retry(self) -> None:
         """The reason why the database could not be opened may be gone: try now."""
         with self._changed:
