@@ -7,6 +7,7 @@ be killed at any moment.
 from __future__ import annotations
 
 import base64
+import contextlib
 import dataclasses
 import gzip
 import http.server
@@ -15,6 +16,7 @@ import select
 import socket
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -92,10 +94,22 @@ def _value(value: Any) -> Any:
     return [_value(one) for one in inner.values] if value.WhichOneof("value") == "array_value" else inner
 
 
-class Receiver:
-    """Takes what is posted; `status` is what it answers, 413 to more bytes than `longest`.
+@dataclasses.dataclass(frozen=True)
+class Answer:
+    """What a receiver says."""
 
-    What somebody sent who is dead by then is not taken.
+    status: int = 200
+    headers: dict[str, str] = dataclasses.field(default_factory=dict)
+    words: bytes = b"{}"
+    drips: bool = False
+    """A byte now and then, for as long as somebody listens."""
+
+
+class Receiver:
+    """Takes what is posted; `status` is what it answers, with `more` headers, 413 to more bytes than `longest`.
+
+    While it `drips`, an answer comes a byte at a time and does not end. What somebody sent who is dead by then is not
+    taken.
     """
 
     def __init__(self, port: int = 0) -> None:
@@ -103,18 +117,23 @@ class Receiver:
         self.headers: list[dict[str, str]] = []
         self.raw: list[bytes] = []
         self.status = 200
+        self.more: dict[str, str] = {}
+        self.words = b"{}"
         self.longest: int | None = None
+        self.drips = False
         self.server = http.server.ThreadingHTTPServer(("127.0.0.1", port), _handler(self._answer))
         self.port = self.server.server_address[1]
         threading.Thread(target=self.server.serve_forever, args=(0.05,), daemon=True).start()
 
-    def _answer(self, headers: dict[str, str], body: bytes) -> int:
+    def _answer(self, headers: dict[str, str], body: bytes) -> Answer:
         status = 413 if self.longest is not None and len(body) > self.longest else self.status
         self.headers.append(headers)
+        if self.drips:
+            return Answer(status, {"Content-Length": "100000"}, drips=True)
         if status == 200:
             self.raw.append(body)
             self.spans += decoded(body)
-        return status
+        return Answer(status, self.more, self.words)
 
     @property
     def endpoint(self) -> str:
@@ -136,10 +155,16 @@ def _handler(answer: Any) -> type[http.server.BaseHTTPRequestHandler]:
             body = gzip.decompress(self.rfile.read(int(self.headers["Content-Length"])))
             if _is_gone(self.connection):
                 return
-            status = answer(dict(self.headers), body)
-            self.send_response(status)
+            told: Answer = answer(dict(self.headers), body)
+            self.send_response(told.status)
+            for name, value in told.headers.items():
+                self.send_header(name, value)
             self.end_headers()
-            self.wfile.write(b"{}")
+            with contextlib.suppress(ConnectionError):
+                while told.drips:
+                    self.wfile.write(b"x")
+                    time.sleep(0.5)
+                self.wfile.write(told.words)
 
         def log_message(self, *_: Any) -> None:
             """Nothing is printed."""
@@ -155,10 +180,10 @@ def _is_gone(connection: socket.socket) -> bool:
 
 
 def _run(port: int, file: Path) -> None:
-    def answer(_: dict[str, str], body: bytes) -> int:
+    def answer(_: dict[str, str], body: bytes) -> Answer:
         with file.open("ab", buffering=0) as stream:
             stream.write(base64.b64encode(body) + b"\n")
-        return 200
+        return Answer()
 
     server = http.server.HTTPServer(("127.0.0.1", port), _handler(answer))
     print(os.getpid(), flush=True)

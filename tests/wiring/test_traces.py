@@ -171,6 +171,24 @@ def test_what_a_collector_finds_too_large_is_sent_in_smaller_requests(
 
 
 @pytest.mark.part("doltlite")
+def test_a_collector_that_drips_its_answer_is_given_up_told_and_tried_again(
+    home: Home, provider: ScriptedProcess, receiver: Receiver
+) -> None:
+    """A byte now and then is no answer: an exchange has one time limit, however many waits it has."""
+    ready(home, provider, receiver.endpoint)
+    receiver.drips = True
+    with tundra_nb.connect() as client:
+        ids = {str(client.ask("hi").operation_id) for _ in range(3)}
+        told = wait_until(
+            lambda: [one for one in client.status()["problems"] if one["what"] == "traces"], 30, "the problem"
+        )
+        assert "gives no whole answer within 10 s" in told[0]["message"]
+        receiver.drips = False
+        wait_until(lambda: receiver.operations >= ids, 60, "the traces")
+        wait_until(lambda: not client.status()["problems"], 30, "the problem to be over")
+
+
+@pytest.mark.part("doltlite")
 def test_a_dead_collector_does_not_hold_up_the_end_and_the_next_life_sends_what_is_owed(
     home: Home, provider: ScriptedProcess, receiver: Receiver
 ) -> None:

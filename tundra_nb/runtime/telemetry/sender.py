@@ -14,9 +14,11 @@ import email.utils
 import functools
 import gzip
 import http.client
+import io
 import logging
 import operator
 import os
+import socket
 import ssl
 import struct
 import threading
@@ -49,7 +51,12 @@ MOST_QUEUED = 200_000
 """Ids of calls that wait for a collector; the oldest are dropped beyond that."""
 MOST_FRESH = 10_000
 """Calls whose rows are kept until they are sent; of all others they are read from the store."""
-POST_SECONDS = 5.0
+POST_SECONDS = 10.0
+"""For a whole exchange, from the connection to the end of the answer: as long as OpenTelemetry's own exporters wait."""
+PIECE_BYTES = 16_384
+"""So much is sent in one go."""
+ANSWER_BYTES = 16_384
+"""As much of an answer is read: it is a number and a few words."""
 STOP_SECONDS = 1.0
 """Longest that the end of the daemon waits for the collector."""
 PAUSES = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
@@ -369,6 +376,7 @@ class Sender(threading.Thread):
         path = url.path.rstrip("/")
         path = path if path.endswith("/v1/traces") else f"{path}/v1/traces"
         left = POST_SECONDS if not self._stopping else max(0.05, self._stop_at - time.monotonic())
+        until = time.monotonic() + left
         headers = {"Content-Type": otlp.MEDIA_TYPE, "Content-Encoding": "gzip", **self._traces.headers}
         port = url.port or (443 if url.scheme == "https" else 80)
         connection: http.client.HTTPConnection
@@ -377,9 +385,14 @@ class Sender(threading.Thread):
         else:
             connection = http.client.HTTPConnection(str(url.hostname), port, timeout=left)
         try:
-            connection.request("POST", path, gzip.compress(body, 1), headers)
-            answer = connection.getresponse()
-            told = answer.read(65536)
+            connection.connect()
+            with connection.sock as sock:
+                connection.sock = _Peer(sock, until)
+                connection.request("POST", path, gzip.compress(body, 1), headers)
+                answer = connection.getresponse()
+                told = answer.read(ANSWER_BYTES)
+        except TimeoutError:
+            return f"{_shown(self._traces.endpoint)} gives no whole answer within {left:.2g} s", 0.0
         except (OSError, http.client.HTTPException) as exc:
             return f"{_shown(self._traces.endpoint)} cannot be reached: {exc or type(exc).__name__}", 0.0
         finally:
@@ -415,6 +428,42 @@ class Sender(threading.Thread):
             if self._stats.problem and self._stats.problem != before.problem:
                 log.warning("traces wait: %s", self._stats.problem)
             self._on_stats(self._stats)
+
+
+class _Peer(io.RawIOBase):
+    """A connected socket, as `http.client` needs it, for one exchange that ends at a moment, however it drips.
+
+    A time limit of the socket itself holds for each wait anew, so that a byte now and then would keep it for ever.
+    """
+
+    def __init__(self, sock: socket.socket, until: float) -> None:
+        super().__init__()
+        self._sock = sock
+        self._until = until
+
+    def makefile(self, _mode: str) -> io.BufferedReader:
+        return io.BufferedReader(self)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        self._limit()
+        return self._sock.recv_into(buffer)
+
+    def sendall(self, data: bytes) -> None:
+        for at in range(0, len(data), PIECE_BYTES):
+            self._limit()
+            self._sock.sendall(data[at : at + PIECE_BYTES])
+
+    def close(self) -> None:
+        """Nothing: `http.client` does so before it reads the rest of an answer. Whoever connected closes."""
+
+    def _limit(self) -> None:
+        left = self._until - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        self._sock.settimeout(left)
 
 
 def _at_us(key: int) -> int:
