@@ -25,7 +25,7 @@ from tests.contract.server import free_port, listens
 from tests.environments import built, python_with
 from tests.wiring import otlp
 from tests.wiring.otlp import Span
-from tests.wiring.test_traces import KEY, PROMPT, keys, ready
+from tests.wiring.test_traces import KEY, PROMPT, keys, ready, when_settled
 from tundra_nb.testing.scripted_provider import ScriptedProcess, ScriptedStep, scripted_process
 
 pytestmark = [pytest.mark.soak, pytest.mark.part("doltlite")]
@@ -119,7 +119,7 @@ def check(home: Home, provider: ScriptedProcess, endpoint: str, spans: Callable[
         assert reply.profile == "second"
         wait_until(lambda: len(spans()) >= 5, 60, "the spans of the call")
         otlp.check_failed_over(spans(), str(reply.operation_id), began_us)
-        stats = wait_until(lambda: client.status()["store"]["traces"], 30, "the answer to the sender")
+        stats = wait_until(lambda: when_settled(client), 30, "the answer to the sender")
         assert (stats["sent"], stats["dropped"], stats["problem"]) == (1, 0, None)
 
 

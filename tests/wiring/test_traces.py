@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psutil
@@ -101,7 +102,7 @@ def test_the_trace_of_a_failed_over_call_has_the_right_parents_times_names_and_s
         assert KEY.encode() not in whole
         assert PROMPT.encode() not in whole
         assert receiver.headers[0]["x-token"] == f"{KEY}2"
-        stats = wait_until(lambda: client.status()["store"]["traces"], 30, "the answer to the sender")
+        stats = wait_until(lambda: when_settled(client), 30, "the answer to the sender")
         assert (stats["sent"], stats["dropped"], stats["problem"]) == (1, 0, None)
 
 
@@ -186,6 +187,22 @@ def test_a_collector_that_drips_its_answer_is_given_up_told_and_tried_again(
         receiver.drips = False
         wait_until(lambda: receiver.operations >= ids, 60, "the traces")
         wait_until(lambda: not client.status()["problems"], 30, "the problem to be over")
+
+
+@pytest.mark.part("doltlite")
+def test_what_is_owed_is_counted_during_a_pause_that_the_collector_asks_for(
+    home: Home, provider: ScriptedProcess, receiver: Receiver
+) -> None:
+    """`waiting` is what is owed now, not what was at the last try."""
+    ready(home, provider, receiver.endpoint)
+    receiver.status, receiver.more = 429, {"Retry-After": "60"}
+    with tundra_nb.connect() as client:
+        client.ask("one")
+        wait_until(lambda: client.status()["problems"], 30, "the problem")
+        for _ in range(3):
+            client.ask("more")
+        wait_until(lambda: client.status()["store"]["traces"]["waiting"] == 4, 30, "the count")
+        assert len(receiver.headers) == 1
 
 
 @pytest.mark.part("doltlite")
@@ -297,6 +314,12 @@ def test_only_a_provider_that_may_know_it_is_told_the_trace_and_nests_below_the_
         client.ask("hi", profile="second")
     passed_on = [sent(request) for request in posts(provider)]
     assert passed_on == [f"00-{TRACE}-{SPAN}-01", f"00-{TRACE}-{SPAN}-00", ""], "without spans of ours the caller's own"
+
+
+def when_settled(client: tundra_nb.Client) -> dict[str, Any] | None:
+    """How the sender stands when nothing is owed any more."""
+    stats: dict[str, Any] | None = client.status()["store"]["traces"]
+    return None if stats is None or stats["waiting"] else stats
 
 
 def posts(provider: ScriptedProcess) -> list[CapturedRequest]:

@@ -105,6 +105,7 @@ class TraceStats(msgspec.Struct, frozen=True, kw_only=True):
     rejected_spans: int = 0
     """Left out by a collector that took the rest of their batch."""
     waiting: int = 0
+    """Owed now: those on their way, too."""
     repeated: int = 0
     """Sent once more, because nobody knew whether they had arrived."""
     problem: str | None = None
@@ -166,7 +167,7 @@ class Sender(threading.Thread):
         writer_id: of this daemon: others' calls are theirs to send.
         settled: file for what needs no sending any more.
         ready: waits until the store can be read; raises when the worker ends first.
-        on_stats: told how it stands, from this thread.
+        on_stats: told how it stands, from this thread and from that of `offer`.
     """
 
     def __init__(
@@ -187,9 +188,11 @@ class Sender(threading.Thread):
         self._on_stats = on_stats
         self._changed = threading.Condition()
         self._queue: collections.deque[int] = collections.deque()
+        self._on_the_way = 0
+        """Calls that were taken from the queue, and whose answer is not here yet."""
         self._stopping = False
         self._stop_at = 0.0
-        self._stats = TraceStats(endpoint=_shown(traces.endpoint))
+        self._stats = self._told = TraceStats(endpoint=_shown(traces.endpoint))
         self._providers: dict[str, str] = {}
         self._providers_at = -PROVIDERS_SECONDS
         self._most = BATCH_CALLS
@@ -199,7 +202,7 @@ class Sender(threading.Thread):
         """Rows that were stored just now, by call: what is sent at once is not read again."""
 
     def offer(self, rows: Mapping[str, Sequence[tuple[Any, ...]]]) -> None:
-        """These rows are stored, by table. From any thread; never waits."""
+        """These rows are stored, by table. From any thread; never waits for the collector."""
         with self._changed:
             if len(self._fresh_calls) + len(self._fresh_attempts) > MOST_FRESH:
                 self._fresh_calls.clear()
@@ -211,6 +214,7 @@ class Sender(threading.Thread):
                     self._fresh_calls[row[0]] = row
                 self._queue.extend(row[0] for row in calls)
                 self._bound()
+                self._tell()
                 self._changed.notify_all()
 
     def stop(self) -> None:
@@ -253,6 +257,7 @@ class Sender(threading.Thread):
             known = set(self._queue)
             self._queue.extendleft(reversed([key for key in ids if key not in known]))
             self._bound()
+            self._tell()
 
     def _follow(self) -> None:
         failures = 0
@@ -270,11 +275,11 @@ class Sender(threading.Thread):
             self._unsure.update(batch)
             with self._changed:
                 self._queue.extendleft(reversed(batch))
+                self._on_the_way = 0
                 self._bound()
-                waiting = len(self._queue)
                 if self._stopping:
                     return
-            self._tell(problem=answer[0], waiting=waiting)
+                self._tell(problem=answer[0])
             pause = answer[1] or PAUSES[min(failures, len(PAUSES) - 1)]
             failures += 1
             with self._changed:
@@ -289,7 +294,8 @@ class Sender(threading.Thread):
                 self._changed.wait_for(lambda: len(self._queue) >= self._most or self._stopping, delay)
             if self._stopping and time.monotonic() >= self._stop_at:
                 return []
-            return [self._queue.popleft() for _ in range(min(self._most, len(self._queue)))]
+            self._on_the_way = min(self._most, len(self._queue))
+            return [self._queue.popleft() for _ in range(self._on_the_way)]
 
     def _send(self, batch: Sequence[int]) -> tuple[str, float] | None:
         """Send these; None when they are settled, else why not and after how long again (0: as ever)."""
@@ -315,17 +321,18 @@ class Sender(threading.Thread):
         again = len(self._unsure & set(wanted)) if self._unsure else 0
         self._unsure.difference_update(batch)
         self._most = min(BATCH_CALLS, self._most * 2)
-        stats = self._stats
-        self._tell(
-            problem=None,
-            refused=refused if asked else stats.refused,
-            sent=stats.sent + len(sampled),
-            sent_spans=stats.sent_spans + len(made),
-            unsampled=stats.unsampled + unsampled,
-            dropped=stats.dropped + dropped,
-            repeated=stats.repeated + again,
-            waiting=len(self._queue),
-        )
+        with self._changed:
+            stats = self._stats
+            self._on_the_way = 0
+            self._tell(
+                problem=None,
+                refused=refused if asked else stats.refused,
+                sent=stats.sent + len(sampled),
+                sent_spans=stats.sent_spans + len(made),
+                unsampled=stats.unsampled + unsampled,
+                dropped=stats.dropped + dropped,
+                repeated=stats.repeated + again,
+            )
         return None
 
     def _fresh(self, ids: Sequence[int]) -> tuple[list[TracedCall], dict[int, list[TracedAttempt]]]:
@@ -422,12 +429,14 @@ class Sender(threading.Thread):
             self._stats = msgspec.structs.replace(self._stats, dropped=self._stats.dropped + over)
 
     def _tell(self, **changes: Any) -> None:
-        before = self._stats
-        self._stats = msgspec.structs.replace(before, **changes)
-        if self._stats != before:
-            if self._stats.problem and self._stats.problem != before.problem:
+        with self._changed:
+            waiting = len(self._queue) + self._on_the_way
+            told, self._told = self._told, msgspec.structs.replace(self._stats, waiting=waiting, **changes)
+            self._stats = self._told
+            if self._stats.problem and self._stats.problem != told.problem:
                 log.warning("traces wait: %s", self._stats.problem)
-            self._on_stats(self._stats)
+            if self._stats != told:
+                self._on_stats(self._stats)
 
 
 class _Peer(io.RawIOBase):
