@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from tests.conftest import wait_until
 from tundra_nb._version import __version__
 from tundra_nb.testing.scripted_provider import ScriptedProcess, ScriptedStep, scripted_process
 
@@ -109,6 +111,19 @@ def test_the_daemon_is_started_stopped_and_stays_stopped(home: Any, provider: Sc
     assert home.run("daemon", "start").returncode == 0
     assert home.run("daemon", "restart").returncode == 0
     assert "ready in" in home.run("logs", "-n", "20").stdout
+
+
+def test_a_restart_that_is_interrupted_leaves_no_mark_of_a_stop(home: Any) -> None:
+    started = json.loads(home.run("daemon", "start", "--json").stdout)
+    command = [sys.executable, "-m", "tundra_nb.cli", "daemon", "restart", "--force"]
+    with subprocess.Popen(command, env=home.env, stderr=subprocess.PIPE, text=True) as restarting:
+        wait_until((home.data_dir / "daemon.held").exists, what="the daemon is told to stop")
+        restarting.send_signal(signal.SIGINT)
+        told = restarting.communicate(timeout=30)[1]
+    assert (restarting.returncode, told) == (130, "interrupted\n")
+    assert not (home.data_dir / "daemon.held").exists()
+    assert home.run("calls").returncode == 0, "the next call starts the daemon by itself"
+    assert json.loads(home.run("daemon", "status", "--json").stdout)["pid"] != started["pid"]
 
 
 def test_a_key_that_the_daemon_lacks_is_offered_and_never_shown(home: Any, provider: ScriptedProcess) -> None:

@@ -52,8 +52,14 @@ def restart(face: Face, force: bool) -> DaemonStatus:
     environ = _environ()
     settings.load(paths.config_file(environ), environ)  # where none could start, the one that runs goes on
     paths.make_private(found.data_dir)
-    launch.stop(found, force=force)
-    launch.ensure(found, started_by=face.name, explicit=True, environ=_environ(), on_wait=_waiting(face))
+    launch.restart(
+        found,
+        by="tundra daemon restart",
+        started_by=face.name,
+        force=force,
+        environ=_environ(),
+        on_wait=_waiting(face),
+    )
     return DaemonStatus(launch.status(found))
 
 

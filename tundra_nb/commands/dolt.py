@@ -78,8 +78,7 @@ def join(
     found = dolt_join.prove(msgspec.structs.replace(_store(), **chosen), os.environ)
     file = paths.config_file(os.environ)
     settings_file.set_values(file, {f"store.{name}": value for name, value in chosen.items()}, os.environ)
-    launch.stop(where)
-    launch.ensure(where, started_by=face.name, explicit=True)
+    launch.restart(where, by="tundra dolt join", started_by=face.name)
     told = {"server": f"{chosen['host']}:{chosen['port']}/{chosen['database']}", "tls": chosen["tls"]}
     return Document(told | msgspec.structs.asdict(found) | {"settings": str(file)})
 

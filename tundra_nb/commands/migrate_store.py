@@ -105,13 +105,14 @@ def command(face: Face, back: bool) -> Message:
 def _stopped(where: paths.Paths, by: str) -> Iterator[None]:
     """Stop the daemon for what needs the history alone; what fails leaves it as it was: running, stopped or held."""
     held = paths.read_at_once(where.held) if where.is_held else None
-    was_running = launch.stop(where) is not None
-    launch.mark_held(where, "tundra migrate-store")
+    was_running = False
     try:
+        was_running = launch.stop(where) is not None
+        launch.mark_held(where, "tundra migrate-store")
         yield
     except BaseException:
         if held is None:
-            where.held.unlink(missing_ok=True)
+            launch.release(where)
         else:
             with contextlib.suppress(OSError):  # a full disk
                 where.held.write_bytes(held)

@@ -31,7 +31,7 @@ from tundra_nb.protocol.words import START_ERROR
 from . import running
 from .running import Connection, find
 
-__all__ = ["Connection", "ensure", "find", "status", "stop"]
+__all__ = ["Connection", "ensure", "find", "restart", "status", "stop"]
 
 START_SECONDS = 15.0
 """Longest time from the start of the process to its first answer; measured: below 1 s, more on a cold disk."""
@@ -43,6 +43,8 @@ RENEW_SECONDS = 3.0
 """A daemon whose socket was deleted notices it twice a second, and binds anew."""
 KILL_AFTER_SECONDS = 3.0
 """A daemon that cannot be asked to stop and is in a hurry to be gone is told by a signal, then killed."""
+LATE_MARK_SECONDS = 0.5
+"""A daemon that was asked to stop leaves its mark before it answers, and whoever asked may be gone by then."""
 POLL_SECONDS = 0.02
 PROGRESS_SECONDS = 1.0
 TAIL_LINES = 12
@@ -174,6 +176,51 @@ def _stopped(paths: Paths, *, force: bool, hold: bool, timeout: float) -> Connec
                 child.wait(running.CONNECT_SECONDS)
     _reap()
     return found
+
+
+def restart(
+    paths: Paths,
+    *,
+    by: str,
+    started_by: str,
+    force: bool = False,
+    environ: Mapping[str, str] | None = None,
+    on_wait: Progress | None = None,
+) -> Connection:
+    """Stop the daemon and start a new one; nobody else starts one in between.
+
+    What breaks it off, an interrupt too, leaves no mark: the next call starts a daemon by itself.
+
+    Args:
+        paths: whose daemon.
+        by: the command, of which those are told who want a daemon meanwhile.
+        started_by: as `ensure` takes it.
+        force: as `stop` takes it.
+        environ: the environment of the new daemon; default: the process's own.
+        on_wait: as `ensure` takes it.
+    """
+    try:
+        stop(paths, force=force)
+        mark_held(paths, by)
+        started = ensure(paths, started_by=started_by, explicit=True, environ=environ, on_wait=on_wait)
+    except BaseException:
+        release(paths)
+        raise
+    _unmark(paths)  # somebody else may have started it before the mark was there
+    return started
+
+
+def release(paths: Paths) -> None:
+    """Take away the mark of a stop that was broken off, also one that the daemon is about to leave."""
+    deadline = time.monotonic() + LATE_MARK_SECONDS
+    while not paths.is_held and time.monotonic() < deadline:
+        time.sleep(POLL_SECONDS)
+    _unmark(paths)
+
+
+def _unmark(paths: Paths) -> None:
+    with contextlib.suppress(OSError):
+        paths.held.unlink(missing_ok=True)
 
 
 def mark_held(paths: Paths, by: str = STOPPED_BY) -> None:
