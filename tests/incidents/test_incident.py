@@ -241,6 +241,28 @@ def test_a_replay_of_the_outage_is_the_same_twice_and_parts_where_worked_out_by_
     assert "breakers now   scripted open" in told
 
 
+REPLAYING = """
+import os, signal, sys, threading, time, tundra_nb
+def interrupt():
+    while not any(thread.name.startswith("replay") for thread in threading.enumerate()):
+        time.sleep(0.01)
+    os.kill(os.getpid(), signal.SIGINT)
+threading.Thread(target=interrupt, daemon=True).start()
+with tundra_nb.connect() as t:
+    try:
+        t.replay(sys.argv[1], speed=1e-6)
+    except KeyboardInterrupt:
+        print("interrupted")
+"""
+
+
+def test_the_first_interrupt_ends_a_replay(outage: Any) -> None:
+    home, _ = outage
+    command = [sys.executable, "-c", REPLAYING, TITLE]
+    done = subprocess.run(command, env=home.env, capture_output=True, text=True, check=False, timeout=30)
+    assert done.stdout == "interrupted\n", done.stderr
+
+
 def test_a_simulation_has_one_row_per_variant_and_proposes_one_on_a_branch(outage: Any) -> None:
     home, _ = outage
     done = home.run("simulate", TITLE, "--set", "breaker.failures=1,3", "--set", "router.retries=0", "--json")

@@ -8,7 +8,6 @@ a tool of this run has shown.
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures
 import dataclasses
 import datetime as dt
 import json
@@ -21,6 +20,7 @@ import msgspec
 
 from tundra_nb.client import api
 from tundra_nb.client.aio import AsyncClient
+from tundra_nb.client.own_loop import on_own_loop
 from tundra_nb.client.sync import Client
 from tundra_nb.errors import TundraError
 from tundra_nb.types import Reply, ToolCall
@@ -308,8 +308,7 @@ def _within(client: Client, question: Any, seconds: float) -> Reply:
         async with AsyncClient(link=client.link, caller=client.caller) as other:
             return await asyncio.wait_for(other.ask_as(question), seconds)
 
-    with concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="triage") as pool:
-        return pool.submit(asyncio.run, ask()).result()
+    return on_own_loop(ask(), "triage")
 
 
 _FINDING_SCHEMA: dict[str, Any] = {

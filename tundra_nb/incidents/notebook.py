@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import datetime as dt
 import hashlib
 import importlib
@@ -13,12 +11,12 @@ import platform
 import re
 import unicodedata
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from tundra_nb.client.incidents import find as find_call
 from tundra_nb.client.incidents import new as new_call
+from tundra_nb.client.own_loop import on_own_loop
 from tundra_nb.client.results import Document
 from tundra_nb.errors import TundraError, UsageError
 from tundra_nb.types import FRAME_VERSION
@@ -29,8 +27,6 @@ if TYPE_CHECKING:
 FORMAT = 1
 """Version of `metadata.tundra` in a notebook."""
 CELL_SECONDS = 120
-PROGRESS_SECONDS = 0.3
-"""Between two looks at which cell runs."""
 PACKAGES = ("tundra-nb", "pandas", "pyarrow", "ipykernel", "nbclient")
 TELLING = (
     ("What happened", "%tundra incident story {{incident}}"),
@@ -205,31 +201,22 @@ def run_through(runner: Any, env: dict[str, str], on_progress: Callable[[str], N
     """
     # what its kernel warns of at its start, "running over TCP" say, would stand on the standard error of our command
     runner.extra_arguments = ["--IPKernelApp.log_level=ERROR"]
-    begun: Future[tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]]] = Future()
-
-    async def work() -> None:
-        begun.set_result((asyncio.get_running_loop(), cast("asyncio.Task[Any]", asyncio.current_task())))
-        await runner.async_execute(env=env)
-
     tell = on_progress or (lambda _: None)
     doing = ["starting a kernel"]
     runner.on_cell_start = lambda cell, cell_index: doing.append(
         f"cell {cell_index + 1} of {len(runner.nb.cells)}: {cell.source.strip().splitlines()[-1][:60]}"
     )
-    with ThreadPoolExecutor(1, "notebook") as pool:
-        done = pool.submit(asyncio.run, work())
-        try:
-            told = ""
-            while not wait([done], PROGRESS_SECONDS).done:
-                if doing[-1] != told:
-                    tell(told := doing[-1])
-            tell("")
-            done.result()
-        except KeyboardInterrupt:
-            loop, task = begun.result()
-            with contextlib.suppress(RuntimeError):  # it has just ended
-                loop.call_soon_threadsafe(task.cancel)
-            raise
+    told = ""
+
+    def look() -> None:
+        nonlocal told
+        if doing[-1] != told:
+            tell(told := doing[-1])
+
+    try:
+        on_own_loop(runner.async_execute(env=env), "notebook", look)
+    finally:
+        tell("")
 
 
 def save(book: Any, file: Path) -> None:

@@ -5,7 +5,6 @@ Rows come from the daemon as for anybody else; the running is `runtime.rehearsal
 
 from __future__ import annotations
 
-import asyncio
 import datetime as dt
 import hashlib
 import json
@@ -18,6 +17,7 @@ import msgspec
 
 from tundra_nb.client import times
 from tundra_nb.client.incidents import EPOCH, window_us
+from tundra_nb.client.own_loop import on_own_loop
 from tundra_nb.errors import UsageError
 from tundra_nb.protocol.digest import digest
 from tundra_nb.runtime.recordings import Recording, inside
@@ -219,7 +219,7 @@ def replay(
         logger.disabled = True  # its failures are played, and are not today's
     tapes = _tapes(client, recorded)
     try:
-        ran = _alone(play(recorded.trace, form, tapes, speed))
+        ran = on_own_loop(play(recorded.trace, form, tapes, speed), "replay")
     finally:
         for logger, was in kept:
             logger.disabled = was
@@ -294,14 +294,6 @@ def _summary(recorded: Past, ran: Ran, frame: pd.DataFrame, values: Mapping[str,
 def _counted(values: Any) -> str:
     counts = values.astype(str).value_counts()
     return ", ".join(f"{counts[name]:,} {name}" for name in sorted(counts.index))
-
-
-def _alone(work: Any) -> Any:
-    """Run it on a loop of its own, also where one runs already, as in a kernel."""
-    import concurrent.futures
-
-    with concurrent.futures.ThreadPoolExecutor(1) as pool:
-        return pool.submit(asyncio.run, work).result()
 
 
 def _tapes(client: Client, recorded: Past) -> dict[int, Recording]:
