@@ -475,7 +475,7 @@ class Client:
             on_output: called with each piece of output as it comes.
 
         Raises:
-            Timeout: the cell took longer, and was interrupted; the shell lives on.
+            Timeout: the cell took longer, and was interrupted; the shell lives on, unless it ignores interrupts itself.
             KeyboardInterrupt: an interrupt was passed on to it.
         """
         self.attach(self.caller)  # the shell lives as long as somebody is attached for its owner

@@ -310,6 +310,17 @@ async def test_an_interrupt_grows_harder_until_the_program_ends(shell: Shell) ->
 
 
 @pytest.mark.anyio
+async def test_a_shell_that_ignores_an_interrupt_itself_is_ended(shell: Shell) -> None:
+    asker = asyncio.create_task(run(shell, "trap '' INT TERM HUP; echo go; while :; do sleep 1; done"))
+    while b"go" not in shell.pty.read(0).data:  # noqa: ASYNC110 - the condition is a byte count
+        await asyncio.sleep(0.01)
+    assert await shell.interrupt(patience=0.1) == "SIGKILL"
+    async with asyncio.timeout(10):
+        _, end = await asker
+    assert (end.is_shell_ended, end.exit_signal) == (True, "SIGKILL")
+
+
+@pytest.mark.anyio
 async def test_interrupting_an_idle_shell_does_nothing(shell: Shell) -> None:
     assert await shell.interrupt() == ""
     await run(shell, "true")

@@ -181,22 +181,29 @@ class Shell:
     async def interrupt(self, patience: float = PATIENCE_SECONDS) -> str:
         """End the running cell, with more and more force; nothing happens when none runs. Returns the last signal.
 
-        Also a cell that goes on without a reader.
+        Also a cell that goes on without a reader. Where the shell itself goes on, since it ignores the first signal and
+        the others are for its programs, it is ended with the cell.
         """
         if self._is_over or self.is_ended:
             return ""
         ended = asyncio.Event()
         watching = asyncio.create_task(self._watch(ended))
         try:
-            return await self.pty.interrupt(ended, patience)
+            last = await self.pty.interrupt(ended, patience)
         finally:
             watching.cancel()
+        if not ended.is_set():
+            await self._give_up("the shell ignored an interrupt")
+        return last
 
     async def aclose(self) -> None:
         """End the shell and everything in it. Twice is once."""
         self._close_cells()
+        await self._give_up("the shell was closed")
+
+    async def _give_up(self, why: str) -> None:
         with contextlib.suppress(HandleNotFound):
-            await self._pool.release(self.pty.id, "the shell was closed")
+            await self._pool.release(self.pty.id, why)
 
     def _close_cells(self) -> None:
         if self._cells >= 0:
@@ -281,7 +288,7 @@ class Shell:
     async def _heal(self, healings: int) -> None:
         """The shell prompts on its terminal: make it run its loop again."""
         if healings > HEALINGS:
-            await self._pool.release(self.pty.id, "the shell no longer takes cells")
+            await self._give_up("the shell no longer takes cells")
             return
         with contextlib.suppress(HandleNotFound, termios.error):
             if self.program == "bash":
