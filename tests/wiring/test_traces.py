@@ -172,6 +172,26 @@ def test_what_a_collector_finds_too_large_is_sent_in_smaller_requests(
 
 
 @pytest.mark.part("doltlite")
+def test_a_collector_to_which_one_call_is_too_large_is_told_as_that(
+    home: Home, provider: ScriptedProcess, receiver: Receiver
+) -> None:
+    """413 to a call alone: the path is right, and the collector's limit is what to correct."""
+    ready(home, provider, receiver.endpoint)
+    receiver.longest = 1
+    with tundra_nb.connect() as client:
+        for _ in range(3):
+            client.ask("hi")
+        (told,) = wait_until(lambda: client.status()["problems"], 30, "the problem")
+        assert "traces are lost: the collector answers 413: the spans of a single call" in told["message"]
+        assert told["hint"].startswith("Raise the limit")
+        assert "otel.endpoint" not in told["hint"]
+        wait_until(lambda: client.status()["store"]["traces"]["dropped"] == 3, 30, "all to be told as lost")
+        receiver.longest = None
+        client.ask("hi")
+        wait_until(lambda: not client.status()["problems"], 30, "the problem to be over")
+
+
+@pytest.mark.part("doltlite")
 def test_a_collector_that_drips_its_answer_is_given_up_told_and_tried_again(
     home: Home, provider: ScriptedProcess, receiver: Receiver
 ) -> None:

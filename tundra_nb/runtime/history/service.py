@@ -512,7 +512,7 @@ class History:
             self.troubles.tell(
                 "traces",
                 f"traces are lost: {stats['refused']}",
-                "Correct `otel.endpoint`, or what `otel.headers_env` names; what was refused is not sent again.",
+                f"{_TOO_LARGE if stats['refused_size'] else _REFUSED}; what was refused is not sent again.",
             )
         else:
             self.troubles.end("traces")
@@ -624,6 +624,8 @@ _REPEATABLE = frozenset(
 """Methods that change nothing, and are asked again when the worker dies under them."""
 
 
+_REFUSED = "Correct `otel.endpoint`, or what `otel.headers_env` names"
+_TOO_LARGE = "Raise the limit that the collector, or a proxy before it, sets to the size of a request"
 _WORDED = frozenset({"commit", "branch", "tag", "merge", "propose", "revert"})
 """Methods that write down words of a person."""
 

@@ -65,6 +65,7 @@ LONGEST_PAUSE = 60.0
 """Longest that a collector may ask for."""
 SMALLER_SECONDS = 0.05
 """How soon a request that was too large is sent in smaller ones."""
+_TOO_LARGE = "the collector answers 413: the spans of a single call are too large for it"
 PACK_BYTES = 1 << 20
 """The file of what is settled is packed when it is larger."""
 PROVIDERS_SECONDS = 30.0
@@ -112,6 +113,8 @@ class TraceStats(msgspec.Struct, frozen=True, kw_only=True):
     """Why nothing can be sent now."""
     refused: str | None = None
     """Why the collector has refused the last traces for good."""
+    refused_size: bool = False
+    """It did so for their size: also one call alone was too large."""
 
 
 class Settled:
@@ -279,7 +282,7 @@ class Sender(threading.Thread):
                 self._bound()
                 if self._stopping:
                     return
-                self._tell(problem=answer[0])
+                self._tell(problem=answer[0] or None)
             pause = answer[1] or PAUSES[min(failures, len(PAUSES) - 1)]
             failures += 1
             with self._changed:
@@ -327,6 +330,7 @@ class Sender(threading.Thread):
             self._tell(
                 problem=None,
                 refused=refused if asked else stats.refused,
+                refused_size=refused == _TOO_LARGE if asked else stats.refused_size,
                 sent=stats.sent + len(sampled),
                 sent_spans=stats.sent_spans + len(made),
                 unsampled=stats.unsampled + unsampled,
@@ -378,7 +382,10 @@ class Sender(threading.Thread):
             into.setdefault(row["operation_id"], []).append(TracedAttempt(**row))
 
     def _post(self, body: bytes, calls: int) -> tuple[str, float] | str | None:
-        """None: taken; why it is refused for good; or why not now, and after how long again."""
+        """Send the spans of so many calls.
+
+        None: taken; why it is refused for good; or why not now ("": nothing is wrong), and after how long again.
+        """
         url = urllib.parse.urlsplit(self._traces.endpoint)
         path = url.path.rstrip("/")
         path = path if path.endswith("/v1/traces") else f"{path}/v1/traces"
@@ -408,10 +415,11 @@ class Sender(threading.Thread):
             return f"the collector answers {answer.status}", _pause(answer.headers.get("Retry-After", ""))
         if answer.status == 413 and calls > 1:
             self._most = calls // 2
-            return "the collector answers 413: fewer traces are sent at once", SMALLER_SECONDS
+            log.info("the collector answers 413 to %s calls: fewer are sent at once", calls)
+            return "", SMALLER_SECONDS
         if answer.status >= 300:
             log.warning("the collector refuses spans with %s: %s", answer.status, told[:200].decode("utf-8", "replace"))
-            return f"the collector answers {answer.status}"
+            return _TOO_LARGE if answer.status == 413 else f"the collector answers {answer.status}"
         if (rejected := otlp.rejected(told))[0]:
             log.warning("the collector took a batch but for %s spans: %s", *rejected)
             self._tell(rejected_spans=self._stats.rejected_spans + rejected[0])
