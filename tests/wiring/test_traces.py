@@ -27,7 +27,9 @@ from tests.wiring.otlp import Receiver
 from tundra_nb.errors import TundraError
 from tundra_nb.testing.scripted_provider import CapturedRequest, ScriptedProcess, ScriptedStep, scripted_process
 
-pytest.importorskip("opentelemetry.proto.collector.trace.v1.trace_service_pb2", reason="needs opentelemetry-proto")
+service = pytest.importorskip(
+    "opentelemetry.proto.collector.trace.v1.trace_service_pb2", reason="needs opentelemetry-proto"
+)
 
 KEY = "canary-trace-Zq9x7e0123"
 PROMPT = "canary-prompt-5b1d"
@@ -189,6 +191,22 @@ def test_a_collector_to_which_one_call_is_too_large_is_told_as_that(
         receiver.longest = None
         client.ask("hi")
         wait_until(lambda: not client.status()["problems"], 30, "the problem to be over")
+
+
+@pytest.mark.part("doltlite")
+def test_a_collector_leaves_out_no_more_than_it_was_sent(
+    home: Home, provider: ScriptedProcess, receiver: Receiver
+) -> None:
+    """A count of rejected spans is believed as far as it can be true."""
+    ready(home, provider, receiver.endpoint)
+    with tundra_nb.connect() as client:
+        for number, rejected in ((1, 1), (-1, 1), (2**62, 3)):
+            partial = service.ExportTracePartialSuccess(rejected_spans=number, error_message="no")
+            receiver.words = service.ExportTraceServiceResponse(partial_success=partial).SerializeToString()
+            operation_id = str(client.ask("hi").operation_id)
+            wait_until(lambda key=operation_id: key in receiver.operations, 30, "the spans")  # type: ignore[misc]
+            stats = wait_until(lambda: when_settled(client), 30, "the answer to the sender")
+            assert stats["rejected_spans"] == rejected
 
 
 @pytest.mark.part("doltlite")

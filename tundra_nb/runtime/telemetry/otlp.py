@@ -17,6 +17,8 @@ _VARINT, _FIXED64, _BYTES = 0, 1, 2
 _DOUBLE = struct.Struct("<d")
 _TIMES = struct.Struct("<BQBQ")
 _MASK = (1 << 64) - 1
+_MOST = _MASK >> 1
+"""Of a signed number; what is above is written for one below zero."""
 _SHORT = 0x80 - 4
 """A key and text of fewer bytes have one byte for each length around them."""
 
@@ -60,16 +62,18 @@ def request(spans: Iterable[bytes], resource: Mapping[str, Any], scope: str, ver
 
 
 def rejected(answer: bytes) -> tuple[int, str]:
-    """How many spans a receiver left out of a request that it took, and why; 0 also where it says nothing readable."""
+    """How many spans a receiver left out of a request that it took, and why.
+
+    0 also where it says nothing readable, or fewer than none.
+    """
     try:
         partial = dict(_fields(answer)).get(1)
         told = dict(_fields(partial)) if isinstance(partial, bytes) else {}
     except IndexError:
         return 0, ""
     number, words = told.get(1), told.get(2)
-    return number if isinstance(number, int) else 0, words.decode("utf-8", "replace") if isinstance(
-        words, bytes
-    ) else ""
+    count = number if isinstance(number, int) and number <= _MOST else 0
+    return count, words.decode("utf-8", "replace") if isinstance(words, bytes) else ""
 
 
 def _field(number: int, content: bytes) -> bytes:

@@ -314,7 +314,7 @@ class Sender(threading.Thread):
         made = self._spans(sampled, attempts) if sampled else []
         refused = None
         if asked := bool(made):
-            answer = self._post(spans.request(made, self._writer_id), len(batch))
+            answer = self._post(spans.request(made, self._writer_id), len(batch), len(made))
             if isinstance(answer, tuple):
                 return answer
             refused = answer
@@ -381,8 +381,8 @@ class Sender(threading.Thread):
         for row in self._rows(query):
             into.setdefault(row["operation_id"], []).append(TracedAttempt(**row))
 
-    def _post(self, body: bytes, calls: int) -> tuple[str, float] | str | None:
-        """Send the spans of so many calls.
+    def _post(self, body: bytes, calls: int, count: int) -> tuple[str, float] | str | None:
+        """Send `count` spans of so many calls.
 
         None: taken; why it is refused for good; or why not now ("": nothing is wrong), and after how long again.
         """
@@ -420,9 +420,10 @@ class Sender(threading.Thread):
         if answer.status >= 300:
             log.warning("the collector refuses spans with %s: %s", answer.status, told[:200].decode("utf-8", "replace"))
             return _TOO_LARGE if answer.status == 413 else f"the collector answers {answer.status}"
-        if (rejected := otlp.rejected(told))[0]:
-            log.warning("the collector took a batch but for %s spans: %s", *rejected)
-            self._tell(rejected_spans=self._stats.rejected_spans + rejected[0])
+        rejected, why = otlp.rejected(told)
+        if rejected := min(rejected, count):
+            log.warning("the collector took a batch but for %s spans: %s", rejected, why)
+            self._tell(rejected_spans=self._stats.rejected_spans + rejected)
         return None
 
     @functools.cached_property
