@@ -15,6 +15,7 @@ from rich.console import Console
 
 from tundra_nb.client import explain
 from tundra_nb.client.results import Document, Last, Status, Why
+from tundra_nb.kernel import display
 from tundra_nb.types import Reply, ToolCall, Usage
 from tundra_nb.types.triage import Triage, TriageFinding
 from tundra_nb.views import Lines, Message, data, html, show, text
@@ -214,3 +215,10 @@ def test_where_columns_find_no_room_nothing_is_written_letter_below_letter(width
     assert isinstance(console.file, io.StringIO)
     told = console.file.getvalue()
     assert {"settings", "profile", "dead", "kind", "local", "breaker", "closed"} <= set(told.split()), told
+
+
+@pytest.mark.parametrize("name", sorted(show.VIEWS))
+def test_every_result_with_a_view_is_shown_by_it_in_a_notebook(name: str) -> None:
+    module, _, kind = name.rpartition(".")
+    classes = getattr(importlib.import_module(f"tundra_nb.{module}"), kind).__mro__
+    assert {(one.__module__, one.__qualname__) for one in classes} & {*display._VIEWED, *display._LIVE}

@@ -39,6 +39,7 @@ _VIEWED = (
     ("tundra_nb.client.results", "Document"),
     ("tundra_nb.client.results", "Stories"),
     ("tundra_nb.client.versions", "Merged"),
+    ("tundra_nb.client.pty_story", "PtyStory"),
     ("tundra_nb.client.explain", "Explanation"),
     ("tundra_nb.client.explain", "Contents"),
     ("tundra_nb.guide.pages", "Page"),
