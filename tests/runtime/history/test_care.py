@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import random
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,10 +14,11 @@ from pathlib import Path
 import pytest
 
 from tundra_nb.errors import StoreDamaged, StoreUnavailable, UsageError
+from tundra_nb.runtime.history.query import FrameQuery
 from tundra_nb.runtime.history.spool import segments
 from tundra_nb.types import Note
 
-from .test_service import ids, note, opened, until
+from .test_service import ids, note, opened, rows, until
 
 pytestmark = [pytest.mark.anyio, pytest.mark.part("doltlite")]
 
@@ -62,6 +64,27 @@ async def test_a_damaged_history_is_told_and_restore_brings_backup_and_spool_bac
         history.append(note(503))
         assert (await ids(history))[-1] == 503
         assert (tmp_path / "history.db.before-restore").exists()
+
+
+@pytest.mark.parametrize("how", ["cut", "overwritten"])
+async def test_a_history_damaged_while_it_is_open_is_not_shown_as_an_empty_one(tmp_path: Path, how: str) -> None:
+    path = tmp_path / "history.db"
+    async with opened(tmp_path) as history:
+        history.append(*(note(n) for n in range(500)))
+        await history.call("commit", message="m", author="a <a@b>")
+        if how == "cut":
+            os.truncate(path, path.stat().st_size // 2)
+        else:
+            with path.open("r+b") as file:
+                file.seek(4096)
+                file.write(random.Random(1).randbytes(path.stat().st_size - 4096))
+        for query in (FrameQuery(table="note"), FrameQuery(table="operation"), FrameQuery(table="note", at="WORKING")):
+            with pytest.raises(StoreDamaged):
+                await rows(history.query(query))
+            with pytest.raises(StoreDamaged):
+                await history.rows(query)
+        with pytest.raises(StoreDamaged):
+            await rows(history.sql("SELECT count(*) FROM note"))
 
 
 async def test_a_damaged_history_that_is_moved_away_is_begun_anew_without_a_restart(tmp_path: Path) -> None:

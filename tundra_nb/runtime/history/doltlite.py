@@ -64,6 +64,7 @@ from .rules import (
     sql_problem,
     store_with_care,
     summary,
+    unknown_table,
     valid_name,
     with_rows,
 )
@@ -103,6 +104,8 @@ class DoltliteStore:
         self._node = 0
         self._step_ms = 0
         self._opened: tuple[int, int] | None = None
+        self._written: tuple[tuple[int, int] | None, int] = (None, 0)
+        """The file, and its size when the last rows were written."""
         self._renewed_at = 0
         self._inserts = {table: schema.doltlite_insert(table, schema.names_of(table)) for table in TABLES}
         self._writer: sqlite3.Connection | None = None
@@ -121,6 +124,7 @@ class DoltliteStore:
         with self._seam():
             # left behind by a gc that was killed
             self._path.with_name(self._path.name + "-gc-tmp").unlink(missing_ok=True)
+            self._refuse_shorter()
             self._writer = writer = self._connect(str(self._path))
             self._opened, self._renewed_at = self._file(), self.size()
             try:
@@ -128,6 +132,7 @@ class DoltliteStore:
                 migrate(self)
                 self._node = self._claim(writer, node)
                 self._step_ms = self._clock_step(writer)
+                self._written = (self._file(), self.size())
             except BaseException:
                 self.close()
                 raise
@@ -147,12 +152,14 @@ class DoltliteStore:
 
     def write(self, rows: Rows, place: SpoolPlace) -> Written:
         with self._seam():
+            self._refuse_shorter()
             try:
                 with self._transaction() as db:
                     for table, some in rows.items():
                         names, values = schema.filled(table, some)
                         db.executemany(schema.doltlite_insert(table, names), values)
                     self._save_place(db, place)
+                self._written = (self._opened, self.size())
             except _BAD_ROW:
                 return self._write_with_care(rows, place)
             finally:
@@ -446,7 +453,7 @@ class DoltliteStore:
         try:
             with self._seam(stop=stop):
                 db.execute("BEGIN")  # one snapshot for all pieces
-                there = {row[0] for row in db.execute("SELECT name FROM pragma_table_info(?)", (table,))}
+                there = self._columns_there(db, table)
             if there:
                 source = schema.with_all_columns(table, table, there)
                 selected, truncated = selection(query, source, DIALECT, self._step_ms).limited(fetch)
@@ -479,7 +486,7 @@ class DoltliteStore:
     def rows(self, query: FrameQuery, stop: Stop) -> list[dict[str, Any]]:
         at = None if query.at in (None, WORKING) else str(query.at)
         with self._seam(stop=stop), self._readers.lent(at, stop) as db:
-            there = {row[0] for row in db.execute("SELECT name FROM pragma_table_info(?)", (query.table,))}
+            there = self._columns_there(db, query.table)
             if not there:
                 return []
             source = schema.with_all_columns(query.table, query.table, there)
@@ -490,9 +497,12 @@ class DoltliteStore:
         statement = sql_guard.checked(text, sql_guard.DOLTLITE)
         most = min(SQL_ROWS, limit) if limit is not None else SQL_ROWS
         with self._seam(stop=stop, is_sql=True), self._readers.lent(at, stop, guard) as db:
+            self._refuse_shorter()
             try:
                 rows, truncated = _fetched(db.execute(statement), most)
             except sqlite3.OperationalError as exc:
+                if at in (None, WORKING) and unknown_table(str(exc)) in TABLES:
+                    raise self._damaged(str(exc)) from exc
                 if OVERFLOW not in str(exc):
                     raise
                 sum_exactly(db)
@@ -627,6 +637,19 @@ class DoltliteStore:
         with self._seam(stop=stop):
             return self._readers.take(at, stop)
 
+    def _columns_there(self, db: ReadConnection, table: str) -> set[str]:
+        """The columns of a table; none where an older commit lacks it.
+
+        Raises:
+            StoreDamaged: the present state lacks it, or the file is shorter than it was.
+        """
+        if db.at is None:
+            self._refuse_shorter()
+        there = {row[0] for row in db.execute("SELECT name FROM pragma_table_info(?)", (table,))}
+        if not there and db.at is None:
+            raise self._damaged(f"it has no table {table}")
+        return there
+
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
         db = self._db
@@ -713,17 +736,29 @@ class DoltliteStore:
         except OSError as exc:
             raise StoreUnavailable(problem=f"{self._path}: {exc.strerror or exc}", kind="file") from exc
 
+    def _refuse_shorter(self) -> None:
+        """Raise when something has cut the file: the engine would take what is left for the whole, as it once was.
+
+        A gc makes another file.
+        """
+        file, size = self._written
+        if file is not None and file == self._file() and self.size() < size:
+            raise self._damaged("it is shorter than it was")
+
+    def _damaged(self, why: str) -> StoreDamaged:
+        return StoreDamaged(
+            problem=f"{self._path} is damaged, or not a history: {why}",
+            remedy="`tundra restore` brings a backup back; or move the file away and start a new history.",
+            kind="corrupt",
+        )
+
     def _translated(self, exc: sqlite3.Error, name: str, stop: Stop | None, is_sql: bool) -> TundraError:
         kind = str(getattr(exc, "sqlite_errorname", "")).removeprefix("SQLITE_").split("_")[0]
         text = str(exc)
         if kind == "INTERRUPT" and stop is not None:
             return stop.error()
         if kind in ("CORRUPT", "NOTADB"):
-            return StoreDamaged(
-                problem=f"{self._path} is damaged, or not a history: {text}",
-                remedy="`tundra restore` brings a backup back; or move the file away and start a new history.",
-                kind="corrupt",
-            )
+            return self._damaged(text)
         if kind == "FULL":
             return StoreUnavailable(
                 problem=f"no space left for {self._path}",

@@ -49,6 +49,8 @@ _TIMES = {"now", "today", "yesterday", "all", "last"}
 """Words that `--at` and its like read as times, or that mean the newest: a branch of that name could not be meant."""
 _ROWS = re.compile(r"\n\nrows: (\d+)\s*\Z")
 
+_UNKNOWN = re.compile(r"no such (table|column): (?:main\.)?(\w+)")
+
 
 class Sorted(NamedTuple):
     """Rows to store: those whose key is free, and those that clash with another row; where the key stands in them."""
@@ -451,9 +453,15 @@ def _finds_any(check: Callable[[], list[str]]) -> bool:
         return True
 
 
+def unknown_table(text: str) -> str | None:
+    """The table that the embedded engine does not find, by its words."""
+    unknown = _UNKNOWN.fullmatch(text)
+    return unknown[2].lower() if unknown is not None and unknown[1] == "table" else None
+
+
 def sql_problem(text: str) -> str:
     """The engine's words about free SQL, with the name that was probably meant."""
-    unknown = re.fullmatch(r"no such (table|column): (?:main\.)?(\w+)", text)
+    unknown = _UNKNOWN.fullmatch(text)
     if unknown is None:
         return text
     known = list(TABLES) if unknown[1] == "table" else sorted({c.name for t in TABLES for c in columns(t)})
