@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -65,6 +66,29 @@ def test_a_reader_at_the_end_waits_for_more(spool: Spool, tmp_path: Path) -> Non
         assert len(reader.read(10).events) == 1
         assert reader.place == spool.end
         assert reader.read(10).events == []
+
+
+@pytest.mark.parametrize("extra", [1, 7, 300, 1 << 21, -5])
+def test_what_somebody_else_does_to_the_newest_segment_holds_up_no_later_event(tmp_path: Path, extra: int) -> None:
+    """Bytes are added to it, or some are cut off."""
+    spool = Spool(tmp_path / "spool")
+    spool.open()
+    with contextlib.closing(spool), contextlib.closing(SpoolReader(tmp_path / "spool")) as reader:
+        spool.append(note(1))
+        assert reader.read(10).events == [note(1)]
+        (segment,) = (tmp_path / "spool").glob("*.spool")
+        size = segment.stat().st_size
+        if extra > 0:
+            with segment.open("ab") as file:
+                file.write(random.Random(extra).randbytes(extra))
+        else:
+            os.truncate(segment, size + extra)
+        assert reader.read(10).events == []
+        spool.append(note(2))
+        spool.append(note(3))
+        assert reader.read(10).events == [note(2), note(3)]
+        assert reader.place == spool.end
+        assert reader.damaged_bytes == max(0, extra)
 
 
 def test_a_later_life_begins_a_new_segment_behind_a_torn_tail(spool: Spool, tmp_path: Path) -> None:
@@ -238,6 +262,7 @@ def test_a_writer_killed_at_any_moment_loses_nothing_it_acknowledged(tmp_path: P
     code = f"""
 import contextlib
 import os
+import random
 from pathlib import Path
 from tundra_nb.runtime.history.spool import Spool
 from tundra_nb.types import Note

@@ -237,9 +237,11 @@ class Spool:
         if self._fd < 0:
             raise StoreUnavailable(problem="the spool is closed", remedy="The daemon is stopping.", kind="closed")
         try:
-            if os.fstat(self._fd).st_nlink == 0:  # a write would succeed, into a file that nobody can read any more
+            seen = os.fstat(self._fd)
+            if seen.st_nlink == 0:  # a write would succeed, into a file that nobody can read any more
                 raise _deleted(self._folder)
-            if self._broken or self._offset >= self._segment_bytes:
+            # another size: somebody else has written to it, and where it goes on is not where a reader expects it
+            if self._broken or seen.st_size != self._offset or self._offset >= self._segment_bytes:
                 self._begin_segment(self._segment + 1)
             written = os.write(self._fd, data)
             if written != len(data):  # the disk filled up in the middle
