@@ -105,6 +105,27 @@ async def test_a_damaged_history_that_is_moved_away_is_begun_anew_without_a_rest
         assert history.stats().error is None
 
 
+async def test_a_pipe_in_place_of_the_history_is_told_and_holds_nobody_up(tmp_path: Path) -> None:
+    path = tmp_path / "history.db"
+    async with opened(tmp_path) as history:
+        history.append(note(1))
+        assert await ids(history) == [1]
+        path.rename(tmp_path / "moved.db")
+        os.mkfifo(path)
+        history.append(note(2))
+        async with asyncio.timeout(30):
+            for _ in range(3):  # the first may still be answered of the file that was there
+                with contextlib.suppress(StoreUnavailable):
+                    await rows(history.query(FrameQuery(table="note"), wait=0.1))
+            await until(lambda: "is a pipe" in (history.stats().error or ""))
+            with pytest.raises(StoreUnavailable, match="is a pipe"):
+                await ids(history)
+            path.unlink()
+            await until(lambda: history.stats().error is None)
+            assert await ids(history) == [1, 2]
+        assert history.stats().restarts == 0
+
+
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     folder = tmp_path / "disk"

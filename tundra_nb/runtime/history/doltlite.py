@@ -38,7 +38,7 @@ from .contract import SQL_BYTES, SQL_ROWS, WORKING, Frame, Stop, Written
 from .exact_sums import OVERFLOW, sum_exactly
 from .migrations import migrate
 from .query import FrameQuery
-from .readers import BUSY_SECONDS, OLD, ReadConnection, Readers, uri
+from .readers import BUSY_SECONDS, OLD, ReadConnection, Readers, refuse_pipe, uri
 from .rules import (
     EVENT_TABLES,
     HASH_START,
@@ -124,6 +124,7 @@ class DoltliteStore:
         with self._seam():
             # left behind by a gc that was killed
             self._path.with_name(self._path.name + "-gc-tmp").unlink(missing_ok=True)
+            refuse_pipe(self._path)
             self._refuse_shorter()
             self._writer = writer = self._connect(str(self._path))
             self._opened, self._renewed_at = self._file(), self.size()
@@ -168,7 +169,9 @@ class DoltliteStore:
             return Written()
 
     def _renew(self) -> None:
-        """Write through a new connection, where one is to be had."""
+        """Write through a new connection, where one is to be had; not to another file that bears the name now."""
+        if self._file() != self._opened:
+            return
         self._renewed_at = self.size()
         with contextlib.suppress(sqlite3.Error):
             unused = self._connect(uri(str(self._path), "rw"), is_uri=True)

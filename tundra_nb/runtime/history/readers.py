@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
+import stat
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+
+from tundra_nb.errors import StoreUnavailable
 
 from .contract import Stop
 
@@ -27,6 +30,23 @@ Prepare = Callable[[sqlite3.Connection], None]
 def uri(name: str, mode: str) -> str:
     """The engine's address of a file, which it does not make when it is not there."""
     return f"file:{name.replace('%', '%25').replace('?', '%3f').replace('#', '%23')}?mode={mode}"
+
+
+def refuse_pipe(path: Path) -> None:
+    """Raise `StoreUnavailable` when a pipe or the like stands in the place of the file: the engine would wait for ever.
+
+    What else is no file, the engine refuses.
+    """
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+        raise StoreUnavailable(
+            problem=f"{path} is {'a pipe' if stat.S_ISFIFO(mode) else 'a device or socket'}, not a file",
+            remedy="Move it away; a file of that name is made anew. `tundra restore` brings a backup back.",
+            kind="file",
+        )
 
 
 class ReadConnection(sqlite3.Connection):
@@ -98,6 +118,7 @@ class Readers:
             db.close()
 
     def _open(self, at: str | None, prepare: Prepare | None) -> ReadConnection:
+        refuse_pipe(self._path)
         db = sqlite3.connect(
             uri(str(self._path) if at is None else f"{self._path}@{at}", "ro"),
             uri=True,
