@@ -225,9 +225,9 @@ def test_a_limit_keeps_the_newest_rows_and_says_that_it_cut(client: Client, daem
     assert "newest=true" in daemon.seen[-1][1]
 
 
-@pytest.mark.parametrize("limit", [0, -1])
-def test_a_limit_that_is_no_positive_number_is_refused(client: Client, limit: int) -> None:
-    with pytest.raises(errors.UsageError, match="limit"):
+@pytest.mark.parametrize("limit", [0, -1, 10**20 - 1])
+def test_a_limit_that_is_no_number_of_rows_is_refused_as_it_was_given(client: Client, limit: int) -> None:
+    with pytest.raises(errors.UsageError, match=f"limit {limit} is"):
         client.calls(limit=limit)
 
 

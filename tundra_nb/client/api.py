@@ -641,7 +641,7 @@ def history(
     """
     begin, end = _window(since, between)
     table = FRAMES.get(frame, frame)
-    more = _one_more(limit)
+    more = one_more(limit)
     names = None if by is None else _names(by)
     is_grouped = names is not None or every is not None
     shown = None if is_grouped else limit
@@ -740,7 +740,7 @@ def sql(
         raise UsageError(
             problem="the statement is empty", field="sql", remedy="For example: select * from operation limit 5"
         )
-    more = _one_more(limit)
+    more = one_more(limit)
     body = history_routes.SqlBody(text, at=ref(at), limit=more, wait=wait, source=source, archive=archive)
     return call(
         history_routes.SQL,
@@ -876,12 +876,15 @@ def _window(since: times.When | None, between: Window | None) -> tuple[int | str
     return begin, end
 
 
-def _one_more(limit: int | None) -> int | None:
+def one_more(limit: int | None) -> int | None:
     """How many rows to ask for: one more than wanted tells whether the frame is cut."""
     if limit is None:
         return None
     if limit < 1:
         raise UsageError(problem=f"limit {limit} is not a positive number", field="limit")
+    if limit >= history_routes.MAX_ROWS:
+        most = history_routes.MAX_ROWS - 1
+        raise UsageError(problem=f"limit {limit} is more rows than can be counted: {most}", field="limit")
     return limit + 1
 
 

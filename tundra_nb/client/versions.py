@@ -106,11 +106,11 @@ def _diff(from_ref: str, to_ref: str, table: str | None, limit: int | None) -> C
         names = sorted(meta["tables"], key=people_first)
         return [_cut(name, _of_table(found, name), meta, limit) for name in names]
 
-    one_more = None if limit is None else limit + 1  # which tells whether there are more
+    more = api.one_more(limit)
     return call(
         routes.DIFF,
         decode=decode,
-        query=routes.DiffQuery(from_=api.ref(from_ref), to=_end(to_ref), table=table, limit=one_more),
+        query=routes.DiffQuery(from_=api.ref(from_ref), to=_end(to_ref), table=table, limit=more),
         accept=ARROW,
         timeout=api.STORE_TIMEOUT,
     )
