@@ -13,6 +13,10 @@ with contextlib.suppress(ImportError):  # not on Windows, where no daemon runs; 
 
 WANTED = 4096
 """Each call takes up to three: the caller's connection, the provider's, and one to the store worker."""
+REMEDY = (
+    "Fewer callers at a time; or raise the limit (`ulimit -n 4096` in the shell that starts the daemon,"
+    " `LimitNOFILE=4096` for a service), then `tundra daemon restart`."
+)
 _EXHAUSTED = (errno.EMFILE, errno.ENFILE)
 
 
@@ -37,6 +41,20 @@ def count() -> int:
         return len(os.listdir("/proc/self/fd")) - 1
     except OSError:
         return 0
+
+
+def lacks(wanted: int) -> bool:
+    """Whether this process cannot open so many more; uvloop names no reason for a child that does not start."""
+    held: list[int] = []
+    try:
+        while len(held) < wanted:
+            held.append(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
+    except OSError as exc:
+        return exc.errno in _EXHAUSTED
+    finally:
+        for one in held:
+            os.close(one)
+    return False
 
 
 def exhausted(exc: BaseException | None) -> IpcError | None:
@@ -71,7 +89,6 @@ def refusal(most: int | None = None) -> IpcError:
     return IpcError(
         kind="descriptors",
         problem=f"the daemon has no file descriptor left for this: it may open {most or limit()}",
-        remedy="Fewer callers at a time; or raise the limit (`ulimit -n 4096` in the shell that starts the daemon,"
-        " `LimitNOFILE=4096` for a service), then `tundra daemon restart`.",
+        remedy=REMEDY,
         retry_after=1.0,
     )

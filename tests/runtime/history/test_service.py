@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import random
+import resource
 import signal
 import sqlite3
 import subprocess
@@ -265,6 +266,30 @@ async def test_a_worker_that_dies_on_each_start_is_a_typed_error_with_its_last_w
         await until(lambda: history.stats().state == "failing")
         history.append(note(1))
         monkeypatch.undo()
+        await until(lambda: history.stats().state == "ready", 15)
+        assert await ids(history) == [1]
+
+
+@pytest.mark.parametrize("anyio_backend", [("asyncio", {"use_uvloop": one}) for one in (False, True)], ids=["", "uv"])
+async def test_a_worker_for_which_no_descriptor_is_left_names_the_limit(tmp_path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    async with opened(tmp_path) as history:
+        history.append(note(1))
+        assert await ids(history) == [1]
+        worker = history.stats().worker_pid
+        assert worker is not None
+        there = set(map(int, os.listdir("/proc/self/fd")))
+        fillers = [os.dup(0) for _ in range(max(there) + 2 - len(there))]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(there) + 1, hard))
+        try:
+            os.kill(worker, signal.SIGKILL)
+            await until(lambda: "RLIMIT_NOFILE" in (history.stats().error or ""))
+            assert history.problem is not None
+            assert "ulimit -n" in history.problem.hint
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+            for filler in fillers:
+                os.close(filler)
         await until(lambda: history.stats().state == "ready", 15)
         assert await ids(history) == [1]
 

@@ -16,6 +16,8 @@ from tundra_nb.errors import StoreBusy, StoreUnavailable, from_wire
 from .protocol import ARROW, CHUNK_BYTES, END, ERROR, HANDOVER, JSON, META, REQUEST, WorkerRequest, pack, read_frame
 
 READ_TRIES = 3
+START_DESCRIPTORS = 12
+"""About as many are open while a worker is started: pipes, and both ends of its line."""
 
 
 class WorkerLine(Protocol):
@@ -183,6 +185,18 @@ async def answered(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -
                 data += payload
     finally:
         await close(writer)
+
+
+def not_started(what: str, exc: OSError) -> StoreUnavailable:
+    """Why there is no worker."""
+    if descriptors.exhausted(exc) is None and not descriptors.lacks(START_DESCRIPTORS):
+        return StoreUnavailable(problem=f"{what} cannot be started: {exc}", kind="worker")
+    return StoreUnavailable(
+        problem=f"{what} cannot be started: the daemon has no file descriptors left for it, it may open"
+        f" {descriptors.limit()} (RLIMIT_NOFILE)",
+        remedy=descriptors.REMEDY,
+        kind="worker",
+    )
 
 
 def lost() -> StoreUnavailable:

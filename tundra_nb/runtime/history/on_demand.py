@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 
 from tundra_nb.errors import StoreUnavailable
 
-from .line import close, hand_over
+from .line import close, hand_over, not_started
 from .protocol import WorkerRequest, read_frame
 
 ENVIRONMENT = (
@@ -89,9 +89,7 @@ class OnDemand:
             )
         except OSError as exc:
             ours.close()
-            raise StoreUnavailable(
-                problem=f"the worker of {self._what} cannot be started: {exc}", kind="worker"
-            ) from exc
+            raise not_started(f"the worker of {self._what}", exc) from exc
         finally:
             theirs.close()
         self._control = ours

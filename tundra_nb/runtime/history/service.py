@@ -31,7 +31,7 @@ from tundra_nb.settings import StoreSettings
 from tundra_nb.types import AgentRun, AgentRunOpened, Attempt, AttemptOpened, Event, Operation, OperationOpened
 
 from . import spool as spools
-from .line import READ_TRIES, ArrowStream, answered, asked, close, hand_over, handed_over
+from .line import READ_TRIES, ArrowStream, answered, asked, close, hand_over, handed_over, not_started
 from .on_demand import ENVIRONMENT, ended
 from .protocol import (
     COPIED,
@@ -393,7 +393,7 @@ class History:
             try:
                 await self._live_once()
             except OSError as exc:
-                self._problem = StoreUnavailable(problem=f"the store worker cannot be started: {exc}", kind="worker")
+                self._problem = not_started("the store worker", exc)
             except Exception as exc:  # the top of the task: without it nobody would start a worker ever again
                 log.exception("defect in the supervision of the store worker")
                 problem = f"the store worker was lost by a defect: {type(exc).__name__}"
