@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import threading
 from pathlib import Path
@@ -10,8 +11,11 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import nbformat
+import psutil
 import pytest
+from nbclient import NotebookClient
 
+from tests.conftest import wait_until
 from tundra_nb.client.results import Document
 from tundra_nb.errors import UsageError
 from tundra_nb.incidents import notebook
@@ -94,9 +98,11 @@ class Client:
     def __init__(self, *answers: Any) -> None:
         self.answers = list(answers)
         self.kept: list[tuple[str, str]] = []
+        self.timeouts: list[float] = []
         self.incidents = SimpleNamespace(written=lambda key, file: self.kept.append((key, file)))
 
-    def _do(self, _: Any) -> Any:
+    def _do(self, call: Any) -> Any:
+        self.timeouts.append(call.timeout)
         answer = self.answers.pop(0)
         if isinstance(answer, BaseException):
             raise answer
@@ -122,6 +128,7 @@ def test_an_incident_of_which_nothing_is_known_when_interrupted_is_told_as_that(
     client = Client(KeyboardInterrupt(), answer)
     assert "not known whether" in interrupted(client, tmp_path / "a.ipynb")
     assert (client.kept, list(tmp_path.iterdir())) == ([], [])
+    assert client.timeouts[1] <= 5, "whoever interrupts does not wait for a daemon that is busy with it"
 
 
 def test_where_its_notebook_is_is_kept_before_it_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -139,6 +146,8 @@ def test_an_interrupt_ends_a_notebook_that_runs_with_nothing_left() -> None:
     ended = threading.Event()
 
     class Runner:
+        km = None
+
         async def async_execute(self, env: dict[str, str]) -> None:
             threading.Timer(0.05, signal.pthread_kill, [threading.main_thread().ident, signal.SIGINT]).start()
             assert not env
@@ -150,3 +159,24 @@ def test_an_interrupt_ends_a_notebook_that_runs_with_nothing_left() -> None:
     with pytest.raises(KeyboardInterrupt):
         notebook.run_through(Runner(), {})
     assert ended.is_set()
+
+
+def test_an_interrupt_ends_a_kernel_that_is_only_starting() -> None:
+    runner = NotebookClient(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("1")]))
+    process = psutil.Process()
+    before = {child.pid for child in process.children()}
+    begun: list[psutil.Process] = []
+
+    def interrupt(_: str) -> None:
+        def kernels() -> list[psutil.Process]:
+            return [child for child in process.children() if child.pid not in before]
+
+        if not begun:
+            wait_until(kernels, what="the kernel's process")
+            begun.extend(kernels())
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        notebook.run_through(runner, dict(os.environ), interrupt)
+    assert begun
+    assert not any(one.is_running() for one in begun)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import dataclasses
 import datetime as dt
 import hashlib
 import importlib
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
 FORMAT = 1
 """Version of `metadata.tundra` in a notebook."""
 CELL_SECONDS = 120
+LEFT_SECONDS = 3.0
+"""How long an interrupted `new` asks whether its incident was made."""
 PACKAGES = ("tundra-nb", "pandas", "pyarrow", "ipykernel", "nbclient")
 TELLING = (
     ("What happened", "%tundra incident story {{incident}}"),
@@ -71,8 +75,13 @@ def new(
         raise UsageError(problem=f"{file} exists already", field="out", remedy="Choose another name with `--out`.")
     check_place(file)
     made: Document | None = None
+    tell = on_progress or (lambda _: None)
     try:
-        made = client._do(new_call(title, since, until))  # noqa: SLF001 - the call of this very method
+        tell("pinning the history")
+        try:
+            made = client._do(new_call(title, since, until))  # noqa: SLF001 - the call of this very method
+        finally:
+            tell("")
         if not out and slug(made["title"]) != slug(title):  # a key was masked in it, and is no name for a file either
             file = Path(f"incident-{made['ref'].removeprefix('incident/')}.ipynb")
         write(made, file)
@@ -88,7 +97,7 @@ def _left(client: Client, title: str, made: Document | None, file: Path) -> str:
     """What an interrupted `new` leaves: the incident with its notebook, not run; in words."""
     try:
         if made is None:
-            found = client._do(find_call(title))  # noqa: SLF001 - as above
+            found = client._do(dataclasses.replace(find_call(title), timeout=LEFT_SECONDS))  # noqa: SLF001 - as above
             if found["title"] != " ".join(title.split()) or found.get("notebook"):  # another one
                 raise UsageError(problem=f"there is no incident {title!r}", field="title")
             made = found
@@ -213,8 +222,16 @@ def run_through(runner: Any, env: dict[str, str], on_progress: Callable[[str], N
         if doing[-1] != told:
             tell(told := doing[-1])
 
+    async def work() -> None:
+        try:
+            await runner.async_execute(env=env)
+        except asyncio.CancelledError:
+            if runner.km is not None and runner.km.has_kernel:  # nbclient leaves one that was not ready yet
+                await runner.km.shutdown_kernel(now=True)
+            raise
+
     try:
-        on_own_loop(runner.async_execute(env=env), "notebook", look)
+        on_own_loop(work(), "notebook", look)
     finally:
         tell("")
 
