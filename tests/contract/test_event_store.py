@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import datetime as dt
 import itertools
 import os
 import re
 import shutil
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pyarrow as pa
 import pytest
 
 from tundra_nb.errors import QueryRefused, RefNotFound, UsageError
+from tundra_nb.paths import Paths
 from tundra_nb.runtime.clock import Ids, SystemClock
 from tundra_nb.runtime.history import arrow
 from tundra_nb.runtime.history.arrow import table_schema
@@ -730,6 +734,56 @@ async def test_a_file_remote_carries_everything_to_a_clone_and_later_changes(sto
     with pytest.raises(UsageError):
         await store.history.call("clone", remote=remote, into=into)
     assert await store.history.call("resolve", ref="v1") == pin
+
+
+async def test_a_push_to_a_remote_that_is_ahead_names_pull_which_joins_them(store: Store, tmp_path: Path) -> None:
+    remote, backup = (tmp_path / name for name in ("remote", "backup"))
+    if store.engine == "dolt":
+        remote.mkdir()
+        backup.mkdir()
+    store.history.append(operation(1))
+    await store.commit()
+    await store.history.call("backup", target=str(backup))
+    store.history.append(operation(2))
+    await store.commit()
+    await store.history.call("push", remote=str(remote))
+    await store.history.call("restore", source=str(backup))
+    store.history.append(operation(3))
+    await store.commit()
+    with pytest.raises(UsageError) as caught:
+        await store.history.call("push", remote=str(remote))
+    assert caught.value.problem == f"{remote} has commits that this history lacks"
+    assert "versions pull" in caught.value.hint
+    await store.history.call("pull", remote=str(remote))
+    await store.history.call("push", remote=str(remote))
+
+
+async def test_a_remote_that_was_begun_apart_is_told_as_that(store: Store, tmp_path: Path) -> None:
+    remote = tmp_path / "remote"
+    if store.engine == "dolt":
+        remote.mkdir()
+    await store.history.call("push", remote=str(remote))
+    await asyncio.sleep(1.1)  # what begins in the same second is the same commit
+    async with begun_apart(store, tmp_path / "other") as other:
+        head = await other.call("resolve", ref="main")
+        with pytest.raises(UsageError, match=f"{remote} and this history have no commit in common") as caught:
+            await other.call("pull", remote=str(remote))
+        assert "another remote" in caught.value.hint
+        assert await other.call("resolve", ref="main") == head
+
+
+@contextlib.asynccontextmanager
+async def begun_apart(store: Store, folder: Path) -> AsyncIterator[History]:
+    """Another history on the same engine."""
+    paths = Paths(data_dir=folder, socket=folder / "s", connection_file=folder / "c")
+    settings = msgspec.structs.replace(store.settings, database=f"{store.settings.database}o")
+    history = History(paths, settings, store.ids, SystemClock())
+    await history.open()
+    try:
+        await history.call("create")
+        yield history
+    finally:
+        await history.aclose()
 
 
 @pytest.mark.parametrize("method", ["push", "pull", "clone", "backup", "restore"])

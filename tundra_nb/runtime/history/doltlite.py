@@ -44,12 +44,14 @@ from .rules import (
     HASH_START,
     REF,
     EngineWords,
+    apart_problem,
     beside,
     conflict,
     free_node,
     known_table,
     named,
     newest_id,
+    no_common_commit,
     not_a_history,
     nothing,
     parted,
@@ -349,7 +351,12 @@ class DoltliteStore:
     def pull(self, remote: str) -> str:
         with beside(remote, self.check), self._seam(remote):
             self.commit_events()
-            self._one("SELECT dolt_pull(?, ?)", self._remote(remote), schema.MAIN)
+            name = self._remote(remote)
+            self._one("SELECT dolt_fetch(?, ?)", name, schema.MAIN)
+            base = "SELECT dolt_merge_base('HEAD', ?) IS NULL"  # of which the engine says only `SQL logic error`
+            if self._one(base, f"{name}/{schema.MAIN}") == "1":
+                raise no_common_commit(remote)
+            self._one("SELECT dolt_pull(?, ?)", name, schema.MAIN)
             return self._one("SELECT dolt_hashof('HEAD')")
 
     def clone(self, remote: str, into: str) -> None:
@@ -768,6 +775,8 @@ class DoltliteStore:
                 remedy="Free disk space; `tundra clean` shows what can go. Events wait in the spool.",
                 kind="disk_full",
             )
+        if name and (apart := apart_problem(text, name)):
+            return apart
         if name and "remote" in text:
             return UsageError(problem=f"{name}: {text}", field="remote", remedy="Is it there, and a history?")
         if kind in ("BUSY", "LOCKED"):

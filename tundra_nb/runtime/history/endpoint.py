@@ -27,7 +27,7 @@ from tundra_nb.protocol import greeting
 
 from .contract import Stop
 from .protocol import Config
-from .rules import ref_problem, sql_problem
+from .rules import apart_problem, ref_problem, sql_problem
 
 CONNECT_SECONDS = 5
 KILL_SECONDS = 2
@@ -245,7 +245,7 @@ class DoltAddress:
         if "no space left on device" in text:  # in Go's words: Dolt has no number for it
             return self._full()
         if name:
-            return ref_problem(text, name)
+            return apart_problem(text, name) or ref_problem(text, name)
         return StoreError(problem=f"Dolt refused: {text} ({number})")
 
     def _not_allowed(self, number: int, text: str) -> StoreUnavailable | None:

@@ -469,6 +469,28 @@ def sql_problem(text: str) -> str:
     return f"{text}; did you mean {close!r}?" if close else text
 
 
+def no_common_commit(remote: str) -> UsageError:
+    """The error for a history that was not begun from the same one."""
+    return UsageError(
+        problem=f"{remote} and this history have no commit in common",
+        field="remote",
+        remedy="They were begun apart and cannot be joined: name another remote, or an empty place.",
+    )
+
+
+def apart_problem(text: str, remote: str) -> UsageError | None:
+    """What the engine's words about two histories that went apart mean; None where they are about something else."""
+    if "no common ancestor" in text:
+        return no_common_commit(remote)
+    if "fast-forward" in text:
+        return UsageError(
+            problem=f"{remote} has commits that this history lacks",
+            field="remote",
+            remedy="Take them in by `tundra versions pull`, then do it again; or name an empty place.",
+        )
+    return None
+
+
 def ref_problem(text: str, name: str) -> TundraError:
     """What the engine's words about a branch, tag or remote mean."""
     if "exists" in text:
