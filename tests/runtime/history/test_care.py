@@ -87,6 +87,24 @@ async def test_a_history_damaged_while_it_is_open_is_not_shown_as_an_empty_one(t
             await rows(history.sql("SELECT count(*) FROM note"))
 
 
+async def test_a_history_that_gets_shorter_by_gc_and_restore_is_not_told_to_be_damaged(tmp_path: Path) -> None:
+    async with opened(tmp_path) as history:
+        for first in range(0, 2000, 200):
+            history.append(*(note(n) for n in range(first, first + 200)))
+            assert await history.settled(5)
+        size = (tmp_path / "history.db").stat().st_size
+        for _ in range(6):  # the number of a file may come back
+            await history.call("gc")
+        assert (tmp_path / "history.db").stat().st_size < size
+        assert len(await ids(history)) == 2000
+        history.append(note(2000))
+        await history.call("backup", target=str(tmp_path / "backup.db"))
+        await history.call("restore", source=str(tmp_path / "backup.db"))
+        history.append(note(2001))
+        assert await ids(history) == list(range(2002))
+        assert history.stats().error is None
+
+
 async def test_a_damaged_history_that_is_moved_away_is_begun_anew_without_a_restart(tmp_path: Path) -> None:
     async with opened(tmp_path) as history:
         history.append(note(1))

@@ -128,6 +128,7 @@ class DoltliteStore:
             self._path.with_name(self._path.name + "-gc-tmp").unlink(missing_ok=True)
             refuse_pipe(self._path)
             self._refuse_shorter()
+            self._written = (None, 0)
             self._writer = writer = self._connect(str(self._path))
             self._opened, self._renewed_at = self._file(), self.size()
             try:
@@ -395,6 +396,7 @@ class DoltliteStore:
             if self._path.exists():
                 shutil.move(self._path, self._path.with_name(self._path.name + ".before-restore"))
             draft.replace(self._path)
+            self._written = (None, 0)
         self.open(self._owner, self._node)
 
     def gc_is_due(self) -> bool:
@@ -409,6 +411,7 @@ class DoltliteStore:
         with self._seam():
             self._one("SELECT dolt_gc()")
             self._opened = self._file()
+            self._written = (self._opened, self.size())  # a later file may have the number of an earlier one
             self._readers.drop()  # they would hold the old file's space
             self._db.execute("UPDATE spool_place SET gc_bytes = ? WHERE owner = ?", (self.size(), self._owner))
             self._renew()
