@@ -140,6 +140,7 @@ def test_a_daemon_killed_while_it_copies_leaves_an_archive_that_goes_on(home: Ho
 def test_a_place_that_cannot_be_written_is_told_and_the_daemon_stays(home: Home) -> None:
     """A file, or a link to nowhere, where the archive's folder should be."""
     seed(home, 40, 38, 3)
+    assert home.run("daemon", "start").returncode == 0  # to wait for it is told, too
     place = find(home.data_dir).archive
     for stands in (place.touch, lambda: place.symlink_to("/nonexistent/place")):
         stands()
