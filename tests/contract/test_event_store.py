@@ -753,7 +753,7 @@ async def test_a_push_to_a_remote_that_is_ahead_names_pull_which_joins_them(stor
     with pytest.raises(UsageError) as caught:
         await store.history.call("push", remote=str(remote))
     assert caught.value.problem == f"{remote} has commits that this history lacks"
-    assert "versions pull" in caught.value.hint
+    assert "tundra pull" in caught.value.hint
     await store.history.call("pull", remote=str(remote))
     await store.history.call("push", remote=str(remote))
 

@@ -486,7 +486,7 @@ def apart_problem(text: str, remote: str) -> UsageError | None:
         return UsageError(
             problem=f"{remote} has commits that this history lacks",
             field="remote",
-            remedy="Take them in by `tundra versions pull`, then do it again; or name an empty place.",
+            remedy="Take them in by `tundra pull`, then do it again; or name an empty place.",
         )
     return None
 
