@@ -146,7 +146,7 @@ def test_an_interrupt_ends_a_notebook_that_runs_with_nothing_left() -> None:
     ended = threading.Event()
 
     class Runner:
-        km = None
+        km = kc = None
 
         async def async_execute(self, env: dict[str, str]) -> None:
             threading.Timer(0.05, signal.pthread_kill, [threading.main_thread().ident, signal.SIGINT]).start()
@@ -164,7 +164,7 @@ def test_an_interrupt_ends_a_notebook_that_runs_with_nothing_left() -> None:
 def test_an_interrupt_ends_a_kernel_that_is_only_starting() -> None:
     runner = NotebookClient(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("1")]))
     process = psutil.Process()
-    before = {child.pid for child in process.children()}
+    before, threads = {child.pid for child in process.children()}, set(threading.enumerate())
     begun: list[psutil.Process] = []
 
     def interrupt(_: str) -> None:
@@ -172,7 +172,7 @@ def test_an_interrupt_ends_a_kernel_that_is_only_starting() -> None:
             return [child for child in process.children() if child.pid not in before]
 
         if not begun:
-            wait_until(kernels, what="the kernel's process")
+            wait_until(lambda: kernels() and runner.kc and runner.kc.channels_running, what="the kernel's process")
             begun.extend(kernels())
             raise KeyboardInterrupt
 
@@ -180,3 +180,4 @@ def test_an_interrupt_ends_a_kernel_that_is_only_starting() -> None:
         notebook.run_through(runner, dict(os.environ), interrupt)
     assert begun
     assert not any(one.is_running() for one in begun)
+    assert not set(threading.enumerate()) - threads

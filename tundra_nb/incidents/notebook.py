@@ -228,6 +228,8 @@ def run_through(runner: Any, env: dict[str, str], on_progress: Callable[[str], N
         except asyncio.CancelledError:
             if runner.km is not None and runner.km.has_kernel:  # nbclient leaves one that was not ready yet
                 await runner.km.shutdown_kernel(now=True)
+            if runner.kc is not None:  # a thread of its own would ask for that kernel's heartbeat for ever
+                runner.kc.stop_channels()
             raise
 
     try:
