@@ -474,6 +474,24 @@ def test_an_error_inside_a_stream_keeps_its_kind_in_both_sdks(gateway: Opened) -
     assert caught.value.type == "overloaded_error"
 
 
+@pytest.mark.parametrize("before", [b"", b'event: ping\ndata: {"type":"ping"}\n\n'], ids=["at once", "after a ping"])
+def test_a_message_whose_start_the_server_left_out_is_started(gateway: Opened, before: bytes) -> None:
+    told: list[dict[str, Any]] = [
+        {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}},
+        {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "\U0001f30c"}},
+        {"type": "content_block_stop", "index": 0},
+        {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 2}},
+    ]
+    pieces = [b"event: %b\ndata: %b\n\n" % (each["type"].encode(), json.dumps(each).encode()) for each in told]
+    end = b'event: message_stop\ndata: {"type":"message_stop"}\n\n'
+    gateway.two.script(MESSAGES, ScriptedStep(pieces=(*filter(None, (before, *pieces)), end), headers=STREAM, gap=0.02))
+    with gateway.anthropic().messages.stream(model="two", max_tokens=5, messages=ASKED) as stream:
+        done = stream.get_final_message()
+    assert done.content[0].model_dump(include={"text"}) == {"text": "\U0001f30c"}
+    assert (done.model, done.stop_reason, done.usage.output_tokens) == ("claude-scripted", "end_turn", 2)
+    assert gateway.t.why("last").operation["output_tokens"] == 2
+
+
 # --- streams that wait
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import uuid
 from collections.abc import AsyncGenerator, Callable, Iterable
 from typing import Any
 
@@ -127,7 +128,7 @@ async def relay(
             raise ready.wire.error(model, status, seen.retry_after, told)
         start = await exchange.start() if given.is_streamed else b""
         if given.is_streamed and events.looks_whole(start) is False:
-            return await _stream(exchange, start, follow.reader(model), given, ready.target.profile, deliver)
+            return await _stream(exchange, start, follow.reader(model), given, ready.target.profile, model, deliver)
         whole = start + await exchange.body()
         answer, is_plain = await apart(len(whole), lambda: (follow.answer(model, whole), is_strict(whole)))
         is_other = given.is_streamed or events.looks_whole(whole) is False
@@ -178,16 +179,25 @@ async def fetch(
 
 
 async def _stream(
-    exchange: WireExchange, start: bytes, reader: StreamReader, given: CallerBody, profile: str, deliver: Deliver
+    exchange: WireExchange,
+    start: bytes,
+    reader: StreamReader,
+    given: CallerBody,
+    profile: str,
+    model: str,
+    deliver: Deliver,
 ) -> Answer:
     frames = Frames()
     is_first = True
+    lacks_start = given.form == "messages"
     chunk: bytes | None = start
     while True:
         if frames.held <= LONG_BYTES:
             out, end, failure = _read(chunk, frames, reader, given)
         else:
             out, end, failure = await asyncio.to_thread(_read, chunk, frames, reader, given)
+        if lacks_start and out:
+            lacks_start, out = _started(out, model)
         # what came in one part with an error is given only after something else: until then the call may still be
         # repeated elsewhere
         if out and (failure is None or not is_first):
@@ -227,6 +237,30 @@ def _read(
     except (TundraError, EventTooLongError) as exc:
         return out, end, exc
     return out, end, None
+
+
+def _started(out: list[bytes], model: str) -> tuple[bool, list[bytes]]:
+    """Whether the message has yet to start, and what is passed on, with its start before a block that has none.
+
+    llama.cpp leaves it out when its first token is a part of a character, and SDKs then see no answer at all.
+    """
+    told = b"".join(out)
+    if b"message_start" in told:
+        return False, out
+    if b"content_block_start" not in told:
+        return True, out
+    message: dict[str, Any] = {
+        "id": f"msg_{uuid.uuid4().hex}",
+        "type": "message",
+        "role": "assistant",
+        "model": model,
+        "content": [],
+        "stop_reason": None,
+        "stop_sequence": None,
+        "usage": {"input_tokens": 0, "output_tokens": 0},
+    }
+    data = msgspec.json.encode({"type": "message_start", "message": message})
+    return False, [b"event: message_start\ndata: %b\n\n" % data, *out]
 
 
 @functools.lru_cache(maxsize=256)
