@@ -43,10 +43,11 @@ def settings_page() -> str:
     """Every setting with type, default and meaning, from the structs and the text below each field."""
     parts = ["# Settings", NOTE, SETTINGS_INTRO]
     documents = _field_documents(model)
-    for path, section in _sections():
+    for path, section, given in _sections():
         parts.append(f"## `[{path}]`\n\n{inspect.getdoc(section)}\n\n| key | default | meaning |\n|---|---|---|")
         for field in msgspec.structs.fields(section):
-            default = "required" if field.default is msgspec.NODEFAULT else _shown(field.default)
+            value = field.default if given is None else getattr(given, field.name)
+            default = "required" if value is msgspec.NODEFAULT else _shown(value)
             meaning = documents.get((section.__name__, field.name), "")
             parts[-1] += f"\n| `{field.name}` | {default} | {meaning} |"
     presets = "\n".join(f"| `{name}` | {_preset(values)} |" for name, values in settings.PRESETS.items())
@@ -274,16 +275,21 @@ def agents_tools() -> str:
     return json.dumps(told, indent=1, ensure_ascii=False) + "\n"
 
 
-def _sections() -> Iterator[tuple[str, Any]]:
+def _sections() -> Iterator[tuple[str, Any, Any]]:
+    """Path, struct and defaults of each section; no defaults where some have to be given."""
+    defaults = settings.Settings()
     for name in settings.Settings.__struct_encode_fields__:
         if name == "preset":
             continue
         if name == "profile":
-            yield "[profile]", settings.ProfileSettings
+            yield "[profile]", settings.ProfileSettings, None
         elif name == "limits":
-            yield "limits.global", settings.TierSettings
+            for tier in msgspec.structs.fields(type(defaults.limits)):
+                given = getattr(defaults.limits, tier.name)
+                yield f"limits.{tier.encode_name}", type(given), given
         else:
-            yield name, type(getattr(settings.Settings(), name))
+            given = getattr(defaults, name)
+            yield name, type(given), given
 
 
 def _field_documents(module: Any) -> dict[tuple[str, str], str]:
@@ -299,6 +305,8 @@ def _field_documents(module: Any) -> dict[tuple[str, str], str]:
 
 
 def _shown(value: Any) -> str:
+    if isinstance(value, tuple):
+        value = list(value)  # as TOML writes it
     return (
         f"`{value!r}`".replace("'", '"').replace("True", "true").replace("False", "false").replace("`None`", "not set")
     )
