@@ -46,6 +46,7 @@ lint: $(VENV)/.ready ## format, lint, types, import directions
 	$(VENV)/bin/lint-imports
 
 $(DEMO)/.ready: pyproject.toml $(shell find tundra_nb jupyter-config -type f -not -name '*.pyc') | python-ok
+	@echo "Installing JupyterLab and a small model into $(DEMO): 0.9 GB, a minute or two; once only"
 	rm -rf $(DEMO)/dist
 	$(PYTHON) -m venv $(DEMO)/venv
 	$(DEMO)/venv/bin/pip install --quiet --upgrade pip
