@@ -6,6 +6,7 @@ import datetime as dt
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import nbformat
 import pytest
 
 from tests.conftest import Home, stop_processes, wait_until
+from tundra_nb.incidents.story import SLACK
 from tundra_nb.testing.scripted_provider import ScriptedProcess, ScriptedStep, scripted_process
 
 pytestmark = [pytest.mark.part("doltlite"), pytest.mark.timeout(280)]
@@ -48,6 +50,8 @@ def outage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Home, Scr
             assert home.run("settings", "set", "breaker.failures=3").returncode == 0
             for prompt in ("two", "three", "four"):
                 assert home.run("ask", prompt).returncode == 1
+            time.sleep(SLACK.total_seconds())
+            assert home.run("settings", "set", "pty.capacity=11").returncode == 0
             assert home.run("note", "the provider's disk was full").returncode == 0
             made = home.run("incident", "new", TITLE, "--json", timeout=200)  # as the README has it: the last hour
             assert made.returncode == 0, made.stderr
@@ -95,6 +99,13 @@ def test_the_notebook_tells_what_happened_and_carries_what_it_was_computed_from(
         assert {"query", "commit", "rows", "digest", "shown", "frame_version"} <= output.metadata.tundra.keys()
     parameters = next(cell for cell in book.cells if "parameters" in cell.metadata.get("tags", []))
     assert len(parameters.source.splitlines()) == 4
+
+
+def test_what_was_changed_after_the_first_failure_was_not_before_it(outage: Any) -> None:
+    home, _ = outage
+    before = json.loads(home.run("incident", "story", "last", "--json").stdout)["changed before"]
+    assert "breaker.failures 5 → 3" in before
+    assert "pty.capacity" not in before
 
 
 def test_it_is_the_same_after_more_calls_and_another_setting(outage: Any) -> None:

@@ -49,7 +49,7 @@ from tundra_nb.types import FRAME_VERSION, KEY_OF, TABLES, VERSIONED_TABLES
 
 from .notebook import FORMAT as NOTEBOOK_FORMAT
 from .notebook import check_place, library, not_written, slug
-from .story import BEFORE, changes
+from .story import story
 from .verify import sha_of
 
 if TYPE_CHECKING:
@@ -261,13 +261,12 @@ def export(
         f"{name}=={version}\n"
         for name, version in sorted({(d.metadata["Name"], d.version) for d in importlib.metadata.distributions()})
     ).encode()
-    begin, end = _window(found)
     incident = {key: value for key, value in found.items() if key != "source"} | {"notebook": f"incident-{name}.ipynb"}
     about = {
         "ref": found["ref"],
         "commit": found["ref"],
         "incident": incident,
-        "changed_before": changes(client, begin - BEFORE, end),
+        "changed_before": story(client, str(found["incident_id"]))["changed before"],
     }
     members["REDACTIONS.md"] = _report(masked).encode()
     members[CRATE] = _crate(found, members)

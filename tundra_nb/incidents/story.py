@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 BEFORE = dt.timedelta(hours=2)
 """How long before the window a change of settings may be a cause."""
+SLACK = dt.timedelta(seconds=2)
+"""A change may be written down a moment after what it does."""
 MOST = 8
 """Things named of each kind."""
 
@@ -46,7 +48,11 @@ def story(client: Client, wanted: str) -> Document:
         told["errors"] = _counted(errors["code"])
     cost = float(calls["cost_usd"].sum())
     told["cost"] = f"{cost:.4f} USD" if cost else "none known"
-    before = found["changed_before"] if "source" in found else changes(client, window[0] - BEFORE, window[1])
+    if "source" in found:
+        before = found["changed_before"]
+    else:
+        first = failed["at"].iloc[0].to_pydatetime() + SLACK if len(failed) else window[1]
+        before = _changes(client, window[0] - BEFORE, first)
     told["changed before"] = before or "nothing"
     return Document(told)
 
@@ -73,7 +79,7 @@ def _counted(values: pd.Series[Any]) -> str:
     return shown + (f" and {len(pairs) - MOST} more" if len(pairs) > MOST else "")
 
 
-def changes(client: Client, since: dt.datetime, until: dt.datetime) -> str:
+def _changes(client: Client, since: dt.datetime, until: dt.datetime) -> str:
     """Settings that were changed in a time, and by whom; the very first commit of them is no change."""
     rows: Any = client.versions.history("setting")
     known: dict[str, Any] = {}
