@@ -94,7 +94,7 @@ class DeadlineSettings(Section, frozen=True):
     connect_seconds: PositiveSeconds = 10.0
     """Until the connection stands: name, TCP and TLS."""
     idle_seconds: PositiveSeconds = 30.0
-    """To the first byte of an answer, and between its bytes."""
+    """Between the bytes of an answer, and of a streamed one to its first byte."""
     total_seconds: PositiveSeconds = 600.0
     """Time from the request to the last byte of the answer."""
 

@@ -348,6 +348,21 @@ async def test_an_unstreamed_answer_may_take_longer_than_the_idle_deadline() -> 
         assert (await collect(provider, ask()))[0] == ["Hello"]
 
 
+@pytest.mark.parametrize("said", [b"", b"\n\n", b'{"id": "c1", "cho'], ids=["nothing", "blanks", "a part"])
+async def test_an_unstreamed_answer_that_stops_halfway_is_not_waited_for(said: bytes) -> None:
+    async def stalls(_: ReceivedRequest, wire: AnswerWriter) -> None:
+        wire.write(head(200, JSON, 1000) + said)
+        await wire.closed()
+
+    deadlines = DeadlineSettings(connect_seconds=2, idle_seconds=0.2, total_seconds=0.6)
+    async with asking(stalls, deadlines=deadlines) as (provider, server):
+        with pytest.raises(errors.Timeout) as late:
+            await collect(provider, ask())
+        await until(lambda: server.connections == 0)
+    expected = ("idle", 0.2) if said.strip() else ("total", 0.6)  # blanks come while a model thinks
+    assert (late.value.deadline, late.value.seconds) == expected
+
+
 async def test_cancelling_ends_the_connection_at_once() -> None:
     async def endless(_: ReceivedRequest, wire: AnswerWriter) -> None:
         wire.write(head(200, EVENTS, None) + chunk(text_event("openai", "a")))

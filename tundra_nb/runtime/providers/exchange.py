@@ -66,6 +66,8 @@ class WireExchange:
         "_line",
         "_loop",
         "_most",
+        "_pause",
+        "_says",
         "_size",
         "_target",
         "_told",
@@ -77,7 +79,15 @@ class WireExchange:
     )
 
     def __init__(
-        self, line: ProviderLine, target: Target, seen: Seen, kept: list[bytes] | None, *, idle: float, total: float
+        self,
+        line: ProviderLine,
+        target: Target,
+        seen: Seen,
+        kept: list[bytes] | None,
+        *,
+        idle: float,
+        total: float,
+        pause: float | None = None,
     ) -> None:
         self.seen = seen
         self._line = line
@@ -85,6 +95,9 @@ class WireExchange:
         self._kept = kept
         self._idle = idle
         self._total = total
+        self._pause = pause
+        """Longest silence in an answer that has begun, in seconds; None: as before it."""
+        self._says = False
         self._loop = asyncio.get_running_loop()
         self._until = self._loop.time() + total
         self._most = line.answers.max_mb * 1e6
@@ -161,7 +174,7 @@ class WireExchange:
         if self._burst:
             return await self._part()
         try:
-            chunk = await self._chunk()
+            chunk = await (self._chunk() if self._pause is None or not self._says else self._soon(self._pause))
         except TimeoutError as exc:
             raise self._timeout("total", self._total) from exc
         except httpx.TimeoutException as exc:
@@ -179,7 +192,20 @@ class WireExchange:
             problem = f"the answer is longer than {self._line.answers.max_mb:g} MB (`answers.max_mb`)"
             raise ParseError(profile=self._target.profile, problem=problem)
         self._keep(chunk)
+        # blanks keep a connection alive while the model still thinks
+        self._says = self._says or self._pause is None or not chunk.isspace()
         return chunk if len(chunk) <= most else self._cut(chunk)
+
+    async def _soon(self, seconds: float) -> bytes | None:
+        """The next chunk of an answer that has begun and so is known whole by the provider: silence is no thought."""
+        deadline = asyncio.timeout(seconds)
+        try:
+            async with deadline:
+                return await self._chunk()
+        except TimeoutError:
+            if deadline.expired():
+                raise self._timeout("idle", seconds) from None
+            raise
 
     async def _part(self) -> bytes:
         """The next part of a burst, after the loop has had its turn."""

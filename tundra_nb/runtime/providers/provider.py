@@ -198,9 +198,9 @@ class Provider:
     def exchange(self, target: Target, seen: Seen, kept: list[bytes] | None, *, is_streamed: bool) -> WireExchange:
         """A request to be sent; the caller closes it. The body's pieces are added to `kept`."""
         limits = self._line.deadlines
-        # unstreamed, the first byte comes with the last: there only the total deadline means something
-        idle = limits.idle_seconds if is_streamed else limits.total_seconds
-        return WireExchange(self._line, target, seen, kept, idle=idle, total=limits.total_seconds)
+        # unstreamed, the model has thought before the first byte
+        idle, pause = (limits.idle_seconds, None) if is_streamed else (limits.total_seconds, limits.idle_seconds)
+        return WireExchange(self._line, target, seen, kept, idle=idle, total=limits.total_seconds, pause=pause)
 
     async def models(self, refresh: bool = False) -> list[ModelInfo]:
         """The models that this profile's provider lists; kept for ten minutes.
