@@ -445,6 +445,7 @@ def test_a_stream_that_breaks_gives_what_came_then_the_error_then_a_cut(gateway:
             texts.append(each.choices[0].delta.content)  # noqa: PERF401 - what came before the error counts
     assert texts == ["one", " two"]
     assert caught.value.code == "ParseError"
+    assert "the connection broke after 2 pieces" in caught.value.message
     row = gateway.call()
     assert (row["outcome"], row["attempts"]) == ("error", 1)
     with httpx.stream(
@@ -461,6 +462,20 @@ def test_a_stream_that_breaks_gives_what_came_then_the_error_then_a_cut(gateway:
         ) as answer,
     ):  # fmt: skip
         answer.read()
+
+
+@pytest.mark.parametrize("status", [200, 400])
+def test_a_key_that_a_provider_sends_back_as_the_requests_name_reaches_no_program(gateway: Opened, status: int) -> None:
+    given = (("content-type", "application/json"), ("request-id", f"req-{TWO_KEY}"))
+    body = json.dumps({**MESSAGE, "content": [{"type": "text", "text": "hi"}], "stop_reason": "end_turn"}).encode()
+    gateway.two.script(MESSAGES, ScriptedStep(status=status, body=body, headers=given))
+    answer = httpx.post(
+        f"{gateway.url}/messages", headers={"x-api-key": gateway.token},
+        json={"model": "two", "max_tokens": 5, "messages": ASKED},
+    )  # fmt: skip
+    assert answer.status_code == status
+    assert answer.headers["x-tundra-upstream-request-id"] == "req-[key]"
+    assert TWO_KEY not in str(answer.headers)
 
 
 def test_an_error_inside_a_stream_keeps_its_kind_in_both_sdks(gateway: Opened) -> None:

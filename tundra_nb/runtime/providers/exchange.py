@@ -20,7 +20,7 @@ from tundra_nb.errors import HttpError, ParseError, Redirected, Timeout
 from tundra_nb.settings import AnswerSettings, DeadlineSettings
 
 from . import classify, events, headers
-from .contract import LONGEST_RECORDED_BYTES, Seen, Target
+from .contract import LONGEST_RECORDED_BYTES, Answer, Seen, StreamReader, Target
 from .direct import Address
 from .lenient import word
 from .transport import Incoming, RequestSender, failure_kind
@@ -137,12 +137,17 @@ class WireExchange:
         seen.status = answer.status
         seen.first_byte_at = line.monotonic()
         told = self._told = {_name(name): value.decode("latin-1") for name, value in answer.headers}
-        seen.request_id = word(told.get("x-request-id") or told.get("request-id")) or None
+        self.identify(word(told.get("x-request-id") or told.get("request-id")))
         seen.buckets, seen.retry_after, seen.should_retry, seen.headers = headers.read(told, line.now())
         if "content-encoding" in told:
             names = [value for name, value in answer.headers if name.lower() == b"content-encoding"]
             self._unpacked = _unpacked(answer, b", ".join(names).decode("latin-1"))
         return answer.status
+
+    def identify(self, told: str | None) -> None:
+        """Keep the first name that the provider gives this request: people and programs are told it."""
+        key = self._target.key
+        self.seen.request_id = self.seen.request_id or (told.replace(key, "[key]") if told and key else told) or None
 
     async def failure_body(self) -> bytes:
         """What a status other than those of an answer came with.
@@ -250,6 +255,19 @@ class WireExchange:
         if not self.pieces:
             return "the connection broke before its first piece"
         return f"the connection broke after {self.pieces} piece{'s' if self.pieces != 1 else ''}"
+
+    def finish(self, reader: StreamReader) -> Answer:
+        """What a reader made of the whole stream.
+
+        Raises:
+            ParseError: the stream was cut; it says how far it came.
+        """
+        try:
+            return reader.finish()
+        except ParseError as exc:
+            if exc.is_cut:
+                exc.problem = f"{exc.problem.partition(':')[0]}: {self.how_far}"
+            raise
 
     async def drain(self) -> None:
         """Read on to the end of the body, which normally is already here: then the connection serves the next call."""

@@ -172,7 +172,7 @@ class Provider:
                 if ask.stream:
                     return await self._stream(exchange, ready.wire, model, deliver)
                 answer = await self._whole(ready.wire, model, await exchange.body())
-                seen.request_id = seen.request_id or answer.request_id
+                exchange.identify(answer.request_id)
                 await _hand_on(pieces_of(answer), deliver)
                 return answer
             finally:
@@ -335,13 +335,8 @@ class Provider:
                 break
             chunk = await exchange.next()
         await _hand_on(reader.flush(), deliver)
-        try:
-            answer = reader.finish()
-        except ParseError as exc:
-            if exc.is_cut:
-                exc.problem = f"{exc.problem.partition(':')[0]}: {exchange.how_far}"
-            raise
-        exchange.seen.request_id = exchange.seen.request_id or answer.request_id
+        answer = exchange.finish(reader)
+        exchange.identify(answer.request_id)
         await exchange.drain()
         return answer
 

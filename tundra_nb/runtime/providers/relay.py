@@ -138,7 +138,7 @@ async def relay(
                 problem = f"a {asked} was asked for, and a {came} came"
                 raise ParseError(profile=ready.target.profile, problem=problem)
             whole = await apart(len(whole), lambda: written(answer))
-        seen.request_id = seen.request_id or answer.request_id
+        exchange.identify(answer.request_id)
         await deliver(Raw(whole, END))
         return answer
     finally:
@@ -188,7 +188,6 @@ async def _stream(
     deliver: Deliver,
 ) -> Answer:
     frames = Frames()
-    is_first = True
     lacks_start = given.form == "messages"
     chunk: bytes | None = start
     while True:
@@ -200,8 +199,8 @@ async def _stream(
             lacks_start, out = _started(out, model)
         # what came in one part with an error is given only after something else: until then the call may still be
         # repeated elsewhere
-        if out and (failure is None or not is_first):
-            is_first = False
+        if out and (failure is None or exchange.pieces):
+            exchange.pieces += len(out)
             await deliver(Raw(b"".join(out)))
         if isinstance(failure, EventTooLongError):
             raise ParseError(profile=profile, problem=str(failure)) from failure
@@ -210,10 +209,10 @@ async def _stream(
         if chunk is None or reader.done:
             break
         chunk = await exchange.next()
-    answer = reader.finish()
+    answer = exchange.finish(reader)
     if not end and given.form == "chat":
         end = [b"data: [DONE]\n\n"]  # some servers forget it after a finish reason, and clients wait for it
-    exchange.seen.request_id = exchange.seen.request_id or answer.request_id
+    exchange.identify(answer.request_id)
     await exchange.drain()
     await deliver(Raw(b"".join(end), END))
     return answer
