@@ -228,6 +228,23 @@ def test_a_collector_that_drips_its_answer_is_given_up_told_and_tried_again(
 
 
 @pytest.mark.part("doltlite")
+def test_a_web_page_that_answers_in_the_place_of_a_collector_has_taken_nothing(
+    home: Home, provider: ScriptedProcess, receiver: Receiver
+) -> None:
+    ready(home, provider, receiver.endpoint)
+    receiver.words = b"\n<!doctype html><title>Log in</title>"
+    with tundra_nb.connect() as client:
+        client.ask("hi")
+        told = wait_until(lambda: client.status()["problems"], 30, "the problem")
+        assert "answers with a web page" in told[0]["message"]
+        traces = client.status()["store"]["traces"]
+        assert (traces["sent"], traces["waiting"]) == (0, 1)
+        receiver.words = b""
+        wait_until(lambda: client.status()["store"]["traces"]["sent"] == 1, 30, "the trace")
+        assert not client.status()["problems"]
+
+
+@pytest.mark.part("doltlite")
 def test_what_is_owed_is_counted_during_a_pause_that_the_collector_asks_for(
     home: Home, provider: ScriptedProcess, receiver: Receiver
 ) -> None:

@@ -420,6 +420,8 @@ class Sender(threading.Thread):
         if answer.status >= 300:
             log.warning("the collector refuses spans with %s: %s", answer.status, told[:200].decode("utf-8", "replace"))
             return _TOO_LARGE if answer.status == 413 else f"the collector answers {answer.status}"
+        if told.lstrip()[:1] == b"<":  # a login page, or that of a proxy: no collector writes one
+            return f"{_shown(self._traces.endpoint)} answers with a web page: is that the collector?", 0.0
         rejected, why = otlp.rejected(told)
         if rejected := min(rejected, count):
             log.warning("the collector took a batch but for %s spans: %s", rejected, why)
