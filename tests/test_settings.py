@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import tempfile
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -239,6 +240,15 @@ PASTED = [
     "MY KEY",
     "$MY_KEY",
 ]
+
+
+@pytest.mark.parametrize("path", ["gateway.models.gpt-4.1", 'gateway.models."gpt-4.1"', "gateway.models.'gpt-4.1'"])
+def test_another_name_of_a_model_may_have_dots_and_quotes_around_it(tmp_path: Path, path: str) -> None:
+    file = tmp_path / "tundra.toml"
+    changed = settings_file.set_value(file, path, "auto", {})
+    assert changed.settings.gateway.models == {"gpt-4.1": "auto"}
+    assert tomllib.loads(file.read_text()) == {"gateway": {"models": {"gpt-4.1": "auto"}}}
+    assert settings_file.set_value(file, path, None, {}).settings.gateway.models == {}
 
 
 @pytest.mark.parametrize("pasted", PASTED)

@@ -357,6 +357,7 @@ def test_an_unknown_model_is_not_found_and_the_nearest_is_named(gateway: Opened)
     with pytest.raises(anthropic.NotFoundError) as told:
         gateway.anthropic().messages.create(model="claude-nonsense", max_tokens=5, messages=ASKED)
     assert told.value.type == "not_found_error"
+    assert "gateway.models" in str(told.value)
 
 
 # --- errors

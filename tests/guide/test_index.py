@@ -144,6 +144,19 @@ def test_a_first_remedy_is_given_for_each_error_of_the_history() -> None:
 
 
 @pytest.mark.parametrize(
+    ("kind", "profile", "helps"),
+    [
+        ("context", "p", "shorten the prompt"),
+        ("model", "p", "profile.p.model="),
+        ("model", "gateway", "gateway.models"),
+    ],
+)
+def test_the_remedy_of_what_a_model_cannot_do_is_for_that(kind: str, profile: str, helps: str) -> None:
+    error = errors.Unsupported(profile=profile, kind=kind, model="m")
+    assert helps in explain.remedy(error.code, error.reason, profile, error.message)
+
+
+@pytest.mark.parametrize(
     ("deadline", "helps"),
     [
         ("idle", "deadlines.idle_seconds"),

@@ -185,13 +185,16 @@ class Unsupported(ProviderError):
 
     @property
     def hint(self) -> str:
-        if self.nearest:
-            return f"Did you mean {self.nearest!r}? `%tundra models` lists what each profile has."
+        meant = f"Did you mean {self.nearest!r}? " if self.nearest else ""
         if self.kind == "context":
             return "Shorten the prompt, or add a profile whose model has a larger context."
         if self.kind == "field":
             return "Leave the field out, or add a profile of the form that knows it."
-        return "`%tundra models` lists what each profile has."
+        if self.profile == "gateway":
+            return (
+                f"{meant}Ask for `auto`, or give the name a meaning: `%tundra settings set gateway.models.MODEL=auto`."
+            )
+        return f"{meant}`%tundra models` lists what each profile has."
 
     @property
     def reason(self) -> str:

@@ -18,6 +18,8 @@ from .model import Settings
 
 CHANGEABLE = ("base_url", "model", "api_key_env", "priority", "rpm", "tpm")
 """Fields of a profile that `providers set` changes."""
+_NAMES = ("gateway.models",)
+"""Tables whose keys are names that users give."""
 
 
 def add_profile(file: Path, profile: Mapping[str, Any], environ: Mapping[str, str]) -> Loaded:
@@ -149,7 +151,7 @@ def _edited(file: Path, path: str, value: Any) -> str:
 def _edit(document: Any, file: Path, path: str, value: Any) -> None:
     import tomlkit
 
-    *sections, key = path.split(".")
+    *sections, key = _keys(path)
     if sections[:1] == ["profile"] and len(sections) > 1:
         name = ".".join(sections[1:])
         found = [table for table in document.get("profile", []) if table.get("name") == name]
@@ -172,6 +174,15 @@ def _edit(document: Any, file: Path, path: str, value: Any) -> None:
         table.pop(key, None)
     else:
         table[key] = _as_toml(value, path)
+
+
+def _keys(path: str) -> list[str]:
+    """The keys that a path leads through; names that the user gives may have dots, and may be quoted as in TOML."""
+    for table in _NAMES:
+        if path.startswith(f"{table}.") and (name := path.removeprefix(f"{table}.")):
+            is_quoted = len(name) > 2 and name[0] == name[-1] and name[0] in "'\""
+            return [*table.split("."), name[1:-1] if is_quoted else name]
+    return path.split(".")
 
 
 def _check_known(path: str) -> None:
