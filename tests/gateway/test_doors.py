@@ -19,6 +19,7 @@ import pytest
 import tundra_nb
 from tests.conftest import wait_until
 from tests.gateway.conftest import CHAT, TWO_KEY, Opened, opened
+from tundra_nb.errors import UsageError
 from tundra_nb.testing.scripted_provider import ScriptedStep
 
 pytestmark = pytest.mark.part("doltlite")
@@ -70,10 +71,37 @@ def test_a_taken_port_names_who_holds_it_and_an_open_address_needs_tls(own: Open
         done = own.home.run("gateway", "start", "--port", str(held.getsockname()[1]))
     assert done.returncode == 1
     assert str(os.getpid()) in done.stdout + done.stderr
-    own.t.set_setting("gateway.listen", "0.0.0.0:0")
-    wait_until(lambda: "TLS" in str(own.t.gateway.status()["problem"]), what="the refusal")
+    assert own.t.gateway.status()["problem"] is None, "it listens where it did, and who asked was told"
+    with pytest.raises(UsageError, match="no TLS"):
+        own.t.set_setting("gateway.listen", "0.0.0.0:0")
+
+
+def test_an_address_that_cannot_be_had_leaves_the_listener_that_there_is(own: Opened) -> None:
+    """Also where it has the same port, so that the listener had to make room; undone, nothing is wrong any more."""
+    url, before = str(own.t.gateway.status()["url"]), own.t.gateway.status()["listen"]
+    port = before.rpartition(":")[2]
+    with socket.create_server(("127.0.0.1", 0)) as held, socket.create_server(("127.0.0.2", int(port))):
+        for refused in (f"127.0.0.1:{held.getsockname()[1]}", f"127.0.0.2:{port}"):
+            told = own.t.set_setting("gateway.listen", refused)
+            assert f"still listens at {before}" in told["problem"]
+            assert own.openai().with_options(base_url=url).chat.completions.create(model="one", messages=ASKED).choices
+            problems = {problem["what"]: problem["message"] for problem in own.t.status()["problems"]}
+            assert problems["gateway"] == told["problem"]
+        own.t.set_setting("pty.capacity", 12)  # no setting of the gateway: what was refused is not tried again
+        log = (own.home.data_dir / "logs" / "daemon.log").read_text()
+        assert log.count(f"still listens at {before}") == 2
+        assert "problem" not in own.t.set_setting("gateway.listen", None)
+    status = own.t.gateway.status()
+    assert (status["url"], status["problem"]) == (url, None)
+    assert "gateway" not in [problem["what"] for problem in own.t.status()["problems"]]
+    moved = own.t.set_setting("gateway.listen", f"127.0.0.2:{port}")
+    assert "problem" not in moved
+    assert own.t.gateway.status()["listen"] == f"127.0.0.2:{port}"
+    own.t.gateway.stop()
+    own.t.set_setting("gateway.hold_seconds", 0.5)
+    assert not own.t.gateway.status()["listening"], "closed by hand"
     own.t.set_setting("gateway.listen", "127.0.0.1:0")
-    assert own.t.gateway.start()["listening"]
+    assert own.t.gateway.status()["listening"]
 
 
 def test_no_key_or_token_is_in_a_row_a_log_or_a_process_listing(own: Opened) -> None:

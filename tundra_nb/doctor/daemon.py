@@ -147,7 +147,8 @@ def gateway(place: Subject, check: Check) -> Sequence[Finding]:
     if told is None or "error" in told:
         return [check.found("skipped", "no daemon answers")]
     if told["problem"]:
-        return [check.found("warn", f"it does not listen: {told['problem']}", told["hint"] or "", page="ConfigError")]
+        state = f"it still listens at {told['listen']}" if told["listening"] else "it does not listen"
+        return [check.found("warn", f"{state}: {told['problem']}", told["hint"] or "", page="ConfigError")]
     return [check.found("ok", f"listens at {told['url']}" if told["listening"] else "does not listen")]
 
 

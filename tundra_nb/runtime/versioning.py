@@ -25,6 +25,7 @@ from tundra_nb.runtime.in_force import InForce, differing, signature
 from tundra_nb.runtime.rows import Journal
 from tundra_nb.settings import Loaded, variables
 from tundra_nb.settings import file as settings_file
+from tundra_nb.settings.addresses import check_reach
 from tundra_nb.types import Note
 
 NEEDS_RESTART = ("store", "log", "daemon")
@@ -65,6 +66,9 @@ class Versioning:
                 raise UsageError(problem=problem, field=path, remedy="Nothing would be kept; the default is 64.")
         async with self._in_force.changing():
             before = self._in_force.loaded
+            if path == "gateway.listen" and value:
+                draft = settings_file.with_value(before.file, path, value, self._in_force.environ)
+                check_reach(draft.settings.gateway.listen, draft.settings.gateway)
             if branch is None or branch == "main":
                 after = settings_file.set_value(before.file, path, value, self._in_force.environ)
                 self._in_force.apply(after)

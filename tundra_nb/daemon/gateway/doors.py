@@ -2,14 +2,15 @@
 
 It opens where `gateway.listen` or `gateway start` says so, and stays open until `gateway stop`: what is open is kept in
 the data directory, so that a daemon that comes back after an abnormal end listens on the same port again. While it is
-open the daemon counts as attached to. A port that is taken does not keep the daemon from running; `status` names who
-holds it.
+open the daemon counts as attached to. A port that is taken does not keep the daemon from running, nor takes away the
+listener that there is; `status` names who holds it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import logging
 import os
 import socket
@@ -26,7 +27,7 @@ from tundra_nb.daemon.cut import Cuttable
 from tundra_nb.daemon.life import GATEWAY, Life
 from tundra_nb.errors import ConfigError, TundraError, UsageError
 from tundra_nb.settings import GatewaySettings, Loaded
-from tundra_nb.settings.addresses import DEFAULT_LISTEN, is_loopback, parse_listen
+from tundra_nb.settings.addresses import DEFAULT_LISTEN, check_reach, has_tls, is_loopback, parse_listen
 
 from .face import DoorApp, Gateway
 
@@ -69,6 +70,33 @@ class _Server(Server):
             await asyncio.wait(tasks, timeout=CANCEL_SECONDS)
 
 
+@dataclasses.dataclass(frozen=True)
+class _Listener:
+    """One that is open."""
+
+    stack: contextlib.AsyncExitStack
+    config: Config
+    listen: str
+    """As it was asked for; its port may be 0."""
+    host: str
+    port: int
+
+    @property
+    def scheme(self) -> str:
+        return "https" if self.config.is_ssl else "http"
+
+    @property
+    def is_insecure(self) -> bool:
+        return not is_loopback(self.host) and not self.config.is_ssl
+
+    @property
+    def shown(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    def is_at(self, listen: str) -> bool:
+        return listen in (self.listen, self.shown)
+
+
 class Doors:
     """The listener of a daemon."""
 
@@ -78,15 +106,11 @@ class Doors:
         self._file = file
         self._face = DoorApp(gateway, None)
         self._lock = asyncio.Lock()
-        self._open: contextlib.AsyncExitStack | None = None
-        self._listen = ""
-        self._address: tuple[str, int] | None = None
-        self._scheme = "http"
-        self._is_insecure = False
+        self._open: _Listener | None = None
         self.problem: TundraError | None = None
-        """Why it is not open although it should be."""
-        self._refused: GatewaySettings | None = None
-        """Settings with which it could not open: another change of settings does not try them again."""
+        """Why it is not open where it should be."""
+        self._followed = self._settings
+        """Settings that were tried: another change of settings does not try them again."""
         self._task: asyncio.Task[None] | None = None
 
     @property
@@ -105,12 +129,15 @@ class Doors:
 
     def follow(self, loaded: Loaded) -> None:
         """Settings have changed: part of `InForce`."""
-        if not loaded.settings.gateway.listen:
-            if self._open is None:
-                self.problem = self._refused = None  # it should not be open any more
+        before, self._followed = self._followed, loaded.settings.gateway
+        if self._followed == before:
             return
-        listen = self._chosen(self._kept())
-        if listen not in (self._listen, self._shown()) and self._settings != self._refused:
+        kept = self._kept()
+        is_moved = bool(self._followed.listen) and self._followed.listen != before.listen
+        listen = self._chosen(kept) if is_moved else self._wanted(kept)
+        if not listen or (self._open is not None and self._open.is_at(listen)):
+            self._solved()  # it is where it should be: also where what was refused has been undone
+        else:
             self._task = asyncio.get_running_loop().create_task(self._reopen(listen), name="gateway-listener")
 
     async def followed(self) -> TundraError | None:
@@ -133,11 +160,9 @@ class Doors:
         async with self._lock:
             kept = self._kept()
             wanted = listen or self._chosen(kept) or DEFAULT_LISTEN
-            parse_listen(wanted)
-            if self._open is not None and wanted in (self._listen, self._shown()):
-                return self.status()
-            await self._close()
-            await self._listen_at(wanted)
+            if self._open is None or not self._open.is_at(wanted):
+                await self._listen_at(wanted)
+            self._solved()
             self._keep(KeptDoor(self._shown(), is_open=True))
             return self.status()
 
@@ -146,7 +171,7 @@ class Doors:
         async with self._lock:
             shown = self._shown() or self._chosen(self._kept())
             await self._close()
-            self.problem = self._refused = None
+            self._solved()
             self._keep(KeptDoor(shown, is_open=False))
             return self.status()
 
@@ -161,7 +186,7 @@ class Doors:
             "listening": self._open is not None,
             "url": self.url,
             "listen": self._shown(),
-            "insecure": self._is_insecure,
+            "insecure": self._open is not None and self._open.is_insecure,
             "problem": str(self.problem) if self.problem else None,
             "hint": self.problem.hint if self.problem else None,
             "socket": self._life.info.socket,
@@ -172,7 +197,14 @@ class Doors:
     @property
     def url(self) -> str | None:
         """The base URL for OpenAI's SDKs."""
-        return f"{self._scheme}://{self._shown()}/v1" if self._open is not None else None
+        return f"{self._open.scheme}://{self._open.shown}/v1" if self._open is not None else None
+
+    @property
+    def trouble(self) -> str:
+        """The problem and what it means; empty without one."""
+        if self.problem is None:
+            return ""
+        return f"the gateway {f'still listens at {self._shown()}' if self._open else 'does not listen'}: {self.problem}"
 
     def urls(self) -> dict[str, str]:
         """Base URL by vendor's SDK; nothing while it is closed."""
@@ -182,49 +214,63 @@ class Doors:
     # --- opening and closing; the caller holds the lock
 
     async def _listen_at(self, listen: str) -> None:
+        """Listen there, and no longer elsewhere; where that fails, what is open stays."""
+        before = self._open
         try:
-            await self._try_to_listen(listen)
+            config = self._config(listen)
+            if before is not None and before.port == parse_listen(listen)[1]:
+                await self._close()  # the port is our own
+            self._open = await self._opened(listen, config)
         except TundraError as error:
-            self.problem, self._refused = error, self._settings
-            _log.error("the gateway does not listen: %s", error)
+            if before is not None and self._open is None:
+                with contextlib.suppress(TundraError):
+                    self._open = await self._opened(before.shown, before.config)
+            if self._open is None or listen == self._chosen(self._kept()):  # else only who asked for it is told
+                self.problem = error
+                self._life.problems.tell("gateway", self.trouble, error.hint)
+                _log.error("%s", self.trouble)
             raise
+        if before is not None:
+            await before.stack.aclose()
+        self._solved()
+        (_log.warning if self._open.is_insecure else _log.info)("the gateway listens at %s", self.url)
 
-    async def _try_to_listen(self, listen: str) -> None:
-        host, port = parse_listen(listen)
+    def _solved(self) -> None:
+        self.problem = None
+        self._life.problems.end("gateway")
+
+    def _config(self, listen: str) -> Config:
         chosen = self._settings
-        has_tls = bool(chosen.tls_cert and chosen.tls_key)
-        is_local = is_loopback(host)
-        if not is_local and not has_tls and not chosen.insecure:
-            raise ConfigError(
-                where="gateway.listen",
-                problem=f"{host} is reached from other machines, and there is no TLS",
-                remedy="Set `gateway.tls_cert` and `gateway.tls_key`; or `gateway.insecure = true`, which sends tokens "
-                "and prompts in the clear.",
-            )
+        check_reach(listen, chosen)
+        is_tls = has_tls(chosen)
+        config = Config(
+            self._face,
+            http=Cuttable,
+            ws="none",
+            lifespan="off",
+            interface="asgi3",
+            log_config=None,
+            access_log=False,
+            proxy_headers=False,
+            server_header=False,
+            date_header=False,
+            timeout_keep_alive=KEEP_ALIVE_SECONDS,
+            timeout_graceful_shutdown=DRAIN_SECONDS,
+            backlog=BACKLOG,
+            ssl_certfile=chosen.tls_cert or None if is_tls else None,
+            ssl_keyfile=chosen.tls_key or None if is_tls else None,
+        )
+        try:
+            config.load()
+        except (OSError, ValueError) as exc:
+            raise ConfigError(where="gateway.tls_cert", problem=f"cannot be used: {exc}") from exc
+        return config
+
+    async def _opened(self, listen: str, config: Config) -> _Listener:
+        host, port = parse_listen(listen)
         listener = await self._bound(host, port)
         async with contextlib.AsyncExitStack() as stack:
             stack.callback(listener.close)
-            config = Config(
-                self._face,
-                http=Cuttable,
-                ws="none",
-                lifespan="off",
-                interface="asgi3",
-                log_config=None,
-                access_log=False,
-                proxy_headers=False,
-                server_header=False,
-                date_header=False,
-                timeout_keep_alive=KEEP_ALIVE_SECONDS,
-                timeout_graceful_shutdown=DRAIN_SECONDS,
-                backlog=BACKLOG,
-                ssl_certfile=chosen.tls_cert or None if has_tls else None,
-                ssl_keyfile=chosen.tls_key or None if has_tls else None,
-            )
-            try:
-                config.load()
-            except (OSError, ValueError) as exc:
-                raise ConfigError(where="gateway.tls_cert", problem=f"cannot be used: {exc}") from exc
             server = _Server(config)
             serving = asyncio.create_task(server.serve(sockets=[listener]), name="gateway")
 
@@ -238,13 +284,7 @@ class Doors:
             stack.push_async_callback(end)
             await server.is_up.wait()
             stack.enter_context(self._life.attached(GATEWAY))
-            self._open = stack.pop_all()
-        self.problem = self._refused = None
-        self._listen = listen
-        self._address = (host, listener.getsockname()[1])
-        self._scheme = "https" if has_tls else "http"
-        self._is_insecure = not is_local and not has_tls
-        (_log.warning if self._is_insecure else _log.info)("the gateway listens at %s", self.url)
+            return _Listener(stack.pop_all(), config, listen, host, listener.getsockname()[1])
 
     async def _bound(self, host: str, port: int) -> socket.socket:
         try:
@@ -267,17 +307,13 @@ class Doors:
         return listener
 
     async def _close(self) -> None:
-        stack, self._open = self._open, None
-        self._address, self._listen, self._is_insecure = None, "", False
-        if stack is not None:
-            await stack.aclose()
+        before, self._open = self._open, None
+        if before is not None:
+            await before.stack.aclose()
             _log.info("the gateway listens no longer")
 
     def _shown(self) -> str:
-        if self._address is None:
-            return ""
-        host, port = self._address
-        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        return self._open.shown if self._open is not None else ""
 
     # --- what is kept
 

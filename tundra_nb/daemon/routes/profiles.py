@@ -85,7 +85,7 @@ def routes(daemon: Daemon) -> list[BaseRoute]:
             body.path, body.value, author=daemon.user(request), reason=body.reason, branch=body.on
         )
         if body.path.startswith("gateway.") and body.on is None and (problem := await daemon.doors.followed()):
-            found |= {"problem": f"the gateway does not listen: {problem}", "hint": problem.hint}
+            found |= {"problem": daemon.doors.trouble, "hint": problem.hint}
         return json_response(found)
 
     async def keys(request: Request) -> Response:
