@@ -237,6 +237,27 @@ async def test_while_the_server_is_away_each_keeps_to_its_share_which_begins_emp
         assert "back" in [notice.decision for notice in team[0].notices]
 
 
+async def test_an_idle_daemon_knows_that_its_server_has_gone_and_that_it_is_back(valkey: ValkeyServer) -> None:
+    async def until(scope: str, *, is_asked: bool) -> None:
+        async with asyncio.timeout(5):
+            while (state := a.limiter.state) is None or state.scope != scope:
+                await asyncio.sleep(0.05)
+                if is_asked:  # what answered lately is not asked again
+                    await a.limiter.look()
+
+    async with daemons(valkey.url, deadline_seconds=0.2) as (a,):
+        await a.limiter.look()
+        for stop, start in ((valkey.pause, valkey.resume), (valkey.kill, valkey.start)):
+            await until("team", is_asked=False)
+            stop()
+            await until("share", is_asked=True)
+            start()
+        await until("team", is_asked=False)
+        valkey.kill()
+        await until("share", is_asked=True)
+    assert {task.get_name() for task in asyncio.all_tasks()}.isdisjoint({"shared-limits"})
+
+
 @pytest.mark.parametrize(("when_away", "passes"), [("open", True), ("closed", False)])
 async def test_what_happens_while_the_server_is_away_is_a_setting(when_away: str, passes: bool) -> None:
     async with daemons("valkey://127.0.0.1:9", when_away=when_away) as (a,):

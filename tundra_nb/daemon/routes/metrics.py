@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 def routes(daemon: Daemon) -> list[BaseRoute]:
     async def page(request: Request) -> Response:
+        await daemon.runtime.limiter.look()
         gauges = state(daemon)
         accept = request.headers.get("accept", "")
 

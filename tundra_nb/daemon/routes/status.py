@@ -45,6 +45,7 @@ def routes(daemon: Daemon) -> list[BaseRoute]:
 async def card(daemon: Daemon, *, brief: bool = False) -> dict[str, Any]:
     """Everything `%tundra status` shows. `brief` leaves out what must be asked of the store."""
     runtime, life = daemon.runtime, daemon.life
+    await runtime.limiter.look()
     profiles = [profile_card(daemon, slot) for slot in runtime.slots.values()]
     told: dict[str, Any] = {
         "version": __version__,

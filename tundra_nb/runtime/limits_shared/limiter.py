@@ -8,12 +8,13 @@
 | is away, `"open"` | nothing limits |
 
 The line of those who wait stays here: of each path only the first asks the server, again after the time that it told.
-What was let through meanwhile is told to the server once it is back.
+What was let through meanwhile is told to the server once it is back. It is asked each second whether it is.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import math
 import secrets
@@ -40,7 +41,7 @@ from tundra_nb.runtime.resilience.limiter import (
 from tundra_nb.settings import SharedLimitsSettings
 from tundra_nb.types import Decision, Resource, Tier
 
-from .server import AwayError, BucketPart, BudgetServer
+from .server import AFTER_FAILURES, AWAY_SECONDS, AwayError, BucketPart, BudgetServer
 
 SHORTEST_PAUSE = 0.002
 """Seconds between two askings, whatever the server tells."""
@@ -207,6 +208,8 @@ class SharedLimiter:
         self._levels: dict[Key, tuple[Limit, float, float, float]] = {}
         """The last word of the server by bucket: backlog, blocked for, and when it was told."""
         self._tasks: set[asyncio.Task[None]] = set()
+        self._return: asyncio.Task[None] | None = None
+        """Waits for a server that is away."""
 
     def __repr__(self) -> str:
         return f"<SharedLimiter over {self._own!r}, {self._server!r}>"
@@ -223,6 +226,9 @@ class SharedLimiter:
         if settings == self._settings:
             return
         before, self._server = self._server, None
+        if self._return is not None:
+            self._return.cancel()
+            self._return = None
         self._settings = settings
         self._lines.clear()
         self._levels.clear()
@@ -239,6 +245,9 @@ class SharedLimiter:
         """Tell the server what is still to be told, and close the connections."""
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=CLOSE_SECONDS)
+        if self._return is not None:
+            self._return.cancel()
+            await asyncio.wait((self._return,))
         if self._server is not None:
             await self._server.aclose()
 
@@ -379,14 +388,32 @@ class SharedLimiter:
             for limit in limits
         ]
 
+    async def look(self) -> None:
+        """Ask the server, unless it has answered lately: `state` is then what is so, also where nobody calls."""
+        for _ in range(AFTER_FAILURES):
+            server = self._server
+            if server is None or server.is_away or self._clock.monotonic() - server.answered_at < AWAY_SECONDS:
+                return
+            with contextlib.suppress(AwayError):
+                await self._tell_what_was_spent(server)
+
+    async def _await_return(self, server: BudgetServer) -> None:
+        """Ask each second, by a verb that writes as a call's does, until the server answers."""
+        while server.breaker.state != "closed":
+            await self._clock.sleep(server.breaker.open_for or AWAY_SECONDS)
+            with contextlib.suppress(AwayError):
+                await self._tell_what_was_spent(server)
+
     async def _tell_spent(self, server: BudgetServer) -> None:
+        if self._spent:
+            await self._tell_what_was_spent(server)
+
+    async def _tell_what_was_spent(self, server: BudgetServer) -> None:
         """Back again: the buckets there have filled meanwhile, as if nobody had asked for anything.
 
         Raises:
             AwayError: it is not.
         """
-        if not self._spent:
-            return
         spent, self._spent = self._spent, {}
         try:
             await server.run("spent", buckets=[_part(limit, units) for limit, units in spent.values()])
@@ -399,6 +426,10 @@ class SharedLimiter:
         if change.new == "half_open" or (change.old == "half_open" and is_away):
             return
         self._since = self._clock.monotonic()
+        if is_away and self._server is not None and (self._return is None or self._return.done()):
+            self._return = asyncio.get_running_loop().create_task(
+                self._await_return(self._server), name="shared-limits"
+            )
         if not is_away:
             self._share = None
             self._share_paths.clear()
@@ -458,7 +489,7 @@ class SharedLimiter:
         """How the shared tiers are limited now; None where nothing is shared."""
         if self._server is None:
             return None
-        is_away = self._server.breaker.state != "closed"
+        is_away = self._server.is_away
         return SharedState(
             url=self._settings.url,
             budget=self._settings.budget,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import math
 import urllib.parse
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -66,14 +67,23 @@ class BudgetServer:
         self.settings = settings
         self.problem = ""
         """What went wrong last, in words."""
+        self.answered_at = -math.inf
+        """When it answered last, in `monotonic` seconds."""
+        self._monotonic = monotonic
         self._daemon = daemon
         self._prefix = f"tundra:{VERSION}:{{{settings.budget}}}:"
         self._client = _client(settings, environ)
+        if self._client is None:
+            self.problem = NOT_INSTALLED
         thresholds = BreakerSettings(failures=AFTER_FAILURES, successes=1, open_seconds=AWAY_SECONDS)
         self.breaker = Breaker("limits.shared", thresholds, monotonic, on_change)
 
     def __repr__(self) -> str:
         return f"<Server of shared limits {self.settings.url}, budget {self.settings.budget}, {self.breaker.state}>"
+
+    @property
+    def is_away(self) -> bool:
+        return self._client is None or self.breaker.state != "closed"
 
     async def aclose(self) -> None:
         """Close all connections."""
@@ -87,7 +97,6 @@ class BudgetServer:
             AwayError: it did not answer in time, or with an error; it may carry the verb out all the same.
         """
         if self._client is None:
-            self.problem = NOT_INSTALLED
             raise AwayError(self.problem)
         keys = [self._prefix + name for name in ("since", "number", "daemons")]
         keys += [f"{self._prefix}bucket:{bucket.key}" for bucket in buckets]
@@ -106,6 +115,7 @@ class BudgetServer:
                 permit.failure(type(exc).__name__)
                 raise AwayError(self.problem) from exc
             permit.success()
+        self.answered_at = self._monotonic()
         return [part.decode() if isinstance(part, bytes) else part for part in reply]
 
     async def _evaluate(self, keys: list[str], args: list[str]) -> list[Any]:
