@@ -141,9 +141,14 @@ async def test_a_price_that_only_the_providers_own_list_tells_counts(
                 answer(request, wire)
 
         made.servers["one"].handler = handle
-        asking = made.operations.call(request(made), Caller("agent", usd_per_day=0.5)).carry_out()
+        caller = Caller("agent", usd_per_day=0.5)
+        asking = made.operations.call(request(made), caller).carry_out()
         if pricing:
             await asking
+            row = made.attempts[-1]
+            cost = row.input_tokens * READ_USD + row.output_tokens * WRITTEN_USD
+            assert await kept(made, caller) == pytest.approx((cost, cost, cost))
+            assert made.operation.price_at == "the provider's list"
             assert 0 < int(seen[0].get("max_tokens") or seen[0]["max_completion_tokens"]) <= 50_000
         else:
             with pytest.raises(TundraError, match="price"):

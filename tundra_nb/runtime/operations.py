@@ -280,7 +280,7 @@ class LiveOperation:
         assert entry.permit is not None
         entry.permit.success()
         self._give_back(entry, used_tokens(entry.answer.usage, self._tokens))
-        self._pay(entry)
+        self._pay(slot, entry)
         self._row(slot, entry, "ok", None)
 
     async def _ask(self, slot: ProfileSlot, entry: Entry) -> None:
@@ -359,7 +359,7 @@ class LiveOperation:
             if entry.permit is not None:
                 entry.permit.release()
             self._give_back(entry, self._tokens)
-            self._pay(entry, exc)
+            self._pay(slot, entry, exc)
             if isinstance(exc, Exception):
                 self._row(slot, entry, "error", errors.InternalError(problem=_defect(exc)))
             else:
@@ -373,7 +373,7 @@ class LiveOperation:
             else:
                 entry.permit.release()
         self._give_back(entry, self._tokens if self._delivered else 0)  # an error answer costs its request only
-        self._pay(entry, error)
+        self._pay(slot, entry, error)
         name = slot.profile.name
         if error.parks:
             self._p.park(name, error)
@@ -390,12 +390,15 @@ class LiveOperation:
             else:
                 entry.reservation.settle(tokens)
 
-    def _pay(self, entry: Entry, failure: BaseException | None = None) -> None:
+    def _pay(self, slot: ProfileSlot, entry: Entry, failure: BaseException | None = None) -> None:
         """Settle what was reserved of a budget: all of it where an attempt may be billed and nobody says how much.
 
         Its row has the same cost, since the counter is rebuilt from the rows.
         """
         entry.cost_usd, entry.price_at = self.rows.cost(entry)
+        if entry.cost_usd is None and entry.answer is not None:
+            told = slot.provider.listed(entry.answer.model) or slot.provider.listed(entry.model or "")
+            entry.cost_usd, entry.price_at = prices.by_list(told, entry.answer.usage)
         if entry.money is None:
             return
         if entry.answer is not None:

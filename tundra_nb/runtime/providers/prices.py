@@ -93,6 +93,20 @@ def cost(kind: str, model: str, usage: Usage, base_url: str = "") -> tuple[float
         return None, None
 
 
+def by_list(told: ModelInfo | None, usage: Usage) -> tuple[float | None, str | None]:
+    """Cost of an answer by what the provider's own list says of its model: the table has no price.
+
+    Cached tokens count as others: lists do not tell their price.
+
+    Returns:
+        USD and what it is by; (None, None) when a price, or the number of tokens, is not known.
+    """
+    read, written = usage.input_tokens, usage.output_tokens
+    if told is None or told.input_usd is None or told.output_usd is None or (read is None and written is None):
+        return None, None
+    return ((read or 0) * told.input_usd + (written or 0) * told.output_usd) / 1e6, "the provider's list"
+
+
 def most(
     kind: str, model: str, read: int, written: int, base_url: str = "", told: ModelInfo | None = None
 ) -> float | None:
@@ -114,9 +128,7 @@ def most(
     kept, _ = cost(kind, model, stored, base_url)
     if fresh is not None and kept is not None:
         return max(fresh, kept)
-    if told is None or told.input_usd is None or told.output_usd is None:
-        return None
-    return (read * told.input_usd + written * told.output_usd) / 1e6
+    return by_list(told, Usage(input_tokens=read, output_tokens=written))[0]
 
 
 def listed(kind: str, model: str, base_url: str = "") -> Listed | None:
