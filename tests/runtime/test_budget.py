@@ -146,7 +146,7 @@ async def test_a_price_that_only_the_providers_own_list_tells_counts(
         if pricing:
             await asking
             row = made.attempts[-1]
-            cost = row.input_tokens * READ_USD + row.output_tokens * WRITTEN_USD
+            cost = (row.input_tokens or 0) * READ_USD + (row.output_tokens or 0) * WRITTEN_USD
             assert await kept(made, caller) == pytest.approx((cost, cost, cost))
             assert made.operation.price_at == "the provider's list"
             assert 0 < int(seen[0].get("max_tokens") or seen[0]["max_completion_tokens"]) <= 50_000
