@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import random
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tundra_nb.errors import StoreDamaged, StoreUnavailable, UsageError
+from tundra_nb.errors import StoreDamaged, StoreUnavailable, UsageError, from_wire
 from tundra_nb.runtime.history.query import FrameQuery
 from tundra_nb.runtime.history.spool import segments
 from tundra_nb.types import Note
@@ -85,6 +87,89 @@ async def test_a_history_damaged_while_it_is_open_is_not_shown_as_an_empty_one(t
                 await history.rows(query)
         with pytest.raises(StoreDamaged):
             await rows(history.sql("SELECT count(*) FROM note"))
+
+
+@pytest.mark.parametrize("left", [0, 5000, "all but a byte"])
+async def test_a_history_that_was_cut_while_it_was_closed_is_damaged_and_kept(tmp_path: Path, left: int | str) -> None:
+    path = tmp_path / "history.db"
+    async with opened(tmp_path) as history:
+        history.append(*(note(n) for n in range(500)))
+        await history.call("backup", target=str(tmp_path / "backup.db"))
+    async with opened(tmp_path) as history:
+        assert await history.settled(5)
+    size = path.stat().st_size
+    os.truncate(path, now := size - 1 if isinstance(left, str) else left)
+    cut = path.read_bytes()
+    told = f"it was cut from {size:,} to {now:,} bytes"
+    with pytest.raises(StoreDamaged, match=told):
+        seen(path)
+    for n in (500, 501):  # no daemon takes it for whole
+        async with opened(tmp_path) as history:
+            history.append(note(n))
+            with pytest.raises(StoreDamaged, match=told):
+                await ids(history)
+            with pytest.raises(StoreDamaged, match=told):
+                await history.call("commit", message="m", author="a <a@b>")
+        assert path.read_bytes() == cut
+    async with opened(tmp_path) as history:
+        await history.call("restore", source=str(tmp_path / "backup.db"))
+        assert await history.settled(5)
+        assert await ids(history) == list(range(502))
+        assert (tmp_path / "history.db.before-restore").read_bytes() == cut
+    assert seen(path)["is_whole"]
+
+
+def seen(path: Path) -> dict[str, Any]:
+    """What is told of a history while no daemon has it."""
+    command = [sys.executable, "-m", "tundra_nb.runtime.history.look", str(path)]
+    told: dict[str, Any] = json.loads(subprocess.run(command, capture_output=True, check=True, timeout=30).stdout)
+    if "error" in told:
+        raise from_wire(told["error"])
+    return told
+
+
+async def test_an_older_copy_in_the_place_of_a_history_is_not_told_to_be_damaged(tmp_path: Path) -> None:
+    """Whatever number it has as a file."""
+    path = tmp_path / "history.db"
+    copies: list[bytes] = []
+    async with opened(tmp_path) as history:
+        for n in range(3):
+            history.append(*(note(m) for m in range(100 * n, 100 * n + 100)))
+            assert await history.settled(5)
+            copies.append(path.read_bytes())
+            await history.call(
+                "gc" if n == 1 else "commit", **({} if n == 1 else {"message": "m", "author": "a <a@b>"})
+            )
+            copies.append(path.read_bytes())
+    copies.append(path.read_bytes())
+    note_of_last = (tmp_path / "history.db.length").read_bytes()
+    for copy in copies:
+        path.write_bytes(copy)
+        (tmp_path / "history.db.length").write_bytes(note_of_last)
+        assert seen(path)["is_whole"]
+    path.write_bytes(copies[0])
+    async with opened(tmp_path) as history:
+        assert await ids(history) == list(range(300))
+
+
+async def test_the_length_is_noted_while_the_history_grows_and_where_it_cannot_be_all_goes_on(
+    tmp_path: Path,
+) -> None:
+    noted = tmp_path / "history.db.length"
+    async with opened(tmp_path) as history:
+        history.append(note(0))
+        assert await ids(history) == [0]
+        before = noted.read_bytes()
+        body = random.Random(1).randbytes(50_000).hex()
+        for n in range(1, 121):
+            history.append(Note(note_id=n, at=n, author="a", subject="s", body=body))
+        assert await history.settled(20)
+        await until(lambda: noted.read_bytes() != before)
+        assert noted.stat().st_mode & 0o777 == 0o600
+        noted.unlink()
+        noted.mkdir()
+    async with opened(tmp_path) as history:
+        assert len(await ids(history)) == 121
 
 
 async def test_a_history_that_gets_shorter_by_gc_and_restore_is_not_told_to_be_damaged(tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ from tundra_nb.errors import (
 from tundra_nb.nearest import nearest
 from tundra_nb.types import KEY_OF, TABLES
 
-from . import changes, schema, sql_guard
+from . import changes, length, schema, sql_guard
 from .authorizer import guard
 from .contract import SQL_BYTES, SQL_ROWS, WORKING, Frame, Stop, Written
 from .exact_sums import OVERFLOW, sum_exactly
@@ -128,6 +128,10 @@ class DoltliteStore:
             self._path.with_name(self._path.name + "-gc-tmp").unlink(missing_ok=True)
             refuse_pipe(self._path)
             self._refuse_shorter()
+            if words := length.cut(self._path):
+                raise self._damaged(words)
+            if self._file() is None:
+                length.forget(self._path)
             self._written = (None, 0)
             self._writer = writer = self._connect(str(self._path))
             self._opened, self._renewed_at = self._file(), self.size()
@@ -137,6 +141,7 @@ class DoltliteStore:
                 self._node = self._claim(writer, node)
                 self._step_ms = self._clock_step(writer)
                 self._written = (self._file(), self.size())
+                length.keep(self._path)
             except BaseException:
                 self.close()
                 raise
@@ -146,6 +151,7 @@ class DoltliteStore:
         if self._writer is not None:
             self._writer.close()
             self._writer = None
+            self._keep_length()
 
     def place(self) -> SpoolPlace:
         with self._seam():
@@ -183,7 +189,13 @@ class DoltliteStore:
                 self._writer, unused = unused, self._db
             finally:
                 unused.close()
+        self._keep_length()
         environment.return_freed_memory()
+
+    def _keep_length(self) -> None:
+        """Unless something has cut the file, or another one bears its name."""
+        if self._file() == self._opened and self.size() >= self._written[1]:
+            length.keep(self._path)
 
     def _write_with_care(self, rows: Rows, place: SpoolPlace) -> Written:
         with self._transaction() as db:
@@ -395,6 +407,7 @@ class DoltliteStore:
             self._readers.drop()
             if self._path.exists():
                 shutil.move(self._path, self._path.with_name(self._path.name + ".before-restore"))
+            length.forget(self._path)
             draft.replace(self._path)
             self._written = (None, 0)
         self.open(self._owner, self._node)
@@ -409,7 +422,11 @@ class DoltliteStore:
 
     def gc(self) -> None:
         with self._seam():
-            self._one("SELECT dolt_gc()")
+            length.forget(self._path)
+            try:
+                self._one("SELECT dolt_gc()")
+            finally:
+                self._keep_length()
             self._opened = self._file()
             self._written = (self._opened, self.size())  # a later file may have the number of an earlier one
             self._readers.drop()  # they would hold the old file's space
@@ -756,7 +773,7 @@ class DoltliteStore:
         """
         file, size = self._written
         if file is not None and file == self._file() and self.size() < size:
-            raise self._damaged("it is shorter than it was")
+            raise self._damaged(length.shortening(size, self.size()))
 
     def _damaged(self, why: str) -> StoreDamaged:
         return StoreDamaged(

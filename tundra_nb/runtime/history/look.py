@@ -18,6 +18,7 @@ from tundra_nb.errors import StoreDamaged, StoreUnavailable, TundraError
 
 from . import loading
 
+LEAST_BYTES = 16
 TEST_SECONDS = 4.0
 """So long the pages of the file are tested; a large file takes longer than anybody waits."""
 STEPS = 10_000
@@ -35,9 +36,13 @@ def look(file: Path) -> dict[str, Any]:
     loading.load()
     import sqlite3  # the engine has just been put under it
 
+    from . import length
     from .doltlite import integrity
     from .rules import refuse_newer
 
+    size = file.stat().st_size
+    if words := length.cut(file) or ("" if size >= LEAST_BYTES else f"it is only {size} bytes long"):
+        raise StoreDamaged(problem=f"{file} is damaged, or not a history: {words}", kind="corrupt")
     db = sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True)
     try:
         (commits,) = db.execute("SELECT count(*) FROM dolt_log").fetchone()
