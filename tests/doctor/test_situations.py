@@ -364,6 +364,38 @@ def test_a_damaged_file_is_found_while_no_daemon_runs_and_restoring_helps(health
     assert healthy.run("calls").returncode == 0
 
 
+@pytest.mark.parametrize("name", ["history.db", "spool/0000000001.spool", "logs/daemon.log"])
+def test_a_pipe_in_the_data_directory_is_told_at_once_as_a_start_tells_it(healthy: Home, name: str) -> None:
+    pipe = healthy.data_dir / name
+    pipe.parent.mkdir(parents=True, mode=0o700)
+    healthy.data_dir.chmod(0o700)
+    os.mkfifo(pipe)
+    refused = healthy.run("daemon", "start")
+    told = doctor(healthy)
+    directory = wrong(told, "fail")["data.directory"]
+    assert f"{pipe}: this is a pipe" in directory["evidence"]
+    assert directory["evidence"] in refused.stderr
+    assert directory["remedy"] in refused.stderr
+    assert "no answer within" not in json.dumps(told)
+    pipe.unlink()
+    assert wrong(doctor(healthy)) == {}
+
+
+def test_a_directory_in_the_place_of_the_history_is_told_as_that(healthy: Home) -> None:
+    file = healthy.data_dir / "history.db"
+    file.mkdir(parents=True)
+    healthy.data_dir.chmod(0o700)
+    for _ in range(2):
+        found = wrong(doctor(healthy, "--for", "database"), "fail")["store.database"]
+        assert f"{file} is a directory, not a file" in found["evidence"]
+        assert found["remedy"].startswith("Move it away")
+        refused = healthy.run("calls")  # starts the daemon
+        assert "is a directory, not a file" in refused.stderr
+        assert "Move it away" in refused.stderr
+    file.rmdir()
+    assert healthy.run("calls").returncode == 0
+
+
 def inside(home: Home, mount: str, before: str = "true") -> dict[str, Any]:
     """`tundra doctor` with another disk mounted at the data directory, in a mount namespace of its own."""
     home.data_dir.mkdir(exist_ok=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psutil
 
-from tundra_nb import settings
+from tundra_nb import paths, settings
 from tundra_nb.environment import account
 from tundra_nb.errors import ConfigError
 
@@ -80,6 +80,7 @@ def directory(place: Subject, check: Check) -> Sequence[Finding]:
     if folder.exists() and stat.S_IMODE(folder.stat().st_mode) & 0o077 and owner == os.geteuid():
         evidence = f"{folder} may be read by others (mode {stat.S_IMODE(folder.stat().st_mode):o})"
         return [check.found("warn", evidence, f"`chmod 700 {folder}`", page="permission-denied", fix="private")]
+    paths.refuse_pipes(place.paths)
     return [check.found("ok", str(folder))]
 
 

@@ -102,6 +102,9 @@ def log(place: Subject, check: Check) -> Sequence[Finding]:
     file = place.paths.log
     if not file.exists():
         return [check.found("ok", f"{file} is not there yet: the daemon writes it when it starts")]
+    if not file.is_file():
+        evidence = f"{file} is no file"
+        return [check.found("fail", evidence, "Move it away, then `tundra daemon start`.", page="ConfigError")]
     if not os.access(file, os.W_OK):
         remedy = f"`chmod u+w {file}`; it must belong to you."
         return [check.found("fail", f"{file} cannot be written", remedy, page="permission-denied")]

@@ -53,12 +53,9 @@ def store(place: Subject, check: Check) -> Sequence[Finding]:
     file = place.paths.store
     if not file.exists():
         return [check.found("ok", "none yet; the first start makes it")]
-    try:
-        with file.open("rb") as stream:
-            stream.read(1)
-    except OSError as exc:
+    if not os.access(file, os.R_OK):
         remedy = f"`chmod u+rw {file}`; it must belong to you."
-        return [check.found("fail", f"{file} cannot be read: {exc.strerror}", remedy, page="permission-denied")]
+        return [check.found("fail", f"{file} cannot be read", remedy, page="permission-denied")]
     if place.process is not None:
         return [check.found("skipped", f"{file} is in use by a daemon that does not answer")]
     return [_look_inside(place, check, file)]

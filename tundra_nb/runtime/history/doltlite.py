@@ -38,7 +38,7 @@ from .contract import SQL_BYTES, SQL_ROWS, WORKING, Frame, Stop, Written
 from .exact_sums import OVERFLOW, sum_exactly
 from .migrations import migrate
 from .query import FrameQuery
-from .readers import BUSY_SECONDS, OLD, ReadConnection, Readers, refuse_pipe, uri
+from .readers import BUSY_SECONDS, OLD, ReadConnection, Readers, refuse_other, uri
 from .rules import (
     EVENT_TABLES,
     HASH_START,
@@ -126,7 +126,7 @@ class DoltliteStore:
         with self._seam():
             # left behind by a gc that was killed
             self._path.with_name(self._path.name + "-gc-tmp").unlink(missing_ok=True)
-            refuse_pipe(self._path)
+            refuse_other(self._path)
             self._refuse_shorter()
             if words := length.cut(self._path):
                 raise self._damaged(words)

@@ -38,8 +38,10 @@ def look(file: Path) -> dict[str, Any]:
 
     from . import length
     from .doltlite import integrity
+    from .readers import refuse_other
     from .rules import refuse_newer
 
+    refuse_other(file)
     size = file.stat().st_size
     if words := length.cut(file) or ("" if size >= LEAST_BYTES else f"it is only {size} bytes long"):
         raise StoreDamaged(problem=f"{file} is damaged, or not a history: {words}", kind="corrupt")

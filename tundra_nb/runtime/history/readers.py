@@ -32,18 +32,21 @@ def uri(name: str, mode: str) -> str:
     return f"file:{name.replace('%', '%25').replace('?', '%3f').replace('#', '%23')}?mode={mode}"
 
 
-def refuse_pipe(path: Path) -> None:
-    """Raise `StoreUnavailable` when a pipe or the like stands in the place of the file: the engine would wait for ever.
+_KINDS = {stat.S_IFIFO: "a pipe", stat.S_IFDIR: "a directory"}
 
-    What else is no file, the engine refuses.
+
+def refuse_other(path: Path) -> None:
+    """Raise `StoreUnavailable` when something else stands in the place of the file.
+
+    The engine would wait for a pipe for ever, and speaks of permissions where a directory is.
     """
     try:
         mode = path.stat().st_mode
     except OSError:
         return
-    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+    if not stat.S_ISREG(mode):
         raise StoreUnavailable(
-            problem=f"{path} is {'a pipe' if stat.S_ISFIFO(mode) else 'a device or socket'}, not a file",
+            problem=f"{path} is {_KINDS.get(stat.S_IFMT(mode), 'a device or socket')}, not a file",
             remedy="Move it away; a file of that name is made anew. `tundra restore` brings a backup back.",
             kind="file",
         )
@@ -118,7 +121,7 @@ class Readers:
             db.close()
 
     def _open(self, at: str | None, prepare: Prepare | None) -> ReadConnection:
-        refuse_pipe(self._path)
+        refuse_other(self._path)
         db = sqlite3.connect(
             uri(str(self._path) if at is None else f"{self._path}@{at}", "ro"),
             uri=True,
