@@ -369,6 +369,18 @@ def test_rows_of_the_live_feed_become_the_same_columns() -> None:
     assert (made.outcome[0], made.count[0]) == (FAILED, 1)
 
 
+def test_what_the_daemons_end_cut_off_is_not_answered_but_no_failure_of_its_profile() -> None:
+    shown = hour(0, is_live=True)
+    shown.bands = []
+    event = {"at": "2023-11-14T23:30:00Z", "profile": "a", "outcome": "interrupted", "reason": "interrupted"}
+    for kind in ("operation", "attempt"):
+        made = reading.from_events(kind, [event] * 40, shown)
+        setattr(shown, f"{kind}s".replace("operation", "call"), made)
+    told = story.tell(shown)
+    assert told.episodes == []
+    assert told.headline == "no lasting failure · 40 calls, 100 % not answered, 40 cut off by the daemon's end"
+
+
 def test_a_call_without_a_profile_is_of_the_same_no_profile_however_it_comes() -> None:
     shown = hour(10)
     event = {"at": "2023-11-14T22:13:30Z", "profile": None, "asked": None, "outcome": "error", "latency_ms": None}

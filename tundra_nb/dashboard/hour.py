@@ -15,6 +15,9 @@ OK, FAILED, REFUSED, CANCELLED = range(4)
 """How calls and attempts end here: answered; not answered; refused by limiter or breaker before anything was sent;
 ended by the caller, which is nobody's failure."""
 OUTCOMES = {"ok": OK, "refused": REFUSED, "cancelled": CANCELLED}
+INTERRUPTED = "interrupted"
+ATTEMPT_OUTCOMES = OUTCOMES | {INTERRUPTED: CANCELLED}
+"""What our own daemon's end cut off was not answered, but is no failure of the profile that was asked."""
 MOST_NAMES = 255
 """Names of one kind; further ones are told as the last, `others`."""
 

@@ -14,7 +14,7 @@ from tundra_nb.errors import UsageError
 
 from . import changes
 from .changes import as_word
-from .hour import FAILED, OUTCOMES, Change, Columns, Hour, Level, Numbering, Stretch
+from .hour import ATTEMPT_OUTCOMES, FAILED, OUTCOMES, Change, Columns, Hour, Level, Numbering, Stretch
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -280,7 +280,7 @@ def _attempts(frame: Any, hour: Hour) -> Columns:
     return Columns.of(
         _seconds(frame["at"]),
         _numbers(frame["profile"], hour.profiles),
-        _outcomes(frame["outcome"]),
+        _outcomes(frame["outcome"], ATTEMPT_OUTCOMES),
         _numbers(frame["reason"], hour.reasons),
         [0] * len(frame),
         [float("nan")] * len(frame),
@@ -291,11 +291,11 @@ def _attempts(frame: Any, hour: Hour) -> Columns:
 def from_events(kind: str, rows: Sequence[Mapping[str, Any]], hour: Hour) -> Columns:
     """Rows of the live feed as columns. `kind`: operation or attempt."""
     is_call = kind == "operation"
-    label, names = ("code", hour.codes) if is_call else ("reason", hour.reasons)
+    label, names, outcomes = ("code", hour.codes, OUTCOMES) if is_call else ("reason", hour.reasons, ATTEMPT_OUTCOMES)
     return Columns.of(
         [_iso(row["at"]) for row in rows],
         [hour.profiles.of(str(row.get("profile") or str(row.get("asked") or "").partition(",")[0])) for row in rows],
-        [OUTCOMES.get(str(row["outcome"]), FAILED) for row in rows],
+        [outcomes.get(str(row["outcome"]), FAILED) for row in rows],
         [names.of(str(row.get(label) or "")) for row in rows],
         [hour.callers.of(str(row.get("caller") or "")) if is_call else 0 for row in rows],
         [float("nan") if row.get("latency_ms") is None else row["latency_ms"] for row in rows],
@@ -316,8 +316,8 @@ def _numbers(values: Any, names: Numbering) -> Any:
     return _coded(values, names.of, "")
 
 
-def _outcomes(values: Any) -> Any:
-    return _coded(values, lambda word: OUTCOMES.get(word, FAILED), "error")
+def _outcomes(values: Any, outcomes: Mapping[str, int] = OUTCOMES) -> Any:
+    return _coded(values, lambda word: outcomes.get(word, FAILED), "error")
 
 
 def _coded(values: Any, code: Callable[[str], int], missing: str) -> Any:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from tundra_nb.views.blocks import duration
 
-from .hour import CANCELLED, FAILED, OK, REFUSED, Change, Columns, Hour, is_over
+from .hour import CANCELLED, FAILED, INTERRUPTED, OK, REFUSED, Change, Columns, Hour, is_over
 
 if TYPE_CHECKING:
     import numpy as np
@@ -98,6 +98,8 @@ class HourStory:
     unanswered: int
     well: list[tuple[str, float]]
     """Profiles that are well, with the share of attempts that they answered."""
+    interrupted: int = 0
+    """Attempts that the end of the daemon cut off."""
 
     @property
     def who(self) -> str:
@@ -121,7 +123,8 @@ class HourStory:
     def counts(self) -> str:
         """How many calls there were, and the share of them that was not answered."""
         calls = f"{self.calls:,} {'call' if self.calls == 1 else 'calls'}"
-        return f"{calls}, {share(self.unanswered, self.calls)} not answered"
+        cut = f", {self.interrupted:,} cut off by the daemon's end" if self.interrupted else ""
+        return f"{calls}, {share(self.unanswered, self.calls)} not answered{cut}"
 
     @property
     def is_bad(self) -> bool:
@@ -158,7 +161,16 @@ def tell(hour: Hour) -> HourStory:
     total = int(calls.count.sum())
     unanswered = int(calls.count[(calls.outcome == FAILED) | (calls.outcome == REFUSED)].sum())
     bad = {one.profile for one in episodes}
-    return HourStory(episodes, total, unanswered, [(name, part) for name, part in _answered(hour) if name not in bad])
+    well = [(name, part) for name, part in _answered(hour) if name not in bad]
+    return HourStory(episodes, total, unanswered, well, _interrupted(hour))
+
+
+def _interrupted(hour: Hour) -> int:
+    if INTERRUPTED not in hour.reasons.names:
+        return 0
+    rows = hour.attempts
+    is_cut = (rows.outcome == CANCELLED) & (rows.label == hour.reasons.of(INTERRUPTED))
+    return int(rows.count[is_cut].sum())
 
 
 def _answered(hour: Hour) -> list[tuple[str, float]]:
