@@ -17,7 +17,10 @@ from .test_faces import LIGHTNESS, barriers, watch
 pytestmark = [pytest.mark.part("browser", "doltlite", "axe"), pytest.mark.timeout(400)]
 
 EVIL = "<img src=x onerror=\"document.title='taken'\"> \u202egpj.exe"
-NAMES = (EVIL, "b" * 300, *(f"profile-{number}" for number in range(298)))
+NAMES = (EVIL, "b" * 300, *(f"PROFILE-WWWW-{number}" for number in range(298)))
+OUTSIDE = """stage => [...stage.querySelectorAll("text")].filter(
+  (text) => text.getBoundingClientRect().left < stage.getBoundingClientRect().left).map((text) => text.textContent)"""
+"""Words that begin left of the picture, where they are cut off."""
 SILENT_SECONDS = 90
 """After 40 the page says that its kernel has been silent."""
 RESTART = "async () => { await window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.restart(); }"
@@ -40,11 +43,15 @@ def test_names_from_strangers_are_text_and_of_hundreds_of_profiles_the_worst_are
     expect(dash.locator("details table").nth(1)).to_contain_text("<img src=x")
     assert dash.locator("img").count() == 0
     assert page.page.title() != "taken"
+    stage = dash.locator(".tundra-stage")
+    expect(stage.locator("text", has_text="PROFILE").first).to_be_visible()
+    assert stage.evaluate(OUTSIDE) == []
     for theme in ("light", "dark"):
         page.theme(theme)
         assert not barriers(dash), theme
     page.alone(420)
     assert not barriers(dash)
+    assert stage.evaluate(OUTSIDE) == []
     page.screenshot("dash-strangers-420")
     assert not [one for one in seen if "reading 'schema'" not in one]
 

@@ -110,10 +110,17 @@ class Picture {
   }
 
   say(x, y, text, kind = "dim", anchor = "start", room = Infinity) {
-    const most = Math.max(Math.floor(room / (kind === "strong" ? 7 : 6.2)), 2), letters = [...text];
-    const made = svgOf("text", { x, y, class: kind, "text-anchor": anchor }, letters.length > most ? `${letters.slice(0, most - 1).join("")}…` : text);
-    if (letters.length > most) made.append(svgOf("title", {}, text));
+    const made = svgOf("text", { x, y, class: kind, "text-anchor": anchor }, text);
     this.words.append(made);
+    if (room === Infinity) return;
+    this.family ??= getComputedStyle(made).fontFamily;
+    this.c.font = `${kind === "dim" ? 400 : 600} 11.5px ${this.family}`;
+    const width = (shown) => this.c.measureText(shown).width, letters = [...text], all = width(text);
+    if (all <= room) return;
+    let most = Math.max(Math.floor((letters.length * room) / all), 1), shown;
+    do shown = `${letters.slice(0, most--).join("")}…`;
+    while (most > 0 && width(shown) > room);
+    made.replaceChildren(shown, svgOf("title", {}, text));
   }
 
   paint(time) {
