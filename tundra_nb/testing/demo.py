@@ -47,7 +47,8 @@ def main(argv: list[str] | None = None) -> int:
         calls = json.loads(tundra(environ, "calls", "--json") or "[]")
         answered = [call for call in calls if call["outcome"] == "ok"]
         tokens = sum(call["output_tokens"] or 0 for call in answered)
-        print(f"{len(calls)} calls in the history, {len(answered)} of them answered, with {tokens} tokens; the others fail on purpose")
+        print(f"{len(calls)} calls in the history, {len(answered)} of them answered, with {tokens} tokens;", end=" ")
+        print("the others failed on purpose")
         print(f"the executed notebook: {executed}", flush=True)
         if not args.headless and not failed:
             print("opening JupyterLab; Ctrl-C ends it", flush=True)
