@@ -94,6 +94,20 @@ def test_a_limit_that_is_no_positive_number_is_refused(paths: Paths) -> None:
     connection.close()
 
 
+def test_the_first_second_of_1970_is_a_time_as_any_other(paths: Paths) -> None:
+    connection = http.client.HTTPConnection("tundra", timeout=20)
+    connection.sock = socket.socket(socket.AF_UNIX)
+    connection.sock.connect(str(paths.socket))
+    for path in ("/api/diff?from=", "/api/stat?from=", "/api/commits?at=", "/api/history/calls?at="):
+        for time_given in ("1970-01-01", "1970-01-02"):
+            connection.request("GET", path + time_given)
+            answer = connection.getresponse()
+            told = json.loads(answer.read())
+            assert (answer.status, told["code"]) == (404, "RefNotFound"), path
+            assert "the history begins at" in told["message"]
+    connection.close()
+
+
 BIG = "9" * 20
 HUGE = "9" * 5_000
 ODD_GETS = (

@@ -235,7 +235,8 @@ def routes(daemon: Daemon) -> list[BaseRoute]:
 
 
 def _ref(text: str | None) -> Ref:
-    return read_ref(text) or "HEAD"
+    given = read_ref(text)
+    return "HEAD" if given is None else given  # 0 is a time
 
 
 def _commit(commit: Commit) -> dict[str, Any]:
