@@ -817,13 +817,18 @@ async def test_a_backup_brings_the_history_back(store: Store, tmp_path: Path) ->
         (tmp_path / "backup").mkdir()
     await store.history.call("backup", target=target)
     store.history.append(operation(2), setting("9"))
-    await store.commit()
+    later = await store.commit()
     assert await store.history.call("check") == []
     await store.history.call("restore", source=target)
     # what the spool still holds is delivered again
     assert await store.history.settled(3)
     assert len(await store.rows("operation")) == 2
     assert len(await store.rows("operation", at=pin)) == 1
+    for ref in (later, f"{later}~1", "deadbeef" * 5):  # what the backup lacks is no damage
+        with pytest.raises(RefNotFound):
+            await store.rows("operation", at=ref)
+        with pytest.raises(RefNotFound):
+            await store.history.call("stat", a=ref, b="HEAD")
     store.history.append(operation(3))
     assert len(await store.rows("operation")) == 3
 
