@@ -697,6 +697,25 @@ async def test_the_change_of_a_setting_can_be_reverted_and_events_stay(store: St
     assert len(await store.rows("operation")) == 2
 
 
+async def test_a_commit_that_is_undone_or_empty_has_nothing_to_revert(store: Store) -> None:
+    store.history.append(setting("5"))
+    await store.commit()
+    store.history.append(setting("3"))
+    change = await store.commit("lower")
+    await store.history.call("revert", ref=change, author="Grace <g@h>")
+    head = await store.history.call("resolve", ref="main")
+    empty = await store.commit("empty")
+    for ref in (change, empty):
+        with pytest.raises(UsageError, match=f"nothing to revert: .*{ref}"):
+            await store.history.call("revert", ref=ref, author="Grace <g@h>")
+    assert [ref["name"] for ref in await store.history.call("refs")] == ["main"]
+    assert await store.history.call("resolve", ref="main~1") == head
+    store.history.append(setting("4"))
+    again = await store.commit("anew")
+    await store.history.call("revert", ref=again, author="Grace <g@h>")
+    assert [row["value"] for row in await store.rows("setting")] == ["5"]
+
+
 async def test_names_are_given_once_and_never_look_like_a_hash(store: Store) -> None:
     await store.history.call("tag", name="v1")
     await store.history.call("branch", name="b1")

@@ -389,16 +389,18 @@ class DoltStore:
 
     def revert(self, ref: str, author: str) -> str:
         commit = self.resolve(ref)
-        with self._seam():
+        with self._seam(commit):
             self.commit_events()
             rows = run(self._db, "SELECT table_name FROM dolt_diff WHERE commit_hash = %s", commit)
             refuse_revert_of_events(ref, {row[0] for row in rows})
             # A revert refuses to run beside the uncommitted `spool_place`, a merge does not: so it is made on a branch.
             self._one("CALL DOLT_BRANCH('-f', %s, 'HEAD')", REVERTING)
-            with contextlib.closing(self._connect(f"{self._config.database}/{REVERTING}")) as db:
-                run(db, "CALL DOLT_REVERT(%s, '--author', %s)", commit, author)
-            self._one("CALL DOLT_MERGE(%s)", REVERTING)
-            self._one("CALL DOLT_BRANCH('-D', %s)", REVERTING)
+            try:
+                with contextlib.closing(self._connect(f"{self._config.database}/{REVERTING}")) as db:
+                    run(db, "CALL DOLT_REVERT(%s, '--author', %s)", commit, author)
+                self._one("CALL DOLT_MERGE(%s)", REVERTING)
+            finally:
+                self._one("CALL DOLT_BRANCH('-D', %s)", REVERTING)
             return self._one("SELECT DOLT_HASHOF('HEAD')")
 
     def push(self, remote: str) -> None:

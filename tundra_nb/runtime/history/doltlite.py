@@ -348,7 +348,7 @@ class DoltliteStore:
 
     def revert(self, ref: str, author: str) -> str:
         commit = self.resolve(ref)
-        with self._seam():
+        with self._seam(commit):
             self.commit_events()
             rows = self._db.execute("SELECT table_name FROM dolt_diff WHERE commit_hash = ?", (commit,)).fetchall()
             refuse_revert_of_events(ref, {row[0] for row in rows})

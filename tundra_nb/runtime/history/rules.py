@@ -495,6 +495,12 @@ def ref_problem(text: str, name: str) -> TundraError:
     """What the engine's words about a branch, tag or remote mean."""
     if "exists" in text:
         return UsageError(problem=f"{name!r} exists already", field="name")
+    if "nothing to commit" in text:
+        return UsageError(
+            problem=f"nothing to revert: {name} changed nothing that is still there",
+            field="ref",
+            remedy="`tundra commits` lists the commits, `tundra diff COMMIT~1 COMMIT` what one changed.",
+        )
     if "not found" in text or "no such" in text:
         return RefNotFound(ref=name)
     return UsageError(problem=f"{name}: {text}", field="name")
