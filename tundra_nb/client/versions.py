@@ -300,7 +300,10 @@ def backup(folder: str | os.PathLike[str] | None = None) -> Call[Document]:
 
 
 def restore(folder: str | os.PathLike[str] | None = None) -> Call[Document]:
-    """Replace the history by a backup; what was there is kept aside until the next restore."""
+    """Replace the history by a backup; `kept` names the file in which what was there stays (None on Dolt: it does not).
+
+    An interrupt does not end it: the daemon carries it to its end.
+    """
     return _copy(routes.RESTORE, routes.FolderBody(os.path.abspath(folder) if folder else ""))
 
 

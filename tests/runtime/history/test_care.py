@@ -65,7 +65,12 @@ async def test_a_damaged_history_is_told_and_restore_brings_backup_and_spool_bac
         await until(lambda: not history.stats().is_behind)
         history.append(note(503))
         assert (await ids(history))[-1] == 503
-        assert (tmp_path / "history.db.before-restore").exists()
+        kept = tmp_path / "history.db.before-restore"
+        first = kept.read_bytes()
+        assert await history.call("restore", source=str(tmp_path / "backup.db")) == f"{kept}-2"
+        assert await history.call("restore", source=str(tmp_path / "backup.db")) == f"{kept}-3"
+        assert kept.read_bytes() == first, "a kept file is never overwritten"
+        assert not [name for name in os.listdir(tmp_path) if "restoring" in name]
 
 
 @pytest.mark.parametrize("how", ["cut", "overwritten"])

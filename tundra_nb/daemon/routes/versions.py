@@ -189,10 +189,10 @@ def routes(daemon: Daemon) -> list[BaseRoute]:
                 remedy="`%tundra backup DIR` makes one; name the same DIR.",
             )
         async with runtime.in_force.lock:
-            await versions.restore(str(source))
+            kept = await versions.restore(str(source))
             user = daemon.user(request)
             await runtime.in_force.write_down(user, "restore", message="settings in force after a restore")
-        return json_response({"restored": str(source), "commit": await versions.resolve("main")})
+        return json_response({"restored": str(source), "kept": kept, "commit": await versions.resolve("main")})
 
     async def check(request: Request) -> Response:
         return json_response({"rows": [{"problem": problem} for problem in await versions.check()]})

@@ -221,8 +221,8 @@ class EventStore(Protocol):
         """Commit, then copy the whole history to a `file:///…` target; again later: only what is new."""
         ...
 
-    def restore(self, source: str) -> None:
-        """Replace the history by a backup. What was there before is kept aside until the next restore."""
+    def restore(self, source: str) -> str | None:
+        """Replace the history by a backup; the file in which what was there is kept, None where it is not."""
         ...
 
     def gc_is_due(self) -> bool:

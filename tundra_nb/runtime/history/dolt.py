@@ -434,7 +434,7 @@ class DoltStore:
             self.commit_events()
             self._one("CALL DOLT_BACKUP('sync-url', %s)", remote_url(target))
 
-    def restore(self, source: str) -> None:
+    def restore(self, source: str) -> str | None:
         # on a connection of its own to no database: ours may be damaged, or gone
         with beside(source), self._seam(source), contextlib.closing(self._connect("")) as db:
             self._endpoint.refuse_others(db)
@@ -442,6 +442,7 @@ class DoltStore:
             run(db, "CALL DOLT_BACKUP('restore', %s, %s, '--force')", remote_url(source), self._config.database)
             self.close()
         self.open(self._owner, self._node)
+        return None  # the server drops what was there
 
     def gc_is_due(self) -> bool:
         return False  # the server does it by itself

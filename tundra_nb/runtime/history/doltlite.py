@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
+import itertools
 import logging
+import os
 import re
 import shutil
 import sqlite3
@@ -394,25 +396,40 @@ class DoltliteStore:
         self.commit_events()
         self.push(target)
 
-    def restore(self, source: str) -> None:
+    def restore(self, source: str) -> str | None:
         draft = self._path.with_name(self._path.name + ".restoring")
+        lock = draft.with_name(f".{draft.name}-lock")  # which the engine leaves behind
         draft.unlink(missing_ok=True)
-        self.clone(source, str(draft))
-        with beside(source), self._seam(source), contextlib.closing(self._connect(str(draft))) as db:
-            if db.execute("SELECT 1 FROM sqlite_master WHERE name = 'meta'").fetchone() is None:
-                raise not_a_history(source, "it lacks the tables of one")
-            self._create_or_check(db)
-            if problems := integrity(db):
-                raise not_a_history(source, problems[0])
-        with self._seam():
-            self.close()
-            self._readers.drop()
-            if self._path.exists():
-                shutil.move(self._path, self._path.with_name(self._path.name + ".before-restore"))
-            length.forget(self._path)
-            draft.replace(self._path)
-            self._written = (None, 0)
+        try:
+            self.clone(source, str(draft))
+            with beside(source), self._seam(source), contextlib.closing(self._connect(str(draft))) as db:
+                if db.execute("SELECT 1 FROM sqlite_master WHERE name = 'meta'").fetchone() is None:
+                    raise not_a_history(source, "it lacks the tables of one")
+                self._create_or_check(db)
+                if problems := integrity(db):
+                    raise not_a_history(source, problems[0])
+            with self._seam():
+                self.close()
+                self._readers.drop()
+                kept = self._keep_aside()
+                length.forget(self._path)
+                draft.replace(self._path)
+                self._written = (None, 0)
+        finally:
+            draft.unlink(missing_ok=True)
+            lock.unlink(missing_ok=True)
         self.open(self._owner, self._node)
+        return kept
+
+    def _keep_aside(self) -> str | None:
+        """Move the history's file to a name that no earlier one has; None where there is no file."""
+        if not self._path.exists():
+            return None
+        name = f"{self._path.name}.before-restore"
+        names = itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
+        kept = next(place for place in map(self._path.with_name, names) if not os.path.lexists(place))
+        shutil.move(self._path, kept)
+        return str(kept)
 
     def gc_is_due(self) -> bool:
         size = self.size()

@@ -114,9 +114,9 @@ class Versions:
         """Copy the whole history; the hash of `main` in it."""
         return str(await self._history.call("backup", target=target))
 
-    async def restore(self, source: str) -> None:
-        """Put a backup in the history's place, and take up what waits in the spool."""
-        await self._history.call("restore", source=source)
+    async def restore(self, source: str) -> str | None:
+        """Put a backup in the history's place, and take up what waits in the spool; the file with what was there."""
+        return msgspec.convert(await self._history.call("restore", source=source), str | None)
 
     async def story(self, wanted: WantedOperation) -> StoredStory:
         """All rows of one operation."""

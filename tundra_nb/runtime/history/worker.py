@@ -127,8 +127,8 @@ class Worker(LineServer):
             self._store.create()
             self._writer.retry()
         if request.method == "restore":  # the way out when the database is damaged
-            self._writer.run_job(lambda: self._store.restore(**request.params), repairs=True)
-            sock.sendall(pack(JSON, b"null"))
+            kept = self._writer.run_job(lambda: self._store.restore(**request.params), repairs=True)
+            sock.sendall(pack(JSON, msgspec.json.encode(kept)))
             return
         self._writer.wait_open(OPEN_SECONDS)
         seconds = SETTLE_SECONDS if request.wait is None else request.wait
