@@ -189,6 +189,41 @@ def test_every_version_magic_works_from_a_kernel(notebook: Notebook, home: Home,
     assert "Did you mean 'before'?" in refused.traceback
 
 
+RESTORING = """
+import os, signal, sys, threading, time
+from tundra_nb.cli import run
+from tundra_nb.commands import restore
+seconds, *args = sys.argv[1:]
+restore.LEFT_SECONDS = float(seconds)
+def interrupt():
+    while not any(thread.name == "tundra-restore" for thread in threading.enumerate()):
+        time.sleep(0.001)
+    os.kill(os.getpid(), signal.SIGINT)
+threading.Thread(target=interrupt, daemon=True).start()
+sys.exit(run(["restore", *args]))
+"""
+
+
+@pytest.mark.part("doltlite")
+@pytest.mark.parametrize("args", [["20"], ["0"], ["20", "no-such-backup"]], ids=["ends", "takes longer", "is refused"])
+def test_an_interrupted_restore_tells_how_it_ended(home: Home, args: list[str]) -> None:
+    kept = home.data_dir / "history.db.before-restore"
+    assert home.run("backup").returncode == 0
+    command = [sys.executable, "-c", RESTORING, *args]
+    done = subprocess.run(command, env=home.env, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 130, done.stderr
+    if args == ["0"]:  # whoever interrupts does not wait for it
+        assert "interrupted: the daemon carries the restore to its end, if it has begun" in done.stderr
+        return
+    if len(args) == 2:
+        assert "interrupted: the restore failed: there is no backup" in done.stderr
+        assert not kept.exists()
+        return
+    assert f"interrupted: the history is replaced by the backup; what was there is {kept}" in done.stderr
+    assert json.loads(home.run("restore", "--json").stdout)["kept"] == f"{kept}-2"
+    assert not [place.name for place in home.data_dir.iterdir() if "restoring" in place.name]
+
+
 @pytest.mark.part("dolt")
 @pytest.mark.anyio
 async def test_no_row_is_lost_when_the_dolt_server_is_killed_again_and_again(
