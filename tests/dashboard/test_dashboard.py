@@ -81,6 +81,13 @@ def test_the_headline_names_what_a_profile_was_for_most_of_the_time() -> None:
     assert story.tell(made).who.startswith("a still parked for ")
 
 
+def test_the_headline_tells_how_long_a_breaker_was_open_of_the_time_that_a_profile_failed() -> None:
+    """Failures open it, and what is asked between its being open fails too: it was not open all that time."""
+    made = hour()
+    made.bands = [Stretch("a", OUTAGE[0] + 300, OUTAGE[0] + 900, "open", is_bad=True)]
+    assert story.tell(made).who == "a failing for 30 min, open for 10 min of it"
+
+
 def test_what_goes_on_is_still_open_and_comes_first() -> None:
     told = story.tell(hour(is_live=True, end=SINCE + 5400))
     assert told.episodes[0].is_on

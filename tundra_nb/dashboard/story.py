@@ -33,6 +33,8 @@ SLACK_SECONDS = 2.0
 WELL_SHARE = 0.95
 """Share of answered attempts at a profile from which on it is well."""
 MOST_EPISODES = 12
+SELDOM = 0.1
+"""Share of an episode, in which a profile was asked and failed, up to which it was open for all of it."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,14 +57,19 @@ class Episode:
     cause: Change | None = None
     """The last change before it."""
     knows_changes: bool = True
+    refusing: float = 0.0
+    """Seconds of it in which nothing was asked of it: its breaker was not closed, or it was parked."""
     is_out: bool = False
     """Over because the profile was removed or switched off, not because it answered again."""
 
     @property
     def who(self) -> str:
         """What broke, and for how long: the part of its words that stands out."""
-        for_ = f"for {length(self.until - self.since)}"
-        return f"{self.profile} {'still ' if self.is_on else ''}{self.state} {for_}"
+        still, whole = "still " if self.is_on else "", self.until - self.since
+        between = whole - self.refusing
+        if self.state in ("open", "parked") and between >= 1 and between > SELDOM * whole:
+            return f"{self.profile} {still}failing for {length(whole)}, {self.state} for {length(self.refusing)} of it"
+        return f"{self.profile} {still}{self.state} for {length(whole)}"
 
     @property
     def what(self) -> str:
@@ -247,7 +254,8 @@ def _episode(
     cause = next((one for one in reversed(changed) if name in one.words), changed[-1] if changed else None)
     end = hour.until if is_on else end
     count, is_out = int(by_reason[top]), is_out and not is_on
-    return Episode(name, begin, end, is_on, state, reason, count, failures, cause, hour.knows_changes, is_out)
+    refusing = min(sum(seconds for word, seconds in states.items() if word != "failing"), end - begin)
+    return Episode(name, begin, end, is_on, state, reason, count, failures, cause, hour.knows_changes, refusing, is_out)
 
 
 def _interval(hour: Hour) -> float:
