@@ -141,6 +141,7 @@ async def test_a_pin_is_the_same_on_the_other_engine_after_the_move(
         await embedded.aclose()
     store = StoreSettings(engine="dolt", port=dolt_port, database=f"t{uuid.uuid4().hex[:10]}")
     setup = {"spool": str(paths.spool), "store": str(paths.store), "password": ""}
+    setup["begun"] = str(paths.data_dir / "migrating-to")
     setup |= {name: getattr(store, name) for name in ("host", "port", "database", "user")}
     command = [sys.executable, "-P", "-m", "tundra_nb.runtime.history.migrate"]
     moved = await asyncio.to_thread(

@@ -210,7 +210,8 @@ def test_a_store_that_came_with_the_second_schema_moves_to_the_other_engine(tmp_
     run(FIRST, config)
     run(SECOND, config)
     here = run(AFTERWARDS, config)
-    setup = {name: config[name] for name in ("spool", "store", "host", "port", "database", "user")} | {"password": ""}
+    setup = {name: config[name] for name in ("spool", "store", "host", "port", "database", "user")}
+    setup |= {"password": "", "begun": str(tmp_path / "begun")}
     done = subprocess.run(
         [sys.executable, "-P", "-m", "tundra_nb.runtime.history.migrate"],
         check=False,

@@ -18,6 +18,7 @@ from typing import Any
 
 import pandas as pd
 import psutil
+import pymysql
 import pytest
 from jupyter_client.manager import KernelManager
 
@@ -411,33 +412,65 @@ def test_a_history_moves_to_dolt_with_messages_authors_dates_and_equal_frames(
 
 @pytest.mark.part("doltlite")
 @pytest.mark.part("dolt")
-def test_a_move_that_is_killed_is_told_as_that_and_loses_nothing(home: Home, provider: ScriptedProcess) -> None:
-    """The part of a copy that it leaves is not taken for somebody's history."""
-    home.write_settings(f"[store]\nport = {free_port()}\n" + PROFILE.format(url=provider.url))
+@pytest.mark.parametrize("how", ["interrupted", "killed"])
+@pytest.mark.parametrize("is_ours", [True, False])
+def test_a_move_that_is_broken_off_is_begun_anew_unless_others_use_what_it_left(
+    home: Home, provider: ScriptedProcess, how: str, is_ours: bool
+) -> None:
+    """An interrupt is told in one line, and another one beside it does nothing."""
+    port = free_port()
+    home.write_settings(f"[store]\nport = {port}\n" + PROFILE.format(url=provider.url))
     with tundra_nb.connect() as t:
         t.ask("one")
+        for number in range(40):
+            t.versions.commit(f"commit {number}")
     try:
         assert home.run("dolt", "start").returncode == 0
+        login = json.loads((home.data_dir / "dolt" / "login.json").read_text())
+        whose = {"user": login["user"], "password": login["password"]}
+
+        def ask(text: str) -> Any:
+            try:
+                with (
+                    pymysql.connect(host="127.0.0.1", port=port, database="tundra", autocommit=True, **whose) as db,
+                    db.cursor() as cursor,
+                ):
+                    cursor.execute(text)
+                    return cursor.fetchall()
+            except pymysql.MySQLError:  # it is not there yet
+                return ()
+
         command = [sys.executable, "-m", "tundra_nb.cli", "migrate-store"]
-        with subprocess.Popen(command, env=home.env, stdout=subprocess.DEVNULL, cwd=home.folder) as moving:
-
-            def copying() -> list[psutil.Process]:
-                begun = psutil.Process(moving.pid).children()
-                return [child for child in begun if any("history.migrate" in word for word in child.cmdline())]
-
-            (child,) = wait_until(copying, 30, "the copy begins")
-            moving.kill()
-        child.wait(30)  # it ends at the first commit of which it cannot tell any more
-        assert home.run("daemon", "start").returncode == 0
-        again = home.run("migrate-store")
-        assert again.returncode == 2
-        assert "was broken off" in again.stderr
-        assert "DROP DATABASE tundra" in again.stderr
-        assert home.run("settings", "set", "store.database=other").returncode == 0
+        with subprocess.Popen(
+            command, env=home.env, stderr=subprocess.PIPE, cwd=home.folder, process_group=0
+        ) as moving:
+            wait_until(lambda: ask("SELECT 1 FROM dolt_log LIMIT 3 OFFSET 3"), 30, "commits are copied")
+            (child,) = psutil.Process(moving.pid).children()
+            child.suspend()
+            second = home.run("migrate-store")
+            assert (second.returncode, "a migration is under way" in second.stderr) == (1, True), second.stderr
+            if how == "killed":
+                moving.kill()
+                child.kill()
+            else:
+                os.killpg(moving.pid, signal.SIGINT)  # as a terminal does
+                child.resume()
+            said = moving.communicate(timeout=60)[1].decode()
+        assert (how == "killed") or (moving.returncode, said.splitlines()) == (130, ["interrupted"])
+        child.wait(30)
+        if not is_ours:
+            ask("INSERT INTO spool_place VALUES ('another daemon', 9, 1, 1, 0)")
+        before = ask("SELECT commit_hash FROM dolt_log")
         moved = home.run("migrate-store")
-        assert moved.returncode == 0, moved.stderr
-        with tundra_nb.connect() as t:
-            assert len(t.calls(since="all")) == 1
+        if is_ours:
+            assert moved.returncode == 0, moved.stderr
+            assert not (home.data_dir / "migrating-to").exists()
+            with tundra_nb.connect() as t:
+                assert t.status()["engine"] == "dolt"
+                assert len(t.calls(since="all")) == 1
+        else:
+            assert (moved.returncode, "holds a history already" in moved.stderr) == (2, True), moved.stderr
+            assert ask("SELECT commit_hash FROM dolt_log") == before
     finally:
         home.run("daemon", "stop", "--force")
         home.run("dolt", "stop")

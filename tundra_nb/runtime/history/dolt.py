@@ -175,6 +175,12 @@ class DoltStore:
             with contextlib.suppress(pymysql.MySQLError, OSError):
                 writer.close()
 
+    def drop(self) -> None:
+        """Remove the database with all that it holds; it is closed then."""
+        self.close()
+        with self._seam(), contextlib.closing(self._connect("")) as db:
+            run(db, f"DROP DATABASE `{self._config.database}`")
+
     def place(self) -> SpoolPlace:
         with self._seam():
             rows = run(self._db, "SELECT segment, position FROM spool_place WHERE owner = %s", self._owner)

@@ -4,11 +4,15 @@ The engines share neither files nor hashes, so commit by commit of the line of f
 message, author and date; the commits of a merged branch become part of the merge. Branches and tags follow, and at
 the end each table is read on both sides and compared. The setup comes as JSON on standard input, progress goes as JSON
 lines to standard output. The daemon must be stopped: nothing may be written meanwhile.
+
+A copy may be broken off at any moment, and the next one begins anew: it drops what the file `begun` and the database
+together prove to be the part of a copy of this history, and nothing else.
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -50,7 +54,24 @@ class Setup(msgspec.Struct, kw_only=True):
     ca_file: str = ""
 
 
-def migrate(setup: Setup, report: Report) -> dict[str, str]:
+class CopySetup(Setup, kw_only=True):
+    """The same of a copy."""
+
+    begun: str
+    """The file that says where a copy has begun, until the history there is in use."""
+
+
+class Begun(msgspec.Struct):
+    """A copy into a database that was empty."""
+
+    where: str
+    commit: str
+    """The one that made its tables: another database of the same name does not have it."""
+    place: tuple[int, int]
+    """How far the spool was stored; a daemon that uses the copy is beyond that with its first row."""
+
+
+def migrate(setup: CopySetup, report: Report) -> dict[str, str]:
     """Do it; returns the new hash by the old one.
 
     Raises:
@@ -64,30 +85,53 @@ def migrate(setup: Setup, report: Report) -> dict[str, str]:
     from .doltlite import DoltliteStore
 
     own = identity(Path(setup.spool))
-    config = Config(
-        **msgspec.structs.asdict(setup), engine="dolt", owner=own.owner, node=own.node, commit_rows=1, commit_seconds=1
-    )
+    given = msgspec.structs.asdict(setup)
+    begun = Path(given.pop("begun"))
+    config = Config(**given, engine="dolt", owner=own.owner, node=own.node, commit_rows=1, commit_seconds=1)
     source, target = DoltliteStore(Path(config.store)), DoltStore(config)
+    where = f"{config.host}:{config.port}/{config.database}"
     source.open(config.owner, config.node)
     try:
         target.create()
         target.open(config.owner, config.node)
         try:
+            if _is_part_of_a_copy(target, where, begun, config.owner):
+                target.drop()
+                target.create()
+                target.open(config.owner, config.node)
             if any(info.rows for info in target.tables()):
                 raise UsageError(
                     problem=f"the database {config.database} holds a history already",
                     remedy="Set `store.database` to a new name.",
                 )
             place = source.place()
+            begun.write_bytes(msgspec.json.encode(Begun(where, target.log()[0].commit, (place.segment, place.offset))))
             with contextlib.closing(sqlite3.connect(config.store, isolation_level=None)) as db:
                 mapped = _replay(db, target, report)
-            target.write({}, place)
             _compare(source, target)
+            target.write({}, place)
         finally:
             target.close()
     finally:
         source.close()
     return mapped
+
+
+def _is_part_of_a_copy(target: DoltStore, where: str, begun: Path, owner: str) -> bool:
+    """Whether all that the database holds was brought by a copy of this history that was broken off."""
+    from .endpoint import run
+
+    try:
+        known = msgspec.json.decode(begun.read_bytes(), type=Begun)
+    except (FileNotFoundError, msgspec.MsgspecError):
+        return False
+    if known.where != where or all(known.commit != commit.commit for commit in target.log()):
+        return False
+    with contextlib.closing(target.connect_to("main")) as db:
+        tables = {row[0] for row in run(db, "SHOW TABLES")}
+        places = run(db, "SELECT owner, segment, position FROM spool_place")
+    unused = [((owner, *place),) for place in ((0, 0), known.place)]
+    return tables <= {*TABLES, "meta", "spool_place"} and places in unused
 
 
 def _replay(db: sqlite3.Connection, target: DoltStore, report: Report) -> dict[str, str]:
@@ -161,7 +205,7 @@ def _rows(store: EventStore, table: str) -> Iterator[dict[str, Any]]:
 
 def main() -> int:
     """Run; the last line of the output is the map, or the error. The exit code is 1 after an error."""
-    setup = msgspec.json.decode(sys.stdin.buffer.read(), type=Setup)
+    setup = msgspec.json.decode(sys.stdin.buffer.read(), type=CopySetup)
 
     def say(told: dict[str, Any]) -> None:
         sys.stdout.write(msgspec.json.encode(told).decode() + "\n")
@@ -172,6 +216,8 @@ def main() -> int:
     except TundraError as error:
         say({"error": error.to_wire()})
         return 1
+    except BrokenPipeError:  # whoever asked was killed; nothing more can be said
+        os._exit(1)
     return 0
 
 
