@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from tests.conftest import Home, wait_until
 from tundra_nb import errors
 from tundra_nb.agents.loop import FINDING, TOOLS_AN_ANSWER, TokenPrice
 from tundra_nb.client.sync import Client
+from tundra_nb.dashboard import changes
 from tundra_nb.errors import UsageError
 from tundra_nb.testing.scripted_provider import ScriptedProcess, ScriptedStep
 
@@ -94,6 +96,30 @@ def test_what_was_changed_before_is_named_with_its_author(home: Home, provider: 
         (finding,) = t.triage(model=False).findings
         assert any("limits.global.rate 50.0 → 40" in change for change in finding.changed_before)
         assert all(change.startswith("limits.global.rate") for change in finding.changed_before)
+
+
+def test_what_was_proposed_is_changed_when_it_comes_into_force(home: Home, provider: ScriptedProcess) -> None:
+    """Merged or reverted, each is told once, and no failure before that is put down to it."""
+    home.write_settings(TOML.format(base_url=provider.base_url))
+    with tundra_nb.connect() as t:
+        t.ask("hi")
+        begun = time.time()
+        t.set_setting("breaker.failures", 9, on="side")
+        provider.script(CHAT, ScriptedStep(status=500))
+        with pytest.raises(errors.AllProvidersExhausted):
+            t.ask("hi")
+        late = changes.COMMIT_SECONDS + 1  # commits have whole seconds
+        wait_until(lambda: time.time() > begun + late, 10, "what is merged now was not changed now")
+        moment = time.time()
+        merged = t.versions.merge("side")["commit"]
+        wait_until(lambda: time.time() > moment + late, 10, "what is reverted now was not changed now")
+        t.versions.revert(merged)
+        (finding,) = t.triage(model=False).findings
+        assert finding.changed_before == []
+        first, second = changes.read(t, begun - 1, time.time()) or []
+        assert (first.words, second.words) == ("breaker.failures 3 → 9", "breaker.failures 9 → 3")
+        assert first.at >= moment - 1
+        assert second.at >= moment + late - 1
 
 
 def test_a_healthy_history_gives_no_finding(home: Home, provider: ScriptedProcess) -> None:

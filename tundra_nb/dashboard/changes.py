@@ -30,8 +30,11 @@ def read(client: Client, since: float, until: float, source: str | None = None) 
         if known is None:
             return None
     else:
-        known = [*_of_settings(client.versions.history("setting")), *_of_profiles(client.versions.history("profile"))]
-        known += _of_commits(client.versions.log(limit=MOST_COMMITS), [one.at for one in known])
+        settings, profiles = client.versions.history("setting"), client.versions.history("profile")
+        known = [*_of_settings(settings), *_of_profiles(profiles)]
+        told = [one.at for one in known]
+        told += [at for rows in (settings, profiles) for at in _proposed(rows)]
+        known += _of_commits(client.versions.log(limit=MOST_COMMITS), told)
     return sorted((one for one in known if since <= one.at <= until), key=lambda one: one.at)
 
 
@@ -62,7 +65,7 @@ def _of_source(client: Client, source: str) -> list[Change] | None:
 
 
 def _of_commits(rows: pd.DataFrame, told: list[float]) -> Iterator[Change]:
-    """Commits that people made; `told`: when settings changed, whose commits say nothing more."""
+    """Commits that people made; `told`: when settings were proposed and changed, whose commits say nothing more."""
     for row in rows.to_dict("records"):
         at, message = row["at"].timestamp(), str(row["message"]).partition("\n")[0]
         author = str(row["author"] or "").partition(" <")[0]
@@ -79,7 +82,7 @@ def _of_settings(rows: pd.DataFrame) -> Iterator[Change]:
         if section.startswith("profile.") and field in (*PROFILE_FIELDS, "enabled"):
             continue  # told by the profile's own row
         if before is not None and before != row["value"] and row["diff_type"] != "removed":
-            yield Change(row["at"].timestamp(), f"{row['path']} {before} → {row['value']}", as_word(row["author"]))
+            yield Change(_in_force(row), f"{row['path']} {before} → {row['value']}", as_word(row["author"]))
 
 
 def _of_profiles(rows: pd.DataFrame) -> Iterator[Change]:
@@ -89,7 +92,7 @@ def _of_profiles(rows: pd.DataFrame) -> Iterator[Change]:
         name, author = str(row["name"]), as_word(row["committer"]).partition(" <")[0]
         first = first or row["commit"]
         before = known.get(name)
-        at = (row["at"] if row["diff_type"] != "removed" else row["committed_at"]).timestamp()
+        at = _in_force(row)
         if row["diff_type"] == "removed":
             known.pop(name, None)
             yield Change(at, f"profile {name} removed", author, takes_out=name)
@@ -112,6 +115,21 @@ def _of_profiles(rows: pd.DataFrame) -> Iterator[Change]:
         ]
         if told:
             yield Change(at, f"{name} {', '.join(told)}", author)
+
+
+def _in_force(row: Mapping[Any, Any]) -> float:
+    """Since when a change is in force: one that was proposed on a branch, or is reverted to, is older than that."""
+    at, committed = row["at"], row["committed_at"]
+    if row["diff_type"] == "removed" or (committed - at).total_seconds() >= COMMIT_SECONDS:  # not a number: never
+        at = committed
+    return float(at.timestamp())
+
+
+def _proposed(rows: pd.DataFrame) -> Iterator[float]:
+    """When those changes were made that came into force later."""
+    for row in rows.to_dict("records"):
+        if row["diff_type"] != "removed" and (at := row["at"].timestamp()) != _in_force(row):
+            yield at
 
 
 def as_word(value: Any) -> str:
