@@ -105,6 +105,11 @@ class Received:
     def __repr__(self) -> str:
         return f"<Received {self.status} {'whole' if self._is_done else 'under way'}, {self._buffered} bytes wait>"
 
+    @property
+    def is_here(self) -> bool:
+        """Whether `next` returns at once."""
+        return bool(self._chunks) or self._is_done or self._error is not None
+
     async def next(self) -> bytes | None:
         """What of the body has come since the last time, waited for; None at its end.
 

@@ -179,7 +179,7 @@ class WireExchange:
         if self._burst:
             return await self._part()
         try:
-            chunk = await (self._chunk() if self._pause is None or not self._says else self._soon(self._pause))
+            chunk = await (self._soon(self._pause) if self._pause and self._may_wait() else self._chunk())
         except TimeoutError as exc:
             raise self._timeout("total", self._total) from exc
         except httpx.TimeoutException as exc:
@@ -200,6 +200,11 @@ class WireExchange:
         # blanks keep a connection alive while the model still thinks
         self._says = self._says or self._pause is None or not chunk.isspace()
         return chunk if len(chunk) <= most else self._cut(chunk)
+
+    def _may_wait(self) -> bool:
+        """Whether an answer has begun, and its next part may not be here yet; a limit costs a tenth of a call."""
+        assert self._answer is not None
+        return self._says and (self._unpacked is not None or not self._answer.is_here)
 
     async def _soon(self, seconds: float) -> bytes | None:
         """The next chunk of an answer that has begun and so is known whole by the provider: silence is no thought."""

@@ -37,6 +37,8 @@ class Incoming(Protocol):
     status: int
     headers: RawHeaders
 
+    @property
+    def is_here(self) -> bool: ...
     async def next(self) -> bytes | None: ...
     async def aclose(self) -> None: ...
 
@@ -236,6 +238,8 @@ class _Response:
         self._response = response
         self._chunks = aiter(response.stream)
         self._until = until
+        self.is_here = False
+        """Nobody can say."""
 
     async def next(self) -> bytes | None:
         async with asyncio.timeout_at(self._until):
