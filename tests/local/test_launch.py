@@ -223,8 +223,12 @@ def test_a_daemon_that_cannot_bind_its_socket_anew_is_named_and_stopped_by_its_p
 ) -> None:
     monkeypatch.setattr(launch, "RENEW_SECONDS", 1.0)
     running = ensure(paths)
-    paths.socket.unlink()
-    (paths.socket / "in the way").mkdir(parents=True)
+    folder = paths.socket.with_name("folder")
+    (folder / "in the way").mkdir(parents=True)
+    while not paths.socket.is_dir():
+        paths.socket.unlink(missing_ok=True)
+        with contextlib.suppress(NotADirectoryError):  # the daemon was faster: its socket is there again
+            folder.rename(paths.socket)
     try:
         with pytest.raises(IpcError, match=f"pid {running.pid}. runs and does not listen") as caught:
             ensure(paths)
