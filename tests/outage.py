@@ -6,9 +6,13 @@ It follows a change of a setting nine minutes before, as one did in the issue. W
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
+import datetime as dt
+import subprocess
+import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -73,14 +77,23 @@ def fill(
 
 async def _fill(env: Mapping[str, str], calls: int, seconds: float, until: float, names: Sequence[str]) -> Outage:
     where = paths.find(env["TUNDRA_DATA_DIR"], env)
-    clock = SystemClock()
-    history = History(where, StoreSettings(), Ids(clock), clock)
-    await history.open()
-    try:
-        await history.call("create")
-        since = until - seconds
-        begins, ends = since + seconds * 0.4, since + seconds * 0.65
-        changed = begins - 540 * seconds / 10_800
+    since = until - seconds
+    begins, ends = since + seconds * 0.4, since + seconds * 0.65
+    changed = begins - 540 * seconds / 10_800
+    for value, moment, reason, message in (
+        ("8", since - 60, "start", "settings at start"),
+        ("64", changed, "faster", "setting retry.attempts"),
+    ):
+        async with _history(where) as history:
+            history.append(
+                Setting(
+                    setting_id=17, path="retry.attempts", value=value, source="file", at=int(moment * 1e6),
+                    author="ada", reason=reason,
+                )
+            )  # fmt: skip
+            await _settled(history)
+        _name_commit(where.store, message, moment)
+    async with _history(where) as history:
         rng = np.random.default_rng(17)
         at = np.sort(rng.uniform(since, until, calls))
         profile = rng.choice(len(names), calls, p=SHARES if len(names) == len(SHARES) else None)
@@ -89,8 +102,6 @@ async def _fill(env: Mapping[str, str], calls: int, seconds: float, until: float
         is_out = (profile == 0) & (at > begins) & (at < ends)
         failed = (is_out & (luck < 0.75)) | (luck > 0.997)
         refused = is_out & ~failed & (luck < 0.95)
-        _settle_setting(history, "8", since - 60, "start")
-        await history.call("commit", message="settings at start", author="tundra_nb <tundra@localhost>")
         rows: list[Row] = []
         for index in range(calls):
             key = (int(at[index] * 1000) << SHIFT) | (index & 0xFFF)
@@ -103,21 +114,33 @@ async def _fill(env: Mapping[str, str], calls: int, seconds: float, until: float
                 rows.clear()
         history.append(*rows, *_beside(since, begins, ends, names[0]))
         await _settled(history)
-        _settle_setting(history, "64", changed, "faster")
-        await _settled(history)
-        await history.call("commit", message="setting retry.attempts", author="tundra_nb <tundra@localhost>")
-    finally:
-        await history.aclose()
     return Outage(since, until, changed, begins, ends, calls, int(failed.sum()))
 
 
-def _settle_setting(history: History, value: str, at: float, reason: str) -> None:
-    history.append(
-        Setting(
-            setting_id=17, path="retry.attempts", value=value, source="file", at=int(at * 1e6), author="ada",
-            reason=reason,
-        )
-    )  # fmt: skip
+@contextlib.asynccontextmanager
+async def _history(where: paths.Paths) -> AsyncIterator[History]:
+    clock = SystemClock()
+    history = History(where, StoreSettings(), Ids(clock), clock)
+    await history.open()
+    try:
+        await history.call("create")
+        yield history
+    finally:
+        await history.aclose()
+
+
+def _name_commit(store: Path, message: str, at: float) -> None:
+    """Date the commit of what was left at the stop, and name it; nothing else has the store open."""
+    code = """if True:
+        from tundra_nb.runtime.history import loading
+        loading.load()
+        import sqlite3, sys
+        line = "SELECT dolt_commit('--amend', '-m', ?, '--author', ?, '--date', ?)"
+        sqlite3.connect(sys.argv[1]).execute(line, sys.argv[2:]).fetchall()
+    """
+    moment = dt.datetime.fromtimestamp(at, dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    values = [str(store), message, "tundra_nb <tundra@localhost>", moment]
+    subprocess.run([sys.executable, "-c", code, *values], check=True, timeout=100)
 
 
 async def _settled(history: History) -> None:

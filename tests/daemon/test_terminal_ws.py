@@ -185,24 +185,24 @@ async def test_a_terminal_that_is_not_there_is_404_and_one_that_has_ended_410(cl
         assert json.loads(refused.value.response.body or b"")["code"] == code
 
 
-async def test_one_viewer_too_many_is_503_and_is_let_in_when_another_has_gone(client: Client) -> None:
-    pty = opened(client, "cat", persistent=True)
-    async with contextlib.AsyncExitStack() as crowd:
-        for _ in range(MAX_VIEWERS - 1):
-            await crowd.enter_async_context(viewing(client, pty))
-        async with viewing(client, pty) as last:
-            await last.take()
-            await wait_for(lambda: client.ptys[pty].info["viewers"] == MAX_VIEWERS)
-            with pytest.raises(InvalidStatus) as refused:
-                async with viewing(client, pty):
-                    pass
-        assert refused.value.response.status_code == 503
-        told = json.loads(refused.value.response.body or b"")
-        assert (told["code"], told["retryable"]) == ("AtCapacity", True)
-        await wait_for(lambda: client.ptys[pty].info["viewers"] == MAX_VIEWERS - 1)
-        async with viewing(client, pty) as later:
-            assert await later.take() == ["setup", {}]
-    client.ptys[pty].close()
+async def test_one_viewer_too_many_is_503_and_is_let_in_when_another_has_gone(tmp_path: Path) -> None:
+    with daemon_with(tmp_path, "") as client:  # so many viewers in one process do not answer pings within 0.6 s
+        pty = opened(client, "cat", persistent=True)
+        async with contextlib.AsyncExitStack() as crowd:
+            for _ in range(MAX_VIEWERS - 1):
+                await crowd.enter_async_context(viewing(client, pty))
+            async with viewing(client, pty) as last:
+                await last.take()
+                await wait_for(lambda: client.ptys[pty].info["viewers"] == MAX_VIEWERS)
+                with pytest.raises(InvalidStatus) as refused:
+                    async with viewing(client, pty):
+                        pass
+            assert refused.value.response.status_code == 503
+            told = json.loads(refused.value.response.body or b"")
+            assert (told["code"], told["retryable"]) == ("AtCapacity", True)
+            await wait_for(lambda: client.ptys[pty].info["viewers"] == MAX_VIEWERS - 1)
+            async with viewing(client, pty) as later:
+                assert await later.take() == ["setup", {}]
 
 
 @pytest.mark.check
