@@ -10,11 +10,13 @@ import re
 import typing
 from typing import Any
 
+import click
 import pytest
 
 from tundra_nb import errors
+from tundra_nb.commands.table import root
 from tundra_nb.errors import spans
-from tundra_nb.errors.spelling import as_typed
+from tundra_nb.errors.spelling import OF_SOURCES, as_typed, inside
 
 EVERY = list(errors.every_error())
 SAMPLES: dict[str, Any] = {
@@ -126,3 +128,15 @@ def test_one_caller_that_waits_is_told_as_one() -> None:
     told = [errors.AtCapacity(capacity=2, holders=["p"], waiting=count).message for count in (0, 1, 3)]
     waiting = ["", " and one caller waits", " and 3 callers wait"]
     assert told == [f"all 2 PTYs are in use{words}: p" for words in waiting]
+
+
+def test_advice_about_a_source_reads_that_source_with_every_command_that_can() -> None:
+    told = inside("`%tundra why 12`, `tundra calls`, `%%tundra sql`, `tundra status`, `%tundra why --in b`", "a")
+    assert told == (
+        "`%tundra why --in a 12`, `tundra calls --in a`, `%%tundra sql --in a`, `tundra status`, `%tundra why --in b`"
+    )
+    assert inside("`%tundra why 12`", None) == "`%tundra why 12`"
+    face = click.Context(root)
+    options = {name: root.get_command(face, name) for name in root.list_commands(face)}
+    able = {name for name, found in options.items() if found and any("--in" in param.opts for param in found.params)}
+    assert able - {"mcp"} == set(OF_SOURCES), "`mcp` is for programs"

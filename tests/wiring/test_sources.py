@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,7 @@ def test_every_view_of_the_history_shows_a_source_too(home: Home, tmp_path: Path
         calls = t.calls(source="daemon")
         assert list(calls["code"]) == ["AllProvidersExhausted"]
         assert calls.attrs["source"] == "daemon"
+        assert "`%tundra why --in daemon " in plain(blocks_of(calls))
         assert len(calls.attrs["digest"]) == 64
         assert calls.dtypes.equals(t.calls().dtypes) or list(calls.columns) == list(t.calls().columns)
         assert t.calls(since="all").empty
@@ -112,6 +114,15 @@ def test_the_command_line_imports_and_reads(home: Home, tmp_path: Path) -> None:
     assert "in source theirs" in home.run("explain", "last", "--in", "theirs").stdout
     assert "Timeout" in home.run("explain", "last", "--in", "theirs").stdout
     assert home.run("sql", "--in", "theirs", "select count(*) from error_event").stdout.strip().endswith("6")
+    story = " ".join(home.run("last", "--in", "theirs").stdout.split())
+    steps = re.search(r"`(tundra why --in theirs \d+)` shows each step", story)
+    assert steps is not None, story
+    assert home.run(*steps[1].split()[1:]).returncode == 0
+    meaning = re.search(r"`(tundra explain --in theirs \S+)`", story)
+    assert meaning is not None, story
+    assert "in source theirs" in home.run(*meaning[1].split()[1:]).stdout
+    assert "`tundra calls --in theirs" in home.run("why", "999999999", "--in", "theirs").stderr
+    assert "source theirs" in home.run("notes", "--in", "theirs").stderr
     wrong = home.run("errors", "--in", "their")
     assert wrong.returncode == 2
     assert "theirs" in wrong.stderr

@@ -397,7 +397,11 @@ def why(operation: str | int = "last", source: str | None = None, all: bool = Fa
     """
     query = operations_routes.WhyQuery(source=source, all=all)
     return call(
-        operations_routes.WHY, decode=lambda answer: Why(answer.json()), query=query, takes_source=True, id=operation
+        operations_routes.WHY,
+        decode=lambda answer: Why(answer.json(), source),
+        query=query,
+        takes_source=True,
+        id=operation,
     )
 
 
@@ -405,7 +409,11 @@ def last(source: str | None = None, all: bool = False) -> Call[Last]:  # noqa: A
     """What happened in the latest operation, of a source or of `all` daemons where asked for, and the next step."""
     query = operations_routes.WhyQuery(source=source, all=all)
     return call(
-        operations_routes.WHY, decode=lambda answer: Last(answer.json()), query=query, takes_source=True, id="last"
+        operations_routes.WHY,
+        decode=lambda answer: Last(answer.json(), source),
+        query=query,
+        takes_source=True,
+        id="last",
     )
 
 
@@ -667,7 +675,9 @@ def history(
     given = (*params(asked), *conditions)
     return call(
         history_routes.HISTORY,
-        decode=lambda answer: _history_frame(table or None, answer, query=_told(frame, given), limit=shown),
+        decode=lambda answer: _history_frame(
+            table or None, answer, query=_told(frame, given), limit=shown, source=source
+        ),
         query=asked,
         more=conditions,
         accept=ARROW,
@@ -744,7 +754,9 @@ def sql(
     body = history_routes.SqlBody(text, at=ref(at), limit=more, wait=wait, source=source, archive=archive)
     return call(
         history_routes.SQL,
-        decode=lambda answer: _history_frame(None, answer, query=text, limit=limit, is_newest_first=False),
+        decode=lambda answer: _history_frame(
+            None, answer, query=text, limit=limit, is_newest_first=False, source=source
+        ),
         body=body,
         accept=ARROW,
         timeout=STORE_TIMEOUT,
@@ -834,11 +846,19 @@ def _names(by: str | Sequence[str]) -> str:
 
 
 def _history_frame(
-    table: str | None, answer: HttpAnswer, *, query: str, limit: int | None, is_newest_first: bool = True
+    table: str | None,
+    answer: HttpAnswer,
+    *,
+    query: str,
+    limit: int | None,
+    is_newest_first: bool = True,
+    source: str | None = None,
 ) -> pd.DataFrame:
     header = answer.headers.get(META_HEADER.lower())
     told = msgspec.json.decode(header) if header else {}
     meta = {"store": told.get("store"), "commit": told.get("commit"), "query": query, "truncated": False}
+    if source is not None:
+        meta["asked_source"] = source
     if told.get("stored_until") is not None:
         until = EPOCH + dt.timedelta(microseconds=told["stored_until"])
         told["stored_until"] = until.isoformat(timespec="milliseconds")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from tundra_nb.errors import TundraError, UsageError
+from tundra_nb.errors.spelling import inside
 from tundra_nb.guide import lookup, originals, pages
 from tundra_nb.guide.lookup import Topic
 from tundra_nb.guide.originals import Variant
@@ -219,11 +220,11 @@ def explain(code: str = "last", source: str | None = None) -> Flow[Explanation]:
         parks=cls.parks if cls else None,
         summary=_plain(page.intro.partition("\n\n")[0]),
         page=page.text,
-        remedies=page.remedies,
+        remedies=[inside(remedy, source) for remedy in page.remedies],
         originals=list(found.originals),
         others=[other.name for other in found.pages[1:]],
         evidence=evidence,
-        next_step=_next_step(page, evidence),
+        next_step=inside(_next_step(page, evidence), source),
     )
 
 
@@ -282,7 +283,7 @@ def _row(asked: str, source: str | None) -> Generator[Call[Any], Any, dict[str, 
     if not told.get("code"):
         raise nothing(
             f"call {why.operation_id} ended with the outcome {told.get('outcome')}: there is nothing to explain",
-            remedy=f"`%tundra why {why.operation_id}` shows what it did.",
+            remedy=inside(f"`%tundra why {why.operation_id}` shows what it did.", source),
         )
     failed = [attempt for attempt in why.get("attempts") or () if attempt.get("code") == told["code"]]
     return dict(told) | {"reason": failed[-1].get("reason") if failed else None}
@@ -359,7 +360,9 @@ def _failure(row: dict[str, Any] | None, source: str | None) -> Generator[Call[A
         profile=profile,
         code=str(last["code"]),
         message=_text(last.get("message")),
-        remedy=remedy(str(last["code"]), _text(last.get("reason")), profile, _text(last.get("message"))),
+        remedy=inside(
+            remedy(str(last["code"]), _text(last.get("reason")), profile, _text(last.get("message"))), source
+        ),
     )
 
 

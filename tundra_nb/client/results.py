@@ -78,8 +78,10 @@ class Why(Document):
     `errors`: rows as mappings, ids as text, times as ISO text.
     """
 
-    def __init__(self, fields: Mapping[str, Any]) -> None:
+    def __init__(self, fields: Mapping[str, Any], source: str | None = None) -> None:
         super().__init__(fields)
+        self.source = source
+        """The imported source that was asked for by name."""
         if not isinstance(fields.get("operation"), Mapping):
             raise TypeError("the story of an operation has no operation")
 

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from tundra_nb.client import times
+from tundra_nb.errors.spelling import inside
 
 from .blocks import Cell, Styled, Tone, give, literal, money, number
 
@@ -125,7 +126,10 @@ def head(name: str, zone: str) -> str:
 
 def cells(frame: pd.DataFrame, names: Sequence[str], *, whole: bool = False) -> list[list[Cell]]:
     """The rows as cells; `whole` cuts no text and no id."""
-    columns = [[_linked(name, value, cell(name, value, whole=whole)) for value in frame[name]] for name in names]
+    source = frame.attrs.get("asked_source")
+    columns = [
+        [_linked(name, value, cell(name, value, whole=whole), source) for value in frame[name]] for name in names
+    ]
     rows = [list(row) for row in zip(*columns, strict=True)]
     if "profile" in names and "asked" in frame.columns:  # where nobody answered, who was asked
         place = list(names).index("profile")
@@ -139,10 +143,11 @@ WHY = {"operation_id": "%tundra why {}", "pty_id": "%tundra pty why {}"}
 """What tells the story of an id."""
 
 
-def _linked(name: str, value: Any, shown: Cell) -> Cell:
-    if name not in WHY or not shown:
+def _linked(name: str, value: Any, shown: Cell, source: str | None) -> Cell:
+    line = inside(WHY.get(name, "").format(value), source)
+    if not line or not shown or (source is not None and "--in" not in line):
         return shown
-    return Styled(shown, None, give(WHY[name].format(value))) if isinstance(shown, str) else shown
+    return Styled(shown, None, give(line)) if isinstance(shown, str) else shown
 
 
 def cell(name: str, value: Any, *, whole: bool = False) -> Cell:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from tundra_nb.client import times
 from tundra_nb.client.explain import Contents, Evidence, Explanation
+from tundra_nb.errors.spelling import inside
 from tundra_nb.guide.originals import Variant
 from tundra_nb.guide.pages import CATEGORIES, Page
 
@@ -33,7 +34,8 @@ def blocks(told: Explanation) -> Sequence[Block]:
     made += _evidence(told.evidence)
     made += _next(told)
     sections = _sections(told.page)
-    made.append(Prose("\n\n".join(f"**{name}**\n\n{sections[name]}" for name in SHOWN if name in sections)))
+    told_of = "\n\n".join(f"**{name}**\n\n{sections[name]}" for name in SHOWN if name in sections)
+    made.append(Prose(inside(told_of, told.evidence.source or None)))
     if told.originals:
         made.append(_originals(told.originals))
     if told.others:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from tundra_nb.client import times
 from tundra_nb.errors import UsageError
+from tundra_nb.errors.spelling import inside
 from tundra_nb.terminal import escapes
 
 from . import columns, versions
@@ -213,6 +214,8 @@ def emptiness(frame: pd.DataFrame) -> str:
     filters = [word for word in asked.split(" ") if ".eq=" in word]
     if frame.attrs.get("truncated"):
         return "no rows yet: it was broken off before the end"
+    if (source := frame.attrs.get("asked_source")) is not None and not filters:  # a new call would not be in it
+        return f"no rows of source {source} in this window"
     return f"no rows for {asked}" if filters else columns.EMPTY.get(columns.kind_of(frame), "no rows")
 
 
@@ -233,7 +236,8 @@ def _foot(frame: pd.DataFrame, shown: int, names: Sequence[str], rest: str = "`-
     if "operation_id" in frame.columns and columns.kind_of(frame) in columns.FIRST:
         last = frame["operation_id"].dropna()
         if len(last):
-            told += f" · `%tundra why {str(last.iloc[-1])[-columns.ID_DIGITS :]}` tells the last one's story"
+            why = f"`%tundra why {str(last.iloc[-1])[-columns.ID_DIGITS :]}`"
+            told += f" · {inside(why, frame.attrs.get('asked_source'))} tells the last one's story"
     return [Para(Styled(told, "dim"))]
 
 

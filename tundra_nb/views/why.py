@@ -8,6 +8,7 @@ from typing import Any
 
 from tundra_nb.client import times
 from tundra_nb.client.results import Last, Step, Stories, Why
+from tundra_nb.errors.spelling import inside
 from tundra_nb.guide import lookup
 
 from . import exchange, waterfall
@@ -68,7 +69,7 @@ def last_blocks(last: Last) -> Sequence[Block]:
         facts.append(("next", remedy))
     if page := _page(last):
         facts.append(("meaning", page))
-    facts.append(("more", f"`%tundra why {str(op['operation_id'])[-5:]}` shows each step"))
+    facts.append(("more", inside(f"`%tundra why {str(op['operation_id'])[-5:]}` shows each step", last.source)))
     return [_heading(last), Facts(facts), *_under_way(last)]
 
 
@@ -174,14 +175,14 @@ def _remedy(why: Why) -> str:
             first = (remedy.replace("NAME", profile) if profile else remedy).rstrip(".") + "."
             told.append(first[0].upper() + first[1:])
             break
-    return " ".join(told)
+    return inside(" ".join(told), why.source)
 
 
 def _page(why: Why) -> str:
     """Where the meaning of a failure is told."""
     failed = _failed(why)
     code = (failed or why["operation"]).get("code") if why["operation"].get("code") else None
-    return f"`%tundra explain {code}`" if code else ""
+    return inside(f"`%tundra explain {code}`", why.source) if code else ""
 
 
 def _ended(op: dict[str, Any]) -> dt.datetime | None:

@@ -19,6 +19,7 @@ from tundra_nb.daemon.answers import error_response, json_response, json_rows, s
 from tundra_nb.daemon.routes import status
 from tundra_nb.daemon.routing import read_body, read_params, route
 from tundra_nb.daemon.traceparent import trace_of
+from tundra_nb.errors.spelling import inside
 from tundra_nb.protocol import operations as api
 from tundra_nb.protocol.words import EVENTS, HEARTBEAT_SECONDS, JSON
 from tundra_nb.runtime.apart import apart
@@ -235,7 +236,11 @@ async def explain(daemon: Daemon, wanted: str, source: str | None = None, *, is_
     """
     running = status.under_way(daemon) if source is None else []
     story = daemon.runtime.history.versions.story if source is None else daemon.runtime.sources.reader(source).story
-    operation, related = await _find(story, wanted, running, is_all=is_all)
+    try:
+        operation, related = await _find(story, wanted, running, is_all=is_all)
+    except errors.UsageError as error:
+        error.remedy = inside(error.remedy, source)
+        raise
     await _recorded(daemon, related["exchanges"], source)
     told = {"under_way": running, "record": daemon.runtime.loaded.settings.record.content}
     return {"operation": json_rows([operation])[0], **related, **told}
