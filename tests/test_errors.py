@@ -17,6 +17,7 @@ from tundra_nb import errors
 from tundra_nb.commands.table import root
 from tundra_nb.errors import spans
 from tundra_nb.errors.spelling import OF_SOURCES, as_typed, inside
+from tundra_nb.guide import lookup
 
 EVERY = list(errors.every_error())
 SAMPLES: dict[str, Any] = {
@@ -140,3 +141,37 @@ def test_advice_about_a_source_reads_that_source_with_every_command_that_can() -
     options = {name: root.get_command(face, name) for name in root.list_commands(face)}
     able = {name for name, found in options.items() if found and any("--in" in param.opts for param in found.params)}
     assert able - {"mcp"} == set(OF_SOURCES), "`mcp` is for programs"
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (errors.HttpError(profile="p", host="h", kind="tls", cause="WRONG_VERSION_NUMBER"), "speaks TLS at that port"),
+        (errors.HttpError(profile="p", host="h", kind="tls", cause="certificate has expired"), "enew the server's"),
+        (
+            errors.HttpError(profile="p", host="h", kind="tls", cause="Hostname mismatch"),
+            "certificate is for another name",
+        ),
+        (errors.HttpError(profile="p", host="h", kind="tls", cause="self-signed certificate"), "SSL_CERT_FILE"),
+        (errors.HttpError(profile="p", host="h", kind="dns"), "and the network"),
+        (errors.HttpError(profile="p", host="h", kind="proxy"), "HTTPS_PROXY"),
+        (errors.HttpError(profile="p", host="h", kind="connect"), "Is the server running?"),
+        (errors.Redirected(profile="p", status=304), "a web server or a cache"),
+        (
+            errors.LimitExceeded(tier="user", key="u", resource="tokens", requested=9, retry_after=None, limit=3),
+            "aise the burst",
+        ),
+        (
+            errors.BudgetSpent(name="n", profile="p", budget=1, spent=1, needed=None, retry_after=None),
+            "a model with a price",
+        ),
+        (errors.BudgetSpent(name="n", profile="p", budget=1, spent=1, needed=2, retry_after=9), "sk for less"),
+        (errors.TokenRefused(kind="url"), "end it in a header"),
+    ],
+)
+def test_the_first_remedy_for_a_message_is_what_the_hint_says(error: errors.TundraError, words: str) -> None:
+    """The history keeps the message of an error, and not its hint."""
+    page = lookup.for_error(error.code, error.reason, str(error))
+    assert page is not None
+    assert words in error.hint
+    assert words in page.remedies_for(str(error))[0]

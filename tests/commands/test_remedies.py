@@ -52,6 +52,16 @@ def test_a_server_that_is_not_there_is_named_with_its_remedy_wherever_one_looks(
     assert "down" in home.run("calls", "--tsv").stdout.splitlines()[1]
 
 
+def test_what_the_hint_of_an_error_says_is_the_first_advice_about_its_row_too(home: Any, provider: Any) -> None:
+    """The row keeps the message alone; its words choose the remedy."""
+    url = provider.url.replace("http:", "https:")
+    home.write_settings("[router]\nretries = 0\n" + PROFILE.format(name="p", kind="local", url=url))
+    assert "Nobody speaks TLS at that port" in home.run("ask", "hi").stderr
+    for command in ("why", "last", "explain last"):
+        told = words(home.run(*command.split()).stdout)
+        assert "obody speaks TLS at that port" in told.partition("In the history")[0].partition("Remedies")[0], command
+
+
 def test_advice_names_commands_as_they_are_typed_in_every_form_and_what_was_written_by_others_stays(home: Any) -> None:
     """Tables for people, for pipes and for programs, and JSON: what a magic is called is a notebook's word."""
     home.write_settings(

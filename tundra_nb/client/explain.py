@@ -224,7 +224,7 @@ def explain(code: str = "last", source: str | None = None) -> Flow[Explanation]:
         originals=list(found.originals),
         others=[other.name for other in found.pages[1:]],
         evidence=evidence,
-        next_step=inside(_next_step(page, evidence), source),
+        next_step=inside(_next_step(page, evidence, row), source),
     )
 
 
@@ -366,12 +366,13 @@ def _failure(row: dict[str, Any] | None, source: str | None) -> Generator[Call[A
     )
 
 
-def _next_step(page: Page, evidence: Evidence) -> str:
+def _next_step(page: Page, evidence: Evidence, row: dict[str, Any] | None) -> str:
     """What to do now: the remedy of the last cause, else the first of the page."""
     if evidence.failure is not None and evidence.failure.code != page.code and evidence.failure.remedy:
         return evidence.failure.remedy
     profile = evidence.failure.profile if evidence.failure else (evidence.profiles or [""])[-1]
-    return _first(page, evidence.failure.message if evidence.failure else "", profile)
+    latest = row or (evidence.rows[-1] if evidence.rows else {})
+    return _first(page, evidence.failure.message if evidence.failure else _text(latest.get("message")), profile)
 
 
 def _of_page(frame: pd.DataFrame, page: Page) -> pd.DataFrame:
