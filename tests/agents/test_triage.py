@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 import tundra_nb
@@ -27,6 +28,8 @@ from tundra_nb.client.sync import Client
 from tundra_nb.dashboard import changes
 from tundra_nb.errors import UsageError
 from tundra_nb.testing.scripted_provider import ScriptedProcess, ScriptedStep
+from tundra_nb.views.show import blocks_of
+from tundra_nb.views.text import plain
 
 pytestmark = pytest.mark.part("doltlite")
 SSE = (("content-type", "text/event-stream"),)
@@ -418,6 +421,11 @@ def test_why_tells_the_story_of_a_run(home: Home, outage: Client, provider: Scri
     assert story["run"]["question"] == "was it overloaded?"
     assert [step["kind"] for step in story["steps"]] == [step.kind for step in found.steps]
     assert [call["operation_id"] for call in story["calls"]] == found.operations
+    assert "no cost known" in plain(blocks_of(found))
+    assert "$0" not in plain(blocks_of(story))
+    free = plain(blocks_of(msgspec.structs.replace(found, cost_usd=0.0)))
+    assert "$0" in free
+    assert "no cost known" not in free
     told = home.run("why", found.run_id)
     assert told.returncode == 0
     assert f"run {found.run_id}: ok" in told.stdout

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import re
 import subprocess
 import sys
 import time
@@ -86,6 +87,8 @@ def test_the_notebook_tells_what_happened_and_carries_what_it_was_computed_from(
     assert not [o for c in book.cells if c.cell_type == "code" for o in c.outputs if o.output_type == "error"], told
     for part in ("4, of them 3 without an answer", "scripted × 3", "breaker.failures 5 → 3", "disk was full", TITLE):
         assert part in told, told
+    assert re.search(r"cost +none known", told), told
+    assert "$0" not in told, "nobody knows what a local server's answer costs"
     assert book.metadata.tundra.pin.tag.startswith("incident/the-scripted-provider")
     frames = [
         o

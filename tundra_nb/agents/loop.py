@@ -132,6 +132,8 @@ class Loop:
         self.findings: list[TriageFinding] = []
         self.operations: list[str] = []
         self.spent_usd = 0.0
+        self.cost_usd: float | None = None
+        """The same, None where the cost of no call is known."""
 
     def totals(self) -> dict[str, Any]:
         """What the run used, as `agent_run` has it."""
@@ -140,7 +142,7 @@ class Loop:
             "operations": len(self.operations),
             "input_tokens": self._input_tokens,
             "output_tokens": self._output_tokens,
-            "cost_usd": self.spent_usd,
+            "cost_usd": self.cost_usd,
         }
 
     def carry_out(
@@ -237,6 +239,8 @@ class Loop:
             raise
         self.operations.append(reply.operation_id)
         self.spent_usd += reply.cost_usd or 0.0
+        if reply.cost_usd is not None:
+            self.cost_usd = self.spent_usd
         self._input_tokens += reply.usage.input_tokens or 0
         self._output_tokens += reply.usage.output_tokens or 0
         self._model = reply.model

@@ -145,7 +145,7 @@ def triage(
             operations=loop.operations,
             stopped=stop.why,
             report=text,
-            cost_usd=loop.spent_usd if loop.operations else None,
+            cost_usd=loop.cost_usd,
             note=stop.note,
         )
 

@@ -46,8 +46,9 @@ def story(client: Client, wanted: str) -> Document:
         told["whom it hit"] = _counted(failed["user_name"])
     if len(errors):
         told["errors"] = _counted(errors["code"])
-    cost = float(calls["cost_usd"].sum())
-    told["cost"] = f"{cost:.4f} USD" if cost else "none known"
+    known = calls["cost_usd"].dropna()
+    cost = float(known.sum())
+    told["cost"] = f"{cost:.4f} USD" if cost else "0 USD" if len(known) else "none known"
     if "source" in found:
         before = found["changed_before"]
     else:

@@ -114,6 +114,8 @@ def ordered(frame: pd.DataFrame, shown: pd.DataFrame) -> list[str]:
     first = FIRST.get(kind_of(frame), ())
     names = [*(name for name in first if name in frame.columns), *(n for n in frame.columns if n not in first)]
     filled = [name for name in names if frame[name].notna().any() and not _is_blank(shown[name])]
+    if kind_of(frame).endswith(" --by") and "cost_usd" in filled and not frame["cost_usd"].any():
+        filled.remove("cost_usd")  # the sum of what nobody knows is 0, too: `$0` would say more than is known
     if "profile" in names and "profile" not in filled and "asked" in filled:  # nobody answered: who was asked
         filled.insert(sum(name in filled for name in names[: names.index("profile")]), "profile")
     return filled

@@ -124,5 +124,5 @@ def _foot(found: Triage) -> str:
     ]
     if found.operations:
         told.append(f"{len(found.operations)} model calls")
-        told.append(money(found.cost_usd) if found.cost_usd else "no cost known")
+        told.append(money(found.cost_usd) if found.cost_usd is not None else "no cost known")
     return " · ".join([*told, f"ended: {found.stopped}"])
