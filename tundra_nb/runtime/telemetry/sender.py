@@ -18,6 +18,7 @@ import io
 import logging
 import operator
 import os
+import re
 import socket
 import ssl
 import struct
@@ -66,6 +67,8 @@ LONGEST_PAUSE = 60.0
 SMALLER_SECONDS = 0.05
 """How soon a request that was too large is sent in smaller ones."""
 _TOO_LARGE = "the collector answers 413: the spans of a single call are too large for it"
+_PAGE = re.compile(rb"\s*<[!?A-Za-z]")
+"""How a web page begins. Protobuf may begin with a blank and `<` too (60 bytes of field 1); a tag comes behind it."""
 PACK_BYTES = 1 << 20
 """The file of what is settled is packed when it is larger."""
 PROVIDERS_SECONDS = 30.0
@@ -420,7 +423,7 @@ class Sender(threading.Thread):
         if answer.status >= 300:
             log.warning("the collector refuses spans with %s: %s", answer.status, told[:200].decode("utf-8", "replace"))
             return _TOO_LARGE if answer.status == 413 else f"the collector answers {answer.status}"
-        if told.lstrip()[:1] == b"<":  # a login page, or that of a proxy: no collector writes one
+        if _PAGE.match(told):  # a login page, or that of a proxy: no collector writes one
             return f"{_shown(self._traces.endpoint)} answers with a web page: is that the collector?", 0.0
         rejected, why = otlp.rejected(told)
         if rejected := min(rejected, count):
