@@ -9,6 +9,7 @@ import io
 import json
 import os
 import struct
+import time
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -25,6 +26,7 @@ from tundra_nb.client.results import Document
 from tundra_nb.errors import UsageError
 from tundra_nb.incidents import archive
 from tundra_nb.incidents.notebook import check_place, slug
+from tundra_nb.incidents.story import SLACK
 from tundra_nb.protocol.digest import digest
 from tundra_nb.testing.scripted_provider import ScriptedStep, scripted_process
 
@@ -330,6 +332,9 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Home, Home]]
                 ScriptedStep(text="ok"),
             )
             for number in range(5):
+                if number == 3:
+                    time.sleep(SLACK.total_seconds())
+                    one.run("settings", "set", "pty.capacity=11")
                 one.run("ask", f"question {number}: my key is {CANARY}")
             one.run("run", f"echo {CANARY}")
             one.run("note", f"the key was {CANARY}")
@@ -400,6 +405,7 @@ def test_on_another_machine_every_cell_is_the_same_and_replays_alike(two: tuple[
     told = json.loads(done.stdout)
     assert json.loads(other.run("incident", "list", "--json").stdout) == [], "nothing enters the own history"
     book = other.folder / told["notebook"]
+    assert "changed meanwhile" in book.read_text()
     refused = other.run("verify", str(book))
     assert (refused.returncode, "not trusted" in refused.stderr) == (2, True)
     done = other.run("verify", str(book), "--trust", "--report", "report.html", "--json", timeout=200)

@@ -111,6 +111,26 @@ def test_what_was_changed_after_the_first_failure_was_not_before_it(outage: Any)
     assert "pty.capacity" not in before
 
 
+def test_what_was_changed_between_two_failures_is_not_lost(home: Home) -> None:
+    """The first one may have been a stray one, and the change the cause of all others."""
+    with scripted_process() as provider:
+        home.write_settings(
+            "[router]\nretries = 0\n"
+            f'[[profile]]\nname = "scripted"\nkind = "local"\nbase_url = "{provider.url}/v1"\nmodel = "tiny"\n'
+        )
+        provider.script(CHAT, ScriptedStep(status=500, text="broken", repeat=0))
+        assert home.run("ask", "one").returncode == 1
+        time.sleep(SLACK.total_seconds())
+        assert home.run("settings", "set", "breaker.failures=3").returncode == 0
+        assert home.run("ask", "two").returncode == 1
+        assert home.run("settings", "set", "pty.capacity=11").returncode == 0
+        assert home.run("incident", "new", TITLE, "--no-run").returncode == 0
+        story = json.loads(home.run("incident", "story", "last", "--json").stdout)
+        assert story["changed before"] == "nothing"
+        assert "breaker.failures 5 → 3" in story["changed meanwhile"]
+        assert "pty.capacity" not in story["changed meanwhile"]
+
+
 def test_it_is_the_same_after_more_calls_and_another_setting(outage: Any) -> None:
     home, provider = outage
     provider.script(CHAT, ScriptedStep(text="later", repeat=0))

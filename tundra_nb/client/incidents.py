@@ -147,7 +147,8 @@ class Incidents:
             if wanted in (key, told.get("title"), told.get("ref"), name) or (
                 wanted.isascii() and wanted.isdigit() and key.endswith(wanted)
             ):
-                return Document(told | {"source": str(name), "changed_before": about.get("changed_before", "")})
+                changes = {when: about.get(when, "") for when in ("changed_before", "changed_meanwhile")}
+                return Document(told | {"source": str(name)} | changes)
         return None
 
     def open(self, wanted: str, *, ref: str | None = None, between: tuple[str, str] | None = None) -> str:

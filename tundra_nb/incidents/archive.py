@@ -134,6 +134,7 @@ class About(msgspec.Struct, frozen=True):
     commit: str
     incident: Incident
     changed_before: str = ""
+    changed_meanwhile: str = ""
 
 
 class Manifest(ManifestHead, frozen=True):
@@ -262,11 +263,13 @@ def export(
         for name, version in sorted({(d.metadata["Name"], d.version) for d in importlib.metadata.distributions()})
     ).encode()
     incident = {key: value for key, value in found.items() if key != "source"} | {"notebook": f"incident-{name}.ipynb"}
+    figures = story(client, str(found["incident_id"]))
     about = {
         "ref": found["ref"],
         "commit": found["ref"],
         "incident": incident,
-        "changed_before": story(client, str(found["incident_id"]))["changed before"],
+        "changed_before": figures["changed before"],
+        "changed_meanwhile": figures.get("changed meanwhile", ""),
     }
     members["REDACTIONS.md"] = _report(masked).encode()
     members[CRATE] = _crate(found, members)

@@ -50,11 +50,14 @@ def story(client: Client, wanted: str) -> Document:
     cost = float(known.sum())
     told["cost"] = f"{cost:.4f} USD" if cost else "0 USD" if len(known) else "none known"
     if "source" in found:
-        before = found["changed_before"]
+        before, meanwhile = found["changed_before"], found["changed_meanwhile"]
     else:
         first = failed["at"].iloc[0].to_pydatetime() + SLACK if len(failed) else window[1]
         before = _changes(client, window[0] - BEFORE, first)
+        meanwhile = _changes(client, first, failed["at"].iloc[-1].to_pydatetime()) if len(failed) else ""
     told["changed before"] = before or "nothing"
+    if meanwhile:  # where the first failure was a stray one, it may be the cause of the others
+        told["changed meanwhile"] = meanwhile
     return Document(told)
 
 
