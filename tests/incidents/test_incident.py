@@ -15,6 +15,7 @@ from typing import Any
 import nbformat
 import pytest
 
+from tests.commands.test_terminal import in_terminal
 from tests.conftest import Home, stop_processes, wait_until
 from tundra_nb.incidents.story import SLACK
 from tundra_nb.testing.scripted_provider import ScriptedProcess, ScriptedStep, scripted_process
@@ -102,6 +103,13 @@ def test_the_notebook_tells_what_happened_and_carries_what_it_was_computed_from(
         assert {"query", "commit", "rows", "digest", "shown", "frame_version"} <= output.metadata.tundra.keys()
     parameters = next(cell for cell in book.cells if "parameters" in cell.metadata.get("tags", []))
     assert len(parameters.source.splitlines()) == 4
+
+
+def test_an_export_tells_in_a_terminal_what_it_does(outage: Any, tmp_path: Path) -> None:
+    home, _ = outage
+    shown = in_terminal(home, "incident", "export", TITLE, "--out", str(tmp_path / "a.zip"))
+    assert shown.index("making a page of its notebook") < shown.index("reading operation") < shown.index("size_bytes")
+    assert home.run("incident", "export", TITLE, "--out", str(tmp_path / "b.zip")).stderr == ""
 
 
 def test_what_was_changed_after_the_first_failure_was_not_before_it(outage: Any) -> None:

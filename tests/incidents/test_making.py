@@ -131,6 +131,13 @@ def test_an_incident_of_which_nothing_is_known_when_interrupted_is_told_as_that(
     assert client.timeouts[1] <= 5, "whoever interrupts does not wait for a daemon that is busy with it"
 
 
+def test_all_the_time_it_is_told_what_is_done_and_at_last_nothing(tmp_path: Path) -> None:
+    told: list[str] = []
+    out = str(tmp_path / "a.ipynb")
+    notebook.new(cast("Any", Client(Document(FOUND))), "twin", "1h", out=out, run=False, on_progress=told.append)
+    assert told == ["pinning the history", "writing the notebook", ""]
+
+
 def test_where_its_notebook_is_is_kept_before_it_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     client = Client(Document(FOUND))
 

@@ -194,7 +194,15 @@ class Incidents:
         self._client.sources.look(None)
         self._client.versions.look(None, "", None)
 
-    def export(self, wanted: str, out: str | None = None, *, whole: bool = False, force: bool = False) -> Document:
+    def export(
+        self,
+        wanted: str,
+        out: str | None = None,
+        *,
+        whole: bool = False,
+        force: bool = False,
+        on_progress: Callable[[str], None] | None = None,
+    ) -> Document:
         """Write an incident as one zip: notebook, HTML, rows of its window, recordings, hashes; masked.
 
         Args:
@@ -202,13 +210,14 @@ class Incidents:
             out: the zip; in the current folder, named after the title, when left out.
             whole: all rows of the history at its pin, not those of its window.
             force: also over a file that is there.
+            on_progress: told what is done; at last an empty text.
 
         Raises:
             UsageError: no such incident, its notebook is elsewhere, the file is there, or a known secret would be in
                 it; nothing was written.
         """
         told: Document = above("tundra_nb.incidents.archive", "export")(
-            self._client, wanted, out, whole=whole, force=force
+            self._client, wanted, out, whole=whole, force=force, on_progress=on_progress
         )
         return told
 

@@ -119,7 +119,7 @@ def export(face: Face, incident: str, out: str | None, whole: bool, force: bool)
 
     INCIDENT is its id, the last digits of it, its title, its tag, `last`, or the file of its notebook.
     """
-    return face.client.incidents.export(incident, out, whole=whole, force=force)
+    return face.client.incidents.export(incident, out, whole=whole, force=force, on_progress=face.progress)
 
 
 @command.command("import", cls=Command)

@@ -27,7 +27,7 @@ import stat
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 from zoneinfo import ZoneInfo
@@ -48,7 +48,7 @@ from tundra_nb.runtime.telemetry.redact import Redactor
 from tundra_nb.types import FRAME_VERSION, KEY_OF, TABLES, VERSIONED_TABLES
 
 from .notebook import FORMAT as NOTEBOOK_FORMAT
-from .notebook import check_place, library, not_written, slug
+from .notebook import check_place, library, not_written, slug, telling
 from .story import story
 from .verify import sha_of
 
@@ -226,9 +226,23 @@ class _Masked:
 
 
 def export(
-    client: Client, wanted: str, out: str | None = None, *, whole: bool = False, force: bool = False
+    client: Client,
+    wanted: str,
+    out: str | None = None,
+    *,
+    whole: bool = False,
+    force: bool = False,
+    on_progress: Callable[[str], None] | None = None,
 ) -> Document:
     """See `client.incidents.Incidents.export`."""
+    with telling(on_progress) as tell:
+        return _exported(client, wanted, out, tell, whole=whole, force=force)
+
+
+def _exported(
+    client: Client, wanted: str, out: str | None, tell: Callable[[str], None], *, whole: bool, force: bool
+) -> Document:
+    tell("reading the incident")
     found, notebook = _wanted(client, wanted)
     name = slug(found["title"])
     file = Path(out).expanduser() if out else Path(f"incident-{name}.zip")
@@ -237,11 +251,13 @@ def export(
         raise UsageError(problem=f"{file} is there already", field="out", remedy="Give another name, or `--force`.")
     masked = _Masked(client)
     members: dict[str, bytes] = {}
+    tell("making a page of its notebook")
     book = _masked_book(masked, f"incident-{name}.ipynb", notebook)
     members[f"incident-{name}.ipynb"] = book.encode()
     members[f"incident-{name}.html"] = masked.text(f"incident-{name}.html", html_of(book)).encode()
     tables, hashes, digests = {}, {}, {}
     for table_name in TABLES:
+        tell(f"reading {table_name}")
         table = masked.table(f"tables/{table_name}.parquet", _table(client, table_name, found, whole))
         if not table.num_rows:
             continue
@@ -286,6 +302,7 @@ def export(
         },
     }
     members = {MANIFEST: _json(manifest), **dict(sorted(members.items()))}
+    tell(f"writing {file}")
     for member, data in members.items():
         masked.check(member, data)
     _write(file, members, _window(found)[1])

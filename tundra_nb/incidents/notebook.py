@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import datetime as dt
 import hashlib
@@ -12,7 +13,7 @@ import os
 import platform
 import re
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +32,7 @@ FORMAT = 1
 CELL_SECONDS = 120
 LEFT_SECONDS = 3.0
 """How long an interrupted `new` asks whether its incident was made."""
+STARTING = "starting a kernel"
 PACKAGES = ("tundra-nb", "pandas", "pyarrow", "ipykernel", "nbclient")
 TELLING = (
     ("What happened", "%tundra incident story {{incident}}"),
@@ -54,6 +56,16 @@ TELLING = (
 SLUG_CHARACTERS = 40
 
 
+@contextlib.contextmanager
+def telling(on_progress: Callable[[str], None] | None) -> Iterator[Callable[[str], None]]:
+    """Gives what tells how far something is, and takes that away when it ends."""
+    tell = on_progress or (lambda _: None)
+    try:
+        yield tell
+    finally:
+        tell("")
+
+
 def library(name: str) -> Any:
     """A notebook library, which brings no types along, when it is needed: they take a while to import."""
     return importlib.import_module(name)
@@ -75,17 +87,15 @@ def new(
         raise UsageError(problem=f"{file} exists already", field="out", remedy="Choose another name with `--out`.")
     check_place(file)
     made: Document | None = None
-    tell = on_progress or (lambda _: None)
     try:
-        tell("pinning the history")
-        try:
+        with telling(on_progress) as tell:
+            tell("pinning the history")
             made = client._do(new_call(title, since, until))  # noqa: SLF001 - the call of this very method
-        finally:
-            tell("")
-        if not out and slug(made["title"]) != slug(title):  # a key was masked in it, and is no name for a file either
-            file = Path(f"incident-{made['ref'].removeprefix('incident/')}.ipynb")
-        write(made, file)
-        client.incidents.written(made["incident_id"], str(file.absolute()))
+            if not out and slug(made["title"]) != slug(title):  # a key was masked in it, and is no file's name either
+                file = Path(f"incident-{made['ref'].removeprefix('incident/')}.ipynb")
+            tell("writing the notebook")
+            write(made, file)
+            client.incidents.written(made["incident_id"], str(file.absolute()))
         if run:
             execute(file, on_progress=on_progress)
     except KeyboardInterrupt:
@@ -176,10 +186,12 @@ def sources(book: Any) -> list[list[str]]:
 
 def execute(file: Path, env: dict[str, str] | None = None, on_progress: Callable[[str], None] | None = None) -> None:
     """Run a notebook in a kernel of its own, in its folder, and save it with its outputs, trusted by this user."""
-    nbformat = library("nbformat")
-    runner_of = library("nbclient").NotebookClient
-    problems = library("nbclient.exceptions")
-    notary = library("nbformat.sign").NotebookNotary()
+    with telling(on_progress) as tell:
+        tell(STARTING)  # the libraries take a while, too
+        nbformat = library("nbformat")
+        runner_of = library("nbclient").NotebookClient
+        problems = library("nbclient.exceptions")
+        notary = library("nbformat.sign").NotebookNotary()
 
     book = nbformat.read(file, as_version=4)
     runner = runner_of(
@@ -210,8 +222,7 @@ def run_through(runner: Any, env: dict[str, str], on_progress: Callable[[str], N
     """
     # what its kernel warns of at its start, "running over TCP" say, would stand on the standard error of our command
     runner.extra_arguments = ["--IPKernelApp.log_level=ERROR"]
-    tell = on_progress or (lambda _: None)
-    doing = ["starting a kernel"]
+    doing = [STARTING]
     runner.on_cell_start = lambda cell, cell_index: doing.append(
         f"cell {cell_index + 1} of {len(runner.nb.cells)}: {cell.source.strip().splitlines()[-1][:60]}"
     )
@@ -232,10 +243,8 @@ def run_through(runner: Any, env: dict[str, str], on_progress: Callable[[str], N
                 runner.kc.stop_channels()
             raise
 
-    try:
+    with telling(on_progress) as tell:
         on_own_loop(work(), "notebook", look)
-    finally:
-        tell("")
 
 
 def save(book: Any, file: Path) -> None:

@@ -24,7 +24,7 @@ import msgspec
 from tundra_nb.client.call import REFUSED, VERIFYING
 from tundra_nb.errors import UsageError
 
-from .notebook import CELL_SECONDS, library, run_through, save, sources
+from .notebook import CELL_SECONDS, STARTING, library, run_through, save, sources, telling
 
 SECRET = re.compile(r"KEY|TOKEN|SECRET|PASSW|CREDENTIAL|_PAT$", re.IGNORECASE)
 """Names of variables that the kernel is not given."""
@@ -107,8 +107,10 @@ def verify(
     Raises:
         UsageError: it is no notebook, or not trusted; nothing was run.
     """
-    notary = library("nbformat.sign").NotebookNotary()
-    saved = _read(file)
+    with telling(on_progress) as tell:
+        tell("reading the notebook")
+        notary = library("nbformat.sign").NotebookNotary()
+        saved = _read(file)
     if not is_trusted and not notary.check_signature(saved):
         raise UsageError(
             problem=f"{file} is not trusted: whoever wrote it could have it do anything here",
@@ -168,10 +170,12 @@ def _masks_in(book: Any) -> dict[str, int]:
 
 def _run(saved: Any, file: Path, on_progress: Callable[[str], None] | None) -> tuple[Any, dict[int, str]]:
     """The notebook with the outputs of a new run, and the numbers of the code cells that it did not reach, with why."""
-    nbformat = library("nbformat")
-    runner_of = library("nbclient").NotebookClient
-    problems = library("nbclient.exceptions")
-    kernels = library("jupyter_client.kernelspec")
+    with telling(on_progress) as tell:
+        tell(STARTING)
+        nbformat = library("nbformat")
+        runner_of = library("nbclient").NotebookClient
+        problems = library("nbclient.exceptions")
+        kernels = library("jupyter_client.kernelspec")
 
     fresh = nbformat.reads(nbformat.writes(saved), as_version=4)
     for cell in _code(fresh):
