@@ -48,14 +48,10 @@ class PeerChecked(Cuttable):
         super().connection_made(transport)
 
 
-def configured(app: ASGIApp, settings: Settings, *, drain: int, keep_alive: int) -> Config:
-    """The server's settings. Nothing of it looks at the environment or at logging's configuration."""
+def bare(app: ASGIApp, *, drain: int, keep_alive: int, **others: Any) -> Config:
+    """A server's settings, `others` too. Nothing of it looks at the environment or at logging's configuration."""
     return Config(
         app,
-        http=PeerChecked,
-        ws=socket_class(settings.pty.ping_seconds, settings.pty.pong_seconds),
-        ws_max_size=MAX_MESSAGE_BYTES,
-        ws_per_message_deflate=False,
         lifespan="off",
         interface="asgi3",
         log_config=None,
@@ -65,6 +61,20 @@ def configured(app: ASGIApp, settings: Settings, *, drain: int, keep_alive: int)
         date_header=False,
         timeout_keep_alive=keep_alive,
         timeout_graceful_shutdown=drain,
+        **others,
+    )
+
+
+def configured(app: ASGIApp, settings: Settings, *, drain: int, keep_alive: int) -> Config:
+    """The settings of the daemon's own server."""
+    return bare(
+        app,
+        drain=drain,
+        keep_alive=keep_alive,
+        http=PeerChecked,
+        ws=socket_class(settings.pty.ping_seconds, settings.pty.pong_seconds),
+        ws_max_size=MAX_MESSAGE_BYTES,
+        ws_per_message_deflate=False,
     )
 
 

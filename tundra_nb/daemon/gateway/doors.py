@@ -24,6 +24,7 @@ from uvicorn.config import Config
 from uvicorn.server import Server
 
 from tundra_nb.daemon.cut import Cuttable
+from tundra_nb.daemon.http import bare
 from tundra_nb.daemon.life import GATEWAY, Life
 from tundra_nb.errors import ConfigError, TundraError, UsageError
 from tundra_nb.settings import GatewaySettings, Loaded
@@ -243,19 +244,12 @@ class Doors:
         chosen = self._settings
         check_reach(listen, chosen)
         is_tls = has_tls(chosen)
-        config = Config(
+        config = bare(
             self._face,
+            drain=DRAIN_SECONDS,
+            keep_alive=KEEP_ALIVE_SECONDS,
             http=Cuttable,
             ws="none",
-            lifespan="off",
-            interface="asgi3",
-            log_config=None,
-            access_log=False,
-            proxy_headers=False,
-            server_header=False,
-            date_header=False,
-            timeout_keep_alive=KEEP_ALIVE_SECONDS,
-            timeout_graceful_shutdown=DRAIN_SECONDS,
             backlog=BACKLOG,
             ssl_certfile=chosen.tls_cert or None if is_tls else None,
             ssl_keyfile=chosen.tls_key or None if is_tls else None,
