@@ -181,6 +181,19 @@ def test_embeddings_pass_in_both_encodings(gateway: Opened) -> None:
     assert (row["kind"], row["input_tokens"], row["dialect"]) == ("embeddings", 2, "openai-embeddings")
 
 
+@pytest.mark.parametrize("status", [404, 501])
+def test_a_server_without_embeddings_stays_open_for_what_it_can(gateway: Opened, status: int) -> None:
+    step = ScriptedStep(status=status, body=b'{"error": {"message": "This server does not support embeddings"}}')
+    gateway.one.script("/v1/embeddings", *[step] * 8)
+    sdk = gateway.openai(max_retries=0)
+    for _ in range(6):
+        with pytest.raises(openai.APIStatusError):
+            sdk.embeddings.create(model="one", input=["a"])
+    assert len(gateway.asked(gateway.one)) == 6, "each was asked once"
+    assert gateway.t.status()["profiles"][0]["state"] == "ready"
+    assert sdk.chat.completions.create(model="one", messages=ASKED).choices
+
+
 # --- relay, Anthropic's form
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from tundra_nb.errors import ParseError, TundraError, Unsupported
+from tundra_nb.errors import ApiError, ParseError, TundraError, Unsupported
 from tundra_nb.runtime.apart import apart
 from tundra_nb.runtime.profiles import ProfileSlot
 from tundra_nb.runtime.providers import bodies
@@ -134,10 +134,12 @@ class Relayed:
                 return await relay(
                     slot.provider, given, model, entry.seen, self.refusals, deliver, record=record, written=written
                 )
-            except (ParseError, Unsupported):
+            except (ApiError, ParseError, Unsupported) as error:
                 # many a local server speaks chat completions only, and says so by knowing no other path
-                if self.given.form != "responses" or entry.seen.status not in NO_SUCH_PATH:
+                if self.given.form in REWRITTEN or entry.seen.status not in NO_SUCH_PATH:
                     raise
+                if self.given.form in WITHOUT_OUTPUT and isinstance(error, Unsupported):
+                    raise  # the path is there, the model is not
         question = await self._question(slot.profile.name)
         if isinstance(question, TundraError):
             raise question
