@@ -96,9 +96,9 @@ def _verdict(status: Status) -> str:
     failing = [row for row in profiles if _fails(row)]
     if failing:
         asked = [row for row in profiles if _fails(row) or _is_recent(row.get("answered_s_ago"))]
-        answered = len(asked) - len(failing)
+        answered = sum(_is_recent(row.get("answered_s_ago")) for row in asked)
         some = f"{answered} of {len(asked)} profile{'s' if len(asked) != 1 else ''} answered in the last 10 min"
-        return f"tundra runs, but {some}: {', '.join(str(row['profile']) for row in failing)} failed"
+        return f"tundra runs, but {', '.join(str(row['profile']) for row in failing)} failed last: {some}"
     if ready == len(profiles):
         return f"tundra is ready: {ready} profile{'s' if ready != 1 else ''}"
     return f"tundra runs: {ready} of {len(profiles)} profiles ready"
