@@ -133,6 +133,12 @@ def test_the_whole_traceback_is_there_when_asked_for(notebook: Notebook) -> None
     assert "is not a time" in ran.traceback
 
 
+def test_a_named_answer_is_shown_again_in_a_later_cell(notebook: Notebook) -> None:
+    assert "word3" in notebook.run("%%tundra ask --as later\nhi").text
+    notebook.run("x = 3")
+    assert "word3" in notebook.run("later").text
+
+
 @pytest.mark.parametrize(
     ("line", "told"),
     [
@@ -147,6 +153,7 @@ def test_the_whole_traceback_is_there_when_asked_for(notebook: Notebook) -> None
         ("%tundra calls --by 'profile", "a quote is not closed"),
         ("%tundra calls --as 1x", "is not a name for a variable"),
         ("%%tundra calls\nsome text", "takes no text in the cell"),
+        ("%%tundra\nsome text", "as `%%tundra ask` does"),
         ("%tundra sql delete from operation", "QueryRefused"),
         ("%tundra why 99999999", "no call with an id ending in"),
     ],

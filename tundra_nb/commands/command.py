@@ -58,7 +58,7 @@ class Command(click.Command):
         face = face_of(ctx)
         form, as_name = _take_form(ctx, face)
         value = super().invoke(ctx)
-        face.check_body_taken(ctx.command_path.split(" ", 1)[-1])
+        face.check_body_taken(ctx.command_path.partition(" ")[2])
         if isinstance(value, Result):
             return dataclasses.replace(value, form=form, as_name=as_name)
         return Result(value, form, as_name)
@@ -122,7 +122,7 @@ class Group(click.Group):
         value = super().invoke(ctx)
         if isinstance(value, Result):
             return dataclasses.replace(value, form=value.form or form, as_name=value.as_name or as_name)
-        face.check_body_taken(ctx.command_path.split(" ", 1)[-1])
+        face.check_body_taken(ctx.command_path.partition(" ")[2])
         return Result(value, form, as_name)
 
     def get_short_help_str(self, limit: int = 0) -> str:

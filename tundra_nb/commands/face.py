@@ -128,6 +128,12 @@ class Face(abc.ABC):
             UsageError: there is one.
         """
         if self.name == "kernel" and self.body is not None and self.body.strip():
+            if not command:
+                raise UsageError(
+                    problem="`%%tundra` alone takes no text in the cell below it",
+                    field="cell",
+                    remedy="Name what to do with the text, as `%%tundra ask` does.",
+                )
             raise UsageError(
                 problem=f"`{command}` takes no text in the cell below it",
                 field="cell",

@@ -223,8 +223,10 @@ def register_formatters(shell: Any) -> Callable[[], None]:
         bundles.for_type_by_name(module, name, _frame_bundle)
     for module, name in _LIVE:
         displays.for_type_by_name(module, name, lambda value: _display_live(value, shell))
+    shell.events.register("post_run_cell", _forget_shown)
 
     def undo() -> None:
+        shell.events.unregister("post_run_cell", _forget_shown)
         for formatter, keys in ((bundles, (*_VIEWED, *_FRAMES)), (displays, _LIVE)):
             for module, name in keys:
                 formatter.deferred_printers.pop((module, name), None)
@@ -237,6 +239,11 @@ def register_formatters(shell: Any) -> Callable[[], None]:
 def was_shown(value: Any) -> None:
     """As the value of the cell, this is not to be shown again."""
     _shown[:] = [value]
+
+
+def _forget_shown(_result: Any) -> None:
+    """The cell is over: asked for by name in a later one, the value is shown again."""
+    _shown.clear()
 
 
 def _display_live(value: Any, shell: Any) -> None:
