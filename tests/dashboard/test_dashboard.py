@@ -71,6 +71,13 @@ def test_the_headline_says_what_broke_since_when_and_what_was_changed_before() -
     assert abs(worst.since - OUTAGE[0]) < 10
 
 
+def test_a_profile_that_was_taken_out_is_no_longer_still_well() -> None:
+    for at, beside in ((SINCE + 5400, ""), (SINCE + 3000, "still well: b 100 %")):
+        made = hour()
+        made.changes.append(Change(at, "profile b removed", "ada", takes_out="b"))
+        assert story.tell(made).beside == beside, "asked again after it, it is there again"
+
+
 def test_the_headline_names_what_a_profile_was_for_most_of_the_time() -> None:
     """A profile that was open for half an hour and then parked for a minute was not parked for half an hour."""
     made = hour()

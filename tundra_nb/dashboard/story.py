@@ -181,13 +181,14 @@ def _interrupted(hour: Hour) -> int:
 
 
 def _answered(hour: Hour) -> list[tuple[str, float]]:
-    """The profiles that answered nearly all of their attempts."""
+    """The profiles that answered nearly all of their attempts; not those that were taken out after the last."""
     found = []
+    taken_out = {one.takes_out: one.at for one in hour.changes if one.takes_out}
     names = hour.profiles.names
     for name, mine in zip(names, hour.attempts.by_profile(len(names)), strict=True):
         tried = int(mine.count[mine.outcome != CANCELLED].sum())
         part = int(mine.count[mine.outcome == OK].sum()) / tried if tried else 0.0
-        if part >= WELL_SHARE:
+        if part >= WELL_SHARE and bool((mine.at > taken_out.get(name, -1.0)).any()):
             found.append((name, part))
     return sorted(found, key=lambda one: -one[1])
 
