@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-CLOSENESS = 0.5
+CLOSENESS = 0.6
 """Likeness from 0 to 1: below it a suggestion misleads more often than it helps; from our tests' misspellings."""
 
 
