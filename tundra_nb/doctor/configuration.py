@@ -57,7 +57,7 @@ def directory(place: Subject, check: Check) -> Sequence[Finding]:
     choose = "or choose another one with `TUNDRA_DATA_DIR`; then `tundra daemon start`."
     if not nearest.is_dir():
         evidence = f"{nearest} is a file, not a directory"
-        return [check.found("fail", evidence, f"`rm {nearest}`, {choose}", page="permission-denied")]
+        return [check.found("fail", evidence, f"`mv {nearest} {nearest}.aside`, {choose}", page="permission-denied")]
     owner = nearest.stat().st_uid
     try:
         handle, probe = tempfile.mkstemp(prefix=".probe-", dir=nearest)
