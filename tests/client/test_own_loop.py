@@ -8,6 +8,7 @@ import threading
 
 import pytest
 
+from tests.conftest import wait_until
 from tundra_nb.client.own_loop import on_own_loop
 
 
@@ -39,6 +40,23 @@ def test_the_first_interrupt_cancels_it_and_waits_for_its_end() -> None:
     with pytest.raises(KeyboardInterrupt):
         on_own_loop(long(), "test")
     assert ended.is_set()
+
+
+def test_an_interrupt_while_its_thread_starts_leaves_nothing_working() -> None:
+    """The process would wait for it at its end, for ever perhaps."""
+
+    def working() -> bool:
+        return any(thread.name.startswith("test-start") for thread in threading.enumerate())
+
+    def interrupt() -> None:
+        while not working():
+            pass
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+
+    threading.Thread(target=interrupt, daemon=True).start()
+    with pytest.raises(KeyboardInterrupt):
+        on_own_loop(asyncio.sleep(60), "test-start")
+    wait_until(lambda: not working(), 10, "its end")
 
 
 def test_what_fails_in_looking_at_it_ends_it_too() -> None:

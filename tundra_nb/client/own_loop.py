@@ -12,6 +12,8 @@ R = TypeVar("R")
 
 LOOK_SECONDS = 0.3
 """Between two looks at how far it is."""
+BEGIN_SECONDS = 5.0
+"""Longest that what is interrupted is waited for to begin."""
 
 
 def on_own_loop(work: Coroutine[Any, Any, R], thread: str, look: Callable[[], None] | None = None) -> R:
@@ -27,14 +29,15 @@ def on_own_loop(work: Coroutine[Any, Any, R], thread: str, look: Callable[[], No
         return await work
 
     with ThreadPoolExecutor(1, thread) as pool:
-        done = pool.submit(asyncio.run, begin())
         try:
+            done = pool.submit(asyncio.run, begin())
             while not wait([done], LOOK_SECONDS).done:
                 if look is not None:
                     look()
             return done.result()
         except BaseException:
-            loop, task = begun.result()
-            with contextlib.suppress(RuntimeError):  # it has ended
+            # an interrupt while the thread starts leaves it working, and the process would wait for it at its end
+            with contextlib.suppress(RuntimeError, TimeoutError):  # it has ended, or never begins
+                loop, task = begun.result(BEGIN_SECONDS)
                 loop.call_soon_threadsafe(task.cancel)
             raise
