@@ -170,6 +170,54 @@ def test_what_was_never_seen_is_never_a_success() -> None:
     assert run.asked_unseen == 2
 
 
+UNASKED = [
+    # what of a failed call was not sent, and whether it ends in a rehearsal as it did
+    ("UsageError", [], True),
+    ("ConfigError", [], True),
+    ("AllProvidersExhausted", ["unsupported_field"], True),
+    ("AllProvidersExhausted", ["key_missing"], True),
+    ("AllProvidersExhausted", ["key_missing", "breaker_open"], False),
+    ("AllProvidersExhausted", ["rate_limited"], False),
+    ("AllProvidersExhausted", ["key_rejected"], True),  # parked before
+]
+
+
+@pytest.mark.parametrize(("code", "reasons", "expected"), UNASKED)
+@pytest.mark.anyio
+async def test_a_call_that_asked_nobody_ends_as_it_did_and_opens_no_breaker(
+    code: str, reasons: list[str], expected: bool
+) -> None:
+    operations = [{"operation_id": n, "at": n * 1_000_000, "outcome": "error", "code": code} for n in range(4)]
+    operations.append({"operation_id": 4, "at": 4_000_000, "outcome": "ok"})
+    refusals = [
+        {"attempt_id": 10 * n + seq, "operation_id": n, "seq": seq, "profile": "main", "outcome": "refused"}
+        | {"reason": reason}
+        for n in range(4)
+        for seq, reason in enumerate(reasons)
+    ]
+    done = {"attempt_id": 99, "operation_id": 4, "seq": 1, "profile": "main", "outcome": "ok", "latency_ms": 100.0}
+    calls = read(operations, [*refusals, done], "main")
+    assert [call.asked_nobody for call in calls.calls] == [expected] * 4 + [False]
+    chosen = settings(breaker=BreakerSettings(failures=3))
+    run, ran = simulate(calls, chosen), await replay(calls, chosen, {})
+    assert bool(run.moves) == bool(ran.breaker_events) == bool(run.asked_unseen) == bool(ran.unknown) == (not expected)
+    if expected:
+        assert [simulated(call) for call in run] == seen(ran)
+        assert [(row.outcome, row.code, row.attempts) for row in ran.operations[:4]] == [("error", code, 0)] * 4
+        assert ran.operations[4].outcome == "ok"
+
+
+def test_a_call_that_met_a_profile_parked_in_the_same_trace_is_decided_anew() -> None:
+    operations = [{"operation_id": n, "at": n, "outcome": "error", "code": "KeyRejected"} for n in range(2)]
+    attempts = [
+        {"attempt_id": n, "operation_id": n, "seq": 1, "profile": "main", "outcome": outcome, "reason": "key_rejected"}
+        for n, outcome in enumerate(("error", "refused"))
+    ]
+    run = simulate(read(operations, attempts, "main"), settings())
+    assert [(call.outcome, call.attempts) for call in run] == [("error", 1)] * 2
+    assert run.asked_unseen == 0
+
+
 def test_rows_of_a_history_become_a_trace() -> None:
     operations = [
         {

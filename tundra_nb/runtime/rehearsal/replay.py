@@ -3,7 +3,8 @@
 Limiter, breakers, router, retries, wire formats and rows are the code that serves live calls; only the provider's side
 is played back. Where an exchange was recorded, its bytes come again, piece by piece and at their time, and today's
 parsers read them; where none was, the attempt ends as its row says. A request that was never sent in truth fails, and
-the call is *unknown*. Pauses before retries have no randomness, so two replays give the same sequence.
+the call is *unknown*; a call that asked nobody ends as it did. Pauses before retries have no randomness, so two replays
+give the same sequence.
 """
 
 from __future__ import annotations
@@ -229,6 +230,19 @@ async def replay(trace: Trace, settings: Settings, tapes: Mapping[int, Recording
 
     async def one(place: int, call: Arrival) -> None:
         await clock.sleep(call.at)
+        if call.asked_nobody:
+            ids[place] = journal.ids.next()
+            rows.append(
+                Operation(
+                    operation_id=ids[place],
+                    at=clock.now_us(),
+                    outcome="error",
+                    code=call.code,
+                    latency_ms=0.0,
+                    user_name=call.caller.name,
+                )
+            )
+            return
         playing.set(played[place])
         operation = operations.call(_Question(call, _messages(call, tapes)), call.caller)
         ids[place] = operation.operation_id

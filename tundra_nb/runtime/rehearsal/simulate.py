@@ -256,6 +256,9 @@ class _Simulation:
         """One call, as `runtime.operations.Operation` carries it out. Yields seconds to pass, None to wait in line."""
         this = yield
         moments, limiter, router, result = self.moments, self.limiter, self.router, self.result
+        if call.asked_nobody:
+            result.outcomes[index], result.profiles[index] = OUTCOMES.index(call.outcome), -1
+            return
         chosen = self.settings.router
         began = moments.now
         ends_at = began + chosen.deadline_seconds

@@ -14,6 +14,8 @@ from tundra_nb.types import Usage
 
 NOT_SENT = frozenset({"refused"})
 """Outcomes of attempts that reached no provider, and so tell nothing of it."""
+DECIDED_ANEW = frozenset({"limit_exceeded", "breaker_open", "budget_spent", "rate_limited"})
+"""Reasons of such attempts that may not hold in a rehearsal, which has its own limiter, breakers and router."""
 _BY_REASON: dict[str, Any] = {
     "rate_limited": errors.RateLimited,
     "parse_error": errors.ParseError,
@@ -56,6 +58,8 @@ class Arrival(NamedTuple):
     outcome: str
     code: str | None
     model: str | None = None
+    asked_nobody: bool = False
+    """It failed before anybody was asked, for a reason that no rehearsal decides: it ends as it did."""
 
 
 class Trace(NamedTuple):
@@ -109,9 +113,12 @@ def read(operations: Iterable[Mapping[str, Any]], attempts: Iterable[Mapping[str
         first: the profile that was asked first by priority; another one at the head of a call was asked for by name.
     """
     by_call: dict[int, list[Mapping[str, Any]]] = {}
+    passed_over: dict[int, list[Mapping[str, Any]]] = {}
     for row in attempts:
-        if row["outcome"] not in NOT_SENT:
-            by_call.setdefault(row["operation_id"], []).append(row)
+        of_call = passed_over if row["outcome"] in NOT_SENT else by_call
+        of_call.setdefault(row["operation_id"], []).append(row)
+    parked: set[str] = set()
+    """Profiles that a call of this trace parked: a rehearsal parks them too."""
     shared: dict[tuple[Any, ...], TundraError | None] = {}
     callers: dict[tuple[str | None, str | None], Caller] = {}
     durations: dict[tuple[str, bool], list[float]] = {}
@@ -132,11 +139,15 @@ def read(operations: Iterable[Mapping[str, Any]], attempts: Iterable[Mapping[str
             if key not in shared:
                 shared[key] = seen_error(one)
             error = shared[key]
+            if error is not None and error.parks:
+                parked.add(one["profile"])
             took = (one.get("latency_ms") or 0.0) / 1000
             durations.setdefault((one["profile"], error is None), []).append(took)
             is_last = one is rows[-1] and error is not None and error.fails_over and one.get("code") == row.get("code")
             usage = Usage(input_tokens=one.get("input_tokens"), output_tokens=one.get("output_tokens"))
             tries.append(Try(one["profile"], took, error, usage, is_last, one["attempt_id"]))
+        refusals = passed_over.get(row["operation_id"], [])
+        is_decided_anew = any(one.get("reason") in DECIDED_ANEW or one["profile"] in parked for one in refusals)
         asked = (row.get("asked") or "").partition(",")[0] or None
         read_tokens = row.get("input_tokens")
         calls.append(
@@ -151,6 +162,7 @@ def read(operations: Iterable[Mapping[str, Any]], attempts: Iterable[Mapping[str
                 outcome=row["outcome"],
                 code=row.get("code"),
                 model=row.get("requested_model"),
+                asked_nobody=row["outcome"] == "error" and not tries and not is_decided_anew,
             )
         )
     medians = {key: _median(times) for key, times in durations.items()}
