@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import httpx
@@ -74,6 +76,16 @@ def test_closing_ends_the_process() -> None:
         pid = model.pid
     model.close()
     assert not psutil.pid_exists(pid)
+
+
+@pytest.mark.part("model")
+def test_by_hand_it_prints_the_address_that_a_profile_takes() -> None:
+    command = [sys.executable, "-m", "tundra_nb.testing.local_model", "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+        assert process.stdout is not None
+        base_url = process.stdout.readline().strip()
+        assert httpx.get(f"{base_url}/models").json()["data"][0]["id"] == MODEL
+        process.terminate()
 
 
 def test_absent_model_names_the_commands_that_install_it(monkeypatch: pytest.MonkeyPatch) -> None:

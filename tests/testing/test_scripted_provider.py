@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -222,7 +223,7 @@ def test_child_ends_when_its_parent_is_killed() -> None:
 
 
 def test_child_that_cannot_start_says_why() -> None:
-    with scripted_process() as first, pytest.raises(RuntimeError, match="ddress already in use"):
+    with scripted_process() as first, pytest.raises(RuntimeError, match=r"port \d+ is taken"):
         Child("tundra_nb.testing.scripted_provider", ["--port", first.url.rpartition(":")[2]])
 
 
@@ -236,3 +237,21 @@ def test_by_hand_it_runs_until_interrupted() -> None:
         process.send_signal(signal.SIGINT)
         assert process.wait(5) == 0
         assert time.monotonic() - started < 5
+
+
+@pytest.mark.parametrize(
+    ("module", "option"),
+    [
+        ("testing.scripted_provider", "--port"),
+        pytest.param("testing.local_model", "--port", marks=pytest.mark.part("model")),
+        ("faults.fault_proxy", "--control-port"),
+    ],
+)
+def test_a_taken_port_is_said_in_one_line(module: str, option: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        command = [sys.executable, "-m", f"tundra_nb.{module}", option, port]
+        if module == "faults.fault_proxy":
+            command += ["--upstream", "http://127.0.0.1:9"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (1, f"port {port} is taken: choose another with {option}\n")

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import json
 import os
 import selectors
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -113,6 +115,17 @@ class Child:
                 line += piece
         announced: dict[str, str] = json.loads(line)
         return announced
+
+
+def require_port(port: int, option: str = "--port") -> None:
+    """End this program in one line where it cannot have this port: a server would end in a traceback of its own."""
+    with socket.socket() as tried:
+        tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            tried.bind(("127.0.0.1", port))
+        except OSError as exc:
+            why = "is taken" if exc.errno == errno.EADDRINUSE else f"cannot be had ({exc.strerror})"
+            sys.exit(f"port {port} {why}: choose another with {option}")
 
 
 def announce(urls: Mapping[str, str]) -> None:

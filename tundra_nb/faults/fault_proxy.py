@@ -464,6 +464,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--fault", action="append", default=[], metavar="NAME", help="inject it from the start")
     parser.add_argument(child.CHILD_FLAG, action="store_true", dest="is_child", help=argparse.SUPPRESS)
     given = parser.parse_args(arguments)
+    child.require_port(given.port)
+    child.require_port(given.control_port, "--control-port")
     try:
         proxy = FaultProxy(
             given.upstream,

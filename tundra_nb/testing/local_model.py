@@ -108,6 +108,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         path = find_model()
     except ConfigError as exc:
         parser.exit(2, f"{exc.message}. {exc.hint}\n")
+    child.require_port(given.port)
 
     import xllamacpp
 
@@ -131,7 +132,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         child.when_parent_goes(stop.set)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    child.announce({"url": url})
+    if given.is_child:
+        child.announce({"url": url})
+    else:
+        print(f"{url}/v1", flush=True)  # as `providers add --base-url` takes it
     stop.wait()
     os._exit(0)  # llama.cpp's own threads may keep a plain exit from ever ending
 

@@ -323,6 +323,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--pieces", type=int, default=5, help="pieces of each answer's text")
     parser.add_argument(child.CHILD_FLAG, action="store_true", dest="is_child", help=argparse.SUPPRESS)
     given = parser.parse_args(arguments)
+    child.require_port(given.port)
     pieces = [f"word{number} " for number in range(given.pieces)]
     provider = ScriptedProvider(port=given.port, delay=given.delay, gap=given.gap, pieces=pieces)
     child.serve(provider, until_stdin_closes=given.is_child)
