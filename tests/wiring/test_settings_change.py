@@ -180,3 +180,14 @@ def test_what_to_do_about_a_stream_that_was_cut_is_the_same_wherever_it_is_told(
     for told in (home.run("why", "last").stdout, home.run("last").stdout, finding.remedy):
         assert "tundra calls --by profile,code` shows it often" in " ".join(told.split())
         assert "base_url" not in told
+
+
+def test_a_key_that_was_set_after_the_daemon_had_started_is_told_with_the_restart_that_finds_it(home: Home) -> None:
+    assert "daemon restart" not in home.run("ask", "hi").stderr
+    home.env |= {"OPENAI_API_KEY": "sk-late", "COLUMNS": "300"}
+    for command in (("ask", "hi"), ("status",), ("keys", "offer")):
+        done = home.run(*command)
+        assert "without OPENAI_API_KEY: `tundra daemon restart` makes profiles" in done.stdout + done.stderr, command
+    assert home.run("daemon", "restart").returncode == 0
+    with tundra_nb.connect() as t:
+        assert t.profile_names() == ["openai"]

@@ -7,9 +7,11 @@ from typing import Any, NamedTuple, NoReturn
 
 import msgspec
 
-from tundra_nb.errors import IpcError, from_wire
+from tundra_nb.errors import IpcError, NoProfile, from_wire
 from tundra_nb.types import Reply
 from tundra_nb.types.pieces import Piece, Reasoning, Text, ToolCallPiece
+
+from .keys_here import keys_here
 
 
 class Event(NamedTuple):
@@ -70,7 +72,10 @@ class AnswerReader:
                 text, reasoning = reply.text or "".join(self._text), reply.reasoning or "".join(self._reasoning)
                 self.reply = msgspec.structs.replace(reply, text=text, reasoning=reasoning)
             case "error":
-                raise from_wire(self._json(event))
+                error = from_wire(self._json(event))
+                if isinstance(error, NoProfile):
+                    error.keys = keys_here()
+                raise error
         return None  # other events are of a newer daemon
 
     def ended(self) -> None:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tundra_nb.errors import UsageError
+from tundra_nb.client.keys_here import keys_here
+from tundra_nb.errors import NoProfile, UsageError
 from tundra_nb.views import Message
 
 from . import options
@@ -45,6 +46,8 @@ def offer(face: Face, names: tuple[str, ...]) -> Message:
         )
     if not chosen:
         told = f"None of {', '.join(wanted)} is set here." if wanted else "No profile names a key variable."
+        if not wanted:
+            told = NoProfile(keys=keys_here()).restart or told
         raise UsageError(problem="there is no key to offer", field="names", remedy=told)
     face.client.offer_keys({name: os.environ[name] for name in chosen})
     return Message(f"The daemon holds {', '.join(chosen)} in memory, until it ends.")

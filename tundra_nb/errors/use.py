@@ -100,11 +100,24 @@ class NoProfile(ConfigError):
     """The settings name no profile, so there is nobody to ask."""
 
     problem: str = "no profile is set up, so there is nobody to ask"
+    keys: str = ""
+    """Vendors' key variables that are set where this was asked; added there, for the daemon cannot see them."""
     severity: ClassVar[Severity] = "high"
 
     @property
+    def restart(self) -> str:
+        """What to do where there are keys already."""
+        if not self.keys:
+            return ""
+        return (
+            f"The daemon was started without {self.keys}: `%tundra daemon restart` makes profiles of the keys that are "
+            "set here."
+        )
+
+    @property
     def hint(self) -> str:
-        return """Make one, for example for a local server, then ask again:
+        first = f"{self.restart}\nOr make" if self.keys else "Make"
+        return f"""{first} one, for example for a local server, then ask again:
     %tundra providers add local --kind local --base-url http://127.0.0.1:8080/v1
     %tundra status
     %tundra ask Say hi"""

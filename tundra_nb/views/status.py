@@ -9,7 +9,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tundra_nb.client import times
+from tundra_nb.client.keys_here import keys_here
 from tundra_nb.client.results import DaemonStatus, Status
+from tundra_nb.errors import NoProfile
 
 from .blocks import Block, Cell, Code, Facts, Heading, Para, Styled, Table, Tone, duration, number
 from .frame import TONES
@@ -265,6 +267,8 @@ def _next(status: Status) -> list[Block]:
         )
         return [Heading("next"), Para(told), Code("%tundra keys offer")]
     steps = [times.in_text(str(step)) for step in status.get("next_steps") or [status.get("next_step") or ""] if step]
+    if not status.get("profiles") and (restart := NoProfile(keys=keys_here()).restart):
+        steps.insert(0, restart)
     made: list[Block] = [Heading("next")] if steps else []
     for number_, step in enumerate(steps, 1):
         lines = step.splitlines()
