@@ -137,6 +137,7 @@ def test_advice_about_a_source_reads_that_source_with_every_command_that_can() -
         "`%tundra why --in a 12`, `tundra calls --in a`, `%%tundra sql --in a`, `tundra status`, `%tundra why --in b`"
     )
     assert inside("`%tundra why 12`", None) == "`%tundra why 12`"
+    assert inside("`%tundra why 12`", r"a\g<9>") == r"`%tundra why --in a\g<9> 12`", "whatever was typed as its name"
     face = click.Context(root)
     options = {name: root.get_command(face, name) for name in root.list_commands(face)}
     able = {name for name, found in options.items() if found and any("--in" in param.opts for param in found.params)}

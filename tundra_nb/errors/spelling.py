@@ -24,7 +24,7 @@ def commands(text: str) -> tuple[str, ...]:
 
 def inside(text: str, source: str | None) -> str:
     """The text with its commands reading this source, those that can; as it is where there is none."""
-    return text if source is None else _OF_SOURCE.sub(rf"\1 --in {source}", text)
+    return text if source is None else _OF_SOURCE.sub(lambda found: f"{found[1]} --in {source}", text)
 
 
 def as_typed(text: str, prefix: str = "tundra ") -> str:
